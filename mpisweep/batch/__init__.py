@@ -1,0 +1,1 @@
+"""The batch system around a sweep, and how ranks are started."""

@@ -1,0 +1,207 @@
+"""The line between a worker and its trial process: framed bytes, and a page of memory that both see.
+
+Frames go over a socket pair.  Towards the trial process they are AssignedBlocks.  Back come::
+
+    READY                  the workload is loaded
+    ENDED    count, body   an EndedBlock of so many trials
+    REPORTS  body          a ReportBlock
+    SKIPPED  index, count  so many trials from this one on were void and have not begun
+    INTERRUPTED  index     the running trial has stopped as it was told to; it has no result
+
+Trials are known on the line by their index: the how-manieth trial it is that this process was given.
+
+The page answers at any moment, without a message and however busy or dead the trial process is: which trial
+runs, and since when.  The worker needs that to blame the right trial for a crash and to time one out.  In
+the other direction it declares trials void.  A trial process first says that it begins a trial and then
+looks whether that trial is void; the worker first declares it void and then, a moment later, looks what has
+begun.  So one of the two sees the other, and no trial runs that was given to somebody else.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+import tempfile
+import time
+from collections import deque
+from typing import NamedTuple
+
+__all__ = ["ENDED", "INTERRUPTED", "READY", "REPORTS", "SKIPPED", "Frame", "Line", "LineClosedError", "Page"]
+
+READY = 1
+ENDED = 2
+REPORTS = 3
+SKIPPED = 4
+INTERRUPTED = 5
+GIVEN = 6
+
+_HEADER = struct.Struct("<IBqq")
+_READ_BYTES = 1 << 18
+
+
+class LineClosedError(EOFError):
+    """The other end is gone."""
+
+
+class Frame(NamedTuple):
+    """One message; `first` and `second` are what its kind says they are, or 0."""
+
+    kind: int
+    first: int
+    second: int
+    body: bytes
+
+
+class Line:
+    """One end of the socket pair.
+
+    Args:
+        end: this end; it must be non-blocking for the worker, and blocking for the trial process.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._unread = bytearray()
+        self._unsent: deque[memoryview] = deque()
+
+    def fileno(self) -> int:
+        """For select()."""
+        return self._end.fileno()
+
+    def send(self, kind: int, body: bytes = b"", first: int = 0, second: int = 0) -> None:
+        """Send one frame; on a non-blocking line what does not fit is kept for :meth:`flush`.
+
+        Raises:
+            LineClosedError: when the other end is gone.
+        """
+        self._unsent.append(memoryview(_HEADER.pack(len(body), kind, first, second) + body))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is left over; True when nothing is.
+
+        Raises:
+            LineClosedError: when the other end is gone.
+        """
+        while self._unsent:
+            data = self._unsent[0]
+            try:
+                sent = self._end.send(data)
+            except BlockingIOError:
+                return False
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise LineClosedError from error
+            if sent == len(data):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = data[sent:]
+        return True
+
+    def receive(self) -> list[Frame]:
+        """All whole frames that are there; on a blocking line at least one.
+
+        Raises:
+            LineClosedError: when the other end is gone and everything it sent has been returned.
+        """
+        frames = self._frames()
+        while not frames:
+            try:
+                data = self._end.recv(_READ_BYTES)
+            except BlockingIOError:
+                return frames
+            except ConnectionResetError as error:
+                raise LineClosedError from error
+            if not data:
+                raise LineClosedError
+            self._unread += data
+            frames = self._frames()
+        return frames
+
+    def close(self) -> None:
+        """Close this end."""
+        self._end.close()
+
+    def _frames(self) -> list[Frame]:
+        frames: list[Frame] = []
+        at = 0
+        while len(self._unread) >= at + _HEADER.size:
+            size, kind, first, second = _HEADER.unpack_from(self._unread, at)
+            end = at + _HEADER.size + size
+            if len(self._unread) < end:
+                break
+            frames.append(Frame(kind, first, second, bytes(self._unread[at + _HEADER.size : end])))
+            at = end
+        del self._unread[:at]
+        return frames
+
+
+class Page:
+    """The memory that both ends see: four 64-bit numbers.
+
+    Args:
+        file: descriptor made by :meth:`make_file`; it is not needed afterwards.
+    """
+
+    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP = range(4)
+
+    def __init__(self, file: int) -> None:
+        self._memory = mmap.mmap(file, mmap.PAGESIZE)
+        self._numbers = memoryview(self._memory).cast("q")
+
+    @staticmethod
+    def make_file() -> int:
+        """An open descriptor of a fresh page, without a name in any folder."""
+        if hasattr(os, "memfd_create"):
+            file = os.memfd_create("mpisweep-page")
+        else:
+            with tempfile.TemporaryFile() as made:
+                file = os.dup(made.fileno())
+        os.ftruncate(file, mmap.PAGESIZE)
+        return file
+
+    def close(self) -> None:
+        """Let the memory go."""
+        self._numbers.release()
+        self._memory.close()
+
+    # Written by the trial process.
+
+    def begin(self, index: int) -> bool:
+        """Claim the trial `index`; False when it is void and must be skipped."""
+        numbers = self._numbers
+        numbers[0] = index + 1
+        if index < numbers[2]:
+            return False
+        numbers[1] = time.monotonic_ns()
+        return True
+
+    def rest(self) -> None:
+        """No trial runs at the moment."""
+        self._numbers[self._STARTED_NS] = 0
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the running trial should return soon."""
+        return self._numbers[3] != 0
+
+    # Written by the worker.
+
+    @property
+    def begun(self) -> int:
+        """How many trials were begun, skipped ones included."""
+        return self._numbers[self._BEGUN]
+
+    @property
+    def started_ns(self) -> int:
+        """When the running trial started, by the monotonic clock; 0 when none runs."""
+        return self._numbers[self._STARTED_NS]
+
+    def void_below(self, index: int) -> None:
+        """Declare void whatever has a smaller index and has not begun."""
+        self._numbers[self._VOID_BELOW] = index
+
+    def ask_to_stop(self) -> None:
+        """Ask the running trial to return soon."""
+        self._numbers[self._STOP] = 1

@@ -1,0 +1,358 @@
+"""The master's loop: messages in, scheduler, journal, messages out, snapshots.  No decisions are made here.
+
+The order in which things reach the outside is what the promises about results rest on:
+
+* an assignment is sent once its record is written;
+* a result is acknowledged once its record is synced;
+* the file is replaced by another process, which tells what it covers.
+
+Nothing in here waits for a disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mpisweep.blocks import (
+    AssignedBlock,
+    ClosedRecord,
+    EndedBlock,
+    JoinedRecord,
+    UnfinishedBlock,
+    decode,
+    encode,
+)
+from mpisweep.messages import (
+    Acknowledge,
+    Assign,
+    Commit,
+    Decision,
+    End,
+    Ended,
+    Event,
+    Finish,
+    Give,
+    GiveUp,
+    Hello,
+    Message,
+    Reported,
+    Returned,
+    Stop,
+    StopRequested,
+    StopTrials,
+    StopWanted,
+    TakeBack,
+    TimePassed,
+    ToMaster,
+    TrialsEnded,
+    TrialsReturned,
+    Withdraw,
+    WorkerJoined,
+)
+from mpisweep.numbering import Trials
+from mpisweep.progress import Progress, ProgressSink
+from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
+from mpisweep.recorder import Recorder
+from mpisweep.results.journal import Journal
+from mpisweep.scheduler import Scheduler
+from mpisweep.spec import Spec
+
+__all__ = ["Master"]
+
+#: How often the scheduler is told that time has passed, in seconds.
+_TICK_S = 0.02
+#: Snapshots cost at most this share of the run.
+_SNAPSHOT_SHARE = 0.02
+#: The shortest time between two snapshots, in seconds.
+_SNAPSHOT_EVERY_S = 1.0
+#: Failures that are logged one by one; from there on only the count is seen.
+_FAILURES_LOGGED = 20
+
+_EXIT_CODES = {
+    EndReason.COMPLETE: 0,
+    EndReason.NOTHING_COMPLETED: 4,
+    EndReason.SIGNAL: 3,
+    EndReason.STOP_FILE: 3,
+    EndReason.WALLTIME: 3,
+    EndReason.NO_WORKERS: 3,
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best trial so far."""
+
+    value: float | None = None
+    number: int | None = None
+
+
+class Master:
+    """The master of one run.
+
+    Args:
+        spec: the sweep file.
+        trials: all trials and what was known of them at the start.
+        scheduler: decides.
+        journal: takes records.
+        recorder: makes snapshots.
+        send: sends messages to a rank.
+        sink: shows progress.
+        stop_at: when to stop for the walltime, by the monotonic clock; None for never.
+        now: the monotonic clock now.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Spec,
+        trials: Trials,
+        scheduler: Scheduler,
+        journal: Journal,
+        recorder: Recorder,
+        send: Callable[[int, Sequence[Message]], None],
+        sink: ProgressSink,
+        stop_at: float | None,
+        now: float,
+    ) -> None:
+        self._spec = spec
+        self._trials = trials
+        self._scheduler = scheduler
+        self._journal = journal
+        self._recorder = recorder
+        self._send = send
+        self._sink = sink
+        self._stop_at = stop_at
+        self._started = now
+        self._ended_before = self._ended_count()
+        self._ranks: list[int] = []
+        #: What may leave once the journal has written up to a token, and once it has synced up to one.
+        self._after_write: deque[tuple[int, int, Message]] = deque()
+        self._after_sync: deque[tuple[int, int, int]] = deque()
+        self._last_token = 0
+        self._next_tick = now
+        self._next_snapshot = now
+        self._recorded_token = -1
+        self._best = _Best()
+        self._failures_logged = 0
+        self._end: EndReason | None = None
+        self._closing: Callable[[], bool] | None = None
+        self._journal_failure: OSError | None = None
+        self.exit_code: int | None = None
+
+    def files(self) -> list[int]:
+        """Descriptors that are readable when there is something to do."""
+        return [self._journal.fileno(), self._recorder.fileno()]
+
+    # ------------------------------------------------------------------------------------- messages in
+
+    def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
+        """What a worker has sent."""
+        for message in messages:
+            match message:
+                case Ended(delivery, body):
+                    self._on_ended(rank, delivery, body, now)
+                case Reported(body):
+                    self._append(body)
+                case Returned(slot, numbers, attempts, end):
+                    self._handle(TrialsReturned(Slot(rank, slot), numbers, attempts, end), now)
+                case Hello():
+                    self._on_hello(rank, message, now)
+                case StopWanted():
+                    self._request_stop(EndReason.SIGNAL, now)
+
+    def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
+        log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
+        self._ranks.append(rank)
+        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time())
+        self._append(encode(joined))
+        self._handle(WorkerJoined(rank, hello.slots), now)
+
+    def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
+        block = decode(body)
+        assert isinstance(block, EndedBlock)
+        self._handle(TrialsEnded(block), now, body)
+        # Of a block that was dropped nothing was appended, and this token is synced already or soon.
+        self._after_sync.append((self._last_token, rank, delivery))
+
+    def _request_stop(self, reason: EndReason, now: float) -> None:
+        log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
+        self._handle(StopRequested(reason), now)
+
+    # ------------------------------------------------------------------------------------- decisions
+
+    def _handle(self, event: Event, now: float, body: bytes | None = None) -> None:
+        for decision in self._scheduler.handle(event, now):
+            self._carry_out(decision, event, body)
+
+    def _carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
+        match decision:
+            case Assign(slot, numbers, attempts):
+                self._assign(slot, numbers, attempts)
+            case Commit(block):
+                unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
+                self._append(body if unchanged and body is not None else encode(block))
+                self._note_ends(block)
+            case GiveUp(rank, numbers, attempts, end):
+                self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
+            case Withdraw(slot):
+                self._send(slot.rank, [TakeBack(slot.index)])
+            case Stop(grace_s):
+                for rank in self._ranks:
+                    self._send(rank, [StopTrials(grace_s)])
+            case End(reason):
+                self._append(encode(ClosedRecord(time.time(), reason.value)))
+                self._end = reason
+                self._closing = self._close_journal
+
+    def _assign(self, slot: Slot, numbers: list[int], attempts: list[int]) -> None:
+        columns = self._trials.columns(numbers)
+        body = encode(AssignedBlock([tuple(slot)], time.time(), numbers, attempts, columns))
+        token = self._append(body)
+        self._after_write.append((token, slot.rank, Give(slot.index, len(numbers), body)))
+
+    def _append(self, body: bytes) -> int:
+        self._last_token = self._journal.append(body)
+        return self._last_token
+
+    # ------------------------------------------------------------------------------------- effects
+
+    def step(self, now: float) -> bool:
+        """Let out what has become safe, and see to time, snapshots and progress; True if anything left."""
+        self._journal.drain()
+        sent = self._release()
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK_S
+            self._handle(TimePassed(), now)
+            if self._stop_at is not None and now >= self._stop_at:
+                self._stop_at = None
+                self._request_stop(EndReason.WALLTIME, now)
+            self._tell_of_failing_disk()
+        if self._closing is None:
+            self._snapshot(now)
+        elif self._closing():
+            sent = True
+        if self._sink.wants(now):
+            self._sink.show(self.progress(now))
+        return sent
+
+    def _release(self) -> bool:
+        out: dict[int, list[Message]] = {}
+        written = self._journal.written
+        while self._after_write and self._after_write[0][0] <= written:
+            _, rank, message = self._after_write.popleft()
+            out.setdefault(rank, []).append(message)
+        synced = self._journal.synced
+        deliveries: dict[int, list[int]] = {}
+        while self._after_sync and self._after_sync[0][0] <= synced:
+            _, rank, delivery = self._after_sync.popleft()
+            deliveries.setdefault(rank, []).append(delivery)
+        for rank, acknowledged in deliveries.items():
+            out.setdefault(rank, []).append(Acknowledge(tuple(acknowledged)))
+        for rank, messages in out.items():
+            self._send(rank, messages)
+        return bool(out)
+
+    def _snapshot(self, now: float) -> None:
+        """Have the file replaced when there is something new and the last time is long enough ago."""
+        folded = self._recorder.poll()
+        if folded is not None:
+            pause_s = max(_SNAPSHOT_EVERY_S, folded.seconds / _SNAPSHOT_SHARE)
+            self._next_snapshot = now + pause_s
+        if (
+            now >= self._next_snapshot
+            and not self._recorder.busy
+            and self._journal.synced > self._recorded_token
+        ):
+            self._recorded_token = self._journal.synced
+            self._recorder.fold()
+
+    def _tell_of_failing_disk(self) -> None:
+        failure = self._journal.failure
+        if failure is not None and self._journal_failure is None:
+            log.error("the journal cannot be written (%s); results stay with the workers until it can", failure)
+        elif failure is None and self._journal_failure is not None:
+            log.info("the journal can be written again")
+        self._journal_failure = failure
+
+    # Closing goes through these in turn; each returns True when it has let go to the next.
+
+    def _close_journal(self) -> bool:
+        if self._journal.synced < self._last_token or self._after_sync or self._recorder.busy:
+            self._recorder.poll()
+            return False
+        self._journal.close()
+        self._recorder.finish()
+        self._closing = self._await_last_snapshot
+        return True
+
+    def _await_last_snapshot(self) -> bool:
+        if self._recorder.poll() is None:
+            return False
+        assert self._end is not None
+        self.exit_code = _EXIT_CODES[self._end]
+        log.info("%s: %s", self._spec.name, self._end.value)
+        for rank in self._ranks:
+            self._send(rank, [Finish(self.exit_code)])
+        self._closing = lambda: False
+        return True
+
+    # ------------------------------------------------------------------------------------- progress
+
+    def progress(self, now: float) -> Progress:
+        """How far the sweep is."""
+        ended = self._ended_count()
+        elapsed_s = now - self._started
+        rate = (ended - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        number = self._best.number
+        return Progress(
+            total=self._trials.count,
+            ended=ended,
+            failed=self._scheduler.count(TrialState.FAILED),
+            running=self._scheduler.running,
+            elapsed_s=elapsed_s,
+            rate=rate,
+            left_s=(self._trials.count - ended) / rate if rate > 0 else None,
+            objective=self._spec.objective,
+            best=self._best.value,
+            best_number=number,
+            best_parameters={}
+            if number is None
+            else {name: self._trials.parameters[name][number] for name in self._spec.space.names},
+        )
+
+    def _ended_count(self) -> int:
+        return sum(self._scheduler.count(state) for state in TrialState if state.is_end)
+
+    def _note_ends(self, block: EndedBlock) -> None:
+        values = block.metrics.get(self._spec.objective)
+        if values is not None:
+            self._note_best(block, values)
+        if block.causes:
+            self._log_failures(block)
+
+    def _note_best(self, block: EndedBlock, values: Sequence[float | None]) -> None:
+        finite = [v for v in values if v is not None and math.isfinite(v)]
+        if not finite:
+            return
+        smaller_is_better = self._spec.direction == Direction.MINIMIZE
+        value = min(finite) if smaller_is_better else max(finite)
+        old = self._best.value
+        if old is None or (value < old if smaller_is_better else value > old):
+            self._best = _Best(value, block.numbers[values.index(value)])
+
+    def _log_failures(self, block: EndedBlock) -> None:
+        for number, cause, message in zip(block.numbers, block.causes, block.messages, strict=True):
+            if cause == FailureCause.NONE or self._failures_logged >= _FAILURES_LOGGED:
+                continue
+            self._failures_logged += 1
+            first = message.partition("\n")[0]
+            log.warning("trial %d has failed (%s): %s", number, FailureCause(cause).label, first)
+            if self._failures_logged == _FAILURES_LOGGED:
+                log.warning("further failures are in the results file and not in this log")

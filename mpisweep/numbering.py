@@ -1,0 +1,136 @@
+"""Which trials a sweep has, and their numbers.
+
+A number is permanent.  The trials of a new sweep are numbered in the order of its search, the baseline last
+unless the search holds it already.  A sweep that goes on keeps the numbers it has, matched by configuration,
+and whatever its file asks for beyond them gets the next ones.
+
+Pure: configurations in, columns out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mpisweep.blocks import Column
+from mpisweep.records import TrialState, Value
+from mpisweep.search import Sampler
+from mpisweep.spec import Spec
+
+__all__ = ["Known", "Trials", "number_trials"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The trials that a results file has; entry *n* of every sequence belongs to trial *n*."""
+
+    parameters: Mapping[str, Sequence[Value]]
+    states: Sequence[int]
+    attempts: Sequence[int]
+    baseline: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """All trials of a sweep; entry *n* of every list belongs to trial *n*."""
+
+    parameters: dict[str, list[Value]]
+    states: list[int]
+    attempts: list[int]
+    baseline: int | None
+    #: Trials from this number on are new.
+    first_new: int
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return len(self.states)
+
+    def columns(self, numbers: Sequence[int]) -> dict[str, Column]:
+        """The parameters of these trials; one that is the same for all of them as that value alone."""
+        columns: dict[str, Column] = {}
+        for name, column in self.parameters.items():
+            values = [column[number] for number in numbers]
+            columns[name] = values[0] if _all_equal(values) else values
+        return columns
+
+
+def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
+    """Number what the sweep file asks for.
+
+    Args:
+        spec: the sweep file.
+        sampler: its configurations, in order.
+        known: what the results file has, or None when there is none.
+    """
+    asked, baseline_row = _asked_for(spec, sampler)
+    if known is None or not known.states:
+        count = len(next(iter(asked.values()), ()))
+        return Trials(asked, [int(TrialState.WAITING)] * count, [0] * count, baseline_row, 0)
+    return _continued(spec, asked, baseline_row, known)
+
+
+def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], int | None]:
+    """Columns of what the sweep file asks for, and the row of the baseline."""
+    count = len(sampler)
+    rows = [sampler[index] for index in range(count)]
+    columns: dict[str, list[Value]] = {name: [row[name] for row in rows] for name in spec.space.names}
+    for name, value in spec.fixed.items():
+        columns.setdefault(name, [value] * count)
+    baseline = spec.baseline_configuration()
+    if baseline is None:
+        return columns, None
+    names = [*columns, *(name for name in baseline if name not in columns)]
+    usual = spec.full({})
+    for name in names:
+        if name not in columns:
+            columns[name] = [usual.get(name, baseline[name])] * count
+    complete = usual | baseline
+    wanted = tuple(complete[name] for name in names)
+    for row, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
+        if values == wanted:
+            return columns, row
+    for name, value in zip(names, wanted, strict=True):
+        columns[name].append(value)
+    return columns, count
+
+
+def _continued(
+    spec: Spec, asked: dict[str, list[Value]], baseline_row: int | None, known: Known
+) -> Trials:
+    usual = spec.full({})
+    names = [*asked, *(name for name in known.parameters if name not in asked)]
+    known_count = len(known.states)
+    asked_count = len(next(iter(asked.values()), ()))
+    parameters = {
+        name: list(known.parameters.get(name) or [usual[name]] * known_count) for name in names
+    }
+    wanted = {
+        name: asked.get(name) or [usual.get(name, known.parameters[name][0])] * asked_count
+        for name in names
+    }
+    number_of = {values: number for number, values in enumerate(zip(*parameters.values(), strict=True))}
+    baseline = known.baseline
+    count = known_count
+    for row, values in enumerate(zip(*wanted.values(), strict=True)):
+        number = number_of.get(values)
+        if number is None:
+            number = number_of[values] = count
+            count += 1
+            for name, value in zip(names, values, strict=True):
+                parameters[name].append(value)
+        if row == baseline_row:
+            baseline = number
+    new = count - known_count
+    return Trials(
+        parameters,
+        [*known.states, *[int(TrialState.WAITING)] * new],
+        [*known.attempts, *[0] * new],
+        baseline,
+        known_count,
+    )
+
+
+def _all_equal(values: list[Value]) -> bool:
+    first = values[0]
+    return all(value == first for value in values) and len({type(value) for value in values}) == 1

@@ -1,0 +1,150 @@
+"""How long a trial will take, as far as that is known; hence which one to start next.
+
+The longest expected trial goes first: what is long and starts late is what a whole allocation waits for.
+Before anything was measured, the expectation comes from the parameters: a built-in workload states the work
+of a configuration, and of other workloads the parameters with well-known names (:data:`WORK_NAMES`) are
+multiplied.  From the third measured trial on, the logarithm of the duration is fitted (ridge regression) to
+the parameters, again each time the number of measurements has doubled, so that fitting costs next to
+nothing however many trials there are.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisweep.records import Value
+
+__all__ = ["WORK_NAMES", "DurationModel", "work_from_names"]
+
+#: Parameters that multiply the work of a trial in nearly every program that has them.
+WORK_NAMES = frozenset({
+    "batch_size", "depth", "epochs", "image_size", "iterations", "max_iter", "n_estimators", "n_samples",
+    "num_epochs", "num_iter", "num_layers", "num_steps", "samples", "size", "steps", "width",
+})  # fmt: skip
+
+#: Measurements that one fit looks at; more would not change it.
+_FIT_AT_MOST = 2000
+#: Weight of the ridge penalty on standardised features, in units of one measurement.
+_RIDGE = 0.1
+#: Distinct values up to which a parameter that is not a number gets a feature for each value.
+_LEVELS_AT_MOST = 16
+#: A prediction does not leave the measured durations by more than this factor: a fit extrapolates badly.
+_BEYOND_MEASURED = 10.0
+
+
+def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | None:
+    """Relative work of each trial, guessed from the names of its parameters; None where none is known."""
+    known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
+    if not known:
+        return None
+    product = np.prod([np.asarray(column, dtype=float) for column in known], axis=0)
+    return [float(work) for work in product]
+
+
+class DurationModel:
+    """Expected duration of every trial of a sweep.
+
+    Args:
+        columns: the trials' searched parameters, one entry a trial; row *n* is trial *n*.
+        work: relative work of each trial in any unit, or None where nothing is known.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None) -> None:
+        self._columns = columns
+        self._work = list(work) if work is not None else None
+        self._features: NDArray[np.float64] | None = None
+        self._numbers: list[int] = []
+        self._durations_s: list[float] = []
+        self._expected_s: list[float] | None = None
+        self._next_fit = 3
+
+    def observe(self, numbers: Sequence[int], durations_s: Sequence[float]) -> None:
+        """Trials that ran to their end, and how long each took."""
+        self._numbers.extend(numbers)
+        self._durations_s.extend(durations_s)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough was measured since the last fit to make another one worth its time."""
+        return len(self._numbers) >= self._next_fit
+
+    def fit(self) -> None:
+        """Learn from what was observed."""
+        self._next_fit = 2 * len(self._numbers)
+        if self._features is None:
+            self._features = _features(self._columns, self._work)
+        stride = max(1, len(self._numbers) // _FIT_AT_MOST)
+        rows = np.array(self._numbers[::stride])
+        durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
+        weights = _ridge(self._features[rows], np.log(durations))
+        bounds = np.log([durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED])
+        self._expected_s = np.exp(np.clip(self._features @ weights, *bounds)).tolist()
+
+    def expected_s(self, number: int) -> float | None:
+        """Expected duration in seconds, or None before anything was measured."""
+        return None if self._expected_s is None else self._expected_s[number]
+
+    @property
+    def longest_s(self) -> float | None:
+        """The longest duration that any trial is expected to have, or None before a fit."""
+        return None if self._expected_s is None else max(self._expected_s)
+
+    def shortest_first(self, numbers: Sequence[int]) -> list[int]:
+        """`numbers` sorted by expected duration; of equals the one with the larger number comes first.
+
+        The trial to start next is the last one, so a list pops it in constant time.
+        """
+        keys = self._expected_s or self._work
+        backwards = sorted(numbers, reverse=True)
+        return backwards if keys is None else sorted(backwards, key=keys.__getitem__)
+
+
+def _is_positive(column: Sequence[Value]) -> bool:
+    return all(not isinstance(value, (bool, str)) and value > 0 for value in column)
+
+
+def _features(
+    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None
+) -> NDArray[np.float64]:  # (trials, features)
+    """One row a trial: a constant, then standardised features that a duration plausibly depends on."""
+    made: list[NDArray[np.float64]] = []
+    if work is not None:
+        log_work = np.log(np.maximum(np.asarray(work, dtype=float), 1e-300))
+        made += [log_work, log_work**2]
+    for column in columns.values():
+        made += _column_features(column)
+    count = len(work) if work is not None else len(next(iter(columns.values()), ()))
+    standardised = [_standardised(feature) for feature in made]
+    return np.column_stack([np.ones(count), *standardised])
+
+
+def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
+    if any(isinstance(value, (bool, str)) for value in column):
+        levels = sorted({str(value) for value in column})
+        if len(levels) > _LEVELS_AT_MOST:
+            return []
+        return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
+    values = np.asarray(column, dtype=float)
+    if np.all(values > 0):
+        return [values, np.log(values)]
+    return [values]
+
+
+def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
+    spread = float(feature.std())
+    return (feature - feature.mean()) / (spread if spread > 0 else 1.0)
+
+
+def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (features,) of the ridge regression; the constant, column 0, is not penalised."""
+    penalty = _RIDGE * np.eye(features.shape[1])
+    penalty[0, 0] = 0.0
+    weights: NDArray[np.float64] = np.linalg.lstsq(
+        features.T @ features + penalty, features.T @ targets, rcond=None
+    )[0]
+    return weights

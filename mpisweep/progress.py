@@ -1,0 +1,222 @@
+"""How far the sweep is: as a live bar on a terminal, as a line every so often in a job log.
+
+Rank 0 knows how far the sweep is, and the launcher has the terminal; mpirun's standard output is what
+connects them.  Started by our launcher, rank 0 writes its progress as marked JSON lines that the launcher
+takes out of the stream and draws.  Started by an mpirun that somebody typed, it writes plain lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+
+from mpisweep.records import Value
+
+__all__ = [
+    "MARK",
+    "Bar",
+    "JsonProgress",
+    "LineProgress",
+    "NoProgress",
+    "Progress",
+    "ProgressSink",
+    "parse",
+    "progress_line",
+]
+
+#: Begins a line that is for the launcher and not for people; a program's own output never has it.
+MARK = "\x1e"
+#: Seconds between two marked lines: a bar that moves four times a second looks alive.
+_JSON_EVERY_S = 0.25
+#: Seconds between the first two plain lines, and the factor and limit by which that grows.
+_LINE_FIRST_S = 10.0
+_LINE_GROWTH = 1.5
+_LINE_AT_MOST_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the sweep is."""
+
+    total: int
+    ended: int
+    failed: int
+    running: int
+    elapsed_s: float
+    #: Trials that ended in this run of the program, per second.
+    rate: float
+    left_s: float | None
+    objective: str
+    best: float | None
+    best_number: int | None
+    best_parameters: dict[str, Value]
+
+
+class ProgressSink(Protocol):
+    """Whoever wants to know."""
+
+    def wants(self, now: float) -> bool:
+        """Whether it is time to say something; making a Progress costs a little."""
+
+    def show(self, progress: Progress) -> None:
+        """Say it."""
+
+
+class NoProgress:
+    """For ``--quiet``."""
+
+    def wants(self, now: float) -> bool:
+        """Never."""
+        return False
+
+    def show(self, progress: Progress) -> None:
+        """Nothing."""
+
+
+class JsonProgress:
+    """For the launcher."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._next = 0.0
+
+    def wants(self, now: float) -> bool:
+        """Four times a second."""
+        if now < self._next:
+            return False
+        self._next = now + _JSON_EVERY_S
+        return True
+
+    def show(self, progress: Progress) -> None:
+        """One marked line."""
+        print(MARK + json.dumps(dataclasses.asdict(progress)), file=self._out, flush=True)
+
+
+class LineProgress:
+    """For a job log: after ten seconds, then at growing intervals up to five minutes."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._every_s = _LINE_FIRST_S
+        self._next: float | None = None
+
+    def wants(self, now: float) -> bool:
+        """Every so often."""
+        if self._next is None:
+            self._next = now + self._every_s
+        if now < self._next:
+            return False
+        self._every_s = min(_LINE_GROWTH * self._every_s, _LINE_AT_MOST_S)
+        self._next = now + self._every_s
+        return True
+
+    def show(self, progress: Progress) -> None:
+        """One line."""
+        self._write(progress_line(progress))
+
+
+def parse(line: str) -> Progress | None:
+    """The progress in a marked line; None for any other line."""
+    if not line.startswith(MARK):
+        return None
+    return Progress(**json.loads(line.removeprefix(MARK)))
+
+
+def progress_line(progress: Progress) -> str:
+    """All of it in one line, e.g. ``143/700 trials, 4 running, 2 failed, 11.9/min, 47 min left, ...``."""
+    parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    parts += _pace(progress)
+    best = _best(progress)
+    if best:
+        parts.append(best)
+    return ", ".join(parts)
+
+
+class Bar:
+    """The live bar; output of the trials scrolls above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=False,
+            refresh_per_second=5,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        self._rich.start()
+        self._task = self._rich.add_task("trials", total=None, text="starting")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rich.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Draw it."""
+        assert self._task is not None
+        parts = [f"{progress.running} running"]
+        if progress.failed:
+            parts.append(f"[red]{progress.failed} failed[/]")
+        parts += _pace(progress)
+        best = _best(progress)
+        if best:
+            parts.append(f"[green]{best}[/]")
+        self._rich.update(
+            self._task, total=progress.total, completed=progress.ended, text=" · ".join(parts)
+        )
+
+    def write(self, line: str, *, error: bool = False) -> None:
+        """Print a line of somebody's output above the bar."""
+        self._rich.console.print(
+            line, markup=False, highlight=False, soft_wrap=True, style="dim" if error else None
+        )
+
+
+def stderr_line(line: str) -> None:
+    """Print a line to standard error at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _pace(progress: Progress) -> list[str]:
+    parts = []
+    if progress.rate > 0:
+        per_minute = 60 * progress.rate
+        parts.append(f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{per_minute:.1f}/min")
+    if progress.left_s is not None and progress.ended < progress.total:
+        parts.append(f"{_duration(progress.left_s)} left")
+    return parts
+
+
+def _best(progress: Progress) -> str:
+    if progress.best is None:
+        return ""
+    parameters = ", ".join(f"{name}={_short(value)}" for name, value in progress.best_parameters.items())
+    return f"best {progress.objective} {progress.best:.5g} ({parameters or f'trial {progress.best_number}'})"
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    """``47 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

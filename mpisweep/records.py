@@ -1,0 +1,121 @@
+"""What is known about a sweep, as plain frozen data.
+
+Every other module speaks in these words.  Nothing here does anything: no clock, no file, no message.
+Times of day are Unix seconds (UTC); durations are seconds of a monotonic clock and say so in their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+__all__ = [
+    "AttemptEnd",
+    "Direction",
+    "EndReason",
+    "FailureCause",
+    "Slot",
+    "TrialState",
+    "Value",
+]
+
+#: What a parameter can be.
+Value = int | float | str | bool
+
+
+class TrialState(IntEnum):
+    """Where a trial stands.  The last four are ends; the numbers are those of the results file's enum."""
+
+    WAITING = 0
+    RUNNING = 1
+    COMPLETE = 2
+    PRUNED = 3
+    FAILED = 4
+    INFEASIBLE = 5
+
+    @property
+    def is_end(self) -> bool:
+        """Whether a trial in this state never runs again."""
+        return self >= TrialState.COMPLETE
+
+    @property
+    def label(self) -> str:
+        """The word that files and tables use, e.g. ``complete``."""
+        return self.name.lower()
+
+
+class FailureCause(IntEnum):
+    """Why a failed trial failed."""
+
+    NONE = 0
+    EXCEPTION = 1
+    OUT_OF_MEMORY = 2
+    CRASH = 3
+    TIMEOUT = 4
+    LOST = 5
+
+    @property
+    def label(self) -> str:
+        """The word that files and tables use; empty where nothing failed."""
+        return "" if self is FailureCause.NONE else self.name.lower()
+
+
+class AttemptEnd(IntEnum):
+    """How one attempt at a trial ended; only an attempt that ``ENDED`` gave the trial its state."""
+
+    RUNNING = 0
+    ENDED = 1
+    #: The sweep was stopped first; the trial runs again.
+    INTERRUPTED = 2
+    #: Its worker went away; the trial runs again while retries are left.
+    LOST = 3
+    #: Taken back before it had begun, so that an idle worker could have it.
+    WITHDRAWN = 4
+
+    @property
+    def label(self) -> str:
+        """The word that files and tables use."""
+        return self.name.lower()
+
+
+class EndReason(StrEnum):
+    """Why a run of the program ended; the value is what the results file says."""
+
+    COMPLETE = "complete"
+    NOTHING_COMPLETED = "no trial completed"
+    SIGNAL = "stopped by a signal"
+    STOP_FILE = "stopped by a stop file"
+    WALLTIME = "stopped before the walltime"
+    NO_WORKERS = "no workers were left"
+
+
+class Direction(StrEnum):
+    """Whether a smaller or a larger objective is better."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+
+class Slot(NamedTuple):
+    """A place where one trial at a time runs: one trial process of one rank.
+
+    A tuple rather than a dataclass because it is a dictionary key on the scheduler's hot path.
+    """
+
+    rank: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceShare:
+    """What one slot may use, and how figures and tables call it."""
+
+    #: ``cpu`` or ``cuda:0``: the device as the trial process sees it.
+    device: str
+    #: The same for people and files, e.g. ``NVIDIA H100 80GB HBM3 #2`` or ``cpu 0-3``.
+    label: str
+    #: CPU cores of the slot, by their numbers on the node.
+    cores: tuple[int, ...]
+    #: What the trial process gets in its environment, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
+    environment: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,452 @@
+"""The decisions of a sweep, and nothing else: events go in, a list of decisions comes out.
+
+Rules
+-----
+1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is all there is; the MPI loop, the tests
+   and a simulator drive the very same class.
+2. A trial's state is written in one place, :meth:`Scheduler._move`, which knows the legal moves.
+3. An event about a trial names its attempt.  What does not match the attempt that this slot holds is
+   dropped: a result of attempt 1 must never pass for one of attempt 2.
+4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
+
+How trials are handed out
+-------------------------
+The longest expected trial goes first (:mod:`mpisweep.planner`).  A slot holds the trials that run and the
+next ones, so that no device waits for a message.  Trials of known short duration travel together, as many as
+:data:`BATCH_S` seconds hold, and never more than a fair share of what is left; a trial that is longer than
+that, or of unknown length, travels alone.  Whatever the expectation, nothing is stuck behind a long trial:
+when a slot has nothing to do and no trial is waiting, another slot is asked for what it has not begun.
+
+States of a trial::
+
+    waiting --assigned--> running --ended--> complete, pruned or failed
+       ^                     |
+       +----- given back, or worker lost and retries left
+    waiting --inferred--> infeasible
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.messages import (
+    Assign,
+    Commit,
+    Decision,
+    End,
+    Event,
+    GiveUp,
+    Stop,
+    StopRequested,
+    TimePassed,
+    TrialsEnded,
+    TrialsReturned,
+    Withdraw,
+    WorkerJoined,
+    WorkerLost,
+)
+from mpisweep.planner import DurationModel
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+
+__all__ = ["BATCH_S", "MOVES", "IllegalMoveError", "Scheduler"]
+
+#: Trials that are expected to take less than this travel together.  A crash repeats at most these.
+BATCH_S = 0.010
+#: More would not be faster (measured: 128 trials a message reach 9/10 of the speed of 512).
+BATCH_AT_MOST = 512
+#: A slot that was given trials this recently is not asked to give any back.
+SETTLE_S = 0.020
+
+#: Every legal move of a trial, and what it is called.
+MOVES: dict[tuple[TrialState, TrialState], str] = {
+    (TrialState.WAITING, TrialState.RUNNING): "assigned",
+    (TrialState.WAITING, TrialState.INFEASIBLE): "inferred",
+    (TrialState.RUNNING, TrialState.WAITING): "given back",
+    (TrialState.RUNNING, TrialState.COMPLETE): "ended",
+    (TrialState.RUNNING, TrialState.PRUNED): "ended",
+    (TrialState.RUNNING, TrialState.FAILED): "ended",
+}
+_LEGAL = frozenset((int(old), int(new)) for old, new in MOVES)
+
+_WAITING = int(TrialState.WAITING)
+_RUNNING = int(TrialState.RUNNING)
+_COMPLETE = int(TrialState.COMPLETE)
+_PRUNED = int(TrialState.PRUNED)
+_FAILED = int(TrialState.FAILED)
+
+
+class IllegalMoveError(AssertionError):
+    """A trial was about to make a move that no rule allows: a bug."""
+
+
+class Scheduler:
+    """Who runs which trial.
+
+    Args:
+        states: each trial's TrialState when this run of the program starts; running ones count as waiting.
+        attempts: how often each was tried before.
+        model: expects durations.
+        retries: how often a trial is tried again after its worker was lost.
+        grace_s: what running trials get to return by themselves when the sweep is stopped.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[int],
+        attempts: Sequence[int],
+        model: DurationModel,
+        *,
+        retries: int,
+        grace_s: float,
+    ) -> None:
+        #: Number -> TrialState.
+        self._states = bytearray(_WAITING if state == _RUNNING else state for state in states)
+        #: Number -> the last attempt that was assigned.
+        self._attempts = list(attempts)
+        #: Number -> how often its worker was lost.  Sparse.
+        self._losses: dict[int, int] = {}
+        #: Trials that wait; the next one is the last.
+        self._pending = model.shortest_first([n for n, s in enumerate(self._states) if s == _WAITING])
+        #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
+        self._held: dict[Slot, dict[int, int]] = {}
+        #: Slot -> when it was last given trials.
+        self._given_at: dict[Slot, float] = {}
+        #: Slots that were asked to give back and have not answered.
+        self._asked: set[Slot] = set()
+        #: Slots that hold nothing.  Mutually exclusive with :attr:`_rich`.
+        self._idle: dict[Slot, None] = {}
+        #: Slots that may have room for more, whether there is more or not.
+        self._hungry: dict[Slot, None] = {}
+        #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.
+        self._rich: dict[Slot, None] = {}
+        self._counts = [0] * len(TrialState)
+        for state in self._states:
+            self._counts[state] += 1
+        self._model = model
+        self._retries = retries
+        self._grace_s = grace_s
+        self._stopping: EndReason | None = None
+        self._ended = False
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def count(self, state: TrialState) -> int:
+        """How many trials are in this state."""
+        return self._counts[state]
+
+    @property
+    def total(self) -> int:
+        """How many trials the sweep has."""
+        return len(self._states)
+
+    @property
+    def running(self) -> int:
+        """How many slots are at work."""
+        return len(self._held) - len(self._idle)
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return len(self._held)
+
+    # ------------------------------------------------------------------------------------- events
+
+    def handle(self, event: Event, now: float) -> list[Decision]:
+        """Take note of one event.
+
+        Args:
+            event: what happened.
+            now: seconds of a monotonic clock; never smaller than in the call before.
+
+        Returns:
+            What is to be done about it, in this order.
+        """
+        if self._ended:
+            return []
+        match event:
+            case TrialsEnded(block):
+                decisions = self._on_trials_ended(block)
+            case WorkerJoined(rank, slots):
+                decisions = self._on_worker_joined(rank, slots)
+            case TrialsReturned(slot, numbers, attempts, end):
+                decisions = self._on_trials_returned(slot, numbers, attempts, end)
+            case WorkerLost(rank):
+                decisions = self._on_worker_lost(rank)
+            case StopRequested(reason):
+                decisions = self._on_stop_requested(reason)
+            case TimePassed():
+                decisions = []
+        if self._model.is_due:
+            self._learn()
+        if self._stopping is None:
+            self._fill(decisions, now)
+        self._conclude(decisions)
+        return decisions
+
+    def _on_worker_joined(self, rank: int, slots: int) -> list[Decision]:
+        for index in range(slots):
+            slot = Slot(rank, index)
+            if slot in self._held:
+                continue
+            self._held[slot] = {}
+            self._note(slot)
+        return []
+
+    def _on_trials_ended(self, block: EndedBlock) -> list[Decision]:
+        slot = Slot(block.worker, block.slot)
+        held = self._held.get(slot)
+        if held is None:
+            return []
+        stale: list[int] = []
+        move = self._move
+        for index, (number, attempt, state) in enumerate(
+            zip(block.numbers, block.attempts, block.states, strict=True)
+        ):
+            if held.get(number) == attempt:
+                del held[number]
+                move(number, state)
+            else:
+                stale.append(index)
+        self._note(slot)
+        if stale:
+            block = _without(block, frozenset(stale))
+        if not block.numbers:
+            return []
+        self._observe(block)
+        return [Commit(block)]
+
+    def _on_trials_returned(
+        self, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
+    ) -> list[Decision]:
+        self._asked.discard(slot)
+        held = self._held.get(slot)
+        if held is None:
+            return []
+        given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
+        # The one that was to run first must be the first to be handed out again: the list pops at its end.
+        for number, _ in reversed(given):
+            del held[number]
+            self._move(number, _WAITING)
+            self._pending.append(number)
+        self._note(slot)
+        if not given:
+            return []
+        return [GiveUp(slot.rank, [n for n, _ in given], [a for _, a in given], end)]
+
+    def _on_worker_lost(self, rank: int) -> list[Decision]:
+        decisions: list[Decision] = []
+        for slot in [slot for slot in self._held if slot.rank == rank]:
+            held = self._held.pop(slot)
+            for register in (self._idle, self._hungry, self._rich, self._given_at):
+                register.pop(slot, None)
+            self._asked.discard(slot)
+            decisions += self._lose(slot, held)
+        if not self._held and self._stopping is None:
+            self._stopping = EndReason.NO_WORKERS
+        return decisions
+
+    def _on_stop_requested(self, reason: EndReason) -> list[Decision]:
+        if self._stopping is not None:
+            return []
+        self._stopping = reason
+        return [Stop(self._grace_s)]
+
+    # ------------------------------------------------------------------------------------- rules
+
+    def _lose(self, slot: Slot, held: dict[int, int]) -> list[Decision]:
+        """A slot went away with these trials: those with retries left wait again, the others have failed."""
+        again: list[tuple[int, int]] = []
+        failed: list[tuple[int, int]] = []
+        for number, attempt in held.items():
+            self._losses[number] = self._losses.get(number, 0) + 1
+            (again if self._losses[number] <= self._retries else failed).append((number, attempt))
+        for number, _ in reversed(again):
+            self._move(number, _WAITING)
+            self._pending.append(number)
+        for number, _ in failed:
+            self._move(number, _FAILED)
+        decisions: list[Decision] = []
+        if again:
+            decisions.append(
+                GiveUp(slot.rank, [n for n, _ in again], [a for _, a in again], AttemptEnd.LOST)
+            )
+        if failed:
+            decisions.append(Commit(_lost_block(slot, failed)))
+        return decisions
+
+    def _observe(self, block: EndedBlock) -> None:
+        """Learn durations from trials that ran to their end; a failed one says little about the others."""
+        if _FAILED not in block.states:
+            self._model.observe(block.numbers, block.wall_time_s)
+            return
+        kept = [i for i, state in enumerate(block.states) if state in (_COMPLETE, _PRUNED)]
+        self._model.observe([block.numbers[i] for i in kept], [block.wall_time_s[i] for i in kept])
+
+    def _learn(self) -> None:
+        self._model.fit()
+        # Sorting a hundred thousand trials takes longer than running them where each is this short.
+        if (self._model.longest_s or 0.0) > BATCH_S:
+            self._pending = self._model.shortest_first(self._pending)
+
+    def _fill(self, decisions: list[Decision], now: float) -> None:
+        """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
+        if not self._pending:
+            if self._idle and self._rich:
+                self._withdraw(decisions, now)
+            return
+        # The idle ones first: a trial that runs now is worth more than one that is next.
+        for slot in list(self._idle):
+            if self._pending:
+                decisions.append(self._assign(slot, now))
+        for slot in list(self._hungry):
+            if not self._pending:
+                return
+            if len(self._held[slot]) <= self._batch_size():
+                decisions.append(self._assign(slot, now))
+            else:
+                del self._hungry[slot]
+
+    def _batch_size(self) -> int:
+        """How many trials like the next one travel together."""
+        expected_s = self._model.expected_s(self._pending[-1])
+        if expected_s is None:
+            return 1
+        fair_share = len(self._pending) // (2 * len(self._held))
+        return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
+
+    def _next_batch(self) -> list[int]:
+        """Take the next trial, and with it as many as are short enough to travel with it."""
+        pending = self._pending
+        size = self._batch_size()
+        if size == 1:
+            return [pending.pop()]
+        expected_s = self._model.expected_s
+        taken: list[int] = []
+        left_s = BATCH_S
+        while pending and len(taken) < size:
+            left_s -= expected_s(pending[-1]) or BATCH_S
+            if taken and left_s < 0:
+                break
+            taken.append(pending.pop())
+        return taken
+
+    def _assign(self, slot: Slot, now: float) -> Assign:
+        numbers = self._next_batch()
+        held = self._held[slot]
+        attempts: list[int] = []
+        for number in numbers:
+            attempt = self._attempts[number] + 1
+            self._attempts[number] = attempt
+            self._move(number, _RUNNING)
+            held[number] = attempt
+            attempts.append(attempt)
+        self._given_at[slot] = now
+        self._rich[slot] = None
+        self._note(slot)
+        return Assign(slot, numbers, attempts)
+
+    def _withdraw(self, decisions: list[Decision], now: float) -> None:
+        """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
+        wanted = len(self._idle) - len(self._asked)
+        for slot in list(self._rich):
+            if wanted <= 0:
+                return
+            if now - self._given_at[slot] >= SETTLE_S:
+                self._asked.add(slot)
+                del self._rich[slot]
+                decisions.append(Withdraw(slot))
+                wanted -= 1
+
+    def _conclude(self, decisions: list[Decision]) -> None:
+        """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
+        if len(self._idle) < len(self._held):
+            return
+        if not self._pending:
+            some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
+            reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
+        elif self._stopping is not None:
+            reason = self._stopping
+        else:
+            return
+        self._ended = True
+        decisions.append(End(reason))
+
+    def _note(self, slot: Slot) -> None:
+        """Keep the registers of slots true after a slot's trials have changed."""
+        count = len(self._held[slot])
+        self._hungry[slot] = None
+        if count == 0:
+            self._idle[slot] = None
+        else:
+            self._idle.pop(slot, None)
+        if count <= 1:
+            self._rich.pop(slot, None)
+
+    def _move(self, number: int, state: int) -> None:
+        old = self._states[number]
+        if (old, state) not in _LEGAL:
+            raise IllegalMoveError(
+                f"trial {number} cannot go from {TrialState(old).label} to {TrialState(state).label}"
+            )
+        self._states[number] = state
+        self._counts[old] -= 1
+        self._counts[state] += 1
+
+    # ------------------------------------------------------------------------------------- invariants
+
+    def check(self) -> None:
+        """Assert every invariant; tests call it after every event.
+
+        Raises:
+            AssertionError: naming what does not hold.
+        """
+        held = [number for trials in self._held.values() for number in trials]
+        running = {n for n, state in enumerate(self._states) if state == _RUNNING}
+        waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
+        assert len(held) == len(set(held)), "a trial is held by two slots"
+        assert set(held) == running, "the running trials are not those that the slots hold"
+        assert len(self._pending) == len(set(self._pending)), "a trial waits twice"
+        assert set(self._pending) == waiting, "the waiting trials are not those that are pending"
+        for trials in self._held.values():
+            for number, attempt in trials.items():
+                assert attempt == self._attempts[number], f"trial {number} is held with an old attempt"
+        assert set(self._idle) == {s for s, trials in self._held.items() if not trials}, "idle is wrong"
+        assert all(len(self._held[slot]) > 1 for slot in self._rich), "a slot with one trial is called rich"
+        assert self._asked <= set(self._held), "a slot that is gone was asked"
+        for state in TrialState:
+            assert self._counts[state] == self._states.count(state), f"the count of {state.label} is wrong"
+
+
+def _without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
+    """The block less the trials at these positions."""
+    kept = [i for i in range(len(block.numbers)) if i not in dropped]
+    return EndedBlock(
+        worker=block.worker,
+        slot=block.slot,
+        numbers=[block.numbers[i] for i in kept],
+        attempts=[block.attempts[i] for i in kept],
+        states=[block.states[i] for i in kept],
+        started_at=[block.started_at[i] for i in kept],
+        wall_time_s=[block.wall_time_s[i] for i in kept],
+        metrics={name: [column[i] for i in kept] for name, column in block.metrics.items()},
+        causes=[block.causes[i] for i in kept] if block.causes else [],
+        messages=[block.messages[i] for i in kept] if block.messages else [],
+    )
+
+
+def _lost_block(slot: Slot, trials: list[tuple[int, int]]) -> EndedBlock:
+    """The end of trials whose workers were lost once too often.  They did not run: no time is known."""
+    count = len(trials)
+    return EndedBlock(
+        worker=slot.rank,
+        slot=slot.index,
+        numbers=[number for number, _ in trials],
+        attempts=[attempt for _, attempt in trials],
+        states=[_FAILED] * count,
+        started_at=[float("nan")] * count,
+        wall_time_s=[float("nan")] * count,
+        metrics={},
+        causes=[int(FailureCause.LOST)] * count,
+        messages=[f"the worker of rank {slot.rank} was lost, and no retry is left"] * count,
+    )

@@ -1,0 +1,208 @@
+"""Messages between ranks: send, receive, leave together.  The only module that knows MPI.
+
+Nothing here waits.  Sending is ``Isend``; receiving is a matched probe that finds a message or does not.
+Lists of messages travel as one MPI message, pickled: both ends are processes of the same run, and nothing
+that was read from a file is ever unpickled.  A message to oneself never meets MPI.
+
+mpi4py is imported, and MPI initialised, when :func:`connect` is called and not before: the fork server must
+have been forked by then.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mpisweep.messages import Message
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm, Request
+
+__all__ = ["Transport", "TransportError", "connect", "expected_rank"]
+
+#: What the ranks of a node tell each other: numbers.
+Facts = tuple[int, ...]
+
+_TAG = 7
+#: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
+#: MVAPICH; Fujitsu MPI is an Open MPI.  PMIx alone (srun --mpi=pmix) sets no size of its own.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_NTASKS"),
+)
+
+
+class TransportError(RuntimeError):
+    """The ranks cannot talk to each other; the message is one sentence for the user."""
+
+
+def expected_rank() -> int | None:
+    """The rank that a launcher of MPI has given this process; None when none has started it."""
+    rank, _ = _expected()
+    return rank
+
+
+def _expected() -> tuple[int | None, int | None]:
+    for rank, size in _LAUNCHERS:
+        if rank in os.environ:
+            return int(os.environ[rank]), int(os.environ[size]) if size in os.environ else None
+    return None, None
+
+
+class Transport(Protocol):
+    """What the loops of the ranks need.
+
+    Attributes:
+        rank: this rank.
+        size: how many ranks there are.
+        node_ranks: the ranks of this node, in order; this one among them.
+        host: name of this node.
+    """
+
+    rank: int
+    size: int
+    node_ranks: tuple[int, ...]
+    host: str
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """Send messages, in order, to a rank; returns at once."""
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """What has arrived: senders and their messages."""
+
+    def share_on_node(self, facts: Facts) -> list[Facts]:
+        """What every rank of this node says, in the order of `node_ranks`; all of them must call it."""
+
+    def leave(self) -> None:
+        """Return when everything that was sent is on its way; no call may follow."""
+
+    def abort(self) -> None:
+        """End every rank at once, whatever it is doing: this one has found a bug in itself."""
+
+
+class LoneTransport:
+    """A single rank without MPI: it can talk to itself only."""
+
+    def __init__(self) -> None:
+        self.rank = 0
+        self.size = 1
+        self.node_ranks: tuple[int, ...] = (0,)
+        self.host = socket.gethostname()
+        self._own: list[Message] = []
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """See :class:`Transport`."""
+        assert rank == 0, f"there is no rank {rank}"
+        self._own.extend(messages)
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """See :class:`Transport`."""
+        if not self._own:
+            return []
+        messages, self._own = self._own, []
+        return [(0, messages)]
+
+    def share_on_node(self, facts: Facts) -> list[Facts]:
+        """See :class:`Transport`."""
+        return [facts]
+
+    def leave(self) -> None:
+        """See :class:`Transport`."""
+
+    def abort(self) -> None:
+        """See :class:`Transport`."""
+        os._exit(1)
+
+
+class MpiTransport:
+    """Ranks of an MPI communicator."""
+
+    def __init__(self, comm: Comm, node_comm: Comm) -> None:
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self.node_ranks = tuple(node_comm.allgather(self.rank))
+        self.host = socket.gethostname()
+        self._comm = comm
+        self._node_comm = node_comm
+        self._own: list[Message] = []
+        #: Sends that may not be complete; the buffer must live as long.
+        self._sends: deque[tuple[Request, bytes]] = deque()
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """See :class:`Transport`."""
+        if rank == self.rank:
+            self._own.extend(messages)
+            return
+        data = pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL)
+        self._sends.append((self._comm.Isend(data, dest=rank, tag=_TAG), data))
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """See :class:`Transport`."""
+        self._forget_complete_sends()
+        arrived: list[tuple[int, list[Message]]] = []
+        if self._own:
+            arrived.append((self.rank, self._own))
+            self._own = []
+        while (found := self._next()) is not None:
+            arrived.append(found)
+        return arrived
+
+    def share_on_node(self, facts: Facts) -> list[Facts]:
+        """See :class:`Transport`."""
+        return self._node_comm.allgather(facts)
+
+    def leave(self) -> None:
+        """See :class:`Transport`."""
+        for request, _ in self._sends:
+            request.Wait()
+        self._comm.Barrier()
+
+    def abort(self) -> None:
+        """See :class:`Transport`."""
+        self._comm.Abort(1)
+
+    def _next(self) -> tuple[int, list[Message]] | None:
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        message = self._comm.Improbe(tag=_TAG, status=status)
+        if message is None:
+            return None
+        data = bytearray(status.Get_count(MPI.BYTE))
+        message.Recv([data, MPI.BYTE])
+        return status.Get_source(), pickle.loads(data)
+
+    def _forget_complete_sends(self) -> None:
+        while self._sends and self._sends[0][0].Test():
+            self._sends.popleft()
+
+
+def connect() -> Transport:
+    """Initialise MPI where a launcher of MPI has started this process; else be alone.
+
+    Raises:
+        TransportError: when the launcher belongs to another MPI than mpi4py.
+    """
+    rank, size = _expected()
+    if rank is None:
+        return LoneTransport()
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    from mpi4py import MPI
+
+    MPI.Init_thread(MPI.THREAD_FUNNELED)
+    world = MPI.COMM_WORLD
+    if size is not None and world.Get_size() != size:
+        library = MPI.Get_library_version().splitlines()[0].split(",")[0]
+        raise TransportError(
+            f"the launcher has started {size} ranks, but this rank finds {world.Get_size()}: "
+            f"mpi4py uses {library}, and mpirun belongs to another MPI; use the mpirun of the same MPI"
+        )
+    return MpiTransport(world.Dup(), world.Split_type(MPI.COMM_TYPE_SHARED))

@@ -1,0 +1,357 @@
+"""One slot's trial process as its worker sees it: give, listen, time out, take back, stop, replace.
+
+The worker never waits for the trial process and learns everything from three sources: frames on the line,
+the shared page, and the fork server's word that the process has ended.  Whatever happens in there becomes a
+:class:`Happening`; the process is replaced without anybody else taking notice.
+
+Trials are counted along the line: trial number *index* of this process.  `_accounted` is the index up to
+which every trial has been answered for, by a result or by being given back; they are answered in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
+from mpisweep.forkserver import ForkServer
+from mpisweep.line import (
+    ENDED,
+    GIVEN,
+    INTERRUPTED,
+    READY,
+    REPORTS,
+    SKIPPED,
+    Frame,
+    Line,
+    LineClosedError,
+    Page,
+)
+from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
+
+__all__ = ["Back", "Happening", "ProcessSetting", "Result", "Returned", "TrialProcess"]
+
+#: A process that dies this often before it is ready would do so for ever; its trials fail instead.
+_STARTS_AT_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSetting:
+    """What every trial process of a worker is told when it starts."""
+
+    spec: str
+    source: str
+    folder: Path
+    trials_folder: Path
+    worker: int
+    timeout_s: float | None
+
+
+class Result(NamedTuple):
+    """An EndedBlock to be delivered."""
+
+    body: bytes
+
+
+class Back(NamedTuple):
+    """A ReportBlock to be passed on."""
+
+    body: bytes
+
+
+class Returned(NamedTuple):
+    """Trials given back; an answer to :meth:`TrialProcess.take_back` may be empty."""
+
+    numbers: tuple[int, ...]
+    attempts: tuple[int, ...]
+    end: AttemptEnd
+
+
+Happening = Result | Back | Returned
+
+
+class _Given(NamedTuple):
+    """A block that went down the line; its first trial has this index."""
+
+    first: int
+    count: int
+    body: bytes
+
+
+class _Task(NamedTuple):
+    number: int
+    attempt: int
+
+
+class TrialProcess:
+    """The trial process of one slot, and each one that replaces it.
+
+    Args:
+        server: forks the processes.
+        setting: what they are told.
+        slot: index of the slot in its worker.
+        share: what they may use.
+    """
+
+    def __init__(self, server: ForkServer, setting: ProcessSetting, slot: int, share: DeviceShare) -> None:
+        self._server = server
+        self._setting = setting
+        self._slot = slot
+        self._share = share
+        self._failed_starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        file = Page.make_file()
+        setting, share = self._setting, self._share
+        self._child = self._server.spawn(
+            "mpisweep.workloads.serve:serve",
+            [theirs.fileno(), file],
+            {
+                "spec": setting.spec,
+                "source": setting.source,
+                "folder": os.fspath(setting.folder),
+                "trials_folder": os.fspath(setting.trials_folder),
+                "worker": setting.worker,
+                "slot": self._slot,
+                "device": share.device,
+                "cores": list(share.cores),
+                "environment": dict(share.environment),
+            },
+        )
+        self._page = Page(file)
+        os.close(file)
+        theirs.close()
+        ours.setblocking(False)
+        self._line = Line(ours)
+        self._line_open = True
+        self._ready = False
+        #: What was given and is not wholly accounted for.
+        self._given: deque[_Given] = deque()
+        self._given_count = 0
+        self._accounted = 0
+        #: Indices that were given back while the process still had them; it will skip them.
+        self._void: set[int] = set()
+        self._taking_back = False
+        #: Why this process is being killed, where it is our doing.
+        self._killed: FailureCause | AttemptEnd | None = None
+        self._kill_at: float | None = None
+
+    # ------------------------------------------------------------------------------------- orders
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are trials that are not accounted for."""
+        return self._accounted < self._given_count
+
+    def fileno(self) -> int:
+        """For select(); -1 while a dead process is waiting to be replaced."""
+        return self._line.fileno() if self._line_open else -1
+
+    def give(self, body: bytes, count: int) -> None:
+        """Have these trials run after those that were given before."""
+        self._given.append(_Given(self._given_count, count, body))
+        self._given_count += count
+        # A process that has just died is noticed by and by; what it was given is then given back.
+        with contextlib.suppress(LineClosedError):
+            self._line.send(GIVEN, body)
+
+    def take_back(self) -> None:
+        """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
+        self._page.void_below(self._given_count)
+        self._taking_back = True
+
+    def taken_back(self) -> Returned:
+        """The trials that were void in time; to be called at least a millisecond after :meth:`take_back`."""
+        if not self._taking_back:
+            return _returned([], AttemptEnd.WITHDRAWN)
+        self._taking_back = False
+        return self._give_back(max(self._page.begun, self._accounted), self._given_count)
+
+    def stop(self, grace_s: float, now: float) -> None:
+        """Tell the running trial to return, and kill it if it has not done so after the grace."""
+        self._page.ask_to_stop()
+        self._kill_at = now + grace_s
+
+    # ------------------------------------------------------------------------------------- what happens
+
+    def listen(self) -> list[Happening]:
+        """Whatever the process has sent."""
+        if not self._line_open:
+            return []
+        try:
+            self._line.flush()
+            frames = self._line.receive()
+        except LineClosedError:
+            self._line_open = False
+            self._line.close()
+            # Whether it has closed the line or died, it is of no use any more.
+            self._server.kill(self._child)
+            return []
+        happened: list[Happening] = []
+        for frame in frames:
+            happened += self._on_frame(frame)
+        return happened
+
+    def keep_time(self, now: float) -> None:
+        """Kill a trial that has used up its time."""
+        if self._killed is not None or not self._line_open:
+            return
+        timeout_s = self._setting.timeout_s
+        if timeout_s is not None:
+            started_ns = self._page.started_ns
+            if started_ns and time.monotonic_ns() - started_ns > timeout_s * 1e9:
+                self._kill(FailureCause.TIMEOUT)
+        if self._kill_at is not None and now >= self._kill_at and self.busy:
+            self._kill(AttemptEnd.INTERRUPTED)
+
+    def is_child(self, child: int) -> bool:
+        """Whether the fork server's notice is about the present process."""
+        return child == self._child
+
+    def on_died(self, status: int) -> list[Happening]:
+        """The process has ended: blame the trial that ran, give back the others, start a new process."""
+        happened = self.listen()
+        if self._line_open:
+            self._line_open = False
+            self._line.close()
+        if not self._ready:
+            self._failed_starts += 1
+        happened += self._account_for_death(status)
+        self._page.close()
+        if self._kill_at is None:
+            self._start()
+        else:
+            self._given_count = self._accounted = 0
+        return happened
+
+    def _on_frame(self, frame: Frame) -> list[Happening]:
+        match frame.kind:
+            case k if k == READY:
+                self._ready = True
+                self._failed_starts = 0
+                return []
+            case k if k == REPORTS:
+                return [Back(frame.body)]
+            case k if k == ENDED:
+                self._account(frame.first)
+                return [Result(frame.body)]
+            case k if k == SKIPPED:
+                skipped = self._give_back(frame.first, frame.first + frame.second)
+                self._account(frame.second)
+                return [skipped] if skipped.numbers else []
+            case k if k == INTERRUPTED:
+                tasks = self._tasks(frame.first, frame.first + 1)
+                self._account(1)
+                return [_returned(tasks, AttemptEnd.INTERRUPTED)]
+        raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
+
+    def _account_for_death(self, status: int) -> list[Happening]:
+        if self._failed_starts >= _STARTS_AT_MOST and self.busy:
+            return self._fail_all(status)
+        happened: list[Happening] = []
+        begun = self._page.begun
+        interrupted = AttemptEnd.INTERRUPTED if self._kill_at is not None else None
+        if begun > self._accounted:
+            # Those before the running one have run, but their results died with the process.
+            happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
+            happened.append(self._blame(begun - 1, status))
+        first = max(begun, self._accounted)
+        happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
+        return [h for h in happened if not isinstance(h, Returned) or h.numbers]
+
+    def _blame(self, index: int, status: int) -> Happening:
+        """What becomes of the trial that was running when its process ended."""
+        tasks = self._tasks(index, index + 1)
+        if isinstance(self._killed, AttemptEnd):
+            return _returned(tasks, self._killed)
+        cause = self._killed or FailureCause.CRASH
+        block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
+        return Result(encode(block))
+
+    def _fail_all(self, status: int) -> list[Happening]:
+        tasks = self._tasks(self._accounted, self._given_count)
+        times = self._failed_starts
+        self._failed_starts = 0
+        text = f"the trial process ended {times} times before it was ready: it {_status_text(status)}"
+        return [Result(encode(self._failed_block(tasks, 0, FailureCause.CRASH, text)))]
+
+    # ------------------------------------------------------------------------------------- book-keeping
+
+    def _kill(self, why: FailureCause | AttemptEnd) -> None:
+        self._killed = why
+        self._server.kill(self._child)
+
+    def _give_back(self, first: int, end: int, how: AttemptEnd = AttemptEnd.WITHDRAWN) -> Returned:
+        """Give back the trials from index `first` up to `end` that have not been given back before."""
+        tasks = self._tasks(first, end)
+        self._void.update(range(first, end))
+        return _returned(tasks, how)
+
+    def _account(self, count: int) -> None:
+        if self._void:
+            self._void.difference_update(range(self._accounted, self._accounted + count))
+        self._accounted += count
+        while self._given and self._given[0].first + self._given[0].count <= self._accounted:
+            self._given.popleft()
+
+    def _tasks(self, first: int, end: int) -> list[_Task]:
+        """The trials from index `first` up to `end`, less those that were given back before."""
+        tasks: list[_Task] = []
+        for given in self._given:
+            if given.first + given.count <= first or given.first >= end:
+                continue
+            block = decode(given.body)
+            assert isinstance(block, AssignedBlock)
+            for position, (number, attempt) in enumerate(zip(block.numbers, block.attempts, strict=True)):
+                index = given.first + position
+                if first <= index < end and index not in self._void:
+                    tasks.append(_Task(number, attempt))
+        return tasks
+
+    def _death_text(self, status: int) -> str:
+        if self._killed is FailureCause.TIMEOUT:
+            return f"killed after {self._setting.timeout_s:g} s, the timeout of a trial"
+        return f"the trial process {_status_text(status)}"
+
+    def _failed_block(
+        self, tasks: Sequence[_Task], started_ns: int, cause: FailureCause, text: str
+    ) -> EndedBlock:
+        wall_time_s = (time.monotonic_ns() - started_ns) / 1e9 if started_ns else float("nan")
+        started_at = time.time() - wall_time_s if started_ns else float("nan")
+        count = len(tasks)
+        return EndedBlock(
+            worker=self._setting.worker,
+            slot=self._slot,
+            numbers=[task.number for task in tasks],
+            attempts=[task.attempt for task in tasks],
+            states=[int(TrialState.FAILED)] * count,
+            started_at=[started_at] * count,
+            wall_time_s=[wall_time_s] * count,
+            metrics={},
+            causes=[int(cause)] * count,
+            messages=[text] * count,
+        )
+
+
+def _returned(tasks: Sequence[_Task], end: AttemptEnd) -> Returned:
+    return Returned(tuple(task.number for task in tasks), tuple(task.attempt for task in tasks), end)
+
+
+def _status_text(status: int) -> str:
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "an unknown signal"
+    return f"was killed by signal {-status} ({name})"

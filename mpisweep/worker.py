@@ -1,0 +1,134 @@
+"""A rank's worker: the loop's other half between the transport and the trial processes.
+
+It moves messages and remembers two things.  Each result until the master says that it is on disk; and which
+slots were asked to give trials back.  It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mpisweep.forkserver import Died, ForkServer
+from mpisweep.messages import (
+    Acknowledge,
+    Ended,
+    Finish,
+    Give,
+    Hello,
+    Message,
+    Reported,
+    Returned,
+    StopTrials,
+    TakeBack,
+)
+from mpisweep.records import DeviceShare
+from mpisweep.trialprocess import Back, Happening, ProcessSetting, Result, TrialProcess
+
+__all__ = ["Worker"]
+
+#: How long a trial process that is about to begin a trial has to see that it was declared void, in seconds.
+#: The store of one core reaches another within microseconds; see :mod:`mpisweep.line`.
+_VOID_S = 0.002
+
+
+class Worker:
+    """The worker of one rank.
+
+    Args:
+        server: forks its trial processes.
+        setting: what they are told.
+        shares: what each slot may use; one trial process a slot.
+        host: name of the node.
+        tell_master: sends messages to whoever is master.
+    """
+
+    def __init__(
+        self,
+        server: ForkServer,
+        setting: ProcessSetting,
+        shares: Sequence[DeviceShare],
+        *,
+        host: str,
+        tell_master: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._server = server
+        self._shares = tuple(shares)
+        self._host = host
+        self._tell_master = tell_master
+        self._slots = [TrialProcess(server, setting, index, share) for index, share in enumerate(shares)]
+        self._deliveries = 0
+        #: Delivery number -> result, until it is acknowledged.
+        self._unacknowledged: dict[int, bytes] = {}
+        #: Slot -> when to look what was taken back.
+        self._taking_back: dict[int, float] = {}
+        self.exit_code: int | None = None
+
+    def greet(self) -> None:
+        """Tell the master that this worker is here."""
+        label = self._shares[0].label if len(self._shares) == 1 else ", ".join(s.label for s in self._shares)
+        cores = sum(len(share.cores) for share in self._shares)
+        self._tell_master([Hello(self._host, label, cores, len(self._slots))])
+
+    def files(self) -> list[int]:
+        """Descriptors that are readable when there is something to do."""
+        files = [process.fileno() for process in self._slots]
+        return [self._server.fileno(), *(file for file in files if file >= 0)]
+
+    def on_messages(self, messages: Sequence[Message], now: float) -> None:
+        """Orders of the master."""
+        for message in messages:
+            match message:
+                case Give(slot, count, body):
+                    self._slots[slot].give(body, count)
+                case Acknowledge(deliveries):
+                    for delivery in deliveries:
+                        self._unacknowledged.pop(delivery, None)
+                case TakeBack(slot):
+                    self._take_back(slot, now)
+                case StopTrials(grace_s):
+                    for slot, process in enumerate(self._slots):
+                        self._take_back(slot, now)
+                        process.stop(grace_s, now)
+                case Finish(exit_code):
+                    self.exit_code = exit_code
+
+    def step(self, now: float) -> bool:
+        """Look after the trial processes; True when anything happened."""
+        out: list[Message] = []
+        for slot, process in enumerate(self._slots):
+            self._pass_on(slot, process.listen(), out)
+            process.keep_time(now)
+        for notice in self._server.notices():
+            self._on_died(notice, out)
+        for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
+            del self._taking_back[slot]
+            self._pass_on(slot, [self._slots[slot].taken_back()], out)
+        if out:
+            self._tell_master(out)
+        return bool(out)
+
+    @property
+    def hurried(self) -> bool:
+        """Whether something is due within milliseconds."""
+        return bool(self._taking_back)
+
+    def _take_back(self, slot: int, now: float) -> None:
+        self._slots[slot].take_back()
+        self._taking_back[slot] = now + _VOID_S
+
+    def _on_died(self, notice: Died, out: list[Message]) -> None:
+        for slot, process in enumerate(self._slots):
+            if process.is_child(notice.child):
+                self._pass_on(slot, process.on_died(notice.status), out)
+
+    def _pass_on(self, slot: int, happened: Sequence[Happening], out: list[Message]) -> None:
+        for happening in happened:
+            match happening:
+                case Result(body):
+                    self._deliveries += 1
+                    self._unacknowledged[self._deliveries] = body
+                    out.append(Ended(self._deliveries, body))
+                case Back(body):
+                    out.append(Reported(body))
+                case (numbers, attempts, end):
+                    out.append(Returned(slot, numbers, attempts, end))

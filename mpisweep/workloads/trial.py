@@ -1,0 +1,130 @@
+"""The trial as user code sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from mpisweep.blocks import Curve
+from mpisweep.records import Value
+
+__all__ = ["Trial", "trial_seed"]
+
+#: How often the reports of a running trial are sent on, in seconds.  Those who watch see them this late.
+_FLUSH_S = 0.5
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of a trial, in [0, 2**63): it depends on the sweep's seed and the trial's number alone."""
+    digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Trial:
+    """One configuration under evaluation; the argument of every Python workload.
+
+    ::
+
+        def train(trial: mpisweep.Trial) -> dict[str, float]:
+            model = Model(width=trial.params["width"])
+            for step in range(100):
+                loss = model.step()
+                trial.report(step, loss=loss)
+                if trial.should_stop():
+                    break
+            return {"loss": loss}
+
+    Attributes:
+        number: counts from 0 and never changes.
+        params: the configuration, fixed values included.
+        device: ``cpu``, or ``cuda:0``; the trial sees no other GPU than its own.
+        cores: how many CPU cores the trial may use.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        params: dict[str, Value],
+        *,
+        sweep_seed: int,
+        device: str,
+        cores: int,
+        folder: Path,
+        send: Callable[[dict[str, Curve]], None],
+        stop_asked: Callable[[], bool],
+    ) -> None:
+        self.number = number
+        self.params = params
+        self.device = device
+        self.cores = cores
+        self._sweep_seed = sweep_seed
+        self._folder = folder
+        self._send = send
+        self._stop_asked = stop_asked
+        self._started = time.monotonic()
+        self._flush_at = _FLUSH_S
+        self._curves: dict[str, Curve] = {}
+        #: Final values so far: the last report of each metric.
+        self._last: dict[str, float] = {}
+        self._told_to_stop = False
+
+    @property
+    def seed(self) -> int:
+        """An integer in [0, 2**63) for this trial's random numbers: from the sweep's seed and the number."""
+        return trial_seed(self._sweep_seed, self.number)
+
+    @property
+    def directory(self) -> Path:
+        """A folder of this trial's own, made when it is first asked for; it outlasts interruptions."""
+        folder = self._folder / str(self.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def report(self, step: int, **metrics: float) -> None:
+        """Add one step to the trial's curves; cheap enough for every iteration.
+
+        Args:
+            step: any integer that counts up, e.g. the iteration.
+            metrics: metric names and their values at this step.
+        """
+        now = time.monotonic() - self._started
+        curves = self._curves
+        for name, value in metrics.items():
+            curve = curves.get(name)
+            if curve is None:
+                curve = curves[name] = Curve(array("q"), array("d"), array("d"))
+            curve.value.append(value)
+            curve.step.append(step)
+            curve.time.append(now)
+        if now >= self._flush_at:
+            self.flush()
+
+    def should_stop(self) -> bool:
+        """Whether to save what is worth saving and return: the sweep is being stopped."""
+        if self._stop_asked():
+            self._told_to_stop = True
+        return self._told_to_stop
+
+    def flush(self) -> None:
+        """Send on what was reported since the last time; done by itself twice a second and at the end."""
+        self._flush_at = time.monotonic() - self._started + _FLUSH_S
+        curves = {name: curve for name, curve in self._curves.items() if curve.step}
+        if not curves:
+            return
+        self._curves = {}
+        for name, curve in curves.items():
+            self._last[name] = curve.value[-1]
+        self._send(curves)
+
+    @property
+    def last_reported(self) -> dict[str, float]:
+        """The last flushed report of each metric."""
+        return self._last
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether :meth:`should_stop` has answered yes."""
+        return self._told_to_stop
