@@ -1,0 +1,150 @@
+"""The built-in workloads as data: their options, their metrics, and what makes a trial long.
+
+Everything that is not the experiment itself: the sweep file is checked against this table, the planner
+expects durations by it, and the figures take their units from it.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mpisweep.records import Value
+
+__all__ = ["BUILTIN", "METRICS", "BuiltinDescription", "Metric", "Option", "units_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One parameter that a built-in workload understands."""
+
+    name: str
+    kind: Literal["integer", "number", "choice", "boolean", "text"]
+    default: Value
+    description: str
+    units: str = ""
+    #: Smallest allowed number.
+    low: float | None = None
+    values: tuple[str, ...] = ()
+
+    def problem(self, value: Value) -> str | None:
+        """What is wrong with `value`, as the end of a sentence; None when nothing is."""
+        match self.kind:
+            case "boolean":
+                wanted = "true or false"
+                fits = isinstance(value, bool)
+            case "choice":
+                wanted = "one of " + ", ".join(repr(known) for known in self.values)
+                fits = value in self.values and isinstance(value, str)
+            case "text":
+                wanted = "a text"
+                fits = isinstance(value, str)
+            case "integer" | "number":
+                wanted = "an integer" if self.kind == "integer" else "a number"
+                fits = (
+                    not isinstance(value, (bool, str))
+                    and (self.kind == "number" or isinstance(value, int))
+                    and (self.low is None or value >= self.low)
+                )
+                if self.low is not None:
+                    wanted += f" of at least {self.low:g}"
+        return None if fits else f"is {value!r}; it must be {wanted}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number that a trial of a built-in workload reports."""
+
+    name: str
+    description: str
+    units: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinDescription:
+    """One built-in workload."""
+
+    name: str
+    #: Module with the function ``run(trial)``.
+    module: str
+    #: What the fork server imports before it forks trial processes.
+    preload: tuple[str, ...]
+    options: tuple[Option, ...]
+    metrics: tuple[Metric, ...]
+    #: Relative work of a configuration, in any unit.
+    work: Callable[[Mapping[str, Value]], float]
+
+    def option(self, name: str) -> Option | None:
+        """The option of that name."""
+        return next((option for option in self.options if option.name == name), None)
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """Every option's default."""
+        return {option.name: option.default for option in self.options}
+
+
+def _resnet50_work(params: Mapping[str, Value]) -> float:
+    """Images times pixels: what the convolutions cost."""
+    return float(params["batch_size"]) * float(params["num_iter"]) * float(params["image_size"]) ** 2
+
+
+_RESNET50_OPTIONS = (
+    Option("batch_size", "integer", 256, "images in one step of the optimiser", "image", 1),
+    Option("num_iter", "integer", 300, "steps of the optimiser", "", 1),
+    Option("data", "choice", "synthetic", "where the images come from",
+           values=("synthetic", "digits", "cifar10", "imagefolder")),
+    Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
+    Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
+    Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
+    Option("optimizer", "choice", "sgd", "sgd (with momentum) or adamw", values=("sgd", "adamw")),
+    Option("learning_rate", "number", 0.1, "step size, at base_batch_size where lr_scaling is linear", "", 0),
+    Option("lr_scaling", "choice", "none", "linear: learning_rate times batch_size / base_batch_size",
+           values=("none", "linear")),
+    Option("base_batch_size", "integer", 256, "batch size that learning_rate is meant for", "image", 1),
+    Option("momentum", "number", 0.9, "of sgd", "", 0),
+    Option("weight_decay", "number", 1e-4, "of either optimiser", "", 0),
+    Option("label_smoothing", "number", 0.0, "of the cross entropy", "", 0),
+    Option("precision", "choice", "auto", "auto: bf16 on GPUs that have it, else fp32",
+           values=("auto", "fp32", "bf16", "fp16")),
+    Option("channels_last", "choice", "auto", "memory format; auto: on GPUs", values=("auto", "on", "off")),
+    Option("cudnn_benchmark", "boolean", True, "let cuDNN time its kernels during the warm-up"),
+    Option("compile", "boolean", False, "torch.compile the model"),
+    Option("warmup_iter", "integer", 5, "steps before images_per_second is measured", "", 0),
+)  # fmt: skip
+
+_RESNET50_METRICS = (
+    Metric("loss", "mean cross entropy of the last step's batch, as the step saw it", ""),
+    Metric("loss_mean", "mean of the loss over the last tenth of the steps", ""),
+    Metric("iteration_time", "duration of one step", "s"),
+    Metric("train_time", "duration of all steps", "s"),
+    Metric("setup_time", "building the model and the data", "s"),
+    Metric("images_per_second", "images over time, after the warm-up", "image/s"),
+    Metric("peak_memory", "largest memory held: of the GPU by torch, or of the process on CPUs", "byte"),
+    Metric("accuracy", "share of right predictions over the last tenth of the steps", ""),
+)
+
+BUILTIN: dict[str, BuiltinDescription] = {
+    "resnet50": BuiltinDescription(
+        name="resnet50",
+        module="mpisweep.workloads.resnet50",
+        preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
+        options=_RESNET50_OPTIONS,
+        metrics=_RESNET50_METRICS,
+        work=_resnet50_work,
+    )
+}
+
+METRICS = {metric.name: metric for built_in in BUILTIN.values() for metric in built_in.metrics}
+
+
+def units_of(workload: str, name: str) -> str:
+    """Units of an option or metric of a built-in workload; empty when it has none or is not known."""
+    described = BUILTIN.get(workload)
+    if described is None:
+        return ""
+    for entry in (*described.options, *described.metrics):
+        if entry.name == name:
+            return entry.units
+    return ""

@@ -1,0 +1,20 @@
+"""Searches: which configurations a sweep tries.  One idea a file."""
+
+from __future__ import annotations
+
+from mpisweep.search.base import Sampler
+from mpisweep.search.grid import GridSampler
+from mpisweep.search.random import RandomSampler
+from mpisweep.search.sobol import SobolSampler
+from mpisweep.spec import Spec
+
+__all__ = ["GridSampler", "RandomSampler", "Sampler", "SobolSampler", "make_sampler"]
+
+
+def make_sampler(spec: Spec) -> Sampler:
+    """The sampler that the sweep file names."""
+    if spec.search == "grid":
+        return GridSampler(spec.space)
+    assert spec.trials is not None
+    sampler = {"random": RandomSampler, "sobol": SobolSampler}[spec.search]
+    return sampler(spec.space, spec.seed, spec.trials)

@@ -1,0 +1,28 @@
+"""Every point of the space, the last parameter fastest."""
+
+from __future__ import annotations
+
+from mpisweep.space import Configuration, SearchSpace
+
+__all__ = ["GridSampler"]
+
+
+class GridSampler:
+    """The full product of the parameters' values.
+
+    Args:
+        space: without a continuous parameter.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        assert space.size is not None, "a grid needs finitely many points"
+        self._space = space
+        self._size = space.size
+
+    def __len__(self) -> int:
+        """See :class:`~mpisweep.search.base.Sampler`."""
+        return self._size
+
+    def __getitem__(self, index: int) -> Configuration:
+        """See :class:`~mpisweep.search.base.Sampler`."""
+        return self._space.point(index)

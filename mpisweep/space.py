@@ -1,0 +1,410 @@
+"""The search space: what is varied, and over which domain.
+
+A parameter is an integer range, a float range or a choice.  Each of them answers the same questions: how
+many grid points it has, which value the *i*-th one is, whether it holds a value, and how it maps to and from
+the unit interval, which is where random and quasi-random searches live.  A space is their product; on a grid
+the last parameter runs fastest.
+
+Everything here is immutable and free of I/O.  What a user gets wrong becomes a :class:`SpaceError` that says
+what was found and what would be right; the caller adds where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mpisweep.records import Value
+
+__all__ = [
+    "Choice",
+    "Configuration",
+    "FloatRange",
+    "IntegerRange",
+    "Parameter",
+    "SearchSpace",
+    "SpaceError",
+    "Value",
+    "parse_parameter",
+    "parse_quick",
+]
+
+Configuration = dict[str, Value]
+
+_RANGE_KEYS = ("from", "to", "step", "scale", "points")
+#: Relative slack within which a float counts as a grid point, or as within a range.
+_SLACK = 1e-9
+
+
+class SpaceError(ValueError):
+    """A parameter that makes no sense; the message says what was found and what would be right."""
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """Integers from `low` to `high`, both included.
+
+    Attributes:
+        step: distance of neighbouring values on a linear scale.
+        log: whether equal ratios, and not equal differences, are equally likely.
+        points: on a log scale, how many values a grid takes.
+    """
+
+    name: str
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+    points: int | None = None
+
+    @cached_property
+    def _log_values(self) -> tuple[int, ...]:
+        assert self.points is not None
+        return tuple(sorted({round(v) for v in _log_points(self.low, self.high, self.points)}))
+
+    @property
+    def count(self) -> int | None:
+        """How many grid points there are."""
+        if self.points is not None:
+            return len(self._log_values)
+        return (self.high - self.low) // self.step + 1
+
+    def at(self, index: int) -> int:
+        """The grid point `index`."""
+        return self._log_values[index] if self.points is not None else self.low + index * self.step
+
+    def index(self, value: Value) -> int | None:
+        """Which grid point `value` is, or None."""
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            return None
+        if self.points is not None:
+            return self._log_values.index(value) if value in self._log_values else None
+        steps, rest = divmod(value - self.low, self.step)
+        return None if rest else steps
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` may be taken."""
+        return self.index(value) is not None
+
+    def from_unit(self, unit: float) -> int:
+        """The value at `unit`, a number in [0, 1)."""
+        if not self.log:
+            return self.at(min(int(unit * _known(self.count)), _known(self.count) - 1))
+        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        value = min(max(round(math.exp(low + unit * (high - low))), self.low), self.high)
+        if self.points is not None:
+            return min(self._log_values, key=lambda v: abs(math.log(v / value)))
+        return value
+
+    def to_unit(self, value: Value) -> float:
+        """Where `value` lies in [0, 1); :meth:`from_unit` takes it back."""
+        if not self.log:
+            return (_known(self.index(value)) + 0.5) / _known(self.count)
+        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return (math.log(float(value)) - low) / (high - low)
+
+    def describe(self) -> str:
+        """For people, e.g. ``integers from 1 to 700``."""
+        step = f" in steps of {self.step}" if self.step != 1 else ""
+        scale = " on a log scale" if self.log else ""
+        return f"integers from {self.low} to {self.high}{step}{scale}"
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Real numbers from `low` to `high`, both included; with `step` or `points`, a grid of them."""
+
+    name: str
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+    points: int | None = None
+
+    @cached_property
+    def _values(self) -> tuple[float, ...] | None:
+        if self.step is not None:
+            steps = int((self.high - self.low) / self.step * (1 + _SLACK) + _SLACK)
+            return tuple(_tidy(self.low + i * self.step) for i in range(steps + 1))
+        if self.points is not None:
+            if self.log:
+                return tuple(_tidy(v) for v in _log_points(self.low, self.high, self.points))
+            if self.points == 1:
+                return (self.low,)
+            gap = (self.high - self.low) / (self.points - 1)
+            return tuple(_tidy(self.low + i * gap) for i in range(self.points))
+        return (self.low,) if self.low == self.high else None
+
+    @property
+    def count(self) -> int | None:
+        """How many grid points there are; None when the range is continuous."""
+        return None if self._values is None else len(self._values)
+
+    def at(self, index: int) -> float:
+        """The grid point `index`."""
+        assert self._values is not None, f"{self.name} is continuous"
+        return self._values[index]
+
+    def index(self, value: Value) -> int | None:
+        """Which grid point `value` is, or None."""
+        if self._values is None or isinstance(value, (bool, str)):
+            return None
+        scale = max(abs(self.low), abs(self.high), 1e-300)
+        for index, point in enumerate(self._values):
+            if abs(point - value) <= _SLACK * scale:
+                return index
+        return None
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` may be taken."""
+        if isinstance(value, (bool, str)):
+            return False
+        if self._values is not None:
+            return self.index(value) is not None
+        return self.low <= value <= self.high
+
+    def from_unit(self, unit: float) -> float:
+        """The value at `unit`, a number in [0, 1)."""
+        if self._values is not None:
+            return self._values[min(int(unit * len(self._values)), len(self._values) - 1)]
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            return min(max(math.exp(low + unit * (high - low)), self.low), self.high)
+        return min(max(self.low + unit * (self.high - self.low), self.low), self.high)
+
+    def to_unit(self, value: Value) -> float:
+        """Where `value` lies in [0, 1]; :meth:`from_unit` takes it back."""
+        if self._values is not None:
+            return (_known(self.index(value)) + 0.5) / len(self._values)
+        number = float(value)
+        if self.log:
+            return math.log(number / self.low) / math.log(self.high / self.low)
+        return (number - self.low) / (self.high - self.low)
+
+    def describe(self) -> str:
+        """For people, e.g. ``numbers from 0.0001 to 0.1 on a log scale``."""
+        count = "" if self._values is None else f"{len(self._values)} "
+        scale = " on a log scale" if self.log else ""
+        return f"{count}numbers from {self.low:g} to {self.high:g}{scale}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, in no order."""
+
+    name: str
+    values: tuple[Value, ...]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.values)
+
+    def at(self, index: int) -> Value:
+        """The value `index`."""
+        return self.values[index]
+
+    def index(self, value: Value) -> int | None:
+        """Which one `value` is, or None; True is not 1."""
+        for index, known in enumerate(self.values):
+            if known == value and isinstance(known, bool) == isinstance(value, bool):
+                return index
+        return None
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` may be taken."""
+        return self.index(value) is not None
+
+    def from_unit(self, unit: float) -> Value:
+        """The value at `unit`, a number in [0, 1)."""
+        return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
+
+    def to_unit(self, value: Value) -> float:
+        """The middle of the part of [0, 1) that belongs to `value`."""
+        return (_known(self.index(value)) + 0.5) / len(self.values)
+
+    def describe(self) -> str:
+        """For people, e.g. ``'sgd', 'adamw'``."""
+        return ", ".join(repr(value) for value in self.values)
+
+
+Parameter = IntegerRange | FloatRange | Choice
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The product of the parameters."""
+
+    parameters: tuple[Parameter, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many grid points there are; None when a parameter is continuous."""
+        counts = [parameter.count for parameter in self.parameters]
+        return None if None in counts else math.prod(_known(count) for count in counts)
+
+    def point(self, index: int) -> Configuration:
+        """The grid point `index`; the last parameter runs fastest."""
+        values: list[Value] = []
+        for parameter in reversed(self.parameters):
+            index, position = divmod(index, _known(parameter.count))
+            values.append(parameter.at(position))
+        return dict(zip(self.names, reversed(values), strict=True))
+
+    def index(self, configuration: Mapping[str, Value]) -> int | None:
+        """Which grid point this is, or None."""
+        index = 0
+        for parameter in self.parameters:
+            position = parameter.index(configuration[parameter.name])
+            if position is None:
+                return None
+            index = index * _known(parameter.count) + position
+        return index
+
+    def contains(self, configuration: Mapping[str, Value]) -> bool:
+        """Whether every parameter is there and holds its value."""
+        return all(p.name in configuration and p.contains(configuration[p.name]) for p in self.parameters)
+
+    def from_unit(self, vector: Sequence[float]) -> Configuration:
+        """The configuration at a point of the unit cube, shape (parameters,)."""
+        return {p.name: p.from_unit(float(unit)) for p, unit in zip(self.parameters, vector, strict=True)}
+
+    def to_unit(self, configuration: Mapping[str, Value]) -> list[float]:
+        """Where the configuration lies in the unit cube, shape (parameters,)."""
+        return [p.to_unit(configuration[p.name]) for p in self.parameters]
+
+
+def parse_parameter(name: str, raw: Any) -> Parameter:
+    """The parameter that a sweep file describes.
+
+    Args:
+        name: of the parameter.
+        raw: a list of choices, or a table with ``from`` and ``to``.
+
+    Raises:
+        SpaceError: saying what was found and what would be right.
+    """
+    if isinstance(raw, list):
+        return _parse_choice(name, raw)
+    if isinstance(raw, dict):
+        return _parse_range(name, raw)
+    raise SpaceError(
+        f"found {raw!r}; expected a range like {{ from = 1, to = 700 }} or a list of choices "
+        f"(a value that does not vary belongs under [fixed])"
+    )
+
+
+def parse_quick(name: str, text: str) -> Parameter | Value:
+    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log``, ``a,b,c``, or one fixed value.
+
+    Raises:
+        SpaceError: saying what was found and what would be right.
+    """
+    if "," in text:
+        return _parse_choice(name, [_parse_value(part) for part in text.split(",")])
+    if ":" not in text:
+        return _parse_value(text)
+    low, high, *rest = text.split(":")
+    raw: dict[str, Any] = {"from": _parse_value(low), "to": _parse_value(high)}
+    for part in rest:
+        if part == "log":
+            raw["scale"] = "log"
+        elif part.startswith("points=") and part.removeprefix("points=").isdigit():
+            raw["points"] = int(part.removeprefix("points="))
+        else:
+            raw["step"] = _parse_value(part)
+    return _parse_range(name, raw)
+
+
+def _parse_value(text: str) -> Value:
+    text = text.strip()
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _parse_choice(name: str, raw: list[Any]) -> Choice:
+    if not raw:
+        raise SpaceError("found an empty list; expected at least one choice")
+    for value in raw:
+        if not isinstance(value, (int, float, str, bool)):
+            raise SpaceError(f"found {value!r} among the choices; expected numbers, strings or booleans")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SpaceError(f"found {value!r} among the choices; expected finite numbers")
+    if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
+        raise SpaceError(f"found {raw!r}; expected choices of one kind: all numbers, all strings or all booleans")
+    if len(set(raw)) < len(raw):
+        twice = next(value for value in raw if raw.count(value) > 1)
+        raise SpaceError(f"found {twice!r} more than once; expected every choice once")
+    if any(isinstance(value, float) for value in raw):
+        raw = [float(value) for value in raw]
+    return Choice(name, tuple(raw))
+
+
+def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
+    for key in raw:
+        if key not in _RANGE_KEYS:
+            raise SpaceError(f"found the key {key!r}; a range has {', '.join(_RANGE_KEYS)}")
+    for key in ("from", "to"):
+        if key not in raw:
+            raise SpaceError(f"{key!r} is missing; expected a range like {{ from = 1, to = 700 }}")
+    for key in ("from", "to", "step"):
+        value = raw.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise SpaceError(f"{key!r} is {value!r}; expected a finite number")
+    low, high = raw["from"], raw["to"]
+    if low > high:
+        raise SpaceError(f"'from' is {low!r} and 'to' is {high!r}; 'from' must not exceed 'to'")
+    scale = raw.get("scale", "linear")
+    if scale not in ("linear", "log"):
+        raise SpaceError(f"'scale' is {scale!r}; expected 'linear' or 'log'")
+    log = scale == "log"
+    if log and low <= 0:
+        raise SpaceError(f"'from' is {low!r} on a log scale; it must be greater than 0")
+    if log and "step" in raw:
+        raise SpaceError("found 'step' on a log scale; use 'points' for the number of grid points there")
+    points = raw.get("points")
+    if points is not None:
+        if isinstance(points, bool) or not isinstance(points, int) or points < 1:
+            raise SpaceError(f"'points' is {points!r}; expected an integer of at least 1")
+        if "step" in raw:
+            raise SpaceError("found both 'step' and 'points'; expected one of them")
+    step = raw.get("step")
+    if step is not None and step <= 0:
+        raise SpaceError(f"'step' is {step!r}; it must be greater than 0")
+    if all(isinstance(value, int) for value in (low, high, 1 if step is None else step)):
+        if points is not None and not log:
+            raise SpaceError("found 'points' in a linear range of integers; use 'step' there")
+        return IntegerRange(name, low, high, 1 if step is None else step, log, points)
+    return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points)
+
+
+def _log_points(low: float, high: float, points: int) -> list[float]:
+    if points == 1:
+        return [low]
+    ratio = math.log(high / low) / (points - 1)
+    inner = [low * math.exp(i * ratio) for i in range(1, points - 1)]
+    return [low, *inner, high]
+
+
+def _tidy(value: float) -> float:
+    """The shortest number within rounding error: 0.3 and not 0.30000000000000004."""
+    return float(f"{value:.12g}")
+
+
+def _known(value: int | None) -> int:
+    assert value is not None, "a continuous parameter has no grid points"
+    return value

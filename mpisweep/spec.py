@@ -1,0 +1,579 @@
+"""From a sweep file, or from flags, to a frozen Spec.  Every error that a user can make is found here.
+
+A :class:`SpecError` is one sentence: which file, which key, what was found and what would be right.  Nothing
+after this module checks the user's input again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpisweep.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.records import Direction, Value
+from mpisweep.space import (
+    Choice,
+    Configuration,
+    FloatRange,
+    IntegerRange,
+    Parameter,
+    SearchSpace,
+    SpaceError,
+    parse_parameter,
+    parse_quick,
+)
+
+__all__ = [
+    "SEARCH_NAMES",
+    "BuiltinWorkload",
+    "FunctionWorkload",
+    "Limits",
+    "Spec",
+    "SpecError",
+    "Workload",
+    "load_spec",
+    "parse_duration",
+    "parse_spec",
+    "spec_from_flags",
+]
+
+SEARCH_NAMES = ("grid", "random", "sobol")
+#: A grid of more points than this needs the sweep file's word that it is meant.
+_POINTS_WITHOUT_CONSENT = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
+
+_TOP_KEYS = (
+    "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points",
+    "parameters", "fixed", "baseline", "limits",
+)  # fmt: skip
+_LIMIT_KEYS = ("timeout", "retries", "grace")
+
+
+class SpecError(ValueError):
+    """The user's input is wrong; the message is one sentence that says where, what and how it would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinWorkload:
+    """A workload that comes with mpisweep."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionWorkload:
+    """A function of one argument in the user's module."""
+
+    module: str
+    function: str
+
+
+Workload = BuiltinWorkload | FunctionWorkload
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a trial may cost.
+
+    Attributes:
+        timeout_s: seconds from a trial's start until it is killed; None for no limit.
+        retries: how often a trial is tried again after its worker was lost.
+        grace_s: seconds that running trials get to return when the sweep is stopped.
+    """
+
+    timeout_s: float | None = None
+    retries: int = 2
+    grace_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A sweep as its file describes it.
+
+    Attributes:
+        folder: of the sweep file; trials run there and user modules are found there.
+        text: TOML that parses to this Spec.
+        source: how messages call the sweep file.
+    """
+
+    name: str
+    workload: Workload
+    objective: str
+    direction: Direction
+    search: str
+    trials: int | None
+    seed: int
+    space: SearchSpace
+    fixed: Configuration
+    baseline: Configuration | None
+    limits: Limits
+    folder: Path
+    text: str
+    source: str
+
+    @property
+    def built_in(self) -> BuiltinDescription | None:
+        """The description of the built-in workload; None when the workload is the user's."""
+        return BUILTIN[self.workload.name] if isinstance(self.workload, BuiltinWorkload) else None
+
+    def full(self, configuration: Mapping[str, Value]) -> Configuration:
+        """The workload's defaults, overridden by the fixed values, overridden by `configuration`."""
+        defaults = self.built_in.defaults if self.built_in else {}
+        return defaults | self.fixed | dict(configuration)
+
+    def baseline_configuration(self) -> Configuration | None:
+        """The baseline with every searched and fixed parameter in it; None when there is none."""
+        if self.baseline is None:
+            return None
+        usual = self.full(self.baseline)
+        names = [*self.space.names, *self.fixed, *self.baseline]
+        return {name: usual[name] for name in dict.fromkeys(names)}
+
+    def differences(self, recorded: Spec) -> list[str]:
+        """What forbids going on with a results file that was made from `recorded`.
+
+        Limits and the name may change; the space may grow, and so may ``trials``.
+
+        Returns:
+            One sentence a difference; empty when the sweep may go on.
+        """
+        found: list[str] = []
+        pairs: list[tuple[str, object, object]] = [
+            ("workload", _workload_text(recorded.workload), _workload_text(self.workload)),
+            ("objective", recorded.objective, self.objective),
+            ("direction", recorded.direction.value, self.direction.value),
+            ("search", recorded.search, self.search),
+            ("seed", recorded.seed, self.seed),
+        ]
+        for name in dict.fromkeys([*recorded.fixed, *self.fixed]):
+            pairs.append((f"fixed.{name}", recorded.fixed.get(name), self.fixed.get(name)))
+        if recorded.baseline is not None:
+            pairs.append(("baseline", recorded.baseline, self.baseline))
+        for key, old, new in pairs:
+            if old != new:
+                found.append(f"{key}: the results file has {_shown(old)}, {self.source} has {_shown(new)}")
+        if (recorded.trials or 0) > (self.trials or 0):
+            found.append(
+                f"trials: the results file has {recorded.trials}, {self.source} has {_shown(self.trials)}; "
+                f"it may grow but not shrink"
+            )
+        return found + self._space_differences(recorded.space)
+
+    def _space_differences(self, old: SearchSpace) -> list[str]:
+        if old.names != self.space.names:
+            return [
+                f"parameters: the results file has {', '.join(old.names)}, "
+                f"{self.source} has {', '.join(self.space.names)}"
+            ]
+        found: list[str] = []
+        for before, now in zip(old.parameters, self.space.parameters, strict=True):
+            if before == now:
+                continue
+            if self.search != "grid":
+                found.append(
+                    f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
+                    f"{now.describe()}; every proposal of a {self.search} search would change"
+                )
+            elif not _contains_all(now, before):
+                found.append(
+                    f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
+                    f"{now.describe()}; a space may grow but must keep its old values"
+                )
+        return found
+
+
+# ------------------------------------------------------------------------------------- entrances
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a sweep file.
+
+    Raises:
+        SpecError: when it cannot be read or says something wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    return parse_spec(text, source=str(path), folder=path.resolve().parent)
+
+
+def parse_spec(text: str, *, source: str, folder: Path) -> Spec:
+    """The Spec in a sweep file's text.
+
+    Args:
+        text: TOML.
+        source: how messages call the file.
+        folder: where the file lies.
+
+    Raises:
+        SpecError: see the class.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"{source}: is not TOML: {error}") from error
+    return _Parser(source).spec(raw, text, folder)
+
+
+def spec_from_flags(
+    workload: str,
+    parameters: Sequence[str],
+    *,
+    folder: Path,
+    baseline: Sequence[str] = (),
+    options: Mapping[str, Value | None] | None = None,
+    limits: Mapping[str, Value | None] | None = None,
+) -> Spec:
+    """The Spec of the quick form, ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
+
+    Args:
+        workload: name of a built-in one, or ``module:function``.
+        parameters: ``name=RANGE``, ``name=a,b,c`` or ``name=VALUE``.
+        folder: where the command was typed.
+        baseline: ``name=VALUE``.
+        options: top-level keys of a sweep file; None values are left out.
+        limits: keys of its [limits]; None values are left out.
+
+    Raises:
+        SpecError: see the class.
+    """
+    searched: list[Parameter] = []
+    fixed: Configuration = {}
+    for name, text in _split_flags("-p", parameters):
+        try:
+            found = parse_quick(name, text)
+        except SpaceError as error:
+            raise SpecError(f"command line: -p {name}: {error}") from error
+        if isinstance(found, (IntegerRange, FloatRange, Choice)):
+            searched.append(found)
+        else:
+            fixed[name] = found
+    wanted = {name: _only_value(name, text) for name, text in _split_flags("--baseline", baseline)}
+    head: dict[str, Value] = {"workload": workload}
+    head |= {key: value for key, value in (options or {}).items() if value is not None}
+    head.setdefault("name", _name_from(workload, searched))
+    lines = [f"{key} = {_toml(value)}" for key, value in head.items()]
+    lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
+    tables = {"fixed": fixed, "baseline": wanted, "limits": {k: v for k, v in (limits or {}).items() if v is not None}}
+    for table, entries in tables.items():
+        if entries:
+            lines += ["", f"[{table}]", *(f"{_key(k)} = {_toml(v)}" for k, v in entries.items())]
+    return parse_spec("\n".join(lines) + "\n", source="command line", folder=folder)
+
+
+def parse_duration(raw: object) -> float | None:
+    """Seconds in ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; None for anything else."""
+    if isinstance(raw, bool):
+        return None
+    if isinstance(raw, (int, float)):
+        return float(raw) if math.isfinite(raw) and raw > 0 else None
+    if not isinstance(raw, str):
+        return None
+    text = raw.strip()
+    if clock := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = (int(part) for part in clock.groups())
+        return float(3600 * hours + 60 * minutes + seconds) or None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) or None
+    if text and (parts := _DURATION.fullmatch(text)):
+        hours_s, minutes_s, seconds_s = (float(part or 0) for part in parts.groups())
+        return 3600 * hours_s + 60 * minutes_s + seconds_s or None
+    return None
+
+
+# ------------------------------------------------------------------------------------- the parser
+
+
+class _Parser:
+    """Takes a sweep file apart; knows how messages call it."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
+        self._known_keys(raw, _TOP_KEYS, "")
+        workload = self._workload(raw)
+        built_in = BUILTIN[workload.name] if isinstance(workload, BuiltinWorkload) else None
+        space = self._space(raw)
+        fixed = self._configuration(raw, "fixed")
+        baseline = self._configuration(raw, "baseline") if "baseline" in raw else None
+        for name in fixed:
+            if name in space.names:
+                self._fail(f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed")
+        for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
+            self._options(built_in, table, names)
+        self._values_fit(built_in, space, fixed, baseline)
+        self._baseline_is_complete(built_in, space, baseline)
+        search = self._choice(raw, "search", "grid", SEARCH_NAMES)
+        spec = Spec(
+            name=self._name(raw),
+            workload=workload,
+            objective=self._text(raw, "objective", "loss"),
+            direction=Direction(self._choice(raw, "direction", "minimize", [d.value for d in Direction])),
+            search=search,
+            trials=self._integer(raw, "trials", None, 1),
+            seed=self._integer(raw, "seed", 0, 0) or 0,
+            space=space,
+            fixed=fixed,
+            baseline=baseline,
+            limits=self._limits(raw),
+            folder=folder,
+            text=text,
+            source=self._source,
+        )
+        self._size_fits(spec, self._integer(raw, "max_points", None, 1))
+        return spec
+
+    def _fail(self, key: str, problem: str) -> None:
+        raise SpecError(f"{self._source}: {key}: {problem}" if key else f"{self._source}: {problem}")
+
+    def _known_keys(self, raw: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
+        names = list(known)
+        for key in raw:
+            if key not in names:
+                self._fail(prefix + key, f"is not a known key; {_nearest(key, names)}")
+
+    def _workload(self, raw: Mapping[str, Any]) -> Workload:
+        if "workload" not in raw:
+            self._fail("workload", f"is missing; expected {_workloads_text()}")
+        found = raw["workload"]
+        if isinstance(found, str) and found in BUILTIN:
+            return BuiltinWorkload(found)
+        if isinstance(found, str) and _FUNCTION.fullmatch(found):
+            module, _, function = found.partition(":")
+            return FunctionWorkload(module, function)
+        self._fail("workload", f"is {found!r}; expected {_workloads_text()}")
+        raise AssertionError
+
+    def _space(self, raw: Mapping[str, Any]) -> SearchSpace:
+        table = self._table(raw, "parameters")
+        parameters: list[Parameter] = []
+        for name, described in table.items():
+            self._parameter_name("parameters", name)
+            try:
+                parameters.append(parse_parameter(name, described))
+            except SpaceError as error:
+                self._fail(f"parameters.{name}", str(error))
+        return SearchSpace(tuple(parameters))
+
+    def _configuration(self, raw: Mapping[str, Any], key: str) -> Configuration:
+        table = self._table(raw, key)
+        for name, value in table.items():
+            self._parameter_name(key, name)
+            if not isinstance(value, (int, float, str, bool)):
+                self._fail(f"{key}.{name}", f"is {value!r}; expected one number, string or boolean")
+            if isinstance(value, float) and not math.isfinite(value):
+                self._fail(f"{key}.{name}", f"is {value!r}; expected a finite number")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                self._fail(f"{key}.{name}", f"is {value}; expected an integer of at most 64 bits")
+        return dict(table)
+
+    def _table(self, raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+        table = raw.get(key, {})
+        if not isinstance(table, dict):
+            self._fail(key, f"is {table!r}; expected a table, [{key}]")
+        return dict(table)
+
+    def _parameter_name(self, table: str, name: str) -> None:
+        if not _IDENTIFIER.fullmatch(name):
+            self._fail(table, f"{name!r} is no name for a parameter; expected letters, digits and underscores")
+
+    def _options(self, built_in: BuiltinDescription | None, table: str, names: Iterable[str]) -> None:
+        if built_in is None:
+            return
+        known = [option.name for option in built_in.options]
+        for name in names:
+            if name not in known:
+                self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {_nearest(name, known)}")
+
+    def _values_fit(
+        self,
+        built_in: BuiltinDescription | None,
+        space: SearchSpace,
+        fixed: Configuration,
+        baseline: Configuration | None,
+    ) -> None:
+        if built_in is None:
+            return
+        named: list[tuple[str, str, Value]] = [("fixed", name, value) for name, value in fixed.items()]
+        named += [("baseline", name, value) for name, value in (baseline or {}).items()]
+        for parameter in space.parameters:
+            ends = (
+                parameter.values
+                if isinstance(parameter, Choice)
+                else (parameter.low, parameter.high)
+            )
+            named += [("parameters", parameter.name, value) for value in ends]
+        for table, name, value in named:
+            option = built_in.option(name)
+            problem = option.problem(value) if option else None
+            if problem:
+                self._fail(f"{table}.{name}", problem)
+
+    def _baseline_is_complete(
+        self, built_in: BuiltinDescription | None, space: SearchSpace, baseline: Configuration | None
+    ) -> None:
+        if baseline is None or built_in is not None:
+            return
+        for name in space.names:
+            if name not in baseline:
+                self._fail("baseline", f"{name!r} is missing; a baseline names every searched parameter")
+
+    def _name(self, raw: Mapping[str, Any]) -> str:
+        name = self._text(raw, "name", "sweep")
+        if not _NAME.fullmatch(name):
+            self._fail("name", f"is {name!r}; expected letters, digits, '.', '_' and '-', as in a file name")
+        return name
+
+    def _text(self, raw: Mapping[str, Any], key: str, default: str) -> str:
+        value = raw.get(key, default)
+        if not isinstance(value, str) or not value:
+            self._fail(key, f"is {value!r}; expected a text")
+        return str(value)
+
+    def _choice(self, raw: Mapping[str, Any], key: str, default: str, known: Sequence[str]) -> str:
+        value = raw.get(key, default)
+        if value not in known:
+            self._fail(key, f"is {value!r}; expected one of {', '.join(known)}")
+        return str(value)
+
+    def _integer(self, raw: Mapping[str, Any], key: str, default: int | None, low: int, prefix: str = "") -> int | None:
+        value = raw.get(key, default)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
+            self._fail(prefix + key, f"is {value!r}; expected an integer of at least {low}")
+        return int(value)
+
+    def _limits(self, raw: Mapping[str, Any]) -> Limits:
+        table = self._table(raw, "limits")
+        self._known_keys(table, _LIMIT_KEYS, "limits.")
+        limits = Limits()
+        for key, field in (("timeout", "timeout_s"), ("grace", "grace_s")):
+            if key in table:
+                seconds = parse_duration(table[key])
+                if seconds is None:
+                    self._fail(f"limits.{key}", f"is {table[key]!r}; expected a duration like \"10m\" or 600")
+                limits = replace(limits, **{field: seconds})
+        retries = self._integer(table, "retries", limits.retries, 0, "limits.")
+        return replace(limits, retries=retries)
+
+    def _size_fits(self, spec: Spec, consent: int | None) -> None:
+        space = spec.space
+        if spec.search != "grid":
+            if spec.trials is None:
+                self._fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. trials = 100")
+            if not space.parameters:
+                self._fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
+            return
+        if spec.trials is not None:
+            self._fail("trials", "is for searches that sample; a grid runs every point")
+        if space.size is None:
+            continuous = next(p for p in space.parameters if p.count is None)
+            self._fail(
+                f"parameters.{continuous.name}",
+                f"has {continuous.describe()}, infinitely many for a grid; "
+                "give 'step' or 'points', or search = \"random\" with trials = N",
+            )
+            return
+        if space.size > (consent or _POINTS_WITHOUT_CONSENT):
+            allowed = consent or _POINTS_WITHOUT_CONSENT
+            self._fail(
+                "parameters",
+                f"the grid has {space.size:,} points, more than {allowed:,}; if that is meant, "
+                f"say max_points = {space.size}",
+            )
+
+
+# ------------------------------------------------------------------------------------- words
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known are " + ", ".join(known)
+
+
+def _workloads_text() -> str:
+    return ", ".join(repr(name) for name in BUILTIN) + " or a function like 'my_train:train'"
+
+
+def _workload_text(workload: Workload) -> str:
+    if isinstance(workload, BuiltinWorkload):
+        return workload.name
+    return f"{workload.module}:{workload.function}"
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _contains_all(now: Parameter, before: Parameter) -> bool:
+    count = before.count
+    return count is not None and all(now.contains(before.at(index)) for index in range(count))
+
+
+def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise SpecError(f"command line: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
+        if name in dict(pairs):
+            raise SpecError(f"command line: {flag} {name}: is given twice")
+        pairs.append((name, value))
+    return pairs
+
+
+def _only_value(name: str, text: str) -> Value:
+    found = parse_quick(name, text) if "," not in text and ":" not in text else None
+    if found is None or isinstance(found, (IntegerRange, FloatRange, Choice)):
+        raise SpecError(f"command line: --baseline {name}: found {text!r}; expected one value")
+    return found
+
+
+def _name_from(workload: str, searched: Sequence[Parameter]) -> str:
+    words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
+    name = "-".join(words)
+    return name if _NAME.fullmatch(name) else "sweep"
+
+
+def _key(name: str) -> str:
+    return name if _IDENTIFIER.fullmatch(name) else json.dumps(name)
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _parameter_toml(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        return "[" + ", ".join(_toml(value) for value in parameter.values) + "]"
+    parts = [f"from = {parameter.low!r}", f"to = {parameter.high!r}"]
+    if parameter.step not in (None, 1) or (isinstance(parameter, FloatRange) and parameter.step is not None):
+        parts.append(f"step = {parameter.step!r}")
+    if parameter.log:
+        parts.append('scale = "log"')
+    if parameter.points is not None:
+        parts.append(f"points = {parameter.points}")
+    return "{ " + ", ".join(parts) + " }"
