@@ -56,8 +56,8 @@ from mpisweep.messages import (
 )
 from mpisweep.numbering import Trials
 from mpisweep.progress import Progress, ProgressSink
-from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
 from mpisweep.recorder import Recorder
+from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.journal import Journal
 from mpisweep.scheduler import Scheduler
 from mpisweep.spec import Spec
@@ -143,12 +143,14 @@ class Master:
         self._failures_logged = 0
         self._end: EndReason | None = None
         self._closing: Callable[[], bool] | None = None
+        self._journal_open = True
         self._journal_failure: OSError | None = None
         self.exit_code: int | None = None
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
-        return [self._journal.fileno(), self._recorder.fileno()]
+        recorder = [self._recorder.fileno()]
+        return [self._journal.fileno(), *recorder] if self._journal_open else recorder
 
     # ------------------------------------------------------------------------------------- messages in
 
@@ -225,8 +227,7 @@ class Master:
 
     def step(self, now: float) -> bool:
         """Let out what has become safe, and see to time, snapshots and progress; True if anything left."""
-        self._journal.drain()
-        sent = self._release()
+        sent = self._journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
             self._handle(TimePassed(), now)
@@ -243,6 +244,7 @@ class Master:
         return sent
 
     def _release(self) -> bool:
+        self._journal.drain()
         out: dict[int, list[Message]] = {}
         written = self._journal.written
         while self._after_write and self._after_write[0][0] <= written:
@@ -271,7 +273,7 @@ class Master:
             and self._journal.synced > self._recorded_token
         ):
             self._recorded_token = self._journal.synced
-            self._recorder.fold()
+            self._recorder.fold(self._journal.segment)
 
     def _tell_of_failing_disk(self) -> None:
         failure = self._journal.failure
@@ -288,12 +290,14 @@ class Master:
             self._recorder.poll()
             return False
         self._journal.close()
+        self._journal_open = False
         self._recorder.finish()
         self._closing = self._await_last_snapshot
         return True
 
     def _await_last_snapshot(self) -> bool:
-        if self._recorder.poll() is None:
+        snapshot = self._recorder.poll()
+        if snapshot is None:
             return False
         assert self._end is not None
         self.exit_code = _EXIT_CODES[self._end]

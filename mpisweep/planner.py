@@ -52,10 +52,14 @@ class DurationModel:
     Args:
         columns: the trials' searched parameters, one entry a trial; row *n* is trial *n*.
         work: relative work of each trial in any unit, or None where nothing is known.
+        count: how many trials there are.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None) -> None:
+    def __init__(
+        self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
+    ) -> None:
         self._columns = columns
+        self._count = count
         self._work = list(work) if work is not None else None
         self._features: NDArray[np.float64] | None = None
         self._numbers: list[int] = []
@@ -77,7 +81,7 @@ class DurationModel:
         """Learn from what was observed."""
         self._next_fit = 2 * len(self._numbers)
         if self._features is None:
-            self._features = _features(self._columns, self._work)
+            self._features = _features(self._columns, self._work, self._count)
         stride = max(1, len(self._numbers) // _FIT_AT_MOST)
         rows = np.array(self._numbers[::stride])
         durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
@@ -109,7 +113,7 @@ def _is_positive(column: Sequence[Value]) -> bool:
 
 
 def _features(
-    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None
+    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
 ) -> NDArray[np.float64]:  # (trials, features)
     """One row a trial: a constant, then standardised features that a duration plausibly depends on."""
     made: list[NDArray[np.float64]] = []
@@ -118,7 +122,6 @@ def _features(
         made += [log_work, log_work**2]
     for column in columns.values():
         made += _column_features(column)
-    count = len(work) if work is not None else len(next(iter(columns.values()), ()))
     standardised = [_standardised(feature) for feature in made]
     return np.column_stack([np.ones(count), *standardised])
 

@@ -82,8 +82,8 @@ class Transport(Protocol):
     def leave(self) -> None:
         """Return when everything that was sent is on its way; no call may follow."""
 
-    def abort(self) -> None:
-        """End every rank at once, whatever it is doing: this one has found a bug in itself."""
+    def abort(self, exit_code: int = 1) -> None:
+        """End every rank at once, whatever it is doing."""
 
 
 class LoneTransport:
@@ -115,9 +115,9 @@ class LoneTransport:
     def leave(self) -> None:
         """See :class:`Transport`."""
 
-    def abort(self) -> None:
+    def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
-        os._exit(1)
+        os._exit(exit_code)
 
 
 class MpiTransport:
@@ -159,13 +159,15 @@ class MpiTransport:
 
     def leave(self) -> None:
         """See :class:`Transport`."""
+        from mpi4py import MPI
+
         for request, _ in self._sends:
             request.Wait()
-        self._comm.Barrier()
+        MPI.Finalize()
 
-    def abort(self) -> None:
+    def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
-        self._comm.Abort(1)
+        self._comm.Abort(exit_code)
 
     def _next(self) -> tuple[int, list[Message]] | None:
         from mpi4py import MPI

@@ -5,10 +5,9 @@ from __future__ import annotations
 from mpisweep.search.base import Sampler
 from mpisweep.search.grid import GridSampler
 from mpisweep.search.random import RandomSampler
-from mpisweep.search.sobol import SobolSampler
 from mpisweep.spec import Spec
 
-__all__ = ["GridSampler", "RandomSampler", "Sampler", "SobolSampler", "make_sampler"]
+__all__ = ["GridSampler", "RandomSampler", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:
@@ -16,5 +15,9 @@ def make_sampler(spec: Spec) -> Sampler:
     if spec.search == "grid":
         return GridSampler(spec.space)
     assert spec.trials is not None
-    sampler = {"random": RandomSampler, "sobol": SobolSampler}[spec.search]
-    return sampler(spec.space, spec.seed, spec.trials)
+    if spec.search == "random":
+        return RandomSampler(spec.space, spec.seed, spec.trials)
+    # scipy takes a second to import; a rank that needs none of it should not wait for it.
+    from mpisweep.search.sobol import SobolSampler
+
+    return SobolSampler(spec.space, spec.seed, spec.trials)

@@ -296,6 +296,7 @@ def _message(error: BaseException) -> str:
     """The end of the traceback, the exception first; the whole of it goes to the log."""
     print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
     what = "".join(traceback.format_exception_only(error)).strip()
-    frames = traceback.extract_tb(error.__traceback__)
+    # The first frame is this module's; the user's begin below it.
+    frames = traceback.extract_tb(error.__traceback__)[1:]
     where = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_TRACEBACK_LINES:]]
     return "\n".join([what, *(f"  at {place}" for place in reversed(where))])

@@ -1,0 +1,7 @@
+"""``python -m mpisweep``."""
+
+import sys
+
+from mpisweep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,290 @@
+"""The command line: arguments to a Spec, errors to one sentence and an exit code, both in one place.
+
+Exit codes: 0 every trial has ended; 3 stopped early and resumable; 4 ended, but no trial completed; 2 the
+user's input is wrong; 1 a bug.
+
+``mpisweep run`` works three ways.  Started by mpirun or srun, it is a rank.  Otherwise it is the launcher,
+which starts itself again as ranks; a single rank it starts without MPI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpisweep import __version__
+from mpisweep.batch.launch import PROGRESS_VARIABLE, LaunchError, launch, rank_command
+from mpisweep.catalogue import BUILTIN
+from mpisweep.results import ResultsError
+from mpisweep.space import SearchSpace
+from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, parse_duration, spec_from_flags
+from mpisweep.transport import expected_rank
+
+__all__ = ["main"]
+
+#: Set by the launcher for the ranks it starts.
+LAUNCHED_VARIABLE = "MPISWEEP_LAUNCHED"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        code: int = options.command(options, given)
+    except (SpecError, ResultsError, LaunchError) as error:
+        if expected_rank() in (0, None):
+            print(f"mpisweep: {error}", file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(f"mpisweep: {error.args[0]}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Somebody piped us into `head`; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+# ------------------------------------------------------------------------------------- commands
+
+
+def _run(options: argparse.Namespace, given: list[str]) -> int:
+    spec = _spec(options)
+    if expected_rank() is not None or LAUNCHED_VARIABLE in os.environ:
+        return _be_a_rank(spec, options)
+    from rich.console import Console
+
+    ranks = _rank_count(options)
+    console = Console(stderr=True)
+    if options.quiet or not console.is_terminal:
+        return launch(rank_command(ranks, given[1:]), console=None)
+    return launch(rank_command(ranks, given[1:]), console=console)
+
+
+def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
+    import socket
+
+    from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
+    from mpisweep.rank import RankOptions, configure_logging, log, run_rank
+
+    configure_logging(expected_rank() or 0, socket.gethostname(), quiet=options.quiet)
+    sink: ProgressSink
+    if options.quiet:
+        sink = NoProgress()
+    elif os.environ.get(PROGRESS_VARIABLE) == "json":
+        sink = JsonProgress(sys.stdout)
+    else:
+        sink = LineProgress(log.info)
+    # Those who start trial processes must not take these for their own.
+    os.environ.pop(LAUNCHED_VARIABLE, None)
+    path = _results_path(options, spec)
+    return run_rank(spec, RankOptions(path, options.fresh, options.master, options.walltime, sink))
+
+
+def _check(options: argparse.Namespace, given: list[str]) -> int:
+    spec = _spec(options)
+    from mpisweep.results import journal_folder
+    from mpisweep.search import make_sampler
+
+    sampler = make_sampler(spec)
+    print(f"{spec.source}: {spec.name} is fine")
+    print(f"  workload    {_workload_text(spec)}")
+    print(f"  objective   {spec.objective}, {spec.direction.value}")
+    print(f"  search      {spec.search}, {len(sampler):,} configurations")
+    for parameter in spec.space.parameters:
+        print(f"  {parameter.name:<11} {parameter.describe()}")
+    for name, value in spec.fixed.items():
+        print(f"  {name:<11} {value!r}, fixed")
+    baseline = spec.baseline_configuration()
+    if baseline is not None:
+        print(f"  baseline    {_in_words(spec.space, baseline)}")
+    path = _results_path(options, spec)
+    if path.exists() or journal_folder(path).exists():
+        return _check_results(spec, path)
+    print(f"  results     {path} (new)")
+    return 0
+
+
+def _check_results(spec: Spec, path: Path) -> int:
+    import numpy as np
+
+    from mpisweep.numbering import Known, number_trials
+    from mpisweep.opening import describe_differences
+    from mpisweep.results.snapshot import read_merged
+    from mpisweep.search import make_sampler
+    from mpisweep.spec import parse_spec
+
+    state = read_merged(path)
+    found = spec.differences(parse_spec(state.spec, source=state.source, folder=spec.folder))
+    if found:
+        raise ResultsError(describe_differences(path, found))
+    known = Known(state.parameters, state.trials["state"], state.trials["attempt"], state.baseline)
+    trials = number_trials(spec, make_sampler(spec), known)
+    left = sum(state_of < 2 for state_of in trials.states)
+    print(f"  results     {path}: {trials.count - left:,} of {trials.count:,} trials have ended")
+    durations = np.array(state.trials["wall_time"], dtype=float)
+    if left and np.isfinite(durations).any():
+        hours = left * float(np.nanmean(durations)) / 3600
+        print(f"  left        {left:,} trials, about {hours:.2g} worker hours at the mean so far")
+    return 0
+
+
+def _top(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.results.load import load
+    from mpisweep.tables import print_top, top_table
+
+    print_top(top_table(load(options.file), options.k, options.by))
+    return 0
+
+
+def _status(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.results.load import load
+    from mpisweep.tables import print_status, sweep_status
+
+    status = sweep_status(load(options.file))
+    if options.json:
+        print(json.dumps(status.as_json(), indent=2, allow_nan=False))
+    else:
+        print_status(status)
+    return 0
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def _spec(options: argparse.Namespace) -> Spec:
+    """The sweep file, or the quick form's flags."""
+    name: str = options.sweep
+    quick = name in BUILTIN or (":" in name and not Path(name).exists())
+    flags = {
+        "name": options.name,
+        "objective": options.objective,
+        "direction": options.direction,
+        "search": options.search,
+        "trials": options.trials,
+        "seed": options.seed,
+    }
+    limits = {"timeout": options.timeout, "retries": options.retries}
+    if quick:
+        return spec_from_flags(
+            name, options.parameter, folder=Path.cwd(), baseline=options.baseline, options=flags, limits=limits
+        )
+    spec = load_spec(Path(name))
+    given = [key for key, value in (flags | limits).items() if value is not None]
+    given += ["-p"] * bool(options.parameter) + ["--baseline"] * bool(options.baseline)
+    if given:
+        raise SpecError(
+            f"command line: {', '.join(given)}: is for the quick form without a file; write it into {name}"
+        )
+    return spec
+
+
+def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
+    path = Path(options.output or f"{spec.name}.h5")
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
+    if not path.parent.is_dir():
+        raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
+    return path
+
+
+def _rank_count(options: argparse.Namespace) -> int:
+    from mpisweep.devices import default_workers, this_node
+
+    workers: int = options.workers or default_workers(this_node())
+    return workers + 1 if options.master == "idle" else workers
+
+
+def _workload_text(spec: Spec) -> str:
+    from mpisweep.spec import BuiltinWorkload
+
+    if isinstance(spec.workload, BuiltinWorkload):
+        return spec.workload.name
+    return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
+
+
+def _in_words(space: SearchSpace, configuration: dict[str, object]) -> str:
+    return ", ".join(f"{name}={configuration[name]}" for name in space.names) or "the fixed values"
+
+
+def _duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected e.g. 2:00:00, 90m or 3600")
+    return seconds
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpisweep",
+        description="A whole hyperparameter sweep in one batch job, or in one command on a workstation.",
+        epilog="Exit codes: 0 every trial has ended; 3 stopped early, run again to go on; "
+        "4 no trial completed; 2 wrong input; 1 a bug.",
+    )
+    parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run a sweep, or go on with it",
+        description="Run a sweep; on an existing results file, go on where it stopped. "
+        "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
+        epilog="example: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256",
+    )
+    _add_sweep(run)
+    run.add_argument("-n", "--workers", type=_positive, metavar="N",
+                     help="workers to start (default: one a GPU, else one a core, at most 16)")
+    run.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
+                     help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
+    run.add_argument("--walltime", type=_duration, metavar="H:MM:SS",
+                     help="stop in order before this much time has passed")
+    run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+    run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="validate a sweep file and say what it would run")
+    _add_sweep(check)
+    check.set_defaults(command=_check)
+
+    top = commands.add_parser("top", help="print the best trials, and the baseline")
+    top.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    top.add_argument("-k", type=_positive, default=5, metavar="K", help="how many (default: 5)")
+    top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
+    top.set_defaults(command=_top)
+
+    status = commands.add_parser("status", help="print how far a sweep is, running or not")
+    status.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(command=_status)
+    return parser
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", metavar="SWEEP",
+                        help="a sweep file (TOML), a built-in workload (resnet50), or module:function")
+    parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
+    quick = parser.add_argument_group("without a sweep file")
+    quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
+                       help="1:700, 1:700:10, 1e-4:1e-1:log, a,b,c, or one value that stays fixed")
+    quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
+                       help="default configuration to compare with")
+    quick.add_argument("--name", help="of the sweep")
+    quick.add_argument("--objective", metavar="METRIC", help="default: loss")
+    quick.add_argument("--direction", choices=("minimize", "maximize"))
+    quick.add_argument("--search", choices=SEARCH_NAMES)
+    quick.add_argument("--trials", type=_positive, metavar="N", help="for searches that sample")
+    quick.add_argument("--seed", type=int)
+    quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
+    quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")

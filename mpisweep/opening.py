@@ -1,0 +1,214 @@
+"""From a sweep file and a path to a sweep that is ready to run: new, or going on where it stopped.
+
+Everything that can be refused is refused here, before a trial runs: a sweep that another run is writing, a
+results file that is something else, a sweep file that no longer describes what the results file holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpisweep.batch.allocation import Allocation
+from mpisweep.blocks import RunRecord, TrialsBlock, encode
+from mpisweep.forkserver import ForkServer
+from mpisweep.numbering import Known, Trials, number_trials
+from mpisweep.planner import DurationModel, work_from_names
+from mpisweep.recorder import Recorder
+from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results.claim import Claim, ClaimedError
+from mpisweep.results.journal import Journal, segments
+from mpisweep.scheduler import Scheduler
+from mpisweep.search import make_sampler
+from mpisweep.spec import Spec, parse_spec
+
+__all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open_sweep"]
+
+#: Trials are introduced to the journal in blocks of this size.
+_TRIALS_A_BLOCK = 4096
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A sweep that is ready to run."""
+
+    trials: Trials
+    scheduler: Scheduler
+    journal: Journal
+    recorder: Recorder
+    claim: Claim
+
+
+def open_sweep(
+    spec: Spec,
+    path: Path,
+    *,
+    fresh: bool,
+    server: ForkServer,
+    allocation: Allocation,
+    ranks: int,
+    environment: dict[str, str],
+    version: str,
+) -> Opened:
+    """Claim the sweep, find out what is left to do, and start the journal.
+
+    Args:
+        spec: the sweep file.
+        path: of the HDF5 file.
+        fresh: whether to begin anew and move what is there aside.
+        server: forks the snapshot process.
+        allocation: where this run lives.
+        ranks: how many MPI ranks.
+        environment: what the file will say was around.
+        version: of this program.
+
+    Raises:
+        ResultsError: when the sweep cannot be gone on with, saying why and what to do.
+        OSError: when the folder cannot be written.
+    """
+    folder = journal_folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        claim = Claim.take(folder, allocation.job_id)
+    except ClaimedError as error:
+        raise ResultsError(str(error)) from error
+    try:
+        if fresh:
+            move_aside(path)
+        recorder = Recorder(server, path)
+        known = known_trials(spec, path)
+        trials = number_trials(spec, make_sampler(spec), known)
+        journal = Journal(folder, _run_record(spec, allocation, ranks, environment, version))
+        journal.start()
+    except BaseException:
+        claim.release()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    _introduce(journal, trials)
+    return Opened(trials, _scheduler(spec, trials), journal, recorder, claim)
+
+
+def known_trials(spec: Spec, path: Path) -> Known | None:
+    """The trials that the results file has; None when there is no file.
+
+    Raises:
+        ResultsError: when the sweep file no longer describes them.
+    """
+    if not path.exists() and not segments(journal_folder(path)):
+        return None
+    # h5py is for those who go on with a file; a new sweep starts without it.
+    from mpisweep.results.journal import Damage
+    from mpisweep.results.snapshot import read_merged
+
+    damages: list[Damage] = []
+    state = read_merged(path, damages)
+    for damage in damages:
+        log.warning(
+            "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
+            damage.segment, damage.length, damage.offset,
+        )  # fmt: skip
+    recorded = parse_spec(state.spec, source=state.source, folder=spec.folder)
+    found = spec.differences(recorded)
+    if found:
+        raise ResultsError(describe_differences(path, found))
+    return Known(state.parameters, state.trials["state"], state.trials["attempt"], state.baseline)
+
+
+def describe_differences(path: Path, found: list[str]) -> str:
+    """Why a results file cannot be gone on with."""
+    listed = "".join(f"\n  {difference}" for difference in found)
+    return (
+        f"{path}: was made from another sweep:{listed}\n"
+        f"use another file (-o), or --fresh to move this one aside and begin anew"
+    )
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename an old results file, and what the journal has of it, so that nothing is deleted.
+
+    Returns:
+        The new name of the file; None when there was nothing.
+    """
+    folder = journal_folder(path)
+    old_segments = segments(folder)
+    if not path.exists() and not old_segments:
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    kept = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
+    count = 1
+    while kept.exists() or journal_folder(kept).exists():
+        count += 1
+        kept = path.with_name(f"{path.stem}.{stamp}-{count}{path.suffix}")
+    if old_segments:
+        journal_folder(kept).mkdir()
+        for name in old_segments:
+            os.rename(folder / name, journal_folder(kept) / name)
+    if path.exists():
+        os.rename(path, kept)
+    log.info("%s was moved to %s", path.name, kept.name)
+    return kept
+
+
+def _run_record(
+    spec: Spec, allocation: Allocation, ranks: int, environment: dict[str, str], version: str
+) -> RunRecord:
+    return RunRecord(
+        # The name sorts by time, and no two are equal.
+        run=time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3),
+        epoch=0,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_at=time.time(),
+        ranks=ranks,
+        batch_system=allocation.system,
+        job_id=allocation.job_id,
+        command=sys.argv,
+        version=version,
+        spec=spec.text,
+        source=spec.source,
+        environment=environment,
+    )
+
+
+def _introduce(journal: Journal, trials: Trials) -> None:
+    for first in range(trials.first_new, trials.count, _TRIALS_A_BLOCK):
+        numbers = list(range(first, min(first + _TRIALS_A_BLOCK, trials.count)))
+        journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
+    if trials.first_new == trials.count:
+        journal.append(encode(TrialsBlock([], {}, trials.baseline)))
+
+
+def _scheduler(spec: Spec, trials: Trials) -> Scheduler:
+    model = DurationModel(
+        {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
+    )
+    return Scheduler(
+        trials.states,
+        trials.attempts,
+        model,
+        retries=spec.limits.retries,
+        grace_s=spec.limits.grace_s,
+    )
+
+
+def _work(spec: Spec, trials: Trials) -> list[float] | None:
+    """Relative work of every trial, where anything is known about it."""
+    built_in = spec.built_in
+    if built_in is None:
+        return work_from_names(trials.parameters)
+    names = tuple(trials.parameters)
+    usual = spec.full({})
+    return [
+        built_in.work(usual | dict(zip(names, values, strict=True)))
+        for values in zip(*trials.parameters.values(), strict=True)
+    ]

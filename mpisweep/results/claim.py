@@ -1,0 +1,154 @@
+"""Two runs never write one sweep: the first claims it, the second is refused or takes over from the dead.
+
+The claim is a small file in the journal folder, made exclusively.  Its holder is dead when, on the same host,
+the machine has been restarted since, or its process is gone or is another one that got its number.  From
+another host nothing of that can be seen; there the holder's heartbeat decides: the file's time changes every
+few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes over.  It watches for
+change and does not compare clocks, for those of two hosts differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+__all__ = ["Claim", "ClaimedError", "Holder"]
+
+#: How often a holder gives a sign of life, and how long none must come, in seconds.
+BEAT_S = 5.0
+STALE_S = 30.0
+
+
+class ClaimedError(Exception):
+    """Another run holds the sweep; the message is one sentence that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a sweep."""
+
+    host: str
+    boot_id: str
+    pid: int
+    #: Start of the process in clock ticks since boot: tells it from a later one with the same number.
+    process_start: int
+    job_id: str
+    since: float
+
+    def text(self) -> str:
+        """For messages."""
+        when = datetime.fromtimestamp(self.since).strftime("%Y-%m-%d %H:%M:%S")
+        job = f", job {self.job_id}" if self.job_id else ""
+        return f"process {self.pid} on {self.host}{job}, since {when}"
+
+
+class Claim:
+    """A claim that this process holds.
+
+    Args:
+        path: of the claim's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next_beat = 0.0
+
+    @classmethod
+    def take(cls, folder: Path, job_id: str) -> Claim:
+        """Claim the sweep whose journal lies in `folder`, which must exist.
+
+        Raises:
+            ClaimedError: when a run that is alive holds it.
+        """
+        path = folder / "claim.json"
+        me = _myself(job_id)
+        aside = folder / f"claim.{me.host}-{me.pid}"
+        aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
+        try:
+            while True:
+                try:
+                    # Linking is atomic on every file system, NFS included.
+                    os.link(aside, path)
+                    return cls(path)
+                except FileExistsError:
+                    _remove_if_dead(path, me)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def beat(self, now: float) -> None:
+        """Give a sign of life when one is due; `now` is the monotonic clock."""
+        if now >= self._next_beat:
+            self._next_beat = now + BEAT_S
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+    def release(self) -> None:
+        """Let others have the sweep."""
+        self._path.unlink(missing_ok=True)
+
+
+def _remove_if_dead(path: Path, me: Holder) -> None:
+    try:
+        before = path.stat().st_mtime_ns
+        holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError):
+        path.unlink(missing_ok=True)
+        return
+    if _is_dead(holder, me, path, before):
+        # Moved, not deleted: of two that take over at once only one can move it.
+        grave = path.with_name(f"claim.dead-{me.host}-{me.pid}")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, grave)
+        grave.unlink(missing_ok=True)
+        return
+    raise ClaimedError(f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}")
+
+
+def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
+    if holder.host == me.host:
+        if holder.boot_id != me.boot_id:
+            return True
+        return _process_start(holder.pid) != holder.process_start
+    until = time.monotonic() + STALE_S
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime_ns != before:
+                return False
+        time.sleep(1.0)
+    return True
+
+
+def _myself(job_id: str) -> Holder:
+    return Holder(
+        socket.gethostname(), _boot_id(), os.getpid(), _process_start(os.getpid()), job_id, time.time()
+    )
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+def _process_start(pid: int) -> int:
+    """Start time of a process; -1 when there is none.  A zombie has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        if Path("/proc/self").exists():
+            return -1
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, 0)
+            return 0
+        return -1
+    # The command's name is in parentheses and may hold anything; the fields come after the last one.
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,107 @@
+"""The one table of what a results file holds; writer, reader and documentation go by it.
+
+``python -m mpisweep.results.columns`` prints it as the Markdown of docs/file-format.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from mpisweep.records import AttemptEnd, FailureCause, TrialState
+
+__all__ = ["COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "Column", "columns_of", "markdown"]
+
+FORMAT = "mpisweep"
+FORMAT_VERSION = 1
+
+Kind = Literal["integer", "number", "text", "long text"] | type[IntEnum]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset: `group`/`name`, one entry a row."""
+
+    group: str
+    name: str
+    kind: Kind
+    description: str
+    units: str = ""
+
+
+_SINCE_1970 = "s since 1970-01-01 UTC"
+
+COLUMNS: tuple[Column, ...] = (
+    Column("trials", "number", "integer", "number of the trial, equal to the row"),
+    Column("trials", "state", TrialState, "where the trial stands"),
+    Column("trials", "cause", FailureCause, "why it failed; none for trials that did not"),
+    Column("trials", "message", "long text", "what a failed trial left: the end of its traceback, or a signal"),
+    Column("trials", "attempt", "integer", "how often the trial was tried"),
+    Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
+    Column("trials", "host", "text", "node that ran it last"),
+    Column("trials", "device", "text", "device that ran it last"),
+    Column("trials", "started_at", "number", "start of the last attempt", _SINCE_1970),
+    Column("trials", "ended_at", "number", "started_at plus wall_time", _SINCE_1970),
+    Column("trials", "wall_time", "number", "duration by a monotonic clock", "s"),
+    Column("attempts", "trial", "integer", "number of the trial"),
+    Column("attempts", "attempt", "integer", "counts from 1 in each trial"),
+    Column("attempts", "worker", "integer", "row of /workers"),
+    Column("attempts", "assigned_at", "number", "when the master gave it to the worker", _SINCE_1970),
+    Column("attempts", "ended_at", "number", "when it was over", _SINCE_1970),
+    Column("attempts", "end", AttemptEnd, "how it ended; only an attempt that ended gave its trial a state"),
+    Column("workers", "allocation", "integer", "row of /allocations"),
+    Column("workers", "rank", "integer", "MPI rank"),
+    Column("workers", "host", "text", "node"),
+    Column("workers", "device", "text", "what it may use"),
+    Column("workers", "cores", "integer", "CPU cores"),
+    Column("workers", "slots", "integer", "trials at a time"),
+    Column("workers", "joined_at", "number", "when it was ready", _SINCE_1970),
+    Column("workers", "left_at", "number", "when it went away; NaN when it did not", _SINCE_1970),
+    Column("workers", "busy_time", "number", "sum of its trials' wall times", "s"),
+    Column("workers", "trials_done", "integer", "trials that ended there"),
+    Column("allocations", "run", "text", "name of this run of the program"),
+    Column("allocations", "host", "text", "node of the master"),
+    Column("allocations", "batch_system", "text", "pjm, slurm, pbs or local"),
+    Column("allocations", "job_id", "text", "of the batch system; empty without one"),
+    Column("allocations", "ranks", "integer", "MPI ranks"),
+    Column("allocations", "started_at", "number", "start of the run", _SINCE_1970),
+    Column("allocations", "ended_at", "number", "end of the run; NaN while it runs and after a crash", _SINCE_1970),
+    Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
+)
+
+#: Datasets of each /curves/<metric>.
+CURVE_COLUMNS: tuple[Column, ...] = (
+    Column("curves", "step", "integer", "step of each report"),
+    Column("curves", "value", "number", "the metric at that step"),
+    Column("curves", "time", "number", "time of the report since its trial's start", "s"),
+    Column("curves", "offset", "integer", "entry n: where the reports of trial n begin"),
+    Column("curves", "length", "integer", "entry n: how many there are"),
+)
+
+
+def columns_of(group: str) -> tuple[Column, ...]:
+    """The fixed columns of a group."""
+    return tuple(column for column in COLUMNS if column.group == group)
+
+
+def markdown() -> str:
+    """The table for the documentation."""
+    lines = ["| dataset | type | units | what it is |", "|---|---|---|---|"]
+    for column in COLUMNS:
+        lines.append(_row(f"/{column.group}/{column.name}", column))
+    for column in CURVE_COLUMNS:
+        lines.append(_row(f"/curves/&lt;metric&gt;/{column.name}", column))
+    return "\n".join(lines)
+
+
+def _row(path: str, column: Column) -> str:
+    if isinstance(column.kind, str):
+        kind = {"integer": "int64", "number": "float64", "text": "string", "long text": "string"}[column.kind]
+    else:
+        kind = "enum: " + ", ".join(member.name.lower() for member in column.kind)
+    return f"| `{path}` | {kind} | {column.units} | {column.description} |"
+
+
+if __name__ == "__main__":
+    print(markdown())

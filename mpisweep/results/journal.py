@@ -1,0 +1,320 @@
+"""The journal: what the HDF5 file does not have yet, safe against a kill at any instant.
+
+A folder beside the file holds *segments*, each with one writer: ``<run>-<epoch>.<part>``, created
+exclusively.  A segment is a sequence of frames::
+
+    4 bytes  magic
+    4 bytes  length of the body, little-endian
+    4 bytes  CRC-32 of the length and the body
+    body     one record, see mpisweep.blocks
+
+A torn last frame is what a kill leaves, and is no damage.  Where a frame in the middle does not check, the
+reader looks for the next one that does, and reports what it skipped.
+
+Writing is a thread's work: :meth:`Journal.append` only queues.  Whatever gathers during one fsync goes with
+the next (group commit).  After a failed write or fsync nothing that was not synced before can be trusted, and
+a repeated fsync may lie; so the segment is abandoned and everything unsynced is written again to a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
+
+__all__ = ["Damage", "Entry", "Journal", "read_journal", "segments"]
+
+_MAGIC = b"mSj1"
+_HEADER = struct.Struct("<4sII")
+#: A body longer than this is no body: its length was damaged.
+_BODY_AT_MOST = 1 << 28
+#: A segment that has grown to this size is followed by a new part, so that old ones can go.
+_PART_BYTES = 8 << 20
+#: Pauses after a failure, in seconds: the first, and the longest.
+_RETRY_FIRST_S = 0.2
+_RETRY_AT_MOST_S = 10.0
+
+
+class Journal:
+    """The writer of one run.
+
+    Args:
+        folder: of the journal; it must exist.
+        opening: the first record of every segment; it names run and epoch.
+    """
+
+    def __init__(self, folder: Path, opening: RunRecord) -> None:
+        self._folder = folder
+        self._opening = opening
+        self._part = 0
+        self._file: int | None = None
+        self._file_bytes = 0
+        self._queue: deque[bytes] = deque()
+        #: Bodies that are queued, counting up; and how far the thread has come.
+        self._appended = 0
+        self._written = 0
+        self._synced = 0
+        self._failure: OSError | None = None
+        self._work = threading.Event()
+        self._closing = False
+        self._ours, self._theirs = os.pipe()
+        for end in (self._ours, self._theirs):
+            os.set_blocking(end, False)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def start(self) -> None:
+        """Create the first segment and start the thread.
+
+        Raises:
+            OSError: when the segment cannot be created.
+        """
+        self._open_part()
+        self._thread.start()
+
+    def append(self, body: bytes) -> int:
+        """Queue one encoded record; returns its token.  Never waits for the disk."""
+        self._appended += 1
+        self._queue.append(body)
+        if not self._work.is_set():
+            self._work.set()
+        return self._appended
+
+    @property
+    def written(self) -> int:
+        """Everything up to this token has been handed to the operating system."""
+        return self._written
+
+    @property
+    def synced(self) -> int:
+        """Everything up to this token is on the disk."""
+        return self._synced
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why nothing is being written at the moment; None when all is well."""
+        return self._failure
+
+    @property
+    def segment(self) -> str:
+        """Name of the segment that is being written."""
+        return self._name(self._part)
+
+    def fileno(self) -> int:
+        """For select(); readable when `written` or `synced` has advanced."""
+        return self._ours
+
+    def drain(self) -> None:
+        """Make :meth:`fileno` unreadable until the next advance."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ours, 4096)
+
+    def close(self) -> None:
+        """Write and sync what is queued, and end the thread."""
+        self._closing = True
+        self._work.set()
+        self._thread.join()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    # ------------------------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        unsynced: list[bytes] = []
+        pause_s = _RETRY_FIRST_S
+        while True:
+            self._work.wait()
+            self._work.clear()
+            if not unsynced and not self._queue and self._closing:
+                return
+            fresh = [self._queue.popleft() for _ in range(len(self._queue))]
+            unsynced += fresh
+            try:
+                if self._file is None:
+                    self._open_part()
+                    fresh = unsynced
+                elif self._file_bytes >= _PART_BYTES:
+                    self._abandon_part()
+                    self._open_part()
+                assert self._file is not None
+                data = b"".join(map(_frame, fresh))
+                _write_all(self._file, data)
+                self._file_bytes += len(data)
+                self._written = self._synced + len(unsynced)
+                self._notify()
+                os.fsync(self._file)
+            except OSError as error:
+                self._failure = error
+                self._abandon_part()
+                self._notify()
+                if self._closing:
+                    return
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_AT_MOST_S)
+                self._work.set()
+                continue
+            self._failure = None
+            pause_s = _RETRY_FIRST_S
+            self._synced = self._written
+            unsynced.clear()
+            self._notify()
+            if self._closing:
+                self._work.set()
+
+    def _open_part(self) -> None:
+        """Create the next segment, with its first record, durably."""
+        while True:
+            path = self._folder / self._name(self._part)
+            try:
+                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                break
+            except FileExistsError:
+                self._part += 1
+        try:
+            data = _frame(encode(self._opening))
+            _write_all(file, data)
+            os.fsync(file)
+            _sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
+        self._file = file
+        self._file_bytes = len(data)
+
+    def _abandon_part(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+        self._file = None
+        self._part += 1
+
+    def _name(self, part: int) -> str:
+        return f"{self._opening.run}-{self._opening.epoch:04d}.{part:06d}"
+
+    def _notify(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._theirs, b"x")
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of a segment that could not be read."""
+
+    segment: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record, and the offset in its segment up to which it and all before it are read."""
+
+    segment: str
+    end: int
+    record: Record
+
+
+def segments(folder: Path) -> list[str]:
+    """Names of the segments of a journal, in the order in which they were written."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.name[-7:-6] == "."]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name[-6:].isdigit())
+
+
+def read_journal(
+    folder: Path, covered: Mapping[str, int], damages: list[Damage]
+) -> Iterator[Entry]:
+    """All records beyond what is covered, the first record of each segment always among them.
+
+    Args:
+        folder: of the journal; it need not exist.
+        covered: segment -> offset up to which the HDF5 file has it.
+        damages: gets what could not be read.
+    """
+    for name in segments(folder):
+        try:
+            data = (folder / name).read_bytes()
+        except FileNotFoundError:
+            # A running sweep has folded this segment into the file meanwhile; the caller looks again.
+            continue
+        yield from _read_segment(name, data, covered.get(name, 0), damages)
+
+
+def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> Iterator[Entry]:
+    at = 0
+    is_first = True
+    skipped_from: int | None = None
+    while at < len(data):
+        found = _record_at(data, at)
+        if found is None:
+            if skipped_from is None:
+                skipped_from = at
+            at = data.find(_MAGIC, at + 1)
+            if at < 0:
+                break
+            continue
+        end, record = found
+        if skipped_from is not None:
+            damages.append(Damage(name, skipped_from, at - skipped_from))
+            skipped_from = None
+        if is_first or at >= start:
+            yield Entry(name, end, record)
+        if is_first:
+            is_first = False
+            at = max(end, start)
+        else:
+            at = end
+
+
+def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
+    if len(data) < at + _HEADER.size:
+        return None
+    magic, length, checksum = _HEADER.unpack_from(data, at)
+    end = at + _HEADER.size + length
+    if magic != _MAGIC or length > _BODY_AT_MOST or end > len(data):
+        return None
+    body = data[at + _HEADER.size : end]
+    if _checksum(length, body) != checksum:
+        return None
+    try:
+        return end, decode(body)
+    except BlockError:
+        return None
+
+
+def _frame(body: bytes) -> bytes:
+    return _HEADER.pack(_MAGIC, len(body), _checksum(len(body), body)) + body
+
+
+def _checksum(length: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little")))
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

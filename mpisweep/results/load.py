@@ -1,0 +1,272 @@
+"""Reading a sweep: file and journal as one, also while it runs and after a crash.
+
+::
+
+    sweep = mpisweep.load("resnet50.h5")
+    sweep.best(5)                        # the five best complete trials
+    sweep.trials["loss"]                 # a column, shape (trials,)
+    sweep.curve(17, "loss").value        # a curve, shape (reports,)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
+from mpisweep.results.columns import columns_of
+from mpisweep.results.journal import Damage
+from mpisweep.results.replay import SweepState
+from mpisweep.results.snapshot import _native, read_merged
+from mpisweep.spec import Spec, parse_spec
+
+__all__ = ["CurveArrays", "Sweep", "TrialTable", "load"]
+
+Rows = NDArray[Any]
+
+
+class CurveArrays(NamedTuple):
+    """One metric over one trial; three arrays of shape (reports,).  `time` is seconds since its start."""
+
+    step: NDArray[np.int64]
+    value: NDArray[np.float64]
+    time: NDArray[np.float64]
+
+
+class TrialTable:
+    """Trials as a structured array, one row a trial.
+
+    Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
+    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.
+    """
+
+    def __init__(self, array: Rows) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Rows:
+        """The structured array itself."""
+        return self.array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.array[key]
+        is_rows = isinstance(found, np.ndarray) and found.dtype.names and not isinstance(key, (str, list))
+        return TrialTable(found) if is_rows else found
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} trials: {', '.join(self.names)}>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.array.dtype.names or ()
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with the same columns.
+
+        Raises:
+            ImportError: when pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame({name: self.array[name] for name in self.names})
+
+
+class Sweep:
+    """A sweep as it is at the moment of loading.
+
+    Attributes:
+        path: of the HDF5 file.
+        spec: the sweep file as it was when the sweep last ran.
+        trials: all trials, in number order.
+        damages: parts of the journal that could not be read.
+    """
+
+    def __init__(self, path: Path, state: SweepState, damages: list[Damage]) -> None:
+        self.path = path
+        self.damages = damages
+        self._state = state
+        self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
+        self.trials = TrialTable(_trial_rows(state))
+
+    def __repr__(self) -> str:
+        return f"<sweep {self.name!r}: {self.count(TrialState.COMPLETE)}/{len(self.trials)} trials complete>"
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self.spec.name
+
+    @property
+    def objective(self) -> str:
+        """The metric that decides which trial is best."""
+        return self.spec.objective
+
+    @property
+    def direction(self) -> Direction:
+        """Whether a smaller or a larger objective is better."""
+        return self.spec.direction
+
+    @property
+    def state(self) -> str:
+        """``running``, or why the last run of the program ended; a run that crashed still says running."""
+        return self._state.state
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters: searched ones first, then fixed ones."""
+        return tuple(self._state.parameters)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that have final values."""
+        return tuple(self._state.metrics)
+
+    @property
+    def curve_names(self) -> tuple[str, ...]:
+        """Names of the metrics that have curves."""
+        return tuple(self._state.curve_names)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions, the command line, and what else was around."""
+        return dict(self._state.environment)
+
+    @property
+    def allocations(self) -> Rows:
+        """One row for each run of the program on this sweep."""
+        return _rows(self._state, "allocations")
+
+    @property
+    def workers(self) -> Rows:
+        """One row for each worker of each run."""
+        return _rows(self._state, "workers")
+
+    @property
+    def attempts(self) -> Rows:
+        """One row for each attempt at a trial, those included that came to nothing."""
+        return _rows(self._state, "attempts")
+
+    def count(self, state: TrialState) -> int:
+        """How many trials are in this state."""
+        return self._state.trials["state"].count(int(state))
+
+    def best(self, k: int = 1) -> TrialTable:
+        """The `k` best complete trials by the objective, the best first; NaN and infinity come last."""
+        complete = self.trials.array[self.trials["state"] == TrialState.COMPLETE.label]
+        if self.objective not in self.metrics:
+            return TrialTable(complete[:0])
+        values = complete[self.column(self.objective)]
+        keys = values if self.direction == Direction.MINIMIZE else -values
+        keys = np.where(np.isfinite(keys), keys, np.inf)
+        return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
+
+    def curve(self, number: int, metric: str) -> CurveArrays:
+        """The reports of one metric of one trial; empty arrays where there are none.
+
+        Raises:
+            KeyError: when no trial has such a curve.
+            IndexError: when there is no such trial.
+        """
+        if metric not in self._state.curve_names:
+            known = ", ".join(self._state.curve_names) or "none"
+            raise KeyError(f"there is no curve of {metric!r}; curves there are: {known}")
+        if not 0 <= number < len(self.trials):
+            raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
+        curve = self._state.curve(number, metric)
+        return CurveArrays(
+            np.array(curve.step, dtype=np.int64),
+            np.array(curve.value, dtype=np.float64),
+            np.array(curve.time, dtype=np.float64),
+        )
+
+    @property
+    def baseline(self) -> Any:
+        """The baseline's row, or None when the sweep has no baseline."""
+        number = self._state.baseline
+        return None if number is None or number >= len(self.trials) else self.trials[number]
+
+    def column(self, name: str) -> str:
+        """The column of :attr:`trials` that holds a parameter or metric.
+
+        Raises:
+            KeyError: when there is neither of that name.
+        """
+        for column in (name, f"parameter_{name}", f"metric_{name}"):
+            kind = self.metrics if column.startswith("metric_") else (*self.parameters, *self.metrics)
+            if column in self.trials.names and (name in kind or column == name):
+                return column
+        known = ", ".join((*self.parameters, *self.metrics))
+        raise KeyError(f"there is no parameter or metric {name!r}; there are: {known}")
+
+
+def load(path: str | os.PathLike[str]) -> Sweep:
+    """Read a sweep: finished, running or crashed.
+
+    Args:
+        path: of the HDF5 file.
+
+    Raises:
+        ResultsError: when there is no sweep, or the file is something else.
+    """
+    file = Path(path)
+    damages: list[Damage] = []
+    return Sweep(file, read_merged(file, damages), damages)
+
+
+def _trial_rows(state: SweepState) -> Rows:
+    """The structured array; a parameter or metric whose name is taken gets a prefix."""
+    columns: dict[str, Any] = {}
+    workers = np.array(state.trials["worker"], dtype=np.int64)
+    for column in columns_of("trials"):
+        if column.name in ("host", "device"):
+            columns[column.name] = np.array([*state.workers[column.name], ""], dtype=str)[workers]
+        elif column.name == "ended_at":
+            columns["ended_at"] = columns["started_at"] + np.array(state.trials["wall_time"], dtype=float)
+        else:
+            columns[column.name] = _array(column.kind, state.trials[column.name])
+    for name, values in state.parameters.items():
+        native = _native(values)
+        text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
+        columns[f"parameter_{name}" if name in columns else name] = text
+    for name, numbers in state.metrics.items():
+        columns[f"metric_{name}" if name in columns else name] = np.array(numbers, dtype=np.float64)
+    return _structured(columns, state.count)
+
+
+def _rows(state: SweepState, group: str) -> Rows:
+    table = getattr(state, group)
+    columns = {column.name: _array(column.kind, table[column.name]) for column in columns_of(group)}
+    return _structured(columns, len(next(iter(table.values()))))
+
+
+def _array(kind: Any, values: list[Any]) -> Any:
+    if kind == "integer":
+        return np.array(values, dtype=np.int64)
+    if kind == "number":
+        return np.array(values, dtype=np.float64)
+    if kind in ("text", "long text"):
+        return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")
+    labels: dict[type[Any], list[str]] = {
+        TrialState: [member.label for member in TrialState],
+        FailureCause: [member.label for member in FailureCause],
+        AttemptEnd: [member.label for member in AttemptEnd],
+    }
+    return np.array(labels[kind], dtype=str)[np.array(values, dtype=np.int64)]
+
+
+def _structured(columns: dict[str, Any], count: int) -> Rows:
+    rows: Rows = np.empty(count, dtype=[(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        rows[name] = column
+    return rows

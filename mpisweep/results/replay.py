@@ -1,0 +1,335 @@
+"""The state of a sweep, grown record by record: what the HDF5 file holds plus what the journal adds.
+
+Replay is idempotent by (trial, attempt): a result that comes twice counts once, a result of an attempt that
+a later one has replaced does not count, and a trial that has ended never changes.  Only reports would count
+twice; the file therefore states up to which offset of each segment it covers the journal.
+
+Tables are columns, plain lists with one entry a row; row *n* of the trials is trial *n*.  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpisweep.blocks import (
+    AssignedBlock,
+    ClosedRecord,
+    Column,
+    Curve,
+    EndedBlock,
+    JoinedRecord,
+    LeftRecord,
+    ReportBlock,
+    RunRecord,
+    TrialsBlock,
+    UnfinishedBlock,
+)
+from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
+from mpisweep.results.columns import columns_of
+from mpisweep.results.journal import Entry
+
+__all__ = ["StoredCurve", "SweepState", "Table"]
+
+_WAITING = int(TrialState.WAITING)
+_RUNNING = int(TrialState.RUNNING)
+_COMPLETE = int(TrialState.COMPLETE)
+_NAN = math.nan
+
+Table = dict[str, list[Any]]
+
+
+@dataclass(slots=True)
+class StoredCurve:
+    """One metric's reports in the file: three arrays of shape (reports,), and where each trial's lie."""
+
+    step: Any
+    value: Any
+    time: Any
+    offset: list[int]
+    length: list[int]
+
+
+@dataclass(slots=True)
+class SweepState:
+    """Everything that is known about a sweep."""
+
+    #: Attributes of the file: the RunRecord's sweep file, and what follows from it.
+    spec: str = ""
+    source: str = ""
+    version: str = ""
+    state: str = "running"
+    baseline: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    trials: Table = field(default_factory=lambda: _empty("trials"))
+    parameters: dict[str, list[Value | None]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    attempts: Table = field(default_factory=lambda: _empty("attempts"))
+    workers: Table = field(default_factory=lambda: _empty("workers"))
+    allocations: Table = field(default_factory=lambda: _empty("allocations"))
+    #: Curves as the file has them.
+    stored: dict[str, StoredCurve] = field(default_factory=dict)
+    #: Trial -> metric -> reports that the file does not have.
+    fresh: dict[int, dict[str, list[Curve]]] = field(default_factory=dict)
+    #: Trials whose stored curves belong to an attempt that another has replaced.
+    outdated: set[int] = field(default_factory=set)
+    #: Segment -> offset up to which it is in here.
+    covered: dict[str, int] = field(default_factory=dict)
+    _run_of_segment: dict[str, int] = field(default_factory=dict)
+    _worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    _attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def index(self) -> None:
+        """Make the look-up tables after the columns were filled from a file."""
+        w = self.workers
+        self._worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
+        a = self.attempts
+        self._attempt_rows = {key: row for row, key in enumerate(zip(a["trial"], a["attempt"], strict=True))}
+
+    @property
+    def count(self) -> int:
+        """How many trials are known."""
+        return len(self.trials["state"])
+
+    def apply(self, entry: Entry) -> None:
+        """Take one record in."""
+        record = entry.record
+        if isinstance(record, RunRecord):
+            self._on_run(entry.segment, record)
+        else:
+            run = self._run_of_segment.get(entry.segment)
+            if run is not None:
+                _HANDLERS[type(record)](self, record, run)
+        self.covered[entry.segment] = max(entry.end, self.covered.get(entry.segment, 0))
+
+    # ------------------------------------------------------------------------------------- records
+
+    def _on_run(self, segment: str, record: RunRecord) -> None:
+        runs = self.allocations["run"]
+        if record.run in runs:
+            self._run_of_segment[segment] = runs.index(record.run)
+            return
+        # Whatever ran when the last run ended without a word is waiting again.
+        self._forget_running()
+        self._run_of_segment[segment] = len(runs)
+        _append(
+            self.allocations,
+            run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
+            ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="",
+        )  # fmt: skip
+        self.spec, self.source, self.version = record.spec, record.source, record.version
+        self.environment = record.environment | {"command": json.dumps(record.command)}
+        self.state = "running"
+
+    def _on_trials(self, record: TrialsBlock, run: int) -> None:
+        if record.baseline is not None:
+            self.baseline = record.baseline
+        first = self.count
+        if not record.numbers or record.numbers[-1] < first:
+            return
+        skip = first - record.numbers[0]
+        if skip < 0:
+            # The block between was damaged: its trials are known by number only.
+            self._grow(record.numbers[0])
+            first, skip = record.numbers[0], 0
+        rows = len(record.numbers) - skip
+        self._grow(first + rows)
+        for name, column in record.parameters.items():
+            self._parameter(name)[first : first + rows] = _values(column, skip, rows)
+
+    def _on_joined(self, record: JoinedRecord, run: int) -> None:
+        key = (run, record.worker)
+        if key in self._worker_rows:
+            return
+        self._worker_rows[key] = len(self.workers["rank"])
+        _append(
+            self.workers,
+            allocation=run, rank=record.worker, host=record.host, device=record.device, cores=record.cores,
+            slots=record.slots, joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0,
+        )  # fmt: skip
+
+    def _on_left(self, record: LeftRecord, run: int) -> None:
+        row = self._worker_rows.get((run, record.worker))
+        if row is not None:
+            self.workers["left_at"][row] = record.left_at
+
+    def _on_assigned(self, record: AssignedBlock, run: int) -> None:
+        worker = self._worker_rows.get((run, record.slots[0][0]), -1)
+        attempts, rows = self.attempts, self._attempt_rows
+        states, tried, workers = self.trials["state"], self.trials["attempt"], self.trials["worker"]
+        self._grow(max(record.numbers, default=-1) + 1)
+        for number, attempt in zip(record.numbers, record.attempts, strict=True):
+            if (number, attempt) in rows or attempt <= tried[number] or states[number] >= _COMPLETE:
+                continue
+            rows[number, attempt] = len(attempts["trial"])
+            attempts["trial"].append(number)
+            attempts["attempt"].append(attempt)
+            attempts["worker"].append(worker)
+            attempts["assigned_at"].append(record.assigned_at)
+            attempts["ended_at"].append(_NAN)
+            attempts["end"].append(int(AttemptEnd.RUNNING))
+            states[number] = _RUNNING
+            tried[number] = attempt
+            workers[number] = worker
+            if attempt > 1:
+                self._drop_reports(number)
+
+    def _on_ended(self, record: EndedBlock, run: int) -> None:
+        worker = self._worker_rows.get((run, record.worker), -1)
+        self._grow(max(record.numbers, default=-1) + 1)
+        trials = self.trials
+        kept: list[int] = []
+        for position, number in enumerate(record.numbers):
+            attempt = record.attempts[position]
+            if trials["state"][number] >= _COMPLETE or attempt < trials["attempt"][number]:
+                continue
+            kept.append(position)
+            started_at, wall_time_s = record.started_at[position], record.wall_time_s[position]
+            trials["state"][number] = record.states[position]
+            trials["attempt"][number] = attempt
+            trials["worker"][number] = worker
+            trials["started_at"][number] = started_at
+            trials["wall_time"][number] = wall_time_s
+            row = self._attempt_rows.get((number, attempt))
+            if row is not None:
+                self.attempts["ended_at"][row] = started_at + wall_time_s
+                self.attempts["end"][row] = int(AttemptEnd.ENDED)
+            if worker >= 0:
+                self.workers["trials_done"][worker] += 1
+                if wall_time_s == wall_time_s:
+                    self.workers["busy_time"][worker] += wall_time_s
+        for name, column in record.metrics.items():
+            values = self._metric(name)
+            for position in kept:
+                value = column[position]
+                values[record.numbers[position]] = _NAN if value is None else value
+        if record.causes:
+            for position in kept:
+                trials["cause"][record.numbers[position]] = record.causes[position]
+                trials["message"][record.numbers[position]] = record.messages[position]
+
+    def _on_reports(self, record: ReportBlock, run: int) -> None:
+        self._grow(record.number + 1)
+        if record.attempt < self.trials["attempt"][record.number]:
+            return
+        curves = self.fresh.setdefault(record.number, {})
+        for name, curve in record.curves.items():
+            curves.setdefault(name, []).append(curve)
+
+    def _on_unfinished(self, record: UnfinishedBlock, run: int) -> None:
+        for number, attempt in zip(record.numbers, record.attempts, strict=True):
+            row = self._attempt_rows.get((number, attempt))
+            if row is not None and self.attempts["end"][row] == AttemptEnd.RUNNING:
+                self.attempts["end"][row] = record.end
+                self.attempts["ended_at"][row] = record.at
+            if number < self.count and self.trials["attempt"][number] == attempt:
+                if self.trials["state"][number] == _RUNNING:
+                    self.trials["state"][number] = _WAITING
+
+    def _on_closed(self, record: ClosedRecord, run: int) -> None:
+        self.allocations["ended_at"][run] = record.closed_at
+        self.allocations["end"][run] = record.why
+        self._forget_running()
+        self.state = record.why
+
+    # ------------------------------------------------------------------------------------- tables
+
+    def _forget_running(self) -> None:
+        states = self.trials["state"]
+        for number, state in enumerate(states):
+            if state == _RUNNING:
+                states[number] = _WAITING
+        ends = self.attempts["end"]
+        for row, end in enumerate(ends):
+            if end == AttemptEnd.RUNNING:
+                ends[row] = int(AttemptEnd.LOST)
+
+    def _drop_reports(self, number: int) -> None:
+        """A new attempt reports anew."""
+        self.fresh.pop(number, None)
+        self.outdated.add(number)
+
+    def _grow(self, count: int) -> None:
+        new = count - self.count
+        if new <= 0:
+            return
+        trials = self.trials
+        trials["number"].extend(range(self.count, count))
+        trials["state"].extend([_WAITING] * new)
+        trials["cause"].extend([int(FailureCause.NONE)] * new)
+        trials["message"].extend([""] * new)
+        trials["attempt"].extend([0] * new)
+        trials["worker"].extend([-1] * new)
+        trials["started_at"].extend([_NAN] * new)
+        trials["wall_time"].extend([_NAN] * new)
+        for column in self.parameters.values():
+            column.extend([None] * new)
+        for values in self.metrics.values():
+            values.extend([_NAN] * new)
+
+    def _parameter(self, name: str) -> list[Value | None]:
+        if name not in self.parameters:
+            self.parameters[name] = [None] * self.count
+        return self.parameters[name]
+
+    def _metric(self, name: str) -> list[float]:
+        if name not in self.metrics:
+            self.metrics[name] = [_NAN] * self.count
+        return self.metrics[name]
+
+    # ------------------------------------------------------------------------------------- curves
+
+    def curve(self, number: int, metric: str) -> Curve:
+        """All reports of one metric of one trial, in order; empty arrays where there are none."""
+        made = Curve(array("q"), array("d"), array("d"))
+        stored = self.stored.get(metric)
+        if stored is not None and number < len(stored.offset) and number not in self.outdated:
+            first, end = stored.offset[number], stored.offset[number] + stored.length[number]
+            made.step.extend(stored.step[first:end].tolist())
+            made.value.extend(stored.value[first:end].tolist())
+            made.time.extend(stored.time[first:end].tolist())
+        for piece in self.fresh.get(number, {}).get(metric, ()):
+            made.step.extend(piece.step)
+            made.value.extend(piece.value)
+            made.time.extend(piece.time)
+        return made
+
+    @property
+    def curve_names(self) -> list[str]:
+        """Metrics that have reports."""
+        names = dict.fromkeys(self.stored)
+        for curves in self.fresh.values():
+            names.update(dict.fromkeys(curves))
+        return list(names)
+
+
+#: Columns of the trials that are computed when they are written or read.
+_COMPUTED = {"trials": ("host", "device", "ended_at")}
+
+_HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
+    TrialsBlock: SweepState._on_trials,
+    JoinedRecord: SweepState._on_joined,
+    LeftRecord: SweepState._on_left,
+    AssignedBlock: SweepState._on_assigned,
+    EndedBlock: SweepState._on_ended,
+    ReportBlock: SweepState._on_reports,
+    UnfinishedBlock: SweepState._on_unfinished,
+    ClosedRecord: SweepState._on_closed,
+}
+
+
+def _empty(group: str) -> Table:
+    return {column.name: [] for column in columns_of(group) if column.name not in _COMPUTED.get(group, ())}
+
+
+def _append(table: Table, **row: Any) -> None:
+    for name, column in table.items():
+        column.append(row[name])
+
+
+def _values(column: Column, skip: int, rows: int) -> list[Value]:
+    return column[skip : skip + rows] if isinstance(column, list) else [column] * rows

@@ -1,0 +1,364 @@
+"""The HDF5 file, which is only ever replaced whole.  The only module that imports h5py.
+
+Every file is written aside, synced, renamed over the old one, and the folder synced; at every moment the name
+leads to a complete, closed file.  :func:`fold` makes a new file of the old one and the journal, as a pure
+function of files; during a sweep it runs in a process of its own, :func:`serve`, which holds up nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mpisweep.catalogue import units_of
+from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column, columns_of
+from mpisweep.results.journal import Damage, read_journal, segments
+from mpisweep.results.replay import StoredCurve, SweepState
+from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
+
+__all__ = ["Folded", "finish", "fold", "read_file", "read_merged", "serve", "write_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a fold has cost."""
+
+    seconds: float
+    bytes: int
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
+    """The state of a sweep from its file and its journal; either may be missing.
+
+    Args:
+        path: of the HDF5 file.
+        damages: gets what could not be read in the journal.
+
+    Raises:
+        ResultsError: when there is no sweep, or the file is something else.
+    """
+    folder = journal_folder(path)
+    for attempt in range(20):
+        try:
+            names = segments(folder)
+            state = read_file(path) if path.exists() else SweepState()
+            found: list[Damage] = []
+            for entry in read_journal(folder, state.covered, found):
+                state.apply(entry)
+        except (FileNotFoundError, OSError) as error:
+            # The file was replaced while it was being read (NFS says so by ESTALE): look again.
+            if isinstance(error, ResultsError) or attempt == 19 or not path.exists():
+                raise
+            time.sleep(0.05)
+            continue
+        # Had a segment gone in between, its records would be in the new file and not in the one that was read.
+        if set(names) <= set(segments(folder)):
+            break
+    if damages is not None:
+        damages.extend(found)
+    if not state.allocations["run"]:
+        raise ResultsError(f"{path}: no such results file")
+    return state
+
+
+def read_file(path: Path) -> SweepState:
+    """The state that an HDF5 file holds.
+
+    Raises:
+        ResultsError: when it is not one of our files, or of a newer format.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        if not path.exists():
+            raise
+        raise ResultsError(f"{path}: is not a readable HDF5 file ({error})") from error
+    with file:
+        if file.attrs.get("format") != FORMAT:
+            raise ResultsError(f"{path}: is an HDF5 file, but not a results file of mpisweep")
+        version = int(file.attrs.get("format_version", 0))
+        if version > FORMAT_VERSION:
+            raise ResultsError(
+                f"{path}: has format version {version}, and this mpisweep reads up to {FORMAT_VERSION}; "
+                f"use mpisweep {file.attrs.get('version', '')} or newer"
+            )
+        try:
+            return _state_of(file)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise ResultsError(f"{path}: is damaged: {error}") from error
+
+
+def _state_of(file: h5py.File) -> SweepState:
+    attributes = file.attrs
+    baseline = int(attributes["baseline"])
+    state = SweepState(
+        spec=attributes["spec"],
+        source=attributes["source"],
+        version=attributes["version"],
+        state=attributes["state"],
+        baseline=None if baseline < 0 else baseline,
+        environment={name: value for name, value in file["environment"].attrs.items()},
+        covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
+    )
+    for group in ("trials", "attempts", "workers", "allocations"):
+        table = getattr(state, group)
+        for name in table:
+            table[name] = _read_column(file[group][name])
+    for name, dataset in file["trials/parameters"].items():
+        state.parameters[name] = _read_column(dataset)
+    for name, dataset in file["trials/metrics"].items():
+        state.metrics[name] = dataset[()].tolist()
+    for name, group in file["curves"].items():
+        state.stored[name] = StoredCurve(
+            group["step"][()], group["value"][()], group["time"][()],
+            group["offset"][()].tolist(), group["length"][()].tolist(),
+        )  # fmt: skip
+    state.index()
+    return state
+
+
+def _read_column(dataset: h5py.Dataset) -> list[Any]:
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return dataset.asstr()[()].tolist() if dataset.size else []
+    column: list[Any] = dataset[()].tolist()
+    return column
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def write_file(path: Path, state: SweepState) -> int:
+    """Replace the file by one that holds `state`; returns its size in bytes.
+
+    Raises:
+        OSError: when the disk does not take it; the old file is untouched.
+    """
+    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with h5py.File(aside, "w", libver=("earliest", "v110")) as file:
+            _write(file, state)
+        _sync(aside)
+        size = aside.stat().st_size
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+    return size
+
+
+def _write(file: h5py.File, state: SweepState) -> None:
+    spec = _spec_of(state)
+    workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
+    file.attrs.update({
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "version": state.version,
+        "name": spec.name if spec else "",
+        "objective": spec.objective if spec else "",
+        "direction": spec.direction.value if spec else "",
+        "workload": workload,
+        "state": state.state,
+        "baseline": -1 if state.baseline is None else state.baseline,
+        "spec": state.spec,
+        "source": state.source,
+        "covered": json.dumps(state.covered),
+        "description": "a sweep: trials, their metrics and curves, and who ran them",
+    })  # fmt: skip
+    file.create_group("environment").attrs.update(state.environment)
+    for column in COLUMNS:
+        _create(file.require_group(column.group), column, _column_data(state, column))
+    parameters = file["trials"].create_group("parameters")
+    for name, values in state.parameters.items():
+        made = Column("", name, "text", "parameter" + _described(workload, name), units_of(workload, name))
+        _create(parameters, made, _native(values))
+    metrics = file["trials"].create_group("metrics")
+    for name, values_of in state.metrics.items():
+        described = "final value" + _described(workload, name)
+        made = Column("", name, "number", described, units_of(workload, name))
+        _create(metrics, made, np.array(values_of, dtype=np.float64))
+    curves = file.create_group("curves")
+    for name in state.curve_names:
+        _write_curve(curves.create_group(name), state, name, units_of(workload, name))
+
+
+def _spec_of(state: SweepState) -> Spec | None:
+    try:
+        return parse_spec(state.spec, source=state.source, folder=Path())
+    except SpecError:
+        return None
+
+
+def _described(workload: str, name: str) -> str:
+    from mpisweep.catalogue import BUILTIN
+
+    built_in = BUILTIN.get(workload)
+    for entry in (*built_in.options, *built_in.metrics) if built_in else ():
+        if entry.name == name:
+            return f": {entry.description}"
+    return f" {name}"
+
+
+def _column_data(state: SweepState, column: Column) -> Any:
+    table = getattr(state, column.group)
+    if column.group == "trials" and column.name in ("host", "device"):
+        known = [*state.workers[column.name], ""]
+        # Worker -1 is "none yet", and the last entry is its empty text.
+        return _texts(known)[np.array(table["worker"], dtype=np.int64)]
+    if column.group == "trials" and column.name == "ended_at":
+        return np.array(table["started_at"], dtype=float) + np.array(table["wall_time"], dtype=float)
+    values = table[column.name]
+    match column.kind:
+        case "integer":
+            return np.array(values, dtype=np.int64)
+        case "number":
+            return np.array(values, dtype=np.float64)
+        case "text":
+            return _texts(values)
+        case "long text":
+            return values
+    return np.array(values, dtype=np.int8)
+
+
+def _texts(values: Sequence[str]) -> Any:
+    """Fixed-length UTF-8: one read for a whole column, in every tool."""
+    encoded = [value.encode("utf-8", "backslashreplace") for value in values]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def _native(values: Sequence[Any]) -> Any:
+    """The column of a parameter in the narrowest type that holds it; what a trial lacks is NaN or empty."""
+    present = {type(value) for value in values if value is not None}
+    if None not in values:
+        if present <= {bool}:
+            return np.array(values, dtype=bool)
+        if present <= {int}:
+            return np.array(values, dtype=np.int64)
+    if present <= {int, float}:
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return _texts(["" if value is None else str(value) for value in values])
+
+
+def _create(group: h5py.Group, column: Column, data: Any) -> None:
+    dtype: Any = None
+    if column.kind == "long text":
+        dtype = h5py.string_dtype("utf-8")
+        data = [text.encode("utf-8", "backslashreplace").replace(b"\0", b" ") for text in data]
+    elif isinstance(column.kind, type) and issubclass(column.kind, IntEnum):
+        dtype = h5py.enum_dtype({m.name.lower(): m.value for m in column.kind}, basetype="i1")
+        data = data.astype(dtype)
+    elif data.dtype.kind == "S":
+        dtype = h5py.string_dtype("utf-8", data.dtype.itemsize)
+        data = data.astype(dtype)
+    dataset = group.create_dataset(column.name, data=data, dtype=dtype, shape=(len(data),))
+    dataset.attrs["description"] = column.description
+    if column.units:
+        dataset.attrs["units"] = column.units
+
+
+def _write_curve(group: h5py.Group, state: SweepState, metric: str, units: str) -> None:
+    """Stored and fresh reports of all trials end to end, those of trials that still run last."""
+    stored = state.stored.get(metric)
+    offset = np.zeros(state.count, dtype=np.int64)
+    length = np.zeros(state.count, dtype=np.int64)
+    pieces: dict[str, list[Any]] = {"step": [], "value": [], "time": []}
+    at = 0
+    for number in sorted(range(state.count), key=lambda n: state.trials["state"][n] == 1):
+        offset[number] = at
+        if stored is not None and number < len(stored.offset) and number not in state.outdated:
+            first, end = stored.offset[number], stored.offset[number] + stored.length[number]
+            if end > first:
+                for name, parts in pieces.items():
+                    parts.append(getattr(stored, name)[first:end])
+                at += end - first
+        for curve in state.fresh.get(number, {}).get(metric, ()):
+            for name, parts in pieces.items():
+                parts.append(np.frombuffer(getattr(curve, name), dtype=np.int64 if name == "step" else np.float64))
+            at += len(curve.step)
+        length[number] = at - offset[number]
+    made = {
+        name: np.concatenate(parts) if parts else np.empty(0, np.int64 if name == "step" else np.float64)
+        for name, parts in pieces.items()
+    } | {"offset": offset, "length": length}
+    for column in CURVE_COLUMNS:
+        shown = Column("", column.name, column.kind, column.description, column.units)
+        if column.name == "value" and units:
+            shown = Column("", column.name, column.kind, column.description, units)
+        _create(group, shown, made[column.name])
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+# ------------------------------------------------------------------------------------- folding
+
+
+def fold(path: Path, keep: str = "") -> Folded:
+    """Make a new file of the old one and the journal, then delete the segments that it covers.
+
+    Args:
+        path: of the HDF5 file.
+        keep: name of the segment that is being written and must stay.
+    """
+    started = time.monotonic()
+    state = read_merged(path)
+    size = write_file(path, state)
+    folder = journal_folder(path)
+    for name in segments(folder):
+        # Segments are written one after another: those before the present one will not grow any more.
+        if name < keep and state.covered.get(name, -1) >= (folder / name).stat().st_size:
+            (folder / name).unlink()
+    return Folded(time.monotonic() - started, size)
+
+
+def finish(path: Path) -> Folded:
+    """The last fold of a run in order: afterwards there is only the HDF5 file."""
+    folded = fold(path)
+    folder = journal_folder(path)
+    for name in segments(folder):
+        (folder / name).unlink()
+    _sync(folder)
+    return folded
+
+
+def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
+    """Entry of the process that makes snapshots: a line of JSON asks, a line of JSON answers.
+
+    Args:
+        files: the socket.
+        arguments: ``path`` of the HDF5 file.
+    """
+    path = Path(arguments["path"])
+    # A snapshot is never urgent; a trial's data loader on the same core is.
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
+        for text in line:
+            asked = json.loads(text)
+            try:
+                folded = finish(path) if asked["last"] else fold(path, asked["keep"])
+                answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
+            except (OSError, ResultsError) as error:
+                answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}
+            print(json.dumps(answer), file=line, flush=True)
