@@ -1,0 +1,296 @@
+"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size.
+
+What is measured
+----------------
+``loss``               cross entropy (with label smoothing, if any) of the last step's batch, in training
+                       mode and before that step's update: the last point of the loss curve.
+``loss_mean``          mean of the loss over the last tenth of the steps, at least one.
+``accuracy``           share of right predictions over the same steps; only where labels are real.
+``setup_time``         seconds to load the data and to build the model and the optimiser.
+``train_time``         seconds for all steps.
+``images_per_second``  images over seconds, without the first `warmup_iter` steps, in which kernels are chosen
+                       and compiled.
+``peak_memory``        bytes: of the GPU, the most that torch held; on a CPU, the most that this process held
+                       since the trial began.
+
+Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
+device until :data:`READ_BACK` of them are read at once: a step never waits for the one before it to be read.
+
+The same seed on the same device gives the same curve, whatever ran in this process before.
+
+Batch normalisation needs two values a channel.  In the last stage an image of 32 pixels is a single one, so
+batch size 1 needs an image_size above 32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import resnet50
+
+from mpisweep.records import Value
+from mpisweep.workloads.datasets import batches, load_images, synthetic_batches
+
+if TYPE_CHECKING:
+    from mpisweep.workloads.trial import Trial
+
+__all__ = ["run"]
+
+#: Steps after which a GPU's losses and times are read: often enough to watch, too seldom to matter.
+READ_BACK = 20
+
+
+def run(trial: Trial) -> dict[str, float]:
+    """Train once; the entry of a trial.
+
+    Args:
+        trial: its `params` are the options in mpisweep.catalogue.
+
+    Raises:
+        DataError: when the data is not there.
+        torch.OutOfMemoryError: when the batch does not fit; the device is empty again by then.
+    """
+    device = torch.device(trial.device)
+    try:
+        _prepare(trial, device)
+        return _experiment(trial, device)
+    finally:
+        # What a failed trial held must not be held by the next one.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _experiment(trial: Trial, device: torch.device) -> dict[str, float]:
+    options = trial.params
+    started = time.perf_counter()
+    data = _data(options, trial.seed, device)
+    model = _model(options, device)
+    optimizer = _optimizer(options, model)
+    precision = _Precision(options, device)
+    clock = _GpuClock() if device.type == "cuda" else _CpuClock()
+    setup_time = time.perf_counter() - started
+
+    history = _History(trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"]))
+    clock.start()
+    for step in range(int(options["num_iter"])):
+        images, labels = next(data)  # (B, 3, S, S), (B,)
+        with precision.autocast():
+            logits = model(images)  # (B, classes)
+            loss = functional.cross_entropy(
+                logits, labels, label_smoothing=float(options["label_smoothing"])
+            )
+        precision.step(loss, optimizer)
+        clock.mark(step, loss.detach(), (logits.detach().argmax(1) == labels).float().mean())
+        if (step + 1) % clock.read_every == 0:
+            history.add(clock.read())  # note: this is a CPU-GPU sync point
+            if trial.should_stop():
+                break
+    history.add(clock.read())
+    return history.metrics(real_labels=options["data"] != "synthetic") | {
+        "setup_time": setup_time,
+        "peak_memory": _peak_memory(device),
+    }
+
+
+# ------------------------------------------------------------------------------------- the parts
+
+
+def _prepare(trial: Trial, device: torch.device) -> None:
+    """Everything that outlasts a trial in this process is set again, so that no trial depends on another."""
+    torch.set_num_threads(trial.cores)
+    torch.manual_seed(trial.seed)
+    torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"])
+    _forget_peak_memory(device)
+
+
+def _data(options: Mapping[str, Value], seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
+    if batch_size == 1 and image_size <= 32:
+        raise ValueError(
+            f"batch_size 1 at image_size {image_size} leaves batch normalisation a single value a channel; "
+            "use an image_size above 32"
+        )
+    if options["data"] == "synthetic":
+        return synthetic_batches(batch_size, image_size, int(options["num_classes"]), seed, device)
+    images = load_images(str(options["data"]), str(options["data_root"]), image_size)
+    labels = int(images.labels.max()) + 1
+    if labels > int(options["num_classes"]):
+        raise ValueError(f"num_classes is {options['num_classes']}, but {options['data']} has {labels} labels")
+    return batches(images, batch_size, seed, device)
+
+
+def _model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
+    model: nn.Module = resnet50(num_classes=int(options["num_classes"]))
+    model = model.to(device).train()
+    if _is_on(options["channels_last"], device.type == "cuda"):
+        model = model.to(memory_format=torch.channels_last)
+    if options["compile"]:
+        compiled: nn.Module = torch.compile(model)
+        return compiled
+    return model
+
+
+def _optimizer(options: Mapping[str, Value], model: nn.Module) -> torch.optim.Optimizer:
+    learning_rate = float(options["learning_rate"])
+    if options["lr_scaling"] == "linear":
+        # Goyal et al., "Accurate, large minibatch SGD", 2017: k times the batch, k times the rate.
+        learning_rate *= int(options["batch_size"]) / int(options["base_batch_size"])
+    weight_decay = float(options["weight_decay"])
+    if options["optimizer"] == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=learning_rate, momentum=float(options["momentum"]), weight_decay=weight_decay
+    )
+
+
+class _Precision:
+    """In what numbers the model computes.  ``auto``: bf16 where the GPU has it, else fp32."""
+
+    def __init__(self, options: Mapping[str, Value], device: torch.device) -> None:
+        wanted = str(options["precision"])
+        if wanted == "auto":
+            wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        self._device = device.type
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+        # fp16 gradients underflow; scaling the loss keeps them representable.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=wanted == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device, self._dtype)
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+
+# ------------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step as it was measured."""
+
+    number: int
+    seconds: float
+    loss: float
+    accuracy: float
+
+
+class _CpuClock:
+    """A CPU computes while it is asked to: a step ends when its call returns."""
+
+    read_every = 1
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+        self._steps: list[_Step] = []
+
+    def mark(self, number: int, loss: Tensor, accuracy: Tensor) -> None:
+        now = time.perf_counter()
+        self._steps.append(_Step(number, now - self._last, loss.item(), accuracy.item()))
+        self._last = now
+
+    def read(self) -> list[_Step]:
+        steps, self._steps = self._steps, []
+        return steps
+
+
+class _GpuClock:
+    """A GPU computes later: events in its queue say when each step ended."""
+
+    read_every = READ_BACK
+
+    def start(self) -> None:
+        torch.cuda.synchronize()  # nothing of the setup may count for the first step
+        self._last = self._event()
+        self._marks: list[tuple[int, torch.cuda.Event, Tensor, Tensor]] = []
+
+    def mark(self, number: int, loss: Tensor, accuracy: Tensor) -> None:
+        self._marks.append((number, self._event(), loss, accuracy))
+
+    def read(self) -> list[_Step]:
+        if not self._marks:
+            return []
+        marks, self._marks = self._marks, []
+        # note: this is a CPU-GPU sync point; it waits for the last mark, and so for all of them
+        losses = torch.stack([loss.float() for _, _, loss, _ in marks]).tolist()
+        accuracies = torch.stack([accuracy for _, _, _, accuracy in marks]).tolist()
+        marks[-1][1].synchronize()
+        steps: list[_Step] = []
+        for (number, event, _, _), loss, accuracy in zip(marks, losses, accuracies, strict=True):
+            steps.append(_Step(number, self._last.elapsed_time(event) / 1000, loss, accuracy))
+            self._last = event
+        return steps
+
+    @staticmethod
+    def _event() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+class _History:
+    """All steps so far, and the final metrics they make."""
+
+    def __init__(self, trial: Trial, *, batch_size: int, warmup: int) -> None:
+        self._trial = trial
+        self._batch_size = batch_size
+        self._warmup = warmup
+        self._steps: list[_Step] = []
+
+    def add(self, steps: list[_Step]) -> None:
+        for step in steps:
+            self._trial.report(step.number, loss=step.loss, iteration_time=step.seconds)
+        self._steps += steps
+
+    def metrics(self, *, real_labels: bool) -> dict[str, float]:
+        steps = self._steps
+        tail = steps[-max(1, len(steps) // 10) :]
+        # A run that is not longer than the warm-up is measured whole: a rough speed is better than none.
+        timed = steps[self._warmup :] or steps
+        metrics = {
+            "loss": steps[-1].loss,
+            "loss_mean": sum(step.loss for step in tail) / len(tail),
+            "train_time": sum(step.seconds for step in steps),
+            "images_per_second": self._batch_size * len(timed) / sum(step.seconds for step in timed),
+        }
+        if real_labels:
+            metrics["accuracy"] = sum(step.accuracy for step in tail) / len(tail)
+        return metrics
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    # Linux sets the process's high-water mark back to what it holds now; elsewhere an older peak may stay.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024.0 * int(line.split()[1])
+    return float("nan")
+
+
+def _is_on(choice: Value, automatic: bool) -> bool:
+    return automatic if choice == "auto" else choice == "on"
