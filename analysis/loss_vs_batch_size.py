@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Figure 1: a metric of every trial over one parameter; best, baseline and failed trials marked.
+
+    python analysis/loss_vs_batch_size.py resnet50.h5 -o figure1.pdf
+    python analysis/loss_vs_batch_size.py resnet50.h5 --metric images_per_second
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import mpisweep
+from mpisweep import figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path, help="a results file")
+    parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: loss_vs_batch_size.png)")
+    parser.add_argument("--parameter", help="(default: the first one searched)")
+    parser.add_argument("--metric", help="(default: the objective)")
+    options = parser.parse_args()
+    output = options.output or Path("loss_vs_batch_size.png")
+    try:
+        sweep = mpisweep.load(options.file)
+        parameter = options.parameter or sweep.spec.space.names[0]
+        figure = figures.draw_metric(sweep, parameter, options.metric or sweep.objective)
+        figures.save(figure, output)
+    except (mpisweep.ResultsError, figures.FigureError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(error.args[0], file=sys.stderr)
+        return 2
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

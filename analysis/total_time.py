@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Figure 2: the sum of all trials' times against the wall time of the allocation.
+
+    python analysis/total_time.py resnet50.h5 -o figure2.pdf
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import mpisweep
+from mpisweep import figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path, help="a results file")
+    parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: total_time.png)")
+    options = parser.parse_args()
+    output = options.output or Path("total_time.png")
+    try:
+        sweep = mpisweep.load(options.file)
+        figures.save(figures.draw_total_time(sweep), output)
+    except (mpisweep.ResultsError, figures.FigureError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(error.args[0], file=sys.stderr)
+        return 2
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,488 @@
+"""The figures of a sweep: series as data, and one way of drawing them.  The only importer of matplotlib.
+
+Each figure is a function of a :class:`~mpisweep.results.load.Sweep` that returns a matplotlib Figure.  What
+is drawn is computed first, as plain arrays, by a function beside it; take that one for a drawing of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from mpisweep.records import Direction, TrialState
+from mpisweep.results.load import Sweep
+from mpisweep.tables import units
+
+__all__ = [
+    "FigureError",
+    "Series",
+    "Spans",
+    "TotalTime",
+    "draw_learning_curves",
+    "draw_metric",
+    "draw_timeline",
+    "draw_total_time",
+    "metric_series",
+    "save",
+    "spans",
+    "total_time",
+]
+
+Floats = NDArray[np.float64]
+
+#: Okabe and Ito's palette, which the colour-blind can tell apart.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
+
+#: Sizes are those of a column in a two-column paper, doubled, with type to match.
+_STYLE: dict[str, Any] = {
+    "figure.figsize": (6.8, 4.2),
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    # Text stays text, and the same data gives the same bytes.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mpisweep",
+    "pdf.fonttype": 42,
+}
+
+#: Workers up to which each row of a timeline has its label.
+_ROWS_LABELLED = 40
+
+
+class FigureError(ValueError):
+    """There is nothing to draw; the message is one sentence."""
+
+
+# ------------------------------------------------------------------------------------- a metric over a parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric over one parameter; arrays have one entry a trial."""
+
+    parameter: str
+    metric: str
+    #: Position on the axis: the value, or the index of a category.
+    x: Floats
+    y: Floats
+    #: Names of the categories; empty for a number.
+    categories: tuple[str, ...]
+    best: int | None
+    baseline: int | None
+    failed_x: Floats
+    failed_causes: tuple[str, ...]
+    numbers: NDArray[np.int64]
+    times_s: Floats
+
+
+def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
+    """Final values of a metric, by parameter.
+
+    Raises:
+        KeyError: when the sweep has no such parameter or metric.
+        FigureError: when no trial has ended.
+    """
+    trials = sweep.trials
+    complete = trials["state"] == TrialState.COMPLETE.label
+    failed = trials["state"] == TrialState.FAILED.label
+    if not complete.any() and not failed.any():
+        raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    where, categories = _positions(trials[sweep.column(parameter)])
+    values = trials[sweep.column(metric)] if complete.any() else np.full(len(trials), np.nan)
+    shown = complete & np.isfinite(values)
+    order = np.argsort(where[shown], kind="stable")
+    numbers = trials["number"][shown][order]
+    y = values[shown][order]
+    best = None
+    if len(y):
+        best = int(np.argmin(y) if sweep.direction == Direction.MINIMIZE else np.argmax(y))
+    baseline = sweep.baseline
+    row = None
+    if baseline is not None and baseline["number"] in numbers:
+        row = int(np.flatnonzero(numbers == baseline["number"])[0])
+    return Series(
+        parameter, metric, where[shown][order], y, categories, best, row,
+        where[failed], tuple(str(c) for c in trials["cause"][failed]), numbers,
+        trials["wall_time"][shown][order],
+    )  # fmt: skip
+
+
+def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
+    """A metric over a parameter, the best trial and the baseline marked, failed trials shown as such."""
+    series = metric_series(sweep, parameter, metric)
+    with mpl.rc_context(_STYLE):
+        figure = Figure()
+        axes = figure.add_subplot()
+        many = len(series.x) > 150
+        if not series.categories and len(set(series.x)) == len(series.x):
+            axes.plot(series.x, series.y, color=BLUE, linewidth=0.8, alpha=0.45, zorder=2)
+        axes.plot(
+            series.x, series.y, "o", color=BLUE, markersize=2.5 if many else 4.5, zorder=3, label="trials"
+        )
+        _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
+        _mark(axes, series, series.best, GREEN, "*", "best")
+        _mark_failed(axes, series)
+        _parameter_axis(axes, series, units(sweep, parameter))
+        axes.set_ylabel(_label(metric, units(sweep, metric)))
+        if _spans_decades(series.y):
+            axes.set_yscale("log")
+        axes.legend(loc="best")
+        axes.set_title(f"{sweep.name}: {_words(metric)} by {_words(parameter)}", loc="left", fontsize=11)
+    return figure
+
+
+def _positions(column: NDArray[Any]) -> tuple[Floats, tuple[str, ...]]:
+    if column.dtype.kind in "iuf":
+        return column.astype(float), ()
+    names = tuple(dict.fromkeys(str(value) for value in column))
+    return np.array([names.index(str(value)) for value in column], dtype=float), names
+
+
+def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, what: str) -> None:
+    if index is None:
+        return
+    x, y = series.x[index], series.y[index]
+    where = series.categories[int(x)] if series.categories else f"{x:g}"
+    axes.plot(
+        [x], [y], marker, color=colour, markersize=13 if marker == "*" else 8, zorder=5,
+        markeredgecolor="white", markeredgewidth=0.8,
+        label=f"{what}: {_words(series.parameter)} {where}, {_words(series.metric)} {y:.4g}",
+    )  # fmt: skip
+
+
+def _mark_failed(axes: Axes, series: Series) -> None:
+    if len(series.failed_x) == 0:
+        return
+    causes = ", ".join(
+        f"{series.failed_causes.count(cause)} {_words(cause)}" for cause in sorted(set(series.failed_causes))
+    )
+    axes.plot(
+        series.failed_x, np.full(len(series.failed_x), 0.015), "x", color=RED, markersize=6,
+        transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=f"failed: {causes}",
+    )  # fmt: skip
+
+
+def _parameter_axis(axes: Axes, series: Series, unit: str) -> None:
+    axes.set_xlabel(_label(series.parameter, unit))
+    if series.categories:
+        axes.set_xticks(range(len(series.categories)), series.categories)
+        axes.set_xlim(-0.5, len(series.categories) - 0.5)
+    elif _is_logarithmic(np.concatenate([series.x, series.failed_x])):
+        axes.set_xscale("log")
+
+
+# ------------------------------------------------------------------------------------- total time
+
+
+@dataclass(frozen=True, slots=True)
+class TotalTime:
+    """What the trials took, and what the allocation took, in seconds."""
+
+    trials_s: float
+    wall_s: float
+    workers: int
+    trials: int
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than one trial after another."""
+        return self.trials_s / self.wall_s
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the workers' time in which trials ran."""
+        return self.speedup / self.workers
+
+
+def total_time(sweep: Sweep) -> TotalTime:
+    """Sum of all trials' wall times, against the wall time in the allocations.
+
+    Raises:
+        FigureError: when no trial has ended.
+    """
+    wall = sweep.trials["wall_time"]
+    ended = np.isfinite(wall)
+    if not ended.any():
+        raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    wall_s, workers = 0.0, 0
+    ends = sweep.trials["ended_at"]
+    rows_of = sweep.workers["allocation"] if len(sweep.workers) else np.empty(0, int)
+    for index, allocation in enumerate(sweep.allocations):
+        own = ended & np.isin(sweep.trials["worker"], np.flatnonzero(rows_of == index))
+        # A run that was killed has no end of its own: the last trial that it ended is the best there is.
+        end = allocation["ended_at"] if np.isfinite(allocation["ended_at"]) else None
+        if end is None and own.any():
+            end = float(ends[own].max())
+        if end is not None:
+            wall_s += float(end - allocation["started_at"])
+        workers = max(workers, int((rows_of == index).sum()))
+    return TotalTime(float(wall[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
+
+
+def draw_total_time(sweep: Sweep) -> Figure:
+    """Two bars: the trials one after another, and the same in the allocation."""
+    total = total_time(sweep)
+    scale, unit = (60.0, "min") if total.trials_s >= 60 else (1.0, "s")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.8, 2.6))
+        axes = figure.add_subplot()
+        labels = (f"{total.trials:,} trials\none after another", f"one allocation,\n{total.workers} workers")
+        bars = axes.barh(labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6)
+        axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.14)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"total execution time [{unit}]")
+        axes.set_title(
+            f"{sweep.name}: {total.speedup:.2f} times faster, workers busy {100 * total.utilisation:.0f}%",
+            loc="left", fontsize=11,
+        )  # fmt: skip
+    return figure
+
+
+# ------------------------------------------------------------------------------------- learning curves
+
+
+def draw_learning_curves(
+    sweep: Sweep, metric: str, *, parameter: str | None = None, over_time: bool = False, smooth: int = 1
+) -> Figure:
+    """The curves of all trials, coloured by a parameter; best, median and baseline on top.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: one that has curves.
+        parameter: colours the curves; the first searched one unless given.
+        over_time: seconds since the trial's start on the axis instead of steps.
+        smooth: running mean over so many reports.
+
+    Raises:
+        KeyError: when there is no such curve or parameter.
+        FigureError: when no trial has reported it.
+    """
+    names = sweep.spec.space.names or sweep.parameters
+    colour_by = parameter or (names[0] if names else None)
+    drawn = {}
+    for number in range(len(sweep.trials)):
+        curve = sweep.curve(number, metric)
+        if len(curve.value):
+            drawn[number] = (curve.time if over_time else curve.step, _smoothed(curve.value, smooth))
+    if not drawn:
+        raise FigureError(f"{sweep.path}: no trial has reported {metric!r}")
+    with mpl.rc_context(_STYLE):
+        figure = Figure()
+        axes = figure.add_subplot()
+        colours = _colours(figure, axes, sweep, colour_by, list(drawn))
+        for number, (x, y) in drawn.items():
+            axes.plot(x, y, color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
+        for number, colour, what in _highlights(sweep, list(drawn)):
+            x, y = drawn[number]
+            axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
+            axes.plot(x, y, color=colour, linewidth=1.8, zorder=5, label=what)
+        axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
+        smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
+        axes.set_ylabel(_label(metric, units(sweep, metric)) + smoothed)
+        if _spans_decades(np.concatenate([y for _, y in drawn.values()])):
+            axes.set_yscale("log")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best")
+        axes.set_title(f"{sweep.name}: {_words(metric)} while training", loc="left", fontsize=11)
+    return figure
+
+
+def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Trials that deserve a thick line: the best, the one in the middle, the baseline."""
+    ranked = [int(n) for n in sweep.best(len(sweep.trials))["number"] if n in numbers]
+    chosen: list[tuple[int, str, str]] = []
+    if ranked:
+        chosen.append((ranked[0], GREEN, f"best: {_configuration(sweep, ranked[0])}"))
+    if len(ranked) > 4:
+        middle = ranked[len(ranked) // 2]
+        chosen.append((middle, BLUE, f"median: {_configuration(sweep, middle)}"))
+    if sweep.baseline is not None and int(sweep.baseline["number"]) in numbers:
+        number = int(sweep.baseline["number"])
+        chosen.append((number, ORANGE, f"baseline: {_configuration(sweep, number)}"))
+    return chosen
+
+
+def _configuration(sweep: Sweep, number: int) -> str:
+    row = sweep.trials[number]
+    return ", ".join(f"{_words(name)} {row[sweep.column(name)]}" for name in sweep.spec.space.names)
+
+
+def _colours(
+    figure: Figure, axes: Axes, sweep: Sweep, parameter: str | None, numbers: list[int]
+) -> dict[int, Any]:
+    if parameter is None:
+        return dict.fromkeys(numbers, GREY)
+    where, categories = _positions(sweep.trials[sweep.column(parameter)])
+    values = where[numbers]
+    logarithmic = not categories and _is_logarithmic(values)
+    norm_type = mpl.colors.LogNorm if logarithmic else mpl.colors.Normalize
+    low, high = float(values.min()), float(values.max())
+    mapped = mpl.cm.ScalarMappable(norm_type(low, high if high > low else low + 1), "viridis")
+    if high > low:
+        bar = figure.colorbar(mapped, ax=axes, pad=0.02)
+        bar.set_label(_label(parameter, units(sweep, parameter)))
+        if categories:
+            bar.set_ticks(range(len(categories)), labels=list(categories))
+    return {number: mapped.to_rgba(where[number]) for number in numbers}
+
+
+def _smoothed(values: Floats, width: int) -> Floats:
+    if width <= 1 or len(values) == 0:
+        return values
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    first = np.maximum(np.arange(len(values)) - width + 1, 0)
+    return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)
+
+
+# ------------------------------------------------------------------------------------- timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Who ran what when; arrays have one entry a trial, times are seconds since the first start."""
+
+    worker: NDArray[np.int64]
+    start_s: Floats
+    end_s: Floats
+    state: NDArray[Any]
+    labels: tuple[str, ...]
+    #: Worker -> share of its allocation in which it ran trials.
+    utilisation: Floats
+    #: Start of each allocation.
+    allocations_s: Floats
+    total_s: float
+
+
+def spans(sweep: Sweep) -> Spans:
+    """The trials as spans of time.
+
+    Raises:
+        FigureError: when no trial has ended.
+    """
+    trials = sweep.trials
+    timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
+    if not timed.any():
+        raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    workers, allocations = sweep.workers, sweep.allocations
+    origin = float(allocations["started_at"].min())
+    end = trials["ended_at"][timed] - origin
+    closing = allocations["ended_at"] - origin
+    owner = workers["allocation"][trials["worker"][timed]]
+    for index in range(len(allocations)):
+        if not np.isfinite(closing[index]):
+            closing[index] = end[owner == index].max() if (owner == index).any() else 0.0
+    lasted = (closing - (allocations["started_at"] - origin))[workers["allocation"]]
+    return Spans(
+        worker=trials["worker"][timed],
+        start_s=trials["started_at"][timed] - origin,
+        end_s=end,
+        state=trials["state"][timed],
+        labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers),
+        utilisation=workers["busy_time"] / np.maximum(lasted, 1e-9),
+        allocations_s=allocations["started_at"] - origin,
+        total_s=float(max(end.max(), np.nanmax(closing))),
+    )
+
+
+def draw_timeline(sweep: Sweep) -> Figure:
+    """One row a worker, one box a trial; what is blank is idle."""
+    found = spans(sweep)
+    rows = len(found.labels)
+    scale, unit = (60.0, "min") if found.total_s >= 300 else (1.0, "s")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.8, min(9.0, 1.6 + 0.42 * rows)))
+        axes = figure.add_subplot()
+        colours = {"complete": BLUE, "pruned": ORANGE, "failed": RED}
+        for state in sorted(set(found.state)):
+            own = found.state == state
+            axes.add_collection(_boxes(found, own, scale, colours.get(str(state), GREY)))
+        for start in found.allocations_s[1:]:
+            axes.axvline(start / scale, color="black", linewidth=0.8, linestyle=":")
+        axes.set_xlim(0, found.total_s / scale)
+        axes.set_ylim(rows - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"time since the start [{unit}]")
+        if rows <= _ROWS_LABELLED:
+            axes.set_yticks(range(rows), found.labels)
+            for row, share in enumerate(found.utilisation):
+                axes.annotate(
+                    f"{100 * min(share, 1.0):.0f}%", (1.01, row), xycoords=("axes fraction", "data"),
+                    va="center", fontsize=8,
+                )  # fmt: skip
+        else:
+            axes.set_ylabel("worker")
+        mean = 100 * float(np.mean(np.minimum(found.utilisation, 1.0)))
+        axes.set_title(f"{sweep.name}: workers busy {mean:.0f}% of the time", loc="left", fontsize=11)
+        handles: list[Any] = [Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(found.state))]
+        if len(found.allocations_s) > 1:
+            handles.append(Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="new allocation"))
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), fontsize=8)
+    return figure
+
+
+def _boxes(found: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCollection:
+    left, right = found.start_s[own] / scale, found.end_s[own] / scale
+    low, high = found.worker[own] - 0.36, found.worker[own] + 0.36
+    corners = np.stack([left, low, left, high, right, high, right, low], axis=1).reshape(-1, 4, 2)
+    few = len(corners) <= 2000
+    return PolyCollection(
+        list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
+    )
+
+
+# ------------------------------------------------------------------------------------- all of them
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write PNG, SVG or PDF, as the file's name says; the same data gives the same bytes.
+
+    Raises:
+        FigureError: when the name ends otherwise.
+    """
+    metadata: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    if path.suffix not in metadata:
+        raise FigureError(f"{path}: figures end in .png, .svg or .pdf")
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, metadata=metadata[path.suffix])
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{_words(name)} [{unit}]" if unit else _words(name)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _is_logarithmic(values: Floats) -> bool:
+    """Whether equal ratios say more about these values than equal differences."""
+    distinct = np.unique(values)
+    if len(distinct) < 3 or distinct[0] <= 0 or distinct[-1] / distinct[0] < 30:
+        return False
+    gaps = np.diff(distinct)
+    return bool(gaps.max() > 5 * gaps.min()) and bool(np.median(distinct) < 0.25 * distinct[-1])
+
+
+def _spans_decades(values: Floats) -> bool:
+    finite = values[np.isfinite(values)]
+    return len(finite) > 0 and finite.min() > 0 and finite.max() / finite.min() > 100

@@ -1,0 +1,273 @@
+"""Tables as data, and as text: the best trials, and how far a sweep is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mpisweep.records import Direction, TrialState
+from mpisweep.results.load import Sweep, TrialTable
+from mpisweep.spec import BuiltinWorkload
+
+__all__ = [
+    "Status",
+    "TopRow",
+    "TopTable",
+    "print_status",
+    "print_top",
+    "sweep_status",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "top_table",
+    "units",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TopRow:
+    """One trial of the table; `rank` is ``1st`` or ``baseline``."""
+
+    rank: str
+    number: int
+    parameters: tuple[str, ...]
+    values: tuple[float, ...]
+    wall_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TopTable:
+    """The best trials and the baseline."""
+
+    title: str
+    parameters: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[TopRow, ...]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """One heading a column."""
+        return ("", *self.parameters, *self.metrics, "time [s]", "trial")
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows as text."""
+        return [
+            (
+                row.rank,
+                *row.parameters,
+                *(_number(value) for value in row.values),
+                _seconds(row.wall_time_s),
+                str(row.number),
+            )
+            for row in self.rows
+        ]
+
+
+def top_table(sweep: Sweep, k: int = 5, by: str | None = None) -> TopTable:
+    """The best `k` complete trials and the baseline's row.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        k: how many.
+        by: metric to rank by; the objective unless given.
+
+    Raises:
+        KeyError: when no trial has that metric.
+    """
+    metric = by or sweep.objective
+    complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
+    names = sweep.spec.space.names or sweep.parameters
+    if len(complete) == 0 and metric not in sweep.metrics:
+        return TopTable(_title(sweep, metric), tuple(names), (metric,), ())
+    best = sweep.best(k) if by is None else _ranked(sweep, complete, metric, k)
+    rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(best)]
+    if sweep.baseline is not None:
+        rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
+    return TopTable(_title(sweep, metric), tuple(names), (metric,), tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a sweep is."""
+
+    name: str
+    path: str
+    state: str
+    trials: int
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+    infeasible: int
+    workers: int
+    allocations: int
+    trial_time_s: float
+    objective: str
+    best: float | None
+    best_trial: int | None
+    best_parameters: dict[str, Any]
+    failures: dict[str, int]
+    damaged_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For :func:`json.dumps`."""
+        return asdict(self)
+
+
+def sweep_status(sweep: Sweep) -> Status:
+    """Count what there is."""
+    best = sweep.best(1)
+    row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
+    causes = [str(cause) for cause in sweep.trials["cause"] if cause]
+    wall_time = sweep.trials["wall_time"]
+    return Status(
+        name=sweep.name,
+        path=str(sweep.path),
+        state=sweep.state,
+        trials=len(sweep.trials),
+        **{state.label: sweep.count(state) for state in TrialState},
+        workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
+        allocations=len(sweep.allocations),
+        trial_time_s=float(wall_time[wall_time == wall_time].sum()),
+        objective=sweep.objective,
+        best=None if row is None else float(row[sweep.column(sweep.objective)]),
+        best_trial=None if row is None else int(row["number"]),
+        best_parameters={}
+        if row is None
+        else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+        failures={cause: causes.count(cause) for cause in sorted(set(causes))},
+        damaged_bytes=sum(damage.length for damage in sweep.damages),
+    )
+
+
+def units(sweep: Sweep, name: str) -> str:
+    """Units of a parameter or metric, as far as its workload states them."""
+    from mpisweep.catalogue import units_of
+
+    workload = sweep.spec.workload
+    return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
+
+
+# ------------------------------------------------------------------------------------- as text
+
+
+def print_top(table: TopTable) -> None:
+    """Print the table; plain text where standard output is no terminal."""
+    console = Console()
+    if not table.rows:
+        console.print(f"{table.title}: no trial is complete")
+        return
+    drawn = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    for index, heading in enumerate(table.header):
+        drawn.add_column(escape(heading), justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in table.cells():
+        drawn.add_row(*map(escape, cells), style="cyan" if cells[0] == "baseline" else None)
+    console.print(table.title, markup=False, highlight=False)
+    console.print(drawn)
+
+
+def print_status(status: Status) -> None:
+    """Print it in words."""
+    ended = status.trials - status.waiting - status.running
+    lines = [f"{status.name}: {status.state}", f"  {ended} of {status.trials} trials have ended"]
+    counts = [
+        f"{getattr(status, name)} {name}"
+        for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+        if getattr(status, name)
+    ]
+    lines.append("  " + ", ".join(counts))
+    if status.failures:
+        lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
+    if status.best is not None:
+        where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
+        lines.append(f"  best {status.objective} {_number(status.best)} (trial {status.best_trial}: {where})")
+    lines.append(
+        f"  {status.trial_time_s / 3600:.2f} hours of trials, "
+        f"{status.workers} workers, {status.allocations} allocations"
+    )
+    if status.damaged_bytes:
+        lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
+    print("\n".join(lines))
+
+
+def to_csv(table: TopTable) -> str:
+    """Comma-separated values with a heading."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("rank", *table.header[1:]))
+    writer.writerows(table.cells())
+    return out.getvalue()
+
+
+def to_markdown(table: TopTable) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(table.header) + " |", "|---" + "|---:" * (len(table.header) - 1) + "|"]
+    lines += ["| " + " | ".join(cells) + " |" for cells in table.cells()]
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(table: TopTable) -> str:
+    """A tabular for the booktabs package."""
+    rows = [" & ".join(_escaped(cell) for cell in cells) + r" \\" for cells in (table.header, *table.cells())]
+    alignment = "l" + "r" * (len(table.header) - 1)
+    body = "\n".join([r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{alignment}}}\n{body}\n\\end{{tabular}}\n"
+
+
+# ------------------------------------------------------------------------------------- words
+
+
+def _title(sweep: Sweep, metric: str) -> str:
+    better = "smallest" if sweep.direction == Direction.MINIMIZE else "largest"
+    return f"{sweep.name}: best trials by {better} {metric}"
+
+
+def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int) -> TrialTable:
+    values = complete[sweep.column(metric)]
+    keys = values if sweep.direction == Direction.MINIMIZE else -values
+    return TrialTable(complete.array[keys.argsort(kind="stable")[:k]])
+
+
+def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: Any) -> TopRow:
+    return TopRow(
+        rank=rank,
+        number=int(row["number"]),
+        parameters=tuple(_value(row[sweep.column(name)].item()) for name in names),
+        values=(float(row[sweep.column(metric)]),),
+        wall_time_s=float(row["wall_time"]),
+    )
+
+
+def _ordinal(n: int) -> str:
+    if 10 <= n % 100 <= 20:
+        return f"{n}th"
+    return f"{n}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th') }"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.3g}"
+
+
+def _escaped(text: str) -> str:
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return text
