@@ -12,7 +12,7 @@ from typing import Literal
 
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "METRICS", "BuiltinDescription", "Metric", "Option", "units_of"]
+__all__ = ["BUILTIN", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +136,17 @@ BUILTIN: dict[str, BuiltinDescription] = {
     )
 }
 
-METRICS = {metric.name: metric for built_in in BUILTIN.values() for metric in built_in.metrics}
-
 
 def units_of(workload: str, name: str) -> str:
     """Units of an option or metric of a built-in workload; empty when it has none or is not known."""
+    entry = entry_of(workload, name)
+    return entry.units if entry else ""
+
+
+def entry_of(workload: str, name: str) -> Option | Metric | None:
+    """The option or metric of a built-in workload; None when there is none of that name."""
     described = BUILTIN.get(workload)
     if described is None:
-        return ""
-    for entry in (*described.options, *described.metrics):
-        if entry.name == name:
-            return entry.units
-    return ""
+        return None
+    entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)
+    return next((entry for entry in entries if entry.name == name), None)

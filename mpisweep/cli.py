@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep import __version__
@@ -209,7 +209,7 @@ def _workload_text(spec: Spec) -> str:
     return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
 
 
-def _in_words(space: SearchSpace, configuration: dict[str, object]) -> str:
+def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={configuration[name]}" for name in space.names) or "the fixed values"
 
 

@@ -13,8 +13,9 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Node:
 
 
 def this_node() -> Node:
-    """Look at the cores and GPUs that this process may use."""
+    """Look at the cores and GPUs that this process may use; may start a program, so before MPI."""
     if hasattr(os, "sched_getaffinity"):
         cores = tuple(sorted(os.sched_getaffinity(0)))
     else:
@@ -97,7 +98,11 @@ def share_of(node: Node, worker: int, core_sets: Sequence[tuple[int, ...]], host
         )
     gpu = node.gpus[worker]
     return DeviceShare(
-        "cuda:0", f"{gpu.name} #{gpu.selector}", cores, (("CUDA_VISIBLE_DEVICES", gpu.selector),)
+        "cuda:0", f"{gpu.name} #{gpu.selector}", cores, (
+            # The tool that counted them counts by bus, and so must CUDA.
+            ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+            ("CUDA_VISIBLE_DEVICES", gpu.selector),
+        )
     )
 
 
@@ -113,22 +118,23 @@ def _own_cores(worker: int, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, 
 
 
 def _visible_gpus() -> tuple[Gpu, ...]:
-    """GPUs by the driver's management library: asking CUDA itself would make a context in this process."""
+    """GPUs by the driver's own tool: asking CUDA itself would make a context in this process."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        import pynvml
-    except ImportError:
+    tool = shutil.which("nvidia-smi")
+    if tool is None or allowed == "":
         return ()
-    with contextlib.suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-        pynvml.nvmlShutdown()
-        if allowed is None:
-            return tuple(Gpu(str(index), name) for index, name in enumerate(names))
-        selectors = [part.strip() for part in allowed.split(",") if part.strip() not in ("", "-1")]
-        return tuple(Gpu(selector, _name_of(selector, names)) for selector in selectors)
-    return ()
+    try:
+        listed = subprocess.run(
+            [tool, "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    names = [line.strip() for line in listed.splitlines() if line.strip()]
+    if allowed is None:
+        return tuple(Gpu(str(index), name) for index, name in enumerate(names))
+    selectors = [part.strip() for part in allowed.split(",") if part.strip() not in ("", "-1")]
+    return tuple(Gpu(selector, _name_of(selector, names)) for selector in selectors)
 
 
 def _name_of(selector: str, names: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ Floats = NDArray[np.float64]
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
 
 #: Sizes are those of a column in a two-column paper, doubled, with type to match.
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.figsize": (6.8, 4.2),
     "figure.constrained_layout.use": True,
     "font.size": 10,

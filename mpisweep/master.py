@@ -204,7 +204,7 @@ class Master:
             case GiveUp(rank, numbers, attempts, end):
                 self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
             case Withdraw(slot):
-                self._send(slot.rank, [TakeBack(slot.index)])
+                self._send(slot.rank, [TakeBack(slot.place)])
             case Stop(grace_s):
                 for rank in self._ranks:
                     self._send(rank, [StopTrials(grace_s)])
@@ -215,9 +215,9 @@ class Master:
 
     def _assign(self, slot: Slot, numbers: list[int], attempts: list[int]) -> None:
         columns = self._trials.columns(numbers)
-        body = encode(AssignedBlock([tuple(slot)], time.time(), numbers, attempts, columns))
+        body = encode(AssignedBlock([(slot.rank, slot.place)], time.time(), numbers, attempts, columns))
         token = self._append(body)
-        self._after_write.append((token, slot.rank, Give(slot.index, len(numbers), body)))
+        self._after_write.append((token, slot.rank, Give(slot.place, len(numbers), body)))
 
     def _append(self, body: bytes) -> int:
         self._last_token = self._journal.append(body)

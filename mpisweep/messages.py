@@ -50,9 +50,9 @@ __all__ = [
     "ToWorker",
     "TrialsEnded",
     "TrialsReturned",
+    "Withdraw",
     "WorkerJoined",
     "WorkerLost",
-    "Withdraw",
 ]
 
 

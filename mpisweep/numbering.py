@@ -24,7 +24,7 @@ __all__ = ["Known", "Trials", "number_trials"]
 class Known:
     """The trials that a results file has; entry *n* of every sequence belongs to trial *n*."""
 
-    parameters: Mapping[str, Sequence[Value]]
+    parameters: Mapping[str, Sequence[Value | None]]
     states: Sequence[int]
     attempts: Sequence[int]
     baseline: int | None
@@ -102,12 +102,16 @@ def _continued(
     names = [*asked, *(name for name in known.parameters if name not in asked)]
     known_count = len(known.states)
     asked_count = len(next(iter(asked.values()), ()))
-    parameters = {
-        name: list(known.parameters.get(name) or [usual[name]] * known_count) for name in names
-    }
-    wanted = {
-        name: asked.get(name) or [usual.get(name, known.parameters[name][0])] * asked_count
+    # What damage has taken from the file is taken from the workload's defaults; "" matches no configuration.
+    parameters: dict[str, list[Value]] = {
+        name: [
+            usual.get(name, "") if value is None else value
+            for value in known.parameters.get(name) or [None] * known_count
+        ]
         for name in names
+    }
+    wanted: dict[str, list[Value]] = {
+        name: asked.get(name) or [usual.get(name, parameters[name][0])] * asked_count for name in names
     }
     number_of = {values: number for number, values in enumerate(zip(*parameters.values(), strict=True))}
     baseline = known.baseline

@@ -140,14 +140,12 @@ def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
 
 def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = float(feature.std())
-    return (feature - feature.mean()) / (spread if spread > 0 else 1.0)
+    return np.asarray((feature - feature.mean()) / (spread if spread > 0 else 1.0), dtype=np.float64)
 
 
 def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights (features,) of the ridge regression; the constant, column 0, is not penalised."""
     penalty = _RIDGE * np.eye(features.shape[1])
     penalty[0, 0] = 0.0
-    weights: NDArray[np.float64] = np.linalg.lstsq(
-        features.T @ features + penalty, features.T @ targets, rcond=None
-    )[0]
-    return weights
+    solved = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)
+    return np.asarray(solved[0], dtype=np.float64)

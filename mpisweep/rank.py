@@ -66,6 +66,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
     is_first = expected_rank() in (0, None)
     environment = describe_environment(spec.folder) if is_first else {}
+    node = this_node()
     server = ForkServer.start()
     try:
         transport = connect()
@@ -74,7 +75,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
             log.error("%s", error)
         return 2
     try:
-        exit_code = _Rank(spec, options, server, transport, environment).run()
+        exit_code = _Rank(spec, options, node, server, transport, environment).run()
         transport.leave()
     except Exception:
         log.exception("this is a bug in mpisweep; every rank is ended, and nothing acknowledged is lost")
@@ -91,12 +92,14 @@ class _Rank:
         self,
         spec: Spec,
         options: RankOptions,
+        node: Node,
         server: ForkServer,
         transport: Transport,
         environment: dict[str, str],
     ) -> None:
         self._spec = spec
         self._options = options
+        self._node = node
         self._server = server
         self._transport = transport
         self._environment = environment
@@ -170,8 +173,8 @@ class _Rank:
         return 2
 
     def _layout(self) -> tuple[DeviceShare | None, bool]:
-        """This rank's share of its node, and whether it hosts a worker."""
-        node, transport = this_node(), self._transport
+        """What this rank may use of its node, and whether it hosts a worker."""
+        node, transport = self._node, self._transport
         cores = transport.share_on_node(node.cores)
         works = [
             rank != 0 or master_works(self._options.master, node, len(cores))

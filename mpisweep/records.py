@@ -104,7 +104,8 @@ class Slot(NamedTuple):
     """
 
     rank: int
-    index: int
+    #: Which of the rank's slots.
+    place: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,8 +185,8 @@ class Scheduler:
         return decisions
 
     def _on_worker_joined(self, rank: int, slots: int) -> list[Decision]:
-        for index in range(slots):
-            slot = Slot(rank, index)
+        for place in range(slots):
+            slot = Slot(rank, place)
             if slot in self._held:
                 continue
             self._held[slot] = {}
@@ -440,7 +440,7 @@ def _lost_block(slot: Slot, trials: list[tuple[int, int]]) -> EndedBlock:
     count = len(trials)
     return EndedBlock(
         worker=slot.rank,
-        slot=slot.index,
+        slot=slot.place,
         numbers=[number for number, _ in trials],
         attempts=[attempt for _, attempt in trials],
         states=[_FAILED] * count,

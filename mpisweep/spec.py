@@ -12,7 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +172,8 @@ class Spec:
 
     def _space_differences(self, old: SearchSpace) -> list[str]:
         if old.names != self.space.names:
-            return [
-                f"parameters: the results file has {', '.join(old.names)}, "
-                f"{self.source} has {', '.join(self.space.names)}"
-            ]
+            before_and_now = f"{', '.join(old.names)}, {self.source} has {', '.join(self.space.names)}"
+            return [f"parameters: the results file has {before_and_now}"]
         found: list[str] = []
         for before, now in zip(old.parameters, self.space.parameters, strict=True):
             if before == now:
@@ -462,15 +460,21 @@ class _Parser:
     def _limits(self, raw: Mapping[str, Any]) -> Limits:
         table = self._table(raw, "limits")
         self._known_keys(table, _LIMIT_KEYS, "limits.")
-        limits = Limits()
-        for key, field in (("timeout", "timeout_s"), ("grace", "grace_s")):
-            if key in table:
-                seconds = parse_duration(table[key])
-                if seconds is None:
-                    self._fail(f"limits.{key}", f"is {table[key]!r}; expected a duration like \"10m\" or 600")
-                limits = replace(limits, **{field: seconds})
-        retries = self._integer(table, "retries", limits.retries, 0, "limits.")
-        return replace(limits, retries=retries)
+        usual = Limits()
+        retries = self._integer(table, "retries", usual.retries, 0, "limits.")
+        return Limits(
+            timeout_s=self._duration(table, "timeout"),
+            retries=usual.retries if retries is None else retries,
+            grace_s=self._duration(table, "grace") or usual.grace_s,
+        )
+
+    def _duration(self, limits: Mapping[str, Any], key: str) -> float | None:
+        if key not in limits:
+            return None
+        seconds = parse_duration(limits[key])
+        if seconds is None:
+            self._fail(f"limits.{key}", f"is {limits[key]!r}; expected a duration like \"10m\" or 600")
+        return seconds
 
     def _size_fits(self, spec: Spec, consent: int | None) -> None:
         space = spec.space

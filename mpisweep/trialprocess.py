@@ -82,7 +82,7 @@ class _Given(NamedTuple):
     """A block that went down the line; its first trial has this index."""
 
     first: int
-    count: int
+    size: int
     body: bytes
 
 
@@ -301,14 +301,14 @@ class TrialProcess:
         if self._void:
             self._void.difference_update(range(self._accounted, self._accounted + count))
         self._accounted += count
-        while self._given and self._given[0].first + self._given[0].count <= self._accounted:
+        while self._given and self._given[0].first + self._given[0].size <= self._accounted:
             self._given.popleft()
 
     def _tasks(self, first: int, end: int) -> list[_Task]:
         """The trials from index `first` up to `end`, less those that were given back before."""
         tasks: list[_Task] = []
         for given in self._given:
-            if given.first + given.count <= first or given.first >= end:
+            if given.first + given.size <= first or given.first >= end:
                 continue
             block = decode(given.body)
             assert isinstance(block, AssignedBlock)

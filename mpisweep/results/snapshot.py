@@ -21,9 +21,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mpisweep.catalogue import units_of
+from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column, columns_of
+from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
@@ -112,7 +112,7 @@ def _state_of(file: h5py.File) -> SweepState:
         version=attributes["version"],
         state=attributes["state"],
         baseline=None if baseline < 0 else baseline,
-        environment={name: value for name, value in file["environment"].attrs.items()},
+        environment=dict(file["environment"].attrs.items()),
         covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
     )
     for group in ("trials", "attempts", "workers", "allocations"):
@@ -206,13 +206,8 @@ def _spec_of(state: SweepState) -> Spec | None:
 
 
 def _described(workload: str, name: str) -> str:
-    from mpisweep.catalogue import BUILTIN
-
-    built_in = BUILTIN.get(workload)
-    for entry in (*built_in.options, *built_in.metrics) if built_in else ():
-        if entry.name == name:
-            return f": {entry.description}"
-    return f" {name}"
+    entry = entry_of(workload, name)
+    return f": {entry.description}" if entry else f" {name}"
 
 
 def _column_data(state: SweepState, column: Column) -> Any:

@@ -64,7 +64,7 @@ def to_metrics(returned: object, objective: str) -> dict[str, float]:
 
 def _to_float(name: object, value: object) -> float:
     if isinstance(value, (Real, float)) or (hasattr(value, "__float__") and not isinstance(value, str)):
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     raise WorkloadError(
         f"the workload returned {value!r} ({type(value).__name__}) for {name!r}; metrics are numbers"
     )

@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +135,7 @@ def _model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
     if _is_on(options["channels_last"], device.type == "cuda"):
         model = model.to(memory_format=torch.channels_last)
     if options["compile"]:
-        compiled: nn.Module = torch.compile(model)
-        return compiled
+        return cast(nn.Module, torch.compile(model))
     return model
 
 
@@ -172,7 +171,7 @@ class _Precision:
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(optimizer)
         self._scaler.update()
 
@@ -238,7 +237,7 @@ class _GpuClock:
 
     @staticmethod
     def _event() -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

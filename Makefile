@@ -1,0 +1,63 @@
+# make            create .venv, with everything in it, or bring it up to date
+# make demo       a real ResNet50 sweep on MPI ranks; table and figures in demo/
+# make test       all tests
+# make lint       ruff, mypy --strict, and the layers
+# make bench      benchmarks
+# make clean      remove what was made here, except .venv
+#
+# VENV=path       another environment
+# VENV=none       the caller's own, as it is: on a supercomputer torch and MPI come from modules
+# PYTHON=path     the Python that the environment is made from
+
+VENV   ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys, venv; print(sys.version_info >= (3, 11) and sys.executable or "")' 2>/dev/null)))
+
+# An MPI of the machine is used where there is one; otherwise Open MPI comes as a wheel.
+comma     := ,
+EXTRAS     = test,lint$(if $(shell command -v mpirun 2>/dev/null),,$(comma)mpi)
+
+ifeq ($(VENV),none)
+BIN   :=
+READY :=
+PY    := python3
+else
+BIN   := $(VENV)/bin/
+READY := $(VENV)/.ready
+PY    := $(VENV)/bin/python
+endif
+
+FIGURES := loss_vs_batch_size total_time learning_curves timeline
+
+.PHONY: all demo test lint bench clean help
+all: $(READY)
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+# The stamp is written last: an environment whose making was cut off is made again.
+$(VENV)/.ready: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer with its venv module was found; install one (Debian: python3-venv), or say PYTHON=path" >&2; exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: $(READY)
+	mkdir -p demo
+	$(PY) -m mpisweep run examples/demo.toml -n 2 --fresh -o demo/digits.h5
+	$(PY) analysis/top_configs.py demo/digits.h5
+	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
+
+test: $(READY)
+	$(PY) -m pytest $(TESTS)
+
+lint: $(READY)
+	$(BIN)ruff check .
+	$(BIN)mypy
+	$(PY) -m pytest -q tests/test_layers.py
+
+bench: $(READY)
+	$(PY) benchmarks/throughput.py
+
+clean:
+	rm -rf demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,129 @@
+"""Who may import whom, and which library has which one importer: the plan of the house, held to."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "mpisweep"
+
+#: Room -> rooms it may import from; a room is a module or a subpackage.
+ALLOWED = {
+    "records": set(),
+    "space": {"records"},
+    "catalogue": {"records"},
+    "spec": {"space", "catalogue", "records"},
+    "blocks": {"records"},
+    "line": set(),
+    "messages": {"blocks", "records"},
+    "search": {"space", "spec"},
+    "planner": {"records"},
+    "numbering": {"search", "spec", "blocks", "records"},
+    "scheduler": {"planner", "messages", "blocks", "records"},
+    "forkserver": set(),
+    "trialprocess": {"forkserver", "line", "blocks", "records"},
+    "transport": {"messages"},
+    "worker": {"trialprocess", "forkserver", "messages", "records"},
+    "devices": {"records"},
+    "environment": set(),
+    "results": {"spec", "catalogue", "blocks", "records"},
+    "recorder": {"forkserver"},
+    "progress": {"records"},
+    "batch": {"progress"},
+    "workloads": {"spec", "catalogue", "blocks", "line", "records"},
+    "opening": {
+        "search", "numbering", "planner", "scheduler", "results", "recorder", "forkserver", "batch", "spec",
+        "blocks", "records",
+    },
+    "master": {
+        "scheduler", "numbering", "results", "recorder", "progress", "spec", "messages", "blocks", "records",
+    },
+    "rank": {
+        "master", "worker", "opening", "transport", "trialprocess", "forkserver", "devices", "environment",
+        "batch", "progress", "results", "spec", "messages", "records", "",
+    },
+    "tables": {"results", "spec", "catalogue", "records"},
+    "figures": {"tables", "results", "records"},
+    "cli": {
+        "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
+        "catalogue", "space", "spec", "transport", "",
+    },
+    "__main__": {"cli"},
+    "": {"results", "workloads"},
+}  # fmt: skip
+
+#: Library -> files that may import it.
+ONE_IMPORTER = {
+    "mpi4py": {"transport.py"},
+    "h5py": {"results/snapshot.py"},
+    "matplotlib": {"figures.py"},
+    "scipy": {"search/sobol.py"},
+    "sklearn": {"workloads/datasets.py"},
+    "torch": {"workloads/resnet50.py", "workloads/datasets.py"},
+    "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _room(module: str) -> str:
+    return module.removeprefix("mpisweep").lstrip(".").partition(".")[0]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
+    inside = path.relative_to(PACKAGE)
+    room = "" if inside.name == "__init__.py" and len(inside.parts) == 1 else inside.parts[0].removesuffix(".py")
+    used = {_room(name) for name in _imports(path) if name == "mpisweep" or name.startswith("mpisweep.")}
+    known = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in FILES}
+    # `from mpisweep import __version__` is an import of the package itself.
+    used = {name if name in known else "" for name in used}
+    if all(name != "mpisweep" for name in _imports(path)):
+        used.discard("")
+    assert used - {room} <= ALLOWED[room]
+
+
+def test_the_plan_has_no_circle() -> None:
+    plan = {room: set(below) for room, below in ALLOWED.items()}
+    # The package itself exports lazily, by name.
+    plan = {room: below - {""} for room, below in plan.items() if room}
+    while plan:
+        leaves = {room for room, below in plan.items() if not below}
+        assert leaves, f"these rooms import each other in a circle: {sorted(plan)}"
+        plan = {room: below - leaves for room, below in plan.items() if room not in leaves}
+
+
+@pytest.mark.parametrize("library", ONE_IMPORTER)
+def test_a_heavy_library_has_its_one_importer(library: str) -> None:
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name == library or name.startswith(library + ".") for name in _imports(path))
+    }
+    assert importers == ONE_IMPORTER[library]
+
+
+@pytest.mark.parametrize("module", ["mpisweep", "mpisweep.cli", "mpisweep.rank", "mpisweep.master"])
+def test_an_mpi_process_does_not_import_what_it_does_not_need(module: str) -> None:
+    program = (
+        f"import {module}, sys; "
+        "print([n for n in ('torch', 'matplotlib', 'h5py', 'scipy', 'mpi4py') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

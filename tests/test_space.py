@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpisweep.space import Choice, FloatRange, IntegerRange, SearchSpace, SpaceError, parse_parameter, parse_quick
+
+integers = st.builds(
+    lambda low, width, step: IntegerRange("n", low, low + width, step),
+    st.integers(-1000, 1000), st.integers(0, 1000), st.integers(1, 50),
+)  # fmt: skip
+log_integers = st.builds(
+    lambda low, width, points: IntegerRange("n", low, low + width, log=True, points=points),
+    st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 20) | st.none(),
+)  # fmt: skip
+floats = st.builds(
+    lambda low, width, points: FloatRange("f", low, low + width, points=points),
+    st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(1, 30) | st.none(),
+)  # fmt: skip
+log_floats = st.builds(
+    lambda low, ratio, points: FloatRange("f", low, low * ratio, log=True, points=points),
+    st.floats(1e-6, 1e3), st.floats(1.5, 1e6), st.integers(1, 30) | st.none(),
+)  # fmt: skip
+choices = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=5, unique=True).map(
+    lambda values: Choice("c", tuple(values))
+)
+parameters = integers | log_integers | floats | log_floats | choices
+units = st.floats(0, 1, exclude_max=True)
+
+
+@given(parameters, units)
+def test_every_point_of_the_unit_interval_gives_a_value_of_the_parameter(parameter, unit):
+    assert parameter.contains(parameter.from_unit(unit))
+
+
+@given(parameters, units)
+def test_a_value_comes_back_from_the_unit_interval(parameter, unit):
+    value = parameter.from_unit(unit)
+    back = parameter.from_unit(min(parameter.to_unit(value), 1 - 1e-12))
+    assert back == (value if not isinstance(value, float) else pytest.approx(value, rel=1e-6, abs=1e-6))
+
+
+@given(integers | log_integers | choices, st.data())
+def test_a_grid_point_knows_its_index(parameter, data):
+    index = data.draw(st.integers(0, parameter.count - 1))
+    assert parameter.index(parameter.at(index)) == index
+
+
+@given(st.lists(integers | choices, min_size=1, max_size=3), st.data())
+def test_a_point_of_the_space_knows_its_index(made, data):
+    named = tuple(_named(p, f"p{i}") for i, p in enumerate(made))
+    space = SearchSpace(named)
+    index = data.draw(st.integers(0, space.size - 1))
+    assert space.index(space.point(index)) == index
+    assert space.contains(space.point(index))
+
+
+def _named(parameter, name):
+    if isinstance(parameter, Choice):
+        return Choice(name, parameter.values)
+    return IntegerRange(name, parameter.low, parameter.high, parameter.step)
+
+
+def test_the_last_parameter_runs_fastest():
+    space = SearchSpace((IntegerRange("a", 1, 2), Choice("b", ("x", "y"))))
+    assert [tuple(space.point(i).values()) for i in range(4)] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
+
+
+def test_steps_of_a_tenth_reach_the_end_and_stay_short():
+    parameter = parse_parameter("f", {"from": 0.1, "to": 0.7, "step": 0.1})
+    assert [parameter.at(i) for i in range(parameter.count)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+def test_true_is_no_integer():
+    assert not IntegerRange("n", 0, 2).contains(True)
+    assert not Choice("c", (0, 1)).contains(True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"from": 7, "to": 1}, "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
+        ({"from": 0, "to": 1, "scale": "log"}, "'from' is 0 on a log scale; it must be greater than 0"),
+        ({"from": 1}, "'to' is missing; expected a range like { from = 1, to = 700 }"),
+        ({"from": 1, "to": 2, "setp": 1}, "found the key 'setp'; a range has from, to, step, scale, points"),
+        ({"from": 1, "to": 9, "step": 0}, "'step' is 0; it must be greater than 0"),
+        ({"from": True, "to": 9}, "'from' is True; expected a finite number"),
+        ({"from": 1, "to": float("inf")}, "'to' is inf; expected a finite number"),
+        ([], "found an empty list; expected at least one choice"),
+        ([1, 1], "found 1 more than once; expected every choice once"),
+        (["a", 1], "found ['a', 1]; expected choices of one kind: all numbers, all strings or all booleans"),
+    ],
+)
+def test_a_wrong_parameter_is_told_in_one_sentence(raw, message):
+    with pytest.raises(SpaceError) as caught:
+        parse_parameter("p", raw)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("1:700", IntegerRange("p", 1, 700)),
+        ("1:700:10", IntegerRange("p", 1, 700, 10)),
+        ("1e-4:1e-1:log", FloatRange("p", 1e-4, 1e-1, log=True)),
+        ("1e-4:1e-1:log:points=4", FloatRange("p", 1e-4, 1e-1, log=True, points=4)),
+        ("sgd,adamw", Choice("p", ("sgd", "adamw"))),
+        ("300", 300), ("0.5", 0.5), ("digits", "digits"), ("true", True),
+    ],
+)  # fmt: skip
+def test_the_quick_form_means_what_it_seems_to(text, meant):
+    assert parse_quick("p", text) == meant

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpisweep.spec import BuiltinWorkload, SpecError, load_spec, parse_duration, parse_spec, spec_from_flags
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def parse(text: str):
+    return parse_spec(text, source="sweep.toml", folder=Path())
+
+
+RESNET = 'workload = "resnet50"\n'
+
+
+def test_a_whole_sweep_file_is_understood():
+    spec = parse(
+        'name = "a"\nworkload = "resnet50"\nobjective = "loss"\nsearch = "grid"\nseed = 1\n'
+        "[parameters]\nbatch_size = { from = 1, to = 700 }\n[fixed]\nnum_iter = 300\n"
+        '[baseline]\nbatch_size = 256\n[limits]\ntimeout = "10m"\nretries = 3\n'
+    )
+    assert spec.workload == BuiltinWorkload("resnet50")
+    assert spec.space.size == 700
+    assert spec.limits.timeout_s == 600
+    assert spec.limits.retries == 3
+    assert spec.baseline_configuration() == {"batch_size": 256, "num_iter": 300}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "workload: is missing; expected 'resnet50' or a function like 'my_train:train'"),
+        ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50' or a function like 'my_train:train'"),
+        (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
+        (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
+        (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, random, sobol"),
+        (
+            RESNET + "[parameters]\nbatchsize = { from = 1, to = 7 }",
+            "parameters.batchsize: resnet50 has no such option; did you mean 'batch_size'?",
+        ),
+        (
+            RESNET + "[parameters]\nbatch_size = { from = 7, to = 1 }",
+            "parameters.batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'",
+        ),
+        (
+            RESNET + "[parameters]\nbatch_size = { from = 0, to = 7 }",
+            "parameters.batch_size: is 0; it must be an integer of at least 1",
+        ),
+        (
+            RESNET + "[parameters]\nlearning_rate = { from = 0.0, to = 1.0 }",
+            "parameters.learning_rate: has numbers from 0 to 1, infinitely many for a grid; "
+            "give 'step' or 'points', or search = \"random\" with trials = N",
+        ),
+        (
+            RESNET + "[parameters]\nbatch_size = { from = 1, to = 2000000 }",
+            "parameters: the grid has 2,000,000 points, more than 1,000,000; if that is meant, "
+            "say max_points = 2000000",
+        ),
+        (
+            RESNET + 'search = "random"\n[parameters]\nbatch_size = { from = 1, to = 7 }',
+            "trials: is missing; a random search needs to know how many, e.g. trials = 100",
+        ),
+        (RESNET + "trials = 3", "trials: is for searches that sample; a grid runs every point"),
+        (RESNET + '[limits]\ntimeout = "soon"', "limits.timeout: is 'soon'; expected a duration like \"10m\" or 600"),
+        (RESNET + "[limits]\ntimeouts = 1", "limits.timeouts: is not a known key; did you mean 'timeout'?"),
+        (
+            RESNET + "[parameters]\nbatch_size = [1, 2]\n[fixed]\nbatch_size = 3",
+            "fixed.batch_size: is also under [parameters]; a parameter is either searched or fixed",
+        ),
+        (RESNET + '[fixed]\ndata = "mnist"',
+         "fixed.data: is 'mnist'; it must be one of 'synthetic', 'digits', 'cifar10', 'imagefolder'"),
+        (RESNET + "parameters = 3", "parameters: is 3; expected a table, [parameters]"),
+        (
+            'workload = "m:f"\n[parameters]\nx = [1, 2]\ny = [1, 2]\n[baseline]\nx = 1',
+            "baseline: 'y' is missing; a baseline names every searched parameter",
+        ),
+        ('name = "../x"\n' + RESNET,
+         "name: is '../x'; expected letters, digits, '.', '_' and '-', as in a file name"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_told_in_one_sentence(text, message):
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    assert str(caught.value) == f"sweep.toml: {message}"
+
+
+def test_broken_files_are_told(tmp_path):
+    with pytest.raises(SpecError, match=r"no\.toml: cannot be read: No such file"):
+        load_spec(tmp_path / "no.toml")
+    (tmp_path / "broken.toml").write_text("a = [1\nb", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"broken\.toml: is not TOML: .*line"):
+        load_spec(tmp_path / "broken.toml")
+    (tmp_path / "binary.toml").write_bytes(b"a = '\xff'")
+    with pytest.raises(SpecError, match=r"binary\.toml: is not UTF-8 text"):
+        load_spec(tmp_path / "binary.toml")
+
+
+toml_values = st.recursive(
+    st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5) | st.booleans() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+keys = st.sampled_from(
+    ["name", "workload", "search", "trials", "seed", "parameters", "fixed", "baseline", "limits", "max_points"]
+)
+
+
+@given(st.dictionaries(keys, toml_values, max_size=6), st.dictionaries(st.text(max_size=6), toml_values, max_size=3))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_sweep_file_holds_it_is_a_spec_or_one_sentence(top, inner):
+    from mpisweep.spec import _Parser
+
+    raw = {"workload": "m:f"} | top | {"parameters": inner}
+    try:
+        _Parser("sweep.toml").spec(raw, "", Path())
+    except SpecError as error:
+        assert str(error).startswith("sweep.toml: ")
+
+
+@given(st.text())
+def test_any_text_is_a_spec_or_one_sentence(text):
+    try:
+        parse(text)
+    except SpecError as error:
+        assert str(error).startswith("sweep.toml: ")
+
+
+def test_flags_say_the_same_as_a_file():
+    spec = spec_from_flags(
+        "resnet50", ["batch_size=1:700", "learning_rate=1e-4:1e-1:log:points=3", "optimizer=sgd,adamw", "num_iter=300"],
+        baseline=["batch_size=256"], options={"seed": 3, "name": None}, limits={"timeout": "10m"}, folder=Path(),
+    )  # fmt: skip
+    again = parse_spec(spec.text, source=spec.source, folder=spec.folder)
+    assert again == spec
+    assert spec.space.size == 700 * 3 * 2
+    assert spec.fixed == {"num_iter": 300}
+    assert spec.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (["batch_size"], "command line: -p batch_size: expected NAME=VALUE, e.g. batch_size=256"),
+        (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
+        (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
+    ],
+)
+def test_wrong_flags_are_told(parameters, message):
+    with pytest.raises(SpecError) as caught:
+        spec_from_flags("resnet50", parameters, folder=Path())
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [(90, 90), ("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1:30:00", 5400), ("", None),
+     (True, None), (0, None), (-1, None), ("soon", None), (float("nan"), None), ([], None)],
+)  # fmt: skip
+def test_durations(raw, seconds):
+    assert parse_duration(raw) == seconds
+
+
+def test_what_may_change_between_two_runs_and_what_may_not():
+    old = parse(RESNET + "[parameters]\nbatch_size = { from = 1, to = 7 }")
+    grown = parse(RESNET + "[parameters]\nbatch_size = { from = 1, to = 9 }\n[limits]\ntimeout = 5")
+    shrunk = parse(RESNET + "seed = 2\n[parameters]\nbatch_size = { from = 2, to = 9 }")
+    assert grown.differences(old) == []
+    assert shrunk.differences(old) == [
+        "seed: the results file has 0, sweep.toml has 2",
+        "parameters.batch_size: the results file has integers from 1 to 7, sweep.toml has integers from 2 to 9; "
+        "a space may grow but must keep its old values",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.name)
+def test_the_shipped_sweep_files_are_fine(path):
+    assert load_spec(path).space.size
