@@ -114,7 +114,7 @@ class AssignedBlock:
 
     kind: ClassVar[str] = "assigned"
 
-    slots: list[tuple[int, int]]
+    slots: list[list[int]]
     assigned_at: float
     numbers: list[int]
     attempts: list[int]

@@ -215,7 +215,7 @@ class Master:
 
     def _assign(self, slot: Slot, numbers: list[int], attempts: list[int]) -> None:
         columns = self._trials.columns(numbers)
-        body = encode(AssignedBlock([(slot.rank, slot.place)], time.time(), numbers, attempts, columns))
+        body = encode(AssignedBlock([[slot.rank, slot.place]], time.time(), numbers, attempts, columns))
         token = self._append(body)
         self._after_write.append((token, slot.rank, Give(slot.place, len(numbers), body)))
 

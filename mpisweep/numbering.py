@@ -9,7 +9,7 @@ Pure: configurations in, columns out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpisweep.blocks import Column
@@ -63,15 +63,14 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
         sampler: its configurations, in order.
         known: what the results file has, or None when there is none.
     """
-    asked, baseline_row = _asked_for(spec, sampler)
+    asked, count, baseline_row = _asked_for(spec, sampler)
     if known is None or not known.states:
-        count = len(next(iter(asked.values()), ()))
         return Trials(asked, [int(TrialState.WAITING)] * count, [0] * count, baseline_row, 0)
-    return _continued(spec, asked, baseline_row, known)
+    return _continued(spec, asked, count, baseline_row, known)
 
 
-def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], int | None]:
-    """Columns of what the sweep file asks for, and the row of the baseline."""
+def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], int, int | None]:
+    """Columns of what the sweep file asks for, how many rows they have, and which is the baseline's."""
     count = len(sampler)
     rows = [sampler[index] for index in range(count)]
     columns: dict[str, list[Value]] = {name: [row[name] for row in rows] for name in spec.space.names}
@@ -79,7 +78,7 @@ def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], in
         columns.setdefault(name, [value] * count)
     baseline = spec.baseline_configuration()
     if baseline is None:
-        return columns, None
+        return columns, count, None
     names = [*columns, *(name for name in baseline if name not in columns)]
     usual = spec.full({})
     for name in names:
@@ -89,19 +88,18 @@ def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], in
     wanted = tuple(complete[name] for name in names)
     for row, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
         if values == wanted:
-            return columns, row
+            return columns, count, row
     for name, value in zip(names, wanted, strict=True):
         columns[name].append(value)
-    return columns, count
+    return columns, count + 1, count
 
 
 def _continued(
-    spec: Spec, asked: dict[str, list[Value]], baseline_row: int | None, known: Known
+    spec: Spec, asked: dict[str, list[Value]], asked_count: int, baseline_row: int | None, known: Known
 ) -> Trials:
     usual = spec.full({})
     names = [*asked, *(name for name in known.parameters if name not in asked)]
     known_count = len(known.states)
-    asked_count = len(next(iter(asked.values()), ()))
     # What damage has taken from the file is taken from the workload's defaults; "" matches no configuration.
     parameters: dict[str, list[Value]] = {
         name: [
@@ -113,10 +111,10 @@ def _continued(
     wanted: dict[str, list[Value]] = {
         name: asked.get(name) or [usual.get(name, parameters[name][0])] * asked_count for name in names
     }
-    number_of = {values: number for number, values in enumerate(zip(*parameters.values(), strict=True))}
+    number_of = {values: number for number, values in enumerate(_rows(parameters, known_count))}
     baseline = known.baseline
     count = known_count
-    for row, values in enumerate(zip(*wanted.values(), strict=True)):
+    for row, values in enumerate(_rows(wanted, asked_count)):
         number = number_of.get(values)
         if number is None:
             number = number_of[values] = count
@@ -133,6 +131,11 @@ def _continued(
         baseline,
         known_count,
     )
+
+
+def _rows(columns: Mapping[str, Sequence[Value]], count: int) -> Iterator[tuple[Value, ...]]:
+    """One tuple a trial, also where there are no columns."""
+    return zip(*columns.values(), strict=True) if columns else iter([()] * count)
 
 
 def _all_equal(values: list[Value]) -> bool:

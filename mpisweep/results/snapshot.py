@@ -148,19 +148,24 @@ def write_file(path: Path, state: SweepState) -> int:
     Raises:
         OSError: when the disk does not take it; the old file is untouched.
     """
+    # Made in memory: HDF5 on a disk that fails leaves a library full of files that it cannot close.
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver=("earliest", "v110")) as file:
+        _write(file, state)
+        file.flush()
+        image = file.id.get_file_image()
     aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with h5py.File(aside, "w", libver=("earliest", "v110")) as file:
-            _write(file, state)
-        _sync(aside)
-        size = aside.stat().st_size
+        with aside.open("wb") as out:
+            out.write(image)
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
     _sync(path.parent)
-    return size
+    return len(image)
 
 
 def _write(file: h5py.File, state: SweepState) -> None:
@@ -184,16 +189,16 @@ def _write(file: h5py.File, state: SweepState) -> None:
     file.create_group("environment").attrs.update(state.environment)
     for column in COLUMNS:
         _create(file.require_group(column.group), column, _column_data(state, column))
-    parameters = file["trials"].create_group("parameters")
+    parameters = file["trials"].create_group("parameters", track_order=True)
     for name, values in state.parameters.items():
         made = Column("", name, "text", "parameter" + _described(workload, name), units_of(workload, name))
         _create(parameters, made, _native(values))
-    metrics = file["trials"].create_group("metrics")
+    metrics = file["trials"].create_group("metrics", track_order=True)
     for name, values_of in state.metrics.items():
         described = "final value" + _described(workload, name)
         made = Column("", name, "number", described, units_of(workload, name))
         _create(metrics, made, np.array(values_of, dtype=np.float64))
-    curves = file.create_group("curves")
+    curves = file.create_group("curves", track_order=True)
     for name in state.curve_names:
         _write_curve(curves.create_group(name), state, name, units_of(workload, name))
 

@@ -1,0 +1,362 @@
+"""Journal, replay, the HDF5 file and reading: what is promised about results, without MPI."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpisweep
+from mpisweep.blocks import (
+    AssignedBlock,
+    BlockError,
+    ClosedRecord,
+    Curve,
+    EndedBlock,
+    JoinedRecord,
+    ReportBlock,
+    RunRecord,
+    TrialsBlock,
+    UnfinishedBlock,
+    decode,
+    encode,
+)
+from mpisweep.records import AttemptEnd, EndReason
+from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results.claim import Claim, ClaimedError
+from mpisweep.results.columns import COLUMNS
+from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
+from mpisweep.results.snapshot import finish, fold, read_merged
+
+SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
+NAN = float("nan")
+
+
+def opening(run: str = "20260101T000000-aaaaaa", spec: str = SPEC) -> RunRecord:
+    return RunRecord(run, 0, "node1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", spec, "sweep.toml", {"python": "3"})
+
+
+def curve(*values: float) -> Curve:
+    return Curve(array("q", range(len(values))), array("d", values), array("d", [0.1 * i for i in range(len(values))]))
+
+
+def history() -> list[object]:
+    """A small sweep from its first record to its last: one trial fails, one is tried twice."""
+    return [
+        TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=1),
+        JoinedRecord(1, "node1", "cpu 0", 1, 1, 1001.0),
+        JoinedRecord(2, "node2", "cpu 0", 1, 1, 1001.0),
+        AssignedBlock([[1, 0]], 1002.0, [3, 2], [1, 1], {"x": [4, 3], "mode": "fast"}),
+        AssignedBlock([[2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"}),
+        ReportBlock(1, 3, 1, {"loss": curve(3.0, 2.0)}),
+        ReportBlock(1, 3, 1, {"loss": curve(1.0)}),
+        EndedBlock(1, 0, [3], [1], [2], [1002.0], [2.0], {"loss": [1.0]}),
+        ReportBlock(2, 1, 1, {"loss": curve(9.0, 9.0)}),
+        UnfinishedBlock(2, [1], [1], int(AttemptEnd.LOST), 1005.0),
+        AssignedBlock([[1, 0]], 1006.0, [1, 0], [2, 1], {"x": [2, 1], "mode": "fast"}),
+        ReportBlock(1, 1, 2, {"loss": curve(5.0, 4.0)}),
+        EndedBlock(1, 0, [2, 1], [1, 2], [4, 2], [1004.0, 1006.0], [1.0, 3.0], {"loss": [None, 4.0]}, [1, 0], ["ValueError: ü", ""]),
+        EndedBlock(2, 0, [1], [1], [2], [1002.0], [9.0], {"loss": [9.0]}),
+        EndedBlock(1, 0, [0], [1], [2], [1009.0], [1.0], {"loss": [NAN]}),
+        ClosedRecord(1010.0, EndReason.COMPLETE.value),
+    ]  # fmt: skip
+
+
+def write_journal(path: Path, records: list[object], run: RunRecord | None = None) -> Journal:
+    folder = journal_folder(path)
+    folder.mkdir(exist_ok=True)
+    journal = Journal(folder, run or opening())
+    journal.start()
+    for record in records:
+        journal.append(encode(record))
+    journal.close()
+    return journal
+
+
+def facts(path: Path) -> dict[str, object]:
+    """Everything a reader can see, in a form that compares."""
+    sweep = mpisweep.load(path)
+    table = sweep.trials.array
+    return {
+        "trials": [[repr(v) for v in row.tolist()] for row in table],
+        "columns": table.dtype.names,
+        "attempts": repr(sweep.attempts),
+        "workers": repr(sweep.workers),
+        "allocations": repr(sweep.allocations),
+        "curves": [sweep.curve(n, "loss").value.tolist() for n in range(len(table))] if sweep.curve_names else [],
+        "state": sweep.state,
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.h5"
+
+
+# ------------------------------------------------------------------------------------- blocks
+
+
+def test_a_record_survives_the_way_to_bytes_and_back():
+    for record in history()[:-2]:
+        assert decode(encode(record)) == record
+
+
+@given(st.binary(max_size=60) | st.dictionaries(st.text(max_size=4), st.integers(), max_size=3).map(lambda d: json.dumps(d).encode()))
+def test_bytes_that_are_no_record_are_refused(body):
+    with pytest.raises(BlockError):
+        decode(body)
+
+
+# ------------------------------------------------------------------------------------- journal
+
+
+def test_what_was_synced_is_there_in_order(path):
+    journal = write_journal(path, history())
+    assert journal.synced == len(history())
+    entries = list(read_journal(journal_folder(path), {}, []))
+    assert [encode(e.record) for e in entries] == [encode(r) for r in [opening(), *history()]]
+
+
+def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
+    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    data = b"".join(frames)
+    ends = np.cumsum([len(f) for f in frames])
+    for cut in range(len(data) + 1):
+        damages: list[Damage] = []
+        found = list(_read_segment("s", data[:cut], 0, damages))
+        assert len(found) == int((ends <= cut).sum())
+        assert damages == []
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_flipped_bit_costs_its_record_and_no_other(data):
+    records = [opening(), *history()]
+    bodies = [encode(record) for record in records]
+    whole = bytearray(b"".join(map(_frame, bodies)))
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    whole[bit // 8] ^= 1 << (bit % 8)
+    found = [encode(e.record) for e in _read_segment("s", bytes(whole), 0, [])]
+    assert len(found) >= len(bodies) - 1
+    assert all(body in bodies for body in found)
+
+
+def test_damage_in_the_middle_is_reported():
+    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    whole = frames[0] + frames[1] + b"\0" * 50 + b"".join(frames[2:])
+    damages: list[Damage] = []
+    assert len(list(_read_segment("s", whole, 0, damages))) == len(frames)
+    assert damages == [Damage("s", len(frames[0]) + len(frames[1]), 50)]
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(path):
+    """A real limit on the size of files: the segment is abandoned and everything unsynced is written again."""
+    program = f"""
+import os, resource, signal, sys, time
+sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
+from test_results import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = journal_folder(Path({os.fspath(path)!r})); folder.mkdir()
+journal = Journal(folder, opening()); journal.start()
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+for record in history(): journal.append(encode(record))
+while journal.failure is None: time.sleep(0.001)
+assert journal.synced == 0, journal.synced
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+while journal.synced < len(history()): time.sleep(0.001)
+assert journal.failure is None
+journal.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    state = read_merged(path)
+    assert state.trials["state"] == [2, 2, 4, 2]
+    assert len(segments(journal_folder(path))) > 1
+
+
+# ------------------------------------------------------------------------------------- replay and file
+
+
+def test_the_journal_alone_is_a_sweep(path):
+    write_journal(path, history())
+    sweep = mpisweep.load(path)
+    assert sweep.trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
+    assert sweep.trials["attempt"].tolist() == [1, 2, 1, 1]
+    assert sweep.trials["host"].tolist() == ["node1"] * 4
+    assert sweep.trials["message"][2] == "ValueError: ü"
+    assert sweep.curve(1, "loss").value.tolist() == [5.0, 4.0]
+    assert sweep.curve(3, "loss").value.tolist() == [3.0, 2.0, 1.0]
+    assert sweep.curve(0, "loss").value.tolist() == []
+    assert sweep.best(2)["number"].tolist() == [3, 1]
+    assert sweep.best(9)["number"].tolist() == [3, 1, 0]
+    assert sweep.baseline["number"] == 1
+    assert sweep.parameters == ("x", "mode")
+    assert sweep.workers["trials_done"].tolist() == [4, 0]
+    assert sweep.attempts["end"].tolist() == ["ended", "ended", "lost", "ended", "ended"]
+    assert sweep.allocations["end"].tolist() == ["complete"]
+
+
+@pytest.mark.parametrize("cut", range(len(history()) + 1))
+def test_folding_at_any_moment_changes_nothing(path, cut):
+    write_journal(path, history())
+    whole = facts(path)
+    shutil.rmtree(journal_folder(path))
+    records = history()
+    write_journal(path, records[:cut])
+    fold(path)
+    before = facts(path)
+    fold(path)
+    assert facts(path) == before
+    # The rest is written by the same run, to its next segment.
+    write_journal(path, records[cut:])
+    assert facts(path) == whole
+    finish(path)
+    assert os.listdir(journal_folder(path)) == []
+    assert facts(path) == whole
+
+
+def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
+    write_journal(path, history()[:5])
+    assert mpisweep.load(path).trials["state"].tolist() == ["waiting", "running", "running", "running"]
+    write_journal(path, [], opening("20260102T000000-bbbbbb"))
+    sweep = mpisweep.load(path)
+    assert sweep.trials["state"].tolist() == ["waiting"] * 4
+    assert sweep.attempts["end"].tolist() == ["lost"] * 3
+    assert len(sweep.allocations) == 2
+
+
+def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
+    write_journal(path, history())
+    finish(path)
+    with h5py.File(path) as file:
+        for column in COLUMNS:
+            dataset = file[column.group][column.name]
+            assert dataset.attrs["description"] == column.description
+            assert dataset.attrs.get("units", "") == column.units
+        described: list[str] = []
+        file.visititems(lambda name, item: described.append(name) if isinstance(item, h5py.Dataset) and "description" not in item.attrs else None)
+        assert described == []
+        states = h5py.check_enum_dtype(file["trials/state"].dtype)
+        assert states["complete"] == 2
+        assert file["trials/parameters/x"][()].tolist() == [1, 2, 3, 4]
+        assert file["trials/parameters/x"].dtype == np.int64
+        assert file["trials/parameters/mode"].asstr()[0] == "fast"
+        offset, length = file["curves/loss/offset"][3], file["curves/loss/length"][3]
+        assert file["curves/loss/value"][offset : offset + length].tolist() == [3.0, 2.0, 1.0]
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump (hdf5-tools) is not installed")
+def test_h5dump_reads_the_file(path):
+    write_journal(path, history())
+    finish(path)
+    done = subprocess.run(["h5dump", "-d", "/trials/state", path], capture_output=True, text=True, check=True)
+    assert "failed" in done.stdout
+
+
+def test_pandas_reads_the_trials(path):
+    write_journal(path, history())
+    frame = mpisweep.load(path).trials.to_pandas()
+    assert frame.set_index("x").loc[2, "loss"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p.write_bytes(b"not HDF5"), "is not a readable HDF5 file"),
+        (lambda p: h5py.File(p, "w").close(), "not a results file of mpisweep"),
+        (lambda p: None, "no such results file"),
+    ],
+)
+def test_foreign_files_are_refused_in_one_sentence(path, make, message):
+    make(path)
+    with pytest.raises(ResultsError, match=message):
+        mpisweep.load(path)
+
+
+def test_a_newer_format_is_refused(path):
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": "mpisweep", "format_version": 99, "version": "7.0"})
+    with pytest.raises(ResultsError, match=r"format version 99, and this mpisweep reads up to 1; use mpisweep 7\.0"):
+        mpisweep.load(path)
+
+
+def test_the_documented_table_is_the_table():
+    from mpisweep.results.columns import markdown
+
+    page = Path(__file__).parent.parent / "docs" / "file-format.md"
+    assert markdown() in page.read_text(encoding="utf-8")
+
+
+def test_files_follow_the_umask(path):
+    old = os.umask(0o027)
+    try:
+        write_journal(path, history())
+        finish(path)
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_failed_write_leaves_the_old_file(path):
+    write_journal(path, history()[:8])
+    fold(path)
+    before = path.read_bytes()
+    write_journal(path, history()[8:])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises((OSError, RuntimeError)):
+            fold(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["s.h5", "s.h5.journal"] or not list(path.parent.glob("*.tmp*"))
+
+
+# ------------------------------------------------------------------------------------- claim
+
+
+def test_a_second_run_is_refused_and_told_who_holds_the_sweep(tmp_path):
+    claim = Claim.take(tmp_path, "job 7")
+    with pytest.raises(ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"):
+        Claim.take(tmp_path, "")
+    claim.release()
+    Claim.take(tmp_path, "").release()
+
+
+def test_a_dead_holder_on_this_host_is_recognised_at_once(tmp_path):
+    program = (
+        "import os, signal; from pathlib import Path; from mpisweep.results.claim import Claim; "
+        f"Claim.take(Path({os.fspath(tmp_path)!r}), ''); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "claim.json").exists()
+    Claim.take(tmp_path, "").release()
+
+
+def test_a_process_with_the_holders_number_is_not_the_holder(tmp_path):
+    Claim.take(tmp_path, "")
+    holder = json.loads((tmp_path / "claim.json").read_text())
+    (tmp_path / "claim.json").write_text(json.dumps(holder | {"process_start": 1}))
+    Claim.take(tmp_path, "").release()
+
+
+def test_a_claim_of_before_the_last_boot_is_stale(tmp_path):
+    Claim.take(tmp_path, "")
+    holder = json.loads((tmp_path / "claim.json").read_text())
+    (tmp_path / "claim.json").write_text(json.dumps(holder | {"boot_id": "another"}))
+    Claim.take(tmp_path, "").release()

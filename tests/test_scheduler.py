@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import pickle
+from collections import deque
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.messages import (
+    Assign,
+    Commit,
+    End,
+    GiveUp,
+    Stop,
+    StopRequested,
+    TimePassed,
+    TrialsEnded,
+    TrialsReturned,
+    Withdraw,
+    WorkerJoined,
+    WorkerLost,
+)
+from mpisweep.planner import DurationModel, work_from_names
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduler import MOVES, IllegalMoveError, Scheduler
+
+COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
+
+
+def scheduler_of(count: int, *, retries: int = 1, work: list[float] | None = None, states=None) -> Scheduler:
+    model = DurationModel({"x": list(range(1, count + 1))}, work, count)
+    return Scheduler(states or bytes(count), [0] * count, model, retries=retries, grace_s=1.0)
+
+
+def ended(slot: Slot, pairs, *, state: int = COMPLETE, wall_time_s: float = 1.0) -> TrialsEnded:
+    pairs = list(pairs)
+    count = len(pairs)
+    failed = state == FAILED
+    return TrialsEnded(
+        EndedBlock(
+            slot.rank, slot.place, [n for n, _ in pairs], [a for _, a in pairs], [state] * count, [0.0] * count,
+            [wall_time_s] * count, {}, [1] * count if failed else [], ["x"] * count if failed else [],
+        )
+    )  # fmt: skip
+
+
+def test_a_worker_gets_a_trial_to_run_and_one_to_run_next():
+    scheduler = scheduler_of(5)
+    decisions = scheduler.handle(WorkerJoined(1, 1), 0.0)
+    assert decisions == [Assign(Slot(1, 0), [0], [1]), Assign(Slot(1, 0), [1], [1])]
+
+
+def test_the_longest_expected_trial_goes_first():
+    scheduler = scheduler_of(3, work=[1.0, 3.0, 2.0])
+    [first, second] = scheduler.handle(WorkerJoined(0, 1), 0.0)
+    assert (first.numbers, second.numbers) == ([1], [2])
+
+
+def test_parameters_with_well_known_names_say_how_long_a_trial_is():
+    assert work_from_names({"batch_size": [2, 4], "epochs": [3, 1], "lr": [0.1, 0.2]}) == [6.0, 4.0]
+    assert work_from_names({"lr": [0.1, 0.2]}) is None
+
+
+def test_durations_are_learned_from_what_was_measured():
+    model = DurationModel({"x": [1, 2, 4, 8, 16]}, None, 5)
+    model.observe([0, 1, 3], [1.0, 2.0, 8.0])
+    assert model.is_due
+    model.fit()
+    assert model.expected_s(2) == pytest.approx(4, rel=0.25)
+    assert model.shortest_first([4, 0, 2]) == [0, 2, 4]
+
+
+def test_short_trials_travel_together_and_long_ones_alone():
+    scheduler = scheduler_of(10_000)
+    slot = Slot(0, 0)
+    given = deque()
+    for decision in scheduler.handle(WorkerJoined(0, 1), 0.0):
+        given.extend(zip(decision.numbers, decision.attempts, strict=True))
+    sizes = []
+    for _ in range(10):
+        for decision in scheduler.handle(ended(slot, [given.popleft()], wall_time_s=1e-5), 0.0):
+            if isinstance(decision, Assign):
+                sizes.append(len(decision.numbers))
+                given.extend(zip(decision.numbers, decision.attempts, strict=True))
+    assert max(sizes) > 100
+    for _ in range(8 * len(given)):
+        if not given:
+            break
+        for decision in scheduler.handle(ended(slot, [given.popleft()], wall_time_s=2.0), 0.0):
+            if isinstance(decision, Assign):
+                sizes.append(len(decision.numbers))
+                given.extend(zip(decision.numbers, decision.attempts, strict=True))
+    assert sizes[-1] == 1
+
+
+def test_a_late_result_of_an_old_attempt_is_dropped():
+    scheduler = scheduler_of(1)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    scheduler.handle(WorkerLost(1), 0.0)
+    assert scheduler.handle(ended(Slot(1, 0), [(0, 1)]), 0.0) == []
+    assert scheduler.handle(ended(Slot(2, 0), [(0, 1)]), 0.0) == []
+    [commit, end] = scheduler.handle(ended(Slot(2, 0), [(0, 2)]), 0.0)
+    assert isinstance(commit, Commit)
+    assert commit.block.attempts == [2]
+    assert end == End(EndReason.COMPLETE)
+
+
+def test_a_trial_whose_workers_are_lost_too_often_has_failed():
+    scheduler = scheduler_of(1, retries=1)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    [give_up, again] = scheduler.handle(WorkerLost(1), 0.0)
+    assert give_up == GiveUp(1, [0], [1], AttemptEnd.LOST)
+    assert again == Assign(Slot(2, 0), [0], [2])
+    [commit, end] = scheduler.handle(WorkerLost(2), 0.0)
+    assert commit.block.causes == [FailureCause.LOST]
+    assert end == End(EndReason.NOTHING_COMPLETED)
+
+
+def test_an_idle_slot_takes_what_another_has_not_begun():
+    scheduler = scheduler_of(2)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    assert scheduler.handle(TimePassed(), 0.001) == []
+    assert scheduler.handle(TimePassed(), 1.0) == [Withdraw(Slot(1, 0))]
+    assert scheduler.handle(TimePassed(), 2.0) == []
+    [give_up, assign] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 2.0)
+    assert give_up == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
+    assert assign == Assign(Slot(2, 0), [1], [2])
+
+
+def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
+    scheduler = scheduler_of(5)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.0) == [Stop(1.0)]
+    assert scheduler.handle(StopRequested(EndReason.WALLTIME), 0.0) == []
+    [_] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.0)
+    [_, end] = scheduler.handle(TrialsReturned(Slot(1, 0), (0,), (1,), AttemptEnd.INTERRUPTED), 0.0)
+    assert end == End(EndReason.SIGNAL)
+
+
+def test_a_sweep_that_has_ended_before_ends_at_once():
+    scheduler = scheduler_of(2, states=[COMPLETE, FAILED])
+    assert scheduler.handle(TimePassed(), 0.0) == [End(EndReason.COMPLETE)]
+
+
+def test_an_illegal_move_names_trial_and_states():
+    scheduler = scheduler_of(1)
+    with pytest.raises(IllegalMoveError, match="trial 0 cannot go from waiting to complete"):
+        scheduler._move(0, COMPLETE)
+
+
+def test_no_end_is_left():
+    assert all(not old.is_end for old, _ in MOVES)
+
+
+class Sweep(RuleBasedStateMachine):
+    """Workers join, work, die, answer late and repeat themselves; the rules of the scheduler hold throughout."""
+
+    COUNT = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = scheduler_of(self.COUNT, retries=2)
+        self.now = 0.0
+        self.alive: dict[int, deque[tuple[int, int]]] = {}
+        self.asked: set[int] = set()
+        self.late: list[object] = []
+        self.committed: dict[int, int] = {}
+        self.end: EndReason | None = None
+        self.ranks = 0
+        self.stopping = False
+
+    def feed(self, event) -> None:
+        self.now += 0.03
+        # Events cross a process boundary.
+        for decision in self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now):
+            match decision:
+                case Assign(slot, numbers, attempts):
+                    assert not self.stopping
+                    self.alive[slot.rank].extend(zip(numbers, attempts, strict=True))
+                case Commit(block):
+                    for number, attempt in zip(block.numbers, block.attempts, strict=True):
+                        assert number not in self.committed, "a trial was committed twice"
+                        self.committed[number] = attempt
+                case Withdraw(slot):
+                    self.asked.add(slot.rank)
+                case Stop():
+                    self.stopping = True
+                case End(reason):
+                    self.end = reason
+
+    @rule()
+    def a_worker_joins(self) -> None:
+        self.ranks += 1
+        self.alive[self.ranks] = deque()
+        self.feed(WorkerJoined(self.ranks, 1))
+
+    @precondition(lambda self: any(self.alive.values()))
+    @rule(data=st.data(), failed=st.booleans(), count=st.integers(1, 3))
+    def trials_end(self, data, failed, count) -> None:
+        rank = data.draw(st.sampled_from([rank for rank, held in self.alive.items() if held]))
+        held = self.alive[rank]
+        pairs = [held.popleft() for _ in range(min(count, len(held)))]
+        event = ended(Slot(rank, 0), pairs, state=FAILED if failed else COMPLETE, wall_time_s=0.001)
+        self.late.append(event)
+        self.feed(event)
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def an_old_message_comes_again(self, data) -> None:
+        before = dict(self.committed)
+        self.feed(data.draw(st.sampled_from(self.late)))
+        assert self.committed == before
+
+    @precondition(lambda self: self.asked & set(self.alive))
+    @rule(data=st.data())
+    def a_worker_gives_back(self, data) -> None:
+        rank = data.draw(st.sampled_from(sorted(self.asked & set(self.alive))))
+        self.asked.discard(rank)
+        held = self.alive[rank]
+        back = [held.pop() for _ in range(len(held) - 1)][::-1]
+        event = TrialsReturned(
+            Slot(rank, 0), tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN
+        )
+        self.late.append(event)
+        self.feed(event)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def a_worker_dies(self, data) -> None:
+        rank = data.draw(st.sampled_from(sorted(self.alive)))
+        for pair in self.alive.pop(rank):
+            self.late.append(ended(Slot(rank, 0), [pair]))
+        self.feed(WorkerLost(rank))
+
+    @rule()
+    def time_passes(self) -> None:
+        self.feed(TimePassed())
+
+    @precondition(lambda self: not self.stopping)
+    @rule(really=st.integers(0, 9))
+    def somebody_stops_it(self, really) -> None:
+        if really == 0:
+            self.feed(StopRequested(EndReason.SIGNAL))
+            for rank, held in list(self.alive.items()):
+                back = tuple(held)
+                held.clear()
+                self.feed(
+                    TrialsReturned(
+                        Slot(rank, 0), tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.INTERRUPTED
+                    )
+                )
+
+    @invariant()
+    def every_invariant_holds(self) -> None:
+        if self.end is None:
+            self.scheduler.check()
+            states = [TrialState(s) for s in self.scheduler._states]
+            assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
+
+    def teardown(self) -> None:
+        """Left alone with one healthy worker, every sweep comes to its end."""
+        if self.end is None and not self.stopping:
+            self.a_worker_joins()
+            for _ in range(500):
+                if self.end is not None:
+                    break
+                for rank, held in list(self.alive.items()):
+                    if held:
+                        self.feed(ended(Slot(rank, 0), [held.popleft()]))
+                self.feed(TimePassed())
+            assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NO_WORKERS)
+            if self.end is not EndReason.NO_WORKERS:
+                assert len(self.committed) == self.COUNT
+
+
+TestSweep = Sweep.TestCase
+TestSweep.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
