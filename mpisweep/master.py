@@ -301,6 +301,7 @@ class Master:
             return False
         assert self._end is not None
         self.exit_code = _EXIT_CODES[self._end]
+        self._sink.show(self.progress(time.monotonic()))
         log.info("%s: %s", self._spec.name, self._end.value)
         for rank in self._ranks:
             self._send(rank, [Finish(self.exit_code)])

@@ -1,0 +1,329 @@
+"""Whole sweeps as users run them: real ranks, real kills, real files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import psutil
+import pytest
+
+import mpisweep as package
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.mpi
+
+
+def sweep_file(folder: Path, function: str, last: int, more: str = "") -> str:
+    text = f'name = "s"\nworkload = "workloads:{function}"\n{more}\n[parameters]\nx = {{ from = 1, to = {last} }}\n'
+    if more.lstrip().startswith("["):
+        text = f'name = "s"\nworkload = "workloads:{function}"\n[parameters]\nx = {{ from = 1, to = {last} }}\n{more}\n'
+    (folder / "s.toml").write_text(text, encoding="utf-8")
+    return "s.toml"
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    """Until `what` is true; a limit is there only so that a broken program cannot hang the tests."""
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "this never came true"
+        time.sleep(0.005)
+
+
+def start(folder: Path, environment: dict[str, str], *arguments: str, ranks: int | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mpisweep", *arguments]
+    if ranks is not None:
+        command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
+    with (folder / "stderr.txt").open("w") as stderr:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    members = family(process)
+    for member in members:
+        member.suspend()
+    for member in members:
+        member.kill()
+    process.wait()
+    psutil.wait_procs(members, timeout=30)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_typed_mpirun_runs_every_trial_once(folder, mpisweep: Run, ranks):
+    done = mpisweep("run", sweep_file(folder, "half", 300), "-o", "r.h5", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 300
+    assert sweep.trials["loss"].tolist() == [x / 2 for x in range(1, 301)]
+    assert sweep.allocations["ranks"].tolist() == [ranks]
+    assert sweep.trials["attempt"].max() >= 1
+    assert not (folder / "r.h5.journal").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_launcher_starts_the_ranks_itself(folder, mpisweep: Run, workers):
+    done = mpisweep("run", sweep_file(folder, "slowly", 12), "-o", "r.h5", "-n", str(workers))
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert len(sweep.workers) == workers
+    assert sweep.curve(3, "loss").value.tolist() == [4.0, 5.0, 6.0, 7.0, 8.0]
+    assert sweep.curve(3, "loss").step.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_quick_form_needs_no_file(folder, mpisweep: Run):
+    done = mpisweep("run", "workloads:half", "-p", "x=1:20", "--baseline", "x=7", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").baseline["x"] == 7
+
+
+def test_a_master_that_does_not_work_leaves_the_trials_to_the_others(folder, mpisweep: Run):
+    done = mpisweep("run", sweep_file(folder, "half", 20), "-o", "r.h5", "-n", "1", "--master", "idle")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").workers["rank"].tolist() == [1]
+
+
+def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
+    done = mpisweep("run", sweep_file(folder, "unlucky", 12, '[limits]\ntimeout = 1\n'), "-n", "2")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "s.h5")
+    causes = dict(zip(sweep.trials["x"].tolist(), sweep.trials["cause"].tolist(), strict=True))
+    assert causes == {
+        1: "", 2: "exception", 3: "crash", 4: "crash", 5: "timeout", 6: "out_of_memory", 7: "exception",
+        8: "exception", 9: "", 10: "", 11: "", 12: "",
+    }  # fmt: skip
+    messages = dict(zip(sweep.trials["x"].tolist(), sweep.trials["message"].tolist(), strict=True))
+    assert messages[2].startswith("ValueError: x is two\n  at ")
+    assert "workloads.py" in messages[2]
+    assert messages[3] == "the trial process exited with code 7"
+    assert messages[4] == "the trial process was killed by signal 11 (SIGSEGV)"
+    assert messages[5] == "killed after 1 s, the timeout of a trial"
+    assert sweep.best(1)["x"].tolist() == [1]
+
+
+def test_a_sweep_in_which_nothing_completes_says_so(folder, mpisweep: Run):
+    (folder / "workloads.py").write_text("def never(trial):\n    raise RuntimeError('no')\n", encoding="utf-8")
+    done = mpisweep("run", sweep_file(folder, "never", 3), "-n", "1")
+    assert done.returncode == 4, done.stderr
+
+
+def test_seeds_depend_on_the_number_and_not_on_the_worker(folder, mpisweep: Run):
+    spec = sweep_file(folder, "seeded", 30)
+    assert mpisweep("run", spec, "-o", "one.h5", "-n", "1").returncode == 0
+    assert mpisweep("run", spec, "-o", "two.h5", "-n", "2").returncode == 0
+    one, two = (package.load(folder / name).trials["loss"].tolist() for name in ("one.h5", "two.h5"))
+    assert one == two
+    assert len(set(one)) == 30
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_killing_everything_in_the_middle_loses_and_repeats_nothing(folder, environment, mpisweep: Run, ranks):
+    spec = sweep_file(folder, "gated", 24)
+    arguments = ["run", spec, "-o", "r.h5", *(["-n", "2"] if ranks is None else [])]
+    process = start(folder, environment, *arguments, ranks=ranks)
+    wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
+    (folder / "go").touch()
+    wait_for(lambda: (folder / "r.h5").exists() and (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 6)
+    (folder / "go").unlink()
+    kill_all(process)
+    known = package.load(folder / "r.h5")
+    ended = set(known.trials["number"][known.trials["state"] == "complete"].tolist())
+    assert len(ended) >= 6
+    with h5py.File(folder / "r.h5") as file:
+        assert file.attrs["format"] == "mpisweep"
+    (folder / "go").touch()
+    done = mpisweep(*arguments, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 24
+    assert sweep.trials["loss"].tolist() == [float(x) for x in range(1, 25)]
+    ran = [int(line) for line in (folder / "ran.txt").read_text().split()]
+    # What had ended before the kill has run once.  At most what was running or unacknowledged ran twice.
+    assert all(ran.count(number) == 1 for number in ended)
+    assert set(ran) == set(range(24))
+    assert len(sweep.allocations) == 2
+
+
+def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, environment):
+    process = start(folder, environment, "run", sweep_file(folder, "slowly", 60), "-n", "2", "-o", "r.h5")
+    path = folder / "r.h5"
+    wait_for(path.exists)
+    h5dump = shutil.which("h5dump")
+    looks = 0
+    while process.poll() is None:
+        with h5py.File(path) as file:
+            assert file["trials/state"].shape == (60,)
+        if h5dump is not None:
+            subprocess.run([h5dump, "-H", path], check=True, stdout=subprocess.DEVNULL)
+        sweep = package.load(path)
+        assert len(sweep.trials) == 60
+        looks += 1
+    assert process.returncode == 0
+    assert looks > 3
+
+
+def test_nothing_outlives_its_rank(folder, environment):
+    process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
+    members = family(process)
+    assert len(members) >= 8
+    ranks = [p for p in members if "run" in p.cmdline() and "mpirun" not in p.name() and p.pid != process.pid]
+    for rank in ranks:
+        if rank.is_running():
+            rank.kill()
+    process.wait(timeout=60)
+    _, alive = psutil.wait_procs(members, timeout=30)
+    assert alive == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environment, mpisweep: Run, number):
+    spec = sweep_file(folder, "gated", 6)
+    process = start(folder, environment, "run", spec, "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 3
+    stopped = package.load(folder / "r.h5")
+    assert stopped.state == "stopped by a signal"
+    assert stopped.trials["state"].tolist() == ["waiting"] * 6
+    assert "interrupted" in stopped.attempts["end"].tolist()
+    (folder / "go").touch()
+    done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 6
+
+
+def test_the_walltime_is_kept(folder, mpisweep: Run):
+    spec = sweep_file(folder, "gated", 6, "[limits]\ngrace = 1\n")
+    done = mpisweep("run", spec, "-n", "1", "--walltime", "3")
+    assert done.returncode == 3, done.stderr
+    assert package.load(folder / "s.h5").state == "stopped before the walltime"
+
+
+def test_a_second_run_on_the_same_file_is_refused(folder, environment, mpisweep: Run):
+    spec = sweep_file(folder, "gated", 4)
+    process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
+    wait_for(lambda: list(folder.glob("begun.*")))
+    done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
+    assert done.returncode == 2
+    assert re.search(r"r\.h5: another run is writing it: process \d+ on .*, since ", done.stderr)
+    (folder / "go").touch()
+    assert process.wait(timeout=60) == 0
+
+
+def test_going_on_with_a_finished_sweep_does_nothing(folder, mpisweep: Run):
+    spec = sweep_file(folder, "half", 10)
+    assert mpisweep("run", spec, "-n", "1").returncode == 0
+    before = package.load(folder / "s.h5").trials["started_at"].tolist()
+    assert mpisweep("run", spec, "-n", "1").returncode == 0
+    assert package.load(folder / "s.h5").trials["started_at"].tolist() == before
+
+
+def test_a_grown_space_goes_on_and_keeps_its_numbers(folder, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 4, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
+    assert mpisweep("run", sweep_file(folder, "half", 7, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
+    sweep = package.load(folder / "s.h5")
+    assert sweep.trials["x"].tolist() == [1, 2, 3, 4, 9, 5, 6, 7]
+    assert sweep.baseline["x"] == 9
+    assert sweep.trials["state"].tolist() == ["complete"] * 8
+
+
+def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(folder, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 4), "-n", "1").returncode == 0
+    old = (folder / "s.h5").read_bytes()
+    changed = sweep_file(folder, "seeded", 3)
+    done = mpisweep("run", changed, "-n", "1")
+    assert done.returncode == 2
+    assert "workload: the results file has 'workloads:half', s.toml has 'workloads:seeded'" in done.stderr
+    assert "parameters.x: the results file has integers from 1 to 4, s.toml has integers from 1 to 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "s.h5").read_bytes() == old
+    assert mpisweep("check", changed).returncode == 2
+    assert mpisweep("run", changed, "-n", "1", "--fresh").returncode == 0
+    [kept] = [p for p in folder.glob("s.*.h5")]
+    assert kept.read_bytes() == old
+    assert len(package.load(folder / "s.h5").trials) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "no.toml"], "no.toml: cannot be read: No such file or directory"),
+        (["run", "resnet50", "-p", "batch_size=9:1"], "'from' is 9 and 'to' is 1; 'from' must not exceed 'to'"),
+        (["run", "resnet50", "-p", "batch_size=1:9", "-o", "nowhere/x.h5"], "the folder nowhere does not exist"),
+        (["check", "resnet50", "-p", "batchsize=1:9"], "did you mean 'batch_size'?"),
+        (["top", "no.h5"], "no.h5: no such results file"),
+        (["status", "workloads.py"], "workloads.py: is not a readable HDF5 file"),
+        (["run", "workloads:half", "-p", "x=1:3", "-n", "0"], "'0' is not an integer of at least 1"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(mpisweep: Run, arguments, message):
+    done = mpisweep(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_top_and_status_print_what_there_is(folder, mpisweep: Run):
+    import json
+
+    mpisweep("run", sweep_file(folder, "half", 6, "[baseline]\nx = 4\n"), "-n", "1")
+    top = mpisweep("top", "s.h5", "-k", "2").stdout
+    assert re.search(r"1st\s+1\s+0\.5000", top)
+    assert re.search(r"baseline\s+4\s+2\.0000", top)
+    assert "3rd" not in top
+    status = json.loads(mpisweep("status", "s.h5", "--json").stdout)
+    assert (status["state"], status["complete"], status["best"]) == ("complete", 6, 0.5)
+    assert "6 of 6 trials have ended" in mpisweep("status", "s.h5").stdout
+
+
+def test_check_says_what_would_run(folder, mpisweep: Run):
+    done = mpisweep("check", sweep_file(folder, "half", 6))
+    assert done.returncode == 0
+    assert "grid, 6 configurations" in done.stdout
+    assert not list(folder.glob("*.h5*"))
+
+
+def test_progress_is_a_line_in_a_log_and_quiet_is_quiet(folder, mpisweep: Run):
+    spec = sweep_file(folder, "half", 6)
+    assert re.search(r"\d\d:\d\d:\d\d rank 0 \S+: s: complete", mpisweep("run", spec, "-n", "1").stderr)
+    assert mpisweep("run", spec, "-n", "1", "--fresh", "--quiet").stderr == ""
+
+
+def test_on_a_terminal_there_is_a_bar(folder, environment):
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.chdir(folder)
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "mpisweep", "run", "workloads:slowly", "-p", "x=1:20", "-n", "2", "-o", "r.h5"],
+            environment | {"TERM": "xterm", "COLUMNS": "160"},
+        )
+    seen = b""
+    try:
+        while data := os.read(terminal, 65536):
+            seen += data
+    except OSError:
+        # Linux says so when the last process on the terminal has gone.
+        pass
+    assert os.waitpid(pid, 0)[1] == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert "20/20" in text
+    assert "best loss 1 (x=1)" in text
+    assert "\x1e" not in text
