@@ -1,0 +1,161 @@
+"""The figures and the scripts, on sweeps that are ordinary and on sweeps that are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_results import NAN, curve, opening, write_journal
+
+import mpisweep
+from mpisweep import figures, tables
+from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.results.snapshot import finish
+
+ANALYSIS = Path(__file__).parent.parent / "analysis"
+SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
+DRAWING = [name for name in SCRIPTS if name != "top_configs.py"]
+COUNT = 40
+
+
+def resnet_sweep(path: Path, *, first: int = 0, last: int = COUNT, losses=None, state: int = 2) -> Path:
+    """Trials of ResNet50 at batch sizes 16, 32, ...; two workers, every seventh out of memory."""
+    spec = (
+        'name = "flow"\nworkload = "resnet50"\n[parameters]\nbatch_size = { from = 16, to = 640, step = 16 }\n'
+        "[baseline]\nbatch_size = 256\n"
+    )
+    records: list[object] = [
+        TrialsBlock(list(range(COUNT)), {"batch_size": [16 * (n + 1) for n in range(COUNT)]}, baseline=15),
+        JoinedRecord(0, "node1", "V100 #0", 10, 1, 1000.5),
+        JoinedRecord(1, "node1", "V100 #1", 10, 1, 1000.5),
+    ]
+    clock = [1001.0, 1001.0]
+    for n in range(first, last):
+        worker = n % 2
+        size = 16 * (n + 1)
+        loss = 8.4 + abs(size - 210) / 1000 if losses is None else losses
+        seconds = 20 + size / 4
+        bad = n % 7 == 6
+        records.append(AssignedBlock([[worker, 0]], clock[worker], [n], [1], {"batch_size": size}))
+        if not bad:
+            records.append(ReportBlock(worker, n, 1, {"loss": curve(*(loss + np.exp(-np.arange(30) / 5)).tolist())}))
+        records.append(
+            EndedBlock(
+                worker, 0, [n], [1], [4 if bad else state], [clock[worker]], [seconds],
+                {"loss": [None if bad else loss], "train_time": [seconds - 1]},
+                [2] if bad else [], ["out of memory"] if bad else [],
+            )
+        )  # fmt: skip
+        clock[worker] += seconds + 0.5
+    records.append(ClosedRecord(max(clock), "complete"))
+    write_journal(path, records, opening(spec=spec))
+    finish(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return resnet_sweep(tmp_path / "flow.h5")
+
+
+def script(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ANALYSIS / name), *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_table_is_that_of_the_poster(path):
+    table = tables.top_table(mpisweep.load(path), 3)
+    assert [(row.rank, *row.parameters) for row in table.rows] == [
+        ("1st", "208"), ("2nd", "192"), ("3rd", "240"), ("baseline", "256"),
+    ]  # fmt: skip
+    assert table.cells()[0] == ("1st", "208", "8.4020", "72.0", "12")
+    assert tables.to_csv(table).splitlines()[0] == "rank,batch_size,loss,time [s],trial"
+    assert tables.to_markdown(table).count("\n") == 6
+    assert r"batch\_size" in tables.to_latex(table)
+
+
+def test_the_series_of_figure_1(path):
+    series = figures.metric_series(mpisweep.load(path), "batch_size", "loss")
+    assert series.x[series.best] == 208
+    assert series.x[series.baseline] == 256
+    assert len(series.failed_x) == 5
+    assert set(series.failed_causes) == {"out_of_memory"}
+    assert len(series.x) == COUNT - 5
+
+
+def test_total_time_is_the_sum_against_the_wall(path):
+    sweep = mpisweep.load(path)
+    total = figures.total_time(sweep)
+    assert total.trials_s == pytest.approx(sum(20 + 4 * (n + 1) for n in range(COUNT)))
+    assert total.workers == 2
+    assert 1.8 < total.speedup < 2
+    assert 0.9 < total.utilisation < 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+@pytest.mark.parametrize("name", DRAWING)
+def test_every_script_draws_every_format_the_same_each_time(path, name, suffix):
+    outputs = [path.parent / f"{index}{suffix}" for index in range(2)]
+    for output in outputs:
+        done = script(name, path, "-o", output, cwd=path.parent)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(output)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert outputs[0].stat().st_size > 3000
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
+def test_the_table_is_printed_in_every_form(path, form):
+    done = script("top_configs.py", path, "-k", 2, "--format", form, cwd=path.parent)
+    assert done.returncode == 0, done.stderr
+    assert "208" in done.stdout
+    assert "baseline" in done.stdout
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_an_unended_sweep_has_nothing_to_draw_and_says_so(tmp_path, name):
+    path = resnet_sweep(tmp_path / "empty.h5", last=0)
+    done = script(name, path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("last", "losses"), [(1, None), (2, NAN), (3, 0.0)])
+@pytest.mark.parametrize("name", DRAWING)
+def test_odd_sweeps_can_be_drawn(tmp_path, name, last, losses):
+    path = resnet_sweep(tmp_path / "odd.h5", last=last, losses=losses)
+    done = script(name, path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
+    path = resnet_sweep(tmp_path / "failed.h5", first=6, last=7)
+    assert script("loss_vs_batch_size.py", path, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("loss_vs_batch_size.py", ["--metric", "los"], "there is no parameter or metric 'los'; there are: batch_size"),
+        ("loss_vs_batch_size.py", ["--parameter", "size"], "there is no parameter or metric 'size'"),
+        ("learning_curves.py", ["--metric", "los"], "there is no curve of 'los'; curves there are: loss"),
+        ("timeline.py", ["-o", "x.gif"], "x.gif: figures end in .png, .svg or .pdf"),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_right_ones(path, name, arguments, message):
+    done = script(name, path, *arguments, cwd=path.parent)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_file_is_told(tmp_path):
+    done = script("timeline.py", "no.h5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no.h5: no such results file" in done.stderr
