@@ -22,7 +22,7 @@ from rich.console import Console
 
 from mpisweep.progress import Bar, parse
 
-__all__ = ["PROGRESS_VARIABLE", "LaunchError", "find_mpirun", "launch", "rank_command"]
+__all__ = ["PROGRESS_VARIABLE", "LaunchError", "find_mpirun", "launch", "mpi_environment", "mpirun_command", "rank_command"]
 
 #: Tells the ranks that their output is read by the launcher.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
@@ -67,14 +67,26 @@ def rank_command(ranks: int, arguments: Sequence[str]) -> list[str]:
         arguments: of ``mpisweep run``.
     """
     program = [sys.executable, "-m", "mpisweep", "run", *arguments]
-    if ranks == 1:
-        return program
+    return program if ranks == 1 else [*mpirun_command(ranks), *program]
+
+
+def mpirun_command(ranks: int) -> list[str]:
+    """mpirun and its options.
+
+    Raises:
+        LaunchError: when there is no mpirun.
+    """
     mpirun = find_mpirun()
     text = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
     if "Open MPI" in text:
         # Our workers bind their trial processes themselves; mpirun's binding would confine them to one core.
-        return [os.fspath(mpirun), "-n", str(ranks), "--bind-to", "none", "--oversubscribe", *program]
-    return [os.fspath(mpirun), "-n", str(ranks), *program]
+        return [os.fspath(mpirun), "-n", str(ranks), "--bind-to", "none", "--oversubscribe"]
+    return [os.fspath(mpirun), "-n", str(ranks)]
+
+
+def mpi_environment() -> dict[str, str]:
+    """The caller's environment, with what MPI needs where the caller has not said otherwise."""
+    return _MPI_ENVIRONMENT | os.environ
 
 
 def launch(command: Sequence[str], *, console: Console | None) -> int:
@@ -86,7 +98,7 @@ def launch(command: Sequence[str], *, console: Console | None) -> int:
         command: from :func:`rank_command`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
     """
-    environment = os.environ | {k: v for k, v in _MPI_ENVIRONMENT.items() if k not in os.environ}
+    environment = mpi_environment()
     environment["MPISWEEP_LAUNCHED"] = "1"
     if console is not None:
         environment[PROGRESS_VARIABLE] = "json"

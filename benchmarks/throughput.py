@@ -1,0 +1,188 @@
+"""No-op trials per second through everything, beside two things that store nothing.
+
+    python benchmarks/throughput.py [--trials 400000] [--workers 4]
+
+In one run, on the same ranks: a bare mpi4py send/recv loop, mpi4py.futures, and mpisweep with its journal and
+fsync, isolated trial processes and the HDF5 file.  Rates are trials over wall time, without the start of the
+interpreters; that of mpisweep ends when the last snapshot is in place.  Then: what each step costs a trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from pathlib import Path
+
+BARE = """
+import sys, time
+from mpi4py import MPI
+comm, count = MPI.COMM_WORLD, int(sys.argv[1])
+if comm.rank == 0:
+    started, sent, status = time.perf_counter(), 0, MPI.Status()
+    for worker in range(1, comm.size):
+        comm.send(sent, worker); sent += 1
+    for done in range(count):
+        comm.recv(source=MPI.ANY_SOURCE, status=status)
+        comm.send(sent if sent < count else None, status.Get_source()); sent += 1
+    print(count / (time.perf_counter() - started))
+else:
+    while (x := comm.recv(source=0)) is not None:
+        comm.send(x * 0.5, 0)
+"""
+
+FUTURES = """
+import sys, time
+from mpi4py.futures import MPIPoolExecutor
+def noop(x): return x * 0.5
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    with MPIPoolExecutor() as pool:
+        list(pool.map(noop, range(100)))
+        started = time.perf_counter()
+        for _ in pool.map(noop, range(count), unordered=True): pass
+        print(count / (time.perf_counter() - started))
+"""
+
+NOOP = "def train(trial): return trial.params['x'] * 0.5\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=400_000)
+    parser.add_argument("--workers", type=int, default=4)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "bare.py").write_text(BARE)
+        (folder / "futures.py").write_text(FUTURES)
+        (folder / "noop.py").write_text(NOOP)
+        ranks = options.workers + 1
+        bare = float(mpirun(folder, ranks, "bare.py", str(options.trials)))
+        futures = float(mpirun(folder, ranks, "-m", "mpi4py.futures", "futures.py", str(options.trials // 20)))
+        ours, file_bytes = sweep(folder, ranks, options.trials)
+    print(f"no-op trials per second, {options.workers} workers, {os.cpu_count()} cores")
+    print(f"  bare send/recv loop, nothing stored   {bare:10,.0f}")
+    print(f"  mpi4py.futures, nothing stored        {futures:10,.0f}")
+    print(f"  mpisweep, everything stored           {ours:10,.0f}")
+    print(f"  ratio to mpi4py.futures {ours / futures:.1f}, to the bare loop {ours / bare:.2f}")
+    print(f"  {file_bytes / options.trials:.0f} bytes a trial in the file")
+    steps()
+
+
+def mpirun(folder: Path, ranks: int, *arguments: str) -> str:
+    from mpisweep.batch.launch import mpi_environment, mpirun_command
+
+    command = [*mpirun_command(ranks), sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=mpi_environment(), capture_output=True, text=True, check=True)
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def sweep(folder: Path, ranks: int, trials: int) -> tuple[float, int]:
+    import mpisweep
+
+    mpirun(
+        folder, ranks, "-m", "mpisweep", "run", "noop:train", "-p", f"x=1:{trials}", "-o", "noop.h5",
+        "--master", "idle",
+    )  # fmt: skip
+    path = folder / "noop.h5"
+    found = mpisweep.load(path)
+    assert (found.trials["state"] == "complete").all()
+    started = float(found.allocations["started_at"][0])
+    return trials / (path.stat().st_mtime - started), path.stat().st_size
+
+
+def steps(count: int = 128) -> None:
+    """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
+    from mpisweep import blocks, messages, planner, scheduler
+    from mpisweep.records import Slot
+    from mpisweep.results.journal import Entry, _frame
+    from mpisweep.results.replay import SweepState
+
+    numbers = list(range(count))
+    columns: dict[str, blocks.Column] = {"x": [n + 1 for n in numbers]}
+    assigned = blocks.AssignedBlock([[1, 0]], time.time(), numbers, [1] * count, columns)
+    ended = blocks.EndedBlock(
+        1, 0, numbers, [1] * count, [2] * count, [time.time()] * count, [1.234e-6] * count,
+        {"loss": [0.5 * n for n in numbers]},
+    )  # fmt: skip
+    assigned_body, ended_body = blocks.encode(assigned), blocks.encode(ended)
+
+    def schedule() -> None:
+        model = planner.DurationModel(columns, None, count)  # type: ignore[arg-type]
+        made = scheduler.Scheduler(bytes(count), [0] * count, model, retries=2, grace_s=1)
+        for decision in made.handle(messages.WorkerJoined(1, 1), 0.0):
+            assert isinstance(decision, messages.Assign)
+        while made.count(scheduler.TrialState.COMPLETE) < count:
+            held = made._held[Slot(1, 0)]
+            given = list(held.items())
+            made.handle(
+                messages.TrialsEnded(
+                    blocks.EndedBlock(
+                        1, 0, [n for n, _ in given], [a for _, a in given], [2] * len(given),
+                        [0.0] * len(given), [1e-6] * len(given), {},
+                    )
+                ),
+                0.0,
+            )  # fmt: skip
+
+    def replay() -> None:
+        state = SweepState()
+        run = blocks.RunRecord("r", 0, "h", 1, 0.0, 1, "local", "", [], "0", "", "", {})
+        for record in (run, blocks.TrialsBlock(numbers, columns), assigned, ended):
+            state.apply(Entry("s", 1, record))
+
+    parts = {
+        "master: decide": schedule,
+        "master: encode the assignment": lambda: blocks.encode(assigned),
+        "trial process: decode it": lambda: blocks.decode(assigned_body),
+        "trial process: encode the results": lambda: blocks.encode(ended),
+        "master: decode them": lambda: blocks.decode(ended_body),
+        "journal: frame and checksum both": lambda: (_frame(assigned_body), _frame(ended_body)),
+        "snapshot: replay both": replay,
+    }
+    print("microseconds a trial")
+    for name, part in parts.items():
+        seconds = min(timeit.repeat(part, number=20, repeat=5)) / 20
+        print(f"  {name:<36} {1e6 * seconds / count:6.2f}")
+    trial_process()
+
+
+def trial_process(count: int = 20_000) -> None:
+    """A real trial process: no-op trials in one block, and the start of one trial at a time."""
+    from mpisweep.blocks import AssignedBlock, encode
+    from mpisweep.forkserver import ForkServer
+    from mpisweep.records import DeviceShare
+    from mpisweep.trialprocess import ProcessSetting, Result, TrialProcess
+
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "noop.py").write_text(NOOP)
+        spec = 'workload = "noop:train"\n[parameters]\nx = { from = 1, to = 9 }\n'
+        server = ForkServer.start()
+        process = TrialProcess(
+            server, ProcessSetting(spec, "s", folder, folder, 0, None), 0, DeviceShare("cpu", "cpu", ())
+        )
+
+        def run(numbers: list[int]) -> float:
+            body = encode(AssignedBlock([[0, 0]], 0.0, numbers, [1] * len(numbers), {"x": numbers}))  # type: ignore[dict-item]
+            started = time.perf_counter()
+            process.give(body, len(numbers))
+            while process.busy:
+                for happening in process.listen():
+                    assert isinstance(happening, Result)
+            return time.perf_counter() - started
+
+        run([0])
+        print(f"  {'trial process: run a no-op, in all':<36} {1e6 * run(list(range(count))) / count:6.2f}")
+        single = sorted(run([n]) for n in range(500))
+        print(f"start of a trial on a warm worker, there and back: {1e3 * single[250]:.3f} ms (median of 500)")
+        server.close()
+
+
+if __name__ == "__main__":
+    main()
