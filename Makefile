@@ -39,7 +39,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer with its venv module was found; install one (Debian: python3-venv), or say PYTHON=path" >&2; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[$(EXTRAS)]'
+	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[$(EXTRAS)]'
 	touch $@
 
 demo: $(READY)

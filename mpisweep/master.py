@@ -77,7 +77,6 @@ _EXIT_CODES = {
     EndReason.COMPLETE: 0,
     EndReason.NOTHING_COMPLETED: 4,
     EndReason.SIGNAL: 3,
-    EndReason.STOP_FILE: 3,
     EndReason.WALLTIME: 3,
     EndReason.NO_WORKERS: 3,
 }

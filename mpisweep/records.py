@@ -85,7 +85,6 @@ class EndReason(StrEnum):
     COMPLETE = "complete"
     NOTHING_COMPLETED = "no trial completed"
     SIGNAL = "stopped by a signal"
-    STOP_FILE = "stopped by a stop file"
     WALLTIME = "stopped before the walltime"
     NO_WORKERS = "no workers were left"
 

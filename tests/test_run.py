@@ -209,6 +209,32 @@ def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environm
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 6
 
 
+def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep: Run):
+    (folder / "workloads.py").write_text("import time\ndef deaf(trial):\n    time.sleep(1000)\n", encoding="utf-8")
+    spec = sweep_file(folder, "deaf", 3, "[limits]\ngrace = 0.5\n")
+    done = mpisweep("run", spec, "-n", "1", "--walltime", "3")
+    assert done.returncode == 3, done.stderr
+    sweep = package.load(folder / "s.h5")
+    assert sweep.trials["state"].tolist() == ["waiting"] * 3
+    assert "interrupted" in sweep.attempts["end"].tolist()
+
+
+def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment):
+    process = start(folder, environment, "run", sweep_file(folder, "gated", 2), "-o", "r.h5", ranks=3)
+    wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
+    ranks = psutil.Process(process.pid).children()
+    assert len(ranks) == 3
+    time.sleep(1.0)  # they have just been busy; what is measured is how they are after that
+    before = [sum(p.cpu_times()[:2]) for p in ranks]
+    started = time.monotonic()
+    time.sleep(4.0)  # the quantity itself: CPU seconds over a stretch of time
+    share = [(sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started) for p, old in zip(ranks, before, strict=True)]
+    (folder / "go").touch()
+    assert process.wait(timeout=60) == 0
+    print("share of a core:", [f"{s:.4f}" for s in share])
+    assert max(share) < 0.1
+
+
 def test_the_walltime_is_kept(folder, mpisweep: Run):
     spec = sweep_file(folder, "gated", 6, "[limits]\ngrace = 1\n")
     done = mpisweep("run", spec, "-n", "1", "--walltime", "3")
@@ -256,7 +282,7 @@ def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(fo
     assert (folder / "s.h5").read_bytes() == old
     assert mpisweep("check", changed).returncode == 2
     assert mpisweep("run", changed, "-n", "1", "--fresh").returncode == 0
-    [kept] = [p for p in folder.glob("s.*.h5")]
+    [kept] = list(folder.glob("s.*.h5"))
     assert kept.read_bytes() == old
     assert len(package.load(folder / "s.h5").trials) == 3
 

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.space import Choice, FloatRange, IntegerRange, SearchSpace, SpaceError, parse_parameter, parse_quick
+from mpisweep.space import (
+    Choice,
+    FloatRange,
+    IntegerRange,
+    SearchSpace,
+    SpaceError,
+    parse_parameter,
+    parse_quick,
+)
 
 integers = st.builds(
     lambda low, width, step: IntegerRange("n", low, low + width, step),

@@ -71,7 +71,7 @@ def rank_command(ranks: int, arguments: Sequence[str]) -> list[str]:
 
 
 def mpirun_command(ranks: int) -> list[str]:
-    """mpirun and its options.
+    """Mpirun and its options.
 
     Raises:
         LaunchError: when there is no mpirun.
