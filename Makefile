@@ -44,7 +44,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 
 demo: $(READY)
 	mkdir -p demo
-	$(PY) -m mpisweep run examples/demo.toml -n 2 --fresh -o demo/digits.h5
+	$(PY) -m mpisweep run examples/demo.toml -n 2 -o demo/digits.h5
 	$(PY) analysis/top_configs.py demo/digits.h5
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
 
