@@ -55,7 +55,8 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
-    "legend.frameon": False,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "savefig.dpi": 200,
     # Text stays text, and the same data gives the same bytes.
     "svg.fonttype": "none",

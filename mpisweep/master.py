@@ -35,7 +35,6 @@ from mpisweep.messages import (
     End,
     Ended,
     Event,
-    Finish,
     Give,
     GiveUp,
     Hello,
@@ -302,8 +301,6 @@ class Master:
         self.exit_code = _EXIT_CODES[self._end]
         self._sink.show(self.progress(time.monotonic()))
         log.info("%s: %s", self._spec.name, self._end.value)
-        for rank in self._ranks:
-            self._send(rank, [Finish(self.exit_code)])
         self._closing = lambda: False
         return True
 

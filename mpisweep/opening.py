@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mpisweep.batch.allocation import Allocation
@@ -87,7 +88,8 @@ def open_sweep(
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
         trials = number_trials(spec, make_sampler(spec), known)
-        journal = Journal(folder, _run_record(spec, allocation, ranks, environment, version))
+        opening = _run_record(_run_name(folder), spec, allocation, ranks, environment, version)
+        journal = Journal(folder, opening)
         journal.start()
     except BaseException:
         claim.release()
@@ -159,12 +161,25 @@ def move_aside(path: Path) -> Path | None:
     return kept
 
 
+def _run_name(folder: Path) -> str:
+    """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    earlier = [name.rpartition("-")[0] for name in segments(folder)]
+    # "x" comes after the "-" that follows a run's name in the names of its segments.
+    after = max(earlier, default="")
+    return f"{now if now > after else after + 'x'}-{secrets.token_hex(3)}"
+
+
 def _run_record(
-    spec: Spec, allocation: Allocation, ranks: int, environment: dict[str, str], version: str
+    run: str,
+    spec: Spec,
+    allocation: Allocation,
+    ranks: int,
+    environment: dict[str, str],
+    version: str,
 ) -> RunRecord:
     return RunRecord(
-        # The name sorts by time, and no two are equal.
-        run=time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3),
+        run=run,
         epoch=0,
         host=socket.gethostname(),
         pid=os.getpid(),

@@ -237,6 +237,18 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
     assert len(sweep.allocations) == 2
 
 
+def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
+    from mpisweep.opening import _run_name
+
+    folder = journal_folder(path)
+    write_journal(path, [], opening("99991231T235959999999-ffffff"))
+    first = _run_name(folder)
+    write_journal(path, [], opening(first))
+    second = _run_name(folder)
+    write_journal(path, [], opening(second))
+    assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
+
+
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
     write_journal(path, history())
     finish(path)

@@ -123,6 +123,12 @@ def test_a_sweep_in_which_nothing_completes_says_so(folder, mpisweep: Run):
     assert done.returncode == 4, done.stderr
 
 
+def test_a_trial_does_not_take_itself_for_an_mpi_rank(folder, mpisweep: Run):
+    done = mpisweep("run", sweep_file(folder, "strayed", 3), "-o", "r.h5", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["loss"].tolist() == [0.0] * 3
+
+
 def test_seeds_depend_on_the_number_and_not_on_the_worker(folder, mpisweep: Run):
     spec = sweep_file(folder, "seeded", 30)
     assert mpisweep("run", spec, "-o", "one.h5", "-n", "1").returncode == 0

@@ -31,6 +31,10 @@ from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 __all__ = ["Folded", "finish", "fold", "read_file", "read_merged", "serve", "write_file"]
 
 
+#: How often a file that is replaced while it is being read is looked at again.
+_LOOKS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
     """What a fold has cost."""
@@ -53,16 +57,16 @@ def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
         ResultsError: when there is no sweep, or the file is something else.
     """
     folder = journal_folder(path)
-    for attempt in range(20):
+    for attempt in range(_LOOKS):
         try:
             names = segments(folder)
             state = read_file(path) if path.exists() else SweepState()
             found: list[Damage] = []
             for entry in read_journal(folder, state.covered, found):
                 state.apply(entry)
-        except (FileNotFoundError, OSError) as error:
+        except OSError:
             # The file was replaced while it was being read (NFS says so by ESTALE): look again.
-            if isinstance(error, ResultsError) or attempt == 19 or not path.exists():
+            if attempt == _LOOKS - 1 or not path.exists():
                 raise
             time.sleep(0.05)
             continue

@@ -31,6 +31,8 @@ __all__ = ["serve"]
 _GATHER_S = 0.005
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
+#: How the variables begin by which launchers of MPI tell a process that it is a rank.
+_MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 _COMPLETE = int(TrialState.COMPLETE)
 _FAILED = int(TrialState.FAILED)
 
@@ -45,6 +47,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     line = Line(socket.socket(fileno=files[0]))
     page = Page(files[1])
     os.close(files[1])
+    _leave_mpi()
     os.environ.update(arguments["environment"])
     if arguments["cores"]:
         _keep_to_cores(arguments["cores"])
@@ -66,6 +69,12 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     except LineClosedError:
         # The worker has closed the line, which is how it says that it needs this process no longer.
         return
+
+
+def _leave_mpi() -> None:
+    """Forget that this process descends from a rank: a trial that uses MPI itself must not take itself for one."""
+    for name in [name for name in os.environ if name.startswith(_MPI_PREFIXES)]:
+        del os.environ[name]
 
 
 def _keep_to_cores(cores: list[int]) -> None:
