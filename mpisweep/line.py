@@ -79,6 +79,11 @@ class Line:
         self._unsent.append(memoryview(_HEADER.pack(len(body), kind, first, second) + body))
         self.flush()
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        return bool(self._unsent)
+
     def flush(self) -> bool:
         """Send what is left over; True when nothing is.
 

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from mpisweep.blocks import (
@@ -223,8 +223,17 @@ class Master:
 
     # ------------------------------------------------------------------------------------- effects
 
-    def step(self, now: float) -> bool:
-        """Let out what has become safe, and see to time, snapshots and progress; True if anything left."""
+    def step(self, now: float, ready: Set[int]) -> bool:
+        """Let out what has become safe, and see to time, snapshots and progress; True if anything left.
+
+        Args:
+            now: the monotonic clock.
+            ready: descriptors that are readable.
+        """
+        if self._journal_open and self._journal.fileno() in ready:
+            self._journal.drain()
+        if self._recorder.fileno() in ready:
+            self._recorder.listen()
         sent = self._journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -242,7 +251,6 @@ class Master:
         return sent
 
     def _release(self) -> bool:
-        self._journal.drain()
         out: dict[int, list[Message]] = {}
         written = self._journal.written
         while self._after_write and self._after_write[0][0] <= written:

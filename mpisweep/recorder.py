@@ -56,13 +56,16 @@ class Recorder:
         """Ask for the last snapshot; no segment stays."""
         self._ask({"last": True})
 
-    def poll(self) -> Snapshot | None:
-        """The snapshot that was asked for, once it is there."""
+    def listen(self) -> None:
+        """Read what the process has said; to be called when :meth:`fileno` is readable."""
         with contextlib.suppress(BlockingIOError):
             received = self._line.recv(4096)
             if not received:
                 raise RuntimeError("the process that makes snapshots has ended by itself")
             self._unread += received
+
+    def poll(self) -> Snapshot | None:
+        """The snapshot that was asked for, once it is there."""
         if b"\n" not in self._unread:
             return None
         text, _, self._unread = self._unread.partition(b"\n")

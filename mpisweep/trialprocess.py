@@ -157,6 +157,11 @@ class TrialProcess:
         """For select(); -1 while a dead process is waiting to be replaced."""
         return self._line.fileno() if self._line_open else -1
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the process has not taken all that it was given; :meth:`listen` tries again."""
+        return self._line_open and self._line.has_unsent
+
     def give(self, body: bytes, count: int) -> None:
         """Have these trials run after those that were given before."""
         self._given.append(_Given(self._given_count, count, body))

@@ -6,7 +6,7 @@ slots were asked to give trials back.  It decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from mpisweep.forkserver import Died, ForkServer
 from mpisweep.messages import (
@@ -92,14 +92,21 @@ class Worker:
                 case Finish(exit_code):
                     self.exit_code = exit_code
 
-    def step(self, now: float) -> bool:
-        """Look after the trial processes; True when anything happened."""
+    def step(self, now: float, ready: Set[int]) -> bool:
+        """Look after the trial processes; True when anything happened.
+
+        Args:
+            now: the monotonic clock.
+            ready: descriptors that are readable.
+        """
         out: list[Message] = []
         for slot, process in enumerate(self._slots):
-            self._pass_on(slot, process.listen(), out)
+            if process.fileno() in ready or process.has_unsent:
+                self._pass_on(slot, process.listen(), out)
             process.keep_time(now)
-        for notice in self._server.notices():
-            self._on_died(notice, out)
+        if self._server.fileno() in ready:
+            for notice in self._server.notices():
+                self._on_died(notice, out)
         for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
             del self._taking_back[slot]
             self._pass_on(slot, [self._slots[slot].taken_back()], out)
