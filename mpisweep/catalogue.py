@@ -96,6 +96,7 @@ _RESNET50_OPTIONS = (
     Option("data", "choice", "synthetic", "where the images come from",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
+    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one", "", -1),
     Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
     Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
     Option("optimizer", "choice", "sgd", "sgd (with momentum) or adamw", values=("sgd", "adamw")),

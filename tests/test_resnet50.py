@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mpisweep.catalogue import BUILTIN
-from mpisweep.workloads.datasets import DataError, batches, load_images
+from mpisweep.workloads.datasets import DataError, load_images, memory_batches
 from mpisweep.workloads.resnet50 import run
 
 METRICS = {metric.name for metric in BUILTIN["resnet50"].metrics}
@@ -114,21 +114,30 @@ def test_missing_data_is_told(options, message):
         run(trial(**options))
 
 
-def test_images_in_folders_are_read(tmp_path: Path):
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
     from PIL import Image
 
     for label, grey in (("dark", 10), ("light", 240)):
         (tmp_path / label).mkdir()
-        Image.new("RGB", (40, 30), (grey,) * 3).save(tmp_path / label / "1.png")
-    images = load_images("imagefolder", str(tmp_path), 32)
-    assert images.images.shape == (2, 3, 32, 32)
-    assert images.labels.tolist() == [0, 1]
-    assert load_images("imagefolder", str(tmp_path), 32) is images
+        for index in range(3):
+            Image.new("RGB", (40, 30), (grey + index,) * 3).save(tmp_path / label / f"{index}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_folders_of_images_are_trained_on_by_any_number_of_loaders(image_folder, loaders):
+    one = trial(data="imagefolder", data_root=str(image_folder), loaders=loaders, batch_size=4, num_classes=2)
+    metrics = run(one)
+    assert metrics["loss"] > 0
+    again = trial(data="imagefolder", data_root=str(image_folder), loaders=0, batch_size=4, num_classes=2)
+    run(again)
+    assert one.losses == again.losses
 
 
 def test_epochs_follow_one_another_and_miss_no_image():
-    data = load_images("digits", "", 8)
-    endless = batches(data, 1000, 3, torch.device("cpu"))
+    data = load_images("digits", "")
+    endless = memory_batches(data, 1000, 8, 3, torch.device("cpu"))
     seen = torch.cat([next(endless)[1] for _ in range(9)])
     counts = torch.bincount(seen)
     assert counts.sum() == 9000
@@ -136,10 +145,16 @@ def test_epochs_follow_one_another_and_miss_no_image():
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    data = load_images("digits", "", 8)
-    images, labels = next(batches(data, 4000, 3, torch.device("cpu")))
-    assert images.shape == (4000, 3, 8, 8)
+    images, labels = next(memory_batches(load_images("digits", ""), 4000, 16, 3, torch.device("cpu")))
+    assert images.shape == (4000, 3, 16, 16)
     assert labels.shape == (4000,)
+
+
+def test_digits_keep_their_shades():
+    data = load_images("digits", "")
+    assert data.images.shape == (1797, 1, 8, 8)
+    assert data.images.max() == 255
+    assert data.classes == 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,8 +1,10 @@
 """The images that the built-in workloads train on.
 
-A data set is held in memory once a process, and a batch is a function of the seed and the position alone:
-an epoch is a permutation drawn from the seed, epochs follow one another without a gap, and a batch may be
-larger than the data set.
+Which images make a batch depends on the seed and the position alone: an epoch is a permutation drawn from the
+seed, epochs follow one another without a gap, and a batch may be larger than the data set.
+
+Small data sets are held in memory at their own size, once a process, and are resized on the device, a batch at
+a time.  Folders of images, which may be as large as ImageNet, are read by the data loader's own processes.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, Sampler
 from torchvision import datasets, transforms
 
-__all__ = ["DataError", "Images", "batches", "load_images", "synthetic_batches"]
+__all__ = ["Batches", "DataError", "Images", "folder_batches", "load_images", "memory_batches", "synthetic_batches"]
+
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 #: Mean and spread of ImageNet's channels, which every ResNet recipe normalises by.
 _MEAN = (0.485, 0.456, 0.406)
@@ -30,7 +35,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled data set in memory: images (N, 3, S, S) float32, normalised; labels (N,) int64."""
+    """A labelled data set in memory: images (N, C, H, W) uint8 at their own size, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -38,70 +43,121 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def classes(self) -> int:
+        """How many different labels there can be."""
+        return int(self.labels.max()) + 1
+
 
 @cache
-def load_images(data: str, root: str, image_size: int) -> Images:
-    """Load a real data set, resized.
+def load_images(data: str, root: str) -> Images:
+    """Load a small data set.
 
     Args:
-        data: ``digits``, ``cifar10`` or ``imagefolder``.
+        data: ``digits`` or ``cifar10``.
         root: folder of the data; digits come with scikit-learn.
-        image_size: height and width in pixels.
 
     Raises:
         DataError: when the data is not at `root`.
     """
     if data == "digits":
-        return _digits(image_size)
-    if not root:
-        raise DataError(f"data = {data!r} needs data_root, the folder where the images are")
-    if not Path(root).is_dir():
-        raise DataError(f"data_root = {root!r}: there is no such folder for data = {data!r}")
+        return _digits()
+    _check_root(data, root)
+    try:
+        found = datasets.CIFAR10(root, train=True)
+    except RuntimeError as error:
+        raise DataError(f"data_root = {root!r}: no cifar10 data there: {error}") from error
+    return Images(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets))
+
+
+def _digits() -> Images:
+    """1,797 handwritten digits of 8 x 8 pixels in 17 shades of grey; they ship with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    grey = torch.tensor(found.images, dtype=torch.float32)[:, None] * (255 / 16)  # (N, 1, 8, 8)
+    return Images(grey.round().to(torch.uint8), torch.tensor(found.target, dtype=torch.int64))
+
+
+def memory_batches(data: Images, batch_size: int, image_size: int, seed: int, device: torch.device) -> Batches:
+    """Endless batches of a data set in memory: images (B, 3, S, S) float32 and labels (B,), on `device`."""
+    mean = torch.tensor(_MEAN, device=device)[None, :, None, None]
+    std = torch.tensor(_STD, device=device)[None, :, None, None]
+    for chosen in _EndlessEpochs(len(data), batch_size, seed):
+        own = data.images[chosen].to(device, non_blocking=True)  # (B, C, H, W)
+        large = functional.interpolate(
+            own.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
+        )
+        yield (large.expand(-1, 3, -1, -1) - mean) / std, data.labels[chosen].to(device, non_blocking=True)
+
+
+def folder_batches(
+    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int
+) -> tuple[Batches, int]:
+    """Endless batches of images in one folder a class, and the number of classes.
+
+    Args:
+        root: the folder of the folders.
+        batch_size: B.
+        image_size: S; images are resized to S x S.
+        seed: of the order.
+        device: where the batches go.
+        loaders: processes that read and resize; 0 does it between the steps.
+
+    Raises:
+        DataError: when there are no such folders.
+    """
+    _check_root("imagefolder", root)
     transform = transforms.Compose([
         transforms.Resize((image_size, image_size)), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD),
     ])  # fmt: skip
     try:
-        found = (
-            datasets.CIFAR10(root, train=True, transform=transform)
-            if data == "cifar10"
-            else datasets.ImageFolder(root, transform=transform)
-        )
+        found = datasets.ImageFolder(root, transform=transform)
     except (RuntimeError, FileNotFoundError) as error:
-        raise DataError(f"data_root = {root!r}: no {data} data there: {error}") from error
-    images, labels = zip(*(found[index] for index in range(len(found))), strict=True)
-    return Images(torch.stack(images), torch.tensor(labels))
-
-
-def _digits(image_size: int) -> Images:
-    """1,797 handwritten digits of 8 x 8 pixels, enlarged; they ship with scikit-learn."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    grey = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16  # (N, 1, 8, 8), in [0, 1]
-    large = functional.interpolate(grey, size=(image_size, image_size), mode="bilinear", align_corners=False)
-    mean, std = torch.tensor(_MEAN)[None, :, None, None], torch.tensor(_STD)[None, :, None, None]
-    images = (large.expand(-1, 3, -1, -1) - mean) / std  # (N, 3, S, S)
-    return Images(images.contiguous(), torch.tensor(found.target, dtype=torch.int64))
-
-
-def batches(data: Images, batch_size: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches: images (B, 3, S, S) and labels (B,), on `device`."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(data), generator=generator)])
-        chosen, order = order[:batch_size], order[batch_size:]
-        images, labels = data.images[chosen], data.labels[chosen]
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        raise DataError(f"data_root = {root!r}: no imagefolder data there: {error}") from error
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        found,
+        batch_sampler=_EndlessEpochs(len(found), batch_size, seed),
+        num_workers=loaders,
+        pin_memory=device.type == "cuda",
+    )
+    moved = (
+        (images.to(device, non_blocking=True), labels.to(device, non_blocking=True)) for images, labels in loader
+    )
+    return moved, len(found.classes)
 
 
 def synthetic_batches(
     batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Batches:
     """One random batch, made on the device, again and again: the cost of training without that of data."""
     generator = torch.Generator(device).manual_seed(seed)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=generator, device=device)
     labels = torch.randint(num_classes, (batch_size,), generator=generator, device=device)
     while True:
         yield images, labels
+
+
+class _EndlessEpochs(Sampler[list[int]]):
+    """Indices of one batch after another; epochs run into each other and drop nothing."""
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self._size = size
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self._seed)
+        left: list[int] = []
+        while True:
+            while len(left) < self._batch_size:
+                left += torch.randperm(self._size, generator=generator).tolist()
+            chosen, left = left[: self._batch_size], left[self._batch_size :]
+            yield chosen
+
+
+def _check_root(data: str, root: str) -> None:
+    if not root:
+        raise DataError(f"data = {data!r} needs data_root, the folder where the images are")
+    if not Path(root).is_dir():
+        raise DataError(f"data_root = {root!r}: there is no such folder for data = {data!r}")

@@ -27,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,7 +38,13 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from mpisweep.records import Value
-from mpisweep.workloads.datasets import batches, load_images, synthetic_batches
+from mpisweep.workloads.datasets import (
+    Batches,
+    folder_batches,
+    load_images,
+    memory_batches,
+    synthetic_batches,
+)
 
 if TYPE_CHECKING:
     from mpisweep.workloads.trial import Trial
@@ -73,7 +79,7 @@ def run(trial: Trial) -> dict[str, float]:
 def _experiment(trial: Trial, device: torch.device) -> dict[str, float]:
     options = trial.params
     started = time.perf_counter()
-    data = _data(options, trial.seed, device)
+    data = _data(options, trial, device)
     model = _model(options, device)
     optimizer = _optimizer(options, model)
     precision = _Precision(options, device)
@@ -113,20 +119,25 @@ def _prepare(trial: Trial, device: torch.device) -> None:
     _forget_peak_memory(device)
 
 
-def _data(options: Mapping[str, Value], seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _data(options: Mapping[str, Value], trial: Trial, device: torch.device) -> Batches:
     batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
+    data, root, num_classes = str(options["data"]), str(options["data_root"]), int(options["num_classes"])
     if batch_size == 1 and image_size <= 32:
         raise ValueError(
             f"batch_size 1 at image_size {image_size} leaves batch normalisation a single value a channel; "
             "use an image_size above 32"
         )
-    if options["data"] == "synthetic":
-        return synthetic_batches(batch_size, image_size, int(options["num_classes"]), seed, device)
-    images = load_images(str(options["data"]), str(options["data_root"]), image_size)
-    labels = int(images.labels.max()) + 1
-    if labels > int(options["num_classes"]):
-        raise ValueError(f"num_classes is {options['num_classes']}, but {options['data']} has {labels} labels")
-    return batches(images, batch_size, seed, device)
+    if data == "synthetic":
+        return synthetic_batches(batch_size, image_size, num_classes, trial.seed, device)
+    if data == "imagefolder":
+        loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
+        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders)
+    else:
+        images = load_images(data, root)
+        found, classes = memory_batches(images, batch_size, image_size, trial.seed, device), images.classes
+    if classes > num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but {data} has {classes} labels")
+    return found
 
 
 def _model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
