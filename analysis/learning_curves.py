@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep import figures
+from mpisweep import figures, tables
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: learning_curves.png)")
@@ -22,22 +22,14 @@ def main() -> int:
     parser.add_argument("--time", action="store_true", help="seconds on the axis instead of steps")
     options = parser.parse_args()
     output = options.output or Path("learning_curves.png")
-    try:
-        sweep = mpisweep.load(options.file)
-        metric = options.metric or (sweep.objective if sweep.objective in sweep.curve_names else "loss")
-        figure = figures.draw_learning_curves(
-            sweep, metric, parameter=options.parameter, over_time=options.time, smooth=options.smooth
-        )
-        figures.save(figure, output)
-    except (mpisweep.ResultsError, figures.FigureError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyError as error:
-        print(error.args[0], file=sys.stderr)
-        return 2
+    sweep = mpisweep.load(options.file)
+    metric = options.metric or (sweep.objective if sweep.objective in sweep.curve_names else "loss")
+    figure = figures.draw_learning_curves(
+        sweep, metric, parameter=options.parameter, over_time=options.time, smooth=options.smooth
+    )
+    figures.save(figure, output)
     print(output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables.run_script(main))

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep import figures
+from mpisweep import figures, tables
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: loss_vs_batch_size.png)")
@@ -21,20 +21,12 @@ def main() -> int:
     parser.add_argument("--metric", help="(default: the objective)")
     options = parser.parse_args()
     output = options.output or Path("loss_vs_batch_size.png")
-    try:
-        sweep = mpisweep.load(options.file)
-        parameter = options.parameter or sweep.spec.space.names[0]
-        figure = figures.draw_metric(sweep, parameter, options.metric or sweep.objective)
-        figures.save(figure, output)
-    except (mpisweep.ResultsError, figures.FigureError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyError as error:
-        print(error.args[0], file=sys.stderr)
-        return 2
+    sweep = mpisweep.load(options.file)
+    parameter = options.parameter or sweep.spec.space.names[0]
+    figure = figures.draw_metric(sweep, parameter, options.metric or sweep.objective)
+    figures.save(figure, output)
     print(output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables.run_script(main))

@@ -9,27 +9,19 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep import figures
+from mpisweep import figures, tables
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: timeline.png)")
     options = parser.parse_args()
     output = options.output or Path("timeline.png")
-    try:
-        sweep = mpisweep.load(options.file)
-        figures.save(figures.draw_timeline(sweep), output)
-    except (mpisweep.ResultsError, figures.FigureError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyError as error:
-        print(error.args[0], file=sys.stderr)
-        return 2
+    sweep = mpisweep.load(options.file)
+    figures.save(figures.draw_timeline(sweep), output)
     print(output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables.run_script(main))

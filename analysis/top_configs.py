@@ -15,7 +15,7 @@ from mpisweep import tables
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-k", type=int, default=5, help="how many trials (default: 5)")
@@ -23,24 +23,16 @@ def main() -> int:
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
     options = parser.parse_args()
-    try:
-        table = tables.top_table(mpisweep.load(options.file), options.k, options.metric)
-    except mpisweep.ResultsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyError as error:
-        print(error.args[0], file=sys.stderr)
-        return 2
+    table = tables.top_table(mpisweep.load(options.file), options.k, options.metric)
     if options.format == "text" and options.output is None:
         tables.print_top(table)
-        return 0
+        return
     text = FORMATS.get(options.format, tables.to_markdown)(table)
     if options.output is None:
         print(text, end="")
     else:
         options.output.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables.run_script(main))

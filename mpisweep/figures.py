@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from mpisweep.records import Direction, TrialState
+from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.tables import units
 
@@ -68,7 +69,7 @@ _STYLE: Any = {
 _ROWS_LABELLED = 40
 
 
-class FigureError(ValueError):
+class FigureError(ResultsError):
     """There is nothing to draw; the message is one sentence."""
 
 

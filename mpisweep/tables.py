@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpisweep.records import Direction, TrialState
+from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
 
@@ -23,6 +26,7 @@ __all__ = [
     "TopTable",
     "print_status",
     "print_top",
+    "run_script",
     "sweep_status",
     "to_csv",
     "to_latex",
@@ -155,6 +159,23 @@ def units(sweep: Sweep, name: str) -> str:
 
     workload = sweep.spec.workload
     return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
+
+
+def run_script(main: Callable[[], None]) -> int:
+    """Run the main function of an analysis script; what its user got wrong becomes one sentence.
+
+    Returns:
+        The exit code: 0, or 2 after a sentence on standard error.
+    """
+    try:
+        main()
+    except ResultsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(error.args[0], file=sys.stderr)
+        return 2
+    return 0
 
 
 # ------------------------------------------------------------------------------------- as text

@@ -1,14 +1,17 @@
-"""What a sampler is, and what the sampling ones share."""
+"""What a sampler is, and what those that sample share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Protocol
 
-from mpisweep.space import Configuration
+from mpisweep.space import Configuration, SearchSpace
 
-__all__ = ["Sampler", "distinct"]
+__all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
+
+#: Proposals for each wanted configuration after which the rest of a small space is taken in order.
+PATIENCE = 50
 
 
 class Sampler(Protocol):
@@ -25,18 +28,43 @@ class Sampler(Protocol):
         """The configuration `index`."""
 
 
-def distinct(proposals: Iterable[Configuration], count: int) -> list[Configuration]:
-    """The first `count` different ones of `proposals`, or all when there are fewer."""
-    return list(islice({tuple(c.values()): c for c in _until_enough(proposals, count)}.values(), count))
+class DistinctSampler(ABC):
+    """The first different ones of a sequence of proposals.
 
+    Args:
+        space: what to sample.
+        seed: of the sweep.
+        trials: how many configurations; fewer when the space does not have as many.
+    """
 
-def _until_enough(proposals: Iterable[Configuration], count: int) -> Iterable[Configuration]:
-    seen: set[tuple[object, ...]] = set()
-    for configuration in proposals:
-        key = tuple(configuration.values())
-        if key in seen:
-            continue
-        seen.add(key)
-        yield configuration
-        if len(seen) >= count:
-            return
+    def __init__(self, space: SearchSpace, seed: int, trials: int) -> None:
+        self._space = space
+        self._seed = seed
+        wanted = trials if space.size is None else min(trials, space.size)
+        found: dict[tuple[object, ...], Configuration] = {}
+        for proposal in self._until_exhausted(wanted):
+            if len(found) == wanted:
+                break
+            found.setdefault(tuple(proposal.values()), proposal)
+        self._configurations = list(found.values())
+
+    def __len__(self) -> int:
+        """See :class:`Sampler`."""
+        return len(self._configurations)
+
+    def __getitem__(self, index: int) -> Configuration:
+        """See :class:`Sampler`."""
+        return self._configurations[index]
+
+    @abstractmethod
+    def proposals(self) -> Iterator[Configuration]:
+        """Endless proposals, which may repeat themselves."""
+
+    def _until_exhausted(self, wanted: int) -> Iterator[Configuration]:
+        """The proposals; of a finite space only so many, and then its points in order."""
+        for index, proposal in enumerate(self.proposals()):
+            if self._space.size is not None and index >= PATIENCE * wanted:
+                break
+            yield proposal
+        for index in range(self._space.size or 0):
+            yield self._space.point(index)
