@@ -168,8 +168,9 @@ class Page:
 
     def close(self) -> None:
         """Let the memory go."""
-        self._numbers.release()
-        self._memory.close()
+        if not self._memory.closed:
+            self._numbers.release()
+            self._memory.close()
 
     # Written by the trial process.
 

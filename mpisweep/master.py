@@ -97,6 +97,7 @@ class Master:
     Args:
         spec: the sweep file.
         trials: all trials and what was known of them at the start.
+        best: the best trial of the runs before and its objective, where there is one.
         scheduler: decides.
         journal: takes records.
         recorder: makes snapshots.
@@ -111,6 +112,7 @@ class Master:
         *,
         spec: Spec,
         trials: Trials,
+        best: tuple[int, float] | None,
         scheduler: Scheduler,
         journal: Journal,
         recorder: Recorder,
@@ -137,7 +139,7 @@ class Master:
         self._next_tick = now
         self._next_snapshot = now
         self._recorded_token = -1
-        self._best = _Best()
+        self._best = _Best() if best is None else _Best(best[1], best[0])
         self._failures_logged = 0
         self._end: EndReason | None = None
         self._closing: Callable[[], bool] | None = None

@@ -28,6 +28,8 @@ class Known:
     states: Sequence[int]
     attempts: Sequence[int]
     baseline: int | None
+    #: The trial with the best objective so far and that objective, where there is one.
+    best: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

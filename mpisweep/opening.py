@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from mpisweep.forkserver import ForkServer
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
+from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, segments
@@ -43,6 +46,8 @@ class Opened:
     """A sweep that is ready to run."""
 
     trials: Trials
+    #: The best trial of the runs before, and its objective.
+    best: tuple[int, float] | None
     scheduler: Scheduler
     journal: Journal
     recorder: Recorder
@@ -97,7 +102,9 @@ def open_sweep(
             folder.rmdir()
         raise
     _introduce(journal, trials)
-    return Opened(trials, _scheduler(spec, trials), journal, recorder, claim)
+    return Opened(
+        trials, known.best if known else None, _scheduler(spec, trials), journal, recorder, claim
+    )
 
 
 def known_trials(spec: Spec, path: Path) -> Known | None:
@@ -123,7 +130,25 @@ def known_trials(spec: Spec, path: Path) -> Known | None:
     found = spec.differences(recorded)
     if found:
         raise ResultsError(describe_differences(path, found))
-    return Known(state.parameters, state.trials["state"], state.trials["attempt"], state.baseline)
+    return Known(
+        state.parameters,
+        state.trials["state"],
+        state.trials["attempt"],
+        state.baseline,
+        _best_of(spec, state.trials["state"], state.metrics.get(spec.objective, [])),
+    )
+
+
+def _best_of(spec: Spec, states: Sequence[int], values: Sequence[float]) -> tuple[int, float] | None:
+    complete = [
+        (number, value)
+        for number, (state, value) in enumerate(zip(states, values, strict=False))
+        if state == TrialState.COMPLETE and math.isfinite(value)
+    ]
+    if not complete:
+        return None
+    choose = min if spec.direction == Direction.MINIMIZE else max
+    return choose(complete, key=lambda entry: entry[1])
 
 
 def describe_differences(path: Path, found: list[str]) -> str:

@@ -126,6 +126,8 @@ class _Rank:
             assert share is not None
             self._start_worker(share)
         self._loop(waker)
+        if self._worker is not None:
+            self._worker.close()
         if self._claim is not None:
             self._leave_journal()
         assert self._exit_code is not None
@@ -155,6 +157,7 @@ class _Rank:
         self._master = Master(
             spec=self._spec,
             trials=opened.trials,
+            best=opened.best,
             scheduler=opened.scheduler,
             journal=opened.journal,
             recorder=opened.recorder,

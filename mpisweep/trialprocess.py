@@ -166,7 +166,9 @@ class TrialProcess:
         """Have these trials run after those that were given before."""
         self._given.append(_Given(self._given_count, count, body))
         self._given_count += count
-        # A process that has just died is noticed by and by; what it was given is then given back.
+        # A process that has just died is replaced by and by; what it was given is then given back.
+        if not self._line_open:
+            return
         with contextlib.suppress(LineClosedError):
             self._line.send(GIVEN, body)
 
@@ -186,6 +188,13 @@ class TrialProcess:
         """Tell the running trial to return, and kill it if it has not done so after the grace."""
         self._page.ask_to_stop()
         self._kill_at = now + grace_s
+
+    def close(self) -> None:
+        """Let the process go; it ends by itself when it sees the line closed."""
+        if self._line_open:
+            self._line_open = False
+            self._line.close()
+        self._page.close()
 
     # ------------------------------------------------------------------------------------- what happens
 

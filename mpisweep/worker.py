@@ -114,6 +114,11 @@ class Worker:
             self._tell_master(out)
         return bool(out)
 
+    def close(self) -> None:
+        """Let the trial processes go."""
+        for process in self._slots:
+            process.close()
+
     @property
     def hurried(self) -> bool:
         """Whether something is due within milliseconds."""

@@ -267,6 +267,12 @@ def test_going_on_with_a_finished_sweep_does_nothing(folder, mpisweep: Run):
     assert package.load(folder / "s.h5").trials["started_at"].tolist() == before
 
 
+def test_the_best_trial_of_an_earlier_run_is_still_the_best(folder, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 4), "-n", "1").returncode == 0
+    done = mpisweep("run", sweep_file(folder, "half", 8), "-n", "1")
+    assert "best loss 0.5 (x=1)" in done.stderr
+
+
 def test_a_grown_space_goes_on_and_keeps_its_numbers(folder, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 4, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
     assert mpisweep("run", sweep_file(folder, "half", 7, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
@@ -359,3 +365,24 @@ def test_on_a_terminal_there_is_a_bar(folder, environment):
     assert "20/20" in text
     assert "best loss 1 (x=1)" in text
     assert "\x1e" not in text
+
+
+def test_a_sweep_full_of_crashes_and_long_trials_ends_with_every_trial_once(folder, mpisweep: Run):
+    (folder / "workloads.py").write_text(
+        "import os, time\n"
+        "def stormy(trial):\n"
+        "    x = trial.params['x']\n"
+        "    if x % 97 == 0: os._exit(3)\n"
+        "    if x % 89 == 0: os.kill(os.getpid(), 9)\n"
+        "    if x % 50 == 0: time.sleep(0.03)\n"
+        "    return x * 2\n",
+        encoding="utf-8",
+    )
+    done = mpisweep("run", sweep_file(folder, "stormy", 2000), "-n", "3", "-q")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "s.h5").trials
+    crashing = (trials["x"] % 97 == 0) | (trials["x"] % 89 == 0)
+    assert (trials["state"][crashing] == "failed").all()
+    assert (trials["cause"][crashing] == "crash").all()
+    assert (trials["state"][~crashing] == "complete").all()
+    assert (trials["loss"][~crashing] == 2 * trials["x"][~crashing]).all()

@@ -1,0 +1,214 @@
+"""A real fork server and real trial processes, without MPI."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
+from mpisweep.forkserver import ForkServer
+from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
+from mpisweep.trialprocess import ProcessSetting, Result, Returned, TrialProcess
+
+WORKLOAD = '''
+import os, sys, time
+from pathlib import Path
+
+
+def train(trial):
+    x = trial.params["x"]
+    if x == 13:
+        os._exit(5)
+    if x == 77:
+        Path("long").touch()
+        while not Path("go").exists():
+            time.sleep(0.001)
+    return x / 2
+
+
+def die():
+    os._exit(9)
+'''
+SPEC = 'workload = "work:train"\n[parameters]\nx = { from = 1, to = 1000 }\n'
+
+
+class Slot:
+    """A trial process, and what has come from it."""
+
+    def __init__(self, folder: Path, spec: str = SPEC, timeout_s: float | None = None) -> None:
+        self.folder = folder
+        self.server = ForkServer.start()
+        setting = ProcessSetting(spec, "s.toml", folder, folder, 3, timeout_s)
+        self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
+        self.results: list[EndedBlock] = []
+        self.returned: list[Returned] = []
+
+    def give(self, xs: list[int], attempt: int = 1) -> None:
+        block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)})
+        self.process.give(encode(block), len(xs))
+
+    def turn(self) -> None:
+        files = [f for f in (self.process.fileno(), self.server.fileno()) if f >= 0]
+        select.select(files, [], [], 0.05)
+        self.take(self.process.listen())
+        self.process.keep_time(time.monotonic())
+        for notice in self.server.notices():
+            if self.process.is_child(notice.child):
+                self.take(self.process.on_died(notice.status))
+
+    def take(self, happened) -> None:
+        for happening in happened:
+            if isinstance(happening, Result):
+                block = decode(happening.body)
+                assert isinstance(block, EndedBlock)
+                self.results.append(block)
+            elif isinstance(happening, Returned):
+                self.returned.append(happening)
+
+    def until(self, what) -> None:
+        limit = time.monotonic() + 30
+        while not what():
+            assert time.monotonic() < limit, "this never came true"
+            self.turn()
+
+    def close(self) -> None:
+        self.process.close()
+        self.server.close()
+
+    @property
+    def ended(self) -> dict[int, str]:
+        return {
+            n: TrialState(s).label for b in self.results for n, s in zip(b.numbers, b.states, strict=True)
+        }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "work.py").write_text(WORKLOAD, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def slot(folder: Path) -> Iterator[Slot]:
+    made = Slot(folder)
+    yield made
+    made.close()
+
+
+def test_a_batch_comes_back_whole(slot):
+    slot.give(list(range(1, 13)))
+    slot.until(lambda: len(slot.ended) == 12)
+    assert set(slot.ended.values()) == {"complete"}
+    assert slot.results[0].metrics["loss"][0] == 0.5
+    assert not slot.process.busy
+
+
+def test_a_crash_is_blamed_on_the_trial_that_ran_and_the_others_are_given_back(slot):
+    slot.give([1, 2, 13, 14, 15])
+    slot.give([16])
+    slot.until(lambda: 13 in slot.ended)
+    assert slot.ended[13] == "failed"
+    [block] = [b for b in slot.results if 13 in b.numbers]
+    assert block.causes == [FailureCause.CRASH]
+    assert block.messages == ["the trial process exited with code 5"]
+    given_back = {n: r.end for r in slot.returned for n in r.numbers}
+    assert set(given_back) | set(slot.ended) == {1, 2, 13, 14, 15, 16}
+    assert set(given_back) & set(slot.ended) == set()
+    assert {given_back[n] for n in (14, 15, 16)} == {AttemptEnd.WITHDRAWN}
+    slot.give([20])
+    slot.until(lambda: 20 in slot.ended)
+
+
+def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
+    slot.give([1])
+    slot.until(lambda: slot.ended)
+    slot.give([13])
+    limit = time.monotonic() + 30
+    while slot.process.fileno() >= 0:
+        assert time.monotonic() < limit
+        slot.take(slot.process.listen())
+    # The line is closed, and the fork server's notice has not been read.
+    slot.give([40, 41])
+    slot.until(lambda: 13 in slot.ended)
+    assert [r.numbers for r in slot.returned] == [(40, 41)]
+
+
+def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
+    slot.give([77, 78, 79])
+    slot.give([80])
+    slot.until((slot.folder / "long").exists)
+    slot.process.take_back()
+    time.sleep(0.002)
+    assert slot.process.taken_back().numbers == (78, 79, 80)
+    slot.give([90])
+    (slot.folder / "go").touch()
+    slot.until(lambda: 90 in slot.ended)
+    assert slot.ended == {77: "complete", 90: "complete"}
+    assert slot.returned == []
+    assert not slot.process.busy
+
+
+def test_taking_back_from_a_process_that_dies_meanwhile_gives_back_once(slot):
+    slot.give([1])
+    slot.until(lambda: slot.ended)
+    slot.give([13, 14])
+    slot.process.take_back()
+    slot.until(lambda: 13 in slot.ended or any(13 in r.numbers for r in slot.returned))
+    slot.take([slot.process.taken_back()])
+    numbers = [n for r in slot.returned for n in r.numbers]
+    assert sorted(numbers) == sorted(set(numbers))
+    assert set(numbers) | set(slot.ended) == {1, 13, 14}
+
+
+def test_a_trial_that_takes_too_long_is_killed(folder):
+    slot = Slot(folder, timeout_s=0.2)
+    slot.give([77, 78])
+    slot.until(lambda: 77 in slot.ended)
+    assert slot.results[-1].causes == [FailureCause.TIMEOUT]
+    assert [r.numbers for r in slot.returned] == [(78,)]
+    slot.close()
+
+
+def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
+    (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
+    slot = Slot(folder)
+    for attempt in range(1, 5):
+        slot.give([1], attempt)
+        slot.until(lambda: slot.returned or slot.ended)
+        if slot.ended:
+            break
+        slot.returned.clear()
+    assert slot.results[-1].messages == [
+        "the trial process ended 3 times before it was ready: it exited with code 9"
+    ]
+    slot.close()
+
+
+def test_an_import_that_fails_is_every_trials_message(folder):
+    (folder / "work.py").write_text("import no_such_module\n", encoding="utf-8")
+    slot = Slot(folder)
+    slot.give([1, 2])
+    slot.until(lambda: len(slot.ended) == 2)
+    assert slot.results[0].messages[0].startswith("ModuleNotFoundError: No module named 'no_such_module'")
+    slot.close()
+
+
+def test_children_that_a_trial_leaves_are_gone_with_its_process(folder):
+    (folder / "work.py").write_text(
+        "import os, subprocess\n"
+        "def train(trial):\n"
+        "    child = subprocess.Popen(['sleep', '1000'])\n"
+        "    open('child', 'w').write(str(child.pid))\n"
+        "    os._exit(1)\n",
+        encoding="utf-8",
+    )
+    slot = Slot(folder)
+    slot.give([1])
+    slot.until(lambda: slot.ended)
+    pid = int((folder / "child").read_text())
+    slot.until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    slot.close()
