@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -57,10 +58,11 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def kill_all(process: subprocess.Popen[str]) -> None:
     members = family(process)
-    for member in members:
-        member.suspend()
-    for member in members:
-        member.kill()
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for member in members:
+            # A child may have ended by itself since it was listed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(member)
     process.wait()
     psutil.wait_procs(members, timeout=30)
 
