@@ -20,6 +20,7 @@ Who writes what::
     EndedBlock      trial    trials that have ended; a worker makes one for a trial that died
     UnfinishedBlock master   attempts that ended without giving their trial an end
     LeftRecord      master   a worker went away
+    QuarantineRecord master  a device is left out, or taken back
     ClosedRecord    master   the run ended in order
 """
 
@@ -43,6 +44,7 @@ __all__ = [
     "EndedBlock",
     "JoinedRecord",
     "LeftRecord",
+    "QuarantineRecord",
     "Record",
     "ReportBlock",
     "RunRecord",
@@ -80,6 +82,11 @@ class RunRecord:
     spec: str
     source: str
     environment: dict[str, str]
+    #: The command that started the ranks, and started them again: what a trial has cost is counted over it.
+    launch: str = ""
+    #: Segment -> up to which offset it counts.  Whatever an earlier master writes after that, because it is
+    #: still there although it was given up, is not part of the sweep.
+    follows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,8 @@ class ReportBlock:
     number: int
     attempt: int
     curves: dict[str, Curve]
+    #: Counts the blocks of an attempt from 0: one that comes twice is seen to.
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +200,17 @@ class LeftRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineRecord:
+    """A worker gets no more trials because of its device, or gets some again (``why`` is empty)."""
+
+    kind: ClassVar[str] = "quarantine"
+
+    worker: int
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedRecord:
     """The orderly end of a run; ``why`` is an EndReason value."""
 
@@ -209,6 +229,7 @@ Record = (
     | ReportBlock
     | UnfinishedBlock
     | LeftRecord
+    | QuarantineRecord
     | ClosedRecord
 )
 
@@ -223,6 +244,7 @@ _TYPES: dict[str, type[Any]] = {
         ReportBlock,
         UnfinishedBlock,
         LeftRecord,
+        QuarantineRecord,
         ClosedRecord,
     )
 }

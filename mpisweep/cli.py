@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep import __version__
-from mpisweep.batch.launch import PROGRESS_VARIABLE, LaunchError, launch, rank_command
+from mpisweep.batch.launch import LAUNCH_VARIABLE, PROGRESS_VARIABLE, LaunchError, launch, rank_command
 from mpisweep.catalogue import BUILTIN
 from mpisweep.results import ResultsError
 from mpisweep.space import SearchSpace
@@ -26,10 +26,6 @@ from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, parse_durati
 from mpisweep.transport import expected_rank
 
 __all__ = ["main"]
-
-#: Set by the launcher for the ranks it starts.
-LAUNCHED_VARIABLE = "MPISWEEP_LAUNCHED"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
@@ -56,15 +52,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     spec = _spec(options)
-    if expected_rank() is not None or LAUNCHED_VARIABLE in os.environ:
+    if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         return _be_a_rank(spec, options)
     from rich.console import Console
 
-    ranks = _rank_count(options)
+    from mpisweep.rank import configure_logging
+
+    configure_logging(None, "", quiet=options.quiet)
+    path = _results_path(options, spec)
     console = Console(stderr=True)
-    if options.quiet or not console.is_terminal:
-        return launch(rank_command(ranks, given[1:]), console=None)
-    return launch(rank_command(ranks, given[1:]), console=console)
+    return launch(
+        rank_command(_rank_count(options), given[1:]),
+        console=console if console.is_terminal and not options.quiet else None,
+        restarts=spec.limits.restarts,
+        ended_in_order=lambda: _ended_in_order(path),
+        ended_trials=lambda: _ended_trials(path),
+    )
+
+
+def _ended_in_order(path: Path) -> bool:
+    """Whether the last run on this file has said why it ended."""
+    from mpisweep.results import journal_folder
+
+    # An orderly end leaves no journal; only where there is one need the file be opened.
+    if path.exists() and not journal_folder(path).exists():
+        return True
+    from mpisweep.results.load import load
+
+    try:
+        return bool(load(path).allocations["end"][-1])
+    except (ResultsError, OSError):
+        return False
+
+
+def _ended_trials(path: Path) -> int:
+    from mpisweep.records import TrialState
+    from mpisweep.results.load import load
+
+    try:
+        sweep = load(path)
+    except (ResultsError, OSError):
+        return 0
+    return sum(sweep.count(state) for state in TrialState if state.is_end)
 
 
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
@@ -82,9 +111,9 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     else:
         sink = LineProgress(log.info)
     # Those who start trial processes must not take these for their own.
-    os.environ.pop(LAUNCHED_VARIABLE, None)
+    launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     path = _results_path(options, spec)
-    return run_rank(spec, RankOptions(path, options.fresh, options.master, options.walltime, sink))
+    return run_rank(spec, RankOptions(path, options.fresh, options.master, options.walltime, sink, launch_name))
 
 
 def _check(options: argparse.Namespace, given: list[str]) -> int:

@@ -8,9 +8,10 @@ Who dies with whom (Linux: PR_SET_PDEATHSIG)::
 
     rank --> fork server --> trial process and its process group
 
-The kernel kills the fork server when its rank dies, however that happens, and the trial processes when the
-fork server dies.  A trial process leads a process group of its own, and the fork server kills what is left
-of that group when the leader has ended.
+The kernel tells the fork server when its rank has died, however that happened, and kills the trial processes
+when the fork server dies.  A trial process leads a process group of its own, and the fork server kills what
+is left of that group when the leader has ended; what has left the group as well becomes the fork server's
+child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
 
 Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.
 """
@@ -31,12 +32,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-__all__ = ["Died", "ForkServer"]
+from mpisweep.processes import adopt_orphans, end_descendants
+
+__all__ = ["Died", "ForkServer", "ForkServerLostError"]
 
 _PACKET_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
+#: What the fork server gets when its rank has died: not SIGKILL, for it has processes to end.
+_RANK_DIED = signal.SIGRTMIN
 #: What a batch system or a keyboard sends to everybody: it is the rank that answers it.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
+
+
+class ForkServerLostError(RuntimeError):
+    """The fork server was killed; nothing can be started or ended without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ class ForkServer:
         process = os.fork()
         if process == 0:
             ours.close()
-            _child_main(lambda: _Server(theirs).run(), parent=rank)
+            _child_main(lambda: _Server(theirs).run(), parent=rank, death_signal=_RANK_DIED)
         theirs.close()
         ours.setblocking(False)
         return cls(process, ours)
@@ -105,12 +114,20 @@ class ForkServer:
         self._request([], kill=child)
 
     def notices(self) -> list[Died]:
-        """The children that have ended since the last call."""
+        """The children that have ended since the last call.
+
+        Raises:
+            ForkServerLostError: when the server itself has ended.
+        """
         died: list[Died] = []
-        with contextlib.suppress(BlockingIOError):
+        try:
             while packet := self._control.recv(_PACKET_BYTES):
                 died.append(Died(**json.loads(packet)))
-        return died
+        except BlockingIOError:
+            return died
+        except ConnectionResetError:
+            pass
+        raise ForkServerLostError
 
     def close(self) -> None:
         """End the server, and with it every child that is left; returns when the server is gone."""
@@ -124,6 +141,8 @@ class ForkServer:
         self._control.setblocking(True)
         try:
             socket.send_fds(self._control, [packet], list(files))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ForkServerLostError from error
         finally:
             self._control.setblocking(False)
 
@@ -143,6 +162,8 @@ class _Server:
             end.setblocking(False)
         for number in _NOT_OURS:
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(_RANK_DIED, lambda *_: self._leave())
+        adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
@@ -156,11 +177,20 @@ class _Server:
                     self._reap()
                 if self._control in ready and not self._serve_request():
                     break
+        self._leave()
+
+    def _leave(self) -> NoReturn:
+        """End every descendant, then this process."""
         for process in self._children.values():
             _kill_group(process)
+        end_descendants()
+        os._exit(0)
 
     def _serve_request(self) -> bool:
-        packet, files, _, _ = socket.recv_fds(self._control, _PACKET_BYTES, 16)
+        try:
+            packet, files, _, _ = socket.recv_fds(self._control, _PACKET_BYTES, 16)
+        except ConnectionResetError:
+            return False
         if not packet:
             return False
         match json.loads(packet):
@@ -185,6 +215,7 @@ class _Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(_RANK_DIED, signal.SIG_DFL)
             self._control.close()
             os.setpgid(0, 0)
             _child_main(run, parent=server)
@@ -202,15 +233,16 @@ class _Server:
             _, status = os.waitpid(process, 0)
             del self._children[child]
             notice = {"child": child, "status": os.waitstatus_to_exitcode(status)}
+            end_descendants(keep=set(self._children.values()))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._control.send(json.dumps(notice).encode())
 
 
-def _child_main(run: Callable[[], object], parent: int) -> NoReturn:
+def _child_main(run: Callable[[], object], parent: int, death_signal: int = signal.SIGKILL) -> NoReturn:
     """Everything that a forked child does, from its first instruction to its last."""
     status = 1
     try:
-        _die_with_parent(parent)
+        _die_with_parent(parent, death_signal)
         run()
         status = 0
     except SystemExit as error:
@@ -225,9 +257,9 @@ def _child_main(run: Callable[[], object], parent: int) -> NoReturn:
         os._exit(status)
 
 
-def _die_with_parent(parent: int) -> None:
+def _die_with_parent(parent: int, death_signal: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 

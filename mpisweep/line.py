@@ -4,7 +4,7 @@ Frames go over a socket pair.  Towards the trial process they are AssignedBlocks
 
     READY                  the workload is loaded
     ENDED    count, body   an EndedBlock of so many trials
-    REPORTS  body          a ReportBlock
+    REPORTS  number, attempt, body   a ReportBlock of this trial
     SKIPPED  index, count  so many trials from this one on were void and have not begun
     INTERRUPTED  index     the running trial has stopped as it was told to; it has no result
 
@@ -143,13 +143,13 @@ class Line:
 
 
 class Page:
-    """The memory that both ends see: four 64-bit numbers.
+    """The memory that both ends see: five 64-bit numbers.
 
     Args:
         file: descriptor made by :meth:`make_file`; it is not needed afterwards.
     """
 
-    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP = range(4)
+    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
 
     def __init__(self, file: int) -> None:
         self._memory = mmap.mmap(file, mmap.PAGESIZE)
@@ -183,6 +183,10 @@ class Page:
         numbers[1] = time.monotonic_ns()
         return True
 
+    def note_report(self) -> None:
+        """The running trial has reported just now."""
+        self._numbers[self._REPORTED_NS] = time.monotonic_ns()
+
     def rest(self) -> None:
         """No trial runs at the moment."""
         self._numbers[self._STARTED_NS] = 0
@@ -203,6 +207,11 @@ class Page:
     def started_ns(self) -> int:
         """When the running trial started, by the monotonic clock; 0 when none runs."""
         return self._numbers[self._STARTED_NS]
+
+    @property
+    def reported_ns(self) -> int:
+        """When a trial reported last, by the monotonic clock; 0 when none did."""
+        return self._numbers[self._REPORTED_NS]
 
     def void_below(self, index: int) -> None:
         """Declare void whatever has a smaller index and has not begun."""

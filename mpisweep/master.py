@@ -11,18 +11,22 @@ Nothing in here waits for a disk.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 from mpisweep.blocks import (
     AssignedBlock,
     ClosedRecord,
     EndedBlock,
     JoinedRecord,
+    LeftRecord,
+    QuarantineRecord,
     UnfinishedBlock,
     decode,
     encode,
@@ -38,7 +42,9 @@ from mpisweep.messages import (
     Give,
     GiveUp,
     Hello,
+    Kill,
     Message,
+    Quarantine,
     Reported,
     Returned,
     Stop,
@@ -52,6 +58,7 @@ from mpisweep.messages import (
     TrialsReturned,
     Withdraw,
     WorkerJoined,
+    WorkerLost,
 )
 from mpisweep.numbering import Trials
 from mpisweep.progress import Progress, ProgressSink
@@ -78,7 +85,15 @@ _EXIT_CODES = {
     EndReason.SIGNAL: 3,
     EndReason.WALLTIME: 3,
     EndReason.NO_WORKERS: 3,
+    EndReason.DISK: 3,
+    EndReason.ALIKE: 4,
 }
+#: How long the last snapshot is tried again before the journal is left to keep everything, in seconds.
+_LAST_SNAPSHOT_S = 60.0
+#: Pause after a last snapshot that failed, in seconds.
+_AGAIN_S = 1.0
+#: How often the stop file is looked for, in seconds.
+_STOP_FILE_EVERY_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +119,7 @@ class Master:
         send: sends messages to a rank.
         sink: shows progress.
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
+        stop_file: a file whose appearance asks for a stop.
         now: the monotonic clock now.
     """
 
@@ -119,6 +135,7 @@ class Master:
         send: Callable[[int, Sequence[Message]], None],
         sink: ProgressSink,
         stop_at: float | None,
+        stop_file: Path,
         now: float,
     ) -> None:
         self._spec = spec
@@ -129,6 +146,13 @@ class Master:
         self._send = send
         self._sink = sink
         self._stop_at = stop_at
+        self._stop_file = stop_file
+        self._next_look = now
+        self._failing_since: float | None = None
+        self._hellos: dict[int, Hello] = {}
+        self._quarantines: dict[Slot, str] = {}
+        self._last_snapshot_until = math.inf
+        self._again_at = 0.0
         self._started = now
         self._ended_before = self._ended_count()
         self._ranks: list[int] = []
@@ -171,10 +195,36 @@ class Master:
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
-        self._ranks.append(rank)
+        if rank not in self._hellos:
+            self._ranks.append(rank)
+        self._hellos[rank] = hello
         joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time())
         self._append(encode(joined))
-        self._handle(WorkerJoined(rank, hello.slots), now)
+        self._handle(WorkerJoined(rank, hello.slots, hello.held), now)
+
+    def on_lost(self, rank: int, why: str, now: float) -> None:
+        """A rank is gone, or has been silent for so long that it counts as gone."""
+        log.warning("rank %d is lost (%s); its trials are tried again elsewhere", rank, why)
+        hello = self._hellos.pop(rank, None)
+        if rank in self._ranks:
+            self._ranks.remove(rank)
+        self._handle(WorkerLost(rank), now)
+        self._append(encode(LeftRecord(rank, time.time(), why)))
+        if hello is not None:
+            self._end_process_of(hello)
+
+    def _end_process_of(self, hello: Hello) -> None:
+        """Should the rank hang and not be dead, its device must be let go; only its own node can do that."""
+        for rank, other in self._hellos.items():
+            if other.host == hello.host:
+                self._send(rank, [Kill(hello.process, hello.process_start)])
+                return
+
+    def step_down(self) -> None:
+        """Somebody else is master: let go of everything and touch nothing."""
+        self._journal.abandon()
+        self._journal_open = False
+        self._recorder.close()
 
     def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
         block = decode(body)
@@ -208,10 +258,22 @@ class Master:
             case Stop(grace_s):
                 for rank in self._ranks:
                     self._send(rank, [StopTrials(grace_s)])
+            case Quarantine(slot, why):
+                self._note_quarantine(slot, why)
             case End(reason):
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
                 self._end = reason
                 self._closing = self._close_journal
+
+    def _note_quarantine(self, slot: Slot, why: str) -> None:
+        hello = self._hellos[slot.rank]
+        self._append(encode(QuarantineRecord(slot.rank, time.time(), why)))
+        if why:
+            self._quarantines[slot] = f"{hello.device} on {hello.host} (rank {slot.rank}): {why}"
+            log.warning("quarantined: %s", self._quarantines[slot])
+        elif slot in self._quarantines:
+            del self._quarantines[slot]
+            log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
 
     def _assign(self, slot: Slot, numbers: list[int], attempts: list[int]) -> None:
         columns = self._trials.columns(numbers)
@@ -243,7 +305,8 @@ class Master:
             if self._stop_at is not None and now >= self._stop_at:
                 self._stop_at = None
                 self._request_stop(EndReason.WALLTIME, now)
-            self._tell_of_failing_disk()
+            self._tell_of_failing_disk(now)
+            self._look_for_stop_file(now)
         if self._closing is None:
             self._snapshot(now)
         elif self._closing():
@@ -283,13 +346,36 @@ class Master:
             self._recorded_token = self._journal.synced
             self._recorder.fold(self._journal.segment)
 
-    def _tell_of_failing_disk(self) -> None:
-        failure = self._journal.failure
+    def _tell_of_failing_disk(self, now: float) -> None:
+        failure = self._journal.failure if self._journal_open else None
         if failure is not None and self._journal_failure is None:
             log.error("the journal cannot be written (%s); results stay with the workers until it can", failure)
+            self._failing_since = now
         elif failure is None and self._journal_failure is not None:
-            log.info("the journal can be written again")
+            log.warning("the journal can be written again")
+            self._failing_since = None
         self._journal_failure = failure
+        if self._failing_since is not None and now - self._failing_since >= self._spec.limits.disk_s:
+            log.error(
+                "the journal could not be written for %g s (%s); everything that was acknowledged is on disk: "
+                "make room and run again", self._spec.limits.disk_s, failure,
+            )  # fmt: skip
+            self._failing_since = None
+            self._end = EndReason.DISK
+            self._journal.abandon()
+            self._journal_open = False
+            self.exit_code = _EXIT_CODES[EndReason.DISK]
+            self._closing = lambda: False
+
+    def _look_for_stop_file(self, now: float) -> None:
+        if now < self._next_look:
+            return
+        self._next_look = now + _STOP_FILE_EVERY_S
+        if self._stop_file.exists():
+            log.info("%s is there", self._stop_file.name)
+            with contextlib.suppress(OSError):
+                self._stop_file.unlink()
+            self._request_stop(EndReason.SIGNAL, now)
 
     # Closing goes through these in turn; each returns True when it has let go to the next.
 
@@ -300,17 +386,29 @@ class Master:
         self._journal.close()
         self._journal_open = False
         self._recorder.finish()
+        self._last_snapshot_until = time.monotonic() + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
         self._closing = self._await_last_snapshot
         return True
 
     def _await_last_snapshot(self) -> bool:
         snapshot = self._recorder.poll()
         if snapshot is None:
+            if self._again_at and time.monotonic() >= self._again_at:
+                self._again_at = 0.0
+                self._recorder.finish()
             return False
         assert self._end is not None
         self.exit_code = _EXIT_CODES[self._end]
+        if snapshot.error:
+            if time.monotonic() < self._last_snapshot_until:
+                self._again_at, self.exit_code = time.monotonic() + _AGAIN_S, None
+                return False
+            log.error("the last snapshot could not be written; the journal keeps everything: make room and run again")
+            self.exit_code = _EXIT_CODES[EndReason.DISK]
         self._sink.show(self.progress(time.monotonic()))
-        log.info("%s: %s", self._spec.name, self._end.value)
+        log.log(logging.INFO if self.exit_code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
+        for text in self._quarantines.values():
+            log.warning("quarantined: %s", text)
         self._closing = lambda: False
         return True
 

@@ -2,7 +2,8 @@
 
 Between ranks (lists of these, over :mod:`mpisweep.transport`)::
 
-    worker -> master   Hello          I am here, with so many slots of such a device
+    master -> all      Lead           I am the master of this run; say hello
+    worker -> master   Hello          I am here, with so many slots of such a device, and hold these trials
                        Ended          a block of trials has ended; keep it, then acknowledge it
                        Reported       metrics of a running trial
                        Returned       trials given back: taken back, or interrupted
@@ -11,7 +12,9 @@ Between ranks (lists of these, over :mod:`mpisweep.transport`)::
                        TakeBack       give back all that this slot has not begun
                        StopTrials     give back all; tell the running ones to stop, and kill them after a grace
                        Acknowledge    these deliveries are on disk: forget them
+                       Kill           end this process of your node: its rank is silent and counts as lost
                        Finish         the sweep has ended, with this exit code
+    both               Beat           I am still here
 
 Into the scheduler go *events*; out of it come *decisions*.  Both are values without behaviour, so that they
 can be compared, recorded and replayed.  Every message about a trial names its number and its attempt, and
@@ -28,6 +31,7 @@ from mpisweep.records import AttemptEnd, EndReason, Slot
 __all__ = [
     "Acknowledge",
     "Assign",
+    "Beat",
     "Commit",
     "Decision",
     "End",
@@ -37,7 +41,10 @@ __all__ = [
     "Give",
     "GiveUp",
     "Hello",
+    "Kill",
+    "Lead",
     "Message",
+    "Quarantine",
     "Reported",
     "Returned",
     "Stop",
@@ -60,13 +67,35 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class Lead:
+    """The first word of a master to every rank, itself included; its rank is its epoch."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Nothing but a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """A worker's first word."""
+    """A worker's first word to a master.
+
+    Attributes:
+        held: for each slot the trials, as (number, attempt), that it runs, is yet to run, or has run and has
+            no acknowledgement for.
+        process: process id of the rank.
+        process_start: when that process started, which tells it from a later one with the same number.
+    """
 
     host: str
     device: str
     cores: int
     slots: int
+    held: tuple[tuple[tuple[int, int], ...], ...] = ()
+    process: int = 0
+    process_start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +159,14 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """A rank of the receiver's node hangs; its trials run elsewhere, so its device must be let go."""
+
+    process: int
+    process_start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The last word; every rank leaves with this exit code."""
 
@@ -138,8 +175,8 @@ class Finish:
 
 #: What only a master receives, and what only a worker does.
 ToMaster = Hello | Ended | Reported | Returned | StopWanted
-ToWorker = Give | TakeBack | StopTrials | Acknowledge | Finish
-Message = ToMaster | ToWorker
+ToWorker = Give | TakeBack | StopTrials | Acknowledge
+Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
 
 
 # ------------------------------------------------------------------------------------- into the scheduler
@@ -147,10 +184,11 @@ Message = ToMaster | ToWorker
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker can be given trials in `slots` slots."""
+    """A worker can be given trials in `slots` slots; those in `held` it has already."""
 
     rank: int
     slots: int
+    held: tuple[tuple[tuple[int, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +274,18 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Tell that this slot's device gets no more trials, or gets some again (`why` is empty)."""
+
+    slot: Slot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is over."""
 
     reason: EndReason
 
 
-Decision = Assign | Commit | GiveUp | Withdraw | Stop | End
+Decision = Assign | Commit | GiveUp | Withdraw | Stop | Quarantine | End

@@ -2,6 +2,10 @@
 
 Everything that can be refused is refused here, before a trial runs: a sweep that another run is writing, a
 results file that is something else, a sweep file that no longer describes what the results file holds.
+
+A master that takes over from one that is gone goes the same way, and keeps the run's name.  First of all it
+bars the way of those before it, which may hang and come back: their folders for snapshots are removed, and the
+opening record of the new segment says how far the older ones count.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.blocks import RunRecord, TrialsBlock, encode
@@ -25,10 +31,10 @@ from mpisweep.forkserver import ForkServer
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
-from mpisweep.records import Direction, TrialState
+from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
-from mpisweep.results.journal import Journal, segments
+from mpisweep.results.journal import Journal, master_name, segments
 from mpisweep.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import Spec, parse_spec
@@ -38,6 +44,9 @@ __all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
 
+#: How the folder ends in which a master's snapshots are written before they take their place.
+_ASIDE = ".aside"
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +54,8 @@ log = logging.getLogger(__name__)
 class Opened:
     """A sweep that is ready to run."""
 
+    #: Name of the run; a master that takes over keeps it.
+    run: str
     trials: Trials
     #: The best trial of the runs before, and its objective.
     best: tuple[int, float] | None
@@ -64,6 +75,10 @@ def open_sweep(
     ranks: int,
     environment: dict[str, str],
     version: str,
+    epoch: int = 0,
+    launch: str = "",
+    predecessor: str = "",
+    deadline: float | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -76,6 +91,10 @@ def open_sweep(
         ranks: how many MPI ranks.
         environment: what the file will say was around.
         version: of this program.
+        epoch: of this master, which is its rank.
+        launch: the command that has started the ranks.
+        predecessor: name of the run that this master takes over; empty for a new one.
+        deadline: see :class:`~mpisweep.scheduler.Scheduler`.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
@@ -84,16 +103,38 @@ def open_sweep(
     folder = journal_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        claim = Claim.take(folder, allocation.job_id)
+        claim = Claim.inherit(folder, allocation.job_id) if predecessor else Claim.take(folder, allocation.job_id)
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
+        for barred in folder.glob(f"*{_ASIDE}"):
+            shutil.rmtree(barred, ignore_errors=True)
         if fresh:
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
         trials = number_trials(spec, make_sampler(spec), known)
-        opening = _run_record(_run_name(folder), spec, allocation, ranks, environment, version)
+        run = predecessor or _run_name(folder)
+        aside = folder / f"{master_name(run, epoch)}{_ASIDE}"
+        aside.mkdir(exist_ok=True)
+        recorder.write_in(aside)
+        opening = RunRecord(
+            run=run,
+            epoch=epoch,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=time.time(),
+            ranks=ranks,
+            batch_system=allocation.system,
+            job_id=allocation.job_id,
+            command=sys.argv,
+            version=version,
+            spec=spec.text,
+            source=spec.source,
+            environment=environment,
+            launch=launch,
+            follows=known.covered if known else {},
+        )
         journal = Journal(folder, opening)
         journal.start()
     except BaseException:
@@ -102,12 +143,81 @@ def open_sweep(
             folder.rmdir()
         raise
     _introduce(journal, trials)
-    return Opened(
-        trials, known.best if known else None, _scheduler(spec, trials), journal, recorder, claim
+    scheduler = Scheduler(
+        trials.states,
+        trials.attempts,
+        _duration_model(spec, trials, known),
+        retries=spec.limits.retries,
+        grace_s=spec.limits.grace_s,
+        held=known.held if known and predecessor else {},
+        losses=_losses(known, launch, predecessor),
+        deadline=deadline,
+        same_failures=spec.limits.same_failures,
+        quarantine=spec.limits.quarantine,
     )
+    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
 
 
-def known_trials(spec: Spec, path: Path) -> Known | None:
+@dataclass(frozen=True, slots=True)
+class _OnDisk(Known):
+    """What a results file and its journal have, as far as a master needs it."""
+
+    #: Segment -> how far it was read.
+    covered: dict[str, int] = field(default_factory=dict)
+    attempts_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    workers_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    #: (trials, seconds) that were measured.
+    measured: tuple[list[int], list[float]] = ([], [])
+
+    @property
+    def held(self) -> dict[Slot, dict[int, int]]:
+        """What the slots of the last run hold, as far as the journal has it."""
+        last = len(self.allocations_table["run"]) - 1
+        workers, attempts = self.workers_table, self.attempts_table
+        held: dict[Slot, dict[int, int]] = {
+            Slot(rank, place): {}
+            for run, rank, slots in zip(workers["allocation"], workers["rank"], workers["slots"], strict=True)
+            if run == last
+            for place in range(slots)
+        }
+        for number, attempt, worker, place, end in zip(
+            *(attempts[name] for name in ("trial", "attempt", "worker", "slot", "end")), strict=True
+        ):
+            if end == AttemptEnd.RUNNING and worker >= 0 and self.states[number] == TrialState.RUNNING:
+                slot = Slot(workers["rank"][worker], place)
+                if workers["allocation"][worker] == last and slot in held:
+                    held[slot][number] = attempt
+        # A worker that has left holds nothing, but whatever it held was seen to when it left.
+        for run, rank, left_at in zip(workers["allocation"], workers["rank"], workers["left_at"], strict=True):
+            if run == last and left_at == left_at:
+                for slot in [slot for slot in held if slot.rank == rank and not held[slot]]:
+                    del held[slot]
+        return held
+
+    def losses(self, launch: str) -> dict[int, int]:
+        """How often the worker of each trial was lost under one launch."""
+        launches, of_worker = self.allocations_table["launch"], self.workers_table["allocation"]
+        losses: dict[int, int] = {}
+        for number, worker, end in zip(
+            *(self.attempts_table[name] for name in ("trial", "worker", "end")), strict=True
+        ):
+            if end == AttemptEnd.LOST and worker >= 0 and launches[of_worker[worker]] == launch:
+                losses[number] = losses.get(number, 0) + 1
+        return losses
+
+    def losses_of_crash(self, launch: str) -> dict[int, int]:
+        """The same, where the last run has ended without a word and this is the next one."""
+        losses = self.losses(launch)
+        if not self.allocations_table["launch"] or self.allocations_table["launch"][-1] != launch:
+            return losses
+        for trials in self.held.values():
+            for number in list(trials)[:1]:
+                losses[number] = losses.get(number, 0) + 1
+        return losses
+
+
+def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
     """The trials that the results file has; None when there is no file.
 
     Raises:
@@ -130,12 +240,18 @@ def known_trials(spec: Spec, path: Path) -> Known | None:
     found = spec.differences(recorded)
     if found:
         raise ResultsError(describe_differences(path, found))
-    return Known(
+    complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
+    return _OnDisk(
         state.parameters,
         state.trials["state"],
         state.trials["attempt"],
         state.baseline,
         _best_of(spec, state.trials["state"], state.metrics.get(spec.objective, [])),
+        covered=state.covered,
+        attempts_table=state.attempts,
+        workers_table=state.workers,
+        allocations_table=state.allocations,
+        measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
 
@@ -195,31 +311,6 @@ def _run_name(folder: Path) -> str:
     return f"{now if now > after else after + 'x'}-{secrets.token_hex(3)}"
 
 
-def _run_record(
-    run: str,
-    spec: Spec,
-    allocation: Allocation,
-    ranks: int,
-    environment: dict[str, str],
-    version: str,
-) -> RunRecord:
-    return RunRecord(
-        run=run,
-        epoch=0,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started_at=time.time(),
-        ranks=ranks,
-        batch_system=allocation.system,
-        job_id=allocation.job_id,
-        command=sys.argv,
-        version=version,
-        spec=spec.text,
-        source=spec.source,
-        environment=environment,
-    )
-
-
 def _introduce(journal: Journal, trials: Trials) -> None:
     for first in range(trials.first_new, trials.count, _TRIALS_A_BLOCK):
         numbers = list(range(first, min(first + _TRIALS_A_BLOCK, trials.count)))
@@ -228,17 +319,22 @@ def _introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
 
 
-def _scheduler(spec: Spec, trials: Trials) -> Scheduler:
+def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, int]:
+    if known is None or not launch:
+        return {}
+    return known.losses(launch) if predecessor else known.losses_of_crash(launch)
+
+
+def _duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> DurationModel:
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
     )
-    return Scheduler(
-        trials.states,
-        trials.attempts,
-        model,
-        retries=spec.limits.retries,
-        grace_s=spec.limits.grace_s,
-    )
+    if known is not None:
+        # What earlier runs have measured is not measured again.
+        model.observe(*known.measured)
+        if model.is_due:
+            model.fit()
+    return model
 
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:

@@ -12,6 +12,7 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,10 @@ _RIDGE = 0.1
 _LEVELS_AT_MOST = 16
 #: A prediction does not leave the measured durations by more than this factor: a fit extrapolates badly.
 _BEYOND_MEASURED = 10.0
+#: How far a duration that is hardly exceeded lies above the expected one, in standard deviations of the
+#: logarithm; and that deviation as long as little was measured.
+_SIGMAS = 2.0
+_PRIOR_SPREAD = 0.3
 
 
 def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | None:
@@ -66,6 +71,7 @@ class DurationModel:
         self._durations_s: list[float] = []
         self._expected_s: list[float] | None = None
         self._next_fit = 3
+        self._uncertainty = 1.0
 
     def observe(self, numbers: Sequence[int], durations_s: Sequence[float]) -> None:
         """Trials that ran to their end, and how long each took."""
@@ -88,10 +94,18 @@ class DurationModel:
         weights = _ridge(self._features[rows], np.log(durations))
         bounds = np.log([durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED])
         self._expected_s = np.exp(np.clip(self._features @ weights, *bounds)).tolist()
+        residuals = np.log(durations) - self._features[rows] @ weights
+        # Few measurements say little about their own spread: it counts as if two more had been far off.
+        spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
+        self._uncertainty = math.exp(_SIGMAS * spread)
 
     def expected_s(self, number: int) -> float | None:
         """Expected duration in seconds, or None before anything was measured."""
         return None if self._expected_s is None else self._expected_s[number]
+
+    def upper_s(self, number: int) -> float | None:
+        """A duration in seconds that the trial will hardly exceed, or None before anything was measured."""
+        return None if self._expected_s is None else self._expected_s[number] * self._uncertainty
 
     @property
     def longest_s(self) -> float | None:

@@ -4,6 +4,10 @@ The order of the first steps matters.  The fork server is forked before MPI is i
 thread exists.  On rank 0 it forks the snapshot process first and only then imports what the workload needs,
 so that the results file is there while torch is still being imported.
 
+Every rank knows by :mod:`mpisweep.succession` who is master.  A master's first word is Lead, whereupon every
+worker says Hello with all that it holds; so a master that takes over from a dead one and the first one begin
+in the same way.
+
 One loop serves everything and blocks nowhere.  While there is nothing to do it sleeps in poll(), which the
 trial processes and the journal end at once; MPI has no descriptor to poll, so the sleep grows from 50
 microseconds to 8 milliseconds and no further: an idle rank costs about one percent of a core.
@@ -27,11 +31,26 @@ from mpisweep import __version__
 from mpisweep.batch.allocation import this_allocation
 from mpisweep.devices import LayoutError, Node, master_works, share_of, this_node
 from mpisweep.environment import describe_environment
-from mpisweep.forkserver import ForkServer
-from mpisweep.messages import Ended, Finish, Hello, Message, Reported, Returned, StopWanted, ToMaster
+from mpisweep.forkserver import ForkServer, ForkServerLostError
+from mpisweep.messages import (
+    Acknowledge,
+    Beat,
+    Finish,
+    Give,
+    Kill,
+    Lead,
+    Message,
+    StopTrials,
+    StopWanted,
+    TakeBack,
+    ToMaster,
+    ToWorker,
+)
+from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same
 from mpisweep.records import DeviceShare
-from mpisweep.results import ResultsError, journal_folder, trials_folder
+from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.spec import Spec
+from mpisweep.succession import Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
 from mpisweep.worker import Worker
@@ -47,6 +66,12 @@ __all__ = ["RankOptions", "configure_logging", "run_rank"]
 _NAP_FIRST_S = 50e-6
 _NAP_AT_MOST_S = 8e-3
 _NAP_ALONE_S = 20e-3
+#: Signals that ask for a stop.
+_STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGXCPU)})
+#: How often a rank gives a sign of life, in seconds.
+_BEAT_S = 1.0
+#: A turn of the loop that comes this late means that the rank itself was held up, in seconds.
+_HELD_UP_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +85,17 @@ class RankOptions:
     master: str
     walltime_s: float | None
     sink: ProgressSink
+    #: Names the command that has started the ranks; the same when it starts them again.
+    launch: str = ""
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
+    waker = _watch_signals()
     is_first = expected_rank() in (0, None)
     environment = describe_environment(spec.folder) if is_first else {}
     node = this_node()
+    adopt_orphans()
     server = ForkServer.start()
     try:
         transport = connect()
@@ -75,13 +104,20 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
             log.error("%s", error)
         return 2
     try:
-        exit_code = _Rank(spec, options, node, server, transport, environment).run()
-        transport.leave()
+        rank = _Rank(spec, options, node, server, transport, environment)
+        exit_code = rank.run(waker)
+        server.close()
+        transport.leave(exit_code, politely=rank.nobody_hangs)
+    except ForkServerLostError:
+        # Without it this rank can neither start nor end a trial.  Where MPI survives the loss of a rank the
+        # others go on; where it does not, the launcher starts all of them again.
+        log.error("the fork server of this rank was killed; this rank is lost")
+        end_descendants()
+        os._exit(1)
     except Exception:
         log.exception("this is a bug in mpisweep; every rank is ended, and nothing acknowledged is lost")
         transport.abort()
         raise
-    server.close()
     return exit_code
 
 
@@ -106,25 +142,37 @@ class _Rank:
         self._master: Master | None = None
         self._claim: Claim | None = None
         self._worker: Worker | None = None
+        #: Whether this rank was asked to stop; every new master is told.
         self._stop_wanted = False
+        now = time.monotonic()
+        self._started = now
+        self._succession = Succession(
+            transport.rank, transport.size, silence_s=spec.limits.silence_s, now=now
+        )
+        #: Name of the run, once a master has told it.
+        self._run_name = ""
+        #: Ranks that were given up for being silent, and may hang.
+        self._given_up: set[int] = set()
+        self._next_beat = now
+        self._last_turn = now
         self._exit_code: int | None = None
 
-    def run(self) -> int:
-        """The whole life of the rank."""
-        waker = _watch_signals(self._on_signal)
-        if self._transport.rank == 0:
-            try:
-                self._become_master()
-            except (ResultsError, OSError) as error:
-                # Every rank leaves with the same code; the others wait for a word.
-                log.error("%s", error)
-                return self._refuse()
+    @property
+    def nobody_hangs(self) -> bool:
+        """Whether every rank has either ended or can be expected to leave now."""
+        return not self._given_up
+
+    def run(self, waker: int) -> int:
+        """The whole life of the rank; `waker` becomes readable by a signal."""
+        if self._succession.must_lead and not self._lead():
+            return 2
         share, has_worker = self._layout()
         built_in = self._spec.built_in
         self._server.preload(built_in.preload if built_in else ())
         if has_worker:
             assert share is not None
             self._start_worker(share)
+        self._last_turn = time.monotonic()
         self._loop(waker)
         if self._worker is not None:
             self._worker.close()
@@ -135,8 +183,26 @@ class _Rank:
 
     # ------------------------------------------------------------------------------------- beginning
 
+    def _lead(self) -> bool:
+        """Become master and tell everybody; False when the sweep is refused."""
+        try:
+            self._become_master()
+        except (ResultsError, OSError) as error:
+            # Every rank leaves with the same code; the others wait for a word.
+            log.error("%s", error)
+            self._refuse()
+            return False
+        self._succession.lead()
+        for rank in self._succession.alive:
+            self._transport.send(rank, [Lead(self._run_name)])
+        return True
+
     def _become_master(self) -> None:
         from mpisweep.opening import open_sweep
+
+        walltime_s = self._options.walltime_s
+        deadline = None if walltime_s is None else self._started + walltime_s - _closing_s(walltime_s)
+        stop_at = None if deadline is None else deadline - self._spec.limits.grace_s
 
         opened = open_sweep(
             self._spec,
@@ -147,13 +213,17 @@ class _Rank:
             ranks=self._transport.size,
             environment=self._environment,
             version=__version__,
+            epoch=self._transport.rank,
+            launch=self._options.launch,
+            predecessor=self._run_name,
+            deadline=deadline,
         )
         from mpisweep.master import Master
 
+        if self._run_name:
+            log.warning("rank %d is the master now", self._transport.rank)
+        self._run_name = opened.run
         self._claim = opened.claim
-        now = time.monotonic()
-        walltime_s = self._options.walltime_s
-        margin_s = self._spec.limits.grace_s + _closing_s(walltime_s)
         self._master = Master(
             spec=self._spec,
             trials=opened.trials,
@@ -163,17 +233,18 @@ class _Rank:
             recorder=opened.recorder,
             send=self._transport.send,
             sink=self._options.sink,
-            stop_at=None if walltime_s is None else now + max(0.0, walltime_s - margin_s),
-            now=now,
+            stop_at=stop_at,
+            stop_file=stop_file(self._options.path),
+            now=time.monotonic(),
         )
 
-    def _refuse(self) -> int:
-        for rank in range(1, self._transport.size):
-            self._transport.send(rank, [Finish(2)])
-        # The others are still finding their devices, which takes all ranks of a node.
-        with contextlib.suppress(LayoutError):
-            self._layout()
-        return 2
+    def _refuse(self) -> None:
+        self._exit_code = 2
+        self._finish_others()
+        if self._worker is None:
+            # The others are still finding their devices, which takes all ranks of a node.
+            with contextlib.suppress(LayoutError):
+                self._layout()
 
     def _layout(self) -> tuple[DeviceShare | None, bool]:
         """What this rank may use of its node, and whether it hosts a worker."""
@@ -206,13 +277,14 @@ class _Rank:
             source=spec.source,
             folder=spec.folder,
             trials_folder=trials_folder(self._options.path.resolve()),
+            log_file=logs_folder(self._options.path.resolve()) / f"rank-{self._transport.rank:04d}.log",
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
+            stall_s=spec.limits.stall_s,
         )
         self._worker = Worker(
             self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master
         )
-        self._worker.greet()
 
     # ------------------------------------------------------------------------------------- the loop
 
@@ -221,8 +293,9 @@ class _Rank:
         longest_s = _NAP_ALONE_S if self._transport.size == 1 else _NAP_AT_MOST_S
         while self._exit_code is None:
             ready = _sleep([waker, *self._files()], nap_s)
-            if waker in ready:
-                _drain(waker)
+            if waker in ready and _drain(waker) & _STOP_SIGNALS:
+                self._tell_master([StopWanted()])
+                self._stop_wanted = True
             if self._turn(ready) or ready:
                 nap_s = 0.0
                 continue
@@ -233,18 +306,16 @@ class _Rank:
     def _turn(self, ready: Set[int]) -> bool:
         """Once around, with the files that are readable; True when anything happened."""
         now = time.monotonic()
+        if now - self._last_turn > _HELD_UP_S:
+            self._succession.excuse(now - self._last_turn)
+        self._last_turn = now
         happened = False
         for rank, messages in self._transport.receive():
             happened = True
             self._deliver(rank, messages, now)
-        if self._stop_wanted:
-            self._stop_wanted = False
-            self._tell_master([StopWanted()])
-            happened = True
+        self._watch_over(now)
         if self._worker is not None:
             happened = self._worker.step(now, ready) or happened
-            if self._worker.exit_code is not None:
-                self._exit_code = self._worker.exit_code
         if self._master is not None:
             happened = self._master.step(now, ready) or happened
             if self._master.exit_code is not None:
@@ -255,41 +326,107 @@ class _Rank:
         return happened
 
     def _deliver(self, rank: int, messages: Sequence[Message], now: float) -> None:
+        succession = self._succession
+        succession.hear(rank, now)
+        if succession.is_lost(rank) and self._master is not None:
+            # It was given up, but is back: what it says now has no meaning before it has said hello anew.
+            succession.welcome(rank, now)
+            self._given_up.discard(rank)
+            self._transport.send(rank, [Lead(self._run_name)])
+            return
         for_master: list[ToMaster] = []
-        for_worker: list[Message] = []
+        for_worker: list[ToWorker] = []
         for message in messages:
-            if isinstance(message, (Ended, Reported, Returned, Hello, StopWanted)):
-                for_master.append(message)
-            elif isinstance(message, Finish):
-                self._exit_code = message.exit_code
-            else:
-                for_worker.append(message)
+            match message:
+                case Lead(run):
+                    self._follow(rank, run, now)
+                case Beat():
+                    pass
+                case Kill(process, process_start):
+                    kill_if_same(process, process_start)
+                case Finish(exit_code):
+                    if rank == succession.master:
+                        self._exit_code = exit_code
+                case Give() | TakeBack() | StopTrials() | Acknowledge():
+                    # The word of a former master is worth nothing.
+                    if rank == succession.master:
+                        for_worker.append(message)
+                case _:
+                    for_master.append(message)
         if for_master and self._master is not None:
             self._master.on_messages(rank, for_master, now)
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
 
+    def _follow(self, rank: int, run: str, now: float) -> None:
+        if not self._succession.obeys(rank, now):
+            return
+        if self._master is not None and rank != self._transport.rank:
+            log.warning("rank %d has become master while this rank was held up", rank)
+            self._master.step_down()
+            self._master = self._claim = None
+        self._run_name = run
+        if self._worker is not None:
+            self._worker.follow()
+        if self._stop_wanted:
+            self._tell_master([StopWanted()])
+
+    def _watch_over(self, now: float) -> None:
+        """Give signs of life, and see who gives none."""
+        for rank in self._transport.lost():
+            self._on_lost(rank, "it died", now)
+        if now < self._next_beat:
+            return
+        self._next_beat = now + _BEAT_S
+        if self._transport.size == 1:
+            return
+        for rank in self._succession.silent(now):
+            self._given_up.add(rank)
+            self._on_lost(rank, f"nothing was heard of it for {self._spec.limits.silence_s:g} s", now)
+        others = [rank for rank in self._succession.alive if rank != self._transport.rank]
+        for rank in others if self._master is not None else [self._succession.master]:
+            self._transport.send(rank, [Beat()])
+
+    def _on_lost(self, rank: int, why: str, now: float) -> None:
+        known = not self._succession.is_lost(rank)
+        if why == "it died":
+            self._given_up.discard(rank)
+        if not known:
+            return
+        self._succession.lose(rank, now)
+        if self._master is not None:
+            self._master.on_lost(rank, why, now)
+        elif self._succession.must_lead:
+            log.warning("rank %d, the master, is lost (%s)", rank, why)
+            if self._lead():
+                assert self._master is not None
+                # Those of its workers that are gone will not say hello.
+                for gone in sorted(set(range(self._transport.size)) - set(self._succession.alive)):
+                    self._master.on_lost(gone, "it died before this master took over", now)
+
     def _finish_others(self) -> None:
         assert self._exit_code is not None
-        for rank in range(1, self._transport.size):
-            self._transport.send(rank, [Finish(self._exit_code)])
+        for rank in self._succession.alive:
+            if rank != self._transport.rank:
+                self._transport.send(rank, [Finish(self._exit_code)])
 
     def _leave_journal(self) -> None:
         """The last snapshot holds everything: what is left of the journal folder is the claim."""
         assert self._claim is not None
         self._claim.release()
+        folder = journal_folder(self._options.path)
         with contextlib.suppress(OSError):
-            journal_folder(self._options.path).rmdir()
+            for aside in folder.glob("*.aside"):
+                aside.rmdir()
+            folder.rmdir()
 
     def _files(self) -> list[int]:
         files = self._worker.files() if self._worker is not None else [self._server.fileno()]
         return files + (self._master.files() if self._master is not None else [])
 
     def _tell_master(self, messages: Sequence[Message]) -> None:
-        self._transport.send(0, messages)
-
-    def _on_signal(self) -> None:
-        self._stop_wanted = True
+        if self._succession.is_led:
+            self._transport.send(self._succession.master, messages)
 
 
 def _closing_s(walltime_s: float | None) -> float:
@@ -297,15 +434,14 @@ def _closing_s(walltime_s: float | None) -> float:
     return 0.0 if walltime_s is None else min(30.0, walltime_s / 20)
 
 
-def _watch_signals(on_signal: object) -> int:
+def _watch_signals() -> int:
     """Have SIGUSR1 and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
-    assert callable(on_signal)
     waker, inner = os.pipe()
     for end in (waker, inner):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(inner, warn_on_full_buffer=False)
-    for number in (signal.SIGUSR1, signal.SIGXCPU):
-        signal.signal(number, lambda *_: on_signal())
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
     return waker
 
 
@@ -321,15 +457,16 @@ def _sleep(files: Sequence[int], seconds: float) -> frozenset[int]:
     return frozenset(file for file, _ in poll.poll(milliseconds))
 
 
-def _drain(file: int) -> None:
+def _drain(file: int) -> set[int]:
+    """Empty the pipe; returns the numbers of the signals that were written to it."""
     with contextlib.suppress(BlockingIOError):
-        os.read(file, 4096)
+        return set(os.read(file, 4096))
+    return set()
 
 
-def configure_logging(rank: int, host: str, *, quiet: bool) -> None:
-    """Python's logging to standard error, rank and host in each line."""
+def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
+    """Python's logging to standard error, rank and host in each line; the launcher has neither."""
+    who = "launcher" if rank is None else f"rank {rank} {host}"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter(f"%(asctime)s rank {rank} {host}: %(message)s", datefmt="%H:%M:%S")
-    )
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {who}: %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)

@@ -36,6 +36,7 @@ class Recorder:
 
     def __init__(self, server: ForkServer, path: Path) -> None:
         self._path = path
+        self._aside = ""
         self._line, theirs = socket.socketpair()
         server.spawn("mpisweep.results.snapshot:serve", [theirs.fileno()], {"path": os.fspath(path)})
         theirs.close()
@@ -48,13 +49,21 @@ class Recorder:
         """For select()."""
         return self._line.fileno()
 
+    def write_in(self, aside: Path) -> None:
+        """Name the folder in which this master's files are written before they take their place."""
+        self._aside = os.fspath(aside)
+
+    def close(self) -> None:
+        """Let the process go; it ends by itself when it has done what it was asked for."""
+        self._line.close()
+
     def fold(self, keep: str) -> None:
         """Ask for a snapshot; segments before `keep` that it covers are deleted."""
-        self._ask({"last": False, "keep": keep})
+        self._ask({"last": False, "keep": keep, "aside": self._aside})
 
     def finish(self) -> None:
         """Ask for the last snapshot; no segment stays."""
-        self._ask({"last": True})
+        self._ask({"last": True, "aside": self._aside})
 
     def listen(self) -> None:
         """Read what the process has said; to be called when :meth:`fileno` is readable."""

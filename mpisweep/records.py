@@ -72,6 +72,8 @@ class AttemptEnd(IntEnum):
     LOST = 3
     #: Taken back before it had begun, so that an idle worker could have it.
     WITHDRAWN = 4
+    #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
+    SUSPECT = 5
 
     @property
     def label(self) -> str:
@@ -87,6 +89,8 @@ class EndReason(StrEnum):
     SIGNAL = "stopped by a signal"
     WALLTIME = "stopped before the walltime"
     NO_WORKERS = "no workers were left"
+    ALIKE = "stopped because the first trials all failed alike"
+    DISK = "stopped because the disk did not take the results"
 
 
 class Direction(StrEnum):

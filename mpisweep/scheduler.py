@@ -17,17 +17,37 @@ next ones, so that no device waits for a message.  Trials of known short duratio
 that, or of unknown length, travels alone.  Whatever the expectation, nothing is stuck behind a long trial:
 when a slot has nothing to do and no trial is waiting, another slot is asked for what it has not begun.
 
+Where it is known when the allocation ends, no trial is started that is not expected to have ended by then,
+with the uncertainty of the expectation; the rest of the time goes to the longest trials that still fit.
+
+When trials fail because of something else than themselves
+----------------------------------------------------------
+*The same bug in every trial.*  When no trial has completed, and as many as the sweep file allows have failed
+with the same error (numbers in it aside), the sweep stops.  Running out of memory or of time does not count:
+the longest trials come first.
+
+*One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
+completed elsewhere since the first one failed and none has failed there, is quarantined: it gets no more
+trials, and the one that failed is tried again elsewhere.  If it fails there too, the slot is taken back.  So
+is a slot whose last :data:`SLOW_TRIALS` trials took more than :data:`SLOW_FACTOR` times (in the median) what
+was expected of them, while no other slot is half as slow.  One slot always stays.
+
 States of a trial::
 
     waiting --assigned--> running --ended--> complete, pruned or failed
        ^                     |
-       +----- given back, or worker lost and retries left
+       +----- given back, worker lost and retries left, or its device is to blame
     waiting --inferred--> infeasible
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.messages import (
@@ -37,6 +57,7 @@ from mpisweep.messages import (
     End,
     Event,
     GiveUp,
+    Quarantine,
     Stop,
     StopRequested,
     TimePassed,
@@ -57,6 +78,12 @@ BATCH_S = 0.010
 BATCH_AT_MOST = 512
 #: A slot that was given trials this recently is not asked to give any back.
 SETTLE_S = 0.020
+
+#: Completed elsewhere before a device can be blamed for two failures in a row.
+OTHERS_DONE = 4
+#: How many trials must be slow, and how slow, before a device is called slow.
+SLOW_TRIALS = 5
+SLOW_FACTOR = 3.0
 
 #: Every legal move of a trial, and what it is called.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
@@ -80,6 +107,18 @@ class IllegalMoveError(AssertionError):
     """A trial was about to make a move that no rule allows: a bug."""
 
 
+@dataclass(slots=True)
+class _Health:
+    """What a slot's trials say about its device."""
+
+    #: Failures in a row, and how many trials had completed and failed in all when the row began.
+    failures: int = 0
+    completed_at: int = 0
+    failed_at: int = 0
+    #: Logarithms of measured over expected durations, the last ones.
+    slowness: deque[float] = field(default_factory=lambda: deque(maxlen=SLOW_TRIALS))
+
+
 class Scheduler:
     """Who runs which trial.
 
@@ -89,6 +128,11 @@ class Scheduler:
         model: expects durations.
         retries: how often a trial is tried again after its worker was lost.
         grace_s: what running trials get to return by themselves when the sweep is stopped.
+        held: what slots that have yet to say hello to this master hold, as the journal has it.
+        losses: how often each trial's worker was lost before.
+        deadline: no trial starts that is not expected to end by then; seconds of the clock of `handle`.
+        same_failures: so many first trials that fail alike stop the sweep; 0 for never.
+        quarantine: whether a device that fails or is slow where the others are not is left out.
     """
 
     def __init__(
@@ -99,13 +143,24 @@ class Scheduler:
         *,
         retries: int,
         grace_s: float,
+        held: Mapping[Slot, Mapping[int, int]] | None = None,
+        losses: Mapping[int, int] | None = None,
+        deadline: float | None = None,
+        same_failures: int = 0,
+        quarantine: bool = False,
     ) -> None:
+        #: Slots that have yet to say hello -> what they hold, as far as is known.
+        self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
+        away = {number for trials in self._away.values() for number in trials}
         #: Number -> TrialState.
-        self._states = bytearray(_WAITING if state == _RUNNING else state for state in states)
+        self._states = bytearray(
+            _WAITING if state == _RUNNING and number not in away else state
+            for number, state in enumerate(states)
+        )
         #: Number -> the last attempt that was assigned.
         self._attempts = list(attempts)
         #: Number -> how often its worker was lost.  Sparse.
-        self._losses: dict[int, int] = {}
+        self._losses = dict(losses or {})
         #: Trials that wait; the next one is the last.
         self._pending = model.shortest_first([n for n, s in enumerate(self._states) if s == _WAITING])
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
@@ -126,6 +181,20 @@ class Scheduler:
         self._model = model
         self._retries = retries
         self._grace_s = grace_s
+        self._deadline = deadline
+        #: Trials that will not end before the deadline, as far as is known.
+        self._too_long: list[int] = []
+        #: Slot -> when it will have run what it holds, by the upper bound of the expectation.
+        self._free_at: dict[Slot, float] = {}
+        self._same_failures = same_failures
+        self._alike = 0
+        self._common_error = ""
+        self._quarantine = quarantine
+        self._health: dict[Slot, _Health] = {}
+        #: Quarantined slot -> the trials that are tried elsewhere because of it.
+        self._quarantined: dict[Slot, set[int]] = {}
+        #: Those of them that hold nothing.
+        self._benched: set[Slot] = set()
         self._stopping: EndReason | None = None
         self._ended = False
 
@@ -143,7 +212,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many slots are at work."""
-        return len(self._held) - len(self._idle)
+        return len(self._held) - len(self._idle) - len(self._benched)
 
     @property
     def slots(self) -> int:
@@ -167,8 +236,8 @@ class Scheduler:
         match event:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
-            case WorkerJoined(rank, slots):
-                decisions = self._on_worker_joined(rank, slots)
+            case WorkerJoined(rank, slots, held):
+                decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
                 decisions = self._on_trials_returned(slot, numbers, attempts, end)
             case WorkerLost(rank):
@@ -184,14 +253,42 @@ class Scheduler:
         self._conclude(decisions)
         return decisions
 
-    def _on_worker_joined(self, rank: int, slots: int) -> list[Decision]:
+    def _on_worker_joined(
+        self, rank: int, slots: int, held: Sequence[Sequence[tuple[int, int]]], now: float
+    ) -> list[Decision]:
+        """What the worker says that it holds is right; what it was thought to hold beyond that waits again."""
+        decisions: list[Decision] = []
         for place in range(slots):
             slot = Slot(rank, place)
-            if slot in self._held:
-                continue
-            self._held[slot] = {}
+            thought = self._away.pop(slot, None) or self._held.get(slot, {})
+            kept: dict[int, int] = {}
+            for number, attempt in held[place] if place < len(held) else ():
+                if thought.get(number) == attempt or self._recall(number, attempt):
+                    kept[number] = attempt
+            missing = [(n, a) for n, a in thought.items() if n not in kept]
+            for number, _ in reversed(missing):
+                self._move(number, _WAITING)
+                self._pending.append(number)
+            if missing:
+                decisions.append(
+                    GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
+                )
+            self._held[slot] = kept
+            self._given_at[slot] = now
+            if len(kept) > 1:
+                self._rich[slot] = None
             self._note(slot)
-        return []
+        return decisions
+
+    def _recall(self, number: int, attempt: int) -> bool:
+        """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
+        if number >= self.total or self._states[number] != _WAITING or attempt < self._attempts[number]:
+            return False
+        register = self._pending if number in self._pending else self._too_long
+        register.remove(number)
+        self._attempts[number] = attempt
+        self._move(number, _RUNNING)
+        return True
 
     def _on_trials_ended(self, block: EndedBlock) -> list[Decision]:
         slot = Slot(block.worker, block.slot)
@@ -199,22 +296,30 @@ class Scheduler:
         if held is None:
             return []
         stale: list[int] = []
+        has_failed = False
         move = self._move
         for index, (number, attempt, state) in enumerate(
             zip(block.numbers, block.attempts, block.states, strict=True)
         ):
-            if held.get(number) == attempt:
-                del held[number]
-                move(number, state)
-            else:
+            if held.get(number) != attempt:
                 stale.append(index)
+                continue
+            del held[number]
+            if state == _FAILED:
+                has_failed = True
+            else:
+                move(number, state)
         self._note(slot)
         if stale:
             block = _without(block, frozenset(stale))
         if not block.numbers:
             return []
+        # Trials that travel together are too short to tell anything about a device.
+        slow = self._note_slowness(slot, block.numbers[0], block.wall_time_s[0]) if len(block.numbers) == 1 else []
         self._observe(block)
-        return [Commit(block)]
+        if not has_failed and slot not in self._health and not self._quarantined:
+            return [Commit(block)]
+        return slow + self._judge(slot, block)
 
     def _on_trials_returned(
         self, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
@@ -236,13 +341,20 @@ class Scheduler:
 
     def _on_worker_lost(self, rank: int) -> list[Decision]:
         decisions: list[Decision] = []
+        for slot in [slot for slot in self._away if slot.rank == rank]:
+            decisions += self._lose(slot, self._away.pop(slot))
         for slot in [slot for slot in self._held if slot.rank == rank]:
             held = self._held.pop(slot)
-            for register in (self._idle, self._hungry, self._rich, self._given_at):
+            for register in (
+                self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._health, self._quarantined
+            ):  # fmt: skip
                 register.pop(slot, None)
             self._asked.discard(slot)
+            self._benched.discard(slot)
             decisions += self._lose(slot, held)
-        if not self._held and self._stopping is None:
+        if self._held.keys() == self._quarantined.keys():
+            decisions += [self._release(slot) for slot in list(self._quarantined)]
+        if not self._held and not self._away and self._stopping is None:
             self._stopping = EndReason.NO_WORKERS
         return decisions
 
@@ -255,25 +367,130 @@ class Scheduler:
     # ------------------------------------------------------------------------------------- rules
 
     def _lose(self, slot: Slot, held: dict[int, int]) -> list[Decision]:
-        """A slot went away with these trials: those with retries left wait again, the others have failed."""
-        again: list[tuple[int, int]] = []
-        failed: list[tuple[int, int]] = []
-        for number, attempt in held.items():
-            self._losses[number] = self._losses.get(number, 0) + 1
-            (again if self._losses[number] <= self._retries else failed).append((number, attempt))
-        for number, _ in reversed(again):
+        """A slot went away with these trials: they wait again, unless the one that ran has no retry left."""
+        if not held:
+            return []
+        # Only the first one can have run, and it alone may be what the worker died of.
+        (number, attempt), *others = held.items()
+        for other, _ in reversed(others):
+            self._move(other, _WAITING)
+            self._pending.append(other)
+        decisions: list[Decision] = []
+        if others:
+            decisions.append(
+                GiveUp(slot.rank, [n for n, _ in others], [a for _, a in others], AttemptEnd.WITHDRAWN)
+            )
+        self._losses[number] = self._losses.get(number, 0) + 1
+        if self._losses[number] <= self._retries:
             self._move(number, _WAITING)
             self._pending.append(number)
-        for number, _ in failed:
-            self._move(number, _FAILED)
+            return [GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST), *decisions]
+        self._move(number, _FAILED)
+        return [Commit(_lost_block(slot, [(number, attempt)])), *decisions]
+
+    def _judge(self, slot: Slot, block: EndedBlock) -> list[Decision]:
+        """Commit a block, except for what a device and not the trial is to blame for."""
         decisions: list[Decision] = []
-        if again:
-            decisions.append(
-                GiveUp(slot.rank, [n for n, _ in again], [a for _, a in again], AttemptEnd.LOST)
-            )
-        if failed:
-            decisions.append(Commit(_lost_block(slot, failed)))
+        suspect: list[int] = []
+        released: list[Slot] = []
+        for index, state in enumerate(block.states):
+            number = block.numbers[index]
+            # Whatever becomes of it here says whether the device on which it failed before was to blame.
+            for other, trials in self._quarantined.items():
+                if number in trials:
+                    trials.discard(number)
+                    if state == _FAILED:
+                        released.append(other)
+            health = self._health.setdefault(slot, _Health())
+            if state != _FAILED:
+                health.failures = 0
+                continue
+            if health.failures and self._is_to_blame(slot, health):
+                suspect.append(index)
+                continue
+            if not health.failures:
+                health.completed_at, health.failed_at = self._counts[_COMPLETE], self._counts[_FAILED]
+            health.failures += 1
+            self._move(number, _FAILED)
+        if suspect:
+            decisions += self._blame(slot, block, suspect)
+            block = _without(block, frozenset(suspect))
+        if block.numbers:
+            decisions.append(Commit(block))
+        decisions += [self._release(other) for other in dict.fromkeys(released)]
+        return decisions + self._look_for_common_error(block)
+
+    def _is_to_blame(self, slot: Slot, health: _Health) -> bool:
+        if not self._quarantine or len(self._held) - len(self._quarantined) < 2:
+            return False
+        done_elsewhere = self._counts[_COMPLETE] - health.completed_at
+        failed_elsewhere = self._counts[_FAILED] - health.failed_at - health.failures
+        return slot in self._quarantined or (done_elsewhere >= OTHERS_DONE and failed_elsewhere <= 0)
+
+    def _blame(self, slot: Slot, block: EndedBlock, suspect: Sequence[int]) -> list[Decision]:
+        numbers = [block.numbers[index] for index in suspect]
+        attempts = [block.attempts[index] for index in suspect]
+        for number in reversed(numbers):
+            self._move(number, _WAITING)
+            self._pending.append(number)
+        why = f"trials fail here and not elsewhere: {block.messages[suspect[0]].partition(chr(10))[0]}"
+        decisions: list[Decision] = [GiveUp(slot.rank, numbers, attempts, AttemptEnd.SUSPECT)]
+        decisions += self._bench(slot, why)
+        self._quarantined[slot].update(numbers)
         return decisions
+
+    def _bench(self, slot: Slot, why: str) -> list[Decision]:
+        if slot in self._quarantined:
+            return []
+        self._quarantined[slot] = set()
+        decisions: list[Decision] = [Quarantine(slot, why)]
+        if self._held[slot] and slot not in self._asked:
+            self._asked.add(slot)
+            decisions.append(Withdraw(slot))
+        self._note(slot)
+        return decisions
+
+    def _release(self, slot: Slot) -> Quarantine:
+        del self._quarantined[slot]
+        self._benched.discard(slot)
+        self._health.pop(slot, None)
+        self._note(slot)
+        return Quarantine(slot, "")
+
+    def _look_for_common_error(self, block: EndedBlock) -> list[Decision]:
+        if not self._same_failures or self._stopping is not None or not block.causes:
+            return []
+        if self._counts[_COMPLETE] or self._counts[_PRUNED]:
+            return []
+        for cause, message in zip(block.causes, block.messages, strict=True):
+            if cause not in (FailureCause.EXCEPTION, FailureCause.CRASH) or "SIGKILL" in message:
+                continue
+            error = re.sub(r"\d+(\.\d+)?", "#", message.partition("\n")[0])
+            if error != self._common_error:
+                self._common_error, self._alike = error, 0
+            self._alike += 1
+        if self._alike < self._same_failures:
+            return []
+        return self._on_stop_requested(EndReason.ALIKE)
+
+    def _note_slowness(self, slot: Slot, number: int, wall_time_s: float) -> list[Decision]:
+        """A long trial has ended: compare what it took with what was expected."""
+        expected_s = self._model.expected_s(number)
+        if not self._quarantine or expected_s is None or not wall_time_s > BATCH_S:
+            return []
+        mine = self._health.setdefault(slot, _Health()).slowness
+        mine.append(math.log(wall_time_s / expected_s))
+        if slot in self._quarantined or len(mine) < SLOW_TRIALS or median(mine) < math.log(SLOW_FACTOR):
+            return []
+        others = [
+            median(health.slowness)
+            for other, health in self._health.items()
+            if other != slot and other not in self._quarantined and len(health.slowness) >= SLOW_TRIALS
+        ]
+        if len(others) < 2 or max(others) > math.log(SLOW_FACTOR / 2):
+            return []
+        times = math.exp(median(mine) - median(others))
+        return self._bench(slot, f"trials take {times:.1f} times as long here as elsewhere")
 
     def _observe(self, block: EndedBlock) -> None:
         """Learn durations from trials that ran to their end; a failed one says little about the others."""
@@ -285,6 +502,10 @@ class Scheduler:
 
     def _learn(self) -> None:
         self._model.fit()
+        if self._too_long:
+            self._pending += self._too_long
+            self._too_long.clear()
+            self._pending = self._model.shortest_first(self._pending)
         # Sorting a hundred thousand trials takes longer than running them where each is this short.
         if (self._model.longest_s or 0.0) > BATCH_S:
             self._pending = self._model.shortest_first(self._pending)
@@ -297,15 +518,32 @@ class Scheduler:
             return
         # The idle ones first: a trial that runs now is worth more than one that is next.
         for slot in list(self._idle):
+            self._free_at[slot] = now
+            self._set_aside(now)
             if self._pending:
                 decisions.append(self._assign(slot, now))
         for slot in list(self._hungry):
             if not self._pending:
                 return
-            if len(self._held[slot]) <= self._batch_size():
+            if len(self._held[slot]) <= self._batch_size() and self._fits(self._pending[-1], slot):
                 decisions.append(self._assign(slot, now))
             else:
                 del self._hungry[slot]
+
+    def _set_aside(self, now: float) -> None:
+        """Put away what would not end before the deadline if it started now."""
+        if self._deadline is None:
+            return
+        while self._pending:
+            upper_s = self._model.upper_s(self._pending[-1])
+            if upper_s is None or now + upper_s <= self._deadline:
+                return
+            self._too_long.append(self._pending.pop())
+
+    def _fits(self, number: int, slot: Slot) -> bool:
+        """Whether a trial would end before the deadline if it ran after all that a slot holds."""
+        upper_s = None if self._deadline is None else self._model.upper_s(number)
+        return upper_s is None or self._free_at[slot] + upper_s <= (self._deadline or 0.0)
 
     def _batch_size(self) -> int:
         """How many trials like the next one travel together."""
@@ -341,6 +579,10 @@ class Scheduler:
             self._move(number, _RUNNING)
             held[number] = attempt
             attempts.append(attempt)
+        if self._deadline is not None:
+            self._free_at[slot] = self._free_at.get(slot, now) + sum(
+                self._model.upper_s(number) or 0.0 for number in numbers
+            )
         self._given_at[slot] = now
         self._rich[slot] = None
         self._note(slot)
@@ -360,9 +602,11 @@ class Scheduler:
 
     def _conclude(self, decisions: list[Decision]) -> None:
         """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
-        if len(self._idle) < len(self._held):
+        if self._away or self.running > 0:
             return
-        if not self._pending:
+        if not self._pending and self._too_long and self._stopping is None:
+            reason = EndReason.WALLTIME
+        elif not self._pending and not self._too_long:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
@@ -375,6 +619,12 @@ class Scheduler:
     def _note(self, slot: Slot) -> None:
         """Keep the registers of slots true after a slot's trials have changed."""
         count = len(self._held[slot])
+        if slot in self._quarantined:
+            for register in (self._hungry, self._idle, self._rich):
+                register.pop(slot, None)
+            if count == 0:
+                self._benched.add(slot)
+            return
         self._hungry[slot] = None
         if count == 0:
             self._idle[slot] = None
@@ -401,17 +651,23 @@ class Scheduler:
         Raises:
             AssertionError: naming what does not hold.
         """
-        held = [number for trials in self._held.values() for number in trials]
+        assert not self._away.keys() & self._held.keys(), "a slot is away and here"
+        held = [number for trials in (self._held | self._away).values() for number in trials]
         running = {n for n, state in enumerate(self._states) if state == _RUNNING}
         waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) == running, "the running trials are not those that the slots hold"
-        assert len(self._pending) == len(set(self._pending)), "a trial waits twice"
-        assert set(self._pending) == waiting, "the waiting trials are not those that are pending"
+        pending = self._pending + self._too_long
+        assert len(pending) == len(set(pending)), "a trial waits twice"
+        assert set(pending) == waiting, "the waiting trials are not those that are pending"
         for trials in self._held.values():
             for number, attempt in trials.items():
                 assert attempt == self._attempts[number], f"trial {number} is held with an old attempt"
-        assert set(self._idle) == {s for s, trials in self._held.items() if not trials}, "idle is wrong"
+        empty = {slot for slot, trials in self._held.items() if not trials}
+        assert self._quarantined.keys() <= self._held.keys(), "a slot that is gone is quarantined"
+        assert self._benched == empty & self._quarantined.keys(), "benched is wrong"
+        assert set(self._idle) == empty - self._quarantined.keys(), "idle is wrong"
+        assert len(self._held) == 0 or self._held.keys() != self._quarantined.keys(), "nobody is left to work"
         assert all(len(self._held[slot]) > 1 for slot in self._rich), "a slot with one trial is called rich"
         assert self._asked <= set(self._held), "a slot that is gone was asked"
         for state in TrialState:

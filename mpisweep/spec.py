@@ -57,7 +57,9 @@ _TOP_KEYS = (
     "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points",
     "parameters", "fixed", "baseline", "limits",
 )  # fmt: skip
-_LIMIT_KEYS = ("timeout", "retries", "grace")
+_LIMIT_KEYS = (
+    "timeout", "stall", "retries", "grace", "silence", "disk", "restarts", "same_failures", "quarantine",
+)  # fmt: skip
 
 
 class SpecError(ValueError):
@@ -90,11 +92,23 @@ class Limits:
         timeout_s: seconds from a trial's start until it is killed; None for no limit.
         retries: how often a trial is tried again after its worker was lost.
         grace_s: seconds that running trials get to return when the sweep is stopped.
+        stall_s: seconds without a report after which a trial is killed; None for no limit.
+        silence_s: seconds after which a rank that gives no sign of life counts as lost.
+        disk_s: how long the journal may fail before the sweep stops.
+        restarts: how often the launcher starts the ranks again after a loss that MPI did not survive.
+        same_failures: so many first trials that fail alike stop the sweep; 0 for never.
+        quarantine: whether a device that fails or is slow where the others are not gets no more trials.
     """
 
     timeout_s: float | None = None
     retries: int = 2
     grace_s: float = 10.0
+    stall_s: float | None = None
+    silence_s: float = 30.0
+    disk_s: float = 600.0
+    restarts: int = 20
+    same_failures: int = 20
+    quarantine: bool = True
 
 
 @dataclass(frozen=True)
@@ -461,11 +475,24 @@ class _Parser:
         table = self._table(raw, "limits")
         self._known_keys(table, _LIMIT_KEYS, "limits.")
         usual = Limits()
-        retries = self._integer(table, "retries", usual.retries, 0, "limits.")
+
+        def count(key: str, default: int) -> int:
+            found = self._integer(table, key, default, 0, "limits.")
+            return default if found is None else found
+
+        quarantine = table.get("quarantine", usual.quarantine)
+        if not isinstance(quarantine, bool):
+            self._fail("limits.quarantine", f"is {quarantine!r}; expected true or false")
         return Limits(
             timeout_s=self._duration(table, "timeout"),
-            retries=usual.retries if retries is None else retries,
+            retries=count("retries", usual.retries),
             grace_s=self._duration(table, "grace") or usual.grace_s,
+            stall_s=self._duration(table, "stall"),
+            silence_s=self._duration(table, "silence") or usual.silence_s,
+            disk_s=self._duration(table, "disk") or usual.disk_s,
+            restarts=count("restarts", usual.restarts),
+            same_failures=count("same_failures", usual.same_failures),
+            quarantine=bool(quarantine),
         )
 
     def _duration(self, limits: Mapping[str, Any], key: str) -> float | None:

@@ -1,5 +1,9 @@
 """Messages between ranks: send, receive, leave together.  The only module that knows MPI.
 
+Where MPI survives the death of a rank (ULFM: ``mpirun --with-ft ulfm``), a death is noticed, acknowledged to
+MPI and told; the communicator stays as it is, for messages between survivors still go through, and nothing
+collective is ever called again, so that no rank waits for another.
+
 Nothing here waits.  Sending is ``Isend``; receiving is a matched probe that finds a message or does not.
 Lists of messages travel as one MPI message, pickled: both ends are processes of the same run, and nothing
 that was read from a file is ever unpickled.  A message to oneself never meets MPI.
@@ -13,6 +17,8 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -28,6 +34,8 @@ __all__ = ["Transport", "TransportError", "connect", "expected_rank"]
 Facts = tuple[int, ...]
 
 _TAG = 7
+#: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
+_LEAVE_S = 2.0
 #: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
 #: MVAPICH; Fujitsu MPI is an Open MPI.  PMIx alone (srun --mpi=pmix) sets no size of its own.
 _LAUNCHERS = (
@@ -76,11 +84,20 @@ class Transport(Protocol):
     def receive(self) -> list[tuple[int, list[Message]]]:
         """What has arrived: senders and their messages."""
 
+    def lost(self) -> list[int]:
+        """The ranks that MPI has found dead since the last call."""
+
     def share_on_node(self, facts: Facts) -> list[Facts]:
         """What every rank of this node says, in the order of `node_ranks`; all of them must call it."""
 
-    def leave(self) -> None:
-        """Return when everything that was sent is on its way; no call may follow."""
+    def leave(self, exit_code: int, *, politely: bool) -> None:
+        """Return when everything that was sent is on its way; no call may follow.
+
+        Args:
+            exit_code: of this process.
+            politely: whether every other rank is leaving too, or dead.  Where one may hang, this process ends
+                here and now, for MPI would wait for that one.
+        """
 
     def abort(self, exit_code: int = 1) -> None:
         """End every rank at once, whatever it is doing."""
@@ -112,7 +129,11 @@ class LoneTransport:
         """See :class:`Transport`."""
         return [facts]
 
-    def leave(self) -> None:
+    def lost(self) -> list[int]:
+        """See :class:`Transport`."""
+        return []
+
+    def leave(self, exit_code: int, *, politely: bool) -> None:
         """See :class:`Transport`."""
 
     def abort(self, exit_code: int = 1) -> None:
@@ -128,9 +149,14 @@ class MpiTransport:
         self.size = comm.Get_size()
         self.node_ranks = tuple(node_comm.allgather(self.rank))
         self.host = socket.gethostname()
+        from mpi4py import MPI
+
+        self._error = MPI.Exception
         self._comm = comm
         self._node_comm = node_comm
         self._own: list[Message] = []
+        self._dead: set[int] = set()
+        self._newly_dead: list[int] = []
         #: Sends that may not be complete; the buffer must live as long.
         self._sends: deque[tuple[Request, bytes]] = deque()
 
@@ -139,8 +165,13 @@ class MpiTransport:
         if rank == self.rank:
             self._own.extend(messages)
             return
+        if rank in self._dead:
+            return
         data = pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL)
-        self._sends.append((self._comm.Isend(data, dest=rank, tag=_TAG), data))
+        try:
+            self._sends.append((self._comm.Isend(data, dest=rank, tag=_TAG), data))
+        except self._error:
+            self._look_for_dead()
 
     def receive(self) -> list[tuple[int, list[Message]]]:
         """See :class:`Transport`."""
@@ -149,20 +180,38 @@ class MpiTransport:
         if self._own:
             arrived.append((self.rank, self._own))
             self._own = []
-        while (found := self._next()) is not None:
+        while True:
+            try:
+                found = self._next()
+            except self._error:
+                # It fails as long as there is a death that was not acknowledged.
+                self._look_for_dead()
+                continue
+            if found is None:
+                return arrived
             arrived.append(found)
-        return arrived
+
+    def lost(self) -> list[int]:
+        """See :class:`Transport`."""
+        newly_dead, self._newly_dead = self._newly_dead, []
+        return newly_dead
 
     def share_on_node(self, facts: Facts) -> list[Facts]:
         """See :class:`Transport`."""
         return self._node_comm.allgather(facts)
 
-    def leave(self) -> None:
+    def leave(self, exit_code: int, *, politely: bool) -> None:
         """See :class:`Transport`."""
         from mpi4py import MPI
 
-        for request, _ in self._sends:
-            request.Wait()
+        until = time.monotonic() + _LEAVE_S
+        while self._sends and (politely or time.monotonic() < until):
+            self._forget_complete_sends()
+            time.sleep(1e-3)
+        if not politely:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(exit_code)
         MPI.Finalize()
 
     def abort(self, exit_code: int = 1) -> None:
@@ -181,8 +230,29 @@ class MpiTransport:
         return status.Get_source(), pickle.loads(data)
 
     def _forget_complete_sends(self) -> None:
-        while self._sends and self._sends[0][0].Test():
+        while self._sends:
+            try:
+                if not self._sends[0][0].Test():
+                    return
+            except self._error:
+                self._look_for_dead()
             self._sends.popleft()
+
+    def _look_for_dead(self) -> None:
+        """Acknowledge deaths to MPI, which else refuses to receive from anybody.
+
+        Raises:
+            TransportError: when MPI has failed, and not because somebody died.
+        """
+        from mpi4py import MPI
+
+        failed = self._comm.Get_failed()
+        self._comm.Ack_failed(self.size)
+        dead = set(MPI.Group.Translate_ranks(failed, range(failed.Get_size()), self._comm.Get_group()))
+        if not dead:
+            raise TransportError("MPI has failed although no rank has died")
+        self._newly_dead += sorted(dead - self._dead)
+        self._dead |= dead
 
 
 def connect() -> Transport:

@@ -51,8 +51,11 @@ class ProcessSetting:
     source: str
     folder: Path
     trials_folder: Path
+    #: Gets the whole traceback of every trial that raises.
+    log_file: Path
     worker: int
     timeout_s: float | None
+    stall_s: float | None
 
 
 class Result(NamedTuple):
@@ -62,8 +65,10 @@ class Result(NamedTuple):
 
 
 class Back(NamedTuple):
-    """A ReportBlock to be passed on."""
+    """A ReportBlock of a trial to be passed on."""
 
+    number: int
+    attempt: int
     body: bytes
 
 
@@ -121,6 +126,8 @@ class TrialProcess:
                 "source": setting.source,
                 "folder": os.fspath(setting.folder),
                 "trials_folder": os.fspath(setting.trials_folder),
+                "log_file": os.fspath(setting.log_file),
+                "watch_reports": setting.stall_s is not None,
                 "worker": setting.worker,
                 "slot": self._slot,
                 "device": share.device,
@@ -144,6 +151,7 @@ class TrialProcess:
         self._taking_back = False
         #: Why this process is being killed, where it is our doing.
         self._killed: FailureCause | AttemptEnd | None = None
+        self._killed_because = ""
         self._kill_at: float | None = None
 
     # ------------------------------------------------------------------------------------- orders
@@ -152,6 +160,11 @@ class TrialProcess:
     def busy(self) -> bool:
         """Whether there are trials that are not accounted for."""
         return self._accounted < self._given_count
+
+    @property
+    def held(self) -> list[tuple[int, int]]:
+        """Number and attempt of the trials that are not accounted for, in order."""
+        return [(task.number, task.attempt) for task in self._tasks(self._accounted, self._given_count)]
 
     def fileno(self) -> int:
         """For select(); -1 while a dead process is waiting to be replaced."""
@@ -220,10 +233,15 @@ class TrialProcess:
         """Kill a trial that has used up its time."""
         if self._killed is not None or not self._line_open:
             return
-        timeout_s = self._setting.timeout_s
-        if timeout_s is not None:
-            started_ns = self._page.started_ns
-            if started_ns and time.monotonic_ns() - started_ns > timeout_s * 1e9:
+        timeout_s, stall_s = self._setting.timeout_s, self._setting.stall_s
+        started_ns = self._page.started_ns if timeout_s is not None or stall_s is not None else 0
+        if started_ns:
+            now_ns = time.monotonic_ns()
+            if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
+                self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
+                self._kill(FailureCause.TIMEOUT)
+            elif stall_s is not None and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9:
+                self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
                 self._kill(FailureCause.TIMEOUT)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
             self._kill(AttemptEnd.INTERRUPTED)
@@ -255,7 +273,7 @@ class TrialProcess:
                 self._failed_starts = 0
                 return []
             case k if k == REPORTS:
-                return [Back(frame.body)]
+                return [Back(frame.first, frame.second, frame.body)]
             case k if k == ENDED:
                 self._account(frame.first)
                 return [Result(frame.body)]
@@ -333,9 +351,7 @@ class TrialProcess:
         return tasks
 
     def _death_text(self, status: int) -> str:
-        if self._killed is FailureCause.TIMEOUT:
-            return f"killed after {self._setting.timeout_s:g} s, the timeout of a trial"
-        return f"the trial process {_status_text(status)}"
+        return self._killed_because or f"the trial process {_status_text(status)}"
 
     def _failed_block(
         self, tasks: Sequence[_Task], started_ns: int, cause: FailureCause, text: str

@@ -1,18 +1,20 @@
 """A rank's worker: the loop's other half between the transport and the trial processes.
 
-It moves messages and remembers two things.  Each result until the master says that it is on disk; and which
-slots were asked to give trials back.  It decides nothing.
+It moves messages and remembers three things: each result, and each report, until the master says that the
+trial's end is on disk; and which slots were asked to give trials back.  So it can tell a new master all that
+the old one may have taken with it.  It decides nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence, Set
 
+from mpisweep.blocks import EndedBlock, decode
 from mpisweep.forkserver import Died, ForkServer
 from mpisweep.messages import (
     Acknowledge,
     Ended,
-    Finish,
     Give,
     Hello,
     Message,
@@ -20,7 +22,9 @@ from mpisweep.messages import (
     Returned,
     StopTrials,
     TakeBack,
+    ToWorker,
 )
+from mpisweep.processes import process_start
 from mpisweep.records import DeviceShare
 from mpisweep.trialprocess import Back, Happening, ProcessSetting, Result, TrialProcess
 
@@ -61,20 +65,38 @@ class Worker:
         self._unacknowledged: dict[int, bytes] = {}
         #: Slot -> when to look what was taken back.
         self._taking_back: dict[int, float] = {}
-        self.exit_code: int | None = None
+        #: (number, attempt) -> ReportBlocks of a trial whose end is not acknowledged.
+        self._reports: dict[tuple[int, int], list[bytes]] = {}
 
-    def greet(self) -> None:
-        """Tell the master that this worker is here."""
-        label = self._shares[0].label if len(self._shares) == 1 else ", ".join(s.label for s in self._shares)
+    def follow(self) -> None:
+        """Tell a new master that this worker is here, and everything that the one before may not have kept."""
+        # Whatever that one wanted back is void, and is given back when its turn comes.
+        self._taking_back.clear()
+        label = ", ".join(share.label for share in self._shares)
         cores = sum(len(share.cores) for share in self._shares)
-        self._tell_master([Hello(self._host, label, cores, len(self._slots))])
+        process = os.getpid()
+        hello = Hello(
+            self._host, label, cores, len(self._slots), self._held(), process, process_start(process)
+        )
+        reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
+        ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
+        self._tell_master([hello, *reports, *ended])
+
+    def _held(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        held: list[list[tuple[int, int]]] = [[] for _ in self._slots]
+        for body in self._unacknowledged.values():
+            block = _ended(body)
+            held[block.slot] += zip(block.numbers, block.attempts, strict=True)
+        for slot, process in enumerate(self._slots):
+            held[slot] += process.held
+        return tuple(tuple(trials) for trials in held)
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
         files = [process.fileno() for process in self._slots]
         return [self._server.fileno(), *(file for file in files if file >= 0)]
 
-    def on_messages(self, messages: Sequence[Message], now: float) -> None:
+    def on_messages(self, messages: Sequence[ToWorker], now: float) -> None:
         """Orders of the master."""
         for message in messages:
             match message:
@@ -82,15 +104,13 @@ class Worker:
                     self._slots[slot].give(body, count)
                 case Acknowledge(deliveries):
                     for delivery in deliveries:
-                        self._unacknowledged.pop(delivery, None)
+                        self._forget(delivery)
                 case TakeBack(slot):
                     self._take_back(slot, now)
                 case StopTrials(grace_s):
                     for slot, process in enumerate(self._slots):
                         self._take_back(slot, now)
                         process.stop(grace_s, now)
-                case Finish(exit_code):
-                    self.exit_code = exit_code
 
     def step(self, now: float, ready: Set[int]) -> bool:
         """Look after the trial processes; True when anything happened.
@@ -140,7 +160,24 @@ class Worker:
                     self._deliveries += 1
                     self._unacknowledged[self._deliveries] = body
                     out.append(Ended(self._deliveries, body))
-                case Back(body):
+                case Back(number, attempt, body):
+                    self._reports.setdefault((number, attempt), []).append(body)
                     out.append(Reported(body))
                 case (numbers, attempts, end):
+                    for trial in zip(numbers, attempts, strict=True):
+                        self._reports.pop(trial, None)
                     out.append(Returned(slot, numbers, attempts, end))
+
+    def _forget(self, delivery: int) -> None:
+        body = self._unacknowledged.pop(delivery, None)
+        if body is None or not self._reports:
+            return
+        block = _ended(body)
+        for trial in zip(block.numbers, block.attempts, strict=True):
+            self._reports.pop(trial, None)
+
+
+def _ended(body: bytes) -> EndedBlock:
+    block = decode(body)
+    assert isinstance(block, EndedBlock)
+    return block

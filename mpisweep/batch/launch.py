@@ -8,24 +8,46 @@ not mpirun's exit code, says how the run ended; the two agree except when someth
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from mpisweep.processes import end_family
 from mpisweep.progress import Bar, parse
 
-__all__ = ["PROGRESS_VARIABLE", "LaunchError", "find_mpirun", "launch", "mpi_environment", "mpirun_command", "rank_command"]
+__all__ = ["LAUNCH_VARIABLE", "PROGRESS_VARIABLE", "LaunchError", "find_mpirun", "launch", "mpi_environment", "mpirun_command", "rank_command"]
 
 #: Tells the ranks that their output is read by the launcher.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
+
+#: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
+LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
+
+#: What the ranks return when the sweep has ended in order, and when the user's input was refused.
+_IN_ORDER = (0, 3, 4)
+_USER_ERRORS = (2,)
+_INTERRUPTED = 3
+#: So many restarts in a row may be in vain.
+_FRUITLESS = 2
+#: Pause before the ranks are started again, in seconds: mpirun may still be clearing up.
+_RESTART_PAUSE_S = 1.0
+#: How often the ranks are asked to stop until they do, in seconds.
+_INSIST_S = 1.0
+_OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
+
+log = logging.getLogger(__name__)
 
 #: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader.
 _MPI_ENVIRONMENT = {
@@ -78,10 +100,13 @@ def mpirun_command(ranks: int) -> list[str]:
     """
     mpirun = find_mpirun()
     text = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
-    if "Open MPI" in text:
-        # Our workers bind their trial processes themselves; mpirun's binding would confine them to one core.
-        return [os.fspath(mpirun), "-n", str(ranks), "--bind-to", "none", "--oversubscribe"]
-    return [os.fspath(mpirun), "-n", str(ranks)]
+    found = _OPEN_MPI.search(text)
+    if found is None:
+        return [os.fspath(mpirun), "-n", str(ranks)]
+    # Our workers bind their trial processes themselves; mpirun's binding would confine them to one core.
+    command = [os.fspath(mpirun), "-n", str(ranks), "--bind-to", "none", "--oversubscribe"]
+    # From version 5 on Open MPI can survive the death of a rank.
+    return [*command, "--with-ft", "ulfm"] if int(found[1]) >= 5 else command
 
 
 def mpi_environment() -> dict[str, str]:
@@ -89,19 +114,68 @@ def mpi_environment() -> dict[str, str]:
     return _MPI_ENVIRONMENT | os.environ
 
 
-def launch(command: Sequence[str], *, console: Console | None) -> int:
-    """Start the ranks, stay until they have ended, and return their exit code.
+def launch(
+    command: Sequence[str],
+    *,
+    console: Console | None,
+    restarts: int = 0,
+    ended_in_order: Callable[[], bool] = lambda: True,
+    ended_trials: Callable[[], int] = lambda: 0,
+) -> int:
+    """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
+
+    Neither what mpirun returns nor that it returns says how the sweep stands: it has been seen to return 0
+    after the loss of a node.  So the sweep's own state decides.  Starting again ends with the first of: an
+    orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them in a row in which no trial ended.
 
     The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
 
     Args:
         command: from :func:`rank_command`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
+        restarts: how often the ranks may be started again.
+        ended_in_order: whether the results say that the last run has ended in order.
+        ended_trials: how many trials have ended, as the results say.
     """
     environment = mpi_environment()
-    environment["MPISWEEP_LAUNCHED"] = "1"
+    environment[LAUNCH_VARIABLE] = secrets.token_hex(8)
     if console is not None:
         environment[PROGRESS_VARIABLE] = "json"
+    stops = _Stops()
+    fruitless = 0
+    with stops.watched():
+        while True:
+            returned = _run_once(command, environment, console, stops)
+            if returned in _USER_ERRORS or (returned in _IN_ORDER and ended_in_order()):
+                return returned
+            if stops.asked:
+                log.warning("stopped; everything that was acknowledged is on disk: run again to go on")
+                return _INTERRUPTED
+            now_ended = ended_trials()
+            fruitless = 0 if now_ended > stops.ended_before else fruitless + 1
+            stops.ended_before = now_ended
+            if restarts == 0 or fruitless > _FRUITLESS:
+                log.error(
+                    "the ranks have ended without a word (mpirun returned %d), %s; everything that was "
+                    "acknowledged is on disk: run again to go on",
+                    returned,
+                    "and starting them again is not allowed any more" if restarts == 0
+                    else f"{fruitless} times in a row before any trial had ended",
+                )  # fmt: skip
+                return _INTERRUPTED
+            restarts -= 1
+            log.warning(
+                "the ranks have ended without a word (mpirun returned %d); starting them again, %d trials have ended",
+                returned, now_ended,
+            )  # fmt: skip
+            stops.wait(_RESTART_PAUSE_S)
+            if stops.asked:
+                return _INTERRUPTED
+
+
+def _run_once(
+    command: Sequence[str], environment: dict[str, str], console: Console | None, stops: _Stops
+) -> int:
     pipe = None if console is None else subprocess.PIPE
     ranks = subprocess.Popen(
         command,
@@ -113,13 +187,13 @@ def launch(command: Sequence[str], *, console: Console | None) -> int:
         text=True,
         errors="replace",
     )
-    with _signals_to(ranks):
-        if console is None:
-            return _exit_code(ranks.wait())
-        return _exit_code(_draw(ranks, console))
-
-
-def _exit_code(returned: int) -> int:
+    stops.ranks = ranks
+    pester = threading.Thread(target=stops.insist, args=(ranks,), daemon=True)
+    pester.start()
+    try:
+        returned = ranks.wait() if console is None else _draw(ranks, console)
+    finally:
+        stops.ranks = None
     return returned if returned >= 0 else 128 - returned
 
 
@@ -145,26 +219,49 @@ def _pass_errors_on(ranks: subprocess.Popen[str], bar: Bar) -> None:
         bar.write(line.rstrip("\n"), error=True)
 
 
-@contextlib.contextmanager
-def _signals_to(ranks: subprocess.Popen[str]):  # type: ignore[no-untyped-def]
-    """While the ranks run: one polite request to stop, then an impolite one."""
-    asked = 0
+class _Stops:
+    """Requests to stop: one polite request to the ranks, then an impolite one."""
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        with contextlib.suppress(ProcessLookupError):
-            if asked == 1:
-                ranks.send_signal(signal.SIGUSR1)
-            else:
-                os.killpg(ranks.pid, signal.SIGKILL)
+    def __init__(self) -> None:
+        self.asked = 0
+        self.ended_before = 0
+        self.ranks: subprocess.Popen[str] | None = None
+        self._wake = threading.Event()
 
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
-    before: list[Callable[[int, FrameType | None], object] | int | None] = [
-        signal.signal(number, on_signal) for number in handled
-    ]
-    try:
-        yield
-    finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While inside, signals are requests to stop."""
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+        before = [signal.signal(number, self._on_signal) for number in handled]
+        try:
+            yield
+        finally:
+            for number, handler in zip(handled, before, strict=True):
+                signal.signal(number, handler)
+
+    def wait(self, seconds: float) -> None:
+        """Until the time is up or somebody asks for a stop."""
+        until = time.monotonic() + seconds
+        while not self.asked and (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(0.1, left_s))
+
+    def insist(self, ranks: subprocess.Popen[str]) -> None:
+        """Repeat the polite request: a rank that is still starting Python does not hear the first one."""
+        while ranks.poll() is None:
+            self._wake.wait(_INSIST_S)
+            if self.asked == 1 and ranks.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    ranks.send_signal(signal.SIGUSR1)
+                time.sleep(_INSIST_S)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
+        polite = number in (signal.SIGUSR1, signal.SIGXCPU)
+        self.asked += 0 if polite and self.asked else 1
+        ranks = self.ranks
+        if ranks is None:
+            return
+        if self.asked == 1:
+            self._wake.set()
+        else:
+            end_family(ranks.pid)

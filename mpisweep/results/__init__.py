@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ResultsError", "journal_folder", "trials_folder"]
+__all__ = ["ResultsError", "damaged_folder", "journal_folder", "logs_folder", "stop_file", "trials_folder"]
 
 
 class ResultsError(Exception):
@@ -19,3 +19,18 @@ def journal_folder(path: Path) -> Path:
 def trials_folder(path: Path) -> Path:
     """Where the folders of single trials lie, if any asks for one."""
     return path.with_name(path.name + ".trials")
+
+
+def damaged_folder(path: Path) -> Path:
+    """Where damaged parts are kept for people to look at."""
+    return path.with_name(path.name + ".damaged")
+
+
+def logs_folder(path: Path) -> Path:
+    """Where what trials print when they fail is kept, one file a rank."""
+    return path.with_name(path.name + ".logs")
+
+
+def stop_file(path: Path) -> Path:
+    """A file that stops the sweep in order when somebody makes it."""
+    return path.with_name(path.name + ".stop")

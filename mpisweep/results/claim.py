@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mpisweep.processes import process_start
+
 __all__ = ["Claim", "ClaimedError", "Holder"]
 
 #: How often a holder gives a sign of life, and how long none must come, in seconds.
@@ -81,6 +83,16 @@ class Claim:
         finally:
             aside.unlink(missing_ok=True)
 
+    @classmethod
+    def inherit(cls, folder: Path, job_id: str) -> Claim:
+        """Take the claim over from a master of the same run, which may hang and be alive."""
+        path = folder / "claim.json"
+        me = _myself(job_id)
+        aside = folder / f"claim.{me.host}-{me.pid}"
+        aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
+        os.replace(aside, path)
+        return cls(path)
+
     def beat(self, now: float) -> None:
         """Give a sign of life when one is due; `now` is the monotonic clock."""
         if now >= self._next_beat:
@@ -116,7 +128,7 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
     if holder.host == me.host:
         if holder.boot_id != me.boot_id:
             return True
-        return _process_start(holder.pid) != holder.process_start
+        return process_start(holder.pid) != holder.process_start
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
@@ -128,7 +140,7 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
 
 def _myself(job_id: str) -> Holder:
     return Holder(
-        socket.gethostname(), _boot_id(), os.getpid(), _process_start(os.getpid()), job_id, time.time()
+        socket.gethostname(), _boot_id(), os.getpid(), process_start(os.getpid()), job_id, time.time()
     )
 
 
@@ -136,19 +148,3 @@ def _boot_id() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
-
-
-def _process_start(pid: int) -> int:
-    """Start time of a process; -1 when there is none.  A zombie has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        if Path("/proc/self").exists():
-            return -1
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, 0)
-            return 0
-        return -1
-    # The command's name is in parentheses and may hold anything; the fields come after the last one.
-    fields = text.rpartition(")")[2].split()
-    return -1 if fields[0] == "Z" else int(fields[19])

@@ -16,7 +16,7 @@ __all__ = ["COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "Column", "co
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
 
-Kind = Literal["integer", "number", "text", "long text"] | type[IntEnum]
+Kind = Literal["integer", "number", "text", "long text", "flag"] | type[IntEnum]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("trials", "number", "integer", "number of the trial, equal to the row"),
     Column("trials", "state", TrialState, "where the trial stands"),
     Column("trials", "cause", FailureCause, "why it failed; none for trials that did not"),
+    Column("trials", "diverged", "flag", "whether it is complete and its objective is missing, NaN or infinite"),
     Column("trials", "message", "long text", "what a failed trial left: the end of its traceback, or a signal"),
     Column("trials", "attempt", "integer", "how often the trial was tried"),
     Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
@@ -47,6 +48,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("attempts", "trial", "integer", "number of the trial"),
     Column("attempts", "attempt", "integer", "counts from 1 in each trial"),
     Column("attempts", "worker", "integer", "row of /workers"),
+    Column("attempts", "slot", "integer", "which of the worker's slots"),
     Column("attempts", "assigned_at", "number", "when the master gave it to the worker", _SINCE_1970),
     Column("attempts", "ended_at", "number", "when it was over", _SINCE_1970),
     Column("attempts", "end", AttemptEnd, "how it ended; only an attempt that ended gave its trial a state"),
@@ -60,6 +62,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("workers", "left_at", "number", "when it went away; NaN when it did not", _SINCE_1970),
     Column("workers", "busy_time", "number", "sum of its trials' wall times", "s"),
     Column("workers", "trials_done", "integer", "trials that ended there"),
+    Column("workers", "quarantine", "text", "why it got no more trials; empty where all was well"),
     Column("allocations", "run", "text", "name of this run of the program"),
     Column("allocations", "host", "text", "node of the master"),
     Column("allocations", "batch_system", "text", "pjm, slurm, pbs or local"),
@@ -67,6 +70,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "ranks", "integer", "MPI ranks"),
     Column("allocations", "started_at", "number", "start of the run", _SINCE_1970),
     Column("allocations", "ended_at", "number", "end of the run; NaN while it runs and after a crash", _SINCE_1970),
+    Column("allocations", "launch", "text", "the command that started this run, and started it again after a loss"),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
 )
 
@@ -97,7 +101,7 @@ def markdown() -> str:
 
 def _row(path: str, column: Column) -> str:
     if isinstance(column.kind, str):
-        kind = {"integer": "int64", "number": "float64", "text": "string", "long text": "string"}[column.kind]
+        kind = {"integer": "int64", "number": "float64", "text": "string", "long text": "string", "flag": "bool"}[column.kind]
     else:
         kind = "enum: " + ", ".join(member.name.lower() for member in column.kind)
     return f"| `{path}` | {kind} | {column.units} | {column.description} |"

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
 
-__all__ = ["Damage", "Entry", "Journal", "read_journal", "segments"]
+__all__ = ["Damage", "Entry", "Journal", "master_name", "read_journal", "segments"]
 
 _MAGIC = b"mSj1"
 _HEADER = struct.Struct("<4sII")
@@ -66,6 +66,7 @@ class Journal:
         self._failure: OSError | None = None
         self._work = threading.Event()
         self._closing = False
+        self._abandoned = False
         self._ours, self._theirs = os.pipe()
         for end in (self._ours, self._theirs):
             os.set_blocking(end, False)
@@ -106,7 +107,7 @@ class Journal:
     @property
     def segment(self) -> str:
         """Name of the segment that is being written."""
-        return self._name(self._part)
+        return self.name_of(self._part)
 
     def fileno(self) -> int:
         """For select(); readable when `written` or `synced` has advanced."""
@@ -128,6 +129,13 @@ class Journal:
         os.close(self._ours)
         os.close(self._theirs)
 
+    def abandon(self) -> None:
+        """Write nothing more, and wait for nothing: the thread may be inside a write that never returns."""
+        self._abandoned = True
+        self._closing = True
+        self._queue.clear()
+        self._work.set()
+
     # ------------------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
@@ -137,6 +145,8 @@ class Journal:
             self._work.wait()
             self._work.clear()
             if not unsynced and not self._queue and self._closing:
+                return
+            if self._abandoned:
                 return
             fresh = [self._queue.popleft() for _ in range(len(self._queue))]
             unsynced += fresh
@@ -175,7 +185,7 @@ class Journal:
     def _open_part(self) -> None:
         """Create the next segment, with its first record, durably."""
         while True:
-            path = self._folder / self._name(self._part)
+            path = self._folder / self.name_of(self._part)
             try:
                 file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 break
@@ -199,8 +209,9 @@ class Journal:
         self._file = None
         self._part += 1
 
-    def _name(self, part: int) -> str:
-        return f"{self._opening.run}-{self._opening.epoch:04d}.{part:06d}"
+    def name_of(self, part: int) -> str:
+        """Name of a part of this master's segment."""
+        return f"{master_name(self._opening.run, self._opening.epoch)}.{part:06d}"
 
     def _notify(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -228,6 +239,11 @@ class Entry:
     record: Record
 
 
+def master_name(run: str, epoch: int) -> str:
+    """How the segments of one master begin; sorts in the order of runs and of masters."""
+    return f"{run}-{epoch:06d}"
+
+
 def segments(folder: Path) -> list[str]:
     """Names of the segments of a journal, in the order in which they were written."""
     try:
@@ -247,13 +263,41 @@ def read_journal(
         covered: segment -> offset up to which the HDF5 file has it.
         damages: gets what could not be read.
     """
-    for name in segments(folder):
+    names = segments(folder)
+    valid = _valid_bytes(folder, names)
+    for name in names:
+        if valid.get(name) == 0:
+            continue
         try:
-            data = (folder / name).read_bytes()
+            data = (folder / name).read_bytes()[: valid.get(name)]
         except FileNotFoundError:
             # A running sweep has folded this segment into the file meanwhile; the caller looks again.
             continue
         yield from _read_segment(name, data, covered.get(name, 0), damages)
+
+
+def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
+    """How much of each segment counts, where a later master has said so: see RunRecord.follows."""
+    openings = {name: opening for name in names if (opening := _opening_of(folder / name)) is not None}
+    valid: dict[str, int] = {}
+    for later in openings.values():
+        for name, earlier in openings.items():
+            if (earlier.run, earlier.epoch) < (later.run, later.epoch):
+                valid[name] = min(valid.get(name, later.follows.get(name, 0)), later.follows.get(name, 0))
+    return valid
+
+
+def _opening_of(path: Path) -> RunRecord | None:
+    """The first record of a segment; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER.size)
+            length = _HEADER.unpack(header)[1] if len(header) == _HEADER.size else 0
+            data = header + file.read(length if length <= _BODY_AT_MOST else 0)
+    except OSError:
+        return None
+    found = _record_at(data, 0)
+    return found[1] if found is not None and isinstance(found[1], RunRecord) else None
 
 
 def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> Iterator[Entry]:

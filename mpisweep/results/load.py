@@ -97,7 +97,7 @@ class Sweep:
         self.damages = damages
         self._state = state
         self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
-        self.trials = TrialTable(_trial_rows(state))
+        self.trials = TrialTable(_trial_rows(state, self.spec.objective))
 
     def __repr__(self) -> str:
         return f"<sweep {self.name!r}: {self.count(TrialState.COMPLETE)}/{len(self.trials)} trials complete>"
@@ -224,7 +224,7 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     return Sweep(file, read_merged(file, damages), damages)
 
 
-def _trial_rows(state: SweepState) -> Rows:
+def _trial_rows(state: SweepState, objective: str) -> Rows:
     """The structured array; a parameter or metric whose name is taken gets a prefix."""
     columns: dict[str, Any] = {}
     workers = np.array(state.trials["worker"], dtype=np.int64)
@@ -233,6 +233,8 @@ def _trial_rows(state: SweepState) -> Rows:
             columns[column.name] = np.array([*state.workers[column.name], ""], dtype=str)[workers]
         elif column.name == "ended_at":
             columns["ended_at"] = columns["started_at"] + np.array(state.trials["wall_time"], dtype=float)
+        elif column.name == "diverged":
+            columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
         else:
             columns[column.name] = _array(column.kind, state.trials[column.name])
     for name, values in state.parameters.items():

@@ -24,6 +24,7 @@ from mpisweep.blocks import (
     EndedBlock,
     JoinedRecord,
     LeftRecord,
+    QuarantineRecord,
     ReportBlock,
     RunRecord,
     TrialsBlock,
@@ -77,6 +78,8 @@ class SweepState:
     fresh: dict[int, dict[str, list[Curve]]] = field(default_factory=dict)
     #: Trials whose stored curves belong to an attempt that another has replaced.
     outdated: set[int] = field(default_factory=set)
+    #: Trial that has not ended -> how many ReportBlocks of its present attempt are in here.
+    report_blocks: dict[int, int] = field(default_factory=dict)
     #: Segment -> offset up to which it is in here.
     covered: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
@@ -119,7 +122,7 @@ class SweepState:
         _append(
             self.allocations,
             run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
-            ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="",
+            ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
         )  # fmt: skip
         self.spec, self.source, self.version = record.spec, record.source, record.version
         self.environment = record.environment | {"command": json.dumps(record.command)}
@@ -150,12 +153,18 @@ class SweepState:
             self.workers,
             allocation=run, rank=record.worker, host=record.host, device=record.device, cores=record.cores,
             slots=record.slots, joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0,
+            quarantine="",
         )  # fmt: skip
 
     def _on_left(self, record: LeftRecord, run: int) -> None:
         row = self._worker_rows.get((run, record.worker))
         if row is not None:
             self.workers["left_at"][row] = record.left_at
+
+    def _on_quarantined(self, record: QuarantineRecord, run: int) -> None:
+        row = self._worker_rows.get((run, record.worker))
+        if row is not None:
+            self.workers["quarantine"][row] = record.why
 
     def _on_assigned(self, record: AssignedBlock, run: int) -> None:
         worker = self._worker_rows.get((run, record.slots[0][0]), -1)
@@ -169,6 +178,7 @@ class SweepState:
             attempts["trial"].append(number)
             attempts["attempt"].append(attempt)
             attempts["worker"].append(worker)
+            attempts["slot"].append(record.slots[0][1])
             attempts["assigned_at"].append(record.assigned_at)
             attempts["ended_at"].append(_NAN)
             attempts["end"].append(int(AttemptEnd.RUNNING))
@@ -194,6 +204,7 @@ class SweepState:
             trials["worker"][number] = worker
             trials["started_at"][number] = started_at
             trials["wall_time"][number] = wall_time_s
+            self.report_blocks.pop(number, None)
             row = self._attempt_rows.get((number, attempt))
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
@@ -214,8 +225,13 @@ class SweepState:
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         self._grow(record.number + 1)
-        if record.attempt < self.trials["attempt"][record.number]:
+        seen = self.report_blocks.get(record.number, 0)
+        if record.attempt < self.trials["attempt"][record.number] or record.sequence < seen:
             return
+        # A worker tells a new master all that it has not been told is safe: some of it was.
+        if self.trials["state"][record.number] >= _COMPLETE:
+            return
+        self.report_blocks[record.number] = record.sequence + 1
         curves = self.fresh.setdefault(record.number, {})
         for name, curve in record.curves.items():
             curves.setdefault(name, []).append(curve)
@@ -243,14 +259,20 @@ class SweepState:
         for number, state in enumerate(states):
             if state == _RUNNING:
                 states[number] = _WAITING
-        ends = self.attempts["end"]
+        attempts = self.attempts
+        ends = attempts["end"]
+        slots: set[tuple[int, int]] = set()
         for row, end in enumerate(ends):
             if end == AttemptEnd.RUNNING:
-                ends[row] = int(AttemptEnd.LOST)
+                # The first one of a slot may have run; those behind it had not begun.
+                slot = attempts["worker"][row], attempts["slot"][row]
+                ends[row] = int(AttemptEnd.WITHDRAWN if slot in slots else AttemptEnd.LOST)
+                slots.add(slot)
 
     def _drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""
         self.fresh.pop(number, None)
+        self.report_blocks.pop(number, None)
         self.outdated.add(number)
 
     def _grow(self, count: int) -> None:
@@ -281,6 +303,14 @@ class SweepState:
             self.metrics[name] = [_NAN] * self.count
         return self.metrics[name]
 
+    def diverged(self, objective: str) -> list[bool]:
+        """For each trial whether it is complete and its objective is missing, NaN or infinite."""
+        values = self.metrics.get(objective) or [_NAN] * self.count
+        return [
+            state == _COMPLETE and not math.isfinite(value)
+            for state, value in zip(self.trials["state"], values, strict=True)
+        ]
+
     # ------------------------------------------------------------------------------------- curves
 
     def curve(self, number: int, metric: str) -> Curve:
@@ -308,12 +338,13 @@ class SweepState:
 
 
 #: Columns of the trials that are computed when they are written or read.
-_COMPUTED = {"trials": ("host", "device", "ended_at")}
+_COMPUTED = {"trials": ("host", "device", "ended_at", "diverged")}
 
 _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     TrialsBlock: SweepState._on_trials,
     JoinedRecord: SweepState._on_joined,
     LeftRecord: SweepState._on_left,
+    QuarantineRecord: SweepState._on_quarantined,
     AssignedBlock: SweepState._on_assigned,
     EndedBlock: SweepState._on_ended,
     ReportBlock: SweepState._on_reports,

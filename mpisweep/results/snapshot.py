@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ import h5py
 import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.records import TrialState
+from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
-__all__ = ["Folded", "finish", "fold", "read_file", "read_merged", "serve", "write_file"]
+__all__ = ["Folded", "finish", "fold", "keep_damaged", "read_file", "read_merged", "serve", "write_file"]
 
 
 #: How often a file that is replaced while it is being read is looked at again.
@@ -118,6 +120,7 @@ def _state_of(file: h5py.File) -> SweepState:
         baseline=None if baseline < 0 else baseline,
         environment=dict(file["environment"].attrs.items()),
         covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
+        report_blocks={int(n): int(count) for n, count in json.loads(attributes["report_blocks"]).items()},
     )
     for group in ("trials", "attempts", "workers", "allocations"):
         table = getattr(state, group)
@@ -146,8 +149,15 @@ def _read_column(dataset: h5py.Dataset) -> list[Any]:
 # ------------------------------------------------------------------------------------- writing
 
 
-def write_file(path: Path, state: SweepState) -> int:
+def write_file(path: Path, state: SweepState, aside: Path | None = None) -> int:
     """Replace the file by one that holds `state`; returns its size in bytes.
+
+    Args:
+        path: of the file.
+        state: what to write.
+        aside: folder to write it in first, on the same file system.  A master that takes over removes the
+            folders of those before it: so one that was given up, but is still there, cannot replace the file
+            any more, for the rename then has nothing to rename.
 
     Raises:
         OSError: when the disk does not take it; the old file is untouched.
@@ -157,16 +167,16 @@ def write_file(path: Path, state: SweepState) -> int:
         _write(file, state)
         file.flush()
         image = file.id.get_file_image()
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    made = (aside or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
-        with aside.open("wb") as out:
+        with made.open("wb") as out:
             out.write(image)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(aside, path)
+        os.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         raise
     _sync(path.parent)
     return len(image)
@@ -188,6 +198,9 @@ def _write(file: h5py.File, state: SweepState) -> None:
         "spec": state.spec,
         "source": state.source,
         "covered": json.dumps(state.covered),
+        "report_blocks": json.dumps(
+            {n: count for n, count in state.report_blocks.items() if state.trials["state"][n] < TrialState.COMPLETE}
+        ),
         "description": "a sweep: trials, their metrics and curves, and who ran them",
     })  # fmt: skip
     file.create_group("environment").attrs.update(state.environment)
@@ -227,6 +240,9 @@ def _column_data(state: SweepState, column: Column) -> Any:
         return _texts(known)[np.array(table["worker"], dtype=np.int64)]
     if column.group == "trials" and column.name == "ended_at":
         return np.array(table["started_at"], dtype=float) + np.array(table["wall_time"], dtype=float)
+    if column.group == "trials" and column.name == "diverged":
+        spec = _spec_of(state)
+        return np.array(state.diverged(spec.objective if spec else ""), dtype=bool)
     values = table[column.name]
     match column.kind:
         case "integer":
@@ -318,16 +334,21 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------- folding
 
 
-def fold(path: Path, keep: str = "") -> Folded:
+def fold(path: Path, keep: str = "", aside: Path | None = None) -> Folded:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
+
+    Segments that are damaged are kept, see :func:`keep_damaged`.
 
     Args:
         path: of the HDF5 file.
         keep: name of the segment that is being written and must stay.
+        aside: see :func:`write_file`.
     """
     started = time.monotonic()
-    state = read_merged(path)
-    size = write_file(path, state)
+    damages: list[Damage] = []
+    state = read_merged(path, damages)
+    size = write_file(path, state, aside)
+    keep_damaged(path, damages)
     folder = journal_folder(path)
     for name in segments(folder):
         # Segments are written one after another: those before the present one will not grow any more.
@@ -336,14 +357,29 @@ def fold(path: Path, keep: str = "") -> Folded:
     return Folded(time.monotonic() - started, size)
 
 
-def finish(path: Path) -> Folded:
+def finish(path: Path, aside: Path | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file."""
-    folded = fold(path)
+    folded = fold(path, aside=aside)
     folder = journal_folder(path)
     for name in segments(folder):
         (folder / name).unlink()
     _sync(folder)
     return folded
+
+
+def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
+    """Copy damaged segments into ``NAME.h5.damaged/``, where nothing ever deletes them; returns the copies."""
+    folder, kept = journal_folder(path), damaged_folder(path)
+    copies: list[Path] = []
+    for name in dict.fromkeys(damage.segment for damage in damages):
+        copy = kept / name
+        source = folder / name
+        if not source.exists() or (copy.exists() and copy.stat().st_size >= source.stat().st_size):
+            continue
+        kept.mkdir(exist_ok=True)
+        shutil.copyfile(source, copy)
+        copies.append(copy)
+    return copies
 
 
 def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
@@ -361,7 +397,8 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
         for text in line:
             asked = json.loads(text)
             try:
-                folded = finish(path) if asked["last"] else fold(path, asked["keep"])
+                aside = Path(asked["aside"])
+                folded = finish(path, aside) if asked["last"] else fold(path, asked["keep"], aside)
                 answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
             except (OSError, ResultsError) as error:
                 answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}

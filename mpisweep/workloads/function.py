@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -49,22 +50,34 @@ def load_function(spec: Spec) -> Run:
     return found
 
 
-def to_metrics(returned: object, objective: str) -> dict[str, float]:
+def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]:
     """Metrics by name from what a workload returned: a mapping, one number (the objective), or None.
 
-    Raises:
-        WorkloadError: when it is something else.
+    Returns:
+        The metrics, NaN where the workload has given something that is no number; and what that was, or "".
     """
     if returned is None:
-        return {}
-    if isinstance(returned, Mapping):
-        return {str(name): _to_float(name, value) for name, value in returned.items()}
-    return {objective: _to_float(objective, returned)}
+        return {}, ""
+    if type(returned) is float:
+        return {objective: returned}, ""
+    given = returned if isinstance(returned, Mapping) else {objective: returned}
+    metrics: dict[str, float] = {}
+    odd: list[str] = []
+    for name, value in given.items():
+        number = _to_float(value)
+        if number is None:
+            odd.append(f"{str(name)!r} is {value!r:.80} ({type(value).__name__}), which is no number")
+        metrics[str(name)] = math.nan if number is None else number
+    return metrics, "; ".join(odd)
 
 
-def _to_float(name: object, value: object) -> float:
-    if isinstance(value, (Real, float)) or (hasattr(value, "__float__") and not isinstance(value, str)):
+def _to_float(value: Any) -> float | None:
+    if isinstance(value, Real):
         return float(value)
-    raise WorkloadError(
-        f"the workload returned {value!r} ({type(value).__name__}) for {name!r}; metrics are numbers"
-    )
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        # An array or tensor of more than one element.
+        return None

@@ -7,8 +7,10 @@ milliseconds; the result of a longer one leaves at once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import resource
 import socket
 import sys
 import time
@@ -20,6 +22,7 @@ from typing import Any
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.catalogue import BUILTIN
 from mpisweep.line import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError, Page
+from mpisweep.processes import adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.function import load_function, to_metrics
@@ -29,6 +32,14 @@ __all__ = ["serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
+#: A trial that is shorter than this has started no process.
+_CHILDLESS_S = 0.0002
+#: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
+_HELPERS = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
@@ -48,6 +59,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     page = Page(files[1])
     os.close(files[1])
     _leave_mpi()
+    adopt_orphans()
     os.environ.update(arguments["environment"])
     if arguments["cores"]:
         _keep_to_cores(arguments["cores"])
@@ -63,6 +75,8 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         device=arguments["device"],
         cores=max(1, len(arguments["cores"])),
         trials_folder=Path(arguments["trials_folder"]),
+        log_file=Path(arguments["log_file"]),
+        watch_reports=arguments["watch_reports"],
     )
     try:
         loop.run()
@@ -99,7 +113,11 @@ class _Loop:
         device: str,
         cores: int,
         trials_folder: Path,
+        log_file: Path,
+        watch_reports: bool,
     ) -> None:
+        self._log_file = log_file
+        self._note_report = page.note_report if watch_reports else None
         self._line = line
         self._page = page
         self._spec = spec
@@ -113,6 +131,8 @@ class _Loop:
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
         #: Index on the line of the next trial.
         self._next = 0
+        #: How many ReportBlocks the running trial has sent.
+        self._reports_sent = 0
         self._gathered = _Gathered(worker, slot)
 
     def run(self) -> None:
@@ -142,6 +162,7 @@ class _Loop:
     def _run_trial(
         self, number: int, attempt: int, params: dict[str, Value], run: Callable[[Trial], Any]
     ) -> None:
+        self._reports_sent = 0
         trial = Trial(
             number,
             params,
@@ -151,35 +172,54 @@ class _Loop:
             folder=self._trials_folder,
             send=lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
+            note_report=self._note_report,
         )
         gathered = self._gathered
         started_at = time.time()
         started = time.perf_counter()
         try:
-            metrics = to_metrics(run(trial), self._spec.objective)
+            metrics, odd = to_metrics(run(trial), self._spec.objective)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             trial.flush()
+            cause = _cause(error)
+            self._log(f"trial {number}, attempt {attempt}", error)
             gathered.add_failed(
-                number, attempt, started_at, wall_time_s, trial.last_reported, _cause(error), _message(error)
+                number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
             )
+            if cause is FailureCause.OUT_OF_MEMORY:
+                # What the trial has left on the device, and how fragmented, nobody knows: the next one gets a
+                # process of its own, which costs less than one more trial that fails for it.
+                self._send_gathered()
+                raise SystemExit(0) from None
         else:
             trial.flush()
             if trial.told_to_stop:
                 self._send_gathered()
                 self._line.send(INTERRUPTED, first=self._next)
                 return
-            gathered.add_complete(number, attempt, started_at, wall_time_s, trial.last_reported | metrics)
+            gathered.add_complete(number, attempt, started_at, wall_time_s, trial.last_reported | metrics, odd)
+        if wall_time_s >= _CHILDLESS_S:
+            _end_leftovers()
         if started_at + wall_time_s - gathered.since >= _GATHER_S:
             self._send_gathered()
+
+    def _log(self, trial: str, error: BaseException) -> None:
+        """Keep the whole traceback; the results file has the end of it."""
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n" + "".join(traceback.format_exception(error)) + "\n"
+        with contextlib.suppress(OSError):
+            self._log_file.parent.mkdir(exist_ok=True)
+            with self._log_file.open("ab", buffering=0) as log:
+                log.write(text.encode("utf-8", "backslashreplace"))
 
     def _stop_asked(self) -> bool:
         return self._page.stop_asked
 
     def _send_reports(self, number: int, attempt: int, curves: dict[str, Curve]) -> None:
-        body = encode(ReportBlock(self._worker, number, attempt, curves))
-        self._line.send(REPORTS, body)
+        body = encode(ReportBlock(self._worker, number, attempt, curves, self._reports_sent))
+        self._reports_sent += 1
+        self._line.send(REPORTS, body, number, attempt)
 
     def _send_gathered(self) -> None:
         gathered = self._gathered
@@ -205,12 +245,20 @@ class _Gathered:
         self._messages: list[str] = []
 
     def add_complete(
-        self, number: int, attempt: int, started_at: float, wall_time_s: float, metrics: Mapping[str, float]
+        self,
+        number: int,
+        attempt: int,
+        started_at: float,
+        wall_time_s: float,
+        metrics: Mapping[str, float],
+        message: str,
     ) -> None:
+        if message:
+            self._fill_causes()
         self._add(number, attempt, _COMPLETE, started_at, wall_time_s, metrics)
-        if self._causes:
+        if self._causes or message:
             self._causes.append(int(FailureCause.NONE))
-            self._messages.append("")
+            self._messages.append(message)
 
     def add_failed(
         self,
@@ -222,11 +270,15 @@ class _Gathered:
         cause: FailureCause,
         message: str,
     ) -> None:
-        self._causes += [int(FailureCause.NONE)] * (len(self.numbers) - len(self._causes))
-        self._messages += [""] * (len(self.numbers) - len(self._messages))
+        self._fill_causes()
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
         self._causes.append(int(cause))
         self._messages.append(message)
+
+    def _fill_causes(self) -> None:
+        """Those before this one had nothing to say."""
+        self._causes += [int(FailureCause.NONE)] * (len(self.numbers) - len(self._causes))
+        self._messages += [""] * (len(self.numbers) - len(self._messages))
 
     def block(self) -> EndedBlock:
         return EndedBlock(
@@ -301,11 +353,39 @@ def _cause(error: BaseException) -> FailureCause:
     return FailureCause.EXCEPTION
 
 
-def _message(error: BaseException) -> str:
+def _peak_text() -> str:
+    """The most memory that this process has used: on its GPU where it has one in use, else in all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+        return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
+    return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of main memory"
+
+
+def _end_leftovers() -> None:
+    """Whatever processes a trial has left behind are gone before the next one starts."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return
+    end_descendants(keep=_helpers())
+
+
+def _helpers() -> set[int]:
+    """Processes that Python's own libraries keep for as long as this one lives."""
+    found: set[int] = set()
+    for module, holder, name in _HELPERS:
+        if module in sys.modules:
+            pid = getattr(getattr(sys.modules[module], holder, None), name, None)
+            found |= {pid} if isinstance(pid, int) else set()
+    return found
+
+
+def _message(error: BaseException, cause: FailureCause) -> str:
     """The end of the traceback, the exception first; the whole of it goes to the log."""
-    print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
     what = "".join(traceback.format_exception_only(error)).strip()
     # The first frame is this module's; the user's begin below it.
     frames = traceback.extract_tb(error.__traceback__)[1:]
     where = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_TRACEBACK_LINES:]]
-    return "\n".join([what, *(f"  at {place}" for place in reversed(where))])
+    peak = [_peak_text()] if cause is FailureCause.OUT_OF_MEMORY else []
+    return "\n".join([what, *peak, *(f"  at {place}" for place in reversed(where))])

@@ -55,6 +55,7 @@ class Trial:
         folder: Path,
         send: Callable[[dict[str, Curve]], None],
         stop_asked: Callable[[], bool],
+        note_report: Callable[[], None] | None = None,
     ) -> None:
         self.number = number
         self.params = params
@@ -64,6 +65,7 @@ class Trial:
         self._folder = folder
         self._send = send
         self._stop_asked = stop_asked
+        self._note_report = note_report
         self._started = time.monotonic()
         self._flush_at = _FLUSH_S
         self._curves: dict[str, Curve] = {}
@@ -99,6 +101,8 @@ class Trial:
             curve.value.append(value)
             curve.step.append(step)
             curve.time.append(now)
+        if self._note_report is not None:
+            self._note_report()
         if now >= self._flush_at:
             self.flush()
 

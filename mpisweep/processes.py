@@ -1,0 +1,88 @@
+"""Processes of this node, as the kernel shows them, and the ends of those that must not stay."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Container
+from pathlib import Path
+
+__all__ = ["adopt_orphans", "children_of", "end_descendants", "end_family", "kill_if_same", "process_start"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; -1 when there is none.  A zombie has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        if Path("/proc/self").exists():
+            return -1
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, 0)
+            return 0
+        return -1
+    # The command's name is in parentheses and may hold anything; the fields come after the last one.
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def kill_if_same(pid: int, start: int) -> None:
+    """Kill a process, unless its number belongs to another one by now."""
+    if pid > 1 and process_start(pid) == start:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies (Linux), so that none gets out of sight."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children_of(pid: int) -> list[int]:
+    """The child processes of a process; empty where the kernel does not tell."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split())
+    return found
+
+
+def end_descendants(keep: Container[int] = ()) -> int:
+    """Kill and reap every descendant of this process, except the children in `keep` and what is below them.
+
+    Needs :func:`adopt_orphans`: while a process is killed, its children become ours, until there are none.
+
+    Returns:
+        How many there were.
+    """
+    ended = 0
+    while True:
+        found = [child for child in children_of(os.getpid()) if child not in keep]
+        if not found:
+            return ended
+        for child in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        for child in found:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
+        ended += len(found)
+
+
+def end_family(pid: int) -> None:
+    """Kill a process and its descendants; all are stopped first, so that none can start another one."""
+    family = [pid]
+    for member in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGSTOP)
+        family += children_of(member)
+    for member in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)

@@ -1,0 +1,254 @@
+"""A storm: real SIGKILLs of worker ranks, masters, trial processes, fork servers and whole jobs, until a sweep is done.
+
+Run it by hand with a seed and a number of kills; the tests run a bounded share of it::
+
+    python tests/storm.py --kills 200 --seed 1 --workers 4
+
+A grid of short trials runs again and again, each time in a new file, until there were enough kills.  Each sweep
+is resumed until it is done, and then compared with what an uninterrupted run gives: every trial once, with the
+right value and the right curve.  Whatever was once seen as ended must stay ended with the same value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import mpisweep
+
+TRIALS = 240
+WORKLOAD = """
+import time
+
+def storm(trial):
+    for step in range(3):
+        time.sleep(0.004)
+        trial.report(step, loss=trial.params["x"] + step)
+        trial.flush()
+    return trial.params["x"] * trial.params["x"]
+"""
+SWEEP = f"""
+name = "storm"
+workload = "storm_workload:storm"
+[parameters]
+x = {{ from = 1, to = {TRIALS} }}
+[limits]
+retries = 1000000
+restarts = 1000
+same_failures = 0
+quarantine = false
+"""
+#: What is killed how often, relative to the others.
+KINDS = {"trial process": 8, "worker rank": 5, "master rank": 4, "two ranks at once": 2, "fork server": 1, "job": 2}
+
+
+@dataclass
+class Storm:
+    """What has happened so far."""
+
+    folder: Path
+    random: random.Random
+    workers: int
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    recovery_s: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    sweeps: int = 0
+
+    def run(self, kills: int) -> None:
+        """Sweep after sweep, until there were so many kills."""
+        (self.folder / "storm_workload.py").write_text(WORKLOAD)
+        (self.folder / "storm.toml").write_text(SWEEP)
+        while self.kills.total() < kills:
+            self.sweeps += 1
+            self._one_sweep(self.folder / f"storm-{self.sweeps}.h5", kills)
+
+    def _one_sweep(self, path: Path, kills: int) -> None:
+        before = self.kills["trial process"]
+        seen: dict[int, float] = {}
+        while not self._run_until_killed(path, seen, kills):
+            remember(path, seen)
+        check(path, seen, self.kills["trial process"] - before)
+
+    def _run_until_killed(self, path: Path, seen: dict[int, float], kills: int) -> bool:
+        """One launch; True when it has ended by itself, False when the whole job was killed."""
+        with (self.folder / "stderr.txt").open("a") as stderr:
+            launcher = psutil.Popen(
+                [sys.executable, "-m", "mpisweep", "run", "storm.toml", "-o", path.name, "-n", str(self.workers), "-q"],
+                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+            )  # fmt: skip
+        try:
+            while launcher.poll() is None:
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    launcher.wait(self.random.uniform(0.02, 0.25))
+                if self.kills.total() < kills and path.exists() and self._strike(launcher, path) == "job":
+                    return False
+                if self.random.random() < 0.05:
+                    remember(path, seen)
+            assert launcher.returncode == 0, (launcher.returncode, (self.folder / "stderr.txt").read_text()[-3000:])
+            return True
+        finally:
+            kill(launcher, everything=True)
+
+    def _strike(self, launcher: psutil.Process, path: Path) -> str:
+        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        if kind == "job":
+            self.kills[kind] += 1
+            kill(launcher, everything=True)
+            return kind
+        ranks = ranks_of(launcher)
+        master = master_of(path)
+        victims = {
+            "trial process": [trial for rank in ranks for trial in trials_of(rank)],
+            "worker rank": [rank for rank in ranks if rank.pid != master],
+            "master rank": [rank for rank in ranks if rank.pid == master],
+            "two ranks at once": ranks,
+            "fork server": [server for rank in ranks for server in children(rank)],
+        }[kind]
+        chosen = self.random.sample(victims, min(len(victims), 2 if kind == "two ranks at once" else 1))
+        for victim in chosen:
+            kill(victim)
+        self.kills[kind] += bool(chosen)
+        return kind
+
+
+def kill(process: psutil.Process, *, everything: bool = False) -> None:
+    """SIGKILL a process, or it and all of its descendants, none of which gets the time to start another."""
+    members = [process]
+    if everything:
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for member in members:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    members += [child for child in member.children() if child not in members]
+                    act(member)
+        psutil.wait_procs(members, timeout=30)
+    else:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """The children of a process; none when it has ended."""
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
+    """The ranks: mpirun's direct children that are ours."""
+    found = []
+    for mpirun in children(launcher):
+        for child in children(mpirun):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if "mpisweep" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+    return found
+
+
+def trials_of(rank: psutil.Process) -> list[psutil.Process]:
+    """The trial processes of a rank: what its fork server has started, less the process for snapshots."""
+    grandchildren = [child for server in children(rank) for child in children(server)]
+    return [child for child in grandchildren if nice(child) == 0]
+
+
+def nice(process: psutil.Process) -> int:
+    """Niceness of a process; the one that makes snapshots is the only one that is nice."""
+    try:
+        return int(process.nice())
+    except psutil.NoSuchProcess:
+        return -1
+
+
+def master_of(path: Path) -> int | None:
+    """Process id of the master, as its claim says."""
+    try:
+        return int(json.loads((path.with_name(path.name + ".journal") / "claim.json").read_text())["pid"])
+    except (OSError, ValueError):
+        return None
+
+
+def remember(path: Path, seen: dict[int, float]) -> None:
+    """What has ended until now; and what had ended before must still be there."""
+    try:
+        trials = mpisweep.load(path).trials
+    except mpisweep.ResultsError:
+        assert not seen, "the sweep is gone"
+        return
+    ended = dict(ended_values(trials))
+    for number, value in seen.items():
+        assert number in ended, f"trial {number} had ended and has not any more"
+        assert same(ended[number], value), f"trial {number} had {value} and now has {ended[number]}"
+    seen.update(ended)
+
+
+def ended_values(trials: Any) -> Iterator[tuple[int, float]]:
+    """Number and value of the trials that have ended; a failed one's value is NaN."""
+    values = trials["loss"] if "loss" in trials.names else [math.nan] * len(trials)
+    for number, state, value in zip(trials["number"], trials["state"], values, strict=True):
+        if state in ("complete", "failed"):
+            yield int(number), float(value)
+
+
+def same(one: float, other: float) -> bool:
+    """Equal, NaN being equal to itself."""
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def check(path: Path, seen: dict[int, float], trial_kills: int) -> None:
+    """Compare with an uninterrupted run."""
+    remember(path, seen)
+    sweep = mpisweep.load(path)
+    trials, attempts = sweep.trials, sweep.attempts
+    assert len(trials) == TRIALS
+    assert not path.with_name(path.name + ".journal").exists(), "a clean end leaves only the file"
+    failed = trials["state"] == "failed"
+    assert set(trials["state"]) <= {"complete", "failed"}
+    assert set(trials["cause"][failed]) <= {"crash"}, set(trials["message"][failed])
+    assert failed.sum() <= trial_kills, f"{failed.sum()} have failed of {trial_kills} trial processes killed"
+    complete = trials.array[~failed]
+    assert (complete["loss"] == complete["x"] ** 2).all(), "a wrong value"
+    ends = collections.Counter(attempts["trial"][attempts["end"] == "ended"].tolist())
+    assert all(ends[number] == 1 for number in range(TRIALS)), "a trial has ended twice, or never"
+    for row in complete:
+        curve = sweep.curve(int(row["number"]), "loss")
+        assert curve.step.tolist() == [0, 1, 2], f"trial {row['number']} has reports {curve.step.tolist()}"
+        assert curve.value.tolist() == [row["x"] + step for step in range(3)]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
+    options = parser.parse_args()
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(exist_ok=True)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
+        storm = Storm(folder, random.Random(options.seed), options.workers)
+        storm.run(options.kills)
+    print(f"seed {options.seed}: {storm.kills.total()} kills over {storm.sweeps} sweeps of {TRIALS} trials "
+          f"in {time.monotonic() - started:.0f} s; every trial ended once, with the right value and curve")
+    for kind, count in storm.kills.most_common():
+        print(f"  {count:5d} {kind}")
+
+
+if __name__ == "__main__":
+    main()

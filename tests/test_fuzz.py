@@ -1,0 +1,770 @@
+"""Bad input: whatever a sweep file, a journal or a results file holds, the answer is right or one clear sentence.
+
+Nothing hangs, nothing takes more memory than there is, and nothing that is read can run code.  The cases are
+the same every time; with MPISWEEP_FUZZ_ANEW in the environment they are other ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import math
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mpisweep
+from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
+from mpisweep.records import TrialState
+from mpisweep.results import ResultsError, journal_folder, snapshot
+from mpisweep.results.journal import Damage, _frame, read_journal
+from mpisweep.results.snapshot import fold
+from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
+
+FOLDER = Path(__file__).parent
+SEGMENT = "20260101T000000-aaaaaa-000000.000000"
+SECONDS = 5
+BYTES = 1 << 30
+ANEW = "MPISWEEP_FUZZ_ANEW" in os.environ
+
+fuzz = settings(
+    max_examples=2000,
+    deadline=None,
+    database=None,
+    derandomize=not ANEW,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+
+
+class HangError(BaseException):
+    """Something takes far longer than it may; no handler in the program holds this up."""
+
+
+@contextlib.contextmanager
+def bounded(what: object) -> Iterator[None]:
+    """Within, little time may pass and little memory be taken."""
+
+    def told(number: int, frame: object) -> None:
+        raise HangError(f"more than {SECONDS} s: {what!r}"[:2000])
+
+    before = signal.signal(signal.SIGALRM, told)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGALRM, before)
+
+
+# ------------------------------------------------------------------------------------- sweep files
+
+
+def judge_spec(make: Callable[[], Spec], what: object) -> None:
+    """A Spec that can be used, or an error of one line that says in which file."""
+    with bounded(what):
+        try:
+            spec = make()
+        except SpecError as error:
+            assert len(str(error).splitlines()) == 1, str(error)
+            assert "sweep.toml: " in str(error)
+            return
+        assert isinstance(spec, Spec)
+        assert spec.differences(spec) == []
+        assert all(parameter.describe() for parameter in spec.space.parameters)
+        spec.baseline_configuration()
+        spec.full({})
+        if spec.space.parameters:
+            spec.space.from_unit([0.5] * len(spec.space.parameters))
+        if spec.space.size:
+            assert spec.space.index(spec.space.point(spec.space.size - 1)) is not None
+
+
+def judge_text(text: str) -> None:
+    judge_spec(lambda: parse_spec(text, source="sweep.toml", folder=Path()), text)
+
+
+WHOLE = """name = "a"
+workload = "m:f"
+objective = "loss"
+direction = "minimize"
+search = "grid"
+seed = 1
+max_points = 1000
+
+[parameters]
+x = { from = 1, to = 700, step = 3 }
+y = { from = 1e-4, to = 1e-1, scale = "log", points = 4 }
+z = ["sgd", "adamw"]
+
+[fixed]
+mode = "fast"
+num = 300
+
+[baseline]
+x = 1
+y = 0.0001
+z = "sgd"
+
+[limits]
+timeout = "1h10m"
+retries = 3
+grace = 10
+"""
+SAMPLED = (
+    'workload = "resnet50"\nsearch = "random"\ntrials = 9\n[parameters]\n'
+    'learning_rate = { from = 0.001, to = 1.0 }\nbatch_size = { from = 1, to = 700, scale = "log" }\n'
+)
+TOKENS = [
+    "=", "[", "]", "{", "}", '"', "'''", '"""', "\n", "\\", "#", ".", ",", "-", "1", "0x", "e", "inf", "nan", "true",
+    "[[parameters]]", "[parameters.x]", "from", "to", "step = 1e-9", "points = 9", 'scale = "log"', "9" * 30,
+    "1979-05-27", "\0", "\x7f", "\u2028", "é", "\U0001f600", '"a\\nb" = 1', "\r", "1_000", "trials = 3",
+]  # fmt: skip
+
+mutations = st.lists(
+    st.tuples(
+        st.sampled_from(["insert", "remove", "repeat", "replace"]),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(1, 40),
+        st.sampled_from(TOKENS),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def mutated(text: str, changes: list[tuple[str, float, int, str]]) -> str:
+    for change, where, length, token in changes:
+        at = int(where * len(text))
+        part = text[at : at + length]
+        made = {"insert": token + part, "remove": "", "repeat": part + part, "replace": token}
+        text = text[:at] + made[change] + text[at + length :]
+    return text
+
+
+@given(st.binary(max_size=200))
+@fuzz
+def test_random_bytes_are_no_sweep_file(tmp_path, data):
+    (tmp_path / "sweep.toml").write_bytes(data)
+    judge_spec(lambda: load_spec(tmp_path / "sweep.toml"), data)
+
+
+@given(st.text(max_size=100) | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
+@fuzz
+def test_random_text_is_no_sweep_file(text):
+    judge_text(text)
+
+
+@given(st.sampled_from([WHOLE, SAMPLED]), mutations)
+@fuzz
+def test_a_sweep_file_with_any_typing_errors_is_a_spec_or_one_sentence(text, changes):
+    judge_text(mutated(text, changes))
+
+
+def toml(value: Any) -> str:
+    """The value as TOML text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(key)} = {toml(inner)}" for key, inner in value.items()) + "}"
+    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else repr(value)
+
+
+names = st.sampled_from(["x", "y", "from", "to", "step", "points", "scale", "", "a\nb", "ä", "a.b"])
+integers = st.sampled_from([0, 1, -1, 3, 10**12, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30, 10**400]) | st.integers()
+floats = st.floats() | st.sampled_from([1e-12, 1e-300, 5e-324, 1e308, -1e308])
+scalars = (
+    integers | floats | st.booleans() | st.dates() | st.times()
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    | st.sampled_from(["log", "linear", "m:f", "resnet50", "grid", "random", "sobol", "a\nb", "10m", "9" * 400 + "h"])
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=8,
+)
+numbers = integers | floats
+ranges = st.fixed_dictionaries(
+    {"from": numbers, "to": numbers},
+    optional={"step": numbers, "points": integers, "scale": st.sampled_from(["log", "linear"])},
+)
+KEYS = ["name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "parameters",
+        "fixed", "baseline", "limits"]  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3))
+@fuzz
+def test_any_values_of_the_known_keys_are_a_spec_or_one_sentence(top):
+    judge_text("\n".join(f"{key} = {toml(value)}" for key, value in ({"workload": "m:f"} | top).items()))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["x", "y", "batch_size"]), ranges | values, min_size=1, max_size=2),
+    st.sampled_from(["grid", "random", "sobol"]),
+    st.sampled_from(["m:f", "resnet50"]),
+)
+@fuzz
+def test_any_ranges_are_a_spec_or_one_sentence(parameters, search, workload):
+    trials = "" if search == "grid" else "trials = 9\n"
+    head = f'workload = "{workload}"\nsearch = "{search}"\nmax_points = {2**62}\n{trials}[parameters]\n'
+    judge_text(head + "\n".join(f"{name} = {toml(value)}" for name, value in parameters.items()))
+
+
+@given(
+    st.sampled_from(["fixed", "baseline", "limits"]),
+    st.dictionaries(names | st.sampled_from(["timeout", "retries", "grace"]), values, min_size=1, max_size=3),
+)
+@fuzz
+def test_any_tables_of_fixed_values_and_limits_are_a_spec_or_one_sentence(table, inner):
+    judge_text(f'workload = "m:f"\n[{table}]\n' + "\n".join(f"{toml(k)} = {toml(v)}" for k, v in inner.items()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = { from = 0.0, to = 1.0, step = 1e-12 }",
+        "x = { from = 0.0, to = 1.0, step = 5e-324 }",
+        "x = { from = 0.0, to = 1.0, points = 1000000000000 }",
+        "x = { from = 1, to = 1000000000000, scale = 'log', points = 1000000000000 }",
+        "x = { from = -1e308, to = 1e308, step = 1.0 }",
+        "x = { from = -1e308, to = 1e308, points = 3 }",
+        f"x = {{ from = 1, to = 1{'0' * 400} }}",
+        f"x = [1.5, 1{'0' * 400}]",
+        f"x = [{'9' * 5000}]",
+        f"x = {'[' * 3000}",
+        '"a\\nb" = 3',
+        '[fixed]\n"a\\nb" = 3',
+        f"[limits]\ntimeout = 1{'0' * 400}",
+        f"[limits]\ntimeout = '{'9' * 400}h'",
+        f"[limits]\ntimeout = '{'9' * 5000}:00:00'",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_numbers_and_names_beyond_all_sense_are_told_in_one_sentence(text):
+    with bounded(text), pytest.raises(SpecError) as caught:
+        parse_spec(f'workload = "m:f"\n[parameters]\n{text}\n', source="sweep.toml", folder=Path())
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------- journals
+
+
+def records() -> list[Any]:
+    from test_results import history, opening
+
+    return [opening(), *history()]
+
+
+def look(path: Path) -> None:
+    """Read all that there is to read of a sweep."""
+    sweep = mpisweep.load(path)
+    assert repr(sweep)
+    for table in (sweep.trials.array, sweep.attempts, sweep.workers, sweep.allocations):
+        table.tolist()
+    for name in sweep.curve_names:
+        for number in range(min(len(sweep.trials), 5)):
+            sweep.curve(number, name)
+    for name in (*sweep.parameters, *sweep.metrics):
+        assert sweep.column(name) in sweep.trials.names
+    assert len(sweep.best(2)) <= 2
+    assert sweep.count(TrialState.COMPLETE) <= len(sweep.trials)
+    assert sweep.baseline is not NotImplemented
+    assert isinstance(sweep.environment, dict)
+    assert isinstance(sweep.state, str)
+
+
+def judge(path: Path, what: object, use: Callable[[Path], object] = look) -> bool:
+    """Whether there was an answer; no error but a ResultsError of one line is allowed."""
+    with bounded(what):
+        try:
+            use(path)
+        except ResultsError as error:
+            assert len(str(error).splitlines()) == 1, str(error)
+            return False
+    return True
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Path of a results file that is not there, with a folder for its journal."""
+    monkeypatch.setattr(snapshot.time, "sleep", lambda seconds: None)
+    journal_folder(tmp_path / "s.h5").mkdir()
+    return tmp_path / "s.h5"
+
+
+def put(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    (journal_folder(path) / SEGMENT).write_bytes(data)
+
+
+@given(st.binary(max_size=300) | st.lists(st.sampled_from([b"mSj1", b"\0\0\0\0", b"\x10\0\0\0", b"{}"])).map(b"".join))
+@fuzz
+def test_random_bytes_are_no_journal(sweep, data):
+    """Nothing is read from them, and they are told as damage; reading them is an error in one sentence."""
+    put(sweep, data)
+    damages: list[Damage] = []
+    with bounded(data):
+        assert list(read_journal(journal_folder(sweep), {}, damages)) == []
+    assert sum(damage.length for damage in damages) <= len(data)
+    assert not judge(sweep, data)
+
+
+byte_changes = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "insert", "remove", "repeat", "move"]),
+        st.floats(0, 1, exclude_max=True),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(0, 300),
+        st.binary(min_size=1, max_size=20),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def damaged(data: bytes, changes: list[tuple[str, float, float, int, bytes]]) -> bytes:
+    for change, where, to, length, new in changes:
+        at, target = int(where * len(data)), int(to * len(data))
+        part = data[at : at + length]
+        match change:
+            case "flip":
+                data = data[:at] + bytes(a ^ b for a, b in zip(data[at:], new, strict=False)) + data[at + len(new) :]
+            case "insert":
+                data = data[:at] + new + data[at:]
+            case "remove":
+                data = data[:at] + data[at + length :]
+            case "repeat":
+                data = data[:at] + part + data[at:]
+            case "move":
+                data = data[:target] + part + data[target:]
+    return data
+
+
+@given(byte_changes)
+@fuzz
+def test_every_record_of_a_damaged_segment_is_one_that_was_written(sweep, changes):
+    bodies = [encode(record) for record in records()]
+    data = damaged(b"".join(map(_frame, bodies)), changes)
+    put(sweep, data)
+    with bounded(changes):
+        found = [encode(entry.record) for entry in read_journal(journal_folder(sweep), {}, [])]
+    assert set(found) <= set(bodies)
+    judge(sweep, changes)
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+hostile_scalars = st.sampled_from([
+    None, True, -1, 0, 1, 5, 2**31, 2**40, 2**63 - 1, 2**63, -(2**63), 10**30, -(10**30), 10**400, 0.5, -0.5, math.nan,
+    math.inf, 1e300, "", "a", "1", "a/b", ".", "a\0b", "\ud800", "number", "x" * 70_000, deep(500),
+])  # fmt: skip
+hostile = st.recursive(
+    hostile_scalars,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["x", "loss", "a/b", "", ".", "a\0b", "number", "\ud800"]), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
+    """The JSON of a good record with some fields, or something within them, replaced."""
+    fields: dict[str, Any] = json.loads(encode(draw(st.sampled_from(records()))))
+    for _ in range(draw(st.integers(1, 3))):
+        name = draw(st.sampled_from(sorted(fields)))
+        value = fields[name]
+        how = draw(st.sampled_from(["replace", "replace", "inside", "inside", "longer", "shorter", "drop"]))
+        inner = draw(hostile)
+        if name == "kind":
+            continue
+        if how == "inside" and isinstance(value, dict) and value:
+            value[draw(st.sampled_from(sorted(value)))] = inner
+        elif how == "inside" and isinstance(value, list) and value:
+            value[draw(st.integers(0, len(value) - 1))] = inner
+        elif how == "longer" and isinstance(value, list):
+            value.append(inner)
+        elif how == "longer" and isinstance(value, dict):
+            value[draw(st.sampled_from(["x", "a/b", "", ".", "a\0b", "number", "\ud800"]))] = inner
+        elif how == "shorter" and isinstance(value, list):
+            value.pop(0) if value else None
+        elif how == "drop":
+            del fields[name]
+        else:
+            fields[name] = inner
+    return fields
+
+
+def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:
+    """A good segment with frames of these fields in it, every one with a right checksum."""
+    bodies = [encode(record) for record in records()]
+    bodies[at:at] = [json.dumps(fields).encode() for fields in hostiles]
+    return b"".join(map(_frame, bodies))
+
+
+@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.integers(0, 17))
+@fuzz
+def test_records_with_senseless_fields_give_an_answer_or_one_sentence(sweep, hostiles, at):
+    put(sweep, hostile_segment(hostiles, at))
+    judge(sweep, hostiles)
+
+
+@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.integers(1, 17))
+@settings(fuzz, max_examples=400)
+def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, hostiles, at):
+    """Never a results file that nobody can read any more, for the journal may be gone then."""
+    put(sweep, hostile_segment(hostiles, at))
+    if judge(sweep, hostiles, fold):
+        (journal_folder(sweep) / SEGMENT).unlink()
+        assert judge(sweep, hostiles), "the results file cannot be read"
+
+
+@pytest.mark.parametrize("number", [2**27, 2**31, 2**40, 2**63, 10**30, -1, -5])
+@pytest.mark.parametrize("kind", ["trials", "assigned", "ended", "reports"])
+def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number):
+    """The record is refused; the good ones are all there."""
+    good = next(record for record in records() if record.kind == kind)
+    fields = json.loads(encode(good))
+    if kind == "reports":
+        fields["number"] = number
+    else:
+        fields |= {name: value[:1] for name, value in fields.items() if isinstance(value, list) and name != "slots"}
+        fields["numbers"] = [number]
+    if kind == "ended":
+        fields["metrics"] = {"loss": [7.0]}
+    put(sweep, hostile_segment([fields], 5))
+    if judge(sweep, fields):
+        table = mpisweep.load(sweep).trials
+        assert table["number"].tolist() == [0, 1, 2, 3]
+        assert table["loss"][[1, 3]].tolist() == [4.0, 1.0]
+
+
+METRICS = ["loss", "train/loss", "a/b/c", "/", ".", "..", "", "a\0b", "a\nb", "\ud800", "number", "x" * 70_000, "ü"]
+
+
+@pytest.mark.parametrize("name", METRICS, ids=lambda name: ascii(name[:10]))
+def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
+    """Metrics are named by users: the values are in the journal, in the file, and after the next fold."""
+    run, trials, *_ = records()
+    report = next(record for record in records() if isinstance(record, ReportBlock))
+    made = [
+        run,
+        trials,
+        ReportBlock(1, 0, 1, {name: report.curves["loss"]}),
+        EndedBlock(1, 0, [0], [1], [2], [1.0], [1.0], {name: [4.5], "other": [2.5]}),
+    ]
+    put(sweep, b"".join(_frame(encode(record)) for record in made))
+    for _ in range(3):
+        table = mpisweep.load(sweep)
+        assert len(table.metrics) == 2
+        assert table.trials[table.column(table.metrics[0])][0] == 4.5
+        assert table.trials["other"][0] == 2.5
+        assert table.curve(0, table.curve_names[0]).value.tolist() == report.curves["loss"].value.tolist()
+        fold(sweep)
+
+
+@pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
+def test_a_megabyte_of_damage_is_passed_over_at_once(sweep, filler):
+    """Also where every few bytes look like the beginning of a long frame."""
+    frames = [_frame(encode(record)) for record in records()]
+    put(sweep, b"".join(frames[:5]) + filler * ((1 << 20) // len(filler)) + b"".join(frames[5:]))
+    with bounded(filler):
+        assert len(list(read_journal(journal_folder(sweep), {}, []))) == len(frames)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"kind":"run","run":' + b"[" * 100_000, b"[" * 500_000, b'{"kind":' * 50_000, b'{"kind":"left","worker":' + b"9" * 5000 + b"}"],
+    ids=["deep field", "deep list", "deep record", "long number"],
+)  # fmt: skip
+def test_a_body_that_json_cannot_take_is_damage(sweep, body):
+    frames = [_frame(encode(record)) for record in records()]
+    put(sweep, b"".join(frames[:5]) + _frame(body) + b"".join(frames[5:]))
+    damages: list[Damage] = []
+    with bounded(body[:40]):
+        assert len(list(read_journal(journal_folder(sweep), {}, damages))) == len(frames)
+    assert [damage.length for damage in damages] == [len(_frame(body))]
+
+
+# ------------------------------------------------------------------------------------- HDF5 files
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A results file with something in every place."""
+    path = tmp_path_factory.mktemp("whole") / "s.h5"
+    journal_folder(path).mkdir()
+    put(path, b"".join(_frame(encode(record)) for record in records()))
+    fold(path)
+    return path.read_bytes()
+
+
+def noise(rng: random.Random, image: bytes, path: Path) -> None:
+    """Random bytes, some after the beginning of a real file."""
+    path.write_bytes(image[: rng.choice([0, 0, 8, 48, 96, 512])] + rng.randbytes(rng.randrange(3000)))
+
+
+def truncated(rng: random.Random, image: bytes, path: Path) -> None:
+    """A file of which the end is gone, or zeros."""
+    at = rng.randrange(len(image))
+    path.write_bytes(image[:at] + rng.choice([b"", bytes(len(image) - at)]))
+
+
+def flipped(rng: random.Random, image: bytes, path: Path) -> None:
+    """A real file with a few bytes changed."""
+    data = bytearray(image)
+    for _ in range(rng.choice([1, 1, 2, 5, 50])):
+        data[rng.randrange(len(data))] = rng.choice([0, 0xFF, rng.randrange(256)])
+    path.write_bytes(data)
+
+
+def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
+    """Sound HDF5 with the right attributes in which something is missing, or not what it should be."""
+    path.write_bytes(image)
+    with h5py.File(path, "r+") as file:
+        places: list[str] = []
+        file.visit(places.append)
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            if rng.random() < 0.2:
+                name = rng.choice([*file.attrs])
+                made = rng.choice(["", "1", "{", "[1]", '{"a": "b"}', '{"9": 1}', "a\nb", 1.5, -7, 2**62, [1, 2], b"\xff", h5py.Empty("f8")])
+                if rng.random() < 0.3:
+                    del file.attrs[name]
+                else:
+                    file.attrs[name] = made
+                continue
+            place = rng.choice(places)
+            if place not in file:
+                continue
+            length = len(file[place]) if isinstance(file[place], h5py.Dataset) else 4
+            del file[place]
+            if rng.random() < 0.25:
+                continue
+            count = rng.choice([length, length, length, length + 1, 0, 1, 1000])
+            replace(file, place, rng.choice(REPLACEMENTS), rng, count)
+
+
+def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: int) -> None:
+    match what:
+        case "integers":
+            file[place] = np.array([rng.choice([-1, 0, 1, 2, 7, -9, 2**62, -(2**63)]) for _ in range(count)], "i8")
+        case "bytes":
+            file[place] = np.array([rng.randrange(-128, 128) for _ in range(count)], "i1")
+        case "unsigned":
+            file[place] = np.full(count, 2**64 - 1, "u8")
+        case "floats":
+            file[place] = np.array([rng.choice([np.nan, np.inf, 0.5, -1.0]) for _ in range(count)])
+        case "texts":
+            file.create_dataset(place, data=[rng.choice(["", "a", "ü\n"]) for _ in range(count)], dtype=h5py.string_dtype())
+        case "not utf-8":
+            file[place] = np.array([b"\xff\xfe"] * count, "S2")
+        case "opaque":
+            file[place] = np.array([b"\x80\x04K\x01."] * count, "V5")
+        case "complex":
+            file[place] = np.zeros(count, "c16")
+        case "compound":
+            file[place] = np.zeros(count, [("a", "i4"), ("b", "f8")])
+        case "scalar":
+            file[place] = 1
+        case "table":
+            file[place] = np.zeros((count, 2))
+        case "nothing":
+            file[place] = h5py.Empty("f8")
+        case "gigantic":
+            file.create_dataset(place, shape=(2**42,), dtype="i8", chunks=(1024,))
+        case "group":
+            file.create_group(place)
+        case "broken link":
+            file[place] = h5py.SoftLink("/nowhere")
+        case "loop":
+            file[place] = h5py.SoftLink("/" + place)
+        case "outside":
+            file[place] = h5py.ExternalLink("nowhere.h5", "/a")
+
+
+REPLACEMENTS = ["integers", "integers", "bytes", "unsigned", "floats", "texts", "not utf-8", "opaque", "complex", "compound", "scalar",
+                "table", "nothing", "gigantic", "group", "broken link", "loop", "outside"]  # fmt: skip
+MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshaped)}
+
+
+def read_many(maker: str, image: str, folder: str, seed: int, first: int, count: int) -> None:
+    """What a child does: damaged files one after another; one line for each, said before and after."""
+    snapshot.time.sleep = lambda seconds: None
+    path = Path(folder) / "s.h5"
+    for case in range(first, count):
+        print(case, end=" ", flush=True)
+        # A default action ends the process even inside of the library.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        path.unlink(missing_ok=True)
+        MAKERS[maker](random.Random(f"{seed} {maker} {case}"), Path(image).read_bytes(), path)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
+        try:
+            look(path)
+            print("answer", flush=True)
+        except ResultsError as error:
+            print("refused" if len(str(error).splitlines()) == 1 else f"wrong: two lines: {error!r}", flush=True)
+        except BaseException as error:
+            place = error.__traceback__
+            while place is not None and place.tb_next is not None and "mpisweep" in place.tb_next.tb_frame.f_code.co_filename:
+                place = place.tb_next
+            where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+            print(f"wrong: {type(error).__name__} at {where}: {ascii(str(error))[:150]}", flush=True)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.parametrize(("maker", "count"), [("noise", 2000), ("truncated", 2000), ("flipped", 2000), ("reshaped", 1000)])
+def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole, tmp_path):
+    """In processes of their own, for the HDF5 library may crash; mpisweep itself never does."""
+    (tmp_path / "whole").write_bytes(whole)
+    seed = random.SystemRandom().randrange(2**32) if ANEW else 0
+    outcomes: dict[int, str] = {}
+    crashes: list[int] = []
+    while len(outcomes) < count:
+        program = f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, {count})"
+        child = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
+        )  # fmt: skip
+        for line in child.stdout.splitlines():
+            case, _, outcome = line.partition(" ")
+            outcomes[int(case)] = outcome or f"ended by {child.returncode}"
+        if child.returncode:
+            assert child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGBUS), (
+                f"{outcomes.popitem()} of seed {seed}: {child.returncode} (-14 is more than {SECONDS} s) {child.stderr[-2000:]}"
+            )
+            crashes.append(len(outcomes) - 1)
+    wrong = {case: outcome for case, outcome in outcomes.items() if outcome.startswith("wrong")}
+    kinds = sorted({outcome for outcome in wrong.values()})
+    assert not wrong, f"{len(wrong)} of {count} with seed {seed}, the first is case {min(wrong)}:\n" + "\n".join(kinds[:40])
+    assert len(crashes) <= count // 100, f"the HDF5 library crashed at {crashes} with seed {seed}"
+    assert set(outcomes.values()) & {"refused"}
+
+
+# ------------------------------------------------------------------------------------- nothing runs code
+
+
+class _Payload:
+    """Whoever loads its pickle makes a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self._folder,)
+
+
+WATCHER = """
+import sys, warnings
+from pathlib import Path
+import mpisweep, test_fuzz
+from mpisweep.results.snapshot import fold
+test_fuzz.look(Path("good.h5")); fold(Path("good.h5"))
+BAD = ("exec", "compile", "pickle.find_class", "marshal.load", "marshal.loads", "os.system", "os.exec", "os.fork",
+       "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")
+def watch(event, arguments):
+    if event in BAD and not (event == "os.mkdir" and str(arguments[0]).endswith(".damaged")):
+        print("ran", event, repr(arguments)[:200], flush=True)
+sys.addaudithook(watch)
+for path in map(Path, sys.argv[1:]):
+    for use in (test_fuzz.look, fold, test_fuzz.look):
+        try:
+            use(path)
+            print("read", path, flush=True)
+        except mpisweep.ResultsError as error:
+            print("refused", path, error, flush=True)
+"""
+
+
+def texts_replaced(value: Any, text: str, spec: str) -> Any:
+    """The JSON value with every text in it replaced, but for those that make it a sweep at all."""
+    if isinstance(value, dict):
+        return {k: v if k == "kind" else spec if k == "spec" else texts_replaced(v, text, spec) for k, v in value.items()}
+    if isinstance(value, list):
+        return [texts_replaced(inner, text, spec) for inner in value]
+    return text if isinstance(value, str) else value
+
+
+def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
+    """Pickles wherever a text, an attribute or raw bytes can be; and the sweep's own module is not imported."""
+    made = tmp_path / "made by the payload"
+    payloads = [pickle.dumps(_Payload(os.fspath(made)), protocol) for protocol in (0, 2, 5)]
+    pickle.loads(payloads[0])
+    made.rmdir()
+    (tmp_path / "canary.py").write_text(f"import os; os.mkdir({os.fspath(made)!r})", encoding="utf-8")
+    spec = 'workload = "canary:f"\n[parameters]\nx = [1, 2, 3, 4]\n[fixed]\nmode = "fast"\n'
+    good = tmp_path / "good.h5"
+    good.write_bytes(whole)
+    journal_folder(good).mkdir()
+    paths: list[str] = []
+    for index, payload in enumerate(payloads):
+        for text in (payload.decode("latin-1"), repr(payload), f"__import__('os').mkdir({os.fspath(made)!r})"):
+            path = tmp_path / f"journal{len(paths)}.h5"
+            paths.append(path.name)
+            journal_folder(path).mkdir()
+            bodies = [texts_replaced(json.loads(encode(record)), text, spec) for record in records()]
+            bodies[0]["command"] = [text]
+            data = b"".join(_frame(json.dumps(fields).encode()) for fields in bodies)
+            (journal_folder(path) / SEGMENT).write_bytes(data + _frame(payload) + payload)
+        path = tmp_path / f"file{index}.h5"
+        paths.append(path.name)
+        path.write_bytes(whole)
+        fill_with(path, payload, spec)
+    child = subprocess.run(
+        [sys.executable, "-c", WATCHER, *paths], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
+    )  # fmt: skip
+    assert not made.exists()
+    assert "ran" not in [line.partition(" ")[0] for line in child.stdout.splitlines()], child.stdout
+    assert child.returncode == 0, child.stderr
+    assert all(f"read {path}\n" in child.stdout for path in paths), child.stdout
+
+
+def fill_with(path: Path, payload: bytes, spec: str) -> None:
+    """Put the payload where texts are in an HDF5 file, and as raw bytes where other tools put pickles."""
+    text = payload.replace(b"\0", b" ")
+    with h5py.File(path, "r+") as file:
+        file.attrs["spec"] = spec
+        file.attrs["source"] = text.decode("latin-1")
+        file.attrs["pickle"] = np.void(payload)
+        file.attrs["CLASS"] = np.void(payload)
+        file["environment"].attrs["python"] = text.decode("latin-1")
+        for name in ("trials/parameters/mode", "trials/message", "workers/host", "allocations/run"):
+            count = len(file[name])
+            del file[name]
+            file.create_dataset(name, data=[text.decode("latin-1")] * count, dtype=h5py.string_dtype())
+        file["trials/payload"] = np.array([payload] * 4, f"V{len(payload)}")
+        file["trials/payload"].attrs["PSEUDOATOM"] = np.void(payload)
+
+
+def test_the_opening_record_is_what_it_was():
+    """The records that the cases here are made from are good ones."""
+    assert isinstance(records()[0], RunRecord)
+    assert parse_spec(records()[0].spec, source="s", folder=Path()).space.size == 4

@@ -1,0 +1,600 @@
+"""A kill or a power cut at every point of every write: what was acknowledged is there, and nothing is wrong.
+
+The writes of one journal are recorded, with what was acknowledged when.  Disks are then made as a crash could
+have left them: cut at any byte, and with any of the writes that no fsync followed turned into zeros.  The HDF5
+file is replaced on a machine that stops at any step and may forget whatever was not synced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import os
+import select
+import shutil
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mpisweep
+from mpisweep.blocks import (
+    AssignedBlock,
+    Curve,
+    EndedBlock,
+    JoinedRecord,
+    Record,
+    ReportBlock,
+    RunRecord,
+    TrialsBlock,
+    UnfinishedBlock,
+    encode,
+)
+from mpisweep.records import AttemptEnd, TrialState
+from mpisweep.results import journal as journal_module
+from mpisweep.results import journal_folder
+from mpisweep.results.journal import Entry, Journal, _frame, read_journal, segments
+from mpisweep.results.replay import SweepState
+from mpisweep.results.snapshot import finish, fold
+
+SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
+RUN = RunRecord("20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {})
+SEGMENT = f"{RUN.run}-000000.000000"
+COMPLETE = int(TrialState.COMPLETE)
+FAILED = int(TrialState.FAILED)
+#: The same cases every time; with this variable set, other ones.
+fuzz = settings(
+    deadline=None,
+    derandomize="MPISWEEP_FUZZ_ANEW" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+# ------------------------------------------------------------------------------------- a sweep that is known
+
+
+def value_at(number: int, attempt: int, step: int) -> float:
+    """What this attempt at this trial reports at this step: no two of them are equal."""
+    return 1000.0 * number + 100.0 * attempt + step
+
+
+def reports(number: int, attempt: int, sequence: int) -> ReportBlock:
+    steps = [2 * sequence, 2 * sequence + 1]
+    values = [value_at(number, attempt, step) for step in steps]
+    curve = Curve(array("q", steps), array("d", values), array("d", [0.5 * step for step in steps]))
+    return ReportBlock(1, number, attempt, {"loss": curve}, sequence)
+
+
+def ended(number: int, attempt: int) -> EndedBlock:
+    loss = value_at(number, attempt, 99)
+    return EndedBlock(1, 0, [number], [attempt], [COMPLETE], [1003.0], [number + 0.5], {"loss": [loss]})
+
+
+#: What is appended together; each group is acknowledged before the next one is appended.
+GROUPS: list[list[Record]] = [
+    [TrialsBlock([0, 1, 2, 3, 4, 5], {"x": [1, 2, 3, 4, 5, 6], "mode": "fast"})],
+    [JoinedRecord(1, "n1", "cpu 0", 1, 1, 1001.0), JoinedRecord(2, "n2", "cpu 0", 1, 1, 1001.0)],
+    [
+        AssignedBlock([[1, 0]], 1002.0, [0, 1], [1, 1], {"x": [1, 2], "mode": "fast"}),
+        AssignedBlock([[2, 0]], 1002.0, [2, 3], [1, 1], {"x": [3, 4], "mode": "fast"}),
+        reports(0, 1, 0),
+    ],
+    [reports(0, 1, 1), ended(0, 1), reports(2, 1, 0)],
+    [reports(2, 1, 1)],
+    [
+        UnfinishedBlock(2, [2, 3], [1, 1], int(AttemptEnd.LOST), 1005.0),
+        AssignedBlock([[1, 0]], 1006.0, [2, 3], [2, 2], {"x": [3, 4], "mode": "fast"}),
+        reports(2, 2, 0),
+    ],
+    [reports(2, 2, 1), ended(2, 2), EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], ["ValueError: ü"])],
+    [ended(3, 2)],
+]
+RECORDS: list[Record] = [record for group in GROUPS for record in group]
+WRITTEN = {encode(record) for record in [RUN, *RECORDS]}
+
+
+def check(entries: Sequence[Entry], acknowledged: Sequence[Record]) -> SweepState:
+    """Everything acknowledged is there, and whatever is there is as it was."""
+    bodies = {encode(entry.record) for entry in entries}
+    assert bodies <= WRITTEN
+    assert {encode(record) for record in acknowledged} <= bodies
+    state = SweepState()
+    for entry in entries:
+        state.apply(entry)
+    check_results(state, acknowledged)
+    return state
+
+
+def check_results(state: SweepState, acknowledged: Sequence[Record]) -> None:
+    for record in acknowledged:
+        if isinstance(record, TrialsBlock):
+            assert state.parameters == {"x": [1, 2, 3, 4, 5, 6], "mode": ["fast"] * 6}
+        if isinstance(record, EndedBlock):
+            for number, attempt, ending in zip(record.numbers, record.attempts, record.states, strict=True):
+                assert (state.trials["state"][number], state.trials["attempt"][number]) == (ending, attempt)
+    for number in range(state.count):
+        attempt = state.trials["attempt"][number]
+        assert state.parameters.get("x", [None] * 6)[number] in (None, number + 1)
+        if state.trials["state"][number] == COMPLETE:
+            assert state.metrics["loss"][number] == value_at(number, attempt, 99)
+            assert state.trials["wall_time"][number] == number + 0.5
+        if state.trials["state"][number] == FAILED:
+            assert state.trials["message"][number] == "ValueError: ü"
+        check_curve(state, number, acknowledged)
+
+
+def check_curve(state: SweepState, number: int, acknowledged: Sequence[Record]) -> None:
+    """The reports of one attempt, each once and in order, and all that were acknowledged."""
+    curve = state.curve(number, "loss")
+    steps = list(curve.step)
+    assert steps == sorted(set(steps)), f"trial {number} has steps {steps}"
+    attempts = {int(value - 1000 * number - step) // 100 for step, value in zip(steps, curve.value, strict=True)}
+    assert len(attempts) <= 1, f"the curve of trial {number} mixes attempts {attempts}"
+    for attempt in attempts:
+        assert attempt >= state.trials["attempt"][number], f"trial {number} shows an old attempt's curve"
+        assert list(curve.value) == [value_at(number, attempt, step) for step in steps]
+        assert list(curve.time) == [0.5 * step for step in steps]
+    for record in acknowledged:
+        if not isinstance(record, ReportBlock) or record.number != number or attempts - {record.attempt}:
+            continue
+        if record.attempt >= state.trials["attempt"][number]:
+            missing = set(record.curves["loss"].step) - set(steps)
+            assert not missing, f"steps {missing} of trial {number} were acknowledged and are not there"
+
+
+# ------------------------------------------------------------------------------------- recording the writes
+
+
+class RecordingOs:
+    """The os module as journal.py sees it: writes a piece at a time, fails when told to, remembers the order."""
+
+    def __init__(self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()) -> None:
+        self.events: list[tuple[str, Any, Any]] = []
+        self._piece = piece
+        self._failing = {"sync": set(failing_syncs), "write": set(failing_writes)}
+        self._calls = {"sync": 0, "write": 0}
+        self._names: dict[int, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
+        file = os.open(path, flags, mode)
+        self._names[file] = "" if flags & os.O_ACCMODE == os.O_RDONLY else Path(path).name
+        return file
+
+    def close(self, file: int) -> None:
+        self._names.pop(file, None)
+        os.close(file)
+
+    def write(self, file: int, data: bytes) -> int:
+        if file in self._names:
+            data = bytes(data[: self._piece])
+            self._fail_if_told("write", errno.ENOSPC)
+            self.events.append(("write", self._names[file], data))
+        return os.write(file, data)
+
+    def fsync(self, file: int) -> None:
+        if self._names[file]:
+            self._fail_if_told("sync", errno.EIO)
+            os.fsync(file)
+            self.events.append(("sync", self._names[file], None))
+
+    def _fail_if_told(self, call: str, number: int) -> None:
+        self._calls[call] += 1
+        if self._calls[call] - 1 in self._failing[call]:
+            raise OSError(number, os.strerror(number))
+
+
+@dataclass
+class Disk:
+    """What is certainly on the disk, and what was written but not synced, each write by itself."""
+
+    synced: dict[str, bytes] = field(default_factory=dict)
+    pending: list[tuple[str, bytes]] = field(default_factory=list)
+    acknowledged: int = 0
+
+    def take(self, event: tuple[str, Any, Any]) -> None:
+        what, name, data = event
+        if what == "write":
+            self.synced.setdefault(name, b"")
+            self.pending.append((name, data))
+        elif what == "sync":
+            self.synced[name] += b"".join(part for of, part in self.pending if of == name)
+            self.pending = [(of, part) for of, part in self.pending if of != name]
+        else:
+            self.acknowledged = name
+
+    def after_crash(self, zeroed: set[int], cut: int = 0) -> dict[str, bytes]:
+        """Segments when the pending writes in `zeroed` did not reach the disk, nor the last `cut` bytes."""
+        found = dict(self.synced)
+        for index, (name, data) in enumerate(self.pending):
+            found[name] += bytes(len(data)) if index in zeroed else data
+        if self.pending:
+            name = self.pending[-1][0]
+            found[name] = found[name][: max(len(self.synced[name]), len(found[name]) - cut)]
+        return found
+
+
+def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> list[tuple[str, Any, Any]]:
+    """Write GROUPS to a journal in `folder`; what was written, synced and acknowledged, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "os", fake)
+        patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr(journal_module, "_PART_BYTES", part_bytes)
+        journal = Journal(folder, RUN)
+        journal.start()
+        for group in GROUPS:
+            # The thread gets its turn when the group is complete: the same writes in every run of the test.
+            with undisturbed():
+                for record in group:
+                    token = journal.append(encode(record))
+            while journal.synced < token:
+                assert select.select([journal], [], [], 20)[0], "the journal does not get on"
+                journal.drain()
+            fake.events.append(("acknowledged", journal.synced, None))
+        journal.close()
+    assert journal.synced == len(RECORDS)
+    return fake.events
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """No other thread gets the interpreter within."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def disks(events: Sequence[tuple[str, Any, Any]]) -> Iterator[Disk]:
+    """The disk after each event."""
+    for at in range(len(events) + 1):
+        disk = Disk()
+        for event in events[:at]:
+            disk.take(event)
+        yield disk
+
+
+def recover(folder: Path, files: dict[str, bytes]) -> list[Entry]:
+    for path in folder.iterdir():
+        path.unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return list(read_journal(folder, {}, []))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+def recorded(tmp_path_factory: pytest.TempPathFactory, *, part_bytes: int = 8 << 20, **how: Any) -> list[Disk]:
+    """The disks of a run of its own; the fake's arguments in `how`."""
+    folder = tmp_path_factory.mktemp("recorded")
+    return list(disks(record_run(folder, RecordingOs(**how), part_bytes)))
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
+    return recorded(tmp_path_factory, piece=90)
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
+    return recorded(tmp_path_factory, piece=23, part_bytes=900)
+
+
+FAILURES = [
+    *({"failing_syncs": [number]} for number in range(1, len(GROUPS) + 1)),
+    {"failing_syncs": [2, 3]},
+    {"failing_syncs": [6, 8, 9]},
+    {"failing_writes": [4]},
+    {"failing_writes": [12, 13, 14]},
+]
+
+
+@pytest.fixture(scope="module", params=FAILURES, ids=str)
+def failing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
+    return recorded(tmp_path_factory, piece=150, **request.param)
+
+
+# ------------------------------------------------------------------------------------- journal
+
+
+def test_the_recorded_run_is_whole(coarse, scratch):
+    """The model of the disk is right: at the end it holds what the real files hold."""
+    entries = recover(scratch, coarse[-1].after_crash(set()))
+    assert [encode(entry.record) for entry in entries] == [encode(record) for record in [RUN, *RECORDS]]
+    assert coarse[-1].acknowledged == len(RECORDS)
+    assert coarse[-1].pending == []
+    check(entries, RECORDS)
+
+
+def test_nothing_is_acknowledged_before_it_is_synced(fine, coarse, failing, scratch):
+    """Whatever no fsync has followed may be gone at any time; what was acknowledged may not."""
+    for disk in [*fine, *coarse, *failing]:
+        check(recover(scratch, dict(disk.synced)), RECORDS[: disk.acknowledged])
+
+
+def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
+    """Every prefix of the segment that a kill can leave."""
+    cuts: set[int] = set()
+    for disk in coarse:
+        for cut in range(len(disk.pending[-1][1]) + 1 if disk.pending else 1):
+            files = disk.after_crash(set(), cut)
+            cuts |= {len(data) for data in files.values()}
+            check(recover(scratch, files), RECORDS[: disk.acknowledged])
+    (whole,) = coarse[-1].synced.values()
+    assert cuts == set(range(len(whole) + 1))
+
+
+def test_whichever_unsynced_writes_are_lost_the_acknowledged_results_are_there(coarse, scratch):
+    """Every subset of the writes since the last fsync, as zeros of the same length."""
+    tried = 0
+    for disk in coarse:
+        count = min(len(disk.pending), 8)
+        for bits in itertools.product([False, True], repeat=count):
+            zeroed = {len(disk.pending) - count + index for index, bit in enumerate(bits) if bit}
+            check(recover(scratch, disk.after_crash(zeroed)), RECORDS[: disk.acknowledged])
+            tried += 1
+    assert tried > 500
+
+
+@given(data=st.data())
+@settings(fuzz, max_examples=600)
+def test_small_writes_lost_and_a_torn_tail_over_several_parts_cost_nothing(fine, scratch, data):
+    """As before with many more writes, the last one cut anywhere, in a run of several segments."""
+    disk = data.draw(st.sampled_from(fine))
+    zeroed = data.draw(st.sets(st.integers(0, max(len(disk.pending) - 1, 0))))
+    cut = data.draw(st.integers(0, sum(len(part) for _, part in disk.pending)))
+    check(recover(scratch, disk.after_crash(zeroed, cut)), RECORDS[: disk.acknowledged])
+
+
+def test_whatever_a_failed_disk_kept_the_acknowledged_results_are_there_once(failing, scratch):
+    """After a failed write or fsync the old segment may hold all, some or none of it, in any combination."""
+    for disk in failing:
+        names = sorted({name for name, _ in disk.pending})
+        of_segment = {name: {i for i, (of, _) in enumerate(disk.pending) if of == name} for name in names}
+        whole = [set().union(*(of_segment[n] for n in lost)) for k in range(len(names) + 1)
+                 for lost in itertools.combinations(names, k)]  # fmt: skip
+        single = [{index} for index in range(len(disk.pending))]
+        for zeroed in whole + single:
+            check(recover(scratch, disk.after_crash(zeroed)), RECORDS[: disk.acknowledged])
+
+
+@pytest.mark.parametrize("lost", range(1, len(RECORDS) + 1), ids=lambda n: f"{n}-{RECORDS[n - 1].kind}")
+def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
+    """Any one record turned into zeros: what is told of the trials is less, but never wrong."""
+    frames = [_frame(encode(record)) for record in [RUN, *RECORDS]]
+    frames[lost] = bytes(len(frames[lost]))
+    entries = recover(scratch, {SEGMENT: b"".join(frames)})
+    assert len(entries) == len(RECORDS)
+    state = SweepState()
+    for entry in entries:
+        state.apply(entry)
+    check_results(state, [])
+
+
+@given(data=st.data())
+@settings(fuzz, max_examples=1000)
+def test_flipped_bits_are_noticed(fine, scratch, data):
+    """Up to eight bits flipped anywhere: every record that is read is one that was written."""
+    files = {name: bytearray(content) for name, content in fine[-1].synced.items()}
+    for _ in range(data.draw(st.integers(1, 8))):
+        content = files[data.draw(st.sampled_from(sorted(files)))]
+        bit = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[bit // 8] ^= 1 << (bit % 8)
+    flipped = {name: bytes(content) for name, content in files.items()}
+    assert {encode(entry.record) for entry in recover(scratch, flipped)} <= WRITTEN
+
+
+def test_a_flipped_bit_in_the_first_record_of_a_segment_costs_no_result(fine, scratch):
+    """The run is known from another segment of it, so the results of this one count."""
+    last = max(fine[-1].synced)
+    assert last != min(fine[-1].synced)
+    files = dict(fine[-1].synced)
+    files[last] = files[last][:20] + bytes([files[last][20] ^ 1]) + files[last][21:]
+    check(recover(scratch, files), RECORDS)
+
+
+def test_a_frame_inside_a_message_is_no_record(scratch):
+    """A trial's message may hold the bytes of a frame; with the frame around it damaged, it is still none."""
+    inner = _frame(encode(ended(5, 7))).decode("latin-1")
+    message = EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], [inner])
+    around = bytearray(_frame(encode(message)))
+    around[8] ^= 1
+    head = b"".join(_frame(encode(record)) for record in [RUN, *RECORDS[:5]])
+    entries = recover(scratch, {SEGMENT: head + bytes(around) + _frame(encode(ended(0, 1)))})
+    assert [encode(entry.record) for entry in entries] == [encode(r) for r in [RUN, *RECORDS[:5], ended(0, 1)]]
+
+
+# ------------------------------------------------------------------------------------- the HDF5 file
+
+
+class PowerCutError(BaseException):
+    """The machine has stopped; nothing in the program may hold this up."""
+
+
+class Machine:
+    """Counts the steps that change the disk and stops at one of them; afterwards nothing works any more.
+
+    Args:
+        folder: what lies outside of it is none of its business.
+        stops_at: which step is never done; None for none.
+    """
+
+    def __init__(self, folder: Path, stops_at: int | None) -> None:
+        self.steps: list[str] = []
+        self._folder = os.fspath(folder)
+        self._stops_at = stops_at
+        self._stopped = False
+        self._unsynced: set[str] = set()
+        self._renamed: list[tuple[str, str, bytes | None]] = []
+        self._real = SimpleNamespace(
+            replace=os.replace, fsync=os.fsync, unlink=os.unlink, open=io.open, truncate=os.truncate
+        )
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(os, "replace", self._replace)
+        patch.setattr(os, "rename", self._replace)
+        patch.setattr(os, "fsync", self._fsync)
+        patch.setattr(os, "unlink", self._unlink)
+        patch.setattr(os, "remove", self._unlink)
+        patch.setattr(io, "open", self._open)
+
+    def step(self, name: str) -> None:
+        if self._stopped or len(self.steps) == self._stops_at:
+            self._stopped = True
+            raise PowerCutError(name)
+        self.steps.append(name)
+
+    def forget(self, data: bool, renames: bool) -> None:
+        """What may be lost of what was not synced: the data of files, and that they were renamed."""
+        if data:
+            for path in self._unsynced:
+                if Path(path).exists():
+                    self._real.truncate(path, 0)
+        if renames:
+            for source, target, old in reversed(self._renamed):
+                self._real.replace(target, source)
+                if old is not None:
+                    Path(target).write_bytes(old)
+
+    def _replace(self, source: Any, target: Any) -> None:
+        self.step("before rename")
+        old = Path(target).read_bytes() if Path(target).exists() else None
+        self._real.replace(source, target)
+        self._renamed.append((os.fspath(source), os.fspath(target), old))
+        if os.fspath(source) in self._unsynced:
+            self._unsynced.add(os.fspath(target))
+        self.step("after rename")
+
+    def _fsync(self, file: int) -> None:
+        self.step("before fsync")
+        self._real.fsync(file)
+        path = os.fspath(Path(f"/proc/self/fd/{file}").readlink())
+        self._unsynced.discard(path)
+        self._renamed = [move for move in self._renamed if os.fspath(Path(move[1]).parent) != path]
+        self.step("after fsync")
+
+    def _unlink(self, path: Any, **how: Any) -> None:
+        self.step("before unlink")
+        self._real.unlink(path, **how)
+        self.step("after unlink")
+
+    def _open(self, path: Any, mode: str = "r", *how: Any, **more: Any) -> Any:
+        if "w" not in mode or not os.fspath(path).startswith(self._folder):
+            return self._real.open(path, mode, *how, **more)
+        self.step("before create")
+        self._unsynced.add(os.fspath(path))
+        return _Written(self, self._real.open(path, mode, *how, **more))
+
+
+class _Written:
+    """A file whose write is three steps."""
+
+    def __init__(self, machine: Machine, file: Any) -> None:
+        self._machine, self._file = machine, file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Written:
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        half = len(data) // 2
+        for name, part in (("before write", data[:half]), ("half written", data[half:])):
+            self._machine.step(name)
+            self._file.write(part)
+            self._file.flush()
+        self._machine.step("after write")
+
+
+def facts(path: Path) -> tuple[Any, ...]:
+    """Everything a reader can see, in a form that compares."""
+    sweep = mpisweep.load(path)
+    curves = [[part.tolist() for part in sweep.curve(n, "loss")] for n in range(len(sweep.trials))]
+    rows = [[repr(value) for value in row.tolist()] for row in sweep.trials]
+    return rows, sweep.trials.names, repr(sweep.attempts), repr(sweep.workers), repr(sweep.allocations), curves
+
+
+def prepare(folder: Path, fine: list[Disk], kind: str) -> Path:
+    """A sweep to be folded: its journal in several segments, with or without a file of its beginning."""
+    path = folder / "s.h5"
+    journal_folder(path).mkdir()
+    last = len(fine) - 1 if kind == "the first file" else len(fine) // 2
+    for at in {last, len(fine) - 1}:
+        for name, data in fine[at].after_crash(set()).items():
+            if data:
+                (journal_folder(path) / name).write_bytes(data)
+        if at != len(fine) - 1:
+            fold(path)
+    return path
+
+
+KINDS = ["the first file", "a file replaced", "the last fold"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
+    """The machine stops before and after every step, forgetting what was not synced or not."""
+    (tmp_path / "made").mkdir()
+    made = prepare(tmp_path / "made", fine, kind)
+    whole = facts(made)
+    names = segments(journal_folder(made))
+    assert len(names) > 2
+
+    def folded(stops_at: int | None, data: bool, renames: bool) -> list[str]:
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made.parent, folder)
+        machine = Machine(folder, stops_at)
+        with pytest.MonkeyPatch.context() as patch:
+            machine.install(patch)
+            try:
+                finish(folder / "s.h5") if kind == "the last fold" else fold(folder / "s.h5", names[-1])
+            except PowerCutError:
+                assert stops_at is not None
+        machine.forget(data, renames)
+        told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, renames lost: {renames}"
+        assert facts(folder / "s.h5") == whole, told
+        fold(folder / "s.h5", names[-1])
+        assert facts(folder / "s.h5") == whole, f"{told}, and folded again"
+        finish(folder / "s.h5")
+        assert facts(folder / "s.h5") == whole, f"{told}, and finished"
+        assert segments(journal_folder(folder / "s.h5")) == []
+        return machine.steps
+
+    steps = folded(None, False, False)
+    assert {"before write", "half written", "after fsync", "after rename", "before unlink"} <= set(steps)
+    assert steps.index("before create") < steps.index("before write") < steps.index("before rename")
+    for stops_at, data, renames in itertools.product(range(len(steps)), [False, True], [False, True]):
+        folded(stops_at, data, renames)
+
+
+def test_what_a_cut_off_fold_leaves_aside_is_no_results_file(fine, tmp_path):
+    """The name leads to the old file until the new one is complete."""
+    path = prepare(tmp_path, fine, "a file replaced")
+    before = path.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(tmp_path, 2)
+        machine.install(patch)
+        with pytest.raises(PowerCutError):
+            fold(path)
+    assert machine.steps == ["before create", "before write"]
+    assert path.read_bytes() == before
