@@ -50,7 +50,7 @@ from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same
 from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.spec import Spec
-from mpisweep.succession import Succession
+from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
 from mpisweep.worker import Worker
@@ -97,6 +97,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     node = this_node()
     adopt_orphans()
     server = ForkServer.start()
+    _end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
     try:
         transport = connect()
     except TransportError as error:
@@ -169,6 +170,7 @@ class _Rank:
         share, has_worker = self._layout()
         built_in = self._spec.built_in
         self._server.preload(built_in.preload if built_in else ())
+        _end_if_stuck(None)
         if has_worker:
             assert share is not None
             self._start_worker(share)
@@ -443,6 +445,16 @@ def _watch_signals() -> int:
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
     return waker
+
+
+def _end_if_stuck(seconds: float | None) -> None:
+    """Have the kernel end this process after so long; None calls that off.
+
+    A rank that dies while MPI is being initialised leaves the others waiting for it inside MPI_Init, where no
+    code of ours runs, and no fault tolerance of MPI's.  When they end, the launcher starts all of them again.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds or 0.0)
 
 
 def _sleep(files: Sequence[int], seconds: float) -> frozenset[int]:

@@ -19,10 +19,10 @@ Sans-I/O: no MPI, no clock.
 
 from __future__ import annotations
 
-__all__ = ["Succession"]
+__all__ = ["FIRST_WORD_FACTOR", "Succession"]
 
 #: The first word of a master comes after it has opened the sweep, which may take this many times longer.
-_FIRST_WORD_FACTOR = 10.0
+FIRST_WORD_FACTOR = 10.0
 
 
 class Succession:
@@ -99,7 +99,7 @@ class Succession:
         """The ranks that have been silent for too long."""
         if self.master == self._rank:
             return [r for r in self._alive if r != self._rank and now - self._heard[r] > self._silence_s]
-        patience_s = self._silence_s * (1.0 if self._led else _FIRST_WORD_FACTOR)
+        patience_s = self._silence_s * (1.0 if self._led else FIRST_WORD_FACTOR)
         return [self.master] if now - self._heard[self.master] > patience_s else []
 
     def excuse(self, seconds: float) -> None:

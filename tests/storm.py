@@ -52,6 +52,7 @@ retries = 1000000
 restarts = 1000
 same_failures = 0
 quarantine = false
+silence = 2
 """
 #: What is killed how often, relative to the others.
 KINDS = {"trial process": 8, "worker rank": 5, "master rank": 4, "two ranks at once": 2, "fork server": 1, "job": 2}

@@ -488,7 +488,7 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
         fold(sweep)
 
 
-@pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
+@pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x07\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
 def test_a_megabyte_of_damage_is_passed_over_at_once(sweep, filler):
     """Also where every few bytes look like the beginning of a long frame."""
     frames = [_frame(encode(record)) for record in records()]
@@ -559,9 +559,9 @@ def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
                     file.attrs[name] = made
                 continue
             place = rng.choice(places)
-            if place not in file:
+            if file.get(place, getlink=True) is None or not isinstance(file.get(place, getlink=True), h5py.HardLink):
                 continue
-            length = len(file[place]) if isinstance(file[place], h5py.Dataset) else 4
+            length = len(file[place]) if isinstance(file[place], h5py.Dataset) and file[place].ndim else 4
             del file[place]
             if rng.random() < 0.25:
                 continue
@@ -609,6 +609,8 @@ def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: i
 
 REPLACEMENTS = ["integers", "integers", "bytes", "unsigned", "floats", "texts", "not utf-8", "opaque", "complex", "compound", "scalar",
                 "table", "nothing", "gigantic", "group", "broken link", "loop", "outside"]  # fmt: skip
+#: How the library ends a process: crashes, and the loop that it never leaves (2 s of processor time).
+LIBRARY_ENDS = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGVTALRM}
 MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshaped)}
 
 
@@ -618,16 +620,13 @@ def read_many(maker: str, image: str, folder: str, seed: int, first: int, count:
     path = Path(folder) / "s.h5"
     for case in range(first, count):
         print(case, end=" ", flush=True)
-        # A default action ends the process even inside of the library.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        # This ends the process even where it is inside of the library.
+        signal.setitimer(signal.ITIMER_VIRTUAL, 2)
         path.unlink(missing_ok=True)
         MAKERS[maker](random.Random(f"{seed} {maker} {case}"), Path(image).read_bytes(), path)
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
         try:
-            look(path)
+            with bounded(case):
+                look(path)
             print("answer", flush=True)
         except ResultsError as error:
             print("refused" if len(str(error).splitlines()) == 1 else f"wrong: two lines: {error!r}", flush=True)
@@ -637,7 +636,6 @@ def read_many(maker: str, image: str, folder: str, seed: int, first: int, count:
                 place = place.tb_next
             where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
             print(f"wrong: {type(error).__name__} at {where}: {ascii(str(error))[:150]}", flush=True)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @pytest.mark.parametrize(("maker", "count"), [("noise", 2000), ("truncated", 2000), ("flipped", 2000), ("reshaped", 1000)])
@@ -646,7 +644,7 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
     (tmp_path / "whole").write_bytes(whole)
     seed = random.SystemRandom().randrange(2**32) if ANEW else 0
     outcomes: dict[int, str] = {}
-    crashes: list[int] = []
+    ends: list[str] = []
     while len(outcomes) < count:
         program = f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, {count})"
         child = subprocess.run(
@@ -657,14 +655,12 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
             case, _, outcome = line.partition(" ")
             outcomes[int(case)] = outcome or f"ended by {child.returncode}"
         if child.returncode:
-            assert child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGBUS), (
-                f"{outcomes.popitem()} of seed {seed}: {child.returncode} (-14 is more than {SECONDS} s) {child.stderr[-2000:]}"
-            )
-            crashes.append(len(outcomes) - 1)
+            assert child.returncode in LIBRARY_ENDS, f"{outcomes.popitem()} of seed {seed}: {child.stderr[-2000:]}"
+            ends.append(f"case {len(outcomes) - 1} by {signal.Signals(-child.returncode).name}")
     wrong = {case: outcome for case, outcome in outcomes.items() if outcome.startswith("wrong")}
-    kinds = sorted({outcome for outcome in wrong.values()})
+    kinds = sorted(set(wrong.values()))
     assert not wrong, f"{len(wrong)} of {count} with seed {seed}, the first is case {min(wrong)}:\n" + "\n".join(kinds[:40])
-    assert len(crashes) <= count // 100, f"the HDF5 library crashed at {crashes} with seed {seed}"
+    assert len(ends) <= count // 200, f"the HDF5 library crashed or hung {len(ends)} times with seed {seed}: {ends}"
     assert set(outcomes.values()) & {"refused"}
 
 
@@ -700,6 +696,8 @@ for path in map(Path, sys.argv[1:]):
             print("read", path, flush=True)
         except mpisweep.ResultsError as error:
             print("refused", path, error, flush=True)
+        except Exception as error:
+            print("wrong", path, use.__name__, type(error), str(error)[:200], flush=True)
 """
 
 
