@@ -85,8 +85,8 @@ class RunRecord:
     #: The command that started the ranks, and started them again: what a trial has cost is counted over it.
     launch: str = ""
     #: Segment -> up to which offset it counts.  Whatever an earlier master writes after that, because it is
-    #: still there although it was given up, is not part of the sweep.
-    follows: dict[str, int] = field(default_factory=dict)
+    #: still there although it was given up, is not part of the sweep.  None says nothing about that.
+    follows: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,24 +65,25 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         rank_command(_rank_count(options), given[1:]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
-        ended_in_order=lambda: _ended_in_order(path),
+        ended_in_order=lambda returned: _ended_in_order(path, returned),
         ended_trials=lambda: _ended_trials(path),
     )
 
 
-def _ended_in_order(path: Path) -> bool:
-    """Whether the last run on this file has said why it ended."""
+def _ended_in_order(path: Path, returned: int) -> bool:
+    """Whether the last run on this file has ended as its exit code says."""
+    from mpisweep.records import EndReason
     from mpisweep.results import journal_folder
 
-    # An orderly end leaves no journal; only where there is one need the file be opened.
-    if path.exists() and not journal_folder(path).exists():
-        return True
+    if returned != 3:
+        # The last act of a run that has ended is to remove its journal.
+        return path.exists() and not journal_folder(path).exists()
     from mpisweep.results.load import load
 
     try:
-        return bool(load(path).allocations["end"][-1])
+        return str(load(path).allocations["end"][-1]) != EndReason.NO_WORKERS.value
     except (ResultsError, OSError):
-        return False
+        return True
 
 
 def _ended_trials(path: Path) -> int:
@@ -181,6 +182,21 @@ def _status(options: argparse.Namespace, given: list[str]) -> int:
         print(json.dumps(status.as_json(), indent=2, allow_nan=False))
     else:
         print_status(status)
+    return 0
+
+
+def _repair(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.results.repair import repair
+
+    done = repair(options.file)
+    for name in done.lost:
+        print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
+    for damage in done.damages:
+        print(f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read")
+    for kept in done.kept:
+        print(f"  kept as it was: {kept}")
+    what = "repaired" if done.lost or done.damages else "nothing was damaged"
+    print(f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run again")
     return 0
 
 
@@ -297,6 +313,15 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("file", type=Path, metavar="FILE", help="a results file")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
+
+    repair = commands.add_parser(
+        "repair",
+        help="save what can be saved of a damaged sweep",
+        description="Make a whole results file of whatever can be read of a damaged one and its journal. "
+        "The damaged parts are kept in FILE.damaged/.",
+    )
+    repair.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    repair.set_defaults(command=_repair)
     return parser
 
 

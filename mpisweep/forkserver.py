@@ -181,6 +181,7 @@ class _Server:
 
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
+        signal.signal(_RANK_DIED, signal.SIG_IGN)
         for process in self._children.values():
             _kill_group(process)
         end_descendants()

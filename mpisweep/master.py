@@ -204,8 +204,12 @@ class Master:
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""
-        log.warning("rank %d is lost (%s); its trials are tried again elsewhere", rank, why)
         hello = self._hellos.pop(rank, None)
+        # Of those that were gone before this master took over somebody else has told.
+        log.log(
+            logging.WARNING if hello else logging.DEBUG,
+            "rank %d is lost (%s); its trials are tried again elsewhere", rank, why,
+        )  # fmt: skip
         if rank in self._ranks:
             self._ranks.remove(rank)
         self._handle(WorkerLost(rank), now)

@@ -109,6 +109,10 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         exit_code = rank.run(waker)
         server.close()
         transport.leave(exit_code, politely=rank.nobody_hangs)
+    except TransportError as error:
+        log.error("%s", error)
+        transport.abort()
+        raise
     except ForkServerLostError:
         # Without it this rank can neither start nor end a trial.  Where MPI survives the loss of a rank the
         # others go on; where it does not, the launcher starts all of them again.

@@ -13,6 +13,9 @@ from mpisweep.forkserver import ForkServer
 
 __all__ = ["Recorder", "Snapshot"]
 
+#: The answer of a process that can give none.
+_KILLED = b'{"seconds": 0.0, "error": "the process that makes snapshots was killed"}\n'
+
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +30,7 @@ class Snapshot:
 
 
 class Recorder:
-    """Asks for snapshots and never waits for one.
+    """Asks for snapshots and never waits for one.  A process that is killed is replaced.
 
     Args:
         server: forks the process.
@@ -35,15 +38,21 @@ class Recorder:
     """
 
     def __init__(self, server: ForkServer, path: Path) -> None:
+        self._server = server
         self._path = path
         self._aside = ""
-        self._line, theirs = socket.socketpair()
-        server.spawn("mpisweep.results.snapshot:serve", [theirs.fileno()], {"path": os.fspath(path)})
-        theirs.close()
-        self._line.setblocking(False)
         self._unread = b""
         self.busy = False
         self._complained = False
+        self._start()
+
+    def _start(self) -> None:
+        self._line, theirs = socket.socketpair()
+        self._server.spawn(
+            "mpisweep.results.snapshot:serve", [theirs.fileno()], {"path": os.fspath(self._path)}
+        )
+        theirs.close()
+        self._line.setblocking(False)
 
     def fileno(self) -> int:
         """For select()."""
@@ -67,11 +76,18 @@ class Recorder:
 
     def listen(self) -> None:
         """Read what the process has said; to be called when :meth:`fileno` is readable."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             received = self._line.recv(4096)
-            if not received:
-                raise RuntimeError("the process that makes snapshots has ended by itself")
-            self._unread += received
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            received = b""
+        self._unread += received
+        if not received:
+            self._line.close()
+            # Whatever it was doing, the file is whole: it is replaced by one rename or not at all.
+            self._unread = _KILLED if self.busy else b""
+            self._start()
 
     def poll(self) -> Snapshot | None:
         """The snapshot that was asked for, once it is there."""
@@ -87,5 +103,7 @@ class Recorder:
         return made
 
     def _ask(self, request: dict[str, object]) -> None:
-        self._line.send(json.dumps(request).encode() + b"\n")
         self.busy = True
+        # One that has just died is replaced when its line is seen to be closed.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._line.send(json.dumps(request).encode() + b"\n")

@@ -88,7 +88,11 @@ class Transport(Protocol):
         """The ranks that MPI has found dead since the last call."""
 
     def share_on_node(self, facts: Facts) -> list[Facts]:
-        """What every rank of this node says, in the order of `node_ranks`; all of them must call it."""
+        """What every rank of this node says, in the order of `node_ranks`; all of them must call it.
+
+        Raises:
+            TransportError: when one of them is lost meanwhile.
+        """
 
     def leave(self, exit_code: int, *, politely: bool) -> None:
         """Return when everything that was sent is on its way; no call may follow.
@@ -198,7 +202,14 @@ class MpiTransport:
 
     def share_on_node(self, facts: Facts) -> list[Facts]:
         """See :class:`Transport`."""
-        return self._node_comm.allgather(facts)
+        try:
+            said = self._node_comm.allgather(facts)
+        except Exception as error:
+            raise TransportError("a rank was lost while the ranks were starting") from error
+        if os.environ.get("OMPI_MCA_mpi_ft_enable") == "1" and self._comm.Get_failed().Get_size():
+            # What one gets from the dead may look like something.
+            raise TransportError("a rank was lost while the ranks were starting")
+        return said
 
     def leave(self, exit_code: int, *, politely: bool) -> None:
         """See :class:`Transport`."""

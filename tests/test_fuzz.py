@@ -17,6 +17,7 @@ import resource
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from test_results import history, opening
 
 import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
@@ -33,7 +35,7 @@ from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder, snapshot
 from mpisweep.results.journal import Damage, _frame, read_journal
 from mpisweep.results.snapshot import fold
-from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
+from mpisweep.spec import _LIMIT_KEYS, _TOP_KEYS, Spec, SpecError, load_spec, parse_spec
 
 FOLDER = Path(__file__).parent
 SEGMENT = "20260101T000000-aaaaaa-000000.000000"
@@ -46,6 +48,8 @@ fuzz = settings(
     deadline=None,
     database=None,
     derandomize=not ANEW,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 
@@ -62,15 +66,16 @@ def bounded(what: object) -> Iterator[None]:
         raise HangError(f"more than {SECONDS} s: {what!r}"[:2000])
 
     before = signal.signal(signal.SIGALRM, told)
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    usual = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, usual[1]))
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:
+        # The memory first: there may be none left for anything else.
+        resource.setrlimit(resource.RLIMIT_AS, usual)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)
 
 
@@ -209,11 +214,7 @@ ranges = st.fixed_dictionaries(
     {"from": numbers, "to": numbers},
     optional={"step": numbers, "points": integers, "scale": st.sampled_from(["log", "linear"])},
 )
-KEYS = ["name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "parameters",
-        "fixed", "baseline", "limits"]  # fmt: skip
-
-
-@given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from(_TOP_KEYS), values, min_size=1, max_size=3))
 @fuzz
 def test_any_values_of_the_known_keys_are_a_spec_or_one_sentence(top):
     judge_text("\n".join(f"{key} = {toml(value)}" for key, value in ({"workload": "m:f"} | top).items()))
@@ -227,13 +228,13 @@ def test_any_values_of_the_known_keys_are_a_spec_or_one_sentence(top):
 @fuzz
 def test_any_ranges_are_a_spec_or_one_sentence(parameters, search, workload):
     trials = "" if search == "grid" else "trials = 9\n"
-    head = f'workload = "{workload}"\nsearch = "{search}"\nmax_points = {2**62}\n{trials}[parameters]\n'
+    head = f'workload = "{workload}"\nsearch = "{search}"\nmax_points = 100000\n{trials}[parameters]\n'
     judge_text(head + "\n".join(f"{name} = {toml(value)}" for name, value in parameters.items()))
 
 
 @given(
     st.sampled_from(["fixed", "baseline", "limits"]),
-    st.dictionaries(names | st.sampled_from(["timeout", "retries", "grace"]), values, min_size=1, max_size=3),
+    st.dictionaries(names | st.sampled_from(_LIMIT_KEYS), values, min_size=1, max_size=3),
 )
 @fuzz
 def test_any_tables_of_fixed_values_and_limits_are_a_spec_or_one_sentence(table, inner):
@@ -271,8 +272,6 @@ def test_numbers_and_names_beyond_all_sense_are_told_in_one_sentence(text):
 
 
 def records() -> list[Any]:
-    from test_results import history, opening
-
     return [opening(), *history()]
 
 
@@ -380,6 +379,7 @@ def deep(levels: int) -> list[Any]:
     return value
 
 
+NAMES = ["x", "loss", "a/b", "", ".", "..", "a\0b", "number", "metric_x", "parameter_loss", "\ud800"]
 hostile_scalars = st.sampled_from([
     None, True, -1, 0, 1, 5, 2**31, 2**40, 2**63 - 1, 2**63, -(2**63), 10**30, -(10**30), 10**400, 0.5, -0.5, math.nan,
     math.inf, 1e300, "", "a", "1", "a/b", ".", "a\0b", "\ud800", "number", "x" * 70_000, deep(500),
@@ -387,36 +387,46 @@ hostile_scalars = st.sampled_from([
 hostile = st.recursive(
     hostile_scalars,
     lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["x", "loss", "a/b", "", ".", "a\0b", "number", "\ud800"]), inner, max_size=3),
+    | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
     max_leaves=5,
 )
+
+
+SAME_KIND: dict[type, list[Any]] = {
+    str: ["", "a", "a/b", "a\0b", "a\nb", "\ud800", "x" * 70_000, "z" * 2, "= no TOML", "../../x"],
+    int: [-1, 0, 1, 2, 3, 5, 100, 2**31, 2**40, 2**62, 2**63, -(2**63), 10**30],
+    float: [0, -1, math.nan, math.inf, -math.inf, 1e308, 5e-324, 2**63, 10**400],
+}
 
 
 @st.composite
 def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
     """The JSON of a good record with some fields, or something within them, replaced."""
-    fields: dict[str, Any] = json.loads(encode(draw(st.sampled_from(records()))))
-    for _ in range(draw(st.integers(1, 3))):
-        name = draw(st.sampled_from(sorted(fields)))
-        value = fields[name]
-        how = draw(st.sampled_from(["replace", "replace", "inside", "inside", "longer", "shorter", "drop"]))
-        inner = draw(hostile)
-        if name == "kind":
-            continue
-        if how == "inside" and isinstance(value, dict) and value:
-            value[draw(st.sampled_from(sorted(value)))] = inner
-        elif how == "inside" and isinstance(value, list) and value:
-            value[draw(st.integers(0, len(value) - 1))] = inner
-        elif how == "longer" and isinstance(value, list):
-            value.append(inner)
-        elif how == "longer" and isinstance(value, dict):
-            value[draw(st.sampled_from(["x", "a/b", "", ".", "a\0b", "number", "\ud800"]))] = inner
-        elif how == "shorter" and isinstance(value, list):
-            value.pop(0) if value else None
-        elif how == "drop":
-            del fields[name]
-        else:
-            fields[name] = inner
+    kinds = {record.kind: record for record in records()}
+    fields: dict[str, Any] = json.loads(encode(kinds[draw(st.sampled_from(sorted(kinds)))]))
+    if "run" in fields and draw(st.booleans()):
+        # Another run, so that it is not skipped as known.
+        fields["run"] = "zz"
+    for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
+        name = draw(st.sampled_from(sorted(fields.keys() - {"kind"})))
+        holder: Any = fields
+        while isinstance(holder[name], (dict, list)) and holder[name] and draw(st.integers(0, 3)):
+            holder = holder[name]
+            name = draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+        match draw(st.sampled_from(["same kind", "same kind", "same kind", "any kind", "longer", "shorter", "drop"])):
+            case "same kind" if type(holder[name]) in SAME_KIND:
+                holder[name] = draw(st.sampled_from(SAME_KIND[type(holder[name])]))
+            case "longer" if isinstance(holder, list):
+                holder.append(draw(hostile))
+            case "longer" if isinstance(holder, dict):
+                holder[draw(st.sampled_from(NAMES))] = holder[name]
+            case "shorter" if isinstance(holder[name], list):
+                holder[name] = holder[name][1:]
+            case "drop" if isinstance(holder, dict):
+                del holder[name]
+                break
+            case _:
+                holder[name] = draw(hostile)
     return fields
 
 
@@ -427,15 +437,15 @@ def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:
     return b"".join(map(_frame, bodies))
 
 
-@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.integers(0, 17))
+@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.sampled_from([0, 1, 2, 9, 17]))
 @fuzz
 def test_records_with_senseless_fields_give_an_answer_or_one_sentence(sweep, hostiles, at):
     put(sweep, hostile_segment(hostiles, at))
     judge(sweep, hostiles)
 
 
-@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.integers(1, 17))
-@settings(fuzz, max_examples=400)
+@given(st.lists(hostile_fields(), min_size=1, max_size=3), st.sampled_from([1, 2, 9, 17]))
+@settings(fuzz, max_examples=600)
 def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, hostiles, at):
     """Never a results file that nobody can read any more, for the journal may be gone then."""
     put(sweep, hostile_segment(hostiles, at))
@@ -444,7 +454,7 @@ def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, 
         assert judge(sweep, hostiles), "the results file cannot be read"
 
 
-@pytest.mark.parametrize("number", [2**27, 2**31, 2**40, 2**63, 10**30, -1, -5])
+@pytest.mark.parametrize("number", [2**31, 2**40, 2**63, 10**30, -1, -5])
 @pytest.mark.parametrize("kind", ["trials", "assigned", "ended", "reports"])
 def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number):
     """The record is refused; the good ones are all there."""
@@ -488,11 +498,11 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
         fold(sweep)
 
 
-@pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x07\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
-def test_a_megabyte_of_damage_is_passed_over_at_once(sweep, filler):
+@pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
+def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
     """Also where every few bytes look like the beginning of a long frame."""
     frames = [_frame(encode(record)) for record in records()]
-    put(sweep, b"".join(frames[:5]) + filler * ((1 << 20) // len(filler)) + b"".join(frames[5:]))
+    put(sweep, b"".join(frames[:5]) + filler * ((1 << 21) // len(filler)) + b"".join(frames[5:]))
     with bounded(filler):
         assert len(list(read_journal(journal_folder(sweep), {}, []))) == len(frames)
 
@@ -559,14 +569,16 @@ def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
                     file.attrs[name] = made
                 continue
             place = rng.choice(places)
-            if file.get(place, getlink=True) is None or not isinstance(file.get(place, getlink=True), h5py.HardLink):
+            try:
+                length = file[place].size or 1 if isinstance(file[place], h5py.Dataset) else 4
+            except (KeyError, RuntimeError, OSError):
+                # It went with its group, or a change before this one has made it a link to nowhere.
                 continue
-            length = len(file[place]) if isinstance(file[place], h5py.Dataset) and file[place].ndim else 4
             del file[place]
             if rng.random() < 0.25:
                 continue
             count = rng.choice([length, length, length, length + 1, 0, 1, 1000])
-            replace(file, place, rng.choice(REPLACEMENTS), rng, count)
+            replace(file, place, rng.choice(REPLACEMENTS), rng, min(count, 1000))
 
 
 def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: int) -> None:
@@ -631,10 +643,8 @@ def read_many(maker: str, image: str, folder: str, seed: int, first: int, count:
         except ResultsError as error:
             print("refused" if len(str(error).splitlines()) == 1 else f"wrong: two lines: {error!r}", flush=True)
         except BaseException as error:
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None and "mpisweep" in place.tb_next.tb_frame.f_code.co_filename:
-                place = place.tb_next
-            where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+            frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+            where = [f"{Path(file).name}:{line}" for file, line in frames if f"{os.sep}mpisweep{os.sep}" in file][-1:]
             print(f"wrong: {type(error).__name__} at {where}: {ascii(str(error))[:150]}", flush=True)
 
 
@@ -645,7 +655,7 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
     seed = random.SystemRandom().randrange(2**32) if ANEW else 0
     outcomes: dict[int, str] = {}
     ends: list[str] = []
-    while len(outcomes) < count:
+    while len(outcomes) < count and len(ends) <= count // 200:
         program = f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, {count})"
         child = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,

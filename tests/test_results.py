@@ -61,7 +61,7 @@ def history() -> list[object]:
         AssignedBlock([[1, 0]], 1002.0, [3, 2], [1, 1], {"x": [4, 3], "mode": "fast"}),
         AssignedBlock([[2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"}),
         ReportBlock(1, 3, 1, {"loss": curve(3.0, 2.0)}),
-        ReportBlock(1, 3, 1, {"loss": curve(1.0)}),
+        ReportBlock(1, 3, 1, {"loss": curve(1.0)}, 1),
         EndedBlock(1, 0, [3], [1], [2], [1002.0], [2.0], {"loss": [1.0]}),
         ReportBlock(2, 1, 1, {"loss": curve(9.0, 9.0)}),
         UnfinishedBlock(2, [1], [1], int(AttemptEnd.LOST), 1005.0),

@@ -42,7 +42,7 @@ class Slot:
     def __init__(self, folder: Path, spec: str = SPEC, timeout_s: float | None = None) -> None:
         self.folder = folder
         self.server = ForkServer.start()
-        setting = ProcessSetting(spec, "s.toml", folder, folder, 3, timeout_s)
+        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None)
         self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
         self.results: list[EndedBlock] = []
         self.returned: list[Returned] = []

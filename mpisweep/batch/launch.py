@@ -119,7 +119,7 @@ def launch(
     *,
     console: Console | None,
     restarts: int = 0,
-    ended_in_order: Callable[[], bool] = lambda: True,
+    ended_in_order: Callable[[int], bool] = lambda returned: True,
     ended_trials: Callable[[], int] = lambda: 0,
 ) -> int:
     """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
@@ -134,7 +134,7 @@ def launch(
         command: from :func:`rank_command`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
         restarts: how often the ranks may be started again.
-        ended_in_order: whether the results say that the last run has ended in order.
+        ended_in_order: whether the results say that the last run has ended in order with this exit code.
         ended_trials: how many trials have ended, as the results say.
     """
     environment = mpi_environment()
@@ -146,7 +146,7 @@ def launch(
     with stops.watched():
         while True:
             returned = _run_once(command, environment, console, stops)
-            if returned in _USER_ERRORS or (returned in _IN_ORDER and ended_in_order()):
+            if returned in _USER_ERRORS or (returned in _IN_ORDER and ended_in_order(returned)):
                 return returned
             if stops.asked:
                 log.warning("stopped; everything that was acknowledged is on disk: run again to go on")

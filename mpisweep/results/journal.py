@@ -282,8 +282,9 @@ def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
     valid: dict[str, int] = {}
     for later in openings.values():
         for name, earlier in openings.items():
-            if (earlier.run, earlier.epoch) < (later.run, later.epoch):
-                valid[name] = min(valid.get(name, later.follows.get(name, 0)), later.follows.get(name, 0))
+            if later.follows is not None and (earlier.run, earlier.epoch) < (later.run, later.epoch):
+                until = later.follows.get(name, 0)
+                valid[name] = min(valid.get(name, until), until)
     return valid
 
 

@@ -93,6 +93,13 @@ class SweepState:
         a = self.attempts
         self._attempt_rows = {key: row for row, key in enumerate(zip(a["trial"], a["attempt"], strict=True))}
 
+    @staticmethod
+    def usual_row(group: str) -> dict[str, Any]:
+        """What each column of a table holds where nothing is known."""
+        by_kind: dict[Any, Any] = {"integer": -1, "number": _NAN, "text": "", "long text": ""}
+        usual = {column.name: by_kind.get(column.kind, 0) for column in columns_of(group)}
+        return usual | ({"attempt": 0, "state": _WAITING} if group == "trials" else {})
+
     @property
     def count(self) -> int:
         """How many trials are known."""

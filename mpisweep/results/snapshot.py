@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -30,11 +30,15 @@ from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
-__all__ = ["Folded", "finish", "fold", "keep_damaged", "read_file", "read_merged", "serve", "write_file"]
+__all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "salvage_file", "serve", "write_file"]
 
 
 #: How often a file that is replaced while it is being read is looked at again.
 _LOOKS = 20
+
+
+class NotOursError(ResultsError):
+    """A file that is fine, but no results file, or of a newer format: nothing to repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +97,104 @@ def read_file(path: Path) -> SweepState:
     except OSError as error:
         if not path.exists():
             raise
-        raise ResultsError(f"{path}: is not a readable HDF5 file ({error})") from error
+        raise ResultsError(
+            f"{path}: is not a readable HDF5 file ({error}); `mpisweep repair {path}` saves what can be saved"
+        ) from error
     with file:
-        if file.attrs.get("format") != FORMAT:
-            raise ResultsError(f"{path}: is an HDF5 file, but not a results file of mpisweep")
-        version = int(file.attrs.get("format_version", 0))
-        if version > FORMAT_VERSION:
-            raise ResultsError(
-                f"{path}: has format version {version}, and this mpisweep reads up to {FORMAT_VERSION}; "
-                f"use mpisweep {file.attrs.get('version', '')} or newer"
-            )
+        _see_that_it_is_ours(path, file)
         try:
             return _state_of(file)
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise ResultsError(f"{path}: is damaged: {error}") from error
+        except _DAMAGE as error:
+            raise ResultsError(
+                f"{path}: is damaged ({error}); `mpisweep repair {path}` saves what can be saved"
+            ) from error
+
+
+#: What h5py and our own reading raise for a file that is not what it should be.
+_DAMAGE = (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError)
+
+
+def _see_that_it_is_ours(path: Path, file: h5py.File) -> None:
+    try:
+        ours = file.attrs.get("format") == FORMAT
+        version = int(file.attrs.get("format_version", 0))
+    except _DAMAGE as error:
+        raise ResultsError(f"{path}: is damaged: {error}") from error
+    if not ours:
+        raise NotOursError(f"{path}: is an HDF5 file, but not a results file of mpisweep")
+    if version > FORMAT_VERSION:
+        raise NotOursError(
+            f"{path}: has format version {version}, and this mpisweep reads up to {FORMAT_VERSION}; "
+            f"use mpisweep {file.attrs.get('version', '')} or newer"
+        )
+
+
+def salvage_file(path: Path, lost: list[str]) -> SweepState:
+    """The state that can be read of a damaged file, column by column.
+
+    Args:
+        path: of the HDF5 file.
+        lost: gets the names of what could not be read; ``/`` for the whole file.
+    """
+    state = SweepState()
+    try:
+        file = h5py.File(path, "r")
+    except OSError:
+        lost.append("/")
+        return state
+    with file:
+        for name in ("spec", "source", "version"):
+            with _noting(lost, f"/ attribute {name}"):
+                setattr(state, name, str(file.attrs[name]))
+        with _noting(lost, "/ attribute baseline"):
+            baseline = int(file.attrs["baseline"])
+            state.baseline = None if baseline < 0 else baseline
+        with _noting(lost, "/ attribute covered"):
+            state.covered = {n: int(offset) for n, offset in json.loads(file.attrs["covered"]).items()}
+        for group in ("trials", "attempts", "workers", "allocations"):
+            _salvage_table(file, group, getattr(state, group), lost)
+        count = state.count
+        for group, columns in (("parameters", state.parameters), ("metrics", state.metrics)):
+            with _noting(lost, f"/trials/{group}"):
+                for name in file["trials"][group]:
+                    with _noting(lost, f"/trials/{group}/{name}"):
+                        columns[name] = _of_length(_read_column(file["trials"][group][name]), count)
+        with _noting(lost, "/curves"):
+            for name in file["curves"]:
+                with _noting(lost, f"/curves/{name}"):
+                    group = file["curves"][name]
+                    state.stored[name] = StoredCurve(
+                        group["step"][()], group["value"][()], group["time"][()],
+                        _of_length(group["offset"][()].tolist(), count),
+                        _of_length(group["length"][()].tolist(), count),
+                    )  # fmt: skip
+    state.index()
+    return state
+
+
+def _salvage_table(file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str]) -> None:
+    for name in table:
+        with _noting(lost, f"/{group}/{name}"):
+            table[name] = _read_column(file[group][name])
+    rows = max(map(len, table.values()))
+    usual = SweepState.usual_row(group)
+    for name, column in table.items():
+        if len(column) != rows:
+            table[name] = list(range(rows)) if (group, name) == ("trials", "number") else [usual[name]] * rows
+
+
+def _of_length(column: list[Any], count: int) -> list[Any]:
+    if len(column) != count:
+        raise ValueError(f"has {len(column)} entries for {count} trials")
+    return column
+
+
+@contextlib.contextmanager
+def _noting(lost: list[str], name: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE:
+        lost.append(name)
 
 
 def _state_of(file: h5py.File) -> SweepState:
@@ -360,11 +448,22 @@ def fold(path: Path, keep: str = "", aside: Path | None = None) -> Folded:
 def finish(path: Path, aside: Path | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file."""
     folded = fold(path, aside=aside)
+    _remove_segments(path)
+    return folded
+
+
+def finish_with(path: Path, state: SweepState) -> None:
+    """Write what was read and repaired, then let the journal go."""
+    state.covered = {}
+    write_file(path, state)
+    _remove_segments(path)
+
+
+def _remove_segments(path: Path) -> None:
     folder = journal_folder(path)
     for name in segments(folder):
         (folder / name).unlink()
     _sync(folder)
-    return folded
 
 
 def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:

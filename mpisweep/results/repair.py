@@ -1,0 +1,96 @@
+"""Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpisweep.records import TrialState
+from mpisweep.results import ResultsError, damaged_folder, journal_folder
+from mpisweep.results.claim import Claim, ClaimedError
+from mpisweep.results.journal import Damage, read_journal, segments
+from mpisweep.results.replay import SweepState
+from mpisweep.results.snapshot import NotOursError, finish_with, keep_damaged, read_file, salvage_file
+
+__all__ = ["Repaired", "repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair has found and saved.
+
+    Attributes:
+        ended: trials that have ended.
+        trials: trials that are known.
+        lost: parts of the HDF5 file that could not be read, as their names in it.
+        damages: parts of the journal that could not be read.
+        kept: where the damaged parts are kept.
+    """
+
+    ended: int
+    trials: int
+    lost: tuple[str, ...]
+    damages: tuple[Damage, ...]
+    kept: tuple[Path, ...]
+
+
+def repair(path: Path) -> Repaired:
+    """Make a whole results file of whatever can be read of a file and its journal.
+
+    Args:
+        path: of the HDF5 file.
+
+    Raises:
+        ResultsError: when the file is not a results file, a run is writing it, or nothing can be read.
+        OSError: when the disk does not take the new file; everything old is still there.
+    """
+    folder = journal_folder(path)
+    if not path.exists() and not segments(folder):
+        raise ResultsError(f"{path}: no such results file")
+    folder.mkdir(exist_ok=True)
+    try:
+        claim = Claim.take(folder, "")
+    except ClaimedError as error:
+        raise ResultsError(str(error)) from error
+    try:
+        return _repair(path, folder)
+    finally:
+        claim.release()
+        if not segments(folder):
+            folder.rmdir()
+
+
+def _repair(path: Path, folder: Path) -> Repaired:
+    lost: list[str] = []
+    kept: list[Path] = []
+    state = SweepState()
+    if path.exists():
+        try:
+            state = read_file(path)
+        except NotOursError:
+            raise
+        except ResultsError:
+            state = salvage_file(path, lost)
+    damages: list[Damage] = []
+    for entry in read_journal(folder, state.covered, damages):
+        state.apply(entry)
+    if not state.allocations["run"]:
+        raise ResultsError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
+    kept += keep_damaged(path, damages)
+    if lost:
+        kept.append(_move_aside(path))
+    if lost or segments(folder):
+        finish_with(path, state)
+    ended = sum(state.trials["state"].count(int(s)) for s in TrialState if s.is_end)
+    return Repaired(ended, state.count, tuple(lost), tuple(damages), tuple(kept))
+
+
+def _move_aside(path: Path) -> Path:
+    kept = damaged_folder(path)
+    kept.mkdir(exist_ok=True)
+    count = 1
+    while (aside := kept / f"{path.stem}-{count}{path.suffix}").exists():
+        count += 1
+    os.link(path, aside)
+    return aside

@@ -1,0 +1,515 @@
+"""What docs/reliability.md promises: real processes are killed, stopped and starved, one test a promise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import mpisweep as package
+import storm
+from test_run import start, sweep_file, wait_for
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.mpi
+
+
+def workload(folder: Path, text: str) -> None:
+    (folder / "mine.py").write_text("import os, signal, subprocess, sys, time\n" + text, encoding="utf-8")
+
+
+def my_sweep(folder: Path, last: int, limits: str = "") -> str:
+    (folder / "s.toml").write_text(
+        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {last} }}\n[limits]\n{limits}\n',
+        encoding="utf-8",
+    )
+    return "s.toml"
+
+
+def stderr_of(folder: Path) -> str:
+    return (folder / "stderr.txt").read_text(encoding="utf-8")
+
+
+def ended(path: Path) -> int:
+    try:
+        return int((package.load(path).trials["state"] == "complete").sum())
+    except package.ResultsError:
+        return 0
+
+
+SLOW = """
+def run(trial):
+    with open("ran.txt", "a") as ran:
+        ran.write(f"{trial.number} {os.getpid()} begun\\n")
+    for step in range(4):
+        time.sleep(0.03)
+        trial.report(step, loss=step)
+        trial.flush()
+    with open("ran.txt", "a") as ran:
+        ran.write(f"{trial.number} {os.getpid()} ended\\n")
+    return trial.params["x"] * 2
+"""
+
+
+# ------------------------------------------------------------------------------------- trials that go wrong
+
+
+def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mpisweep: Run):
+    workload(folder, "def deep(n):\n    return 1 / 0 if n == 0 else deep(n - 1)\ndef run(trial):\n    deep(9)\n")
+    done = mpisweep("run", my_sweep(folder, 2, "same_failures = 0"), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4
+    assert package.load(folder / "r.h5").trials["message"][0].startswith("ZeroDivisionError: division by zero\n  at")
+    logs = "".join(log.read_text() for log in (folder / "r.h5.logs").iterdir())
+    assert logs.count("return 1 / 0") == 2 and logs.count("in run\n") == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_out_of_memory_is_told_with_its_peak_and_the_next_trial_has_a_fresh_process(folder, mpisweep: Run):
+    workload(
+        folder,
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "def run(trial):\n"
+        "    if trial.number == 1:\n"
+        "        trial.directory.joinpath('pid').write_text(str(os.getpid()))\n"
+        "        bytearray(4 << 30)\n"
+        "    return os.getpid()\n",
+    )
+    done = mpisweep("run", my_sweep(folder, 4), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
+    assert "peak" in trials["message"][1] and "GiB" in trials["message"][1]
+    pid = int((folder / "r.h5.trials" / "1" / "pid").read_text())
+    assert pid == trials["loss"][0] and pid not in trials["loss"][2:].tolist()
+
+
+def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpisweep: Run):
+    workload(
+        folder,
+        "def run(trial):\n"
+        "    if trial.number == 0:\n"
+        "        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "        child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "        open('child', 'w').write(str(child.pid))\n"
+        "        import re\n"
+        "        re.match(r'(a+)+$', 'a' * 60 + 'b')\n"  # holds the GIL for ever
+        "    return 1\n",
+    )
+    done = mpisweep("run", my_sweep(folder, 3, "timeout = 1"), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["cause"].tolist() == ["timeout", "", ""]
+    assert not psutil.pid_exists(int((folder / "child").read_text()))
+
+
+def test_a_trial_whose_reports_stop_is_ended(folder, mpisweep: Run):
+    workload(
+        folder,
+        "def run(trial):\n"
+        "    for step in range(8):\n"
+        "        trial.report(step, loss=step)\n"
+        "        time.sleep(1000 if (trial.number, step) == (1, 3) else 0.2)\n"
+        "    return 1\n",
+    )
+    done = mpisweep("run", my_sweep(folder, 2, "stall = 1"), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["cause"].tolist() == ["", "timeout"]
+    assert trials["message"][1] == "killed because it reported nothing for 1 s"
+
+
+def test_what_a_trial_leaves_running_is_gone_before_the_next_one_starts(folder, mpisweep: Run):
+    workload(
+        folder,
+        "def run(trial):\n"
+        "    alive = [p for p in map(int, open('left').read().split()) if os.path.exists(f'/proc/{p}')]\n"
+        "    child = subprocess.Popen(['sh', '-c', 'setsid sleep 1000 & echo $!; sleep 0.01'], stdout=subprocess.PIPE)\n"
+        "    with open('left', 'a') as left:\n"
+        "        left.write(f'{child.pid} ' + child.stdout.readline().decode())\n"
+        "    return len(alive)\n",
+    )
+    (folder / "left").touch()
+    done = mpisweep("run", my_sweep(folder, 5), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["loss"].tolist() == [0.0] * 5
+    assert not [p for p in map(int, (folder / "left").read_text().split()) if psutil.pid_exists(p)]
+
+
+@pytest.mark.parametrize("returned", ["float('nan')", "float('inf')", "'seven'", "{'other': 1.0}", "None"])
+def test_odd_metrics_are_recorded_ranked_last_and_flagged(folder, mpisweep: Run, returned):
+    workload(folder, f"def run(trial):\n    return {returned} if trial.number == 0 else 1.0 * trial.number\n")
+    done = mpisweep("run", my_sweep(folder, 3), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 3
+    assert sweep.trials["diverged"].tolist() == [True, False, False]
+    assert sweep.best(3)["number"].tolist() == [1, 2, 0]
+    assert mpisweep("top", "r.h5").returncode == 0
+
+
+def test_a_clock_that_jumps_does_not_change_durations(folder, mpisweep: Run):
+    workload(folder, "def run(trial):\n    time.sleep(0.05)\n    time.time = lambda: 0.0\n    return 1\n")
+    done = mpisweep("run", my_sweep(folder, 3), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert all(0.05 <= seconds < 5 for seconds in package.load(folder / "r.h5").trials["wall_time"])
+
+
+# ------------------------------------------------------------------------------------- ranks that die
+
+
+def running(folder: Path, environment: dict[str, str], last: int, ranks: int, limits: str = ""):
+    """A sweep of slow trials that is well under way, and its ranks by number."""
+    workload(folder, SLOW)
+    process = start(folder, environment, "run", my_sweep(folder, last, limits), "-o", "r.h5", "-n", str(ranks))
+    wait_for(lambda: ended(folder / "r.h5") >= 4)
+    return process, ranks_by_number(process)
+
+
+def ranks_by_number(process) -> dict[int, psutil.Process]:
+    found = storm.ranks_of(psutil.Process(process.pid))
+    return {int(rank.environ()["OMPI_COMM_WORLD_RANK"]): rank for rank in found}
+
+
+def assert_done_once(folder: Path, last: int) -> list[list[str]]:
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * last
+    assert sweep.trials["loss"].tolist() == [2.0 * x for x in range(1, last + 1)]
+    for number in range(last):
+        assert sweep.curve(number, "loss").step.tolist() == [0, 1, 2, 3]
+    return [line.split() for line in (folder / "ran.txt").read_text().splitlines()]
+
+
+def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment):
+    process, ranks = running(folder, environment, 60, 4)
+    ranks[2].kill()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    ran = assert_done_once(folder, 60)
+    assert sum(event == "ended" for _, _, event in ran) <= 61
+    assert len([1 for _, _, event in ran if event == "begun"]) <= 61
+    sweep = package.load(folder / "r.h5")
+    assert len(sweep.allocations) == 1, "the others went on"
+    assert sorted(sweep.attempts["end"].tolist()).count("lost") <= 1
+    print(f"recovery after a killed worker: {recovery_s(sweep, 2):.3f} s")
+
+
+def recovery_s(sweep, rank: int) -> float:
+    """From the moment at which the loss was written down to the next assignment."""
+    workers = sweep.workers
+    left_at = workers["left_at"][workers["rank"] == rank][0]
+    later = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] >= left_at - 0.001]
+    return float(later.min() - left_at) if len(later) else 0.0
+
+
+def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment):
+    process, ranks = running(folder, environment, 60, 4)
+    before = {int(n) for n in package.load(folder / "r.h5").trials["number"][package.load(folder / "r.h5").trials["state"] == "complete"]}
+    survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
+    killed = time.time()
+    ranks[0].kill()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    ran = assert_done_once(folder, 60)
+    begun = [number for number, _, event in ran if event == "begun"]
+    assert all(begun.count(str(number)) == 1 for number in before), "an acknowledged trial ran again"
+    assert len(begun) - len(set(begun)) <= 1, "only what ran on rank 0 may have run twice"
+    assert {int(pid) for _, pid, _ in ran[-6:]} <= survivors, "the survivors' trial processes are still the same"
+    sweep = package.load(folder / "r.h5")
+    assert len(sweep.allocations) == 1
+    assert "rank 1 is the master now" in stderr_of(folder)
+    next_at = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] > killed].min()
+    print(f"recovery after a killed master: {next_at - killed:.3f} s from kill to the next assignment")
+
+
+def test_masters_may_die_one_after_another_down_to_one_survivor(folder, environment):
+    process, ranks = running(folder, environment, 80, 4)
+    for number in range(3):
+        ranks[number].kill()
+        wait_for(lambda: f"rank {number + 1} is the master now" in stderr_of(folder))  # noqa: B023
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert_done_once(folder, 80)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 3), (0, 2, 3)])
+def test_several_ranks_may_die_at_once(folder, environment, numbers):
+    process, ranks = running(folder, environment, 60, 4)
+    for number in numbers:
+        ranks[number].kill()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert_done_once(folder, 60)
+    assert len(package.load(folder / "r.h5").allocations) == 1
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_rank_that_hangs_counts_as_lost_and_is_ended(folder, environment, number):
+    process, ranks = running(folder, environment, 60, 3, "silence = 2")
+    ranks[number].suspend()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert_done_once(folder, 60)
+    assert not ranks[number].is_running() or ranks[number].status() == psutil.STATUS_ZOMBIE
+    assert "nothing was heard of it for 2 s" in stderr_of(folder)
+
+
+def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environment):
+    process, ranks = running(folder, environment, 60, 2)
+    for rank in ranks.values():
+        rank.kill()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert_done_once(folder, 60)
+    sweep = package.load(folder / "r.h5")
+    assert len(sweep.allocations) == 2 and sweep.allocations["end"].tolist() == ["", "complete"]
+    assert len(set(sweep.allocations["launch"].tolist())) == 1
+
+
+def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment):
+    workload(folder, "import psutil\ndef run(trial):\n"
+             "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(60)\n")
+    process = start(folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2")
+    assert process.wait(timeout=120) == 3, stderr_of(folder)
+    assert "3 times in a row before any trial had ended" in stderr_of(folder)
+
+
+def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
+    workload(folder, "import psutil\ndef run(trial):\n    time.sleep(0.05)\n"
+             "    if trial.number == 5:\n        psutil.Process().parents()[1].kill()\n        time.sleep(60)\n"
+             "    return 1\n")  # fmt: skip
+    done = mpisweep("run", my_sweep(folder, 30, "retries = 1"), "-n", "4", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["cause"][5] == "lost" and trials["attempt"][5] >= 2
+    assert (trials["state"] == "complete").sum() == 29
+
+
+def test_a_killed_fork_server_or_snapshot_process_is_got_over(folder, environment):
+    process, ranks = running(folder, environment, 60, 3)
+    for server in ranks[0].children():
+        for child in server.children():
+            if child.nice() > 0:
+                child.kill()
+    ranks[1].children()[0].kill()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert_done_once(folder, 60)
+
+
+# ------------------------------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGXCPU])
+@pytest.mark.parametrize("target", ["launcher", "mpirun", "rank"])
+def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisweep: Run, number, target):
+    process, ranks = running(folder, environment, 200, 2)
+    victim = {
+        "launcher": psutil.Process(process.pid),
+        "mpirun": psutil.Process(process.pid).children()[0],
+        "rank": ranks[1],
+    }[target]
+    victim.send_signal(number)
+    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    sweep = package.load(folder / "r.h5")
+    assert sweep.state == "stopped by a signal"
+    assert set(sweep.trials["state"]) == {"complete", "waiting"}
+    assert not (folder / "r.h5.journal").exists()
+
+
+def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
+    process, _ = running(folder, environment, 200, 2)
+    (folder / "r.h5.stop").touch()
+    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert not (folder / "r.h5.stop").exists()
+    assert package.load(folder / "r.h5").state == "stopped by a signal"
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, environment, mpisweep: Run):
+    workload(folder, SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if trial.number > 20 else 0.01)\n    return 1\n")
+    (folder / "s.toml").write_text('name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 40 }\n'
+                                   "[limits]\ngrace = 1000\n")
+    process = start(folder, environment, "run", "s.toml", "-o", "r.h5", "-n", "2")
+    wait_for(lambda: ended(folder / "r.h5") >= 15)
+    members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    before = ended(folder / "r.h5")
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: "stopped by a signal" in stderr_of(folder))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 3
+    _, alive = psutil.wait_procs(members, timeout=30)
+    assert alive == []
+    assert ended(folder / "r.h5") >= before
+
+
+def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run):
+    workload(folder, "def run(trial):\n    time.sleep(8 if trial.params['x'] > 40 else 0.05)\n    return 1\n")
+    (folder / "s.toml").write_text(
+        'name = "s"\nworkload = "mine:run"\n[parameters]\nx = { from = 1, to = 60 }\n[limits]\ngrace = 1\n'
+    )
+    started = time.monotonic()
+    done = mpisweep("run", "s.toml", "-o", "r.h5", "-n", "1", "--walltime", "14")
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - started < 16
+    sweep = package.load(folder / "r.h5")
+    assert sweep.state == "stopped before the walltime"
+    assert (sweep.trials["state"] == "complete").sum() >= 5
+
+
+# ------------------------------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def small_disk(folder: Path):
+    """A file system of half a megabyte, with what the sweep needs beside it."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system takes root")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+CHATTY = "def run(trial):\n    for step in range(3000):\n        trial.report(step, loss=step)\n    time.sleep(0.02)\n    return trial.params['x']\n"
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_nothing_lost(folder, small_disk, mpisweep: Run):
+    workload(folder, CHATTY)
+    done = mpisweep("run", my_sweep(folder, 40, "disk = 3"), "-n", "2", "-o", "disk/r.h5")
+    assert done.returncode == 3, done.stderr
+    assert "cannot be" in done.stderr and "make room" in done.stderr
+    before = ended(small_disk / "r.h5")
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert mpisweep("run", "s.toml", "-n", "2", "-o", "disk/r.h5").returncode == 0
+    sweep = package.load(small_disk / "r.h5")
+    assert before >= 1 and sweep.trials["state"].tolist() == ["complete"] * 40
+    assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
+
+
+def test_a_disk_that_is_full_for_a_moment_only_delays(folder, small_disk, environment):
+    workload(folder, CHATTY)
+    process = start(folder, environment, "run", my_sweep(folder, 40), "-n", "2", "-o", "disk/r.h5")
+    wait_for(lambda: "cannot be written" in stderr_of(folder) or "cannot be replaced" in stderr_of(folder))
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    sweep = package.load(small_disk / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 40
+    assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
+
+
+# ------------------------------------------------------------------------------------- bad code, bad devices
+
+
+def test_the_same_bug_in_every_trial_stops_the_sweep(folder, mpisweep: Run):
+    workload(folder, "def run(trial):\n    time.sleep(0.02)\n    raise KeyError(f'no column {trial.number}')\n")
+    done = mpisweep("run", my_sweep(folder, 500, "same_failures = 8"), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 4, done.stderr
+    assert "no column" in done.stderr and "all failed alike" in done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert 8 <= (sweep.trials["state"] == "failed").sum() < 30
+    assert sweep.state == "stopped because the first trials all failed alike"
+
+
+def test_different_bugs_do_not(folder, mpisweep: Run):
+    workload(folder, "def run(trial):\n    raise [KeyError, ValueError][trial.number % 2]('no')\n")
+    done = mpisweep("run", my_sweep(folder, 60, "same_failures = 8"), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["failed"] * 60
+
+
+def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpisweep: Run):
+    workload(
+        folder,
+        "def run(trial):\n"
+        "    time.sleep(0.03)\n"
+        "    try:\n"
+        "        os.close(os.open('bad', os.O_CREAT | os.O_EXCL))\n"
+        "        open('bad', 'w').write(str(os.getppid()))\n"
+        "    except FileExistsError:\n"
+        "        pass\n"
+        "    if trial.number > 6 and open('bad').read() == str(os.getppid()):\n"
+        "        raise RuntimeError('uncorrectable ECC error')\n"
+        "    return 1\n",
+    )
+    done = mpisweep("run", my_sweep(folder, 60), "-n", "4", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert (sweep.trials["state"] == "complete").sum() >= 58
+    assert sum(bool(why) for why in sweep.workers["quarantine"]) == 1
+    assert done.stderr.count("quarantined: ") >= 2, "when it happens, and at the end"
+    assert "suspect" in sweep.attempts["end"].tolist()
+
+
+# ------------------------------------------------------------------------------------- damage
+
+
+def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(folder, environment, mpisweep: Run):
+    process, ranks = running(folder, environment, 40, 2)
+    storm.kill(psutil.Process(process.pid), everything=True)
+    process.wait()
+    whole = package.load(folder / "r.h5")
+    segment = max((folder / "r.h5.journal").glob("*.000000"), key=lambda path: path.stat().st_size)
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    segment.write_bytes(data)
+    done = mpisweep("repair", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert "could not be read" in done.stdout and "kept as it was" in done.stdout
+    assert (folder / "r.h5.damaged" / segment.name).read_bytes() == bytes(data)
+    assert (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= (whole.trials["state"] == "complete").sum() - 2
+    assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 40
+
+
+def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(folder, environment, mpisweep: Run):
+    workload(folder, SLOW)
+    assert mpisweep("run", my_sweep(folder, 6), "-n", "1", "-o", "r.h5").returncode == 0
+    data = (folder / "r.h5").read_bytes()
+    (folder / "r.h5").write_bytes(data[: len(data) // 2])
+    refused = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    assert refused.returncode == 2 and "mpisweep repair" in refused.stderr
+    assert mpisweep("repair", "r.h5").returncode == 2, "there is nothing to repair it from"
+    assert (folder / "r.h5").read_bytes() == data[: len(data) // 2], "and it is left as it is"
+
+
+def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run):
+    import h5py
+
+    with h5py.File(folder / "r.h5", "w") as file:
+        file["x"] = 1
+    data = (folder / "r.h5").read_bytes()
+    workload(folder, SLOW)
+    for command in (["run", my_sweep(folder, 2), "-n", "1", "-o", "r.h5"], ["repair", "r.h5"], ["status", "r.h5"]):
+        refused = mpisweep(*command)
+        assert refused.returncode == 2 and "not a results file of mpisweep" in refused.stderr
+    assert (folder / "r.h5").read_bytes() == data
+
+
+# ------------------------------------------------------------------------------------- the storm, security
+
+
+def test_a_storm_of_kills(folder):
+    """Two hundred real kills; the counts by kind are printed."""
+    done = subprocess.run(
+        [sys.executable, Path(storm.__file__), "--kills", "200", "--seed", os.environ.get("STORM_SEED", "1"),
+         "--workers", "4", "--folder", folder / "storm"],
+        capture_output=True, text=True, check=False, timeout=1500,
+    )  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_follow_the_umask_and_nothing_listens_on_a_port(folder, environment):
+    workload(folder, SLOW)
+    previous = os.umask(0o027)
+    try:
+        process = start(folder, environment, "run", my_sweep(folder, 40), "-n", "1", "-o", "r.h5")
+    finally:
+        os.umask(previous)
+    wait_for(lambda: ended(folder / "r.h5") >= 4)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    listening = [c for member in family for c in member.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert listening == []
+    assert process.wait(timeout=60) == 0
+    assert (folder / "r.h5").stat().st_mode & 0o777 == 0o640
