@@ -221,7 +221,7 @@ class Master:
         """Should the rank hang and not be dead, its device must be let go; only its own node can do that."""
         for rank, other in self._hellos.items():
             if other.host == hello.host:
-                self._send(rank, [Kill(hello.process, hello.process_start)])
+                self._send(rank, [Kill(hello.host, hello.process, hello.process_start)])
                 return
 
     def step_down(self) -> None:

@@ -71,6 +71,9 @@ class Lead:
     """The first word of a master to every rank, itself included; its rank is its epoch."""
 
     run: str
+    host: str
+    process: int
+    process_start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,9 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A rank of the receiver's node hangs; its trials run elsewhere, so its device must be let go."""
+    """A rank of this node hangs; its trials run elsewhere, so its device must be let go."""
 
+    host: str
     process: int
     process_start: int
 

@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import socket
 import sys
 import time
@@ -34,7 +33,7 @@ from mpisweep.recorder import Recorder
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
-from mpisweep.results.journal import Journal, master_name, segments
+from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
 from mpisweep.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import Spec, parse_spec
@@ -43,9 +42,6 @@ __all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
-
-#: How the folder ends in which a master's snapshots are written before they take their place.
-_ASIDE = ".aside"
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +103,14 @@ def open_sweep(
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
-        for barred in folder.glob(f"*{_ASIDE}"):
-            shutil.rmtree(barred, ignore_errors=True)
+        bar_former_masters(folder)
         if fresh:
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
         trials = number_trials(spec, make_sampler(spec), known)
         run = predecessor or _run_name(folder)
-        aside = folder / f"{master_name(run, epoch)}{_ASIDE}"
+        aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
         recorder.write_in(aside)
         opening = RunRecord(

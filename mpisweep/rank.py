@@ -46,9 +46,10 @@ from mpisweep.messages import (
     ToMaster,
     ToWorker,
 )
-from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same
+from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same, process_start
 from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
+from mpisweep.results.journal import bar_former_masters
 from mpisweep.spec import Spec
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
@@ -156,6 +157,8 @@ class _Rank:
         )
         #: Name of the run, once a master has told it.
         self._run_name = ""
+        #: The last master's first word.
+        self._leader: Lead | None = None
         #: Ranks that were given up for being silent, and may hang.
         self._given_up: set[int] = set()
         self._next_beat = now
@@ -199,8 +202,14 @@ class _Rank:
             self._refuse()
             return False
         self._succession.lead()
+        former, process = self._leader, os.getpid()
+        lead = Lead(self._run_name, self._transport.host, process, process_start(process))
         for rank in self._succession.alive:
-            self._transport.send(rank, [Lead(self._run_name)])
+            self._transport.send(rank, [lead])
+            if former is not None:
+                # It may hang and not be dead; only its own node can end it.
+                self._transport.send(rank, [Kill(former.host, former.process, former.process_start)])
+        self._leader = lead
         return True
 
     def _become_master(self) -> None:
@@ -338,18 +347,20 @@ class _Rank:
             # It was given up, but is back: what it says now has no meaning before it has said hello anew.
             succession.welcome(rank, now)
             self._given_up.discard(rank)
-            self._transport.send(rank, [Lead(self._run_name)])
+            assert self._leader is not None
+            self._transport.send(rank, [self._leader])
             return
         for_master: list[ToMaster] = []
         for_worker: list[ToWorker] = []
         for message in messages:
             match message:
-                case Lead(run):
-                    self._follow(rank, run, now)
+                case Lead():
+                    self._follow(rank, message, now)
                 case Beat():
                     pass
-                case Kill(process, process_start):
-                    kill_if_same(process, process_start)
+                case Kill(host, process, start):
+                    if host == self._transport.host:
+                        kill_if_same(process, start)
                 case Finish(exit_code):
                     if rank == succession.master:
                         self._exit_code = exit_code
@@ -364,14 +375,14 @@ class _Rank:
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
 
-    def _follow(self, rank: int, run: str, now: float) -> None:
+    def _follow(self, rank: int, lead: Lead, now: float) -> None:
         if not self._succession.obeys(rank, now):
             return
         if self._master is not None and rank != self._transport.rank:
             log.warning("rank %d has become master while this rank was held up", rank)
             self._master.step_down()
             self._master = self._claim = None
-        self._run_name = run
+        self._run_name, self._leader = lead.run, lead
         if self._worker is not None:
             self._worker.follow()
         if self._stop_wanted:
@@ -422,8 +433,7 @@ class _Rank:
         self._claim.release()
         folder = journal_folder(self._options.path)
         with contextlib.suppress(OSError):
-            for aside in folder.glob("*.aside"):
-                aside.rmdir()
+            bar_former_masters(folder)
             folder.rmdir()
 
     def _files(self) -> list[int]:

@@ -34,6 +34,8 @@ __all__ = ["Transport", "TransportError", "connect", "expected_rank"]
 Facts = tuple[int, ...]
 
 _TAG = 7
+#: Set to 1 by an Open MPI that survives the death of a rank.
+_SURVIVES = "OMPI_MCA_mpi_ft_enable"
 #: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
 _LEAVE_S = 2.0
 #: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
@@ -206,7 +208,7 @@ class MpiTransport:
             said = self._node_comm.allgather(facts)
         except Exception as error:
             raise TransportError("a rank was lost while the ranks were starting") from error
-        if os.environ.get("OMPI_MCA_mpi_ft_enable") == "1" and self._comm.Get_failed().Get_size():
+        if os.environ.get(_SURVIVES) == "1" and self._comm.Get_failed().Get_size():
             # What one gets from the dead may look like something.
             raise TransportError("a rank was lost while the ranks were starting")
         return said

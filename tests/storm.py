@@ -99,7 +99,7 @@ class Storm:
                     continue
                 # Most of the time when there is somebody to hit, sometimes while everything is being started.
                 is_up = master_of(path) in [rank.pid for rank in ranks_of(launcher)]
-                if (is_up or self.random.random() < 0.03) and self._strike(launcher, path) == "job":
+                if (is_up or self.random.random() < 0.004) and self._strike(launcher, path) == "job":
                     return False
                 if self.random.random() < 0.05:
                     remember(path, seen)

