@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -38,6 +39,8 @@ _TAG = 7
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
 #: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
 _LEAVE_S = 2.0
+#: How long a rank that ends all ranks waits for its own end, in seconds.
+_ABORT_S = 5.0
 #: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
 #: MVAPICH; Fujitsu MPI is an Open MPI.  PMIx alone (srun --mpi=pmix) sets no size of its own.
 _LAUNCHERS = (
@@ -229,6 +232,9 @@ class MpiTransport:
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
+        # Where somebody has died before, MPI_Abort has been seen not to return, nor to end anybody.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _ABORT_S)
         self._comm.Abort(exit_code)
 
     def _next(self) -> tuple[int, list[Message]] | None:

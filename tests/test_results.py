@@ -233,7 +233,8 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
     write_journal(path, [], opening("20260102T000000-bbbbbb"))
     sweep = mpisweep.load(path)
     assert sweep.trials["state"].tolist() == ["waiting"] * 4
-    assert sweep.attempts["end"].tolist() == ["lost"] * 3
+    # The first one of a slot may have run; the one behind it had not begun.
+    assert sweep.attempts["end"].tolist() == ["lost", "withdrawn", "lost"]
     assert len(sweep.allocations) == 2
 
 

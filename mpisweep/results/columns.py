@@ -42,6 +42,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
     Column("trials", "host", "text", "node that ran it last"),
     Column("trials", "device", "text", "device that ran it last"),
+    Column("trials", "report_blocks", "integer", "blocks of reports of the last attempt in /curves, without a gap"),
     Column("trials", "started_at", "number", "start of the last attempt", _SINCE_1970),
     Column("trials", "ended_at", "number", "started_at plus wall_time", _SINCE_1970),
     Column("trials", "wall_time", "number", "duration by a monotonic clock", "s"),

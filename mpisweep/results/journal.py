@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
+from mpisweep.results.checking import is_sensible
 
 __all__ = [
     "Damage",
@@ -40,11 +41,13 @@ __all__ = [
     "bar_former_masters",
     "master_name",
     "read_journal",
+    "run_of",
     "segments",
 ]
 
 _MAGIC = b"mSj1"
 _HEADER = struct.Struct("<4sII")
+_BODY_BEGINS = b'{"kind":"'
 #: A body longer than this is no body: its length was damaged.
 _BODY_AT_MOST = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
@@ -267,6 +270,11 @@ def master_name(run: str, epoch: int) -> str:
     return f"{run}-{epoch:06d}"
 
 
+def run_of(segment: str) -> str:
+    """Name of the run that has written a segment."""
+    return segment.rpartition(".")[0].rpartition("-")[0]
+
+
 def segments(folder: Path) -> list[str]:
     """Names of the segments of a journal, in the order in which they were written."""
     try:
@@ -354,16 +362,20 @@ def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
     if len(data) < at + _HEADER.size:
         return None
     magic, length, checksum = _HEADER.unpack_from(data, at)
-    end = at + _HEADER.size + length
+    start, end = at + _HEADER.size, at + _HEADER.size + length
     if magic != _MAGIC or length > _BODY_AT_MOST or end > len(data):
         return None
-    body = data[at + _HEADER.size : end]
+    # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
+    if not data.startswith(_BODY_BEGINS, start) or data[end - 1 : end] != b"}":
+        return None
+    body = data[start:end]
     if _checksum(length, body) != checksum:
         return None
     try:
-        return end, decode(body)
+        record = decode(body)
     except BlockError:
         return None
+    return (end, record) if is_sensible(record) else None
 
 
 def _frame(body: bytes) -> bytes:

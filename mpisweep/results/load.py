@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
+from mpisweep.results import ResultsError
 from mpisweep.results.columns import columns_of
 from mpisweep.results.journal import Damage
 from mpisweep.results.replay import SweepState
 from mpisweep.results.snapshot import _native, read_merged
-from mpisweep.spec import Spec, parse_spec
+from mpisweep.spec import Spec, SpecError, parse_spec
 
 __all__ = ["CurveArrays", "Sweep", "TrialTable", "load"]
 
@@ -96,7 +97,10 @@ class Sweep:
         self.path = path
         self.damages = damages
         self._state = state
-        self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
+        try:
+            self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
+        except SpecError as error:
+            raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
         self.trials = TrialTable(_trial_rows(state, self.spec.objective))
 
     def __repr__(self) -> str:
@@ -202,10 +206,12 @@ class Sweep:
         Raises:
             KeyError: when there is neither of that name.
         """
-        for column in (name, f"parameter_{name}", f"metric_{name}"):
-            kind = self.metrics if column.startswith("metric_") else (*self.parameters, *self.metrics)
-            if column in self.trials.names and (name in kind or column == name):
-                return column
+        # Where the plain name is taken, by a fixed column or by a parameter, there is one with a prefix.
+        for taken, column in ((self.parameters, f"parameter_{name}"), (self.metrics, f"metric_{name}")):
+            if name in taken:
+                return name if column not in self.trials.names else column
+        if name in self.trials.names:
+            return name
         known = ", ".join((*self.parameters, *self.metrics))
         raise KeyError(f"there is no parameter or metric {name!r}; there are: {known}")
 
@@ -240,9 +246,9 @@ def _trial_rows(state: SweepState, objective: str) -> Rows:
     for name, values in state.parameters.items():
         native = _native(values)
         text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
-        columns[f"parameter_{name}" if name in columns else name] = text
+        columns[f"parameter_{name}" if name in columns or not name else name] = text
     for name, numbers in state.metrics.items():
-        columns[f"metric_{name}" if name in columns else name] = np.array(numbers, dtype=np.float64)
+        columns[f"metric_{name}" if name in columns or not name else name] = np.array(numbers, dtype=np.float64)
     return _structured(columns, state.count)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
 from mpisweep.results.columns import columns_of
-from mpisweep.results.journal import Entry
+from mpisweep.results.journal import Entry, run_of
 
 __all__ = ["StoredCurve", "SweepState", "Table"]
 
@@ -74,12 +75,14 @@ class SweepState:
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Curves as the file has them.
     stored: dict[str, StoredCurve] = field(default_factory=dict)
-    #: Trial -> metric -> reports that the file does not have.
-    fresh: dict[int, dict[str, list[Curve]]] = field(default_factory=dict)
+    #: Trial -> metric -> reports that the file does not have, each with the sequence of its block.
+    fresh: dict[int, dict[str, list[tuple[int, Curve]]]] = field(default_factory=dict)
     #: Trials whose stored curves belong to an attempt that another has replaced.
     outdated: set[int] = field(default_factory=set)
-    #: Trial that has not ended -> how many ReportBlocks of its present attempt are in here.
-    report_blocks: dict[int, int] = field(default_factory=dict)
+    #: Trial -> ReportBlocks of its last attempt that are in here beyond the first `report_blocks` of them.
+    report_gaps: dict[int, set[int]] = field(default_factory=dict)
+    #: A number from here on is damage: every trial that was introduced takes some bytes.
+    most_trials: int = 1 << 24
     #: Segment -> offset up to which it is in here.
     covered: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
@@ -110,13 +113,30 @@ class SweepState:
         record = entry.record
         if isinstance(record, RunRecord):
             self._on_run(entry.segment, record)
-        else:
+        elif self._is_bounded(record):
             run = self._run_of_segment.get(entry.segment)
-            if run is not None:
-                _HANDLERS[type(record)](self, record, run)
+            if run is None:
+                # Its first record is damaged; its name says whose it is.
+                run = self._on_unknown_run(entry.segment)
+            _HANDLERS[type(record)](self, record, run)
         self.covered[entry.segment] = max(entry.end, self.covered.get(entry.segment, 0))
 
+    def _is_bounded(self, record: Any) -> bool:
+        numbers = [record.number] if isinstance(record, ReportBlock) else getattr(record, "numbers", ())
+        return max(numbers, default=0) < self.most_trials
+
     # ------------------------------------------------------------------------------------- records
+
+    def _on_unknown_run(self, segment: str) -> int:
+        name, runs = run_of(segment), self.allocations["run"]
+        if name not in runs:
+            self._forget_running()
+            _append(
+                self.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
+                ended_at=_NAN, end="", launch="",
+            )  # fmt: skip
+        self._run_of_segment[segment] = runs.index(name)
+        return runs.index(name)
 
     def _on_run(self, segment: str, record: RunRecord) -> None:
         runs = self.allocations["run"]
@@ -204,6 +224,8 @@ class SweepState:
             attempt = record.attempts[position]
             if trials["state"][number] >= _COMPLETE or attempt < trials["attempt"][number]:
                 continue
+            if attempt > trials["attempt"][number]:
+                self._drop_reports(number)
             kept.append(position)
             started_at, wall_time_s = record.started_at[position], record.wall_time_s[position]
             trials["state"][number] = record.states[position]
@@ -211,7 +233,6 @@ class SweepState:
             trials["worker"][number] = worker
             trials["started_at"][number] = started_at
             trials["wall_time"][number] = wall_time_s
-            self.report_blocks.pop(number, None)
             row = self._attempt_rows.get((number, attempt))
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
@@ -231,17 +252,38 @@ class SweepState:
                 trials["message"][record.numbers[position]] = record.messages[position]
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
-        self._grow(record.number + 1)
-        seen = self.report_blocks.get(record.number, 0)
-        if record.attempt < self.trials["attempt"][record.number] or record.sequence < seen:
+        number = record.number
+        self._grow(number + 1)
+        if not self._is_latest(number, record.attempt):
             return
-        # A worker tells a new master all that it has not been told is safe: some of it was.
-        if self.trials["state"][record.number] >= _COMPLETE:
+        # A worker tells a new master all that it does not know to be safe, and some of it is.
+        if not self._is_new_block(number, record.sequence):
             return
-        self.report_blocks[record.number] = record.sequence + 1
-        curves = self.fresh.setdefault(record.number, {})
+        curves = self.fresh.setdefault(number, {})
         for name, curve in record.curves.items():
-            curves.setdefault(name, []).append(curve)
+            insort(curves.setdefault(name, []), (record.sequence, curve), key=_sequence)
+
+    def _is_latest(self, number: int, attempt: int) -> bool:
+        """Whether an attempt is the last one; where its assignment was damaged, it becomes so here."""
+        tried = self.trials["attempt"]
+        if attempt > tried[number] and self.trials["state"][number] < _COMPLETE:
+            tried[number] = attempt
+            self._drop_reports(number)
+        return bool(attempt == tried[number])
+
+    def _is_new_block(self, number: int, sequence: int) -> bool:
+        first_missing = self.trials["report_blocks"][number]
+        gaps = self.report_gaps.setdefault(number, set())
+        is_new = sequence >= first_missing and sequence not in gaps
+        if is_new:
+            gaps.add(sequence)
+            while first_missing in gaps:
+                gaps.discard(first_missing)
+                first_missing += 1
+            self.trials["report_blocks"][number] = first_missing
+        if not gaps:
+            del self.report_gaps[number]
+        return is_new
 
     def _on_unfinished(self, record: UnfinishedBlock, run: int) -> None:
         for number, attempt in zip(record.numbers, record.attempts, strict=True):
@@ -279,7 +321,8 @@ class SweepState:
     def _drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""
         self.fresh.pop(number, None)
-        self.report_blocks.pop(number, None)
+        self.report_gaps.pop(number, None)
+        self.trials["report_blocks"][number] = 0
         self.outdated.add(number)
 
     def _grow(self, count: int) -> None:
@@ -292,6 +335,7 @@ class SweepState:
         trials["cause"].extend([int(FailureCause.NONE)] * new)
         trials["message"].extend([""] * new)
         trials["attempt"].extend([0] * new)
+        trials["report_blocks"].extend([0] * new)
         trials["worker"].extend([-1] * new)
         trials["started_at"].extend([_NAN] * new)
         trials["wall_time"].extend([_NAN] * new)
@@ -329,7 +373,7 @@ class SweepState:
             made.step.extend(stored.step[first:end].tolist())
             made.value.extend(stored.value[first:end].tolist())
             made.time.extend(stored.time[first:end].tolist())
-        for piece in self.fresh.get(number, {}).get(metric, ()):
+        for _, piece in self.fresh.get(number, {}).get(metric, ()):
             made.step.extend(piece.step)
             made.value.extend(piece.value)
             made.time.extend(piece.time)
@@ -358,6 +402,10 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     UnfinishedBlock: SweepState._on_unfinished,
     ClosedRecord: SweepState._on_closed,
 }
+
+
+def _sequence(piece: tuple[int, Curve]) -> int:
+    return piece[0]
 
 
 def _empty(group: str) -> Table:

@@ -11,19 +11,21 @@ import contextlib
 import json
 import os
 import shutil
+import struct
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from socket import socket
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
-from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
 from mpisweep.results.journal import Damage, read_journal, segments
@@ -32,6 +34,12 @@ from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
 __all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "salvage_file", "serve", "write_file"]
 
+
+#: Bytes that HDF5 or :func:`to_link` itself give a meaning to.
+_RESERVED = frozenset(b"/%\0")
+#: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
+_TRAILER = struct.Struct("<4sQI")
+_TRAILER_MAGIC = b"mSt1"
 
 #: How often a file that is replaced while it is being read is looked at again.
 _LOOKS = 20
@@ -68,6 +76,7 @@ def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
             names = segments(folder)
             state = read_file(path) if path.exists() else SweepState()
             found: list[Damage] = []
+            state.most_trials = state.count + sum(_size_of(folder / name) for name in names)
             for entry in read_journal(folder, state.covered, found):
                 state.apply(entry)
         except OSError:
@@ -86,12 +95,19 @@ def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
     return state
 
 
+def _size_of(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
 def read_file(path: Path) -> SweepState:
     """The state that an HDF5 file holds.
 
     Raises:
         ResultsError: when it is not one of our files, or of a newer format.
     """
+    path_bytes = _see_that_it_is_whole(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -103,7 +119,7 @@ def read_file(path: Path) -> SweepState:
     with file:
         _see_that_it_is_ours(path, file)
         try:
-            return _state_of(file)
+            return _state_of(file, path_bytes)
         except _DAMAGE as error:
             raise ResultsError(
                 f"{path}: is damaged ({error}); `mpisweep repair {path}` saves what can be saved"
@@ -111,12 +127,46 @@ def read_file(path: Path) -> SweepState:
 
 
 #: What h5py and our own reading raise for a file that is not what it should be.
-_DAMAGE = (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError)
+_DAMAGE = (
+    KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError, MemoryError,
+)  # fmt: skip
+
+
+def _see_that_it_is_whole(path: Path) -> int:
+    """Check the file against the checksum at its end, where it has one; returns its size in bytes.
+
+    A file that another tool has copied into a new one has none, and is read as it is.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TRAILER.size))
+        end = file.read(_TRAILER.size)
+        magic, length, checksum = _TRAILER.unpack(end) if len(end) == _TRAILER.size else (b"", 0, 0)
+        if magic == _TRAILER_MAGIC:
+            file.seek(0)
+            found = 0
+            while block := file.read(1 << 24):
+                found = zlib.crc32(block[: max(0, length - file.tell() + len(block))], found)
+            if length == size - _TRAILER.size and found == checksum:
+                return size
+        elif size != _hdf5_bytes(file) + _TRAILER.size:
+            return size
+    raise ResultsError(f"{path}: is damaged; `mpisweep repair {path}` saves what can be saved")
+
+
+def _hdf5_bytes(file: BinaryIO) -> int:
+    """Where HDF5 itself says that the file ends; -1 where it says nothing."""
+    file.seek(0)
+    head = file.read(64)
+    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if len(head) == 64 else -1)
+    if at is None or not head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return -1
+    return int.from_bytes(head[at : at + 8], "little")
 
 
 def _see_that_it_is_ours(path: Path, file: h5py.File) -> None:
     try:
-        ours = file.attrs.get("format") == FORMAT
+        ours = bool(file.attrs.get("format") == FORMAT)
         version = int(file.attrs.get("format_version", 0))
     except _DAMAGE as error:
         raise ResultsError(f"{path}: is damaged: {error}") from error
@@ -137,6 +187,7 @@ def salvage_file(path: Path, lost: list[str]) -> SweepState:
         lost: gets the names of what could not be read; ``/`` for the whole file.
     """
     state = SweepState()
+    size = path.stat().st_size
     try:
         file = h5py.File(path, "r")
     except OSError:
@@ -152,30 +203,31 @@ def salvage_file(path: Path, lost: list[str]) -> SweepState:
         with _noting(lost, "/ attribute covered"):
             state.covered = {n: int(offset) for n, offset in json.loads(file.attrs["covered"]).items()}
         for group in ("trials", "attempts", "workers", "allocations"):
-            _salvage_table(file, group, getattr(state, group), lost)
+            _salvage_table(file, group, getattr(state, group), lost, size)
         count = state.count
         for group, columns in (("parameters", state.parameters), ("metrics", state.metrics)):
             with _noting(lost, f"/trials/{group}"):
                 for name in file["trials"][group]:
                     with _noting(lost, f"/trials/{group}/{name}"):
-                        columns[name] = _of_length(_read_column(file["trials"][group][name]), count)
+                        columns[from_link(name)] = _of_length(_read_column(file["trials"][group][name], size), count)
         with _noting(lost, "/curves"):
             for name in file["curves"]:
                 with _noting(lost, f"/curves/{name}"):
                     group = file["curves"][name]
-                    state.stored[name] = StoredCurve(
-                        group["step"][()], group["value"][()], group["time"][()],
-                        _of_length(group["offset"][()].tolist(), count),
-                        _of_length(group["length"][()].tolist(), count),
+                    state.stored[from_link(name)] = StoredCurve(
+                        *(_read_array(group[part], size) for part in ("step", "value", "time")),
+                        *(_of_length(_read_column(group[part], size), count) for part in ("offset", "length")),
                     )  # fmt: skip
     state.index()
     return state
 
 
-def _salvage_table(file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str]) -> None:
+def _salvage_table(
+    file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str], size: int
+) -> None:
     for name in table:
         with _noting(lost, f"/{group}/{name}"):
-            table[name] = _read_column(file[group][name])
+            table[name] = _read_column(file[group][name], size)
     rows = max(map(len, table.values()))
     usual = SweepState.usual_row(group)
     for name, column in table.items():
@@ -197,7 +249,7 @@ def _noting(lost: list[str], name: str) -> Iterator[None]:
         lost.append(name)
 
 
-def _state_of(file: h5py.File) -> SweepState:
+def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
     attributes = file.attrs
     baseline = int(attributes["baseline"])
     state = SweepState(
@@ -208,26 +260,102 @@ def _state_of(file: h5py.File) -> SweepState:
         baseline=None if baseline < 0 else baseline,
         environment=dict(file["environment"].attrs.items()),
         covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
-        report_blocks={int(n): int(count) for n, count in json.loads(attributes["report_blocks"]).items()},
+        report_gaps={int(n): set(blocks) for n, blocks in json.loads(attributes["report_gaps"]).items()},
     )
     for group in ("trials", "attempts", "workers", "allocations"):
         table = getattr(state, group)
         for name in table:
-            table[name] = _read_column(file[group][name])
-    for name, dataset in file["trials/parameters"].items():
-        state.parameters[name] = _read_column(dataset)
-    for name, dataset in file["trials/metrics"].items():
-        state.metrics[name] = dataset[()].tolist()
-    for name, group in file["curves"].items():
-        state.stored[name] = StoredCurve(
-            group["step"][()], group["value"][()], group["time"][()],
-            group["offset"][()].tolist(), group["length"][()].tolist(),
+            table[name] = _read_column(file[group][name], path_bytes)
+    for link, dataset in file["trials/parameters"].items():
+        state.parameters[from_link(link)] = _read_column(dataset, path_bytes)
+    for link, dataset in file["trials/metrics"].items():
+        state.metrics[from_link(link)] = _read_array(dataset, path_bytes).tolist()
+    for link, group in file["curves"].items():
+        state.stored[from_link(link)] = StoredCurve(
+            *(_read_array(group[name], path_bytes) for name in ("step", "value", "time")),
+            *(_read_column(group[name], path_bytes) for name in ("offset", "length")),
         )  # fmt: skip
+    _see_that_it_is_consistent(state)
     state.index()
     return state
 
 
-def _read_column(dataset: h5py.Dataset) -> list[Any]:
+def _see_that_it_is_consistent(state: SweepState) -> None:
+    """Raise ValueError where columns do not fit together: the file was changed by somebody else."""
+    for text in (state.spec, state.source, state.version, state.state):
+        _require(isinstance(text, str), "an attribute is no text")
+    for group in ("trials", "attempts", "workers", "allocations"):
+        table = getattr(state, group)
+        rows = len(next(iter(table.values())))
+        for column in COLUMNS:
+            if column.group == group and column.name in table:
+                _require(len(table[column.name]) == rows, f"{group}/{column.name} has another length")
+                _require(_is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
+    count = state.count
+    for name, values in (state.parameters | state.metrics).items():
+        _require(len(values) == count, f"{name} has another length")
+    for values in state.metrics.values():
+        _require(_is_kind("number", values), "a metric has other values")
+    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
+    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
+    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
+    _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
+    _require(state.trials["number"] == list(range(count)), "trials/number does not count")
+    for name, curve in state.stored.items():
+        _require(_is_curve(curve, count), f"curves/{name} does not fit together")
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_kind(kind: Any, values: list[Any]) -> bool:
+    if kind in ("text", "long text"):
+        return all(type(value) is str for value in values)
+    if kind == "number":
+        return all(type(value) is float for value in values)
+    if kind == "integer":
+        return all(type(value) is int and -(1 << 63) <= value < 1 << 63 for value in values)
+    if kind == "flag":
+        return True
+    return all(type(value) is int for value in set(values)) and set(values) <= {int(member) for member in kind}
+
+
+def _are_rows(rows: list[int], table: list[Any]) -> bool:
+    return all(-1 <= row < len(table) for row in rows)
+
+
+def _is_curve(curve: StoredCurve, count: int) -> bool:
+    arrays = (curve.step, curve.value, curve.time)
+    if any(not isinstance(array, np.ndarray) or array.ndim != 1 for array in arrays):
+        return False
+    if curve.step.dtype.kind != "i" or any(array.dtype.kind != "f" for array in arrays[1:]):
+        return False
+    reports = len(curve.step)
+    return (
+        {len(array) for array in arrays} == {reports}
+        and _is_kind("integer", curve.offset + curve.length)
+        and len(curve.offset) == len(curve.length) == count
+        and all(a >= 0 and n >= 0 and a + n <= reports for a, n in zip(curve.offset, curve.length, strict=True))
+    )
+
+
+def _see_that_it_fits(dataset: h5py.Dataset, path_bytes: int) -> None:
+    """Refuse what promises more than the file can hold, compressed a thousandfold where another tool did that."""
+    if dataset.shape is None or dataset.ndim != 1:
+        raise ValueError(f"{dataset.name} is no column")
+    if dataset.nbytes > path_bytes * (1000 if dataset.chunks else 1):
+        raise ValueError(f"{dataset.name} has {len(dataset)} entries")
+
+
+def _read_array(dataset: h5py.Dataset, path_bytes: int) -> Any:
+    _see_that_it_fits(dataset, path_bytes)
+    return dataset[()]
+
+
+def _read_column(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
+    _see_that_it_fits(dataset, path_bytes)
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return dataset.asstr()[()].tolist() if dataset.size else []
     column: list[Any] = dataset[()].tolist()
@@ -259,6 +387,7 @@ def write_file(path: Path, state: SweepState, aside: Path | None = None) -> int:
     try:
         with made.open("wb") as out:
             out.write(image)
+            out.write(_TRAILER.pack(_TRAILER_MAGIC, len(image), zlib.crc32(image)))
             out.flush()
             os.fsync(out.fileno())
         os.replace(made, path)
@@ -276,22 +405,22 @@ def _write(file: h5py.File, state: SweepState) -> None:
     file.attrs.update({
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "version": state.version,
-        "name": spec.name if spec else "",
+        "version": _as_text(state.version),
+        "name": _as_text(spec.name) if spec else "",
         "objective": spec.objective if spec else "",
         "direction": spec.direction.value if spec else "",
         "workload": workload,
         "state": state.state,
         "baseline": -1 if state.baseline is None else state.baseline,
-        "spec": state.spec,
-        "source": state.source,
+        "spec": _as_text(state.spec),
+        "source": _as_text(state.source),
         "covered": json.dumps(state.covered),
-        "report_blocks": json.dumps(
-            {n: count for n, count in state.report_blocks.items() if state.trials["state"][n] < TrialState.COMPLETE}
-        ),
+        "report_gaps": json.dumps({number: sorted(blocks) for number, blocks in state.report_gaps.items()}),
         "description": "a sweep: trials, their metrics and curves, and who ran them",
     })  # fmt: skip
-    file.create_group("environment").attrs.update(state.environment)
+    environment = file.create_group("environment").attrs
+    for name, text in state.environment.items():
+        environment[to_link(name)] = _as_text(text)
     for column in COLUMNS:
         _create(file.require_group(column.group), column, _column_data(state, column))
     parameters = file["trials"].create_group("parameters", track_order=True)
@@ -305,7 +434,9 @@ def _write(file: h5py.File, state: SweepState) -> None:
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
     for name in state.curve_names:
-        _write_curve(curves.create_group(name), state, name, units_of(workload, name))
+        group = curves.create_group(to_link(name))
+        group.attrs["name"] = _as_text(name)
+        _write_curve(group, state, name, units_of(workload, name))
 
 
 def _spec_of(state: SweepState) -> Spec | None:
@@ -344,6 +475,33 @@ def _column_data(state: SweepState, column: Column) -> Any:
     return np.array(values, dtype=np.int8)
 
 
+def _as_text(text: str) -> str:
+    """What HDF5 can hold of a text: no NUL, no lone surrogate."""
+    return text.replace("\0", " ").encode("utf-8", "backslashreplace").decode()
+
+
+def to_link(name: str) -> str:
+    """The name of a parameter or metric as the name of an HDF5 object, where ``/`` and ``.`` mean something.
+
+    Names that need it are percent-encoded, as in an address: ``train/loss`` becomes ``train%2Floss``.
+    """
+    if not name or set(name) == {"."}:
+        return name.replace(".", "%2E") or "%"
+    encoded = name.encode("utf-8", "surrogatepass")
+    if not set(encoded) & _RESERVED and b"\xed" not in encoded:
+        return name
+    return "".join(
+        f"%{byte:02X}" if byte in _RESERVED or byte >= 0x80 else chr(byte) for byte in encoded
+    )
+
+
+def from_link(link: str) -> str:
+    """The name that :func:`to_link` made into `link`."""
+    if "%" not in link:
+        return link
+    return "" if link == "%" else unquote(link, errors="surrogatepass")
+
+
 def _texts(values: Sequence[str]) -> Any:
     """Fixed-length UTF-8: one read for a whole column, in every tool."""
     encoded = [value.encode("utf-8", "backslashreplace") for value in values]
@@ -367,15 +525,15 @@ def _create(group: h5py.Group, column: Column, data: Any) -> None:
     dtype: Any = None
     if column.kind == "long text":
         dtype = h5py.string_dtype("utf-8")
-        data = [text.encode("utf-8", "backslashreplace").replace(b"\0", b" ") for text in data]
+        data = [_as_text(text).encode() for text in data]
     elif isinstance(column.kind, type) and issubclass(column.kind, IntEnum):
         dtype = h5py.enum_dtype({m.name.lower(): m.value for m in column.kind}, basetype="i1")
         data = data.astype(dtype)
     elif data.dtype.kind == "S":
         dtype = h5py.string_dtype("utf-8", data.dtype.itemsize)
         data = data.astype(dtype)
-    dataset = group.create_dataset(column.name, data=data, dtype=dtype, shape=(len(data),))
-    dataset.attrs["description"] = column.description
+    dataset = group.create_dataset(to_link(column.name), data=data, dtype=dtype, shape=(len(data),))
+    dataset.attrs["description"] = _as_text(column.description)
     if column.units:
         dataset.attrs["units"] = column.units
 
@@ -395,7 +553,7 @@ def _write_curve(group: h5py.Group, state: SweepState, metric: str, units: str) 
                 for name, parts in pieces.items():
                     parts.append(getattr(stored, name)[first:end])
                 at += end - first
-        for curve in state.fresh.get(number, {}).get(metric, ()):
+        for _, curve in state.fresh.get(number, {}).get(metric, ()):
             for name, parts in pieces.items():
                 parts.append(np.frombuffer(getattr(curve, name), dtype=np.int64 if name == "step" else np.float64))
             at += len(curve.step)
@@ -499,6 +657,6 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
                 aside = Path(asked["aside"])
                 folded = finish(path, aside) if asked["last"] else fold(path, asked["keep"], aside)
                 answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
-            except (OSError, ResultsError) as error:
+            except (OSError, ResultsError, ValueError, TypeError) as error:
                 answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}
             print(json.dumps(answer), file=line, flush=True)
