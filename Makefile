@@ -28,7 +28,7 @@ endif
 
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
-.PHONY: all demo test lint bench clean help
+.PHONY: all demo test lint bench storm clean help
 all: $(READY)
 
 help:
@@ -58,6 +58,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
+
+storm: $(READY)
+	$(PY) tests/storm.py --kills $(KILLS)
 
 clean:
 	rm -rf demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

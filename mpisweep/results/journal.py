@@ -47,7 +47,7 @@ __all__ = [
 
 _MAGIC = b"mSj1"
 _HEADER = struct.Struct("<4sII")
-_BODY_BEGINS = b'{"kind":"'
+_BODY_BEGINS = b'{"kind":'
 #: A body longer than this is no body: its length was damaged.
 _BODY_AT_MOST = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.

@@ -294,6 +294,7 @@ def _see_that_it_is_consistent(state: SweepState) -> None:
     count = state.count
     for name, values in (state.parameters | state.metrics).items():
         _require(len(values) == count, f"{name} has another length")
+        _require(all(map(_is_value, values)), f"{name} has other values")
     for values in state.metrics.values():
         _require(_is_kind("number", values), "a metric has other values")
     _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
@@ -303,6 +304,10 @@ def _see_that_it_is_consistent(state: SweepState) -> None:
     _require(state.trials["number"] == list(range(count)), "trials/number does not count")
     for name, curve in state.stored.items():
         _require(_is_curve(curve, count), f"curves/{name} does not fit together")
+
+
+def _is_value(value: Any) -> bool:
+    return type(value) in (str, float, bool) or (type(value) is int and -(1 << 63) <= value < 1 << 63)
 
 
 def _require(holds: bool, what: str) -> None:
