@@ -3,6 +3,7 @@
 # make test       all tests
 # make lint       ruff, mypy --strict, and the layers
 # make bench      benchmarks
+# make storm      random kills until a sweep is done, then a comparison; KILLS=200
 # make clean      remove what was made here, except .venv
 #
 # VENV=path       another environment
@@ -26,6 +27,7 @@ READY := $(VENV)/.ready
 PY    := $(VENV)/bin/python
 endif
 
+KILLS  ?= 200
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
 .PHONY: all demo test lint bench storm clean help

@@ -34,6 +34,9 @@ __all__ = [
 
 Configuration = dict[str, Value]
 
+#: More grid points of real numbers than this are a slip of the pen.
+_POINTS_AT_MOST = 1_000_000
+
 _RANGE_KEYS = ("from", "to", "step", "scale", "points")
 #: Relative slack within which a float counts as a grid point, or as within a range.
 _SLACK = 1e-9
@@ -344,6 +347,7 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
             raise SpaceError(f"found {value!r} among the choices; expected numbers, strings or booleans")
         if isinstance(value, float) and not math.isfinite(value):
             raise SpaceError(f"found {value!r} among the choices; expected finite numbers")
+        _see_that_it_fits(value, "among the choices")
     if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
         raise SpaceError(f"found {raw!r}; expected choices of one kind: all numbers, all strings or all booleans")
     if len(set(raw)) < len(raw):
@@ -363,6 +367,7 @@ def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
             raise SpaceError(f"{key!r} is missing; expected a range like {{ from = 1, to = 700 }}")
     for key in ("from", "to", "step"):
         value = raw.get(key, 0)
+        _see_that_it_fits(value, f"as {key!r}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SpaceError(f"{key!r} is {value!r}; expected a finite number")
     low, high = raw["from"], raw["to"]
@@ -380,16 +385,32 @@ def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
     if points is not None:
         if isinstance(points, bool) or not isinstance(points, int) or points < 1:
             raise SpaceError(f"'points' is {points!r}; expected an integer of at least 1")
+        if points > _POINTS_AT_MOST:
+            raise SpaceError(f"'points' is {_short(points)}; expected at most {_POINTS_AT_MOST:,}")
         if "step" in raw:
             raise SpaceError("found both 'step' and 'points'; expected one of them")
     step = raw.get("step")
     if step is not None and step <= 0:
         raise SpaceError(f"'step' is {step!r}; it must be greater than 0")
+    if not math.isfinite(float(high) - float(low)):
+        raise SpaceError(f"'from' is {low!r} and 'to' is {high!r}; they are too far apart for a number of 64 bits")
     if all(isinstance(value, int) for value in (low, high, 1 if step is None else step)):
         if points is not None and not log:
             raise SpaceError("found 'points' in a linear range of integers; use 'step' there")
         return IntegerRange(name, low, high, 1 if step is None else step, log, points)
+    if step is not None and not (float(high) - float(low)) / float(step) < _POINTS_AT_MOST:
+        raise SpaceError(f"'step' is {step!r}, which gives more than {_POINTS_AT_MOST:,} points; expected a larger one")
     return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points)
+
+
+def _see_that_it_fits(value: object, where: str) -> None:
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise SpaceError(f"found {_short(value)} {where}; expected integers of at most 64 bits")
+
+
+def _short(value: int) -> str:
+    """A number for a message; Python refuses to print one of thousands of digits."""
+    return f"{value:,}" if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
 
 
 def _log_points(low: float, high: float, points: int) -> list[float]:

@@ -62,6 +62,11 @@ _LIMIT_KEYS = (
 )  # fmt: skip
 
 
+#: A duration longer than this, in seconds, or written longer than this is a slip of the pen: 30,000 years.
+_LONGEST_S = 1e12
+_DURATION_TEXT = 40
+
+
 class SpecError(ValueError):
     """The user's input is wrong; the message is one sentence that says where, what and how it would be right."""
 
@@ -236,7 +241,8 @@ def parse_spec(text: str, *, source: str, folder: Path) -> Spec:
     """
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError is a ValueError, and so is what Python says to an integer of thousands of digits.
         raise SpecError(f"{source}: is not TOML: {error}") from error
     return _Parser(source).spec(raw, text, folder)
 
@@ -289,12 +295,16 @@ def spec_from_flags(
 
 def parse_duration(raw: object) -> float | None:
     """Seconds in ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; None for anything else."""
-    if isinstance(raw, bool):
+    if isinstance(raw, str):
+        seconds = _text_seconds(raw) if len(raw) <= _DURATION_TEXT else None
+    elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        seconds = float(raw) if 0 < raw <= _LONGEST_S else None
+    else:
         return None
-    if isinstance(raw, (int, float)):
-        return float(raw) if math.isfinite(raw) and raw > 0 else None
-    if not isinstance(raw, str):
-        return None
+    return seconds if seconds is not None and seconds <= _LONGEST_S else None
+
+
+def _text_seconds(raw: str) -> float | None:
     text = raw.strip()
     if clock := _CLOCK.fullmatch(text):
         hours, minutes, seconds = (int(part) for part in clock.groups())
@@ -351,7 +361,9 @@ class _Parser:
         return spec
 
     def _fail(self, key: str, problem: str) -> None:
-        raise SpecError(f"{self._source}: {key}: {problem}" if key else f"{self._source}: {problem}")
+        text = f"{key}: {problem}" if key else problem
+        # Keys and values are the user's, and may hold anything; a message is one line.
+        raise SpecError(f"{self._source}: {' '.join(text.splitlines())}")
 
     def _known_keys(self, raw: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
         names = list(known)

@@ -714,7 +714,7 @@ for path in map(Path, sys.argv[1:]):
 def texts_replaced(value: Any, text: str, spec: str) -> Any:
     """The JSON value with every text in it replaced, but for those that make it a sweep at all."""
     if isinstance(value, dict):
-        return {k: v if k == "kind" else spec if k == "spec" else texts_replaced(v, text, spec) for k, v in value.items()}
+        return {k: v if k in ("kind", "run") else spec if k == "spec" else texts_replaced(v, text, spec) for k, v in value.items()}
     if isinstance(value, list):
         return [texts_replaced(inner, text, spec) for inner in value]
     return text if isinstance(value, str) else value

@@ -112,7 +112,9 @@ class SweepState:
         """Take one record in."""
         record = entry.record
         if isinstance(record, RunRecord):
-            self._on_run(entry.segment, record)
+            # Any other run's record is not this segment's first one, whatever it is.
+            if record.run == run_of(entry.segment):
+                self._on_run(entry.segment, record)
         elif self._is_bounded(record):
             run = self._run_of_segment.get(entry.segment)
             if run is None:

@@ -415,7 +415,7 @@ def _write(file: h5py.File, state: SweepState) -> None:
         "objective": spec.objective if spec else "",
         "direction": spec.direction.value if spec else "",
         "workload": workload,
-        "state": state.state,
+        "state": _as_text(state.state),
         "baseline": -1 if state.baseline is None else state.baseline,
         "spec": _as_text(state.spec),
         "source": _as_text(state.source),
