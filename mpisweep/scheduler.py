@@ -29,8 +29,9 @@ the longest trials come first.
 *One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
 completed elsewhere since the first one failed and none has failed there, is quarantined: it gets no more
 trials, and the one that failed is tried again elsewhere.  If it fails there too, the slot is taken back.  So
-is a slot whose last :data:`SLOW_TRIALS` trials took more than :data:`SLOW_FACTOR` times (in the median) what
-was expected of them, while no other slot is half as slow.  One slot always stays.
+is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
+:data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.  One
+slot always stays.
 
 States of a trial::
 
@@ -480,16 +481,20 @@ class Scheduler:
             return []
         mine = self._health.setdefault(slot, _Health()).slowness
         mine.append(math.log(wall_time_s / expected_s))
-        if slot in self._quarantined or len(mine) < SLOW_TRIALS or median(mine) < math.log(SLOW_FACTOR):
+        if slot in self._quarantined or len(mine) < SLOW_TRIALS:
             return []
         others = [
             median(health.slowness)
             for other, health in self._health.items()
             if other != slot and other not in self._quarantined and len(health.slowness) >= SLOW_TRIALS
         ]
-        if len(others) < 2 or max(others) > math.log(SLOW_FACTOR / 2):
+        if len(others) < 2:
             return []
-        times = math.exp(median(mine) - median(others))
+        # The model has learned from all of them: only the difference between slots says something.
+        usual = median(others)
+        if median(mine) - usual < math.log(SLOW_FACTOR) or max(others) - usual > math.log(SLOW_FACTOR / 2):
+            return []
+        times = math.exp(median(mine) - usual)
         return self._bench(slot, f"trials take {times:.1f} times as long here as elsewhere")
 
     def _observe(self, block: EndedBlock) -> None:

@@ -14,6 +14,7 @@ from mpisweep.messages import (
     Commit,
     End,
     GiveUp,
+    Quarantine,
     Stop,
     StopRequested,
     TimePassed,
@@ -30,9 +31,13 @@ from mpisweep.scheduler import MOVES, IllegalMoveError, Scheduler
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 
 
-def scheduler_of(count: int, *, retries: int = 1, work: list[float] | None = None, states=None) -> Scheduler:
+def scheduler_of(
+    count: int, *, retries: int = 1, work: list[float] | None = None, states=None, attempts=None, **more
+) -> Scheduler:
     model = DurationModel({"x": list(range(1, count + 1))}, work, count)
-    return Scheduler(states or bytes(count), [0] * count, model, retries=retries, grace_s=1.0)
+    return Scheduler(
+        states or bytes(count), attempts or [0] * count, model, retries=retries, grace_s=1.0, **more
+    )
 
 
 def ended(slot: Slot, pairs, *, state: int = COMPLETE, wall_time_s: float = 1.0) -> TrialsEnded:
@@ -158,6 +163,133 @@ def test_no_end_is_left():
     assert all(not old.is_end for old, _ in MOVES)
 
 
+class Pool:
+    """Slots of one rank each; what was handed out to them, in order."""
+
+    def __init__(self, scheduler: Scheduler, ranks: int) -> None:
+        self.scheduler = scheduler
+        self.now = 0.0
+        self.held: dict[Slot, deque[tuple[int, int]]] = {}
+        self.decisions: list[object] = []
+        for rank in range(ranks):
+            self.held[Slot(rank, 0)] = deque()
+            self.feed(WorkerJoined(rank, 1))
+
+    def feed(self, event) -> list[object]:
+        made = self.scheduler.handle(event, self.now)
+        self.scheduler.check()
+        self.decisions += made
+        for decision in made:
+            if isinstance(decision, Assign):
+                self.held[decision.slot].extend(zip(decision.numbers, decision.attempts, strict=True))
+        for decision in made:
+            if isinstance(decision, Withdraw):
+                held = self.held[decision.slot]
+                back = [held.pop() for _ in range(len(held) - 1)][::-1]
+                numbers, tries = tuple(n for n, _ in back), tuple(a for _, a in back)
+                self.feed(TrialsReturned(decision.slot, numbers, tries, AttemptEnd.WITHDRAWN))
+        return made
+
+    def end(self, rank: int, *, fails: str = "", wall_time_s: float = 1.0) -> list[object]:
+        slot = Slot(rank, 0)
+        event = ended(slot, [self.held[slot].popleft()], state=FAILED if fails else COMPLETE, wall_time_s=wall_time_s)
+        if fails:
+            event.block.messages[0] = fails
+        return self.feed(event)
+
+    def made(self, kind: type) -> list:
+        return [decision for decision in self.decisions if isinstance(decision, kind)]
+
+
+def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and_the_second_tried_elsewhere():
+    pool = Pool(scheduler_of(40, quarantine=True), 3)
+    pool.end(0, fails="ECC")
+    for rank in (1, 2, 1, 2):
+        pool.end(rank)
+    number = pool.held[Slot(0, 0)][0][0]
+    pool.end(0, fails="ECC")
+    [given_up] = [d for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT]
+    assert given_up.numbers == [number]
+    assert [d.slot for d in pool.made(Quarantine)] == [Slot(0, 0)]
+    assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slot.rank == 0]
+    # It is the next to run elsewhere; where it completes the device stays out.
+    while any(number not in [n for n, _ in held] for held in [pool.held[Slot(1, 0)]]):
+        pool.end(1)
+    pool.held[Slot(1, 0)].rotate(-[n for n, _ in pool.held[Slot(1, 0)]].index(number))
+    pool.end(1)
+    assert len(pool.made(Quarantine)) == 1
+
+
+def test_a_device_is_taken_back_when_the_trial_fails_elsewhere_too():
+    pool = Pool(scheduler_of(40, quarantine=True), 3)
+    pool.end(0, fails="bug")
+    for rank in (1, 2, 1, 2):
+        pool.end(rank)
+    number = pool.held[Slot(0, 0)][0][0]
+    pool.end(0, fails="bug")
+    for _ in range(10):
+        rank = next((r for r in (1, 2) if number in [n for n, _ in pool.held[Slot(r, 0)]]), 1)
+        pool.end(rank, fails="bug" if pool.held[Slot(rank, 0)][0][0] == number else "")
+        if len(pool.made(Quarantine)) == 2:
+            break
+    assert [d.why == "" for d in pool.made(Quarantine)] == [False, True]
+
+
+def test_failures_that_others_have_too_blame_nobody():
+    pool = Pool(scheduler_of(40, quarantine=True), 3)
+    for _ in range(4):
+        for rank in range(3):
+            pool.end(rank, fails="bug")
+    assert pool.made(Quarantine) == []
+
+
+def test_a_slow_device_is_quarantined():
+    pool = Pool(scheduler_of(200, quarantine=True), 4)
+    for _ in range(14):
+        for rank in range(4):
+            if pool.held[Slot(rank, 0)]:
+                pool.end(rank, wall_time_s=9.0 if rank == 3 else 1.0)
+    assert [d.slot.rank for d in pool.made(Quarantine)] == [3]
+    assert "times as long here" in pool.made(Quarantine)[0].why
+
+
+@pytest.mark.parametrize(("messages", "stops"), [
+    (["KeyError: 1", "KeyError: 22", "KeyError: 333"], True),
+    (["KeyError: 1", "ValueError: 2", "KeyError: 3"], False),
+    (["crash by SIGKILL", "crash by SIGKILL", "crash by SIGKILL"], False),
+])  # fmt: skip
+def test_first_trials_that_fail_alike_stop_the_sweep(messages, stops):
+    pool = Pool(scheduler_of(40, same_failures=3), 1)
+    for message in messages:
+        pool.end(0, fails=message)
+    assert bool(pool.made(Stop)) is stops
+
+
+def test_one_that_has_completed_keeps_the_sweep_going():
+    pool = Pool(scheduler_of(40, same_failures=3), 1)
+    pool.end(0)
+    for _ in range(5):
+        pool.end(0, fails="KeyError")
+    assert pool.made(Stop) == []
+
+
+def test_near_the_deadline_the_longest_that_still_fits_goes_first_and_what_does_not_fit_stays():
+    work = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+    model = DurationModel({"x": work}, work, 10)
+    model.observe([0, 1, 2, 6, 7, 8], [1.0, 1.0, 1.0, 2.0, 4.0, 8.0])
+    model.fit()
+    scheduler = Scheduler(bytes(10), [0] * 10, model, retries=1, grace_s=1.0, deadline=10.0)
+    pool = Pool(scheduler, 1)
+    first = pool.made(Assign)[0].numbers
+    assert first == [7], "of 16, 8, 4 s within 10 s and with the uncertainty of what was measured, the 4"
+    while pool.held[Slot(0, 0)] and not pool.made(End):
+        number = pool.held[Slot(0, 0)][0][0]
+        pool.now += work[number]
+        pool.end(0, wall_time_s=work[number])
+    assert pool.now <= 10.0
+    assert pool.made(End) == [End(EndReason.WALLTIME)]
+
+
 class Sweep(RuleBasedStateMachine):
     """Workers join, work, die, answer late and repeat themselves; the rules of the scheduler hold throughout."""
 
@@ -165,7 +297,7 @@ class Sweep(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = scheduler_of(self.COUNT, retries=2)
+        self.scheduler = scheduler_of(self.COUNT, retries=2, quarantine=True)
         self.now = 0.0
         self.alive: dict[int, deque[tuple[int, int]]] = {}
         self.asked: set[int] = set()
@@ -237,6 +369,37 @@ class Sweep(RuleBasedStateMachine):
         for pair in self.alive.pop(rank):
             self.late.append(ended(Slot(rank, 0), [pair]))
         self.feed(WorkerLost(rank))
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def a_silent_worker_is_given_up_and_comes_back(self, data) -> None:
+        rank = data.draw(st.sampled_from(sorted(self.alive)))
+        held = self.alive.pop(rank)
+        self.feed(WorkerLost(rank))
+        if self.end is None:
+            # What it holds was given to others, or waits: it counts again only where nobody was given it yet.
+            self.alive[rank] = deque()
+            self.feed(WorkerJoined(rank, 1, (tuple(held),)))
+            believed = self.scheduler._held.get(Slot(rank, 0), {})
+            self.late += [ended(Slot(rank, 0), [pair]) for pair in held if believed.get(pair[0]) != pair[1]]
+            ours = [pair for pair in held if believed.get(pair[0]) == pair[1]]
+            self.alive[rank] = deque(ours + [pair for pair in self.alive[rank] if pair not in ours])
+
+    @precondition(lambda self: self.alive and self.end is None and not self.stopping)
+    @rule(data=st.data())
+    def a_new_master_takes_over(self, data) -> None:
+        old = self.scheduler
+        self.asked.clear()
+        self.scheduler = scheduler_of(
+            self.COUNT, retries=2, quarantine=True, states=bytes(old._states), attempts=list(old._attempts),
+            held={slot: dict(trials) for slot, trials in old._held.items()}, losses=dict(old._losses),
+        )  # fmt: skip
+        for rank in sorted(self.alive):
+            held = self.alive[rank]
+            if data.draw(st.booleans()) and held:
+                # The last that was given to it never arrived.
+                held.pop()
+            self.feed(WorkerJoined(rank, 1, (tuple(held),)))
 
     @rule()
     def time_passes(self) -> None:
