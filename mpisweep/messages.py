@@ -74,6 +74,8 @@ class Lead:
     host: str
     process: int
     process_start: int
+    #: When the allocation ends, in seconds since 1970, where that is known.
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

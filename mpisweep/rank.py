@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
-from mpisweep.batch.allocation import this_allocation
+from mpisweep.batch.allocation import ends_at, this_allocation
 from mpisweep.devices import LayoutError, Node, master_works, share_of, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
@@ -95,6 +95,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     waker = _watch_signals()
     is_first = expected_rank() in (0, None)
     environment = describe_environment(spec.folder) if is_first else {}
+    # One rank asks for all of them, and before MPI is there: it means starting a process.
+    allocation_ends_at = ends_at(this_allocation()) if is_first and options.walltime_s is None else None
     node = this_node()
     adopt_orphans()
     server = ForkServer.start()
@@ -106,7 +108,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
             log.error("%s", error)
         return 2
     try:
-        rank = _Rank(spec, options, node, server, transport, environment)
+        rank = _Rank(spec, options, node, server, transport, environment, allocation_ends_at)
         exit_code = rank.run(waker)
         server.close()
         transport.leave(exit_code, politely=rank.nobody_hangs)
@@ -138,7 +140,9 @@ class _Rank:
         server: ForkServer,
         transport: Transport,
         environment: dict[str, str],
+        allocation_ends_at: float | None,
     ) -> None:
+        self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
         self._node = node
@@ -203,7 +207,7 @@ class _Rank:
             return False
         self._succession.lead()
         former, process = self._leader, os.getpid()
-        lead = Lead(self._run_name, self._transport.host, process, process_start(process))
+        lead = Lead(self._run_name, self._transport.host, process, process_start(process), self._ends_at)
         for rank in self._succession.alive:
             self._transport.send(rank, [lead])
             if former is not None:
@@ -216,6 +220,9 @@ class _Rank:
         from mpisweep.opening import open_sweep
 
         walltime_s = self._options.walltime_s
+        if walltime_s is None and self._ends_at is not None:
+            walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)
+            log.info("the allocation ends in %.0f min", walltime_s / 60)
         deadline = None if walltime_s is None else self._started + walltime_s - _closing_s(walltime_s)
         stop_at = None if deadline is None else deadline - self._spec.limits.grace_s
 
@@ -382,7 +389,7 @@ class _Rank:
             log.warning("rank %d has become master while this rank was held up", rank)
             self._master.step_down()
             self._master = self._claim = None
-        self._run_name, self._leader = lead.run, lead
+        self._run_name, self._leader, self._ends_at = lead.run, lead, lead.ends_at
         if self._worker is not None:
             self._worker.follow()
         if self._stop_wanted:

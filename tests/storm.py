@@ -69,11 +69,12 @@ class Storm:
     recovery_s: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
     sweeps: int = 0
 
-    def run(self, kills: int) -> None:
-        """Sweep after sweep, until there were so many kills."""
+    def run(self, kills: int, seconds: float) -> None:
+        """Sweep after sweep, until there were so many kills or the time is up."""
+        until = time.monotonic() + seconds
         (self.folder / "storm_workload.py").write_text(WORKLOAD)
         (self.folder / "storm.toml").write_text(SWEEP)
-        while self.kills.total() < kills:
+        while self.kills.total() < kills and time.monotonic() < until:
             self.sweeps += 1
             self._one_sweep(self.folder / f"storm-{self.sweeps}.h5", kills)
 
@@ -240,6 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no further sweep after this time")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     options = parser.parse_args()
@@ -249,7 +251,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
         storm = Storm(folder, random.Random(options.seed), options.workers)
-        storm.run(options.kills)
+        storm.run(options.kills, options.seconds)
     print(f"seed {options.seed}: {storm.kills.total()} kills over {storm.sweeps} sweeps of {TRIALS} trials "
           f"in {time.monotonic() - started:.0f} s; every trial ended once, with the right value and curve")
     for kind, count in storm.kills.most_common():

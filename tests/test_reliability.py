@@ -362,6 +362,17 @@ def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run
     assert (sweep.trials["state"] == "complete").sum() >= 5
 
 
+def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpisweep: Run, environment):
+    workload(folder, "def run(trial):\n    time.sleep(0.2)\n    return 1\n")
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 9)}
+    process = start(folder, environment, "run", my_sweep(folder, 500, "grace = 1"), "-o", "r.h5", "-n", "2")
+    assert process.wait(timeout=30) == 3, stderr_of(folder)
+    sweep = package.load(folder / "r.h5")
+    assert sweep.state == "stopped before the walltime"
+    assert sweep.allocations["job_id"].tolist() == ["7"]
+    assert sweep.allocations["ended_at"][0] <= float(environment["SLURM_JOB_END_TIME"])
+
+
 # ------------------------------------------------------------------------------------- disks
 
 

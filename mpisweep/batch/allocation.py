@@ -1,12 +1,14 @@
-"""Which batch system has given us this machine, as far as the environment tells."""
+"""Which batch system has given us this machine and until when, as far as it tells."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-__all__ = ["Allocation", "this_allocation"]
+__all__ = ["Allocation", "ends_at", "this_allocation"]
 
 #: Batch system -> the variables that may hold its job id, the most exact first.
 _JOB_VARIABLES: dict[str, tuple[str, ...]] = {
@@ -14,6 +16,10 @@ _JOB_VARIABLES: dict[str, tuple[str, ...]] = {
     "slurm": ("SLURM_JOB_ID", "SLURM_JOBID"),
     "pbs": ("PBS_JOBID",),
 }
+
+
+#: How long a batch system's own command may take, in seconds.
+_ASK_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +37,24 @@ def this_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
             if environment.get(name):
                 return Allocation(system, environment[name])
     return Allocation("local", "")
+
+
+def ends_at(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> float | None:
+    """When the allocation ends, in seconds since 1970; None where nobody says so.
+
+    Slurm says it in ``SLURM_JOB_END_TIME`` or, where its version sets no such variable, by ``squeue``.  PJM and PBS
+    have it in no variable: there ``--walltime`` says it.
+    """
+    if allocation.system != "slurm":
+        return None
+    stated = environment.get("SLURM_JOB_END_TIME", "")
+    if stated.isdigit():
+        return float(stated)
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--jobs", allocation.job_id, "--format", "%e"],
+            capture_output=True, text=True, timeout=_ASK_S, check=True,
+        )  # fmt: skip
+        return datetime.fromisoformat(asked.stdout.split()[0]).timestamp()
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
