@@ -20,7 +20,6 @@ from enum import IntEnum
 from pathlib import Path
 from socket import socket
 from typing import Any, BinaryIO
-from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -28,15 +27,15 @@ import numpy as np
 from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
+from mpisweep.results.consistency import see_that_it_is_consistent
 from mpisweep.results.journal import Damage, read_journal, segments
+from mpisweep.results.names import as_text, from_link, to_link
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
 __all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "salvage_file", "serve", "write_file"]
 
 
-#: Bytes that HDF5 or :func:`to_link` itself give a meaning to.
-_RESERVED = frozenset(b"/%\0")
 #: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
 _TRAILER = struct.Struct("<4sQI")
 _TRAILER_MAGIC = b"mSt1"
@@ -275,75 +274,9 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
             *(_read_array(group[name], path_bytes) for name in ("step", "value", "time")),
             *(_read_column(group[name], path_bytes) for name in ("offset", "length")),
         )  # fmt: skip
-    _see_that_it_is_consistent(state)
+    see_that_it_is_consistent(state)
     state.index()
     return state
-
-
-def _see_that_it_is_consistent(state: SweepState) -> None:
-    """Raise ValueError where columns do not fit together: the file was changed by somebody else."""
-    for text in (state.spec, state.source, state.version, state.state):
-        _require(isinstance(text, str), "an attribute is no text")
-    for group in ("trials", "attempts", "workers", "allocations"):
-        table = getattr(state, group)
-        rows = len(next(iter(table.values())))
-        for column in COLUMNS:
-            if column.group == group and column.name in table:
-                _require(len(table[column.name]) == rows, f"{group}/{column.name} has another length")
-                _require(_is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
-    count = state.count
-    for name, values in (state.parameters | state.metrics).items():
-        _require(len(values) == count, f"{name} has another length")
-        _require(all(map(_is_value, values)), f"{name} has other values")
-    for values in state.metrics.values():
-        _require(_is_kind("number", values), "a metric has other values")
-    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
-    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
-    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
-    _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
-    _require(state.trials["number"] == list(range(count)), "trials/number does not count")
-    for name, curve in state.stored.items():
-        _require(_is_curve(curve, count), f"curves/{name} does not fit together")
-
-
-def _is_value(value: Any) -> bool:
-    return type(value) in (str, float, bool) or (type(value) is int and -(1 << 63) <= value < 1 << 63)
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise ValueError(what)
-
-
-def _is_kind(kind: Any, values: list[Any]) -> bool:
-    if kind in ("text", "long text"):
-        return all(type(value) is str for value in values)
-    if kind == "number":
-        return all(type(value) is float for value in values)
-    if kind == "integer":
-        return all(type(value) is int and -(1 << 63) <= value < 1 << 63 for value in values)
-    if kind == "flag":
-        return True
-    return all(type(value) is int for value in set(values)) and set(values) <= {int(member) for member in kind}
-
-
-def _are_rows(rows: list[int], table: list[Any]) -> bool:
-    return all(-1 <= row < len(table) for row in rows)
-
-
-def _is_curve(curve: StoredCurve, count: int) -> bool:
-    arrays = (curve.step, curve.value, curve.time)
-    if any(not isinstance(array, np.ndarray) or array.ndim != 1 for array in arrays):
-        return False
-    if curve.step.dtype.kind != "i" or any(array.dtype.kind != "f" for array in arrays[1:]):
-        return False
-    reports = len(curve.step)
-    return (
-        {len(array) for array in arrays} == {reports}
-        and _is_kind("integer", curve.offset + curve.length)
-        and len(curve.offset) == len(curve.length) == count
-        and all(a >= 0 and n >= 0 and a + n <= reports for a, n in zip(curve.offset, curve.length, strict=True))
-    )
 
 
 def _see_that_it_fits(dataset: h5py.Dataset, path_bytes: int) -> None:
@@ -410,22 +343,22 @@ def _write(file: h5py.File, state: SweepState) -> None:
     file.attrs.update({
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "version": _as_text(state.version),
-        "name": _as_text(spec.name) if spec else "",
+        "version": as_text(state.version),
+        "name": as_text(spec.name) if spec else "",
         "objective": spec.objective if spec else "",
         "direction": spec.direction.value if spec else "",
         "workload": workload,
-        "state": _as_text(state.state),
+        "state": as_text(state.state),
         "baseline": -1 if state.baseline is None else state.baseline,
-        "spec": _as_text(state.spec),
-        "source": _as_text(state.source),
+        "spec": as_text(state.spec),
+        "source": as_text(state.source),
         "covered": json.dumps(state.covered),
         "report_gaps": json.dumps({number: sorted(blocks) for number, blocks in state.report_gaps.items()}),
         "description": "a sweep: trials, their metrics and curves, and who ran them",
     })  # fmt: skip
     environment = file.create_group("environment").attrs
     for name, text in state.environment.items():
-        environment[to_link(name)] = _as_text(text)
+        environment[to_link(name)] = as_text(text)
     for column in COLUMNS:
         _create(file.require_group(column.group), column, _column_data(state, column))
     parameters = file["trials"].create_group("parameters", track_order=True)
@@ -440,7 +373,7 @@ def _write(file: h5py.File, state: SweepState) -> None:
     curves = file.create_group("curves", track_order=True)
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
-        group.attrs["name"] = _as_text(name)
+        group.attrs["name"] = as_text(name)
         _write_curve(group, state, name, units_of(workload, name))
 
 
@@ -480,33 +413,6 @@ def _column_data(state: SweepState, column: Column) -> Any:
     return np.array(values, dtype=np.int8)
 
 
-def _as_text(text: str) -> str:
-    """What HDF5 can hold of a text: no NUL, no lone surrogate."""
-    return text.replace("\0", " ").encode("utf-8", "backslashreplace").decode()
-
-
-def to_link(name: str) -> str:
-    """The name of a parameter or metric as the name of an HDF5 object, where ``/`` and ``.`` mean something.
-
-    Names that need it are percent-encoded, as in an address: ``train/loss`` becomes ``train%2Floss``.
-    """
-    if not name or set(name) == {"."}:
-        return name.replace(".", "%2E") or "%"
-    encoded = name.encode("utf-8", "surrogatepass")
-    if not set(encoded) & _RESERVED and b"\xed" not in encoded:
-        return name
-    return "".join(
-        f"%{byte:02X}" if byte in _RESERVED or byte >= 0x80 else chr(byte) for byte in encoded
-    )
-
-
-def from_link(link: str) -> str:
-    """The name that :func:`to_link` made into `link`."""
-    if "%" not in link:
-        return link
-    return "" if link == "%" else unquote(link, errors="surrogatepass")
-
-
 def _texts(values: Sequence[str]) -> Any:
     """Fixed-length UTF-8: one read for a whole column, in every tool."""
     encoded = [value.encode("utf-8", "backslashreplace") for value in values]
@@ -530,7 +436,7 @@ def _create(group: h5py.Group, column: Column, data: Any) -> None:
     dtype: Any = None
     if column.kind == "long text":
         dtype = h5py.string_dtype("utf-8")
-        data = [_as_text(text).encode() for text in data]
+        data = [as_text(text).encode() for text in data]
     elif isinstance(column.kind, type) and issubclass(column.kind, IntEnum):
         dtype = h5py.enum_dtype({m.name.lower(): m.value for m in column.kind}, basetype="i1")
         data = data.astype(dtype)
@@ -538,7 +444,7 @@ def _create(group: h5py.Group, column: Column, data: Any) -> None:
         dtype = h5py.string_dtype("utf-8", data.dtype.itemsize)
         data = data.astype(dtype)
     dataset = group.create_dataset(to_link(column.name), data=data, dtype=dtype, shape=(len(data),))
-    dataset.attrs["description"] = _as_text(column.description)
+    dataset.attrs["description"] = as_text(column.description)
     if column.units:
         dataset.attrs["units"] = column.units
 

@@ -1,0 +1,82 @@
+"""Whether the columns of a results file fit together: it may have been changed by somebody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mpisweep.results.columns import COLUMNS
+from mpisweep.results.replay import StoredCurve, SweepState
+
+__all__ = ["see_that_it_is_consistent"]
+
+
+def see_that_it_is_consistent(state: SweepState) -> None:
+    """Check everything that reading relies on.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    for text in (state.spec, state.source, state.version, state.state):
+        _require(isinstance(text, str), "an attribute is no text")
+    for group in ("trials", "attempts", "workers", "allocations"):
+        table = getattr(state, group)
+        rows = len(next(iter(table.values())))
+        for column in COLUMNS:
+            if column.group == group and column.name in table:
+                _require(len(table[column.name]) == rows, f"{group}/{column.name} has another length")
+                _require(_is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
+    count = state.count
+    for name, values in (state.parameters | state.metrics).items():
+        _require(len(values) == count, f"{name} has another length")
+        _require(all(map(_is_value, values)), f"{name} has other values")
+    for values in state.metrics.values():
+        _require(_is_kind("number", values), "a metric has other values")
+    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
+    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
+    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
+    _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
+    _require(state.trials["number"] == list(range(count)), "trials/number does not count")
+    for name, curve in state.stored.items():
+        _require(_is_curve(curve, count), f"curves/{name} does not fit together")
+
+
+def _is_value(value: Any) -> bool:
+    return type(value) in (str, float, bool) or (type(value) is int and -(1 << 63) <= value < 1 << 63)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_kind(kind: Any, values: list[Any]) -> bool:
+    if kind in ("text", "long text"):
+        return all(type(value) is str for value in values)
+    if kind == "number":
+        return all(type(value) is float for value in values)
+    if kind == "integer":
+        return all(type(value) is int and -(1 << 63) <= value < 1 << 63 for value in values)
+    if kind == "flag":
+        return True
+    return all(type(value) is int for value in set(values)) and set(values) <= {int(member) for member in kind}
+
+
+def _are_rows(rows: list[int], table: list[Any]) -> bool:
+    return all(-1 <= row < len(table) for row in rows)
+
+
+def _is_curve(curve: StoredCurve, count: int) -> bool:
+    arrays = (curve.step, curve.value, curve.time)
+    if any(not isinstance(array, np.ndarray) or array.ndim != 1 for array in arrays):
+        return False
+    if curve.step.dtype.kind != "i" or any(array.dtype.kind != "f" for array in arrays[1:]):
+        return False
+    reports = len(curve.step)
+    return (
+        {len(array) for array in arrays} == {reports}
+        and _is_kind("integer", curve.offset + curve.length)
+        and len(curve.offset) == len(curve.length) == count
+        and all(a >= 0 and n >= 0 and a + n <= reports for a, n in zip(curve.offset, curve.length, strict=True))
+    )
