@@ -68,12 +68,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The first word of a master to every rank, itself included; its rank is its epoch."""
+    """The first word of a master to every rank, itself included; see :mod:`mpisweep.succession`."""
 
     run: str
     host: str
     process: int
     process_start: int
+    epoch: int
     #: When the allocation ends, in seconds since 1970, where that is known.
     ends_at: float | None = None
 

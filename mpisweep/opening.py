@@ -87,7 +87,7 @@ def open_sweep(
         ranks: how many MPI ranks.
         environment: what the file will say was around.
         version: of this program.
-        epoch: of this master, which is its rank.
+        epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
         deadline: see :class:`~mpisweep.scheduler.Scheduler`.

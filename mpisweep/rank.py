@@ -207,8 +207,16 @@ class _Rank:
             return False
         self._succession.lead()
         former, process = self._leader, os.getpid()
-        lead = Lead(self._run_name, self._transport.host, process, process_start(process), self._ends_at)
-        for rank in self._succession.alive:
+        lead = Lead(
+            self._run_name,
+            self._transport.host,
+            process,
+            process_start(process),
+            self._succession.epoch,
+            self._ends_at,
+        )
+        # Also to those that were given up for their silence: they may be back, and follow another.
+        for rank in range(self._transport.size):
             self._transport.send(rank, [lead])
             if former is not None:
                 # It may hang and not be dead; only its own node can end it.
@@ -235,7 +243,7 @@ class _Rank:
             ranks=self._transport.size,
             environment=self._environment,
             version=__version__,
-            epoch=self._transport.rank,
+            epoch=self._succession.next_epoch,
             launch=self._options.launch,
             predecessor=self._run_name,
             deadline=deadline,
@@ -356,7 +364,7 @@ class _Rank:
             self._given_up.discard(rank)
             assert self._leader is not None
             self._transport.send(rank, [self._leader])
-            return
+            messages = [message for message in messages if isinstance(message, Lead)]
         for_master: list[ToMaster] = []
         for_worker: list[ToWorker] = []
         for message in messages:
@@ -383,7 +391,7 @@ class _Rank:
             self._worker.on_messages(for_worker, now)
 
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
-        if not self._succession.obeys(rank, now):
+        if not self._succession.obeys(rank, lead.epoch, now):
             return
         if self._master is not None and rank != self._transport.rank:
             log.warning("rank %d has become master while this rank was held up", rank)

@@ -2,14 +2,15 @@
 
 The rule needs no agreement among the ranks and so waits for none of them:
 
-* the master is the lowest rank that is not lost; it tells everybody by Lead;
-* a Lead of a higher rank than the present master's is always obeyed, for masters are only ever followed by
-  higher ranks; whoever was master until then is one no longer;
-* nobody obeys anyone but the master whose Lead came last.
+* the master is the lowest rank that is not lost; it tells everybody by Lead, also those that it thinks lost;
+* a Lead names its *epoch*, a number that no two masters share: a rank that becomes master takes the next one
+  above all that it has heard of which leaves its own rank when divided by the number of ranks;
+* a Lead of a higher epoch is always obeyed; whoever was master until then is one no longer;
+* nobody obeys anyone but the master whose Lead was the highest.
 
-So the rank of a master is its *epoch*: it grows from master to master, and whatever a former master still
-does can be told from what its successor does.  Views may differ for a while, one rank seeing a death before
-another; since all of them lose the same ranks in the end, they end at the same master.
+So epochs grow from master to master, and whatever a former master still does can be told from what its
+successor does.  Views may differ for a while, one rank seeing a death before another; the highest epoch
+reaches everybody in the end.
 
 A rank is lost when MPI says so, or when nothing was heard of it for long.  The master listens to all, the
 others to the master alone.  Time in which this rank itself did not run counts for nobody's silence.
@@ -37,6 +38,7 @@ class Succession:
 
     def __init__(self, rank: int, size: int, *, silence_s: float, now: float) -> None:
         self._rank = rank
+        self._size = size
         self._silence_s = silence_s
         self._alive = set(range(size))
         #: Rank -> when it was last heard of.
@@ -44,6 +46,8 @@ class Succession:
         #: Whether the master has said that it is.
         self._led = False
         self.master = 0
+        #: Of the last master that has said that it is; -1 before there was one.
+        self.epoch = -1
 
     @property
     def alive(self) -> list[int]:
@@ -60,9 +64,15 @@ class Succession:
         """Whether this rank is to be the master now, and has not said so yet."""
         return self.master == self._rank and not self._led
 
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of this rank if it becomes master now."""
+        return self.epoch + 1 + (self._rank - self.epoch - 1) % self._size
+
     def lead(self) -> None:
-        """Note that everybody was told that this rank is the master."""
-        assert self.master == self._rank
+        """Note that this rank is the master now, with the epoch that was the next one."""
+        assert self.must_lead
+        self.epoch = self.next_epoch
         self._led = True
 
     def hear(self, rank: int, now: float) -> None:
@@ -86,12 +96,14 @@ class Succession:
         if rank == self.master:
             self._expect(min(self._alive), now)
 
-    def obeys(self, rank: int, now: float) -> bool:
-        """A Lead has come: whether to follow it, as the first one or as the successor of the present master."""
-        if rank < self.master:
+    def obeys(self, rank: int, epoch: int, now: float) -> bool:
+        """A Lead has come: whether to follow it; False when a later master has been heard of."""
+        if epoch < self.epoch:
             return False
-        if rank > self.master:
+        self._alive.add(rank)
+        if rank != self.master:
             self._expect(rank, now)
+        self.epoch = epoch
         self._led = True
         return True
 

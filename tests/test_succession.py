@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpisweep.succession import Succession
@@ -19,17 +19,17 @@ class World:
         self.size = size
         self.now = 0.0
         self.views = [Succession(rank, size, silence_s=SILENCE_S, now=0.0) for rank in range(size)]
-        self.channels: dict[tuple[int, int], deque[str]] = {(a, b): deque() for a in range(size) for b in range(size)}
+        self.channels: dict[tuple[int, int], deque[int | str]] = {(a, b): deque() for a in range(size) for b in range(size)}
         self.dead: set[int] = set()
         self.paused: set[int] = set()
         self.noticed: set[tuple[int, int]] = set()
         self.is_master = [False] * size
         self.last_turn = [0.0] * size
-        #: Ranks in the order in which they became master.
-        self.masters: list[int] = []
+        #: Epochs in the order in which they began.
+        self.epochs: list[int] = []
         self.maybe_lead(0)
 
-    def send(self, sender: int, receiver: int, message: str) -> None:
+    def send(self, sender: int, receiver: int, message: int | str) -> None:
         if receiver not in self.dead:
             self.channels[sender, receiver].append(message)
 
@@ -38,9 +38,9 @@ class World:
         if view.must_lead:
             view.lead()
             self.is_master[rank] = True
-            self.masters.append(rank)
-            for other in view.alive:
-                self.send(rank, other, "lead")
+            self.epochs.append(view.epoch)
+            for other in range(self.size):
+                self.send(rank, other, view.epoch)
 
     def runs(self, rank: int) -> bool:
         return rank not in self.dead and rank not in self.paused
@@ -52,8 +52,8 @@ class World:
         view.hear(sender, self.now)
         if view.is_lost(sender) and self.is_master[receiver]:
             view.welcome(sender, self.now)
-            self.send(receiver, sender, "lead")
-        elif message == "lead" and view.obeys(sender, self.now) and sender != receiver:
+            self.send(receiver, sender, view.epoch)
+        if isinstance(message, int) and view.obeys(sender, message, self.now) and sender != receiver:
             self.is_master[receiver] = False
 
     def notice(self, rank: int, dead: int) -> None:
@@ -115,6 +115,7 @@ def events(draw):
 
 
 @given(events())
+@example((3, [("pause", 0, 0), ("deliver", 0, 2), *[("second", 0, 0)] * 3]))
 @settings(max_examples=400, deadline=None)
 def test_in_the_end_all_who_live_follow_one_master(story):
     """Whatever dies, hangs or is late: one of the living leads, and the others follow it."""
@@ -137,19 +138,32 @@ def test_in_the_end_all_who_live_follow_one_master(story):
     world.settle()
     living = [rank for rank in range(size) if rank not in world.dead]
     leaders = [rank for rank in living if world.is_master[rank]]
-    assert len(leaders) == 1, (leaders, world.masters)
+    assert len(leaders) == 1, (leaders, world.epochs)
     assert {world.views[rank].master for rank in living} == {leaders[0]}
     assert all(world.views[rank].is_led for rank in living)
-    assert leaders[0] == max(world.masters), "an earlier epoch has come back"
+    assert {world.views[rank].epoch for rank in living} == {max(world.epochs)}, "an earlier epoch has come back"
+    assert len(set(world.epochs)) == len(world.epochs), "two masters had the same epoch"
 
 
-def test_a_lower_rank_is_never_obeyed_again():
+def test_an_earlier_epoch_is_never_obeyed_again():
     """The word of a master that was followed by another is worth nothing."""
     view = Succession(3, 4, silence_s=SILENCE_S, now=0.0)
-    assert view.obeys(0, 1.0)
-    assert view.obeys(2, 2.0)
-    assert not view.obeys(0, 3.0)
+    assert view.obeys(0, 0, 1.0)
+    assert view.obeys(2, 2, 2.0)
+    assert not view.obeys(0, 0, 3.0)
     assert view.master == 2
+
+
+def test_a_former_master_that_is_needed_again_begins_a_new_epoch():
+    """Nothing of its second time can pass for something of its first."""
+    view = Succession(0, 2, silence_s=SILENCE_S, now=0.0)
+    view.lead()
+    assert view.epoch == 0
+    assert view.obeys(1, 1, 1.0)
+    view.lose(1, 2.0)
+    assert view.must_lead
+    view.lead()
+    assert view.epoch == 2
 
 
 def test_time_in_which_a_rank_did_not_run_is_nobodys_silence():
