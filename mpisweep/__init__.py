@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpisweep.results import ResultsError
     from mpisweep.results.load import Sweep, load
+    from mpisweep.workloads.report import report
     from mpisweep.workloads.trial import Trial
 
-__all__ = ["ResultsError", "Sweep", "Trial", "load"]
+__all__ = ["ResultsError", "Sweep", "Trial", "load", "report"]
 __version__ = "0.1.0"
 
 _HOME = {
@@ -25,6 +26,7 @@ _HOME = {
     "Sweep": "mpisweep.results.load",
     "Trial": "mpisweep.workloads.trial",
     "load": "mpisweep.results.load",
+    "report": "mpisweep.workloads.report",
 }
 
 
@@ -33,5 +35,8 @@ def __getattr__(name: str) -> object:
     if name in _HOME:
         import importlib
 
-        return getattr(importlib.import_module(_HOME[name]), name)
+        found = getattr(importlib.import_module(_HOME[name]), name)
+        # The next use finds it without asking.
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'mpisweep' has no attribute {name!r}")

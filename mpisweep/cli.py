@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,21 @@ from pathlib import Path
 from mpisweep import __version__
 from mpisweep.batch.launch import LAUNCH_VARIABLE, PROGRESS_VARIABLE, LaunchError, launch, rank_command
 from mpisweep.catalogue import BUILTIN
+from mpisweep.commandline import SPECIAL_NAMES, render
+from mpisweep.preflight import see_that_it_starts
+from mpisweep.records import Value
 from mpisweep.results import ResultsError
 from mpisweep.space import SearchSpace
-from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, parse_duration, spec_from_flags
+from mpisweep.spec import (
+    SEARCH_NAMES,
+    BuiltinWorkload,
+    CommandWorkload,
+    Spec,
+    SpecError,
+    load_spec,
+    parse_duration,
+    spec_from_flags,
+)
 from mpisweep.transport import expected_rank
 
 __all__ = ["main"]
@@ -30,7 +43,9 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    ours, command_line = _split_command_line(given)
+    options = _parser().parse_args(ours)
+    options.command_line = command_line
     try:
         code: int = options.command(options, given)
     except (SpecError, ResultsError, LaunchError) as error:
@@ -47,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and the workload's command line after ``--``."""
+    if given[:1] in (["run"], ["check"]) and "--" in given:
+        end = given.index("--")
+        return given[:end], given[end + 1 :]
+    return given, []
+
+
 # ------------------------------------------------------------------------------------- commands
 
 
@@ -59,6 +82,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.rank import configure_logging
 
     configure_logging(None, "", quiet=options.quiet)
+    see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
     return launch(
@@ -123,8 +147,11 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.search import make_sampler
 
     sampler = make_sampler(spec)
+    see_that_it_starts(spec)
     print(f"{spec.source}: {spec.name} is fine")
     print(f"  workload    {_workload_text(spec)}")
+    if isinstance(spec.workload, CommandWorkload) and len(sampler):
+        print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
     print(f"  search      {spec.search}, {len(sampler):,} configurations")
     for parameter in spec.space.parameters:
@@ -185,6 +212,27 @@ def _status(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
+def _output(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.outputs import read_outputs
+    from mpisweep.results import logs_folder
+    from mpisweep.results.load import load
+
+    sweep = load(options.file)
+    if not 0 <= options.number < len(sweep.trials):
+        raise ResultsError(f"{options.file}: there is no trial {options.number}; the last is {len(sweep.trials) - 1}")
+    found = read_outputs(logs_folder(options.file), options.number)
+    if not found:
+        raise ResultsError(
+            f"{options.file}: no output of trial {options.number} is kept; "
+            "that of command lines is, once they have ended"
+        )
+    for output in found:
+        if len(found) > 1:
+            print(f"==== attempt {output.attempt}: {output.how} ====")
+        sys.stdout.write(output.text)
+    return 0
+
+
 def _repair(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.results.repair import repair
 
@@ -205,8 +253,14 @@ def _repair(options: argparse.Namespace, given: list[str]) -> int:
 
 def _spec(options: argparse.Namespace) -> Spec:
     """The sweep file, or the quick form's flags."""
-    name: str = options.sweep
-    quick = name in BUILTIN or (":" in name and not Path(name).exists())
+    name: str = options.sweep or ""
+    command_line: list[str] = options.command_line
+    if bool(name) == bool(command_line):
+        raise SpecError(
+            "command line: expected either a sweep (a file, a built-in workload or module:function) "
+            "or, after --, a command line"
+        )
+    quick = bool(command_line) or name in BUILTIN or (":" in name and not Path(name).exists())
     flags = {
         "name": options.name,
         "objective": options.objective,
@@ -218,11 +272,18 @@ def _spec(options: argparse.Namespace) -> Spec:
     limits = {"timeout": options.timeout, "retries": options.retries}
     if quick:
         return spec_from_flags(
-            name, options.parameter, folder=Path.cwd(), baseline=options.baseline, options=flags, limits=limits
+            command_line or name,
+            options.parameter,
+            folder=Path.cwd(),
+            baseline=options.baseline,
+            options=flags,
+            limits=limits,
+            metrics=options.metric,
         )
     spec = load_spec(Path(name))
     given = [key for key, value in (flags | limits).items() if value is not None]
     given += ["-p"] * bool(options.parameter) + ["--baseline"] * bool(options.baseline)
+    given += ["--metric"] * bool(options.metric)
     if given:
         raise SpecError(
             f"command line: {', '.join(given)}: is for the quick form without a file; write it into {name}"
@@ -247,11 +308,22 @@ def _rank_count(options: argparse.Namespace) -> int:
 
 
 def _workload_text(spec: Spec) -> str:
-    from mpisweep.spec import BuiltinWorkload
-
     if isinstance(spec.workload, BuiltinWorkload):
         return spec.workload.name
+    if isinstance(spec.workload, CommandWorkload):
+        return f"{spec.workload.text}, run in {'a folder of each trial' if spec.workload.own_directory else spec.folder}"
     return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
+
+
+def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping[str, Value]) -> str:
+    """The command line of trial 0; what is only known when it runs stays a placeholder."""
+    later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
+    values = later | {"number": 0} | spec.full(configuration)
+    return shlex.join(
+        # A format may be for numbers, which a placeholder is not.
+        argument if "{" in argument and any(f"{{{name}:" in argument for name in later) else render(argument, values)
+        for argument in workload.arguments
+    )
 
 
 def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
@@ -286,7 +358,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run a sweep, or go on with it",
         description="Run a sweep; on an existing results file, go on where it stopped. "
         "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
-        epilog="example: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256",
+        epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256; "
+        "mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py --batch_size={batch_size}",
     )
     _add_sweep(run)
     run.add_argument("-n", "--workers", type=_positive, metavar="N",
@@ -314,6 +387,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
 
+    output = commands.add_parser("output", help="print what the command line of a trial has printed")
+    output.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    output.add_argument("number", type=int, metavar="NUMBER", help="of the trial")
+    output.set_defaults(command=_output)
+
     repair = commands.add_parser(
         "repair",
         help="save what can be saved of a damaged sweep",
@@ -326,14 +404,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep", metavar="SWEEP",
-                        help="a sweep file (TOML), a built-in workload (resnet50), or module:function")
+    parser.add_argument("sweep", metavar="SWEEP", nargs="?",
+                        help="a sweep file (TOML), a built-in workload (resnet50), or module:function; "
+                        "or end with -- and a command line with {parameter} in it")
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
     quick = parser.add_argument_group("without a sweep file")
     quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
                        help="1:700, 1:700:10, 1e-4:1e-1:log, a,b,c, or one value that stays fixed")
     quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
                        help="default configuration to compare with")
+    quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
+                       help="how a metric is found in what a command line prints, e.g. 'loss=loss[=: ]+'")
     quick.add_argument("--name", help="of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="default: loss")
     quick.add_argument("--direction", choices=("minimize", "maximize"))

@@ -12,11 +12,18 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mpisweep.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.commandline import (
+    CommandError,
+    CommandWorkload,
+    check_formats,
+    parse_command,
+    parse_pattern,
+)
 from mpisweep.records import Direction, Value
 from mpisweep.space import (
     Choice,
@@ -33,6 +40,7 @@ from mpisweep.space import (
 __all__ = [
     "SEARCH_NAMES",
     "BuiltinWorkload",
+    "CommandWorkload",
     "FunctionWorkload",
     "Limits",
     "Spec",
@@ -55,7 +63,7 @@ _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 _TOP_KEYS = (
     "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points",
-    "parameters", "fixed", "baseline", "limits",
+    "parameters", "fixed", "baseline", "metrics", "limits",
 )  # fmt: skip
 _LIMIT_KEYS = (
     "timeout", "stall", "retries", "grace", "silence", "disk", "restarts", "same_failures", "quarantine",
@@ -86,7 +94,7 @@ class FunctionWorkload:
     function: str
 
 
-Workload = BuiltinWorkload | FunctionWorkload
+Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,23 +256,25 @@ def parse_spec(text: str, *, source: str, folder: Path) -> Spec:
 
 
 def spec_from_flags(
-    workload: str,
+    workload: str | Sequence[str],
     parameters: Sequence[str],
     *,
     folder: Path,
     baseline: Sequence[str] = (),
     options: Mapping[str, Value | None] | None = None,
     limits: Mapping[str, Value | None] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Spec:
     """The Spec of the quick form, ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
 
     Args:
-        workload: name of a built-in one, or ``module:function``.
+        workload: name of a built-in one, or ``module:function``; or the arguments of a command line.
         parameters: ``name=RANGE``, ``name=a,b,c`` or ``name=VALUE``.
         folder: where the command was typed.
         baseline: ``name=VALUE``.
         options: top-level keys of a sweep file; None values are left out.
         limits: keys of its [limits]; None values are left out.
+        metrics: ``name=PATTERN``, of a command line.
 
     Raises:
         SpecError: see the class.
@@ -281,12 +291,16 @@ def spec_from_flags(
         else:
             fixed[name] = found
     wanted = {name: _only_value(name, text) for name, text in _split_flags("--baseline", baseline)}
-    head: dict[str, Value] = {"workload": workload}
-    head |= {key: value for key, value in (options or {}).items() if value is not None}
+    head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _name_from(workload, searched))
     lines = [f"{key} = {_toml(value)}" for key, value in head.items()]
+    if isinstance(workload, str):
+        lines.insert(0, f"workload = {_toml(workload)}")
+    else:
+        lines.insert(0, f"workload = {{ command = [{', '.join(_toml(argument) for argument in workload)}] }}")
     lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
-    tables = {"fixed": fixed, "baseline": wanted, "limits": {k: v for k, v in (limits or {}).items() if v is not None}}
+    patterns: Configuration = dict(_split_flags("--metric", metrics))
+    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": {k: v for k, v in (limits or {}).items() if v is not None}}
     for table, entries in tables.items():
         if entries:
             lines += ["", f"[{table}]", *(f"{_key(k)} = {_toml(v)}" for k, v in entries.items())]
@@ -329,6 +343,8 @@ class _Parser:
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         self._known_keys(raw, _TOP_KEYS, "")
         workload = self._workload(raw)
+        if "metrics" in raw and not isinstance(workload, CommandWorkload):
+            self._fail("metrics", "is for workloads that are command lines; others report their metrics themselves")
         built_in = BUILTIN[workload.name] if isinstance(workload, BuiltinWorkload) else None
         space = self._space(raw)
         fixed = self._configuration(raw, "fixed")
@@ -339,6 +355,7 @@ class _Parser:
         for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
             self._options(built_in, table, names)
         self._values_fit(built_in, space, fixed, baseline)
+        self._command_fits(workload, space, fixed)
         self._baseline_is_complete(built_in, space, baseline)
         search = self._choice(raw, "search", "grid", SEARCH_NAMES)
         spec = Spec(
@@ -380,8 +397,36 @@ class _Parser:
         if isinstance(found, str) and _FUNCTION.fullmatch(found):
             module, _, function = found.partition(":")
             return FunctionWorkload(module, function)
+        if isinstance(found, dict):
+            return self._command(found, self._table(raw, "metrics"))
         self._fail("workload", f"is {found!r}; expected {_workloads_text()}")
         raise AssertionError
+
+    def _command(self, table: Mapping[str, Any], metrics: Mapping[str, Any]) -> CommandWorkload:
+        try:
+            patterns = tuple(parse_pattern(name, pattern) for name, pattern in metrics.items())
+            return replace(parse_command(table), metrics=patterns)
+        except CommandError as error:
+            self._fail(error.key, error.problem)
+        raise AssertionError
+
+    def _command_fits(self, workload: Workload, space: SearchSpace, fixed: Configuration) -> None:
+        if not isinstance(workload, CommandWorkload):
+            return
+        values: dict[str, list[Value]] = {name: [value] for name, value in fixed.items()}
+        for parameter in space.parameters:
+            values[parameter.name] = _ends(parameter)
+        try:
+            check_formats(workload, values)
+        except CommandError as error:
+            self._fail(error.key, error.problem)
+        for name in space.names:
+            # What a template asks for is seen when the template is read.
+            if name not in workload.names and not workload.template:
+                self._fail(
+                    f"parameters.{name}",
+                    f"is not used: neither workload.command nor workload.env has {{{name}}}",
+                )
 
     def _space(self, raw: Mapping[str, Any]) -> SearchSpace:
         table = self._table(raw, "parameters")
@@ -436,12 +481,7 @@ class _Parser:
         named: list[tuple[str, str, Value]] = [("fixed", name, value) for name, value in fixed.items()]
         named += [("baseline", name, value) for name, value in (baseline or {}).items()]
         for parameter in space.parameters:
-            ends = (
-                parameter.values
-                if isinstance(parameter, Choice)
-                else (parameter.low, parameter.high)
-            )
-            named += [("parameters", parameter.name, value) for value in ends]
+            named += [("parameters", parameter.name, value) for value in _ends(parameter)]
         for table, name, value in named:
             option = built_in.option(name)
             problem = option.problem(value) if option else None
@@ -553,10 +593,19 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _workloads_text() -> str:
-    return ", ".join(repr(name) for name in BUILTIN) + " or a function like 'my_train:train'"
+    named = ", ".join(repr(name) for name in BUILTIN)
+    return named + ", a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"
+
+
+def _ends(parameter: Parameter) -> list[Value]:
+    """The smallest and the largest value of a range; all values of a choice."""
+    return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
 
 
 def _workload_text(workload: Workload) -> str:
+    if isinstance(workload, CommandWorkload):
+        variables = [f"{name}={value}" for name, value in workload.environment]
+        return " ".join([*variables, workload.text, *([f"< {workload.template}"] if workload.template else [])])
     if isinstance(workload, BuiltinWorkload):
         return workload.name
     return f"{workload.module}:{workload.function}"
@@ -590,7 +639,11 @@ def _only_value(name: str, text: str) -> Value:
     return found
 
 
-def _name_from(workload: str, searched: Sequence[Parameter]) -> str:
+def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
+    if not isinstance(workload, str):
+        # The script says more than the interpreter that runs it.
+        scripts = [Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))]
+        workload = scripts[0] if scripts else Path(workload[0]).name
     words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
     name = "-".join(words)
     return name if _NAME.fullmatch(name) else "sweep"

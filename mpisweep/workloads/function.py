@@ -6,12 +6,14 @@ import importlib
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from mpisweep.catalogue import BUILTIN
-from mpisweep.spec import BuiltinWorkload, Spec
+from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, parse_spec
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["WorkloadError", "load_function", "to_metrics"]
@@ -35,6 +37,7 @@ def load_function(spec: Spec) -> Run:
     if isinstance(spec.workload, BuiltinWorkload):
         built_in: Run = importlib.import_module(BUILTIN[spec.workload.name].module).run
         return built_in
+    assert isinstance(spec.workload, FunctionWorkload), "a command line is run by workloads.command"
     folder = os.fspath(spec.folder)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -81,3 +84,25 @@ def _to_float(value: Any) -> float | None:
     except (TypeError, ValueError, RuntimeError):
         # An array or tensor of more than one element.
         return None
+
+
+def main() -> int:
+    """Load the function of the sweep file on standard input, and tell on standard error what is wrong with it."""
+    source, folder = sys.argv[1:]
+    try:
+        load_function(parse_spec(sys.stdin.read(), source=source, folder=Path(folder)))
+    except BaseException as error:
+        what = "".join(traceback.format_exception_only(error)).strip()
+        # The frames of the import system say nothing to a user.
+        theirs = [
+            frame for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith("<frozen") and frame.filename not in (__file__, importlib.__file__)
+        ]  # fmt: skip
+        where = f" (at {theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
+        print(what.splitlines()[-1] + where, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

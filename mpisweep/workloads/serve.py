@@ -21,12 +21,15 @@ from typing import Any
 
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.catalogue import BUILTIN
+from mpisweep.commandline import CommandWorkload
 from mpisweep.line import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError, Page
+from mpisweep.outputs import output_file
 from mpisweep.processes import adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
+from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
-from mpisweep.workloads.trial import Trial
+from mpisweep.workloads.trial import Trial, TrialFailedError
 
 __all__ = ["serve"]
 
@@ -126,6 +129,7 @@ class _Loop:
         self._device = device
         self._cores = cores
         self._trials_folder = trials_folder
+        self._objective = spec.objective
         self._defaults: dict[str, Value] = {}
         if isinstance(spec.workload, BuiltinWorkload):
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
@@ -137,7 +141,8 @@ class _Loop:
 
     def run(self) -> None:
         """Until the line is closed."""
-        run = _load_or_report(self._spec)
+        outputs = output_file(self._log_file.parent, self._worker, self._slot)
+        run = _load_or_report(self._spec, outputs)
         self._line.send(READY)
         while True:
             for frame in self._line.receive():
@@ -173,6 +178,7 @@ class _Loop:
             send=lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
             note_report=self._note_report,
+            attempt=attempt,
         )
         gathered = self._gathered
         started_at = time.time()
@@ -199,7 +205,10 @@ class _Loop:
                 self._send_gathered()
                 self._line.send(INTERRUPTED, first=self._next)
                 return
-            gathered.add_complete(number, attempt, started_at, wall_time_s, trial.last_reported | metrics, odd)
+            metrics = trial.last_reported | metrics
+            if self._objective not in metrics:
+                odd = odd or f"it has ended well, but its objective {self._objective!r} was never reported"
+            gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
         if wall_time_s >= _CHILDLESS_S:
             _end_leftovers()
         if started_at + wall_time_s - gathered.since >= _GATHER_S:
@@ -207,7 +216,11 @@ class _Loop:
 
     def _log(self, trial: str, error: BaseException) -> None:
         """Keep the whole traceback; the results file has the end of it."""
-        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n" + "".join(traceback.format_exception(error)) + "\n"
+        if isinstance(error, TrialFailedError):
+            what = f"{error}\n{error.details}"
+        else:
+            what = "".join(traceback.format_exception(error))
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{what}\n"
         with contextlib.suppress(OSError):
             self._log_file.parent.mkdir(exist_ok=True)
             with self._log_file.open("ab", buffering=0) as log:
@@ -312,9 +325,11 @@ class _Gathered:
         self._wall_time_s.append(wall_time_s)
 
 
-def _load_or_report(spec: Spec) -> Callable[[Trial], Any]:
-    """The workload's function; where it cannot be loaded, one that says so for every trial."""
+def _load_or_report(spec: Spec, outputs: Path) -> Callable[[Trial], Any]:
+    """The workload as a function; where it cannot be loaded, one that says so for every trial."""
     try:
+        if isinstance(spec.workload, CommandWorkload):
+            return make_run(spec.workload, spec.folder, outputs)
         return load_function(spec)
     except BaseException as error:
         problem = error
@@ -342,6 +357,8 @@ def _configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterato
 
 def _cause(error: BaseException) -> FailureCause:
     """Whether this is the device or the host running out of memory, or any other exception."""
+    if isinstance(error, TrialFailedError):
+        return error.cause
     text = str(error).lower()
     if (
         isinstance(error, MemoryError)
@@ -383,6 +400,8 @@ def _helpers() -> set[int]:
 
 def _message(error: BaseException, cause: FailureCause) -> str:
     """The end of the traceback, the exception first; the whole of it goes to the log."""
+    if isinstance(error, TrialFailedError):
+        return str(error)
     what = "".join(traceback.format_exception_only(error)).strip()
     # The first frame is this module's; the user's begin below it.
     frames = traceback.extract_tb(error.__traceback__)[1:]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mpisweep.blocks import Curve
-from mpisweep.records import Value
+from mpisweep.records import FailureCause, Value
 
-__all__ = ["Trial", "trial_seed"]
+__all__ = ["Trial", "TrialFailedError", "trial_seed"]
 
 #: How often the reports of a running trial are sent on, in seconds.  Those who watch see them this late.
 _FLUSH_S = 0.5
@@ -21,6 +21,21 @@ def trial_seed(seed: int, number: int) -> int:
     """The seed of a trial, in [0, 2**63): it depends on the sweep's seed and the trial's number alone."""
     digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+class TrialFailedError(Exception):
+    """The trial has failed, and its cause is known.
+
+    Args:
+        cause: for the results file.
+        message: the same; its first line says what happened.
+        details: for the log, where people look for more.
+    """
+
+    def __init__(self, cause: FailureCause, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.details = details
 
 
 class Trial:
@@ -39,6 +54,7 @@ class Trial:
 
     Attributes:
         number: counts from 0 and never changes.
+        attempt: how often the trial was begun, this time included.
         params: the configuration, fixed values included.
         device: ``cpu``, or ``cuda:0``; the trial sees no other GPU than its own.
         cores: how many CPU cores the trial may use.
@@ -56,8 +72,10 @@ class Trial:
         send: Callable[[dict[str, Curve]], None],
         stop_asked: Callable[[], bool],
         note_report: Callable[[], None] | None = None,
+        attempt: int = 1,
     ) -> None:
         self.number = number
+        self.attempt = attempt
         self.params = params
         self.device = device
         self.cores = cores
@@ -92,6 +110,10 @@ class Trial:
             step: any integer that counts up, e.g. the iteration.
             metrics: metric names and their values at this step.
         """
+        self.add(step, metrics)
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """:meth:`report`, for metrics whose names are no Python names."""
         now = time.monotonic() - self._started
         curves = self._curves
         for name, value in metrics.items():

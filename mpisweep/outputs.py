@@ -1,0 +1,109 @@
+"""What command lines print, packed: one file a slot and not one a trial.
+
+File systems of supercomputers limit how many files one may have.  So the output of each trial is appended, as
+one gzip member, to the one file of its slot: ``zcat`` prints them all, each under a line that says whose it is.
+A member that a kill has torn is stepped over.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Output", "Tape", "append_output", "output_file", "read_outputs"]
+
+#: Of an output that is longer than this, the middle is left out; in bytes.
+_HEAD_BYTES = 1 << 20
+_TAIL_BYTES = 3 << 20
+_MAGIC = b"\x1f\x8b\x08"
+_TITLE = re.compile(rb"==== trial (\d+), attempt (\d+): (.*) ====\n")
+
+
+class Output(NamedTuple):
+    """What one attempt has printed, standard output and standard error as they came."""
+
+    number: int
+    attempt: int
+    how: str
+    text: str
+
+
+class Tape:
+    """Output while it comes: its beginning and its end are kept, whatever its length."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def add(self, data: bytes) -> None:
+        """More has come."""
+        room = _HEAD_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:] if room > 0 else data
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            self._dropped += len(self._tail) - _TAIL_BYTES
+            del self._tail[:-_TAIL_BYTES]
+
+    def content(self) -> bytes:
+        """All that was kept."""
+        if not self._dropped:
+            return bytes(self._head + self._tail)
+        gap = f"\n[mpisweep: {self._dropped:,} bytes are left out here]\n".encode()
+        return bytes(self._head + gap + self._tail)
+
+    def last_lines(self, count: int, width: int = 400) -> list[str]:
+        """The last lines with something on them, each cut to `width` characters."""
+        end = bytes((self._head + self._tail)[-16384:]).decode("utf-8", "replace")
+        lines = [line.strip()[:width] for line in re.split(r"[\r\n]+", end)]
+        return [line for line in lines if line][-count:]
+
+
+def output_file(folder: Path, rank: int, slot: int) -> Path:
+    """The file of a slot in the folder of logs."""
+    return folder / f"output-{rank:04d}-{slot}.gz"
+
+
+def append_output(path: Path, number: int, attempt: int, how: str, content: bytes) -> None:
+    """Add one attempt's output.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    path.parent.mkdir(exist_ok=True)
+    title = f"==== trial {number}, attempt {attempt}: {how} ====\n".encode()
+    end = b"" if content.endswith(b"\n") or not content else b"\n"
+    with path.open("ab", buffering=0) as file:
+        file.write(gzip.compress(title + content + end, compresslevel=6))
+
+
+def read_outputs(folder: Path, number: int) -> list[Output]:
+    """All attempts at a trial that have left an output, in the order in which they were made."""
+    found: list[Output] = []
+    for path in sorted(folder.glob("output-*.gz")):
+        for member in _members(path.read_bytes()):
+            title = _TITLE.match(member)
+            if title and int(title[1]) == number:
+                text = member[title.end() :].decode("utf-8", "replace")
+                found.append(Output(number, int(title[2]), title[3].decode("utf-8", "replace"), text))
+    return sorted(found, key=lambda output: output.attempt)
+
+
+def _members(data: bytes) -> Iterator[bytes]:
+    start = data.find(_MAGIC)
+    while start >= 0:
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            content = unpacker.decompress(data[start:])
+        except zlib.error:
+            start = data.find(_MAGIC, start + 1)
+            continue
+        if unpacker.eof:
+            yield content
+            start = data.find(_MAGIC, len(data) - len(unpacker.unused_data))
+        else:
+            start = data.find(_MAGIC, start + 1)

@@ -1,0 +1,88 @@
+"""What can be seen to be wrong with a workload before any rank has started.
+
+A sweep file may be right in itself and still name a program that is not there, a template that asks for what
+is no parameter, or a function whose module cannot be imported.  Found here, it costs a sentence on the
+terminal; found later, a place in the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from mpisweep.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
+from mpisweep.spec import FunctionWorkload, Spec, SpecError
+
+__all__ = ["see_that_it_starts"]
+
+#: How long importing the user's module may take before the sweep is started without knowing, in seconds.
+_IMPORT_S = 300.0
+
+
+def see_that_it_starts(spec: Spec) -> None:
+    """Look for the program and the template, or import the function in a process of its own.
+
+    Raises:
+        SpecError: see the class.
+    """
+    if isinstance(spec.workload, CommandWorkload):
+        _see_program(spec, spec.workload)
+        _see_template(spec, spec.workload)
+    elif isinstance(spec.workload, FunctionWorkload):
+        _see_function(spec, spec.workload)
+
+
+def _see_program(spec: Spec, workload: CommandWorkload) -> None:
+    program = workload.arguments[0]
+    if "{" in program:
+        return
+    variables = dict(workload.environment)
+    if "/" in program and workload.own_directory and not program.startswith("/"):
+        return
+    where = os.fspath(spec.folder / program) if "/" in program else program
+    if shutil.which(where, path=variables.get("PATH")) is None:
+        place = f"in {spec.folder}" if "/" in program else "on PATH"
+        raise SpecError(f"{spec.source}: workload.command: there is no program {program!r} {place}")
+
+
+def _see_template(spec: Spec, workload: CommandWorkload) -> None:
+    if not workload.template:
+        return
+    path = spec.folder / workload.template
+    try:
+        asked = names_in_template(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SpecError(f"{spec.source}: workload.template: {path} cannot be read: {reason}") from error
+    known = [*spec.space.names, *spec.fixed]
+    for name in sorted(asked - set(known) - SPECIAL_NAMES.keys()):
+        raise SpecError(
+            f"{path}: has {{{{{name}}}}}, which is no parameter; known are {', '.join([*known, *SPECIAL_NAMES])}"
+        )
+    for name in spec.space.names:
+        if name not in asked | workload.names:
+            raise SpecError(
+                f"{spec.source}: parameters.{name}: is not used: workload.command, workload.env and "
+                f"{workload.template} do not have it"
+            )
+
+
+def _see_function(spec: Spec, workload: FunctionWorkload) -> None:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
+            input=spec.text, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return
+    if done.returncode:
+        reason = " ".join(_last_lines(done.stderr)) or f"importing it ended Python with code {done.returncode}"
+        raise SpecError(f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}")
+
+
+def _last_lines(text: str) -> Iterator[str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return iter(lines[-4:])

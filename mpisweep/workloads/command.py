@@ -1,0 +1,291 @@
+"""Running a command line as a trial: start it, listen to it, tell it to stop, judge its end.
+
+The program runs unmodified.  What it prints goes through a pipe, line by line through the sweep's patterns
+and as it is into the packed output; a second pipe, which it inherits, takes the calls of
+:func:`mpisweep.report`.  The exit code decides whether the trial is complete.  The program leads a process
+group of its own, so that a stop reaches it and what it has started, and it dies with its trial process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mpisweep.commandline import (
+    CommandWorkload,
+    read_json_line,
+    render,
+    render_template,
+)
+from mpisweep.outputs import Tape, append_output
+from mpisweep.records import FailureCause, Value
+from mpisweep.workloads.report import REPORT_VARIABLE
+from mpisweep.workloads.trial import Trial, TrialFailedError
+
+__all__ = ["make_run"]
+
+#: How often the trial is asked whether it is to stop, in seconds.
+_LOOK_S = 0.1
+#: How long a pipe is listened to after the program has ended: something it has started may hold it open.
+_DRAIN_S = 0.5
+_READ_BYTES = 1 << 16
+#: A line without an end is cut here, in bytes: no metric is printed in a longer one.
+_LINE_BYTES = 1 << 20
+#: Last lines of the output that the results file keeps of a failed trial.
+_LAST_LINES = 5
+#: What programs print when memory is at an end: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
+_OUT_OF_MEMORY = (
+    "out of memory", "OutOfMemoryError", "MemoryError", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory", "std::bad_alloc", "RESOURCE_EXHAUSTED", "hipErrorOutOfMemory", "not enough memory",
+)  # fmt: skip
+_PR_SET_PDEATHSIG = 1
+
+
+def make_run(workload: CommandWorkload, folder: Path, outputs: Path) -> Callable[[Trial], None]:
+    """The function that runs a trial of this command line.
+
+    Args:
+        workload: the command line.
+        folder: of the sweep file.
+        outputs: the file that takes what the programs print.
+    """
+    template = (folder / workload.template).read_text(encoding="utf-8") if workload.template else ""
+
+    def run(trial: Trial) -> None:
+        _Run(workload, folder, outputs, trial).run(template)
+
+    return run
+
+
+class _Run:
+    """One program from its start to its end."""
+
+    def __init__(self, workload: CommandWorkload, folder: Path, outputs: Path, trial: Trial) -> None:
+        self._workload = workload
+        self._folder = folder
+        self._outputs = outputs
+        self._trial = trial
+        self._tape = Tape()
+        self._patterns = [(metric.name, metric.compiled(), iter(range(1 << 62))) for metric in workload.metrics]
+        self._json_steps = iter(range(1 << 62))
+
+    def run(self, template: str) -> None:
+        """Until the program has ended.
+
+        Raises:
+            TrialFailedError: when it did not end well.
+        """
+        values = self._values()
+        if template:
+            target = self._trial.directory / Path(self._workload.template).name.removesuffix(".in")
+            target.write_text(render_template(template, values), encoding="utf-8")
+            values["template"] = os.fspath(target)
+        arguments = [render(argument, values) for argument in self._workload.arguments]
+        program, printed, reported = self._start(arguments, values)
+        try:
+            self._listen(program, printed, reported)
+        finally:
+            for file in (printed, reported):
+                os.close(file)
+            _kill_group(program.pid)
+            status = program.wait()
+        self._end(arguments[0], status)
+
+    def _values(self) -> dict[str, Value]:
+        trial, names = self._trial, self._workload.names
+        values: dict[str, Value] = {
+            "number": trial.number, "seed": trial.seed, "device": trial.device, "cores": trial.cores,
+        }  # fmt: skip
+        if "directory" in names:
+            values["directory"] = os.fspath(trial.directory)
+        # A parameter of such a name is what its user means by it.
+        return values | trial.params
+
+    def _start(self, arguments: list[str], values: dict[str, Value]) -> tuple[subprocess.Popen[bytes], int, int]:
+        """The program, and the ends of its two pipes."""
+        printed, prints = os.pipe()
+        reported, reports = os.pipe()
+        environment = os.environ | {
+            "MPISWEEP_TRIAL": str(self._trial.number),
+            "MPISWEEP_SEED": str(self._trial.seed),
+            REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
+        }
+        # A Python program that keeps its lines to itself would report everything at its end.
+        environment.setdefault("PYTHONUNBUFFERED", "1")
+        environment |= {name: render(value, values) for name, value in self._workload.environment}
+        parent = os.getpid()
+        try:
+            program = subprocess.Popen(
+                arguments,
+                cwd=self._trial.directory if self._workload.own_directory else self._folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=prints,
+                stderr=prints,
+                pass_fds=[reports],
+                process_group=0,
+                # This process has one thread, which is what makes a function of ours safe there.
+                preexec_fn=lambda: _die_with(parent),
+            )
+        except (OSError, ValueError) as error:
+            for file in (printed, reported):
+                os.close(file)
+            raise TrialFailedError(
+                FailureCause.EXCEPTION, f"{arguments[0]!r} cannot be started: {getattr(error, 'strerror', error)}"
+            ) from error
+        finally:
+            os.close(prints)
+            os.close(reports)
+        return program, printed, reported
+
+    # ------------------------------------------------------------------------------------- while it runs
+
+    def _listen(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
+        lines = {printed: _Lines(self._on_line), reported: _Lines(self._on_report)}
+        told_to_stop = False
+        until = float("inf")
+        with selectors.DefaultSelector() as selector, _exit_of(program.pid) as ended:
+            for file in lines:
+                os.set_blocking(file, False)
+                selector.register(file, selectors.EVENT_READ)
+            if ended is not None:
+                selector.register(ended, selectors.EVENT_READ)
+            while len(selector.get_map()) > (ended is not None) and time.monotonic() < until:
+                for key, _ in selector.select(_LOOK_S):
+                    if key.fd == ended:
+                        selector.unregister(ended)
+                        ended = None
+                    elif not self._read(key.fd, lines[key.fd]):
+                        selector.unregister(key.fd)
+                if not told_to_stop and self._trial.should_stop():
+                    told_to_stop = True
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(program.pid, signal.SIGTERM)
+                if until == float("inf") and program.poll() is not None:
+                    until = time.monotonic() + _DRAIN_S
+        for some in lines.values():
+            some.end()
+        # It may have closed its output and work on.
+        while program.poll() is None:
+            if not told_to_stop and self._trial.should_stop():
+                told_to_stop = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(program.pid, signal.SIGTERM)
+            time.sleep(_LOOK_S / 10)
+
+    def _read(self, file: int, lines: _Lines) -> bool:
+        try:
+            data = os.read(file, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        lines.add(data)
+        return bool(data)
+
+    def _on_line(self, raw: bytes, whole: bytes) -> None:
+        self._tape.add(whole)
+        line = raw.decode("utf-8", "replace")
+        for name, pattern, steps in self._patterns:
+            for match in pattern.finditer(line):
+                value = _number(match["value"])
+                if value is None:
+                    continue
+                stated = _number(match["step"]) if "step" in pattern.groupindex else None
+                self._trial.add(int(stated) if stated is not None else next(steps), {name: value})
+        self._on_json(line)
+
+    def _on_report(self, raw: bytes, whole: bytes) -> None:
+        self._on_json(raw.decode("utf-8", "replace"))
+
+    def _on_json(self, line: str) -> None:
+        step, metrics = read_json_line(line.strip())
+        if metrics:
+            self._trial.add(next(self._json_steps) if step is None else step, metrics)
+
+    # ------------------------------------------------------------------------------------- its end
+
+    def _end(self, name: str, status: int) -> None:
+        trial = self._trial
+        how = f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}"
+        with contextlib.suppress(OSError):
+            append_output(self._outputs, trial.number, trial.attempt, how, self._tape.content())
+        if status == 0 or trial.told_to_stop:
+            return
+        last = self._tape.last_lines(_LAST_LINES)
+        ended = f"{Path(name).name} {'exited with code ' + str(status) if status > 0 else 'was ' + how}"
+        cause = FailureCause.CRASH
+        if any(sign in line for line in self._tape.last_lines(200, 10_000) for sign in _OUT_OF_MEMORY):
+            cause = FailureCause.OUT_OF_MEMORY
+        first = f"{ended}: {last[-1]}" if last else ended
+        details = self._tape.content().decode("utf-8", "replace")
+        raise TrialFailedError(cause, "\n".join([first, *last[:-1]]), details)
+
+
+class _Lines:
+    """Bytes to lines; a carriage return ends one too, as in progress bars."""
+
+    def __init__(self, tell: Callable[[bytes, bytes], None]) -> None:
+        self._tell = tell
+        self._begun = b""
+
+    def add(self, data: bytes) -> None:
+        """Some more bytes; tells of each line that is whole now, without its end and with it."""
+        *whole, self._begun = (self._begun + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            self._tell(line, line + b"\n")
+        if len(self._begun) > _LINE_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            self._tell(begun, begun)
+
+
+@contextlib.contextmanager
+def _exit_of(process: int):  # type: ignore[no-untyped-def]
+    """A descriptor that is readable when the process has ended, or None where the system has none."""
+    try:
+        file = os.pidfd_open(process)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _die_with(parent: int) -> None:
+    """In the program-to-be: have the kernel end it when the trial process dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _kill_group(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text.rstrip(",;"))
+    except ValueError:
+        return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
