@@ -217,7 +217,7 @@ class _Loop:
     def _log(self, trial: str, error: BaseException) -> None:
         """Keep the whole traceback; the results file has the end of it."""
         if isinstance(error, TrialFailedError):
-            what = f"{error}\n{error.details}"
+            what = str(error).partition("\n")[0] + "\n" + (error.details or str(error))
         else:
             what = "".join(traceback.format_exception(error))
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{what}\n"

@@ -1,0 +1,366 @@
+"""Command lines as workloads: what is refused, what a program is given, and what becomes of what it prints."""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import mpisweep as package
+from mpisweep.commandline import (
+    parse_command,
+    parse_pattern,
+    read_json_line,
+    render,
+    render_template,
+)
+from mpisweep.outputs import Tape, append_output, output_file, read_outputs
+from mpisweep.spec import SpecError, _toml, parse_spec, spec_from_flags
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PROGRAM = '''
+import json, os, signal, subprocess, sys, time
+x, how = int(sys.argv[1]), sys.argv[2]
+print("begin", repr(sys.argv), flush=True)
+if how == "lines":
+    for step in range(4):
+        print(f"step {10 * step} loss = {x + step}e-1, accuracy: {step / 4}", end="\\\\r" if step % 2 else "\\\\n")
+elif how == "json":
+    for step in range(3):
+        print(json.dumps({"step": 5 * step, "loss": x / (1 + step), "note": "text", "best": True}))
+elif how == "report":
+    import mpisweep
+    for step in range(3):
+        mpisweep.report(step=step, loss=x * 2.0 + step)
+elif how == "nested":
+    program = f"import mpisweep; mpisweep.report(loss={x}.5)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+elif how == "environment":
+    print("loss", os.environ["SCALED"], os.environ["MPISWEEP_TRIAL"], "accuracy", os.path.basename(os.getcwd()))
+elif how == "code":
+    print("the reason", file=sys.stderr)
+    sys.exit(x)
+elif how == "signal":
+    os.kill(os.getpid(), signal.SIGSEGV)
+elif how == "memory":
+    print("RuntimeError: CUDA out of memory. Tried to allocate", file=sys.stderr)
+    print("something else")
+    sys.exit(1)
+elif how == "children":
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    open("child.txt", "w").write(str(child.pid))
+    print("loss 1")
+elif how == "hang":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    open("child.txt", "w").write(str(child.pid))
+    time.sleep(1000)
+elif how == "stop":
+    def save(*_):
+        open("saved.txt", "a").write(f"{x}\\\\n")
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, save)
+    open(f"begun.{x}", "w")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    print("loss", x)
+elif how == "quiet":
+    pass
+'''.replace("\\\\", "\\")
+
+NUMBERS = "[metrics]\nloss = 'loss[= ]+'\naccuracy = 'accuracy[: ]+'\n"
+
+
+@pytest.fixture
+def program(folder: Path) -> str:
+    """A program that does as it is told; its path, from the sweep file's folder."""
+    (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    return f"{sys.executable} program.py"
+
+
+def sweep_file(folder: Path, command: str, last: int = 3, more: str = NUMBERS, table: str = "") -> str:
+    (folder / "s.toml").write_text(
+        f"name = 's'\nworkload = {{ command = \"{command}\"{table} }}\n"
+        f"[parameters]\nx = {{ from = 1, to = {last} }}\n{more}\n",
+        encoding="utf-8",
+    )
+    return "s.toml"
+
+
+# ------------------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("workload", "more", "complaint"),
+    [
+        ('{ command = "p {y}" }', "", "{y}, which is no parameter; known are x, number"),
+        ('{ command = "p {x.real}" }', "", "{x.real}"),
+        ('{ command = "p {x!r}" }', "", "unpaired brace"),
+        ('{ command = "p {x" }', "", "unpaired brace"),
+        ('{ command = "p {}" }', "", "placeholder {}"),
+        ('{ command = "p {x:s}" }', "", "does not fit 1"),
+        ("{ command = \"p 'x\" }", "", "cannot be split"),
+        ('{ command = "" }', "", "is empty"),
+        ("{ command = 3 }", "", "expected a command line"),
+        ('{ command = "p {x}", shell = true }', "", "workload.shell: is not a known key"),
+        ('{ command = "p {x}", env = "A=1" }', "", "workload.env: is 'A=1'"),
+        ('{ command = "p {x}", env = { "A B" = "1" } }', "", "no name for a variable"),
+        ('{ command = "p {x}", env = { A = "{y}" } }', "", "workload.env.A: has the placeholder {y}"),
+        ('{ command = "p {x}", template = "../t.in" }', "", "workload.template"),
+        ('{ command = "p {x}", template = "/etc/passwd" }', "", "workload.template"),
+        ('{ command = "p {x} {template}" }', "", "no workload.template"),
+        ('{ command = "p {x}", directory = "home" }', "", "workload.directory"),
+        ('{ command = "p" }', "", "parameters.x: is not used"),
+        ('{ command = "p {x}" }', "[metrics]\nloss = '('", "metrics.loss: is no regular expression"),
+        ('{ command = "p {x}" }', "[metrics]\nloss = '(a)'", "none is called value"),
+        ('{ command = "p {x}" }', "[metrics]\nloss = 3", "metrics.loss: is 3"),
+        ('{ command = "p {x}" }', "[metrics]\nstep = 'a'", "metrics.step"),
+        ('"resnet50"', "[metrics]\nloss = 'a'", "metrics: is for workloads that are command lines"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_key(workload: str, more: str, complaint: str):
+    name = "batch_size" if "resnet50" in workload else "x"
+    text = f"workload = {workload}\n[parameters]\n{name} = {{ from = 1, to = 3 }}\n{more}"
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, source="s.toml", folder=Path("/"))
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith("s.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_quick_form_is_a_sweep_file_that_parses_to_itself():
+    command = ["python", "a b.py", "--x={x}", "q\"u'o\\te", "{{}}"]
+    made = spec_from_flags(command, ["x=1:3"], folder=Path("/tmp"), metrics=["loss=loss: (?P<value>\\S+)"])
+    again = parse_spec(made.text, source="s", folder=Path("/tmp"))
+    assert again.workload == made.workload
+    assert made.workload.arguments == tuple(command)  # type: ignore[union-attr]
+    assert made.differences(again) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "workload", "complaint"),
+    [
+        ({}, '{ command = "no-such-program-1 {x}" }', "there is no program 'no-such-program-1' on PATH"),
+        ({}, '{ command = "./missing {x}" }', "there is no program './missing' in"),
+        ({}, '{ command = "true {x}", template = "t.in" }', "t.in cannot be read"),
+        ({"t.in": "a = {{y}}"}, '{ command = "true {template}", template = "t.in" }', "{{y}}, which is no parameter"),
+        ({"t.in": "a = 1"}, '{ command = "true {template}", template = "t.in" }', "parameters.x: is not used"),
+        ({"mine.py": "import nonsense_1"}, '"mine:f"', "No module named 'nonsense_1' (at"),
+        ({"mine.py": "f = 3"}, '"mine:f"', "has no function 'f'"),
+    ],
+)
+def test_what_cannot_start_is_refused_before_any_rank_starts(folder: Path, mpisweep: Run, files, workload, complaint):
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    (folder / "s.toml").write_text(f"workload = {workload}\n[parameters]\nx = {{ from = 1, to = 3 }}\n")
+    for command in ("run", "check"):
+        done = mpisweep(command, "s.toml", "-o", "r.h5")
+        assert done.returncode == 2
+        assert complaint in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (folder / "r.h5").exists()
+    assert not list(folder.glob("r.h5*"))
+
+
+# ------------------------------------------------------------------------------------- pieces
+
+
+def test_values_are_written_as_in_a_sweep_file():
+    values = {"x": 0.1, "on": True, "n": 3, "t": "a b; c"}
+    assert render("--x={x} {on} {n:03d} {t} {{}}", values) == "--x=0.1 true 003 a b; c {}"
+    assert render_template('{"a": {{ x }}, "b": {"c": {{n:04d}}}}', values) == '{"a": 0.1, "b": {"c": 0003}}'
+
+
+def test_arguments_are_split_before_values_are_filled_in():
+    made = parse_command({"command": "p --a={t} '{t} {t}'"})
+    assert [render(a, {"t": "1 2'3"}) for a in made.arguments] == ["p", "--a=1 2'3", "1 2'3 1 2'3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("loss 1", "1"), ("loss -1.5e-3,", "-1.5e-3"), ("loss nan", "nan"), ("loss .5", ".5"), ("loss inf", "inf")],
+)
+def test_a_pattern_without_groups_stands_for_the_number_after_it(text: str, value: str):
+    match = parse_pattern("loss", "loss").compiled().search(text)
+    assert match is not None
+    assert match["value"] == value
+
+
+def test_a_json_line_gives_its_numbers_and_nothing_else():
+    assert read_json_line('{"step": 3, "loss": 0.5, "a": "b", "c": true, "d": null, "e": [1]}') == (3, {"loss": 0.5})
+    assert read_json_line('{"loss": Infinity}') == (None, {"loss": float("inf")})
+    assert read_json_line('{"loss": ' + "1" * 400 + "}") == (None, {})
+    for text in ("", "{", "{}", "[1]", "loss", '{"a": }', "{" * 100_000 + "}", '{"step": NaN}'):
+        assert read_json_line(text) == (None, {})
+
+
+def test_a_long_output_keeps_its_beginning_and_its_end():
+    tape = Tape()
+    for index in range(200_000):
+        tape.add(f"line {index:06d} {'x' * 80}\n".encode())
+    content = tape.content()
+    assert len(content) < 8 << 20
+    assert content.startswith(b"line 000000 ")
+    assert b"bytes are left out here" in content
+    assert tape.last_lines(1)[0].startswith("line 199999 ")
+
+
+def test_a_torn_member_hides_no_other(tmp_path: Path):
+    path = output_file(tmp_path, 0, 0)
+    append_output(path, 1, 1, "exit code 0", b"one\n")
+    torn = gzip.compress(b"==== trial 2, attempt 1: exit code 0 ====\n" + bytes(range(256)) * 50)
+    for cut in range(1, len(torn), 7):
+        path.write_bytes(path.read_bytes() + torn[:cut])
+    append_output(path, 3, 2, "exit code 0", "drei ü".encode())
+    assert [output.text for output in read_outputs(tmp_path, 1)] == ["one\n"]
+    assert [output.text for output in read_outputs(tmp_path, 3)] == ["drei ü\n"]
+    assert read_outputs(tmp_path, 3)[0].attempt == 2
+
+
+# ------------------------------------------------------------------------------------- real programs
+
+
+def test_metrics_come_from_patterns(folder: Path, program: str, mpisweep: Run):
+    patterns = "[metrics]\nloss = 'step (?P<step>\\d+) loss = (?P<value>[^,]+)'\naccuracy = 'accuracy:'\n"
+    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} lines", more=patterns), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["loss"] == pytest.approx([0.4, 0.5, 0.6])
+    assert sweep.curve(0, "loss").step.tolist() == [0, 10, 20, 30]
+    assert sweep.curve(0, "loss").value == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert sweep.curve(2, "accuracy").step.tolist() == [0, 1, 2, 3]
+    assert sweep.curve(2, "accuracy").value.tolist() == [0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("how", "loss", "step"),
+    [("json", [1 / 3, 2 / 3, 1], [0, 5, 10]), ("report", [4, 6, 8], [0, 1, 2]), ("nested", [1.5, 2.5, 3.5], [0])],
+)
+def test_metrics_come_from_json_lines_and_from_report(folder: Path, program: str, mpisweep: Run, how, loss, step):
+    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} {how}", more=""), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["loss"] == pytest.approx(loss)
+    assert sweep.metrics == ("loss",)
+    assert sweep.curve(1, "loss").step.tolist() == step
+
+
+def test_a_program_that_reports_runs_without_mpisweep_too(folder: Path, program: str):
+    done = subprocess.run([*program.split(), "1", "report"], cwd=folder, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_environment_directory_and_template(folder: Path, program: str, mpisweep: Run):
+    (folder / "in.toml.in").write_text("x = {{x}}\ntable = { a = 1 }\n")
+    (folder / "show.py").write_text("import sys; print('loss', open(sys.argv[1]).read().split()[2]); print(sys.argv[1])")
+    own = ", directory = 'trial', env = { SCALED = '{x}.25' }"
+    spec = sweep_file(folder, f"{sys.executable} ../../program.py {{x}} environment", table=own)
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["loss"].tolist() == [1.25, 2.25, 3.25]
+    assert sweep.trials["accuracy"].tolist() == [0, 1, 2]
+    spec = sweep_file(folder, f"{sys.executable} show.py {{template}}", table=", template = 'in.toml.in'")
+    done = mpisweep("run", spec, "-n", "1", "-o", "t.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "t.h5").trials["loss"].tolist() == [1, 2, 3]
+    assert mpisweep("output", "t.h5", "2").stdout.endswith("t.h5.trials/2/in.toml\n")
+
+
+def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):
+    hostile = "a; touch hacked $(touch hacked) `touch hacked` 'b\" ü\\\n--x"
+    (folder / "s.toml").write_text(
+        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{_toml(hostile)}]\n",
+        encoding="utf-8",
+    )
+    assert mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5").returncode == 0
+    assert repr(hostile) in mpisweep("output", "r.h5", "0").stdout
+    assert not list(folder.rglob("hacked*"))
+    sweep = package.load(folder / "r.h5")
+    assert bool(sweep.trials["diverged"][0])
+    assert "'loss' was never reported" in sweep.trials["message"][0]
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "message"),
+    [
+        ("code", "crash", "exited with code 1: the reason"),
+        ("signal", "crash", "was killed by SIGSEGV"),
+        ("memory", "out_of_memory", "exited with code 1: something else"),
+    ],
+)
+def test_the_end_of_the_program_is_the_end_of_the_trial(folder: Path, program: str, mpisweep: Run, how, cause, message):
+    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} {how}", last=1), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4, done.stderr
+    trial = package.load(folder / "r.h5").trials[0]
+    assert (trial["state"], trial["cause"]) == ("failed", cause)
+    assert message in trial["message"]
+    assert mpisweep("output", "r.h5", "0").stdout.startswith("begin")
+    log = (folder / "r.h5.logs" / "rank-0000.log").read_text()
+    assert "trial 0, attempt 1" in log
+    assert "begin [" in log
+
+
+def test_output_is_kept_in_one_file_a_slot(folder: Path, program: str, mpisweep: Run):
+    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} lines", last=20), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (folder / "r.h5.logs").iterdir()) == ["output-0000-0.gz", "output-0001-0.gz"]
+    for number in (0, 7, 19):
+        assert f"'{number + 1}', 'lines'" in mpisweep("output", "r.h5", str(number)).stdout
+    refused = mpisweep("output", "r.h5", "20")
+    assert refused.returncode == 2
+    assert "the last is 19" in refused.stderr
+
+
+def test_a_timeout_ends_the_whole_tree(folder: Path, program: str, mpisweep: Run):
+    spec = sweep_file(folder, f"{program} {{x}} hang", last=1, more="[limits]\ntimeout = 1\n")
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4, done.stderr
+    assert package.load(folder / "r.h5").trials["cause"].tolist() == ["timeout"]
+    child = int((folder / "child.txt").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_a_program_leaves_behind_is_ended(folder: Path, program: str, mpisweep: Run):
+    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} children", last=1), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    child = int((folder / "child.txt").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_stop_reaches_the_program_and_the_trial_runs_again(folder: Path, program: str, environment, mpisweep: Run):
+    spec = sweep_file(folder, f"{program} {{x}} stop", last=2)
+    command = [sys.executable, "-m", "mpisweep", "run", spec, "-n", "1", "-o", "r.h5"]
+    running = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list(folder.glob("begun.*")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 3
+    assert (folder / "saved.txt").read_text() in ("1\n", "2\n")
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["waiting"] * 2
+    (folder / "go").touch()
+    assert mpisweep(*command[3:]).returncode == 0
+    assert package.load(folder / "r.h5").trials["loss"].tolist() == [1, 2]
+
+
+def test_a_command_after_two_dashes_is_the_workload(folder: Path, program: str, mpisweep: Run):
+    words = [*program.split(), "{x}", "lines"]
+    done = mpisweep("run", "-p", "x=1:3", "--metric", "loss=loss =", "-n", "2", "-o", "r.h5", "--", *words)
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["loss"] == pytest.approx([0.4, 0.5, 0.6])
+    again = mpisweep("run", "-p", "x=1:3", "-o", "r.h5", "--", *words, "more")
+    assert again.returncode == 2
+    assert "workload: the results file has" in again.stderr
+    both = mpisweep("run", "resnet50", "--", *words)
+    assert both.returncode == 2
+    assert "expected either a sweep" in both.stderr
