@@ -1,0 +1,64 @@
+"""Every example under examples/ runs as its sweep file says, on two workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpisweep
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(tmp_path: Path, environment: dict[str, str], example: str) -> mpisweep.Sweep:
+    folder = tmp_path / example
+    shutil.copytree(EXAMPLES / example, folder)
+    if example == "c":
+        subprocess.run(["cc", "-O2", "-o", "pi", "pi.c", "-lm"], cwd=folder, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mpisweep", "run", "sweep.toml", "-n", "2", "-o", "r.h5"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sweep = mpisweep.load(folder / "r.h5")
+    assert set(sweep.trials["state"].tolist()) == {"complete"}
+    return sweep
+
+
+@pytest.mark.mpi
+def test_pytorch_script(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment, "pytorch")
+    assert len(sweep.trials) == 9
+    assert sweep.baseline["accuracy"] > 0.5
+    assert sweep.curve(0, "loss").step.tolist() == [0, 1, 2]
+
+
+@pytest.mark.mpi
+def test_sklearn_estimator(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment, "sklearn")
+    assert len(sweep.trials) == 8
+    assert sweep.best(1)["accuracy"][0] > 0.9
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_c_program_with_an_input_file(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment, "c")
+    errors = sweep.trials["error"]
+    assert errors[0] == pytest.approx(4 / (1 + 0.25) - 3.14159265, rel=1e-3)
+    assert errors.min() < 1e-10
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs lightning")
+def test_lightning_module(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}, "lightning")
+    assert len(sweep.trials) == 4
+    assert len(sweep.curve(0, "loss").value) == 57
+    assert sweep.curve(0, "loss").value[-1] < sweep.curve(0, "loss").value[0]
