@@ -22,6 +22,7 @@ from mpisweep import __version__
 from mpisweep.batch.launch import LAUNCH_VARIABLE, PROGRESS_VARIABLE, LaunchError, launch, rank_command
 from mpisweep.catalogue import BUILTIN
 from mpisweep.commandline import SPECIAL_NAMES, render
+from mpisweep.devices import LayoutError, default_workers, this_node
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.records import Value
 from mpisweep.results import ResultsError
@@ -36,7 +37,7 @@ from mpisweep.spec import (
     parse_duration,
     spec_from_flags,
 )
-from mpisweep.transport import expected_rank
+from mpisweep.transport import TransportError, expected_rank
 
 __all__ = ["main"]
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = command_line
     try:
         code: int = options.command(options, given)
-    except (SpecError, ResultsError, LaunchError) as error:
+    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError) as error:
         if expected_rank() in (0, None):
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -86,7 +87,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     path = _results_path(options, spec)
     console = Console(stderr=True)
     return launch(
-        rank_command(_rank_count(options), given[1:]),
+        rank_command(_rank_count(options, spec), given[1:]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         ended_in_order=lambda returned: _ended_in_order(path, returned),
@@ -143,6 +144,12 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, given: list[str]) -> int:
     spec = _spec(options)
+    if options.devices:
+        from mpisweep.layout import describe_layout
+
+        for line in describe_layout(spec, policy=options.master, workers=options.workers):
+            print(line)
+        return 0
     from mpisweep.results import journal_folder
     from mpisweep.search import make_sampler
 
@@ -300,10 +307,8 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
     return path
 
 
-def _rank_count(options: argparse.Namespace) -> int:
-    from mpisweep.devices import default_workers, this_node
-
-    workers: int = options.workers or default_workers(this_node())
+def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
+    workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
     return workers + 1 if options.master == "idle" else workers
 
 
@@ -362,10 +367,7 @@ def _parser() -> argparse.ArgumentParser:
         "mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py --batch_size={batch_size}",
     )
     _add_sweep(run)
-    run.add_argument("-n", "--workers", type=_positive, metavar="N",
-                     help="workers to start (default: one a GPU, else one a core, at most 16)")
-    run.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
-                     help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
+    _add_layout(run)
     run.add_argument("--walltime", type=_duration, metavar="H:MM:SS",
                      help="stop in order before this much time has passed")
     run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
@@ -374,6 +376,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="validate a sweep file and say what it would run")
     _add_sweep(check)
+    _add_layout(check)
+    check.add_argument("--devices", action="store_true",
+                       help="print which rank would use what; under mpirun, what these ranks would")
     check.set_defaults(command=_check)
 
     top = commands.add_parser("top", help="print the best trials, and the baseline")
@@ -401,6 +406,13 @@ def _parser() -> argparse.ArgumentParser:
     repair.add_argument("file", type=Path, metavar="FILE", help="a results file")
     repair.set_defaults(command=_repair)
     return parser
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "--workers", type=_positive, metavar="N",
+                        help="workers to start (default: one a GPU, else one a core, at most 16)")
+    parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
+                        help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:

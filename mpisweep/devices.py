@@ -1,27 +1,30 @@
-"""What each rank may use: a GPU, or a set of CPU cores; and whether rank 0 works.
+"""Which rank of a node uses what: a GPU, a share of one, several, or a set of CPU cores; and whether rank 0 works.
 
 Rules
 -----
-* A node's GPUs are those that the batch system leaves visible to the rank.  Where there are GPUs, a worker
-  gets one, by its index among the workers of its node.
+* A node's devices are those that the batch system leaves visible to its ranks.  Where all ranks see the same
+  GPUs, worker *i* gets the *i*-th; where the launcher has given each rank GPUs of its own, each keeps its own.
+* ``devices_per_trial = 0.5`` lets two workers share a GPU, ``2`` gives each worker two.  More workers than that
+  leaves room for are an error, and so is a rank that sees no GPU where others of its node see some.
 * Cores: where the MPI launcher has bound the ranks of a node to different cores, each keeps its own.  Where
   they may all use the same ones, these are divided into contiguous sets of equal size.
 * Rank 0 hosts a worker exactly when a device of its node would idle otherwise: when its node does not have
-  more ranks than devices (GPUs, or cores where there is no GPU).  ``--master works`` and ``--master idle``
-  override that.
+  more ranks than places for workers.  ``--master works`` and ``--master idle`` override that.
+
+Pure, but for :func:`this_node`: every rank of a node works the same layout out of the same facts.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from mpisweep.gpus import Gpu, environment_for, visible_gpus
 from mpisweep.records import DeviceShare
 
-__all__ = ["Gpu", "LayoutError", "Node", "default_workers", "master_works", "share_of", "this_node"]
+__all__ = ["LayoutError", "Node", "default_workers", "lay_out", "this_node"]
 
 #: CPU-only workers that plain `mpisweep run` starts at most; more cores make the sets larger.
 #: Each holds its own copy of the model and the libraries, a gigabyte or so with torch.
@@ -33,16 +36,8 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU: what selects it in CUDA_VISIBLE_DEVICES, and its name."""
-
-    selector: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
-    """What this process can see of its node."""
+    """What one process can see of its node."""
 
     cores: tuple[int, ...]
     gpus: tuple[Gpu, ...]
@@ -54,56 +49,101 @@ def this_node() -> Node:
         cores = tuple(sorted(os.sched_getaffinity(0)))
     else:
         cores = tuple(range(os.cpu_count() or 1))
-    return Node(cores, _visible_gpus())
+    return Node(cores, visible_gpus())
 
 
-def default_workers(node: Node) -> int:
-    """How many workers `mpisweep run` starts on this machine: one a GPU, else up to 16, one core or more each."""
-    return len(node.gpus) or min(len(node.cores), _CPU_WORKERS_AT_MOST)
+def default_workers(node: Node, devices_per_trial: float = 1) -> int:
+    """How many workers `mpisweep run` starts on this machine: one a GPU or share of one, else one a core, up to 16."""
+    if node.gpus:
+        return max(1, _places(len(node.gpus), devices_per_trial))
+    return min(len(node.cores), _CPU_WORKERS_AT_MOST)
 
 
-def master_works(policy: str, node: Node, ranks_of_node: int) -> bool:
-    """Whether rank 0 hosts a worker.
+def lay_out(
+    nodes: Sequence[Node],
+    *,
+    has_master: bool,
+    policy: str = "auto",
+    devices_per_trial: float = 1,
+    host: str,
+) -> list[DeviceShare | None]:
+    """What each rank of a node may use; None for a master that does not work.
 
     Args:
+        nodes: the node as each of its ranks sees it, in the order of the ranks.
+        has_master: whether the first of them is the master.
         policy: ``works``, ``idle``, or ``auto`` for the rule of this module.
-        node: rank 0's node.
-        ranks_of_node: how many ranks it has, rank 0 among them.
-    """
-    if policy != "auto":
-        return policy == "works"
-    return ranks_of_node <= (len(node.gpus) or len(node.cores))
-
-
-def share_of(node: Node, worker: int, core_sets: Sequence[tuple[int, ...]], host: str) -> DeviceShare:
-    """What one worker of a node may use.
-
-    Args:
-        node: as this rank sees it.
-        worker: index of this worker among those of its node.
-        core_sets: the cores that each worker of the node may use, as its own rank sees them.
+        devices_per_trial: GPUs that a trial gets: 1, a whole number, or 1 over one.
         host: name of the node, for messages.
 
     Raises:
-        LayoutError: when there are more workers than GPUs.
+        LayoutError: when there are not enough devices for so many workers.
     """
-    workers = len(core_sets)
-    cores = _own_cores(worker, core_sets)
-    if not node.gpus:
-        return DeviceShare("cpu", f"cpu {_ranges(cores)}", cores)
-    if workers > len(node.gpus):
+    idle = has_master and policy != "works" and (policy == "idle" or len(nodes) > _room(nodes, devices_per_trial))
+    workers = list(nodes)[int(idle) :]
+    gpus = _gpus_of_workers(workers, devices_per_trial, host)
+    core_sets = [node.cores for node in workers]
+    shares: list[DeviceShare | None] = [None] * int(idle)
+    for worker, own in enumerate(gpus):
+        cores = _own_cores(worker, core_sets)
+        if own:
+            label = f"{own[0].name} #{','.join(gpu.selector for gpu in own)}"
+            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own)))
+        else:
+            shares.append(DeviceShare("cpu", f"cpu {_ranges(cores)}", cores))
+    return shares
+
+
+def _places(gpus: int, devices_per_trial: float) -> int:
+    """How many workers so many GPUs have room for."""
+    if devices_per_trial >= 1:
+        return gpus // round(devices_per_trial)
+    return gpus * round(1 / devices_per_trial)
+
+
+def _room(nodes: Sequence[Node], devices_per_trial: float) -> int:
+    different = {gpu.identity for node in nodes for gpu in node.gpus}
+    return _places(len(different), devices_per_trial) if different else len({c for node in nodes for c in node.cores})
+
+
+def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: str) -> list[tuple[Gpu, ...]]:
+    with_gpus = sum(bool(node.gpus) for node in workers)
+    if with_gpus == 0:
+        return [()] * len(workers)
+    if with_gpus < len(workers):
         raise LayoutError(
-            f"{host} has {len(node.gpus)} GPUs and {workers} workers; "
-            f"start at most {len(node.gpus)} ranks there, or one more if rank 0 is not to work (--master idle)"
+            f"{len(workers) - with_gpus} of the {len(workers)} workers on {host} see no GPU and the others do; "
+            "ask the batch system for a GPU for each rank, or start fewer ranks"
         )
-    gpu = node.gpus[worker]
-    return DeviceShare(
-        "cuda:0", f"{gpu.name} #{gpu.selector}", cores, (
-            # The tool that counted them counts by bus, and so must CUDA.
-            ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
-            ("CUDA_VISIBLE_DEVICES", gpu.selector),
+    given: list[tuple[Gpu, ...]] = []
+    # Ranks that see the same GPUs divide them; their numbers follow one another.
+    for _, group in groupby(workers, key=lambda node: tuple(gpu.identity for gpu in node.gpus)):
+        same = list(group)
+        given += [_own_gpus(index, node.gpus, devices_per_trial) for index, node in enumerate(same)]
+    users: dict[str, int] = {}
+    for own in given:
+        for gpu in own:
+            users[gpu.identity] = users.get(gpu.identity, 0) + 1
+    at_most = max(1, round(1 / devices_per_trial))
+    if any(not own for own in given) or max(users.values()) > at_most:
+        count = len({gpu.identity for node in workers for gpu in node.gpus})
+        room = _places(count, devices_per_trial)
+        share = "" if devices_per_trial == 1 else f" with devices_per_trial = {devices_per_trial:g}"
+        raise LayoutError(
+            f"{host} has {count} GPUs and {len(workers)} workers{share}; start at most {room} ranks there, or one "
+            "more if rank 0 is not to work (--master idle); to share GPUs, say devices_per_trial = 0.5 in the sweep file"
         )
-    )
+    return given
+
+
+def _own_gpus(index: int, gpus: tuple[Gpu, ...], devices_per_trial: float) -> tuple[Gpu, ...]:
+    """The GPUs of a worker among those that see the same ones; none where they do not suffice."""
+    if devices_per_trial >= 1:
+        count = round(devices_per_trial)
+        own = gpus[index * count : (index + 1) * count]
+        return own if len(own) == count else ()
+    # One after another, so that the first workers do not share while a GPU idles.
+    return (gpus[index % len(gpus)],)
 
 
 def _own_cores(worker: int, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -115,32 +155,6 @@ def _own_cores(worker: int, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, 
         return (own[worker % len(own)],)
     first, last = worker * len(own) // workers, (worker + 1) * len(own) // workers
     return own[first:last]
-
-
-def _visible_gpus() -> tuple[Gpu, ...]:
-    """GPUs by the driver's own tool: asking CUDA itself would make a context in this process."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    tool = shutil.which("nvidia-smi")
-    if tool is None or allowed == "":
-        return ()
-    try:
-        listed = subprocess.run(
-            [tool, "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=60, check=True,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    names = [line.strip() for line in listed.splitlines() if line.strip()]
-    if allowed is None:
-        return tuple(Gpu(str(index), name) for index, name in enumerate(names))
-    selectors = [part.strip() for part in allowed.split(",") if part.strip() not in ("", "-1")]
-    return tuple(Gpu(selector, _name_of(selector, names)) for selector in selectors)
-
-
-def _name_of(selector: str, names: Sequence[str]) -> str:
-    if selector.isdigit() and int(selector) < len(names):
-        return names[int(selector)]
-    return names[0] if len(set(names)) == 1 else "GPU"
 
 
 def _ranges(cores: Sequence[int]) -> str:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from mpisweep import __version__
 from mpisweep.batch.allocation import ends_at, this_allocation
-from mpisweep.devices import LayoutError, Node, master_works, share_of, this_node
+from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
 from mpisweep.messages import (
@@ -178,12 +178,11 @@ class _Rank:
         """The whole life of the rank; `waker` becomes readable by a signal."""
         if self._succession.must_lead and not self._lead():
             return 2
-        share, has_worker = self._layout()
+        share = self._layout()
         built_in = self._spec.built_in
         self._server.preload(built_in.preload if built_in else ())
         _end_if_stuck(None)
-        if has_worker:
-            assert share is not None
+        if share is not None:
             self._start_worker(share)
         self._last_turn = time.monotonic()
         self._loop(waker)
@@ -276,29 +275,23 @@ class _Rank:
             with contextlib.suppress(LayoutError):
                 self._layout()
 
-    def _layout(self) -> tuple[DeviceShare | None, bool]:
-        """What this rank may use of its node, and whether it hosts a worker."""
-        node, transport = self._node, self._transport
-        cores = transport.share_on_node(node.cores)
-        works = [
-            rank != 0 or master_works(self._options.master, node, len(cores))
-            for rank in transport.node_ranks
-        ]
-        if transport.size == 1:
-            works = [True]
-        mine = transport.node_ranks.index(transport.rank)
-        if not works[mine]:
-            return None, False
-        core_sets = [own for own, does in zip(cores, works, strict=True) if does]
-        return self._share(node, sum(works[:mine]), core_sets), True
-
-    def _share(self, node: Node, worker: int, core_sets: Sequence[tuple[int, ...]]) -> DeviceShare:
+    def _layout(self) -> DeviceShare | None:
+        """What this rank's worker may use of its node; None when it hosts none."""
+        transport = self._transport
         try:
-            return share_of(node, worker, core_sets, self._transport.host)
+            shares = lay_out(
+                transport.share_on_node(self._node),
+                has_master=transport.node_ranks[0] == 0,
+                policy=self._options.master if transport.size > 1 else "works",
+                devices_per_trial=self._spec.devices_per_trial,
+                host=transport.host,
+            )
         except LayoutError as error:
-            log.error("%s", error)
+            if transport.node_ranks[0] == transport.rank:
+                log.error("%s", error)
             self._transport.abort(2)
             raise
+        return shares[transport.node_ranks.index(transport.rank)]
 
     def _start_worker(self, share: DeviceShare) -> None:
         spec = self._spec

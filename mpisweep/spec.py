@@ -62,7 +62,7 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 _TOP_KEYS = (
-    "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points",
+    "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "devices_per_trial",
     "parameters", "fixed", "baseline", "metrics", "limits",
 )  # fmt: skip
 _LIMIT_KEYS = (
@@ -73,6 +73,8 @@ _LIMIT_KEYS = (
 #: A duration longer than this, in seconds, or written longer than this is a slip of the pen: 30,000 years.
 _LONGEST_S = 1e12
 _DURATION_TEXT = 40
+#: More GPUs in one node, or more workers on one GPU, than anybody has.
+_DEVICES_AT_MOST = 64
 
 
 class SpecError(ValueError):
@@ -129,6 +131,7 @@ class Spec:
     """A sweep as its file describes it.
 
     Attributes:
+        devices_per_trial: GPUs that a trial gets: a whole number, or 1 over one.
         folder: of the sweep file; trials run there and user modules are found there.
         text: TOML that parses to this Spec.
         source: how messages call the sweep file.
@@ -148,6 +151,7 @@ class Spec:
     folder: Path
     text: str
     source: str
+    devices_per_trial: float = 1.0
 
     @property
     def built_in(self) -> BuiltinDescription | None:
@@ -373,6 +377,7 @@ class _Parser:
             folder=folder,
             text=text,
             source=self._source,
+            devices_per_trial=self._devices(raw),
         )
         self._size_fits(spec, self._integer(raw, "max_points", None, 1))
         return spec
@@ -522,6 +527,16 @@ class _Parser:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
             self._fail(prefix + key, f"is {value!r}; expected an integer of at least {low}")
         return int(value)
+
+    def _devices(self, raw: Mapping[str, Any]) -> float:
+        found = raw.get("devices_per_trial", 1)
+        is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+        if is_number and 1 <= found <= _DEVICES_AT_MOST and found == round(found):
+            return float(found)
+        if is_number and 1 / _DEVICES_AT_MOST <= found < 1 and abs(1 / found - round(1 / found)) < 0.05:
+            return float(1 / round(1 / found))
+        self._fail("devices_per_trial", f"is {found!r}; expected 1, 2, ... GPUs, or a share like 0.5 or 0.25")
+        raise AssertionError
 
     def _limits(self, raw: Mapping[str, Any]) -> Limits:
         table = self._table(raw, "limits")

@@ -22,7 +22,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mpisweep.messages import Message
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport", "TransportError", "connect", "expected_rank"]
 
-#: What the ranks of a node tell each other: numbers.
-Facts = tuple[int, ...]
+#: What the ranks of a node tell each other.
+Fact = TypeVar("Fact")
 
 _TAG = 7
 #: Set to 1 by an Open MPI that survives the death of a rank.
@@ -92,12 +92,15 @@ class Transport(Protocol):
     def lost(self) -> list[int]:
         """The ranks that MPI has found dead since the last call."""
 
-    def share_on_node(self, facts: Facts) -> list[Facts]:
+    def share_on_node(self, fact: Fact) -> list[Fact]:
         """What every rank of this node says, in the order of `node_ranks`; all of them must call it.
 
         Raises:
             TransportError: when one of them is lost meanwhile.
         """
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """What every rank says, in the order of the ranks, on rank 0; None elsewhere.  All of them must call it."""
 
     def leave(self, exit_code: int, *, politely: bool) -> None:
         """Return when everything that was sent is on its way; no call may follow.
@@ -134,9 +137,13 @@ class LoneTransport:
         messages, self._own = self._own, []
         return [(0, messages)]
 
-    def share_on_node(self, facts: Facts) -> list[Facts]:
+    def share_on_node(self, fact: Fact) -> list[Fact]:
         """See :class:`Transport`."""
-        return [facts]
+        return [fact]
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """See :class:`Transport`."""
+        return [fact]
 
     def lost(self) -> list[int]:
         """See :class:`Transport`."""
@@ -205,15 +212,20 @@ class MpiTransport:
         newly_dead, self._newly_dead = self._newly_dead, []
         return newly_dead
 
-    def share_on_node(self, facts: Facts) -> list[Facts]:
+    def share_on_node(self, fact: Fact) -> list[Fact]:
         """See :class:`Transport`."""
         try:
-            said = self._node_comm.allgather(facts)
+            said: list[Fact] = self._node_comm.allgather(fact)
         except Exception as error:
             raise TransportError("a rank was lost while the ranks were starting") from error
         if os.environ.get(_SURVIVES) == "1" and self._comm.Get_failed().Get_size():
             # What one gets from the dead may look like something.
             raise TransportError("a rank was lost while the ranks were starting")
+        return said
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """See :class:`Transport`."""
+        said: list[Fact] | None = self._comm.gather(fact)
         return said
 
     def leave(self, exit_code: int, *, politely: bool) -> None:
