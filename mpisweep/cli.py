@@ -240,6 +240,26 @@ def _output(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.rerun import rerun
+    from mpisweep.results.load import load
+    from mpisweep.tables import print_rerun
+
+    sweep = load(options.file)
+    if not 0 <= options.number < len(sweep.trials):
+        raise ResultsError(f"{options.file}: there is no trial {options.number}; the last is {len(sweep.trials) - 1}")
+    folder = Path(options.folder or sweep.environment.get("user_folder", "."))
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}, where the sweep ran, is not there; say with --folder where the code is now")
+    configuration = ", ".join(f"{name}={value}" for name, value in sweep.configuration(options.number).items())
+    done = rerun(
+        sweep, options.number, folder,
+        lambda share: print(f"trial {options.number} of {sweep.name} on {share.label}: {configuration}", flush=True),
+    )  # fmt: skip
+    print_rerun(done, sweep, options.number)
+    return 0 if done.state.label == sweep.trials[options.number]["state"] else 4
+
+
 def _repair(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.results.repair import repair
 
@@ -396,6 +416,17 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("file", type=Path, metavar="FILE", help="a results file")
     output.add_argument("number", type=int, metavar="NUMBER", help="of the trial")
     output.set_defaults(command=_output)
+
+    replay = commands.add_parser(
+        "replay",
+        help="run one trial again, alone, and compare",
+        description="Run one trial again with exactly its configuration and seed, and show how close it comes. "
+        "The results file is not touched. Exit code 0 when it ends in the same state, else 4.",
+    )
+    replay.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    replay.add_argument("number", type=int, metavar="NUMBER", help="of the trial")
+    replay.add_argument("--folder", metavar="FOLDER", help="where the user's code is (default: where the sweep ran)")
+    replay.set_defaults(command=_replay)
 
     repair = commands.add_parser(
         "repair",

@@ -50,7 +50,7 @@ from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same, pro
 from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.results.journal import bar_former_masters
-from mpisweep.spec import Spec
+from mpisweep.spec import CommandWorkload, Spec
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
@@ -94,7 +94,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
     waker = _watch_signals()
     is_first = expected_rank() in (0, None)
-    environment = describe_environment(spec.folder) if is_first else {}
+    template = spec.workload.template if isinstance(spec.workload, CommandWorkload) else ""
+    environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = ends_at(this_allocation()) if is_first and options.walltime_s is None else None
     node = this_node()

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -20,10 +20,14 @@ from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
 
+if TYPE_CHECKING:
+    from mpisweep.rerun import Comparison, Rerun
+
 __all__ = [
     "Status",
     "TopRow",
     "TopTable",
+    "print_rerun",
     "print_status",
     "print_top",
     "run_script",
@@ -218,6 +222,35 @@ def print_status(status: Status) -> None:
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
     print("\n".join(lines))
+
+
+def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
+    """Print then and now, and how far they are apart."""
+    if done.output:
+        print(done.output, end="")
+    then = sweep.trials[number]
+    print(f"state: {then['state']} then, {done.state.label} now")
+    if done.message:
+        print(f"  {done.message}")
+    drawn = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    for index, heading in enumerate(("metric", "then", "now", "difference")):
+        drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for metric in (*done.metrics, done.wall_time_s):
+        unit = "s" if metric is done.wall_time_s else units(sweep, metric.name)
+        name = f"{metric.name} [{unit}]" if unit else metric.name
+        drawn.add_row(escape(name), f"{metric.then:.8g}", f"{metric.now:.8g}", _apart(metric))
+    Console(file=sys.stdout, width=max(80, Console().width)).print(drawn)
+    # What has units is a duration or a size, and never twice the same.
+    for curve in (curve for curve in done.curves if not units(sweep, curve.name)):
+        first = done.first_difference.get(curve.name)
+        same = "the same at every step" if first is None else (
+            f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
+        )  # fmt: skip
+        print(f"  curve of {curve.name}: {same}")
+
+
+def _apart(compared: Comparison) -> str:
+    return "none" if compared.is_same else f"{100 * compared.relative:.2g} %"
 
 
 def to_csv(table: TopTable) -> str:

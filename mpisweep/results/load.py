@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
+from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Value
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import columns_of
 from mpisweep.results.journal import Damage
@@ -193,6 +193,18 @@ class Sweep:
             np.array(curve.value, dtype=np.float64),
             np.array(curve.time, dtype=np.float64),
         )
+
+    def configuration(self, number: int) -> dict[str, Value]:
+        """The parameters of one trial, searched and fixed ones.
+
+        Raises:
+            IndexError: when there is no such trial.
+        """
+        if not 0 <= number < len(self.trials):
+            raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
+        known = ((name, column[number]) for name, column in self._state.parameters.items())
+        # What damage has taken away stays away.
+        return {name: value for name, value in known if value is not None}
 
     @property
     def baseline(self) -> Any:
