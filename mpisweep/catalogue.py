@@ -112,6 +112,8 @@ _RESNET50_OPTIONS = (
     Option("channels_last", "choice", "auto", "memory format; auto: on GPUs", values=("auto", "on", "off")),
     Option("cudnn_benchmark", "boolean", True, "let cuDNN time its kernels during the warm-up"),
     Option("compile", "boolean", False, "torch.compile the model"),
+    Option("deterministic", "boolean", False, "the same curve on every run on a GPU, too; slower"),
+    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped", "", 0),
     Option("warmup_iter", "integer", 5, "steps before images_per_second is measured", "", 0),
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ _TAG = 7
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
 #: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
 _LEAVE_S = 2.0
+#: How long one that leaves with all others waits, for what it has sent and for the end of MPI, in seconds.
+_LEAVE_POLITELY_S = 10.0
 #: How long a rank that ends all ranks waits for its own end, in seconds.
 _ABORT_S = 5.0
 #: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
@@ -232,15 +235,19 @@ class MpiTransport:
         """See :class:`Transport`."""
         from mpi4py import MPI
 
-        until = time.monotonic() + _LEAVE_S
-        while self._sends and (politely or time.monotonic() < until):
+        # A send to a rank that has died since may never be complete, and MPI may not say so.
+        until = time.monotonic() + (_LEAVE_POLITELY_S if politely else _LEAVE_S)
+        while self._sends and time.monotonic() < until:
             self._forget_complete_sends()
             time.sleep(1e-3)
-        if not politely:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(exit_code)
+        if self._sends or not politely:
+            _end_here(exit_code)
+        # Nor may the end of MPI wait for such a one.
+        impatience = threading.Timer(_LEAVE_POLITELY_S, _end_here, [exit_code])
+        impatience.daemon = True
+        impatience.start()
         MPI.Finalize()
+        impatience.cancel()
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
@@ -284,6 +291,12 @@ class MpiTransport:
             raise TransportError("MPI has failed although no rank has died")
         self._newly_dead += sorted(dead - self._dead)
         self._dead |= dead
+
+
+def _end_here(exit_code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def connect() -> Transport:

@@ -112,6 +112,8 @@ class TrialProcess:
         self._slot = slot
         self._share = share
         self._failed_starts = 0
+        #: A trial that has ended with its process; the next one clears up after it.
+        self._left_by: int | None = None
         self._start()
 
     def _start(self) -> None:
@@ -130,6 +132,7 @@ class TrialProcess:
                 "watch_reports": setting.stall_s is not None,
                 "worker": setting.worker,
                 "slot": self._slot,
+                "left_by": self._left_by,
                 "device": share.device,
                 "cores": list(share.cores),
                 "environment": dict(share.environment),
@@ -306,6 +309,7 @@ class TrialProcess:
         tasks = self._tasks(index, index + 1)
         if isinstance(self._killed, AttemptEnd):
             return _returned(tasks, self._killed)
+        self._left_by = tasks[0].number if tasks else None
         cause = self._killed or FailureCause.CRASH
         block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
         return Result(encode(block))

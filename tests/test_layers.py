@@ -72,7 +72,7 @@ ONE_IMPORTER = {
     "matplotlib": {"figures.py"},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
-    "torch": {"workloads/resnet50.py", "workloads/datasets.py"},
+    "torch": {"workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py"},
     "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
 }
 

@@ -23,6 +23,7 @@ class Trial:
     cores: int = 1
     stop_after: int = 10**9
     reports: list = field(default_factory=list)
+    has_directory: bool = False
 
     def report(self, step, **metrics):
         self.reports.append((step, metrics))

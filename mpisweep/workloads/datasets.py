@@ -9,6 +9,7 @@ a time.  Folders of images, which may be as large as ImageNet, are read by the d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -79,11 +80,13 @@ def _digits() -> Images:
     return Images(grey.round().to(torch.uint8), torch.tensor(found.target, dtype=torch.int64))
 
 
-def memory_batches(data: Images, batch_size: int, image_size: int, seed: int, device: torch.device) -> Batches:
-    """Endless batches of a data set in memory: images (B, 3, S, S) float32 and labels (B,), on `device`."""
+def memory_batches(
+    data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0
+) -> Batches:
+    """Endless batches of a data set in memory, from batch `first` on: (B, 3, S, S) float32 and labels (B,)."""
     mean = torch.tensor(_MEAN, device=device)[None, :, None, None]
     std = torch.tensor(_STD, device=device)[None, :, None, None]
-    for chosen in _EndlessEpochs(len(data), batch_size, seed):
+    for chosen in _EndlessEpochs(len(data), batch_size, seed, first):
         own = data.images[chosen].to(device, non_blocking=True)  # (B, C, H, W)
         large = functional.interpolate(
             own.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
@@ -92,7 +95,7 @@ def memory_batches(data: Images, batch_size: int, image_size: int, seed: int, de
 
 
 def folder_batches(
-    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int
+    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int, first: int = 0
 ) -> tuple[Batches, int]:
     """Endless batches of images in one folder a class, and the number of classes.
 
@@ -103,6 +106,7 @@ def folder_batches(
         seed: of the order.
         device: where the batches go.
         loaders: processes that read and resize; 0 does it between the steps.
+        first: batch to begin with.
 
     Raises:
         DataError: when there are no such folders.
@@ -117,8 +121,10 @@ def folder_batches(
         raise DataError(f"data_root = {root!r}: no imagefolder data there: {error}") from error
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         found,
-        batch_sampler=_EndlessEpochs(len(found), batch_size, seed),
+        batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first),
         num_workers=loaders,
+        # Without one of its own it would draw from the generator that the model draws from.
+        generator=torch.Generator().manual_seed(seed),
         pin_memory=device.type == "cuda",
     )
     moved = (
@@ -141,7 +147,8 @@ def synthetic_batches(
 class _EndlessEpochs(Sampler[list[int]]):
     """Indices of one batch after another; epochs run into each other and drop nothing."""
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, first: int = 0) -> None:
+        self._first = first
         self._size = size
         self._batch_size = batch_size
         self._seed = seed
@@ -149,11 +156,12 @@ class _EndlessEpochs(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed)
         left: list[int] = []
-        while True:
+        for position in itertools.count():
             while len(left) < self._batch_size:
                 left += torch.randperm(self._size, generator=generator).tolist()
             chosen, left = left[: self._batch_size], left[self._batch_size :]
-            yield chosen
+            if position >= self._first:
+                yield chosen
 
 
 def _check_root(data: str, root: str) -> None:

@@ -16,7 +16,11 @@ What is measured
 Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
 device until :data:`READ_BACK` of them are read at once: a step never waits for the one before it to be read.
 
-The same seed on the same device gives the same curve, whatever ran in this process before.
+The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU to the last
+bit only with ``deterministic``, which forbids kernels that add up in whatever order they come.
+
+When the sweep is stopped, and every `checkpoint_every` steps, everything is saved, and the trial goes on there
+later: its curve is that of a run without interruption.
 
 Batch normalisation needs two values a channel.  In the last stage an image of 32 pixels is a single one, so
 batch size 1 needs an image_size above 32.
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +43,7 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from mpisweep.records import Value
+from mpisweep.workloads.checkpoint import Checkpoint
 from mpisweep.workloads.datasets import (
     Batches,
     folder_batches,
@@ -45,6 +51,7 @@ from mpisweep.workloads.datasets import (
     memory_batches,
     synthetic_batches,
 )
+from mpisweep.workloads.trial import remove_checkpoint
 
 if TYPE_CHECKING:
     from mpisweep.workloads.trial import Trial
@@ -68,7 +75,14 @@ def run(trial: Trial) -> dict[str, float]:
     device = torch.device(trial.device)
     try:
         _prepare(trial, device)
-        return _experiment(trial, device)
+        metrics = _experiment(trial, device)
+        if metrics:
+            _forget_checkpoint(trial)
+        return metrics
+    except Exception:
+        # Failed is an end: nobody will go on with it.
+        _forget_checkpoint(trial)
+        raise
     finally:
         # What a failed trial held must not be held by the next one.
         gc.collect()
@@ -78,17 +92,21 @@ def run(trial: Trial) -> dict[str, float]:
 
 def _experiment(trial: Trial, device: torch.device) -> dict[str, float]:
     options = trial.params
+    num_iter, checkpoint_every = int(options["num_iter"]), int(options["checkpoint_every"])
     started = time.perf_counter()
-    data = _data(options, trial, device)
     model = _model(options, device)
     optimizer = _optimizer(options, model)
     precision = _Precision(options, device)
+    checkpoint = Checkpoint(trial, device, {"model": model, "optimizer": optimizer, "scaler": precision.scaler})
+    steps_done, measured = checkpoint.restore()
+    data = _data(options, trial, device, first=steps_done)
     clock = _GpuClock() if device.type == "cuda" else _CpuClock()
     setup_time = time.perf_counter() - started
 
     history = _History(trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"]))
+    history.restore(measured)
     clock.start()
-    for step in range(int(options["num_iter"])):
+    for step in range(steps_done, num_iter):
         images, labels = next(data)  # (B, 3, S, S), (B,)
         with precision.autocast():
             logits = model(images)  # (B, classes)
@@ -97,15 +115,25 @@ def _experiment(trial: Trial, device: torch.device) -> dict[str, float]:
             )
         precision.step(loss, optimizer)
         clock.mark(step, loss.detach(), (logits.detach().argmax(1) == labels).float().mean())
-        if (step + 1) % clock.read_every == 0:
+        is_due = checkpoint_every > 0 and (step + 1) % checkpoint_every == 0 and step + 1 < num_iter
+        if is_due or (step + 1) % clock.read_every == 0:
             history.add(clock.read())  # note: this is a CPU-GPU sync point
-            if trial.should_stop():
-                break
+            stop = trial.should_stop()
+            if stop or is_due:
+                checkpoint.save(step + 1, history.measured)
+                clock.start()  # the time of saving is no step's
+            if stop:
+                return {}
     history.add(clock.read())
     return history.metrics(real_labels=options["data"] != "synthetic") | {
         "setup_time": setup_time,
         "peak_memory": _peak_memory(device),
     }
+
+
+def _forget_checkpoint(trial: Trial) -> None:
+    if trial.has_directory:
+        remove_checkpoint(trial.directory)
 
 
 # ------------------------------------------------------------------------------------- the parts
@@ -115,11 +143,18 @@ def _prepare(trial: Trial, device: torch.device) -> None:
     """Everything that outlasts a trial in this process is set again, so that no trial depends on another."""
     torch.set_num_threads(trial.cores)
     torch.manual_seed(trial.seed)
-    torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"])
+    deterministic = bool(trial.params["deterministic"])
+    if deterministic:
+        # cuBLAS reads it when it is first used: cuBLAS documentation, "Results reproducibility".
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    # Timing kernels chooses another one now and then.
+    torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"]) and not deterministic
     _forget_peak_memory(device)
 
 
-def _data(options: Mapping[str, Value], trial: Trial, device: torch.device) -> Batches:
+def _data(options: Mapping[str, Value], trial: Trial, device: torch.device, first: int) -> Batches:
     batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
     data, root, num_classes = str(options["data"]), str(options["data_root"]), int(options["num_classes"])
     if batch_size == 1 and image_size <= 32:
@@ -131,10 +166,11 @@ def _data(options: Mapping[str, Value], trial: Trial, device: torch.device) -> B
         return synthetic_batches(batch_size, image_size, num_classes, trial.seed, device)
     if data == "imagefolder":
         loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
-        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders)
+        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders, first)
     else:
         images = load_images(data, root)
-        found, classes = memory_batches(images, batch_size, image_size, trial.seed, device), images.classes
+        found = memory_batches(images, batch_size, image_size, trial.seed, device, first)
+        classes = images.classes
     if classes > num_classes:
         raise ValueError(f"num_classes is {num_classes}, but {data} has {classes} labels")
     return found
@@ -173,7 +209,7 @@ class _Precision:
         self._device = device.type
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
         # fp16 gradients underflow; scaling the loss keeps them representable.
-        self._scaler = torch.amp.GradScaler(device.type, enabled=wanted == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=wanted == "fp16")
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._dtype is None:
@@ -182,9 +218,9 @@ class _Precision:
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
 
 # ------------------------------------------------------------------------------------- measuring
@@ -266,6 +302,20 @@ class _History:
         for step in steps:
             self._trial.report(step.number, loss=step.loss, iteration_time=step.seconds)
         self._steps += steps
+
+    @property
+    def measured(self) -> dict[str, list[float]]:
+        """What a checkpoint keeps of it."""
+        return {
+            "seconds": [step.seconds for step in self._steps],
+            "loss": [step.loss for step in self._steps],
+            "accuracy": [step.accuracy for step in self._steps],
+        }
+
+    def restore(self, measured: Mapping[str, list[float]]) -> None:
+        """Steps that an earlier attempt has measured; they are reported again, for the curve is this attempt's."""
+        columns = (measured.get(name, []) for name in ("seconds", "loss", "accuracy"))
+        self.add([_Step(number, *values) for number, values in enumerate(zip(*columns, strict=True))])
 
     def metrics(self, *, real_labels: bool) -> dict[str, float]:
         steps = self._steps

@@ -29,7 +29,7 @@ from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
-from mpisweep.workloads.trial import Trial, TrialFailedError
+from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
 
@@ -69,6 +69,8 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
+    if arguments["left_by"] is not None:
+        remove_checkpoint(Path(arguments["trials_folder"]) / str(arguments["left_by"]))
     loop = _Loop(
         line,
         page,

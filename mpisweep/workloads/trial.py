@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from array import array
@@ -11,10 +12,23 @@ from pathlib import Path
 from mpisweep.blocks import Curve
 from mpisweep.records import FailureCause, Value
 
-__all__ = ["Trial", "TrialFailedError", "trial_seed"]
+__all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
 
 #: How often the reports of a running trial are sent on, in seconds.  Those who watch see them this late.
 _FLUSH_S = 0.5
+
+
+#: Where a built-in workload saves an unfinished trial, in the trial's folder.
+CHECKPOINT = "checkpoint.pt"
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint in a trial's folder, and the folder when there is nothing else in it."""
+    for name in (CHECKPOINT, f"{CHECKPOINT}.new"):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def trial_seed(seed: int, number: int) -> int:
@@ -102,6 +116,11 @@ class Trial:
         folder = self._folder / str(self.number)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def has_directory(self) -> bool:
+        """Whether :attr:`directory` is there already, because an earlier attempt has asked for it."""
+        return (self._folder / str(self.number)).is_dir()
 
     def report(self, step: int, **metrics: float) -> None:
         """Add one step to the trial's curves; cheap enough for every iteration.
