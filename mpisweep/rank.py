@@ -444,6 +444,9 @@ class _Rank:
         with contextlib.suppress(OSError):
             bar_former_masters(folder)
             folder.rmdir()
+        with contextlib.suppress(OSError):
+            # Empty once no trial has a checkpoint left.
+            trials_folder(self._options.path).rmdir()
 
     def _files(self) -> list[int]:
         files = self._worker.files() if self._worker is not None else [self._server.fileno()]
