@@ -60,6 +60,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
+	$(PY) benchmarks/trial.py
 
 storm: $(READY)
 	$(PY) tests/storm.py --kills $(KILLS)

@@ -149,39 +149,6 @@ def steps(count: int = 128) -> None:
     for name, part in parts.items():
         seconds = min(timeit.repeat(part, number=20, repeat=5)) / 20
         print(f"  {name:<36} {1e6 * seconds / count:6.2f}")
-    trial_process()
-
-
-def trial_process(count: int = 20_000) -> None:
-    """A real trial process: no-op trials in one block, and the start of one trial at a time."""
-    from mpisweep.blocks import AssignedBlock, encode
-    from mpisweep.forkserver import ForkServer
-    from mpisweep.records import DeviceShare
-    from mpisweep.trialprocess import ProcessSetting, Result, TrialProcess
-
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        (folder / "noop.py").write_text(NOOP)
-        spec = 'workload = "noop:train"\n[parameters]\nx = { from = 1, to = 9 }\n'
-        server = ForkServer.start()
-        process = TrialProcess(
-            server, ProcessSetting(spec, "s", folder, folder, 0, None), 0, DeviceShare("cpu", "cpu", ())
-        )
-
-        def run(numbers: list[int]) -> float:
-            body = encode(AssignedBlock([[0, 0]], 0.0, numbers, [1] * len(numbers), {"x": numbers}))  # type: ignore[dict-item]
-            started = time.perf_counter()
-            process.give(body, len(numbers))
-            while process.busy:
-                for happening in process.listen():
-                    assert isinstance(happening, Result)
-            return time.perf_counter() - started
-
-        run([0])
-        print(f"  {'trial process: run a no-op, in all':<36} {1e6 * run(list(range(count))) / count:6.2f}")
-        single = sorted(run([n]) for n in range(500))
-        print(f"start of a trial on a warm worker, there and back: {1e3 * single[250]:.3f} ms (median of 500)")
-        server.close()
 
 
 if __name__ == "__main__":
