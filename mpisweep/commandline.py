@@ -21,6 +21,7 @@ import math
 import re
 import shlex
 import string
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class MetricPattern:
 
     def compiled(self) -> re.Pattern[str]:
         """The expression; its group ``value`` is the number, its group ``step``, if any, the step."""
-        return re.compile(_with_value(self.pattern))
+        return _compiled(_with_value(self.pattern))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def parse_pattern(name: str, pattern: object) -> MetricPattern:
     if not isinstance(pattern, str) or not pattern:
         raise CommandError(key, f"is {pattern!r}; expected a regular expression, e.g. 'loss[=: ]+(?P<value>\\S+)'")
     try:
-        groups = re.compile(_with_value(pattern)).groupindex
+        groups = _compiled(_with_value(pattern)).groupindex
     except (re.error, RecursionError, OverflowError) as error:
         raise CommandError(key, f"is no regular expression: {error}") from error
     if "value" not in groups:
@@ -268,7 +269,14 @@ def _pieces(text: str) -> Iterable[tuple[str, str | None, str]]:
         yield literal, name, spec or ""
 
 
+def _compiled(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        # Python warns of expressions that a later version may read otherwise: they mean what they mean now.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(pattern)
+
+
 def _with_value(pattern: str) -> str:
     """An expression without groups stands for the number that follows it."""
-    has_groups = bool(re.compile(pattern).groups)
+    has_groups = bool(_compiled(pattern).groups)
     return pattern if has_groups else rf"(?:{pattern})\s*(?P<value>{_NUMBER})"

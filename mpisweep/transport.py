@@ -19,7 +19,6 @@ import pickle
 import signal
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -242,18 +241,16 @@ class MpiTransport:
             time.sleep(1e-3)
         if self._sends or not politely:
             _end_here(exit_code)
-        # Nor may the end of MPI wait for such a one.
-        impatience = threading.Timer(_LEAVE_POLITELY_S, _end_here, [exit_code])
-        impatience.daemon = True
-        impatience.start()
+        # Finalize, too, has been seen to wait for the dead for ever.  It holds Python's lock: only the kernel
+        # can end it.  Everything is on disk by now, and a launcher that starts the ranks again finds it done.
+        _end_by_kernel(_LEAVE_POLITELY_S)
         MPI.Finalize()
-        impatience.cancel()
+        _end_by_kernel(0.0)
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
         # Where somebody has died before, MPI_Abort has been seen not to return, nor to end anybody.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, _ABORT_S)
+        _end_by_kernel(_ABORT_S)
         self._comm.Abort(exit_code)
 
     def _next(self) -> tuple[int, list[Message]] | None:
@@ -291,6 +288,12 @@ class MpiTransport:
             raise TransportError("MPI has failed although no rank has died")
         self._newly_dead += sorted(dead - self._dead)
         self._dead |= dead
+
+
+def _end_by_kernel(seconds: float) -> None:
+    """Have the kernel end this process after so long; 0 calls that off."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _end_here(exit_code: int) -> None:

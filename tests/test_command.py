@@ -6,15 +6,20 @@ import gzip
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import mpisweep as package
 from mpisweep.commandline import (
+    SPECIAL_NAMES,
+    CommandWorkload,
     parse_command,
     parse_pattern,
     read_json_line,
@@ -364,3 +369,55 @@ def test_a_command_after_two_dashes_is_the_workload(folder: Path, program: str, 
     both = mpisweep("run", "resnet50", "--", *words)
     assert both.returncode == 2
     assert "expected either a sweep" in both.stderr
+
+
+# ------------------------------------------------------------------------------------- anything at all
+
+braces = st.text(st.sampled_from(list("ab{}x:!.[]'\"\\ =-03dfs%\n\0ü(?P<value>)+*")), max_size=40)
+
+
+@given(braces, braces, braces)
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_command_is_refused_in_a_sentence_or_can_be_rendered(command: str, variable: str, pattern: str):
+    text = (
+        f"workload = {{ command = {_toml(command)}, env = {{ A = {_toml(variable)} }} }}\n"
+        f"[parameters]\nx = {{ from = 1, to = 3 }}\n[metrics]\nloss = {_toml(pattern)}\n"
+    )
+    try:
+        made = parse_spec(text, source="s.toml", folder=Path("/"))
+    except SpecError as error:
+        assert str(error).startswith("s.toml: ")
+        assert "\n" not in str(error)
+        return
+    workload = made.workload
+    assert isinstance(workload, CommandWorkload)
+    values = {"x": 2} | dict.fromkeys(SPECIAL_NAMES, "0")
+    for argument in workload.arguments:
+        try:
+            assert "\0" not in render(argument, values)
+        except ValueError:
+            # A format for numbers, of something that is a text here.
+            assert ":" in argument
+    for metric in workload.metrics:
+        metric.compiled().search("loss 1")
+
+
+@given(st.text(max_size=60) | st.from_regex(r"\{.*\}"))
+def test_any_line_can_be_read(line: str):
+    step, metrics = read_json_line(line)
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert step is None or isinstance(step, int)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_between_outputs_hide_none_of_them(pieces: list[bytes]):
+    with tempfile.TemporaryDirectory() as made:
+        path = output_file(Path(made), 0, 0)
+        for number, piece in enumerate(pieces):
+            append_output(path, number, 1, "exit code 0", b"text")
+            with path.open("ab") as file:
+                # Nothing that looks like the beginning of another member.
+                file.write(piece.replace(b"\x1f", b""))
+        for number in range(len(pieces)):
+            assert [output.text for output in read_outputs(Path(made), number)] == ["text\n"]
