@@ -91,6 +91,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         ended_in_order=lambda returned: _ended_in_order(path, returned),
+        recorded_end=lambda launch_name: _recorded_end(path, launch_name),
         ended_trials=lambda: _ended_trials(path),
     )
 
@@ -109,6 +110,19 @@ def _ended_in_order(path: Path, returned: int) -> bool:
         return str(load(path).allocations["end"][-1]) != EndReason.NO_WORKERS.value
     except (ResultsError, OSError):
         return True
+
+
+def _recorded_end(path: Path, launch_name: str) -> int | None:
+    """The exit code of the last run, when it is of this launch and has ended for good."""
+    from mpisweep.records import EndReason
+    from mpisweep.results.load import load
+
+    try:
+        last = load(path).allocations[-1]
+        reason = EndReason(str(last["end"]))
+    except (ResultsError, OSError, IndexError, ValueError):
+        return None
+    return reason.exit_code if last["launch"] == launch_name and reason is not EndReason.NO_WORKERS else None
 
 
 def _ended_trials(path: Path) -> int:

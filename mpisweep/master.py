@@ -79,15 +79,6 @@ _SNAPSHOT_EVERY_S = 1.0
 #: Failures that are logged one by one; from there on only the count is seen.
 _FAILURES_LOGGED = 20
 
-_EXIT_CODES = {
-    EndReason.COMPLETE: 0,
-    EndReason.NOTHING_COMPLETED: 4,
-    EndReason.SIGNAL: 3,
-    EndReason.WALLTIME: 3,
-    EndReason.NO_WORKERS: 3,
-    EndReason.DISK: 3,
-    EndReason.ALIKE: 4,
-}
 #: How long the last snapshot is tried again before the journal is left to keep everything, in seconds.
 _LAST_SNAPSHOT_S = 60.0
 #: Pause after a last snapshot that failed, in seconds.
@@ -368,7 +359,7 @@ class Master:
             self._end = EndReason.DISK
             self._journal.abandon()
             self._journal_open = False
-            self.exit_code = _EXIT_CODES[EndReason.DISK]
+            self.exit_code = EndReason.DISK.exit_code
             self._closing = lambda: False
 
     def _look_for_stop_file(self, now: float) -> None:
@@ -402,13 +393,13 @@ class Master:
                 self._recorder.finish()
             return False
         assert self._end is not None
-        self.exit_code = _EXIT_CODES[self._end]
+        self.exit_code = self._end.exit_code
         if snapshot.error:
             if time.monotonic() < self._last_snapshot_until:
                 self._again_at, self.exit_code = time.monotonic() + _AGAIN_S, None
                 return False
             log.error("the last snapshot could not be written; the journal keeps everything: make room and run again")
-            self.exit_code = _EXIT_CODES[EndReason.DISK]
+            self.exit_code = EndReason.DISK.exit_code
         self._sink.show(self.progress(time.monotonic()))
         log.log(logging.INFO if self.exit_code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
         for text in self._quarantines.values():

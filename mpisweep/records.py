@@ -92,6 +92,13 @@ class EndReason(StrEnum):
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"
 
+    @property
+    def exit_code(self) -> int:
+        """0 every trial has ended; 3 stopped and resumable; 4 no trial has completed, or all fail alike."""
+        if self is EndReason.COMPLETE:
+            return 0
+        return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.ALIKE) else 3
+
 
 class Direction(StrEnum):
     """Whether a smaller or a larger objective is better."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import storm
-from test_run import start, wait_for
+from test_run import start, sweep_file, wait_for
 
 import mpisweep as package
 
@@ -536,3 +536,31 @@ def test_files_follow_the_umask_and_nothing_listens_on_a_port(folder, environmen
     assert listening == []
     assert process.wait(timeout=60) == 0
     assert (folder / "r.h5").stat().st_mode & 0o777 == 0o640
+
+
+SLOW_END = """
+import os
+if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
+    import ctypes
+    import mpisweep.transport as transport
+    real = transport._end_by_kernel
+
+    def hang(seconds):
+        real(1.0 if seconds else 0.0)
+        if seconds:
+            ctypes.PyDLL(None).sleep(60)
+
+    transport._end_by_kernel = hang
+"""
+
+
+def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, mpisweep):
+    """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from it."""
+    (folder / "sitecustomize.py").write_text(SLOW_END)
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
+    done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 10
+    assert len(sweep.allocations) == 1
+    assert "starting them again" not in done.stderr

@@ -120,6 +120,7 @@ def launch(
     console: Console | None,
     restarts: int = 0,
     ended_in_order: Callable[[int], bool] = lambda returned: True,
+    recorded_end: Callable[[str], int | None] = lambda launch: None,
     ended_trials: Callable[[], int] = lambda: 0,
 ) -> int:
     """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
@@ -135,6 +136,8 @@ def launch(
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
         restarts: how often the ranks may be started again.
         ended_in_order: whether the results say that the last run has ended in order with this exit code.
+        recorded_end: the exit code that the results have for the last run, if that is of this launch and has
+            ended in order; for ranks that were killed after that, by whatever.
         ended_trials: how many trials have ended, as the results say.
     """
     environment = mpi_environment()
@@ -148,6 +151,9 @@ def launch(
             returned = _run_once(command, environment, console, stops)
             if returned in _USER_ERRORS or (returned in _IN_ORDER and ended_in_order(returned)):
                 return returned
+            recorded = recorded_end(environment[LAUNCH_VARIABLE])
+            if recorded is not None:
+                return recorded
             if stops.asked:
                 log.warning("stopped; everything that was acknowledged is on disk: run again to go on")
                 return _INTERRUPTED
