@@ -59,6 +59,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 _TOP_KEYS = (
@@ -66,7 +67,7 @@ _TOP_KEYS = (
     "parameters", "fixed", "baseline", "metrics", "limits",
 )  # fmt: skip
 _LIMIT_KEYS = (
-    "timeout", "stall", "retries", "grace", "silence", "disk", "restarts", "same_failures", "quarantine",
+    "timeout", "stall", "retries", "grace", "silence", "disk", "restarts", "same_failures", "quarantine", "memory",
 )  # fmt: skip
 
 
@@ -113,6 +114,7 @@ class Limits:
         restarts: how often the launcher starts the ranks again after a loss that MPI did not survive.
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.
         quarantine: whether a device that fails or is slow where the others are not gets no more trials.
+        memory_bytes: main memory that a trial process may have; None for no limit.
     """
 
     timeout_s: float | None = None
@@ -124,6 +126,7 @@ class Limits:
     restarts: int = 20
     same_failures: int = 20
     quarantine: bool = True
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -560,7 +563,19 @@ class _Parser:
             restarts=count("restarts", usual.restarts),
             same_failures=count("same_failures", usual.same_failures),
             quarantine=bool(quarantine),
+            memory_bytes=self._memory(table),
         )
+
+    def _memory(self, limits: Mapping[str, Any]) -> int | None:
+        if "memory" not in limits:
+            return None
+        found = limits["memory"]
+        size = _MEMORY.fullmatch(found.strip()) if isinstance(found, str) and len(found) <= _DURATION_TEXT else None
+        if size is None:
+            self._fail("limits.memory", f"is {found!r}; expected a size like \"4GiB\" or \"500MB\"")
+            raise AssertionError
+        prefix, binary = size[2].upper(), bool(size[3])
+        return int(float(size[1]) * (1024 if binary else 1000) ** (" KMGT".index(prefix) if prefix else 0))
 
     def _duration(self, limits: Mapping[str, Any], key: str) -> float | None:
         if key not in limits:

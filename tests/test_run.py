@@ -388,3 +388,35 @@ def test_a_sweep_full_of_crashes_and_long_trials_ends_with_every_trial_once(fold
     assert (trials["cause"][crashing] == "crash").all()
     assert (trials["state"][~crashing] == "complete").all()
     assert (trials["loss"][~crashing] == 2 * trials["x"][~crashing]).all()
+
+
+MEMORY = """
+import torch
+
+def train(trial):
+    held = torch.ones(trial.params["x"] * 50_000_000 // 4)
+    return float(held[-1])
+"""
+
+
+def test_a_limit_of_memory_costs_the_trials_that_need_more(folder, mpisweep: Run):
+    (folder / "mine.py").write_text(MEMORY)
+    (folder / "s.toml").write_text(
+        "workload = 'mine:train'\n[parameters]\nx = [1, 2, 100, 200]\n[limits]\nmemory = '2.5GB'\n"
+    )
+    done = mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["state"].tolist() == ["complete"] * 2 + ["failed"] * 2
+    assert trials["cause"].tolist()[2:] == ["out_of_memory"] * 2
+    assert "GiB of main memory" in trials["message"][2]
+
+
+def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
+    (folder / "s.toml").write_text(
+        f"workload = {{ command = '{sys.executable} -c \"b = bytearray({{x}}000000); print(1)\"' }}\n"
+        "[parameters]\nx = [1, 4000]\n[metrics]\nloss = '^'\n[limits]\nmemory = '1 GiB'\n"
+    )
+    done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["cause"].tolist() == ["", "out_of_memory"]

@@ -180,3 +180,18 @@ def test_what_may_change_between_two_runs_and_what_may_not():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.name)
 def test_the_shipped_sweep_files_are_fine(path):
     assert load_spec(path).space.size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1.5 kB", 1500), ("2TiB", 2 << 40), ("12B", 12), ("3KiB", 3072)],
+)
+def test_a_size_of_memory(text, size):
+    made = parse_spec(f'workload = "m:f"\n[limits]\nmemory = "{text}"\n', source="s", folder=Path("/"))
+    assert made.limits.memory_bytes == size
+
+
+@pytest.mark.parametrize("wrong", ['"4"', "4", '"4G"', '"-1GB"', '"1e9B"', "true", '"9" '])
+def test_a_size_that_is_none(wrong):
+    with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size like"):
+        parse_spec(f'workload = "m:f"\n[limits]\nmemory = {wrong}\n', source="s", folder=Path("/"))

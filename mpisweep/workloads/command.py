@@ -45,6 +45,7 @@ _LAST_LINES = 5
 _OUT_OF_MEMORY = (
     "out of memory", "OutOfMemoryError", "MemoryError", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED",
     "Cannot allocate memory", "std::bad_alloc", "RESOURCE_EXHAUSTED", "hipErrorOutOfMemory", "not enough memory",
+    "can't allocate memory",
 )  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 

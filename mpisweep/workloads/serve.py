@@ -43,6 +43,8 @@ _HELPERS = (
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
     ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
 )
+#: How torch says that a device, or the main memory, is full.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
@@ -69,6 +71,9 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
+    if spec.limits.memory_bytes is not None:
+        # What is written to counts, and not address space: torch maps gigabytes that it never touches.
+        resource.setrlimit(resource.RLIMIT_DATA, (spec.limits.memory_bytes, spec.limits.memory_bytes))
     if arguments["left_by"] is not None:
         remove_checkpoint(Path(arguments["trials_folder"]) / str(arguments["left_by"]))
     loop = _Loop(
@@ -366,7 +371,7 @@ def _cause(error: BaseException) -> FailureCause:
         isinstance(error, MemoryError)
         # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text))
+        or (isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY))
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION
