@@ -125,6 +125,8 @@ class Status:
     best_parameters: dict[str, Any]
     failures: dict[str, int]
     damaged_bytes: int
+    #: Devices of the last run that got no more trials, and why.
+    quarantined: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
@@ -154,6 +156,11 @@ def sweep_status(sweep: Sweep) -> Status:
         else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         damaged_bytes=sum(damage.length for damage in sweep.damages),
+        quarantined=tuple(
+            f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
+            for worker in sweep.workers
+            if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
+        ),
     )
 
 
@@ -217,8 +224,9 @@ def print_status(status: Status) -> None:
         lines.append(f"  best {status.objective} {_number(status.best)} (trial {status.best_trial}: {where})")
     lines.append(
         f"  {status.trial_time_s / 3600:.2f} hours of trials, "
-        f"{status.workers} workers, {status.allocations} allocations"
+        f"{_counted(status.workers, 'worker')}, {_counted(status.allocations, 'allocation')}"
     )
+    lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
     print("\n".join(lines))
@@ -299,6 +307,10 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
         values=(float(row[sweep.column(metric)]),),
         wall_time_s=float(row["wall_time"]),
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _ordinal(n: int) -> str:

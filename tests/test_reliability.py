@@ -458,6 +458,7 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
     assert (sweep.trials["state"] == "complete").sum() >= 55
     assert sum(bool(why) for why in sweep.workers["quarantine"]) == 1
     assert done.stderr.count("quarantined: ") >= 2, "when it happens, and at the end"
+    assert "  quarantined: " in mpisweep("status", "r.h5").stdout
     assert "suspect" in sweep.attempts["end"].tolist()
 
 
