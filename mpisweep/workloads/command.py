@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mpisweep.commandline import (
@@ -151,7 +151,6 @@ class _Run:
 
     def _listen(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
         lines = {printed: _Lines(self._on_line), reported: _Lines(self._on_report)}
-        told_to_stop = False
         until = float("inf")
         with selectors.DefaultSelector() as selector, _exit_of(program.pid) as ended:
             for file in lines:
@@ -166,21 +165,21 @@ class _Run:
                         ended = None
                     elif not self._read(key.fd, lines[key.fd]):
                         selector.unregister(key.fd)
-                if not told_to_stop and self._trial.should_stop():
-                    told_to_stop = True
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(program.pid, signal.SIGTERM)
+                self._pass_stop_on(program)
                 if until == float("inf") and program.poll() is not None:
                     until = time.monotonic() + _DRAIN_S
         for some in lines.values():
             some.end()
         # It may have closed its output and work on.
         while program.poll() is None:
-            if not told_to_stop and self._trial.should_stop():
-                told_to_stop = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(program.pid, signal.SIGTERM)
+            self._pass_stop_on(program)
             time.sleep(_LOOK_S / 10)
+
+    def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
+        """Tell the program once that the trial is to stop."""
+        if not self._trial.told_to_stop and self._trial.should_stop():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGTERM)
 
     def _read(self, file: int, lines: _Lines) -> bool:
         try:
@@ -252,7 +251,7 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _exit_of(process: int):  # type: ignore[no-untyped-def]
+def _exit_of(process: int) -> Iterator[int | None]:
     """A descriptor that is readable when the process has ended, or None where the system has none."""
     try:
         file = os.pidfd_open(process)
