@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,9 @@ from mpisweep.spec import (
 from mpisweep.transport import TransportError, expected_rank
 
 __all__ = ["main"]
+
+#: How long the ranks of a run that has ended may take to be gone, in seconds.
+_LAST_ACT_S = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
@@ -90,39 +94,33 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         rank_command(_rank_count(options, spec), given[1:]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
-        ended_in_order=lambda returned: _ended_in_order(path, returned),
-        recorded_end=lambda launch_name: _recorded_end(path, launch_name),
+        recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
         ended_trials=lambda: _ended_trials(path),
     )
 
 
-def _ended_in_order(path: Path, returned: int) -> bool:
-    """Whether the last run on this file has ended as its exit code says."""
+def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
+    """The exit code of the last run, when it is of this launch and has ended for good; else None."""
     from mpisweep.records import EndReason
     from mpisweep.results import journal_folder
-
-    if returned != 3:
-        # The last act of a run that has ended is to remove its journal.
-        return path.exists() and not journal_folder(path).exists()
     from mpisweep.results.load import load
 
-    try:
-        return str(load(path).allocations["end"][-1]) != EndReason.NO_WORKERS.value
-    except (ResultsError, OSError):
-        return True
-
-
-def _recorded_end(path: Path, launch_name: str) -> int | None:
-    """The exit code of the last run, when it is of this launch and has ended for good."""
-    from mpisweep.records import EndReason
-    from mpisweep.results.load import load
-
+    # A disk that takes nothing does not take the end of the run either.
+    unsaid = EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
     try:
         last = load(path).allocations[-1]
-        reason = EndReason(str(last["end"]))
-    except (ResultsError, OSError, IndexError, ValueError):
-        return None
-    return reason.exit_code if last["launch"] == launch_name and reason is not EndReason.NO_WORKERS else None
+    except (ResultsError, OSError, IndexError):
+        return unsaid
+    if last["launch"] != launch_name or not last["end"]:
+        return unsaid
+    # mpirun may be gone before the last rank is, whose last act is to remove the journal.
+    until = time.monotonic() + _LAST_ACT_S
+    while journal_folder(path).exists():
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.05)
+    reason = EndReason(str(last["end"]))
+    return None if reason is EndReason.NO_WORKERS else reason.exit_code
 
 
 def _ended_trials(path: Path) -> int:

@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     names = zipfile.ZipFile(wheel).namelist()
     for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed"]:
         assert str(path.relative_to(ROOT)) in names
-    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "examples").glob("*.toml")]:
+    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "examples").rglob("*.toml")]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mpisweep = mpisweep.cli:main" in entry_points

@@ -24,6 +24,7 @@ class Trial:
     stop_after: int = 10**9
     reports: list = field(default_factory=list)
     has_directory: bool = False
+    directory: Path | None = None
 
     def report(self, step, **metrics):
         self.reports.append((step, metrics))
@@ -91,8 +92,9 @@ def test_one_image_of_32_pixels_is_refused_with_the_reason():
         run(trial(batch_size=1, image_size=32))
 
 
-def test_a_trial_that_is_told_to_stop_returns_what_it_has():
+def test_a_trial_that_is_told_to_stop_returns_at_once(tmp_path):
     one = trial(num_iter=1000)
+    one.directory = tmp_path
     one.stop_after = 2
     run(one)
     assert len(one.reports) == 2

@@ -35,8 +35,7 @@ PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 #: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
 
-#: What the ranks return when the sweep has ended in order, and when the user's input was refused.
-_IN_ORDER = (0, 3, 4)
+#: What the ranks return when the user's input was refused.
 _USER_ERRORS = (2,)
 _INTERRUPTED = 3
 #: So many restarts in a row may be in vain.
@@ -119,8 +118,7 @@ def launch(
     *,
     console: Console | None,
     restarts: int = 0,
-    ended_in_order: Callable[[int], bool] = lambda returned: True,
-    recorded_end: Callable[[str], int | None] = lambda launch: None,
+    recorded_end: Callable[[str, int], int | None] = lambda launch, returned: returned,
     ended_trials: Callable[[], int] = lambda: 0,
 ) -> int:
     """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
@@ -135,9 +133,8 @@ def launch(
         command: from :func:`rank_command`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
         restarts: how often the ranks may be started again.
-        ended_in_order: whether the results say that the last run has ended in order with this exit code.
-        recorded_end: the exit code that the results have for the last run, if that is of this launch and has
-            ended in order; for ranks that were killed after that, by whatever.
+        recorded_end: given the name of this launch and what mpirun has returned, the exit code with which the
+            last run has ended in order, as the results say; None when it has not.
         ended_trials: how many trials have ended, as the results say.
     """
     environment = mpi_environment()
@@ -149,9 +146,9 @@ def launch(
     with stops.watched():
         while True:
             returned = _run_once(command, environment, console, stops)
-            if returned in _USER_ERRORS or (returned in _IN_ORDER and ended_in_order(returned)):
+            if returned in _USER_ERRORS:
                 return returned
-            recorded = recorded_end(environment[LAUNCH_VARIABLE])
+            recorded = recorded_end(environment[LAUNCH_VARIABLE], returned)
             if recorded is not None:
                 return recorded
             if stops.asked:
