@@ -215,7 +215,7 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.results.load import load
     from mpisweep.tables import print_top, top_table
 
-    print_top(top_table(load(options.file), options.k, options.by))
+    print_top(top_table(load(options.file), options.k, options.by, options.direction))
     return 0
 
 
@@ -417,6 +417,7 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("file", type=Path, metavar="FILE", help="a results file")
     top.add_argument("-k", type=_positive, default=5, metavar="K", help="how many (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
+    top.add_argument("--direction", choices=("minimize", "maximize"), help="of that metric (default: the sweep's)")
     top.set_defaults(command=_top)
 
     status = commands.add_parser("status", help="print how far a sweep is, running or not")
