@@ -227,7 +227,7 @@ def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep
     assert "interrupted" in sweep.attempts["end"].tolist()
 
 
-def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment):
+def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment, tell):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 2), "-o", "r.h5", ranks=3)
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     ranks = psutil.Process(process.pid).children()
@@ -239,7 +239,7 @@ def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, enviro
     share = [(sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started) for p, old in zip(ranks, before, strict=True)]
     (folder / "go").touch()
     assert process.wait(timeout=60) == 0
-    print("share of a core:", [f"{s:.4f}" for s in share])
+    tell(f"share of a core that a waiting rank takes, master first: {', '.join(f'{100 * s:.1f}%' for s in share)}")
     assert max(share) < 0.05
 
 
