@@ -90,13 +90,29 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
-    return launch(
+    code = launch(
         rank_command(_rank_count(options, spec), given[1:]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
         ended_trials=lambda: _ended_trials(path),
     )
+    if code == 0:
+        _see_that_there_is_an_objective(path)
+    return code
+
+
+def _see_that_there_is_an_objective(path: Path) -> None:
+    """Warn of a sweep that is complete and of no use: a pattern that never matched, or a name that is not returned."""
+    from mpisweep.rank import log
+    from mpisweep.results.load import load
+
+    sweep = load(path)
+    if len(sweep.trials) and sweep.objective not in sweep.metrics:
+        log.warning(
+            "no trial has reported the objective, %r; metrics there are: %s",
+            sweep.objective, ", ".join(sweep.metrics) or "none",
+        )  # fmt: skip
 
 
 def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:

@@ -355,6 +355,17 @@ def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpiswee
     assert "all fit into 2 min" in grown.stdout
 
 
+def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
+    (folder / "other.py").write_text("def f(trial):\n    return {'los': 1.0}\n")
+    done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0
+    assert "no trial has reported the objective, 'loss'; metrics there are: los" in done.stderr
+    assert "3 of the complete ones without loss: it is missing, NaN or infinite" in mpisweep("status", "r.h5").stdout
+    top = mpisweep("top", "r.h5")
+    assert top.returncode == 2
+    assert "no trial has reported the objective, 'loss'; metrics there are: los" in top.stderr
+
+
 def test_a_sweep_that_varies_nothing_is_one_trial(folder, mpisweep: Run):
     (folder / "one.toml").write_text('workload = "resnet50"\nname = "one"\n[limits]\ntimeout = 1\n')
     assert "grid, 1 configuration\n" in mpisweep("check", "one.toml").stdout
