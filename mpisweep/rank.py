@@ -33,12 +33,14 @@ from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
 from mpisweep.messages import (
+    Abandon,
     Acknowledge,
     Beat,
     Finish,
     Give,
     Kill,
     Lead,
+    Meet,
     Message,
     StopTrials,
     StopWanted,
@@ -373,7 +375,7 @@ class _Rank:
                 case Finish(exit_code):
                     if rank == succession.master:
                         self._exit_code = exit_code
-                case Give() | TakeBack() | StopTrials() | Acknowledge():
+                case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
                     # The word of a former master is worth nothing.
                     if rank == succession.master:
                         for_worker.append(message)
