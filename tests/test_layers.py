@@ -75,7 +75,9 @@ ONE_IMPORTER = {
     "matplotlib": {"figures.py"},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
-    "torch": {"workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py"},
+    "torch": {
+        "workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py", "workloads/ranks.py",
+    },
     "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
 }
 

@@ -160,6 +160,10 @@ class Trial:
             self._told_to_stop = True
         return self._told_to_stop
 
+    def stop(self) -> None:
+        """Note that it returns because one of its ranks was told to stop: what it returns is no result."""
+        self._told_to_stop = True
+
     def flush(self) -> None:
         """Send on what was reported since the last time; done by itself twice a second and at the end."""
         self._flush_at = time.monotonic() - self._started + _FLUSH_S
