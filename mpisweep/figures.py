@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
+from mpisweep.scaling import default_metric, scaling
 from mpisweep.tables import units
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "TotalTime",
     "draw_learning_curves",
     "draw_metric",
+    "draw_scaling",
     "draw_timeline",
     "draw_total_time",
     "metric_series",
@@ -460,6 +462,54 @@ def _boxes(found: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCo
     return PolyCollection(
         list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
     )
+
+
+# ------------------------------------------------------------------------------------- scaling
+
+#: Configurations up to which each has its own colour and label.
+_CURVES_LABELLED = 6
+
+
+def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
+    """Speedup on the left, efficiency on the right, by the number of ranks of a trial; the ideal dashed.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: a rate or a duration; what :func:`mpisweep.scaling.default_metric` says unless given.
+
+    Raises:
+        KeyError: when there is no such metric.
+        ResultsError: when there is nothing to compare.
+    """
+    metric = metric or default_metric(sweep)
+    curves = scaling(sweep, metric)
+    ticks = sorted({int(ranks) for curve in curves for ranks in curve.ranks})
+    few = len(curves) <= _CURVES_LABELLED
+    colours = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9"]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.8, 3.4))
+        left, right = figure.subplots(1, 2)
+        for index, curve in enumerate(curves):
+            style: Any = {"color": colours[index] if few else BLUE, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
+            style |= {"label": _words(curve.label) or "trials"} if few else {"alpha": 0.4}
+            left.plot(curve.ranks, curve.speedup, **style)
+            right.plot(curve.ranks, 100 * curve.efficiency, **style)
+        fewest = min(int(curve.ranks[0]) for curve in curves)
+        left.plot(ticks, [ranks / fewest for ranks in ticks], "--", color=GREY, linewidth=1, label="ideal", zorder=1)
+        right.axhline(100, linestyle="--", color=GREY, linewidth=1, zorder=1)
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlabel("ranks of a trial")
+        left.set_yscale("log", base=2)
+        left.yaxis.set_major_formatter("{x:g}")
+        left.set_ylabel(f"speedup by {_words(metric)}")
+        right.set_ylabel("efficiency [%]")
+        right.set_ylim(0, max(105, 105 * max(float(curve.efficiency.max()) for curve in curves)))
+        left.legend(loc="best", fontsize=8)
+        figure.suptitle(f"{sweep.name}: scaling of a trial", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 # ------------------------------------------------------------------------------------- all of them

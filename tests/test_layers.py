@@ -56,9 +56,10 @@ ALLOWED = {
         "master", "worker", "opening", "transport", "trialprocess", "forkserver", "devices", "environment",
         "batch", "progress", "results", "spec", "messages", "records", "succession", "processes", "",
     },
-    "rerun": {"trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
+    "rerun": {"teams", "messages", "trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
     "tables": {"rerun", "results", "spec", "catalogue", "records"},
-    "figures": {"tables", "results", "records"},
+    "scaling": {"tables", "results", "spec", "records"},
+    "figures": {"scaling", "tables", "results", "records"},
     "cli": {
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
