@@ -123,7 +123,7 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
-    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+    return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
 
 
 def _ended_trials(path: Path) -> int:

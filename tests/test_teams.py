@@ -28,7 +28,7 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import PATIENCE_S, Scheduler
+from mpisweep.scheduler import Scheduler
 from mpisweep.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
@@ -233,12 +233,12 @@ def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
 
 
 def test_a_trial_that_is_too_wide_for_what_is_left_ends_the_run_when_patience_does():
-    pool = Pool([3], nodes=(3,))
+    pool = Pool([3], nodes=(3,), patience_s=60.0)
     pool.lose(2)
     pool.give_back(0)
     assert not of(End, pool.give_back(1))
-    assert not of(End, pool.feed(TimePassed(), PATIENCE_S / 2))
-    assert of(End, pool.feed(TimePassed(), PATIENCE_S)) == [End(EndReason.TOO_FEW)]
+    assert not of(End, pool.feed(TimePassed(), 30.0))
+    assert of(End, pool.feed(TimePassed(), 60.0)) == [End(EndReason.TOO_FEW)]
 
 
 def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_to_let_go():
