@@ -165,6 +165,11 @@ class Spec:
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
+    def says_ranks(self) -> bool:
+        """Whether the sweep says how many ranks its trials have; if so each is started like one of several."""
+        return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
+
+    @property
     def most_ranks(self) -> int:
         """How many ranks the widest trial can have."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in _ends(p)]
