@@ -176,7 +176,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         return 0
     from mpisweep.forecast import forecast, forecast_lines
     from mpisweep.numbering import number_trials
-    from mpisweep.opening import duration_model, known_trials
+    from mpisweep.opening import duration_model, known_trials, trial_widths
     from mpisweep.records import TrialState
     from mpisweep.search import make_sampler
     from mpisweep.tables import counted
@@ -211,8 +211,11 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         workers=options.workers or default_workers(this_node(), spec.devices_per_trial),
         timeout_s=spec.limits.timeout_s,
         walltime_s=options.walltime,
+        widths=trial_widths(spec, trials),
     )
-    if found is None:
+    if found is None and (workers := options.workers or default_workers(this_node(), spec.devices_per_trial)) < spec.most_ranks:
+        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+    elif found is None:
         print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
     elif left:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
