@@ -29,6 +29,7 @@ from mpisweep.records import Value
 from mpisweep.results import ResultsError
 from mpisweep.space import SearchSpace
 from mpisweep.spec import (
+    RANKS,
     SEARCH_NAMES,
     BuiltinWorkload,
     CommandWorkload,
@@ -90,8 +91,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
+    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
+    works = ["--master", "works"] if options.workers and options.master == "auto" else []
     code = launch(
-        rank_command(_rank_count(options, spec), given[1:]),
+        rank_command(_rank_count(options, spec), [*works, *given[1:]]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
@@ -136,7 +139,7 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
-    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+    return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
 
 
 def _ended_trials(path: Path) -> int:
@@ -189,7 +192,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         return 0
     from mpisweep.forecast import forecast, forecast_lines
     from mpisweep.numbering import number_trials
-    from mpisweep.opening import duration_model, known_trials
+    from mpisweep.opening import duration_model, known_trials, trial_widths
     from mpisweep.records import TrialState
     from mpisweep.search import make_sampler
     from mpisweep.tables import counted
@@ -224,8 +227,11 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         workers=options.workers or default_workers(this_node(), spec.devices_per_trial),
         timeout_s=spec.limits.timeout_s,
         walltime_s=options.walltime,
+        widths=trial_widths(spec, trials),
     )
-    if found is None:
+    if found is None and (workers := options.workers or default_workers(this_node(), spec.devices_per_trial)) < spec.most_ranks:
+        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+    elif found is None:
         print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
     elif left:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
@@ -395,6 +401,11 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
 
 def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
     workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
+    if workers < spec.most_ranks:
+        raise LayoutError(
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
+            f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
+        )
     return workers + 1 if options.master == "idle" else workers
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
+from mpisweep.scaling import default_metric, scaling
 from mpisweep.tables import counted, units
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "TotalTime",
     "draw_learning_curves",
     "draw_metric",
+    "draw_scaling",
     "draw_timeline",
     "draw_total_time",
     "first_parameter",
@@ -238,6 +240,8 @@ class TotalTime:
     """What the trials took, and what the allocation took, in seconds."""
 
     trials_s: float
+    #: The same, each trial counted as often as it has ranks.
+    busy_s: float
     wall_s: float
     workers: int
     trials: int
@@ -250,7 +254,7 @@ class TotalTime:
     @property
     def utilisation(self) -> float:
         """Share of the workers' time in which trials ran."""
-        return self.speedup / self.workers
+        return self.busy_s / self.wall_s / self.workers
 
 
 def total_time(sweep: Sweep) -> TotalTime:
@@ -275,7 +279,10 @@ def total_time(sweep: Sweep) -> TotalTime:
         if end is not None:
             wall_s += float(end - allocation["started_at"])
         workers = max(workers, int((rows_of == index).sum()))
-    return TotalTime(float(wall[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
+    widths = np.ones(len(wall), dtype=int)
+    last = sweep.ranks["attempt"] == sweep.trials["attempt"][sweep.ranks["trial"]]
+    np.add.at(widths, sweep.ranks["trial"][last], 1)
+    return TotalTime(float(wall[ended].sum()), float((wall * widths)[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
 
 
 def draw_total_time(sweep: Sweep) -> Figure:
@@ -406,7 +413,7 @@ def _smoothed(values: Floats, width: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Who ran what when; arrays have one entry a trial, times are seconds since the first start."""
+    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first start."""
 
     #: Entry of `labels`, which are in order of allocation and rank.
     worker: NDArray[np.int64]
@@ -431,22 +438,27 @@ def spans(sweep: Sweep) -> Spans:
     timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
     if not timed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    ranks = sweep.ranks
+    last = ranks["attempt"] == trials["attempt"][ranks["trial"]]
+    others = ranks[last & timed[ranks["trial"]] & (ranks["worker"] >= 0)]
+    drawn = np.concatenate([np.flatnonzero(timed), others["trial"]])
+    worker = np.concatenate([trials["worker"][timed], others["worker"]])
     workers, allocations = sweep.workers, sweep.allocations
     order = np.lexsort((workers["rank"], workers["allocation"]))
     row_of = np.argsort(order)
     origin = float(allocations["started_at"].min())
-    end = trials["ended_at"][timed] - origin
+    end = trials["ended_at"][drawn] - origin
     closing = allocations["ended_at"] - origin
-    owner = workers["allocation"][trials["worker"][timed]]
+    owner = workers["allocation"][worker]
     for index in range(len(allocations)):
         if not np.isfinite(closing[index]):
             closing[index] = end[owner == index].max() if (owner == index).any() else 0.0
     lasted = (closing - (allocations["started_at"] - origin))[workers["allocation"]]
     return Spans(
-        worker=row_of[trials["worker"][timed]],
-        start_s=trials["started_at"][timed] - origin,
+        worker=row_of[worker],
+        start_s=trials["started_at"][drawn] - origin,
         end_s=end,
-        state=trials["state"][timed],
+        state=trials["state"][drawn],
         labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers[order]),
         utilisation=(workers["busy_time"] / np.maximum(lasted, 1e-9))[order],
         allocations_s=allocations["started_at"] - origin,
@@ -500,6 +512,54 @@ def _boxes(found: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCo
     return PolyCollection(
         list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
     )
+
+
+# ------------------------------------------------------------------------------------- scaling
+
+#: Configurations up to which each has its own colour and label.
+_CURVES_LABELLED = 6
+
+
+def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
+    """Speedup on the left, efficiency on the right, by the number of ranks of a trial; the ideal dashed.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: a rate or a duration; what :func:`mpisweep.scaling.default_metric` says unless given.
+
+    Raises:
+        KeyError: when there is no such metric.
+        ResultsError: when there is nothing to compare.
+    """
+    metric = metric or default_metric(sweep)
+    curves = scaling(sweep, metric)
+    ticks = sorted({int(ranks) for curve in curves for ranks in curve.ranks})
+    few = len(curves) <= _CURVES_LABELLED
+    colours = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9"]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.8, 3.4))
+        left, right = figure.subplots(1, 2)
+        for index, curve in enumerate(curves):
+            style: Any = {"color": colours[index] if few else BLUE, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
+            style |= {"label": _words(curve.label) or "trials"} if few else {"alpha": 0.4}
+            left.plot(curve.ranks, curve.speedup, **style)
+            right.plot(curve.ranks, 100 * curve.efficiency, **style)
+        fewest = min(int(curve.ranks[0]) for curve in curves)
+        left.plot(ticks, [ranks / fewest for ranks in ticks], "--", color=GREY, linewidth=1, label="ideal", zorder=1)
+        right.axhline(100, linestyle="--", color=GREY, linewidth=1, zorder=1)
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlabel("ranks of a trial")
+        left.set_yscale("log", base=2)
+        left.yaxis.set_major_formatter("{x:g}")
+        left.set_ylabel(f"speedup by {_words(metric)}")
+        right.set_ylabel("efficiency [%]")
+        right.set_ylim(0, max(105, 105 * max(float(curve.efficiency.max()) for curve in curves)))
+        left.legend(loc="best", fontsize=8)
+        figure.suptitle(f"{sweep.name}: scaling of a trial", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 # ------------------------------------------------------------------------------------- all of them

@@ -2,8 +2,8 @@
 
 The durations are those that the planner expects from what was measured; where nothing was measured they are the
 timeout, and the forecast is a bound.  They are laid out as the scheduler does it: each worker takes the longest trial
-that is left, and near the walltime the longest that hardly exceeds what is left of it.  Starting ranks and torch,
-seconds in a job of hours, is left out.
+that is left, and near the walltime the longest that hardly exceeds what is left of it; of trials of several ranks the
+widest go first.  Starting ranks and torch, seconds in a job of hours, is left out.
 
 Pure: no clock, no file.
 """
@@ -27,7 +27,7 @@ class Forecast:
 
     trials: int
     workers: int
-    #: Sum over the trials.
+    #: Sum over the trials' ranks.
     trial_time_s: float
     #: From the first trial's start to the last one's end, without a walltime.
     wall_time_s: float
@@ -38,7 +38,13 @@ class Forecast:
 
 
 def forecast(
-    model: DurationModel, numbers: Sequence[int], *, workers: int, timeout_s: float | None, walltime_s: float | None
+    model: DurationModel,
+    numbers: Sequence[int],
+    *,
+    workers: int,
+    timeout_s: float | None,
+    walltime_s: float | None,
+    widths: Sequence[int] | None = None,
 ) -> Forecast | None:
     """Lay out the trials `numbers`, which have not ended.
 
@@ -48,9 +54,10 @@ def forecast(
         workers: how many run trials at once.
         timeout_s: after which a trial is killed, if ever.
         walltime_s: after which nothing runs any more, if ever.
+        widths: how many ranks each trial has, by its number; None where all have one.
 
     Returns:
-        None where nothing is known about how long a trial may take.
+        None where nothing is known about how long a trial may take, or where the workers are too few for one.
     """
     expected: list[float] = []
     upper: list[float] = []
@@ -63,12 +70,21 @@ def forecast(
             likely = at_most = timeout_s
         expected.append(likely if timeout_s is None else min(likely, timeout_s))
         upper.append(at_most if timeout_s is None else min(at_most, timeout_s))
+    own_widths = [1 if widths is None else widths[number] for number in ordered]
+    if max(own_widths, default=1) > workers:
+        return None
+
+    def laid_out(at_most: Sequence[float], limit_s: float | None) -> tuple[int, float]:
+        if widths is None:
+            return _laid_out(list(expected), list(at_most), workers, limit_s)
+        return _laid_out_wide(own_widths, expected, at_most, workers, limit_s)
+
     return Forecast(
         trials=len(ordered),
         workers=workers,
-        trial_time_s=sum(expected),
-        wall_time_s=_laid_out(list(expected), list(expected), workers, None)[1],
-        fitting=_laid_out(expected, upper, workers, walltime_s)[0],
+        trial_time_s=sum(width * seconds for width, seconds in zip(own_widths, expected, strict=True)),
+        wall_time_s=laid_out(expected, None)[1],
+        fitting=laid_out(upper, walltime_s)[0],
         is_bound=bool(ordered) and model.expected_s(ordered[0]) is None,
     )
 
@@ -87,6 +103,22 @@ def _laid_out(expected: list[float], upper: list[float], workers: int, walltime_
         upper.pop(index)
         heapq.heappush(free_at, end)
         started, last_end_s = started + 1, max(last_end_s, end)
+    return started, last_end_s
+
+
+def _laid_out_wide(
+    widths: Sequence[int], expected: Sequence[float], upper: Sequence[float], workers: int, walltime_s: float | None
+) -> tuple[int, float]:
+    """The same for trials that take several workers at once, each as soon as so many are free."""
+    free_at = [0.0] * workers
+    started, last_end_s = 0, 0.0
+    for index in sorted(range(len(widths)), key=lambda i: (widths[i], expected[i]), reverse=True):
+        taken = [heapq.heappop(free_at) for _ in range(widths[index])]
+        if walltime_s is None or taken[-1] + upper[index] <= walltime_s:
+            taken = [taken[-1] + expected[index]] * len(taken)
+            started, last_end_s = started + 1, max(last_end_s, taken[-1])
+        for at in taken:
+            heapq.heappush(free_at, at)
     return started, last_end_s
 
 

@@ -20,18 +20,12 @@ when a slot has nothing to do and no trial is waiting, another slot is asked for
 Where it is known when the allocation ends, no trial is started that is not expected to have ended by then,
 with the uncertainty of the expectation; the rest of the time goes to the longest trials that still fit.
 
-When trials fail because of something else than themselves
-----------------------------------------------------------
-*The same bug in every trial.*  When no trial has completed, and as many as the sweep file allows have failed
-with the same error (numbers in it aside), the sweep stops.  Running out of memory or of time does not count:
-the longest trials come first.
+When trials fail because of something else than themselves (:mod:`mpisweep.health`), their device gets no more
+trials, or the sweep stops.  One slot always stays.
 
-*One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
-completed elsewhere since the first one failed and none has failed there, is quarantined: it gets no more
-trials, and the one that failed is tried again elsewhere.  If it fails there too, the slot is taken back.  So
-is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
-:data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.  One
-slot always stays.
+A trial of several ranks (:mod:`mpisweep.teams`) is assigned to as many idle slots at once, and is over when all of
+them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
+others may join.
 
 States of a trial::
 
@@ -44,13 +38,10 @@ States of a trial::
 from __future__ import annotations
 
 import math
-import re
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
 
 from mpisweep.blocks import EndedBlock
+from mpisweep.health import CommonError, Devices
 from mpisweep.messages import (
     Assign,
     Commit,
@@ -58,6 +49,7 @@ from mpisweep.messages import (
     End,
     Event,
     GiveUp,
+    LetGo,
     Quarantine,
     Stop,
     StopRequested,
@@ -70,6 +62,8 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.teams import TeamTrial, gather, place
+from mpisweep.waiting import Waiting
 
 __all__ = ["BATCH_S", "MOVES", "IllegalMoveError", "Scheduler"]
 
@@ -79,12 +73,6 @@ BATCH_S = 0.010
 BATCH_AT_MOST = 512
 #: A slot that was given trials this recently is not asked to give any back.
 SETTLE_S = 0.020
-
-#: Completed elsewhere before a device can be blamed for two failures in a row.
-OTHERS_DONE = 4
-#: How many trials must be slow, and how slow, before a device is called slow.
-SLOW_TRIALS = 5
-SLOW_FACTOR = 3.0
 
 #: Every legal move of a trial, and what it is called.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
@@ -108,18 +96,6 @@ class IllegalMoveError(AssertionError):
     """A trial was about to make a move that no rule allows: a bug."""
 
 
-@dataclass(slots=True)
-class _Health:
-    """What a slot's trials say about its device."""
-
-    #: Failures in a row, and how many trials had completed and failed in all when the row began.
-    failures: int = 0
-    completed_at: int = 0
-    failed_at: int = 0
-    #: Logarithms of measured over expected durations, the last ones.
-    slowness: deque[float] = field(default_factory=lambda: deque(maxlen=SLOW_TRIALS))
-
-
 class Scheduler:
     """Who runs which trial.
 
@@ -134,6 +110,9 @@ class Scheduler:
         deadline: no trial starts that is not expected to end by then; seconds of the clock of `handle`.
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.
         quarantine: whether a device that fails or is slow where the others are not is left out.
+        widths: how many ranks each trial needs; None where all need one.
+        teams: trials of several ranks that run -> their slots, as the journal has it.
+        patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
     def __init__(
@@ -149,6 +128,9 @@ class Scheduler:
         deadline: float | None = None,
         same_failures: int = 0,
         quarantine: bool = False,
+        widths: Sequence[int] | None = None,
+        teams: Mapping[int, Sequence[Slot]] | None = None,
+        patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
         self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
@@ -162,8 +144,7 @@ class Scheduler:
         self._attempts = list(attempts)
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
-        #: Trials that wait; the next one is the last.
-        self._pending = model.shortest_first([n for n, s in enumerate(self._states) if s == _WAITING])
+        self._waiting = Waiting(model, widths, [n for n, s in enumerate(self._states) if s == _WAITING])
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
         self._held: dict[Slot, dict[int, int]] = {}
         #: Slot -> when it was last given trials.
@@ -183,19 +164,28 @@ class Scheduler:
         self._retries = retries
         self._grace_s = grace_s
         self._deadline = deadline
-        #: Trials that will not end before the deadline, as far as is known.
-        self._too_long: list[int] = []
         #: Slot -> when it will have run what it holds, by the upper bound of the expectation.
         self._free_at: dict[Slot, float] = {}
-        self._same_failures = same_failures
-        self._alike = 0
-        self._common_error = ""
+        self._common_error = CommonError(same_failures)
         self._quarantine = quarantine
-        self._health: dict[Slot, _Health] = {}
-        #: Quarantined slot -> the trials that are tried elsewhere because of it.
-        self._quarantined: dict[Slot, set[int]] = {}
-        #: Those of them that hold nothing.
+        self._devices = Devices()
+        #: Quarantined slots that hold nothing.
         self._benched: set[Slot] = set()
+        #: Running trials of several ranks.
+        self._teams = {
+            number: TeamTrial(number, self._attempts[number], tuple(slots), set(slots))
+            for number, slots in (teams or {}).items()
+            if number in away
+        }
+        #: Slot -> its node.
+        self._nodes: dict[Slot, str] = {}
+        #: Slots that are kept for a trial of several ranks -> when the last of them will be free.
+        self._gathered: dict[Slot, float] = {}
+        #: Which trial that is.
+        self._gathered_for = -1
+        #: Since when there have been too few workers for every trial that waits; None while there are enough.
+        self._too_few_since: float | None = None
+        self._patience_s = patience_s
         self._stopping: EndReason | None = None
         self._ended = False
 
@@ -220,6 +210,11 @@ class Scheduler:
         """How many slots there are."""
         return len(self._held)
 
+    def team(self, number: int) -> tuple[Slot, ...]:
+        """The slots of a running trial of several ranks; empty for any other."""
+        team = self._teams.get(number)
+        return team.slots if team else ()
+
     # ------------------------------------------------------------------------------------- events
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -237,7 +232,8 @@ class Scheduler:
         match event:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
-            case WorkerJoined(rank, slots, held):
+            case WorkerJoined(rank, slots, held, host):
+                self._nodes |= {Slot(rank, index): host for index in range(slots)}
                 decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
                 decisions = self._on_trials_returned(slot, numbers, attempts, end)
@@ -251,7 +247,7 @@ class Scheduler:
             self._learn()
         if self._stopping is None:
             self._fill(decisions, now)
-        self._conclude(decisions)
+        self._conclude(decisions, now)
         return decisions
 
     def _on_worker_joined(
@@ -259,18 +255,22 @@ class Scheduler:
     ) -> list[Decision]:
         """What the worker says that it holds is right; what it was thought to hold beyond that waits again."""
         decisions: list[Decision] = []
-        for place in range(slots):
-            slot = Slot(rank, place)
+        for index in range(slots):
+            slot = Slot(rank, index)
             thought = self._away.pop(slot, None) or self._held.get(slot, {})
             kept: dict[int, int] = {}
-            for number, attempt in held[place] if place < len(held) else ():
+            for number, attempt in held[index] if index < len(held) else ():
                 if thought.get(number) == attempt or self._recall(number, attempt):
                     kept[number] = attempt
+                elif number < self.total and self._waiting.width(number) > 1:
+                    # Its other ranks are not there, and it would wait for them.
+                    decisions.append(LetGo(slot, number, attempt, 0.0))
+            for number in [number for number in thought if number in self._teams and number not in kept]:
+                del thought[number]
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.WITHDRAWN)
             missing = [(n, a) for n, a in thought.items() if n not in kept]
-            for number, _ in reversed(missing):
-                self._move(number, _WAITING)
-                self._pending.append(number)
             if missing:
+                self._wait_again([n for n, _ in missing])
                 decisions.append(
                     GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
                 )
@@ -285,8 +285,9 @@ class Scheduler:
         """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
         if number >= self.total or self._states[number] != _WAITING or attempt < self._attempts[number]:
             return False
-        register = self._pending if number in self._pending else self._too_long
-        register.remove(number)
+        if self._waiting.width(number) > 1:
+            return False
+        self._waiting.remove(number)
         self._attempts[number] = attempt
         self._move(number, _RUNNING)
         return True
@@ -296,6 +297,8 @@ class Scheduler:
         held = self._held.get(slot)
         if held is None:
             return []
+        if self._teams and block.numbers[0] in self._teams:
+            return self._on_rank_ended(slot, self._teams[block.numbers[0]], block)
         stale: list[int] = []
         has_failed = False
         move = self._move
@@ -318,7 +321,7 @@ class Scheduler:
         # Trials that travel together are too short to tell anything about a device.
         slow = self._note_slowness(slot, block.numbers[0], block.wall_time_s[0]) if len(block.numbers) == 1 else []
         self._observe(block)
-        if not has_failed and slot not in self._health and not self._quarantined:
+        if not has_failed and self._devices.is_clean(slot):
             return [Commit(block)]
         return slow + self._judge(slot, block)
 
@@ -330,15 +333,18 @@ class Scheduler:
         if held is None:
             return []
         given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
-        # The one that was to run first must be the first to be handed out again: the list pops at its end.
-        for number, _ in reversed(given):
+        for number, _ in given:
             del held[number]
-            self._move(number, _WAITING)
-            self._pending.append(number)
         self._note(slot)
-        if not given:
-            return []
-        return [GiveUp(slot.rank, [n for n, _ in given], [a for _, a in given], end)]
+        decisions: list[Decision] = []
+        for number, _ in given:
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], end)
+        alone = [(n, a) for n, a in given if self._waiting.width(n) == 1]
+        if alone:
+            self._wait_again([n for n, _ in alone])
+            decisions.append(GiveUp(slot.rank, [n for n, _ in alone], [a for _, a in alone], end))
+        return decisions
 
     def _on_worker_lost(self, rank: int) -> list[Decision]:
         decisions: list[Decision] = []
@@ -346,15 +352,14 @@ class Scheduler:
             decisions += self._lose(slot, self._away.pop(slot))
         for slot in [slot for slot in self._held if slot.rank == rank]:
             held = self._held.pop(slot)
-            for register in (
-                self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._health, self._quarantined
-            ):  # fmt: skip
+            for register in (self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._gathered):
                 register.pop(slot, None)
+            self._devices.forget(slot)
             self._asked.discard(slot)
             self._benched.discard(slot)
             decisions += self._lose(slot, held)
-        if self._held.keys() == self._quarantined.keys():
-            decisions += [self._release(slot) for slot in list(self._quarantined)]
+        if self._held.keys() == self._devices.quarantined.keys():
+            decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
         if not self._held and not self._away and self._stopping is None:
             self._stopping = EndReason.NO_WORKERS
         return decisions
@@ -369,25 +374,67 @@ class Scheduler:
 
     def _lose(self, slot: Slot, held: dict[int, int]) -> list[Decision]:
         """A slot went away with these trials: they wait again, unless the one that ran has no retry left."""
-        if not held:
-            return []
-        # Only the first one can have run, and it alone may be what the worker died of.
-        (number, attempt), *others = held.items()
-        for other, _ in reversed(others):
-            self._move(other, _WAITING)
-            self._pending.append(other)
         decisions: list[Decision] = []
+        # Only the first one can have run, and it alone may be what the worker died of.
+        first = next(iter(held), None)
+        others = [(n, a) for n, a in held.items() if n != first and n not in self._teams]
         if others:
+            self._wait_again([n for n, _ in others])
             decisions.append(
                 GiveUp(slot.rank, [n for n, _ in others], [a for _, a in others], AttemptEnd.WITHDRAWN)
             )
+        for number in held:
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
+        if first is not None and self._waiting.width(first) == 1:
+            decisions.insert(0, self._retry(slot, first, held[first]))
+        return decisions
+
+    def _retry(self, slot: Slot, number: int, attempt: int) -> Decision:
+        """A trial's worker was lost: it waits again, or has failed when no retry is left."""
         self._losses[number] = self._losses.get(number, 0) + 1
         if self._losses[number] <= self._retries:
-            self._move(number, _WAITING)
-            self._pending.append(number)
-            return [GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST), *decisions]
+            self._wait_again([number])
+            return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._move(number, _FAILED)
-        return [Commit(_lost_block(slot, [(number, attempt)])), *decisions]
+        return Commit(_lost_block(slot, [(number, attempt)]))
+
+    def _on_rank_ended(self, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
+        """One rank of a trial of several has returned or failed."""
+        held = self._held[slot]
+        if held.get(team.number) != block.attempts[0]:
+            return []
+        del held[team.number]
+        self._note(slot)
+        return self._let_go(slot, team, block)
+
+    def _let_go(self, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
+        """A slot does not hold a trial of several ranks any more: the others are not to either."""
+        team.waits_for.discard(slot)
+        if isinstance(how, EndedBlock):
+            team.ends.append(how)
+        else:
+            team.returns.append(how)
+        if team.is_over:
+            del self._teams[team.number]
+            return self._end_team(team)
+        linger_s = team.linger_s
+        if linger_s >= team.told_s:
+            return []
+        team.told_s = linger_s
+        return [LetGo(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for]
+
+    def _end_team(self, team: TeamTrial) -> list[Decision]:
+        slot, number, attempt = team.slots[0], team.number, team.attempt
+        verdict = team.verdict()
+        if verdict is AttemptEnd.LOST:
+            return [self._retry(slot, number, attempt)]
+        if isinstance(verdict, AttemptEnd):
+            self._wait_again([number])
+            return [GiveUp(slot.rank, [number], [attempt], verdict)]
+        self._move(number, verdict.states[0])
+        self._observe(verdict)
+        return [Commit(verdict), *self._look_for_common_error(verdict)]
 
     def _judge(self, slot: Slot, block: EndedBlock) -> list[Decision]:
         """Commit a block, except for what a device and not the trial is to blame for."""
@@ -397,21 +444,14 @@ class Scheduler:
         for index, state in enumerate(block.states):
             number = block.numbers[index]
             # Whatever becomes of it here says whether the device on which it failed before was to blame.
-            for other, trials in self._quarantined.items():
-                if number in trials:
-                    trials.discard(number)
-                    if state == _FAILED:
-                        released.append(other)
-            health = self._health.setdefault(slot, _Health())
+            released += self._devices.acquitted(number, state == _FAILED)
             if state != _FAILED:
-                health.failures = 0
+                self._devices.note_success(slot)
                 continue
-            if health.failures and self._is_to_blame(slot, health):
+            if self._is_to_blame(slot):
                 suspect.append(index)
                 continue
-            if not health.failures:
-                health.completed_at, health.failed_at = self._counts[_COMPLETE], self._counts[_FAILED]
-            health.failures += 1
+            self._devices.note_failure(slot, self._counts[_COMPLETE], self._counts[_FAILED])
             self._move(number, _FAILED)
         if suspect:
             decisions += self._blame(slot, block, suspect)
@@ -421,29 +461,25 @@ class Scheduler:
         decisions += [self._release(other) for other in dict.fromkeys(released)]
         return decisions + self._look_for_common_error(block)
 
-    def _is_to_blame(self, slot: Slot, health: _Health) -> bool:
-        if not self._quarantine or len(self._held) - len(self._quarantined) < 2:
+    def _is_to_blame(self, slot: Slot) -> bool:
+        if not self._quarantine or len(self._held) - len(self._devices.quarantined) < 2:
             return False
-        done_elsewhere = self._counts[_COMPLETE] - health.completed_at
-        failed_elsewhere = self._counts[_FAILED] - health.failed_at - health.failures
-        return slot in self._quarantined or (done_elsewhere >= OTHERS_DONE and failed_elsewhere <= 0)
+        return self._devices.is_to_blame(slot, self._counts[_COMPLETE], self._counts[_FAILED])
 
     def _blame(self, slot: Slot, block: EndedBlock, suspect: Sequence[int]) -> list[Decision]:
         numbers = [block.numbers[index] for index in suspect]
         attempts = [block.attempts[index] for index in suspect]
-        for number in reversed(numbers):
-            self._move(number, _WAITING)
-            self._pending.append(number)
+        self._wait_again(numbers)
         why = f"trials fail here and not elsewhere: {block.messages[suspect[0]].partition(chr(10))[0]}"
         decisions: list[Decision] = [GiveUp(slot.rank, numbers, attempts, AttemptEnd.SUSPECT)]
         decisions += self._bench(slot, why)
-        self._quarantined[slot].update(numbers)
+        self._devices.quarantined[slot].update(numbers)
         return decisions
 
     def _bench(self, slot: Slot, why: str) -> list[Decision]:
-        if slot in self._quarantined:
+        if slot in self._devices.quarantined:
             return []
-        self._quarantined[slot] = set()
+        self._devices.quarantined[slot] = set()
         decisions: list[Decision] = [Quarantine(slot, why)]
         if self._held[slot] and slot not in self._asked:
             self._asked.add(slot)
@@ -452,25 +488,15 @@ class Scheduler:
         return decisions
 
     def _release(self, slot: Slot) -> Quarantine:
-        del self._quarantined[slot]
+        self._devices.forget(slot)
         self._benched.discard(slot)
-        self._health.pop(slot, None)
         self._note(slot)
         return Quarantine(slot, "")
 
     def _look_for_common_error(self, block: EndedBlock) -> list[Decision]:
-        if not self._same_failures or self._stopping is not None or not block.causes:
+        if not self._common_error.wanted or self._stopping is not None or not block.causes:
             return []
-        if self._counts[_COMPLETE] or self._counts[_PRUNED]:
-            return []
-        for cause, message in zip(block.causes, block.messages, strict=True):
-            if cause not in (FailureCause.EXCEPTION, FailureCause.CRASH) or "SIGKILL" in message:
-                continue
-            error = re.sub(r"\d+(\.\d+)?", "#", message.partition("\n")[0])
-            if error != self._common_error:
-                self._common_error, self._alike = error, 0
-            self._alike += 1
-        if self._alike < self._same_failures:
+        if self._counts[_COMPLETE] or self._counts[_PRUNED] or not self._common_error.note(block):
             return []
         return self._on_stop_requested(EndReason.ALIKE)
 
@@ -479,23 +505,8 @@ class Scheduler:
         expected_s = self._model.expected_s(number)
         if not self._quarantine or expected_s is None or not wall_time_s > BATCH_S:
             return []
-        mine = self._health.setdefault(slot, _Health()).slowness
-        mine.append(math.log(wall_time_s / expected_s))
-        if slot in self._quarantined or len(mine) < SLOW_TRIALS:
-            return []
-        others = [
-            median(health.slowness)
-            for other, health in self._health.items()
-            if other != slot and other not in self._quarantined and len(health.slowness) >= SLOW_TRIALS
-        ]
-        if len(others) < 2:
-            return []
-        # The model has learned from all of them: only the difference between slots says something.
-        usual = median(others)
-        if median(mine) - usual < math.log(SLOW_FACTOR) or max(others) - usual > math.log(SLOW_FACTOR / 2):
-            return []
-        times = math.exp(median(mine) - usual)
-        return self._bench(slot, f"trials take {times:.1f} times as long here as elsewhere")
+        why = self._devices.note_duration(slot, wall_time_s, expected_s)
+        return self._bench(slot, why) if why else []
 
     def _observe(self, block: EndedBlock) -> None:
         """Learn durations from trials that ran to their end; a failed one says little about the others."""
@@ -507,43 +518,75 @@ class Scheduler:
 
     def _learn(self) -> None:
         self._model.fit()
-        if self._too_long:
-            self._pending += self._too_long
-            self._too_long.clear()
-            self._pending = self._model.shortest_first(self._pending)
         # Sorting a hundred thousand trials takes longer than running them where each is this short.
-        if (self._model.longest_s or 0.0) > BATCH_S:
-            self._pending = self._model.shortest_first(self._pending)
+        if self._waiting.any_aside or (self._model.longest_s or 0.0) > BATCH_S:
+            self._waiting.reconsider()
 
     def _fill(self, decisions: list[Decision], now: float) -> None:
         """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
-        if not self._pending:
-            if self._idle and self._rich:
+        waiting = self._waiting
+        if self._gathered or waiting.wide():
+            self._fill_wide(decisions, now)
+        if not waiting.count():
+            if self._idle and self._rich and not self._gathered:
                 self._withdraw(decisions, now)
             return
         # The idle ones first: a trial that runs now is worth more than one that is next.
         for slot in list(self._idle):
             self._free_at[slot] = now
-            self._set_aside(now)
-            if self._pending:
-                decisions.append(self._assign(slot, now))
+            if self._deadline is not None:
+                waiting.set_aside(self._deadline - now)
+            if waiting.count() and self._may_have(slot, now):
+                decisions.append(self._assign((slot,), self._next_batch(), now))
         for slot in list(self._hungry):
-            if not self._pending:
+            if not waiting.count():
                 return
-            if len(self._held[slot]) <= self._batch_size() and self._fits(self._pending[-1], slot):
-                decisions.append(self._assign(slot, now))
+            if len(self._held[slot]) <= self._batch_size() and self._may_have(slot, now):
+                decisions.append(self._assign((slot,), self._next_batch(), now))
             else:
                 del self._hungry[slot]
 
-    def _set_aside(self, now: float) -> None:
-        """Put away what would not end before the deadline if it started now."""
-        if self._deadline is None:
-            return
-        while self._pending:
-            upper_s = self._model.upper_s(self._pending[-1])
-            if upper_s is None or now + upper_s <= self._deadline:
-                return
-            self._too_long.append(self._pending.pop())
+    def _fill_wide(self, decisions: list[Decision], now: float) -> None:
+        """Start trials of several ranks where there is room, the widest first; gather slots for the first that waits."""
+        before, self._gathered = list(self._gathered), {}
+        waiting = self._waiting
+        usable = [slot for slot in self._held if slot not in self._devices.quarantined]
+        for width in waiting.wide():
+            while waiting.count(width):
+                if self._deadline is not None:
+                    waiting.set_aside(self._deadline - now, width)
+                free = [slot for slot in self._idle if slot not in self._gathered]
+                slots = place(width, free, usable, self._nodes) if waiting.count(width) else None
+                if slots is None:
+                    break
+                for slot in slots:
+                    self._free_at[slot] = now
+                decisions.append(self._assign(slots, [waiting.take(width)], now))
+            if waiting.count(width) and not self._gathered:
+                self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
+
+    def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
+        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
+        free_from = {slot: self._free_from(slot, now) for slot in usable}
+        kept = list(before) if before and free_from.keys() >= set(before) else gather(width, free_from, self._nodes)
+        self._gathered_for = self._waiting.next(width)
+        self._gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
+
+    def _free_from(self, slot: Slot, now: float) -> float:
+        """When a slot will have run what it holds, at the latest; infinite where nobody knows."""
+        if slot in self._idle:
+            return now
+        upper_s = [self._model.upper_s(number) for number in self._held[slot]]
+        known = [seconds for seconds in upper_s if seconds is not None]
+        return max(now, self._given_at[slot] + sum(known)) if len(known) == len(upper_s) else math.inf
+
+    def _may_have(self, slot: Slot, now: float) -> bool:
+        """Whether a slot may have the next trial of one rank after all that it holds: it may end too late for one of several."""
+        until = self._gathered.get(slot)
+        if until is None:
+            return self._fits(self._waiting.next(), slot)
+        upper_s = self._model.upper_s(self._waiting.next())
+        return upper_s is not None and self._free_from(slot, now) + upper_s <= until
 
     def _fits(self, number: int, slot: Slot) -> bool:
         """Whether a trial would end before the deadline if it ran after all that a slot holds."""
@@ -552,46 +595,36 @@ class Scheduler:
 
     def _batch_size(self) -> int:
         """How many trials like the next one travel together."""
-        expected_s = self._model.expected_s(self._pending[-1])
+        expected_s = self._model.expected_s(self._waiting.next())
         if expected_s is None:
             return 1
-        fair_share = len(self._pending) // (2 * len(self._held))
+        fair_share = self._waiting.count() // (2 * len(self._held))
         return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
 
     def _next_batch(self) -> list[int]:
         """Take the next trial, and with it as many as are short enough to travel with it."""
-        pending = self._pending
         size = self._batch_size()
-        if size == 1:
-            return [pending.pop()]
-        expected_s = self._model.expected_s
-        taken: list[int] = []
-        left_s = BATCH_S
-        while pending and len(taken) < size:
-            left_s -= expected_s(pending[-1]) or BATCH_S
-            if taken and left_s < 0:
-                break
-            taken.append(pending.pop())
-        return taken
+        return [self._waiting.take()] if size == 1 else self._waiting.take_short(size, BATCH_S)
 
-    def _assign(self, slot: Slot, now: float) -> Assign:
-        numbers = self._next_batch()
-        held = self._held[slot]
+    def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float) -> Assign:
         attempts: list[int] = []
         for number in numbers:
             attempt = self._attempts[number] + 1
             self._attempts[number] = attempt
             self._move(number, _RUNNING)
-            held[number] = attempt
             attempts.append(attempt)
-        if self._deadline is not None:
-            self._free_at[slot] = self._free_at.get(slot, now) + sum(
-                self._model.upper_s(number) or 0.0 for number in numbers
-            )
-        self._given_at[slot] = now
-        self._rich[slot] = None
-        self._note(slot)
-        return Assign(slot, numbers, attempts)
+        if len(slots) > 1:
+            self._teams[numbers[0]] = TeamTrial(numbers[0], attempts[0], slots, set(slots))
+        for slot in slots:
+            self._held[slot].update(zip(numbers, attempts, strict=True))
+            if self._deadline is not None:
+                self._free_at[slot] = self._free_at.get(slot, now) + sum(
+                    self._model.upper_s(number) or 0.0 for number in numbers
+                )
+            self._given_at[slot] = now
+            self._rich[slot] = None
+            self._note(slot)
+        return Assign(slots, numbers, attempts)
 
     def _withdraw(self, decisions: list[Decision], now: float) -> None:
         """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
@@ -605,26 +638,34 @@ class Scheduler:
                 decisions.append(Withdraw(slot))
                 wanted -= 1
 
-    def _conclude(self, decisions: list[Decision]) -> None:
+    def _conclude(self, decisions: list[Decision], now: float) -> None:
         """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
-        if self._away or self.running > 0:
+        if self._away or self.running > 0 or self._teams:
+            self._too_few_since = None
             return
-        if not self._pending and self._too_long and self._stopping is None:
-            reason = EndReason.WALLTIME
-        elif not self._pending and not self._too_long:
+        if not self._waiting:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
             reason = self._stopping
-        else:
+        elif self._waiting.count() or not self._held:
             return
+        elif self._waiting.wide():
+            # Nothing runs, and yet none of them was started.
+            if self._too_few_since is None:
+                self._too_few_since = now
+            if now - self._too_few_since < self._patience_s:
+                return
+            reason = EndReason.TOO_FEW
+        else:
+            reason = EndReason.WALLTIME
         self._ended = True
         decisions.append(End(reason))
 
     def _note(self, slot: Slot) -> None:
         """Keep the registers of slots true after a slot's trials have changed."""
         count = len(self._held[slot])
-        if slot in self._quarantined:
+        if slot in self._devices.quarantined:
             for register in (self._hungry, self._idle, self._rich):
                 register.pop(slot, None)
             if count == 0:
@@ -637,6 +678,12 @@ class Scheduler:
             self._idle.pop(slot, None)
         if count <= 1:
             self._rich.pop(slot, None)
+
+    def _wait_again(self, numbers: Sequence[int]) -> None:
+        """Trials that ran, or were to run, wait again, and are the next ones."""
+        for number in numbers:
+            self._move(number, _WAITING)
+        self._waiting.put_back(numbers)
 
     def _move(self, number: int, state: int) -> None:
         old = self._states[number]
@@ -657,22 +704,28 @@ class Scheduler:
             AssertionError: naming what does not hold.
         """
         assert not self._away.keys() & self._held.keys(), "a slot is away and here"
-        held = [number for trials in (self._held | self._away).values() for number in trials]
+        held = [number for trials in (self._held | self._away).values() for number in trials if number not in self._teams]
+        for number, team in self._teams.items():
+            holders = {slot for slot, trials in (self._held | self._away).items() if number in trials}
+            assert holders == team.waits_for, f"trial {number} is not held by the slots that it waits for"
+            assert holders <= set(team.slots), f"trial {number} is held by a slot that is none of its own"
+            assert holders, f"trial {number} is over and still called running"
+            assert team.attempt == self._attempts[number], f"trial {number} runs with an old attempt"
         running = {n for n, state in enumerate(self._states) if state == _RUNNING}
         waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
-        assert set(held) == running, "the running trials are not those that the slots hold"
-        pending = self._pending + self._too_long
+        assert set(held) | self._teams.keys() == running, "the running trials are not those that the slots hold"
+        pending = list(self._waiting)
         assert len(pending) == len(set(pending)), "a trial waits twice"
         assert set(pending) == waiting, "the waiting trials are not those that are pending"
         for trials in self._held.values():
             for number, attempt in trials.items():
                 assert attempt == self._attempts[number], f"trial {number} is held with an old attempt"
         empty = {slot for slot, trials in self._held.items() if not trials}
-        assert self._quarantined.keys() <= self._held.keys(), "a slot that is gone is quarantined"
-        assert self._benched == empty & self._quarantined.keys(), "benched is wrong"
-        assert set(self._idle) == empty - self._quarantined.keys(), "idle is wrong"
-        assert len(self._held) == 0 or self._held.keys() != self._quarantined.keys(), "nobody is left to work"
+        assert self._devices.quarantined.keys() <= self._held.keys(), "a slot that is gone is quarantined"
+        assert self._benched == empty & self._devices.quarantined.keys(), "benched is wrong"
+        assert set(self._idle) == empty - self._devices.quarantined.keys(), "idle is wrong"
+        assert len(self._held) == 0 or self._held.keys() != self._devices.quarantined.keys(), "nobody is left to work"
         assert all(len(self._held[slot]) > 1 for slot in self._rich), "a slot with one trial is called rich"
         assert self._asked <= set(self._held), "a slot that is gone was asked"
         for state in TrialState:

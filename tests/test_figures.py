@@ -17,7 +17,8 @@ from mpisweep.results.snapshot import finish
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
-DRAWING = [name for name in SCRIPTS if name != "top_configs.py"]
+#: Scaling needs trials of several ranks: tests/test_scaling.py.
+DRAWING = [name for name in SCRIPTS if name not in ("top_configs.py", "scaling.py")]
 COUNT = 40
 
 

@@ -69,3 +69,12 @@ def test_no_schedule_is_shorter_than_its_work_or_longer_than_twice_the_best(dura
     everything = forecast(model, numbers, workers=workers, timeout_s=None, walltime_s=None)
     assert everything is not None
     assert 0 <= found.fitting <= everything.fitting == len(durations)
+
+
+def test_trials_of_several_ranks_take_as_many_workers_at_once():
+    model = measured([10.0] * 6)
+    found = forecast(model, range(6), workers=4, timeout_s=None, walltime_s=None, widths=[4, 4, 2, 2, 1, 1])
+    assert found is not None
+    assert found.wall_time_s == pytest.approx(40.0, rel=0.05)
+    assert found.trial_time_s == pytest.approx(140.0, rel=0.05)
+    assert forecast(model, range(6), workers=3, timeout_s=None, walltime_s=None, widths=[4, 1, 1, 1, 1, 1]) is None
