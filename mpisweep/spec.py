@@ -702,4 +702,6 @@ def _parameter_toml(parameter: Parameter) -> str:
         parts.append('scale = "log"')
     if parameter.points is not None:
         parts.append(f"points = {parameter.points}")
+    if parameter.memory:
+        parts.append(f'memory = "{parameter.memory}"')
     return "{ " + ", ".join(parts) + " }"
