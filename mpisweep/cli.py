@@ -29,6 +29,7 @@ from mpisweep.records import Value
 from mpisweep.results import ResultsError
 from mpisweep.space import SearchSpace
 from mpisweep.spec import (
+    RANKS,
     SEARCH_NAMES,
     BuiltinWorkload,
     CommandWorkload,
@@ -90,8 +91,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
+    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
+    works = ["--master", "works"] if options.workers and options.master == "auto" else []
     return launch(
-        rank_command(_rank_count(options, spec), given[1:]),
+        rank_command(_rank_count(options, spec), [*works, *given[1:]]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
@@ -341,6 +344,11 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
 
 def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
     workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
+    if workers < spec.most_ranks:
+        raise LayoutError(
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
+            f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
+        )
     return workers + 1 if options.master == "idle" else workers
 
 

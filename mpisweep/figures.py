@@ -199,6 +199,8 @@ class TotalTime:
     """What the trials took, and what the allocation took, in seconds."""
 
     trials_s: float
+    #: The same, each trial counted as often as it has ranks.
+    busy_s: float
     wall_s: float
     workers: int
     trials: int
@@ -211,7 +213,7 @@ class TotalTime:
     @property
     def utilisation(self) -> float:
         """Share of the workers' time in which trials ran."""
-        return self.speedup / self.workers
+        return self.busy_s / self.wall_s / self.workers
 
 
 def total_time(sweep: Sweep) -> TotalTime:
@@ -236,7 +238,10 @@ def total_time(sweep: Sweep) -> TotalTime:
         if end is not None:
             wall_s += float(end - allocation["started_at"])
         workers = max(workers, int((rows_of == index).sum()))
-    return TotalTime(float(wall[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
+    widths = np.ones(len(wall), dtype=int)
+    last = sweep.ranks["attempt"] == sweep.trials["attempt"][sweep.ranks["trial"]]
+    np.add.at(widths, sweep.ranks["trial"][last], 1)
+    return TotalTime(float(wall[ended].sum()), float((wall * widths)[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
 
 
 def draw_total_time(sweep: Sweep) -> Figure:
@@ -361,7 +366,7 @@ def _smoothed(values: Floats, width: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Who ran what when; arrays have one entry a trial, times are seconds since the first start."""
+    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first start."""
 
     worker: NDArray[np.int64]
     start_s: Floats
@@ -385,20 +390,25 @@ def spans(sweep: Sweep) -> Spans:
     timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
     if not timed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    ranks = sweep.ranks
+    last = ranks["attempt"] == trials["attempt"][ranks["trial"]]
+    others = ranks[last & timed[ranks["trial"]] & (ranks["worker"] >= 0)]
+    drawn = np.concatenate([np.flatnonzero(timed), others["trial"]])
+    worker = np.concatenate([trials["worker"][timed], others["worker"]])
     workers, allocations = sweep.workers, sweep.allocations
     origin = float(allocations["started_at"].min())
-    end = trials["ended_at"][timed] - origin
+    end = trials["ended_at"][drawn] - origin
     closing = allocations["ended_at"] - origin
-    owner = workers["allocation"][trials["worker"][timed]]
+    owner = workers["allocation"][worker]
     for index in range(len(allocations)):
         if not np.isfinite(closing[index]):
             closing[index] = end[owner == index].max() if (owner == index).any() else 0.0
     lasted = (closing - (allocations["started_at"] - origin))[workers["allocation"]]
     return Spans(
-        worker=trials["worker"][timed],
-        start_s=trials["started_at"][timed] - origin,
+        worker=worker,
+        start_s=trials["started_at"][drawn] - origin,
         end_s=end,
-        state=trials["state"][timed],
+        state=trials["state"][drawn],
         labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers),
         utilisation=workers["busy_time"] / np.maximum(lasted, 1e-9),
         allocations_s=allocations["started_at"] - origin,

@@ -30,9 +30,10 @@ ALLOWED = {
     "numbering": {"search", "spec", "blocks", "records"},
     "waiting": {"planner"},
     "health": {"blocks", "records"},
-    "scheduler": {"planner", "waiting", "health", "messages", "blocks", "records"},
+    "teams": {"blocks", "records"},
+    "scheduler": {"planner", "waiting", "health", "teams", "messages", "blocks", "records"},
     "forkserver": {"processes"},
-    "trialprocess": {"forkserver", "line", "blocks", "records"},
+    "trialprocess": {"forkserver", "line", "messages", "blocks", "records"},
     "transport": {"messages"},
     "worker": {"trialprocess", "forkserver", "messages", "blocks", "records", "processes"},
     "gpus": set(),
@@ -43,13 +44,13 @@ ALLOWED = {
     "recorder": {"forkserver"},
     "progress": {"records"},
     "batch": {"progress", "processes"},
-    "workloads": {"spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
+    "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "planner", "scheduler", "results", "recorder", "forkserver", "batch", "spec",
         "blocks", "records",
     },
     "master": {
-        "scheduler", "numbering", "results", "recorder", "progress", "spec", "messages", "blocks", "records",
+        "scheduler", "teams", "numbering", "results", "recorder", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
         "master", "worker", "opening", "transport", "trialprocess", "forkserver", "devices", "environment",
@@ -74,7 +75,9 @@ ONE_IMPORTER = {
     "matplotlib": {"figures.py"},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
-    "torch": {"workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py"},
+    "torch": {
+        "workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py", "workloads/ranks.py",
+    },
     "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
 }
 
