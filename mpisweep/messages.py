@@ -44,6 +44,7 @@ __all__ = [
     "Finish",
     "Give",
     "GiveUp",
+    "Infer",
     "Hello",
     "Kill",
     "Lead",
@@ -314,6 +315,8 @@ class Assign:
     slots: tuple[Slot, ...]
     numbers: list[int]
     attempts: list[int]
+    #: Whether the process that runs them must not have run anything before.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +324,14 @@ class Commit:
     """Write these ends down; they are final."""
 
     block: EndedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Infer:
+    """Write down that these trials are infeasible, and why; none of them runs."""
+
+    numbers: list[int]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,4 +383,4 @@ class End:
     reason: EndReason
 
 
-Decision = Assign | Commit | GiveUp | LetGo | Withdraw | Stop | Quarantine | End
+Decision = Assign | Commit | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | End

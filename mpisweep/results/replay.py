@@ -23,6 +23,7 @@ from mpisweep.blocks import (
     Column,
     Curve,
     EndedBlock,
+    InferredBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
@@ -40,6 +41,7 @@ __all__ = ["StoredCurve", "SweepState", "Table"]
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
+_INFEASIBLE = int(TrialState.INFEASIBLE)
 _NAN = math.nan
 
 Table = dict[str, list[Any]]
@@ -266,6 +268,15 @@ class SweepState:
                 trials["cause"][record.numbers[position]] = record.causes[position]
                 trials["message"][record.numbers[position]] = record.messages[position]
 
+    def _on_inferred(self, record: InferredBlock, run: int) -> None:
+        """An inference holds until it is taken back; no other end is."""
+        old, new = (_WAITING, _INFEASIBLE) if record.why else (_INFEASIBLE, _WAITING)
+        self._grow(max(record.numbers, default=-1) + 1)
+        for number in record.numbers:
+            if self.trials["state"][number] == old:
+                self.trials["state"][number] = new
+                self.trials["message"][number] = record.why
+
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         number = record.number
         self._grow(number + 1)
@@ -413,6 +424,7 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     QuarantineRecord: SweepState._on_quarantined,
     AssignedBlock: SweepState._on_assigned,
     EndedBlock: SweepState._on_ended,
+    InferredBlock: SweepState._on_inferred,
     ReportBlock: SweepState._on_reports,
     UnfinishedBlock: SweepState._on_unfinished,
     ClosedRecord: SweepState._on_closed,
