@@ -181,6 +181,8 @@ class Scheduler:
         self._nodes: dict[Slot, str] = {}
         #: Slots that are kept for a trial of several ranks -> when the last of them will be free.
         self._gathered: dict[Slot, float] = {}
+        #: Which trial that is.
+        self._gathered_for = -1
         #: Since when there have been too few workers for every trial that waits; None while there are enough.
         self._too_few_since: float | None = None
         self._stopping: EndReason | None = None
@@ -545,7 +547,7 @@ class Scheduler:
 
     def _fill_wide(self, decisions: list[Decision], now: float) -> None:
         """Start trials of several ranks where there is room, the widest first; gather slots for the first that waits."""
-        self._gathered = {}
+        before, self._gathered = list(self._gathered), {}
         waiting = self._waiting
         usable = [slot for slot in self._held if slot not in self._devices.quarantined]
         for width in waiting.wide():
@@ -560,9 +562,14 @@ class Scheduler:
                     self._free_at[slot] = now
                 decisions.append(self._assign(slots, [waiting.take(width)], now))
             if waiting.count(width) and not self._gathered:
-                soonest = {slot: self._free_from(slot, now) for slot in usable}
-                kept = gather(width, soonest, self._nodes)
-                self._gathered = dict.fromkeys(kept, max((soonest[slot] for slot in kept), default=now))
+                self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
+
+    def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
+        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
+        free_from = {slot: self._free_from(slot, now) for slot in usable}
+        kept = list(before) if before and free_from.keys() >= set(before) else gather(width, free_from, self._nodes)
+        self._gathered_for = self._waiting.next(width)
+        self._gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
 
     def _free_from(self, slot: Slot, now: float) -> float:
         """When a slot will have run what it holds, at the latest; infinite where nobody knows."""
