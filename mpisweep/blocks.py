@@ -115,6 +115,7 @@ class JoinedRecord:
     cores: int
     slots: int
     joined_at: float
+    device_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

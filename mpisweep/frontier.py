@@ -207,6 +207,11 @@ class MemoryFrontier:
             yield from (line.numbers[position] for position in line.withheld)
 
     @property
+    def is_due(self) -> bool:
+        """Whether something was learned since the last plan."""
+        return bool(self._due)
+
+    @property
     def is_mixed(self) -> bool:
         """Whether there are devices of several kinds."""
         return len(self._slots) > 1
@@ -217,6 +222,14 @@ class MemoryFrontier:
             return False
         line, position = self._places[number]
         return position in line.withheld
+
+    def knows(self, kind: str) -> bool:
+        """Whether there are slots of this kind that get trials."""
+        return kind in self._slots
+
+    def compares(self, number: int) -> bool:
+        """Whether there are trials that this one can be compared with."""
+        return number in self._places
 
     def has_room_elsewhere(self, number: int, kind: str) -> bool:
         """Whether a trial that was too large for one kind of device is not known to be so for all others."""
@@ -257,13 +270,15 @@ class MemoryFrontier:
             del self._slots[kind]
             self._due.update(range(len(self._groups)))
 
-    def learn(self, number: int, kind: str, evidence: Evidence) -> None:
-        """What the end of a trial has shown on one kind of device."""
+    def learn(self, number: int, kind: str | None, evidence: Evidence) -> None:
+        """What the end of a trial has shown on one kind of device; on several at once, None, it shows nothing."""
         if number not in self._places:
             return
         line, position = self._places[number]
         if line.out.pop(position, None) is not None:
             self._due.add(line.group)
+        if kind is None:
+            return
         need = line.needs[position]
         for other in self._groups[line.group]:
             if evidence is Evidence.FITS and _all_at_most(other.others, line.others):

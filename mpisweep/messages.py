@@ -44,8 +44,8 @@ __all__ = [
     "Finish",
     "Give",
     "GiveUp",
-    "Infer",
     "Hello",
+    "Infer",
     "Kill",
     "Lead",
     "LetGo",
@@ -103,6 +103,7 @@ class Hello:
         process: process id of the rank.
         process_start: when that process started, which tells it from a later one with the same number.
         environment: for each slot the variables by which it sees its device.
+        kind: what a trial has of devices and memory there.
     """
 
     host: str
@@ -113,6 +114,7 @@ class Hello:
     process: int = 0
     process_start: int = 0
     environment: tuple[tuple[tuple[str, str], ...], ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +260,16 @@ Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already."""
+    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already.
+
+    `kind` says what a trial has of devices and memory there.
+    """
 
     rank: int
     slots: int
     held: tuple[tuple[tuple[int, int], ...], ...] = ()
     host: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

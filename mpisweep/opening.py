@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.batch.allocation import Allocation
-from mpisweep.blocks import RunRecord, TrialsBlock, encode
+from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
@@ -138,6 +139,7 @@ def open_sweep(
             folder.rmdir()
         raise
     _introduce(journal, trials)
+    _take_back_inferences(journal, trials)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -151,6 +153,8 @@ def open_sweep(
         quarantine=spec.limits.quarantine,
         widths=_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
+        frontier=_frontier(spec, trials, known),
+        fresh=known.not_fresh() if known else (),
     )
     return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
 
@@ -167,6 +171,7 @@ class _OnDisk(Known):
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: (trials, seconds) that were measured.
     measured: tuple[list[int], list[float]] = ([], [])
+    causes: Sequence[int] = ()
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -211,6 +216,28 @@ class _OnDisk(Known):
             if is_running and worker >= 0 and workers["allocation"][worker] == last:
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
+
+    def memory_evidence(self) -> Iterator[tuple[int, str, Evidence]]:
+        """Trial, kind of device, and what the trial has shown of the memory there."""
+        workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
+        kinds: dict[tuple[int, int], set[str]] = {}
+        for table in (attempts, ranks):
+            for number, attempt, worker in zip(*(table[name] for name in ("trial", "attempt", "worker")), strict=True):
+                kinds.setdefault((number, attempt), set()).add(workers["device_kind"][worker] if worker >= 0 else "")
+        for number, attempt, end in zip(*(attempts[name] for name in ("trial", "attempt", "end")), strict=True):
+            evidence = Evidence.TOO_LARGE if end == AttemptEnd.TOO_LARGE else Evidence.NOTHING
+            if end == AttemptEnd.ENDED:
+                evidence = evidence_of(self.states[number], self.causes[number])
+            # What ran on several kinds of devices at once says nothing about any one of them.
+            where = kinds[number, attempt]
+            if len(where) == 1 and "" not in where:
+                yield number, *where, evidence
+
+    def not_fresh(self) -> set[int]:
+        """Trials that have run out of memory in a process that was not fresh, and have not ended."""
+        attempts = self.attempts_table
+        tried = zip(attempts["trial"], attempts["end"], strict=True)
+        return {n for n, end in tried if end == AttemptEnd.NOT_FRESH and not TrialState(self.states[n]).is_end}
 
     def losses(self, launch: str) -> dict[int, int]:
         """How often the worker of each trial was lost under one launch."""
@@ -269,6 +296,7 @@ def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
         ranks_table=state.ranks,
         workers_table=state.workers,
         allocations_table=state.allocations,
+        causes=state.trials["cause"],
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
@@ -335,6 +363,28 @@ def _introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
     if trials.first_new == trials.count:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
+
+
+def _take_back_inferences(journal: Journal, trials: Trials) -> None:
+    """Trials that earlier runs have called infeasible wait again; whether they still are, the scheduler says.
+
+    There may be other devices now, more memory, or nothing in the sweep file that speaks of memory.
+    """
+    infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
+    for number in infeasible:
+        trials.states[number] = int(TrialState.WAITING)
+    if infeasible:
+        journal.append(encode(InferredBlock(infeasible, "")))
+
+
+def _frontier(spec: Spec, trials: Trials, known: _OnDisk | None) -> MemoryFrontier | None:
+    """The memory frontier as far as earlier runs have found it."""
+    if not spec.space.memory:
+        return None
+    frontier = MemoryFrontier(trials.parameters, spec.space.memory)
+    for number, kind, evidence in known.memory_evidence() if known else ():
+        frontier.learn(number, kind, evidence)
+    return frontier
 
 
 def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, int]:

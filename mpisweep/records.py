@@ -135,3 +135,5 @@ class DeviceShare:
     cores: tuple[int, ...]
     #: What the trial process gets in its environment, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
     environment: tuple[tuple[str, str], ...] = ()
+    #: What a trial has of devices and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``: on equal kinds equal trials fit.
+    kind: str = ""

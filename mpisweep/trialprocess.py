@@ -252,21 +252,25 @@ class TrialProcess:
 
     def listen(self) -> list[Happening]:
         """Whatever the process has sent."""
+        happened: list[Happening] = []
+        for frame in self._receive():
+            happened += self._on_frame(frame)
+        return happened
+
+    def _receive(self) -> list[Frame]:
         if not self._line_open:
             return []
         try:
-            self._line.flush()
-            frames = self._line.receive()
+            # What it has sent before it closed the line is there, whether it takes anything any more or not.
+            with contextlib.suppress(LineClosedError):
+                self._line.flush()
+            return self._line.receive()
         except LineClosedError:
             self._line_open = False
             self._line.close()
             # Whether it has closed the line or died, it is of no use any more.
             self._server.kill(self._child)
             return []
-        happened: list[Happening] = []
-        for frame in frames:
-            happened += self._on_frame(frame)
-        return happened
 
     def keep_time(self, now: float) -> None:
         """Kill a trial that has used up its time."""
@@ -295,7 +299,10 @@ class TrialProcess:
 
     def on_died(self, status: int) -> list[Happening]:
         """The process has ended: blame the trial that ran, give back the others, start a new process."""
-        happened = self.listen()
+        happened: list[Happening] = []
+        while frames := self._receive():
+            for frame in frames:
+                happened += self._on_frame(frame)
         if self._line_open:
             self._line_open = False
             self._line.close()

@@ -28,10 +28,12 @@ ALLOWED = {
     "search": {"space", "spec"},
     "planner": {"records"},
     "numbering": {"search", "spec", "blocks", "records"},
+    "frontier": {"records"},
+    "memory": {"frontier", "blocks", "records"},
     "waiting": {"planner"},
     "health": {"blocks", "records"},
     "teams": {"blocks", "records"},
-    "scheduler": {"planner", "waiting", "health", "teams", "messages", "blocks", "records"},
+    "scheduler": {"memory", "frontier", "planner", "waiting", "health", "teams", "messages", "blocks", "records"},
     "forkserver": {"processes"},
     "trialprocess": {"forkserver", "line", "messages", "blocks", "records"},
     "transport": {"messages"},
@@ -46,7 +48,7 @@ ALLOWED = {
     "batch": {"progress", "processes"},
     "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
-        "search", "numbering", "planner", "scheduler", "results", "recorder", "forkserver", "batch", "spec",
+        "search", "numbering", "planner", "frontier", "scheduler", "results", "recorder", "forkserver", "batch", "spec",
         "blocks", "records",
     },
     "master": {

@@ -77,7 +77,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
-        "joined_at": _is_number,
+        "joined_at": _is_number, "device_kind": _is_text,
     },
     "assigned": {
         "slots": _are_slots, "assigned_at": _is_number, "numbers": _list_of(_is_count),
