@@ -44,6 +44,9 @@ __all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
 
+#: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
+_PATIENCE = 2.0
+
 log = logging.getLogger(__name__)
 
 
@@ -155,6 +158,8 @@ def open_sweep(
         teams=known.teams if known and predecessor else {},
         frontier=_frontier(spec, trials, known),
         fresh=known.not_fresh() if known else (),
+        # A rank that was given up for its silence may be back.
+        patience_s=_PATIENCE * spec.limits.silence_s,
     )
     return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
 

@@ -204,7 +204,7 @@ class _Rank:
             self._become_master()
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
-            log.error("%s", error)
+            log.error("%s", _in_words(error))
             self._refuse()
             return False
         self._succession.lead()
@@ -464,6 +464,13 @@ class _Rank:
     def _tell_master(self, messages: Sequence[Message]) -> None:
         if self._succession.is_led:
             self._transport.send(self._succession.master, messages)
+
+
+def _in_words(error: ResultsError | OSError) -> str:
+    """Why a sweep is refused."""
+    if isinstance(error, ResultsError):
+        return str(error)
+    return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
 
 
 def _closing_s(walltime_s: float | None) -> float:

@@ -24,8 +24,8 @@ When trials fail because of something else than themselves (:mod:`mpisweep.healt
 trials, or the sweep stops.  One slot always stays.
 
 A trial of several ranks (:mod:`mpisweep.teams`) is assigned to as many idle slots at once, and is over when all of
-them have let go of it.  Where too few workers are left for every trial that waits, the run ends after
-:data:`PATIENCE_S`, in which others may join.
+them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
+others may join.
 
 States of a trial::
 
@@ -78,8 +78,6 @@ BATCH_S = 0.010
 BATCH_AT_MOST = 512
 #: A slot that was given trials this recently is not asked to give any back.
 SETTLE_S = 0.020
-#: How long the workers that are there may be too few for every trial that waits, in seconds.
-PATIENCE_S = 60.0
 
 #: Every legal move of a trial, and what it is called.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
@@ -122,6 +120,7 @@ class Scheduler:
         teams: trials of several ranks that run -> their slots, as the journal has it.
         frontier: says which trials may need too much memory; None where nothing is said of memory.
         fresh: trials that have run out of memory in a process that was not fresh.
+        patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
     def __init__(
@@ -141,6 +140,7 @@ class Scheduler:
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
         fresh: Iterable[int] = (),
+        patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
         self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
@@ -197,6 +197,7 @@ class Scheduler:
         self._gathered_for = -1
         #: Since when there have been too few workers for every trial that waits; None while there are enough.
         self._too_few_since: float | None = None
+        self._patience_s = patience_s
         self._stopping: EndReason | None = None
         self._ended = False
 
@@ -745,7 +746,7 @@ class Scheduler:
             # Nothing runs, and yet none of them was started.
             if self._too_few_since is None:
                 self._too_few_since = now
-            if now - self._too_few_since < PATIENCE_S:
+            if now - self._too_few_since < self._patience_s:
                 return
             reason = EndReason.TOO_FEW
         else:

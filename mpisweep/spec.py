@@ -327,7 +327,10 @@ def spec_from_flags(
     for table, entries in tables.items():
         if entries:
             lines += ["", f"[{table}]", *(f"{_key(k)} = {_toml(v)}" for k, v in entries.items())]
-    return parse_spec("\n".join(lines) + "\n", source="command line", folder=folder)
+    text = "\n".join(lines) + "\n"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SpecError("command line: has bytes in it that are not UTF-8 text")
+    return parse_spec(text, source="command line", folder=folder)
 
 
 def parse_duration(raw: object) -> float | None:
@@ -720,7 +723,7 @@ def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> 
 
 
 def _key(name: str) -> str:
-    return name if _IDENTIFIER.fullmatch(name) else json.dumps(name)
+    return name if _IDENTIFIER.fullmatch(name) else _toml(name)
 
 
 def _toml(value: Value) -> str:
@@ -728,7 +731,7 @@ def _toml(value: Value) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

@@ -118,6 +118,13 @@ def run(trial):
 """
 
 
+def test_a_trial_of_several_ranks_is_replayed_with_as_many(folder, mpisweep: Run):
+    assert mpisweep("run", sweep(folder, SPLIT, "ranks_per_trial = [1, 3]"), "-o", "r.h5", "-n", "3").returncode == 0
+    done = mpisweep("replay", "r.h5", "1")
+    assert done.returncode == 0, done.stderr
+    assert "the same" in done.stdout, done.stdout
+
+
 def test_batches_that_are_split_unequally_train_the_same_model(folder, mpisweep: Run):
     done = mpisweep("run", sweep(folder, SPLIT, "ranks_per_trial = [1, 2, 3]"), "-o", "r.h5", "-n", "3")
     assert done.returncode == 0, done.stderr

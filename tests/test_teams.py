@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections import deque
+from random import Random
 
 import pytest
 from hypothesis import settings
@@ -27,7 +28,7 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import PATIENCE_S, Scheduler
+from mpisweep.scheduler import Scheduler
 from mpisweep.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
@@ -232,12 +233,12 @@ def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
 
 
 def test_a_trial_that_is_too_wide_for_what_is_left_ends_the_run_when_patience_does():
-    pool = Pool([3], nodes=(3,))
+    pool = Pool([3], nodes=(3,), patience_s=60.0)
     pool.lose(2)
     pool.give_back(0)
     assert not of(End, pool.give_back(1))
-    assert not of(End, pool.feed(TimePassed(), PATIENCE_S / 2))
-    assert of(End, pool.feed(TimePassed(), PATIENCE_S)) == [End(EndReason.TOO_FEW)]
+    assert not of(End, pool.feed(TimePassed(), 30.0))
+    assert of(End, pool.feed(TimePassed(), 60.0)) == [End(EndReason.TOO_FEW)]
 
 
 def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_to_let_go():
@@ -266,6 +267,43 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
         assert scheduler.team(0) == slots(0, 1)
     else:
         assert [letting.slot.rank for letting in of(LetGo, made)] == [1 - missing]
+
+
+# ------------------------------------------------------------------------------------- how busy
+
+
+def simulate(widths: list[int], seconds: list[float], nodes: tuple[int, ...]) -> float:
+    """Run a whole sweep by a clock of its own; returns the share of the slots' time in which they ran trials."""
+    pool = Pool(widths, nodes=nodes, quarantine=False)
+    scheduler, now = pool.scheduler, pool.now
+    begun = dict.fromkeys(pool.held, now)
+    while not of(End, pool.made):
+        # A slot begins its first trial when it has it; a wide one begins everywhere at once.
+        ends = {slot: begun[slot] + seconds[held[0][0]] for slot, held in pool.held.items() if held}
+        slot = min(ends, key=lambda slot: (ends[slot], slot))
+        now = max(now, ends[slot])
+        number, attempt = pool.held[slot].pop(0)
+        block = EndedBlock(slot.rank, 0, [number], [attempt], [COMPLETE], [0.0], [seconds[number]], {})
+        before = {slot: held[:1] for slot, held in pool.held.items()}
+        for decision in scheduler.handle(TrialsEnded(block), now):
+            pool.made.append(decision)
+            if isinstance(decision, Assign):
+                for given in decision.slots:
+                    pool.held[given] += zip(decision.numbers, decision.attempts, strict=True)
+        for other, held in pool.held.items():
+            if held[:1] != before[other] or other == slot:
+                begun[other] = now
+    work = sum(width * took for width, took in zip(widths, seconds, strict=True))
+    return work / (now * len(pool.held))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_trials_of_mixed_sizes_keep_the_workers_busy(seed):
+    random = Random(seed)
+    widths = [random.choice([1, 1, 2, 4]) for _ in range(200)]
+    # As if each were the same work, shared by its ranks; and some spread.
+    seconds = [120 * random.lognormvariate(0, 0.3) / width**0.8 for width in widths]
+    assert simulate(widths, seconds, (4, 4)) > 0.9
 
 
 # ------------------------------------------------------------------------------------- whatever happens
