@@ -468,12 +468,15 @@ class Master:
         """How far the sweep is."""
         ended = self._ended_count()
         elapsed_s = now - self._started
-        rate = (ended - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        infeasible = self._scheduler.count(TrialState.INFEASIBLE)
+        # What was never run says nothing about how long the rest will take.
+        rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best.number
         return Progress(
             total=self._trials.count,
             ended=ended,
             failed=self._scheduler.count(TrialState.FAILED),
+            infeasible=infeasible,
             running=self._scheduler.running,
             elapsed_s=elapsed_s,
             rate=rate,
