@@ -593,6 +593,14 @@ class Scheduler:
                 self._move(number, _INFEASIBLE)
             decisions.append(Infer(numbers, why))
 
+    def _may_go_on(self, decisions: list[Decision], now: float) -> bool:
+        """Whether something that is withheld will still run, or be inferred, although nothing runs and nothing can."""
+        if self._deadline is None or not self._memory.have_joined(now):
+            return True
+        # What was let go of may take too long, and something smaller not.
+        self._ration(decisions, now)
+        return self._waiting.count() > 0 or not self._memory
+
     def _queue_first(self, number: int, kind: str | None) -> None:
         """A trial is to be handed out before all others, to a device of this kind."""
         if self._waiting.width(number) > 1 or not self._memory.bind(number, kind):
@@ -739,9 +747,6 @@ class Scheduler:
             reason = self._stopping
         elif self._waiting.count() or not self._held:
             return
-        elif not self._waiting and (self._deadline is None or not self._memory.have_joined(now)):
-            # What is withheld has its turn as soon as all workers have had the time to join.
-            return
         elif self._waiting.wide():
             # Nothing runs, and yet none of them was started.
             if self._too_few_since is None:
@@ -749,6 +754,8 @@ class Scheduler:
             if now - self._too_few_since < self._patience_s:
                 return
             reason = EndReason.TOO_FEW
+        elif self._memory and self._may_go_on(decisions, now):
+            return
         else:
             reason = EndReason.WALLTIME
         self._ended = True
