@@ -166,7 +166,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
             print(line)
         return 0
     from mpisweep.results import journal_folder
-    from mpisweep.search import make_sampler
+    from mpisweep.search import LargestBatch, make_sampler
 
     sampler = make_sampler(spec)
     see_that_it_starts(spec)
@@ -175,7 +175,8 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    print(f"  search      {spec.search}, {len(sampler):,} configurations")
+    count = f"about {sampler.about}" if isinstance(sampler, LargestBatch) else f"{len(sampler):,}"
+    print(f"  search      {spec.search}, {count} configurations")
     for parameter in spec.space.parameters:
         print(f"  {parameter.name:<11} {parameter.describe()}")
     for name, value in spec.fixed.items():

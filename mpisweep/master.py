@@ -28,6 +28,7 @@ from mpisweep.blocks import (
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
+    TrialsBlock,
     UnfinishedBlock,
     decode,
     encode,
@@ -45,6 +46,7 @@ from mpisweep.messages import (
     GiveUp,
     Hello,
     Infer,
+    Introduce,
     Kill,
     LetGo,
     Meet,
@@ -269,6 +271,9 @@ class Master:
                 self._append(body if unchanged and body is not None else encode(block))
                 self._decided(block.numbers)
                 self._note_ends(block)
+            case Introduce(numbers, configurations):
+                self._trials.grow(configurations)
+                self._append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
             case Infer(numbers, why):
                 self._append(encode(InferredBlock(numbers, why)))
                 log.info("%d trials are infeasible: %s", len(numbers), why)

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, EndReason, Slot
+from mpisweep.records import AttemptEnd, EndReason, Slot, Value
 
 __all__ = [
     "Abandon",
@@ -46,6 +46,7 @@ __all__ = [
     "GiveUp",
     "Hello",
     "Infer",
+    "Introduce",
     "Kill",
     "Lead",
     "LetGo",
@@ -333,6 +334,14 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class Introduce:
+    """The sweep has these trials from now on: write them down before anything else is said of them."""
+
+    numbers: list[int]
+    configurations: list[dict[str, Value]]
+
+
+@dataclass(frozen=True, slots=True)
 class Infer:
     """Write down that these trials are infeasible, and why; none of them runs."""
 
@@ -389,4 +398,4 @@ class End:
     reason: EndReason
 
 
-Decision = Assign | Commit | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | End
+Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | End

@@ -36,7 +36,7 @@ from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
 from mpisweep.scheduler import Scheduler
-from mpisweep.search import make_sampler
+from mpisweep.search import LargestBatch, Sampler, make_sampler
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open_sweep"]
@@ -112,7 +112,8 @@ def open_sweep(
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
-        trials = number_trials(spec, make_sampler(spec), known)
+        sampler = make_sampler(spec)
+        trials = number_trials(spec, sampler, known)
         run = predecessor or _run_name(folder)
         aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
@@ -141,6 +142,7 @@ def open_sweep(
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
+    search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
     _take_back_inferences(journal, trials)
     scheduler = Scheduler(
@@ -157,6 +159,7 @@ def open_sweep(
         widths=_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
         frontier=_frontier(spec, trials, known),
+        search=search,
         fresh=known.not_fresh() if known else (),
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
@@ -177,6 +180,8 @@ class _OnDisk(Known):
     #: (trials, seconds) that were measured.
     measured: tuple[list[int], list[float]] = ([], [])
     causes: Sequence[int] = ()
+    #: Of each trial; empty where no trial has reported it.
+    objectives: Sequence[float] = ()
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -302,6 +307,7 @@ def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
         workers_table=state.workers,
         allocations_table=state.allocations,
         causes=state.trials["cause"],
+        objectives=state.metrics.get(spec.objective, []),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
@@ -382,9 +388,26 @@ def _take_back_inferences(journal: Journal, trials: Trials) -> None:
         journal.append(encode(InferredBlock(infeasible, "")))
 
 
+def _search(spec: Spec, sampler: Sampler, trials: Trials, known: _OnDisk | None) -> LargestBatch | None:
+    """The search where it asks for trials by what has ended, told of what has."""
+    if not isinstance(sampler, LargestBatch):
+        return None
+    names = [name for name in trials.parameters if name not in spec.space.names]
+    for number in range(trials.count):
+        # A baseline with other options says nothing about these.
+        if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
+            sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
+    if known is not None:
+        objectives = known.objectives or [math.nan] * len(known.states)
+        for number, (state, cause, value) in enumerate(zip(known.states, known.causes, objectives, strict=True)):
+            if TrialState(state).is_end:
+                sampler.note(number, state, cause, value)
+    return sampler
+
+
 def _frontier(spec: Spec, trials: Trials, known: _OnDisk | None) -> MemoryFrontier | None:
     """The memory frontier as far as earlier runs have found it."""
-    if not spec.space.memory:
+    if not spec.space.memory or spec.search == "largest_batch":
         return None
     frontier = MemoryFrontier(trials.parameters, spec.space.memory)
     for number, kind, evidence in known.memory_evidence() if known else ():

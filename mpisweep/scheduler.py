@@ -54,6 +54,7 @@ from mpisweep.messages import (
     Event,
     GiveUp,
     Infer,
+    Introduce,
     LetGo,
     Quarantine,
     Stop,
@@ -67,6 +68,7 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.search.largest_batch import LargestBatch
 from mpisweep.teams import TeamTrial, gather, place
 from mpisweep.waiting import Waiting
 
@@ -119,6 +121,7 @@ class Scheduler:
         widths: how many ranks each trial needs; None where all need one.
         teams: trials of several ranks that run -> their slots, as the journal has it.
         frontier: says which trials may need too much memory; None where nothing is said of memory.
+        search: asks for more trials by what has ended; None where all trials are known beforehand.
         fresh: trials that have run out of memory in a process that was not fresh.
         patience_s: how long the workers that are there may be too few for every trial that waits.
     """
@@ -139,6 +142,7 @@ class Scheduler:
         widths: Sequence[int] | None = None,
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
+        search: LargestBatch | None = None,
         fresh: Iterable[int] = (),
         patience_s: float = 60.0,
     ) -> None:
@@ -155,6 +159,7 @@ class Scheduler:
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
         self._memory = Memory(frontier, fresh)
+        self._search = search
         waiting = [n for n, s in enumerate(self._states) if s == _WAITING]
         self._waiting = Waiting(model, widths, self._memory.hold(waiting))
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
@@ -259,6 +264,8 @@ class Scheduler:
         if self._model.is_due:
             self._learn()
         if self._stopping is None:
+            if self._search is not None:
+                self._ask(self._search, decisions)
             if self._memory.is_rationed:
                 self._ration(decisions, now)
             self._fill(decisions, now)
@@ -345,6 +352,8 @@ class Scheduler:
         if len(block.numbers) == 1:
             decisions += self._note_slowness(slot, block.numbers[0], block.wall_time_s[0])
         self._observe(block)
+        if self._search is not None:
+            self._search.tell(block)
         if not has_failed and self._devices.is_clean(slot):
             return [*decisions, Commit(block)]
         return decisions + self._judge(slot, block)
@@ -424,7 +433,10 @@ class Scheduler:
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
         self._move(number, _FAILED)
-        return Commit(_lost_block(slot, [(number, attempt)]))
+        block = _lost_block(slot, [(number, attempt)])
+        if self._search is not None:
+            self._search.tell(block)
+        return Commit(block)
 
     def _on_rank_ended(self, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
         """One rank of a trial of several has returned or failed."""
@@ -462,6 +474,8 @@ class Scheduler:
         verdict, again = self._look_at_memory(team.slots, verdict)
         if again:
             return again
+        if self._search is not None:
+            self._search.tell(verdict)
         self._move(number, verdict.states[0])
         self._observe(verdict)
         return [Commit(verdict), *self._look_for_common_error(verdict)]
@@ -574,6 +588,22 @@ class Scheduler:
                 self._wait_again([number])
             decisions.append(GiveUp(block.worker, [number], [attempt], end))
         return _without(block, frozenset(again)), decisions
+
+    def _ask(self, search: LargestBatch, decisions: list[Decision]) -> None:
+        """Have the search add trials, by what is known now."""
+        configurations = search.ask()
+        if not configurations:
+            return
+        numbers = list(range(self.total, self.total + len(configurations)))
+        self._states.extend([_WAITING] * len(numbers))
+        self._attempts.extend([0] * len(numbers))
+        self._counts[_WAITING] += len(numbers)
+        self._model.grow(configurations)
+        for number, configuration in zip(numbers, configurations, strict=True):
+            search.add(number, configuration)
+        self._waiting.grow(len(numbers))
+        self._waiting.add(numbers)
+        decisions.append(Introduce(numbers, configurations))
 
     def _ration(self, decisions: list[Decision], now: float) -> None:
         """Let the queues have what need not be withheld any more, and what shows where the frontier is."""

@@ -94,6 +94,11 @@ class Waiting:
         for number in reversed(numbers):
             self._queues.setdefault(self.width(number), []).append(number)
 
+    def grow(self, count: int) -> None:
+        """There are more trials, which need as many ranks as the first one does."""
+        if self._widths is not None:
+            self._widths = [*self._widths, *[self._widths[0]] * count]
+
     def add(self, numbers: Iterable[int]) -> None:
         """These wait from now on, in their place among the others."""
         for number in numbers:

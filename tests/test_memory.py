@@ -17,6 +17,7 @@ from mpisweep.messages import (
     End,
     GiveUp,
     Infer,
+    Introduce,
     Quarantine,
     StopRequested,
     TimePassed,
@@ -27,8 +28,10 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.planner import DurationModel
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduler import Scheduler
+from mpisweep.search import LargestBatch
+from mpisweep.space import IntegerRange, SearchSpace
 
 WAITING, COMPLETE, FAILED, INFEASIBLE = (
     int(state) for state in (TrialState.WAITING, TrialState.COMPLETE, TrialState.FAILED, TrialState.INFEASIBLE)
@@ -317,3 +320,37 @@ def test_a_trial_of_several_ranks_that_ran_out_of_memory_in_a_used_process_has_f
     [commit, over] = end(second, 2, FailureCause.OUT_OF_MEMORY, False)
     assert commit.block.causes == [FailureCause.OUT_OF_MEMORY]
     assert over == End(EndReason.NOTHING_COMPLETED)
+
+
+def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
+    space = SearchSpace((IntegerRange("x", 1, 700),))
+    search = LargestBatch(space, "loss", Direction.MAXIMIZE)
+    search.add(0, search[0])
+    model = DurationModel({"x": [350]}, [350.0], 1)
+    scheduler = Scheduler(bytes(1), [0], model, retries=1, grace_s=1.0, search=search)
+    sizes = [350]
+    now, end = 0.0, None
+    decisions = scheduler.handle(WorkerJoined(0, 1), now)
+    held: deque[tuple[int, int]] = deque()
+    while end is None:
+        for decision in decisions:
+            match decision:
+                case Introduce(numbers, configurations):
+                    assert numbers[0] == len(sizes)
+                    sizes += [configuration["x"] for configuration in configurations]
+                case Assign(_, numbers, attempts):
+                    held += zip(numbers, attempts, strict=True)
+                case End(reason):
+                    end = reason
+        if held:
+            number, attempt = held.popleft()
+            fits = sizes[number] <= 412
+            decisions = scheduler.handle(TrialsEnded(EndedBlock(
+                0, 0, [number], [attempt], [COMPLETE if fits else FAILED], [0.0], [1.0],
+                {"loss": [float(sizes[number])]}, [0 if fits else int(FailureCause.OUT_OF_MEMORY)], [""],
+            )), now)  # fmt: skip
+            if not any(isinstance(decision, End) for decision in decisions):
+                scheduler.check()
+    assert end is EndReason.COMPLETE
+    assert {412, 413, 256, 128, 64} <= set(sizes)
+    assert len(sizes) <= 20
