@@ -194,7 +194,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.numbering import number_trials
     from mpisweep.opening import duration_model, known_trials, trial_widths
     from mpisweep.records import TrialState
-    from mpisweep.search import make_sampler
+    from mpisweep.search import LargestBatch, make_sampler
     from mpisweep.tables import counted
 
     sampler = make_sampler(spec)
@@ -204,7 +204,8 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    print(f"  search      {spec.search}, {counted(len(sampler), 'configuration')}")
+    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    print(f"  search      {spec.search}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
         print(f"  {parameter.name:<{width}} {parameter.describe()}")

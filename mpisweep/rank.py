@@ -297,6 +297,7 @@ class _Rank:
                 has_master=transport.node_ranks[0] == 0,
                 policy=self._options.master if transport.size > 1 else "works",
                 devices_per_trial=self._spec.devices_per_trial,
+                memory_bytes=self._spec.limits.memory_bytes,
                 host=transport.host,
             )
         except LayoutError as error:
