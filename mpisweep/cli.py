@@ -91,8 +91,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
-    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
-    works = ["--master", "works"] if options.workers and options.master == "auto" else []
+    works = ["--master", "works"] if _master(options) != options.master else []
     code = launch(
         rank_command(_rank_count(options, spec), [*works, *given[1:]]),
         console=console if console.is_terminal and not options.quiet else None,
@@ -187,7 +186,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if options.devices:
         from mpisweep.layout import describe_layout
 
-        for line in describe_layout(spec, policy=options.master, workers=options.workers):
+        for line in describe_layout(spec, policy=_master(options), workers=options.workers):
             print(line)
         return 0
     from mpisweep.forecast import forecast, forecast_lines
@@ -398,6 +397,12 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
     if not path.parent.is_dir():
         raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
     return path
+
+
+def _master(options: argparse.Namespace) -> str:
+    """Where so many workers were asked for, rank 0 is one of them, also where there are fewer cores."""
+    is_started_by_us = options.workers and expected_rank() is None
+    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
 
 
 def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
