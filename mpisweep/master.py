@@ -165,6 +165,8 @@ class Master:
         self._best = _Best() if best is None else _Best(best[1], best[0])
         self._failures_logged = 0
         self._end: EndReason | None = None
+        #: When the grace of the running trials is over, in seconds since 1970.
+        self._grace_over_at = math.inf
         self._closing: Callable[[], bool] | None = None
         self._journal_open = True
         self._journal_failure: OSError | None = None
@@ -250,6 +252,7 @@ class Master:
 
     def _request_stop(self, reason: EndReason, now: float) -> None:
         log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
+        self._grace_over_at = min(self._grace_over_at, time.time() + self._spec.limits.grace_s)
         self._handle(StopRequested(reason), now)
 
     # ------------------------------------------------------------------------------------- decisions
@@ -280,7 +283,8 @@ class Master:
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)
             case End(reason):
-                self._append(encode(ClosedRecord(time.time(), reason.value)))
+                closed_at = time.time()
+                self._append(encode(ClosedRecord(closed_at, reason.value, min(closed_at, self._grace_over_at))))
                 self._end = reason
                 self._closing = self._close_journal
 

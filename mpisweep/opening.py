@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.numbering import Known, Trials, number_trials
@@ -59,6 +60,8 @@ class Opened:
     journal: Journal
     recorder: Recorder
     claim: Claim
+    #: When to stop for the end of the allocation; None where that is not known.
+    stop: StopPlan | None
 
 
 def open_sweep(
@@ -74,7 +77,7 @@ def open_sweep(
     epoch: int = 0,
     launch: str = "",
     predecessor: str = "",
-    deadline: float | None = None,
+    until: float | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -90,7 +93,7 @@ def open_sweep(
         epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
-        deadline: see :class:`~mpisweep.scheduler.Scheduler`.
+        until: when the allocation ends, by the monotonic clock; None where nobody knows.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
@@ -138,6 +141,9 @@ def open_sweep(
             folder.rmdir()
         raise
     _introduce(journal, trials)
+    now = time.monotonic()
+    closings = known.allocations_table["closing_time"] if known else ()
+    stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -146,13 +152,13 @@ def open_sweep(
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
         losses=_losses(known, launch, predecessor),
-        deadline=deadline,
+        deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         widths=_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
     )
-    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
+    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim, stop)
 
 
 @dataclass(frozen=True, slots=True)

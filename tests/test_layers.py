@@ -62,7 +62,7 @@ ALLOWED = {
     "cli": {
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "",
+        "layout", "rerun", "gpus", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},

@@ -85,6 +85,8 @@ class SweepState:
     report_gaps: dict[int, set[int]] = field(default_factory=dict)
     #: A number from here on is damage: every trial that was introduced takes some bytes.
     most_trials: int = 1 << 24
+    #: Row of the run that was closed last, and since when its closing is measured; None where that is not known.
+    closing: tuple[int, float] | None = None
     #: Segment -> offset up to which it is in here.
     covered: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
@@ -142,7 +144,7 @@ class SweepState:
             self._forget_running()
             _append(
                 self.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-                ended_at=_NAN, end="", launch="",
+                ended_at=_NAN, end="", launch="", closing_time=_NAN,
             )  # fmt: skip
         self._run_of_segment[segment] = runs.index(name)
         return runs.index(name)
@@ -159,6 +161,7 @@ class SweepState:
             self.allocations,
             run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
             ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
+            closing_time=_NAN,
         )  # fmt: skip
         self.spec, self.source, self.version = record.spec, record.source, record.version
         self.environment = record.environment | {"command": json.dumps(record.command)}
@@ -313,6 +316,7 @@ class SweepState:
     def _on_closed(self, record: ClosedRecord, run: int) -> None:
         self.allocations["ended_at"][run] = record.closed_at
         self.allocations["end"][run] = record.why
+        self.closing = None if record.closing_since is None else (run, record.closing_since)
         self._forget_running()
         self.state = record.why
 
