@@ -218,8 +218,6 @@ class ClosedRecord:
 
     closed_at: float
     why: str
-    #: When its trials had stopped or their grace was over: from then on closing is measured.  None does not say.
-    closing_since: float | None = None
 
 
 Record = (

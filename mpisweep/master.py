@@ -165,8 +165,9 @@ class Master:
         self._best = _Best() if best is None else _Best(best[1], best[0])
         self._failures_logged = 0
         self._end: EndReason | None = None
-        #: When the grace of the running trials is over, in seconds since 1970.
+        #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
         self._grace_over_at = math.inf
+        self._closing_since = 0.0
         self._closing: Callable[[], bool] | None = None
         self._journal_open = True
         self._journal_failure: OSError | None = None
@@ -283,8 +284,8 @@ class Master:
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)
             case End(reason):
-                closed_at = time.time()
-                self._append(encode(ClosedRecord(closed_at, reason.value, min(closed_at, self._grace_over_at))))
+                self._append(encode(ClosedRecord(time.time(), reason.value)))
+                self._closing_since = min(time.time(), self._grace_over_at)
                 self._end = reason
                 self._closing = self._close_journal
 
@@ -434,7 +435,7 @@ class Master:
             return False
         self._journal.close()
         self._journal_open = False
-        self._recorder.finish()
+        self._recorder.finish(self._closing_since)
         self._last_snapshot_until = time.monotonic() + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
         self._closing = self._await_last_snapshot
         return True
@@ -444,7 +445,7 @@ class Master:
         if snapshot is None:
             if self._again_at and time.monotonic() >= self._again_at:
                 self._again_at = 0.0
-                self._recorder.finish()
+                self._recorder.finish(self._closing_since)
             return False
         assert self._end is not None
         self.exit_code = self._end.exit_code

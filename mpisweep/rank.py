@@ -418,9 +418,10 @@ class _Rank:
 
     def _hurry(self) -> None:
         """PJM's elapse limit: the trials have less time to return, also when they were asked to before."""
-        if not self._hurried:
-            log.warning("SIGXCPU: the trials of this rank have at most %g s to return", HURRIED_GRACE_S)
+        if self._hurried:
+            return
         self._hurried = True
+        log.warning("SIGXCPU: the trials of this rank have at most %g s to return", HURRIED_GRACE_S)
         if self._stopping and self._worker is not None:
             self._worker.on_messages([StopTrials(HURRIED_GRACE_S)], time.monotonic())
 

@@ -53,12 +53,15 @@ _WORTHWHILE_S = 10.0
 log = logging.getLogger(__name__)
 
 #: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader.
+#: Of a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes, and
+#: mpirun's next srun would wait for them.
 _MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_ALLOW_RUN_AS_ROOT": "1",
     "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_mpi_yield_when_idle": "1",
+    "SLURM_OVERLAP": "1",
 }
 
 

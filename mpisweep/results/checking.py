@@ -93,7 +93,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "left": {"worker": _is_count, "left_at": _is_number, "why": _is_text},
     "quarantine": {"worker": _is_count, "at": _is_number, "why": _is_text},
-    "closed": {"closed_at": _is_number, "why": _is_text, "closing_since": _or_none(_is_number)},
+    "closed": {"closed_at": _is_number, "why": _is_text},
 }  # fmt: skip
 
 

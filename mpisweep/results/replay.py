@@ -85,8 +85,6 @@ class SweepState:
     report_gaps: dict[int, set[int]] = field(default_factory=dict)
     #: A number from here on is damage: every trial that was introduced takes some bytes.
     most_trials: int = 1 << 24
-    #: Row of the run that was closed last, and since when its closing is measured; None where that is not known.
-    closing: tuple[int, float] | None = None
     #: Segment -> offset up to which it is in here.
     covered: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
@@ -316,7 +314,6 @@ class SweepState:
     def _on_closed(self, record: ClosedRecord, run: int) -> None:
         self.allocations["ended_at"][run] = record.closed_at
         self.allocations["end"][run] = record.why
-        self.closing = None if record.closing_since is None else (run, record.closing_since)
         self._forget_running()
         self.state = record.why
 

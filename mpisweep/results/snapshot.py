@@ -321,13 +321,16 @@ def _read_column(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
 # ------------------------------------------------------------------------------------- writing
 
 
-def write_file(path: Path, state: SweepState, aside: Path | None = None, *, closing: bool = False) -> int:
+def write_file(
+    path: Path, state: SweepState, aside: Path | None = None, *, closing_since: float | None = None
+) -> int:
     """Replace the file by one that holds `state`; returns its size in bytes.
 
     Args:
         path: of the file.
         state: what to write.
-        closing: whether this ends the run that was closed last, so that how long that took can be put in.
+        closing_since: when the last run began to close, in seconds since 1970, where this is the end of that: how
+            long it took is put in.
         aside: folder to write it in first, on the same file system.  A master that takes over removes the
             folders of those before it: so one that was given up, but is still there, cannot replace the file
             any more, for the rename then has nothing to rename.
@@ -346,8 +349,8 @@ def write_file(path: Path, state: SweepState, aside: Path | None = None, *, clos
         with made.open("wb") as out:
             out.write(image)
             _seal(out, len(image), zlib.crc32(image))
-            if closing and state.closing is not None and column_at is not None:
-                _put_in_closing_time(out, memoryview(image), column_at, *state.closing)
+            if closing_since is not None and column_at is not None:
+                _put_in_closing_time(out, memoryview(image), column_at, len(state.allocations["run"]) - 1, closing_since)
         os.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -528,7 +531,9 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------- folding
 
 
-def fold(path: Path, keep: str = "", aside: Path | None = None, *, closing: bool = False) -> Folded:
+def fold(
+    path: Path, keep: str = "", aside: Path | None = None, *, closing_since: float | None = None
+) -> Folded:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
 
     Segments that are damaged are kept, see :func:`keep_damaged`.
@@ -537,12 +542,12 @@ def fold(path: Path, keep: str = "", aside: Path | None = None, *, closing: bool
         path: of the HDF5 file.
         keep: name of the segment that is being written and must stay.
         aside: see :func:`write_file`.
-        closing: see :func:`write_file`.
+        closing_since: see :func:`write_file`.
     """
     started = time.monotonic()
     damages: list[Damage] = []
     state = read_merged(path, damages)
-    size = write_file(path, state, aside, closing=closing)
+    size = write_file(path, state, aside, closing_since=closing_since)
     keep_damaged(path, damages)
     folder = journal_folder(path)
     for name in segments(folder):
@@ -552,9 +557,9 @@ def fold(path: Path, keep: str = "", aside: Path | None = None, *, closing: bool
     return Folded(time.monotonic() - started, size)
 
 
-def finish(path: Path, aside: Path | None = None) -> Folded:
+def finish(path: Path, aside: Path | None = None, *, closing_since: float | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file."""
-    folded = fold(path, aside=aside, closing=True)
+    folded = fold(path, aside=aside, closing_since=closing_since)
     _remove_segments(path)
     return folded
 
@@ -604,7 +609,7 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
             asked = json.loads(text)
             try:
                 aside = Path(asked["aside"])
-                folded = finish(path, aside) if asked["last"] else fold(path, asked["keep"], aside)
+                folded = finish(path, aside, closing_since=asked["since"]) if asked["last"] else fold(path, asked["keep"], aside)
                 answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
             except (OSError, ResultsError, ValueError, TypeError) as error:
                 answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}
