@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         return 0
     if ends_at is None:
         warn_of_unknown_end(allocation)
-    return launch(
+    code = launch(
         start,
         ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
@@ -130,6 +130,22 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
         ended_trials=lambda: _ended_trials(path),
     )
+    if code == 0:
+        _see_that_there_is_an_objective(path)
+    return code
+
+
+def _see_that_there_is_an_objective(path: Path) -> None:
+    """Warn of a sweep that is complete and of no use: a pattern that never matched, or a name that is not returned."""
+    from mpisweep.rank import log
+    from mpisweep.results.load import load
+
+    sweep = load(path)
+    if len(sweep.trials) and sweep.objective not in sweep.metrics:
+        log.warning(
+            "no trial has reported the objective, %r; metrics there are: %s",
+            sweep.objective, ", ".join(sweep.metrics) or "none",
+        )  # fmt: skip
 
 
 def _without_dry_run(given: list[str]) -> list[str]:
@@ -160,7 +176,7 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
-    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+    return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
 
 
 def _ended_trials(path: Path) -> int:
@@ -202,8 +218,15 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
     path = _results_path(options, spec)
+    refusal = ""
+    if not launch_name and expected_rank() == 0:
+        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
+        try:
+            see_that_it_starts(spec)
+        except SpecError as error:
+            refusal = str(error)
     return run_rank(spec, RankOptions(
-        path, options.fresh, options.master, options.walltime, sink, launch_name,
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal,
         ends_at=float(stated_end) if stated_end else None,
     ))  # fmt: skip
 
@@ -216,8 +239,12 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         for line in describe_layout(spec, policy=options.master, workers=options.workers):
             print(line)
         return 0
-    from mpisweep.results import journal_folder
-    from mpisweep.search import make_sampler
+    from mpisweep.forecast import forecast, forecast_lines
+    from mpisweep.numbering import number_trials
+    from mpisweep.opening import duration_model, known_trials, trial_widths
+    from mpisweep.records import TrialState
+    from mpisweep.search import LargestBatch, make_sampler
+    from mpisweep.tables import counted
 
     sampler = make_sampler(spec)
     see_that_it_starts(spec)
@@ -226,42 +253,38 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    print(f"  search      {spec.search}, {len(sampler):,} configurations")
+    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    print(f"  search      {spec.search}, {searched}")
+    width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
-        print(f"  {parameter.name:<11} {parameter.describe()}")
+        print(f"  {parameter.name:<{width}} {parameter.describe()}")
     for name, value in spec.fixed.items():
-        print(f"  {name:<11} {value!r}, fixed")
+        print(f"  {name:<{width}} {value!r}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_in_words(spec.space, baseline)}")
     path = _results_path(options, spec)
-    if path.exists() or journal_folder(path).exists():
-        return _check_results(spec, path)
-    print(f"  results     {path} (new)")
-    return 0
-
-
-def _check_results(spec: Spec, path: Path) -> int:
-    import numpy as np
-
-    from mpisweep.numbering import Known, number_trials
-    from mpisweep.opening import describe_differences
-    from mpisweep.results.snapshot import read_merged
-    from mpisweep.search import make_sampler
-    from mpisweep.spec import parse_spec
-
-    state = read_merged(path)
-    found = spec.differences(parse_spec(state.spec, source=state.source, folder=spec.folder))
-    if found:
-        raise ResultsError(describe_differences(path, found))
-    known = Known(state.parameters, state.trials["state"], state.trials["attempt"], state.baseline)
-    trials = number_trials(spec, make_sampler(spec), known)
-    left = sum(state_of < 2 for state_of in trials.states)
-    print(f"  results     {path}: {trials.count - left:,} of {trials.count:,} trials have ended")
-    durations = np.array(state.trials["wall_time"], dtype=float)
-    if left and np.isfinite(durations).any():
-        hours = left * float(np.nanmean(durations)) / 3600
-        print(f"  left        {left:,} trials, about {hours:.2g} worker hours at the mean so far")
+    known = known_trials(spec, path)
+    trials = number_trials(spec, sampler, known)
+    left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
+    if known is None:
+        print(f"  results     {path} (new)")
+    else:
+        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} have ended")
+    found = forecast(
+        duration_model(spec, trials, known),
+        left,
+        workers=options.workers or default_workers(this_node(), spec.devices_per_trial),
+        timeout_s=spec.limits.timeout_s,
+        walltime_s=options.walltime,
+        widths=trial_widths(spec, trials),
+    )
+    if found is None and (workers := options.workers or default_workers(this_node(), spec.devices_per_trial)) < spec.most_ranks:
+        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+    elif found is None:
+        print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
+    elif left:
+        print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
     return 0
 
 
@@ -269,7 +292,7 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.results.load import load
     from mpisweep.tables import print_top, top_table
 
-    print_top(top_table(load(options.file), options.k, options.by))
+    print_top(top_table(load(options.file), options.k, options.by, options.direction))
     return 0
 
 
@@ -282,6 +305,39 @@ def _status(options: argparse.Namespace, given: list[str]) -> int:
         print(json.dumps(status.as_json(), indent=2, allow_nan=False))
     else:
         print_status(status)
+    return 0
+
+
+def _watch(options: argparse.Namespace, given: list[str]) -> int:
+    from rich.console import Console
+
+    from mpisweep.watch import watch
+
+    try:
+        return watch(options.file, every_s=options.every, console=Console())
+    except KeyboardInterrupt:
+        # Looking away is how one stops watching; the sweep does not notice.
+        return 0
+
+
+def _export(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.export import FORMATS
+    from mpisweep.results.load import load
+
+    name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
+    if name not in FORMATS:
+        raise ResultsError(f"{options.output}: ends neither in .csv nor in .json; say --format csv or --format json")
+    sweep = load(options.file)
+    if options.output is None:
+        FORMATS[name](sweep, sys.stdout, curves=options.curves)
+        return 0
+    if options.output.exists() and options.output.samefile(options.file):
+        raise ResultsError(f"{options.output}: is the results file itself")
+    try:
+        with options.output.open("w", encoding="utf-8", newline="") as out:
+            FORMATS[name](sweep, out, curves=options.curves)
+    except OSError as error:
+        raise ResultsError(f"{options.output}: cannot be written: {error.strerror}") from error
     return 0
 
 
@@ -484,23 +540,51 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser("check", help="validate a sweep file and say what it would run")
+    check = commands.add_parser(
+        "check",
+        help="validate a sweep file and say what it would run",
+        description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
+        "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
+    )
     _add_sweep(check)
     _add_layout(check)
     check.add_argument("--devices", action="store_true",
                        help="print which rank would use what; under mpirun, what these ranks would")
+    check.add_argument("--walltime", type=_duration, metavar="H:MM:SS", help="say what fits into this much time")
     check.set_defaults(command=_check)
 
     top = commands.add_parser("top", help="print the best trials, and the baseline")
     top.add_argument("file", type=Path, metavar="FILE", help="a results file")
     top.add_argument("-k", type=_positive, default=5, metavar="K", help="how many (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
+    top.add_argument("--direction", choices=("minimize", "maximize"), help="of that metric (default: the sweep's)")
     top.set_defaults(command=_top)
 
     status = commands.add_parser("status", help="print how far a sweep is, running or not")
     status.add_argument("file", type=Path, metavar="FILE", help="a results file")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
+
+    watch = commands.add_parser(
+        "watch",
+        help="show a sweep while it runs",
+        description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it running. "
+        "On a terminal a picture, elsewhere a line whenever something has changed. Exit code: that of the run.",
+    )
+    watch.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    watch.add_argument("--every", type=_duration, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    watch.set_defaults(command=_watch)
+
+    export = commands.add_parser(
+        "export",
+        help="write the trials, or their curves, as CSV or JSON",
+        description="Write all trials with parameters and metrics as CSV (a row a trial) or JSON.",
+    )
+    export.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    export.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: the screen)")
+    export.add_argument("--format", choices=("csv", "json"), help="(default: as OUT ends, else csv)")
+    export.add_argument("--curves", action="store_true", help="the curves: in CSV a row a report, instead of the trials")
+    export.set_defaults(command=_export)
 
     output = commands.add_parser("output", help="print what the command line of a trial has printed")
     output.add_argument("file", type=Path, metavar="FILE", help="a results file")

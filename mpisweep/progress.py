@@ -28,6 +28,7 @@ __all__ = [
     "NoProgress",
     "Progress",
     "ProgressSink",
+    "duration_text",
     "parse",
     "progress_line",
 ]
@@ -49,6 +50,7 @@ class Progress:
     total: int
     ended: int
     failed: int
+    infeasible: int
     running: int
     elapsed_s: float
     #: Trials that ended in this run of the program, per second.
@@ -135,6 +137,8 @@ def progress_line(progress: Progress) -> str:
     parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
+    if progress.infeasible:
+        parts.append(f"{progress.infeasible} infeasible")
     parts += _pace(progress)
     best = _best(progress)
     if best:
@@ -171,6 +175,8 @@ class Bar:
         parts = [f"{progress.running} running"]
         if progress.failed:
             parts.append(f"[red]{progress.failed} failed[/]")
+        if progress.infeasible:
+            parts.append(f"{progress.infeasible} infeasible")
         parts += _pace(progress)
         best = _best(progress)
         if best:
@@ -197,7 +203,7 @@ def _pace(progress: Progress) -> list[str]:
         per_minute = 60 * progress.rate
         parts.append(f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{per_minute:.1f}/min")
     if progress.left_s is not None and progress.ended < progress.total:
-        parts.append(f"{_duration(progress.left_s)} left")
+        parts.append(f"{duration_text(progress.left_s)} left")
     return parts
 
 
@@ -212,7 +218,7 @@ def _short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """``47 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -91,6 +91,8 @@ class RankOptions:
     sink: ProgressSink
     #: Names the command that has started the ranks; the same when it starts them again.
     launch: str = ""
+    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
+    refusal: str = ""
     #: When the allocation ends, in seconds since 1970, where a launcher has found out.
     ends_at: float | None = None
 
@@ -217,7 +219,7 @@ class _Rank:
             self._become_master()
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
-            log.error("%s", error)
+            log.error("%s", _in_words(error))
             self._refuse()
             return False
         self._succession.lead()
@@ -248,6 +250,8 @@ class _Rank:
                 f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
                 f"{workers} workers; start more ranks"
             )
+        if self._options.refusal:
+            raise ResultsError(self._options.refusal)
         opened = open_sweep(
             self._spec,
             self._options.path,
@@ -314,6 +318,7 @@ class _Rank:
                 has_master=transport.node_ranks[0] == 0,
                 policy=self._options.master if transport.size > 1 else "works",
                 devices_per_trial=self._spec.devices_per_trial,
+                memory_bytes=self._spec.limits.memory_bytes,
                 host=transport.host,
             )
         except LayoutError as error:
@@ -500,6 +505,13 @@ class _Rank:
     def _tell_master(self, messages: Sequence[Message]) -> None:
         if self._succession.is_led:
             self._transport.send(self._succession.master, messages)
+
+
+def _in_words(error: ResultsError | OSError) -> str:
+    """Why a sweep is refused."""
+    if isinstance(error, ResultsError):
+        return str(error)
+    return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
 
 
 def _watch_signals() -> int:

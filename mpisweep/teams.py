@@ -5,7 +5,8 @@ Where one runs
 A trial needs all of its slots at once, and idle ones.  One that fits a node runs on one node, the fullest
 that has room; one that does not takes the nodes with the most idle slots first.  The widest trials go first:
 while nothing else runs they fit without a gap, and the narrow ones fill what is left at the end.  Where a trial
-cannot start yet, the slots that will be free soonest are *gathered* for it: until it has started they get
+cannot start yet, slots are *gathered* for it: of those with which it can start soonest the ones that are free
+last, so that the others go on with what they can have.  Until it has started the gathered ones get
 nothing that is not expected to have ended by then.  So wide trials do not starve, and slots idle as little as
 that allows.
 
@@ -116,11 +117,11 @@ def place(width: int, idle: Iterable[Slot], usable: Iterable[Slot], nodes: Mappi
 
 
 def gather(width: int, free_from: Mapping[Slot, float], nodes: Mapping[Slot, str]) -> list[Slot]:
-    """The slots that can start a trial of this width soonest, the last to be free last; empty where there are too few.
+    """The slots to gather for a trial of this width; empty where there are too few.
 
     Args:
         width: how many ranks.
-        free_from: all slots that get trials -> when each will be free.
+        free_from: all slots that get trials -> when each will be free; infinite where nobody knows.
         nodes: where each slot is.
     """
     by_node = _by_node(free_from, nodes)
@@ -128,8 +129,12 @@ def gather(width: int, free_from: Mapping[Slot, float], nodes: Mapping[Slot, str
     if not candidates:
         everywhere = [slot for slots in by_node.values() for slot in slots]
         candidates = [everywhere] if len(everywhere) >= width else []
-    soonest = [sorted(slots, key=lambda slot: (free_from[slot], slot))[:width] for slots in candidates]
-    return min(soonest, key=lambda slots: free_from[slots[-1]], default=[])
+    starts = [sorted(free_from[slot] for slot in slots)[width - 1] for slots in candidates]
+    if not starts:
+        return []
+    soonest = candidates[starts.index(min(starts))]
+    in_time = sorted((slot for slot in soonest if free_from[slot] <= min(starts)), key=lambda slot: (free_from[slot], slot))
+    return in_time[-width:]
 
 
 def _by_node(slots: Iterable[Slot], nodes: Mapping[Slot, str]) -> dict[str, list[Slot]]:

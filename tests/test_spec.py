@@ -37,8 +37,9 @@ def test_a_whole_sweep_file_is_understood():
         ("", "workload: is missing; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
         ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
         (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
+        (RESNET + 'objective = "los"', "objective: resnet50 has no metric 'los'; did you mean 'loss'?"),
         (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
-        (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, random, sobol"),
+        (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, random, sobol, largest_batch"),
         (
             RESNET + "[parameters]\nbatchsize = { from = 1, to = 7 }",
             "parameters.batchsize: resnet50 has no such option; did you mean 'batch_size'?",
@@ -142,11 +143,18 @@ def test_flags_say_the_same_as_a_file():
     assert spec.seed == 3
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), max_size=20))
+def test_any_text_may_be_a_choice_on_the_command_line(text):
+    spec = spec_from_flags("m:f", [f"x=a{text}a,another"], folder=Path())
+    assert spec.space.parameters[0].values == (f"a{text}a", "another")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         (["batch_size"], "command line: -p batch_size: expected NAME=VALUE, e.g. batch_size=256"),
         (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
+        (["optimizer=sgd,\udcff"], "command line: has bytes in it that are not UTF-8 text"),
         (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     ],
 )
