@@ -157,7 +157,12 @@ class TestSlurm(BatchSystemContract):
             "SLURM_TASKS_PER_NODE": "2(x2),1", "SLURM_NTASKS": "5", "SLURM_GPUS_ON_NODE": "4",
         })  # fmt: skip
         assert found.nodes == nodes(("n1", 2), ("n2", 2), ("gpu07", 1))
-        assert (found.ranks, found.gpus_per_node) == (5, 4)
+        assert (found.ranks, found.gpus_per_node, found.is_elsewhere) == (5, 4, True)
+
+    def test_a_login_node_is_none_of_the_nodes(self):
+        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+        assert this_allocation(environment).is_elsewhere
+        assert not this_allocation(environment | {"SLURMD_NODENAME": "n1"}).is_elsewhere
 
     def test_tasks_that_nobody_asked_for_do_not_count(self):
         found = this_allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "64(x2)"})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,7 @@ from mpisweep.batch.describe import describe_end, describe_start
 from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, start_command
 from mpisweep.batch.nodes import answering, probe_command
 from mpisweep.batch.placement import NodeRanks, Placement, place
-from mpisweep.batch.start import Start
+from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.walltime import HURRIED_GRACE_S, closing_s, earliest_end, plan_stop
 from mpisweep.cli import main
 
@@ -191,6 +192,13 @@ def test_a_node_is_asked_by_what_starts_ranks_there():
     assert probe_command(allocation("slurm", 1), "", "n1")[0] == "srun"
     assert probe_command(allocation("pjm", 1), "/bin/pjrsh", "n1") == ["/bin/pjrsh", "n1", "true"]
     assert probe_command(allocation("pbs", 1), "", "n1")[0] == "ssh"
+
+
+def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
+    one = Placement((NodeRanks("n1", 1),))
+    assert plan_start(allocation("slurm", 1), one, ()).launcher is None
+    away = replace(allocation("slurm", 1), is_elsewhere=True)
+    assert plan_start(away, one, ()).launcher is not None
 
 
 # ------------------------------------------------------------------------------------- when to stop

@@ -43,6 +43,8 @@ class Allocation:
     nodes: tuple[AllocatedNode, ...] = ()
     #: GPUs of each node; None where the system does not say.
     gpus_per_node: int | None = None
+    #: Whether this process runs on none of the nodes: on a login node that holds the allocation.
+    is_elsewhere: bool = False
     #: File that lists the nodes for mpirun; empty where there is none, or none is needed.
     node_file: str = ""
     #: Seconds since 1970; None where nobody says so.

@@ -47,6 +47,8 @@ class Slurm(BatchSystem):
             self.job_id(environment),
             tuple(AllocatedNode(host, count) for host, count in zip(hosts, ranks, strict=True)),
             gpus_per_node=_gpus(environment),
+            # salloc can leave its shell where it is; what Slurm itself starts knows its node.
+            is_elsewhere=bool(hosts) and "SLURMD_NODENAME" not in environment,
             started_at=times.started_at,
             ends_at=times.ends_at,
             ends_by="" if times.ends_at is None else "SLURM_JOB_END_TIME",

@@ -27,7 +27,7 @@ class Start:
 
     allocation: Allocation
     placement: Placement
-    #: None for a single rank, which needs no MPI.
+    #: None for a single rank on this node, which needs no MPI.
     launcher: Launcher | None
     #: Of ``mpisweep run``.
     arguments: tuple[str, ...]
@@ -64,5 +64,6 @@ def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[st
     Raises:
         LaunchError: when there is nothing to start them with.
     """
-    launcher = None if placement.ranks == 1 else find_launcher(allocation)
+    is_alone = placement.ranks == 1 and not allocation.is_elsewhere
+    launcher = None if is_alone else find_launcher(allocation)
     return Start(allocation, placement, launcher, arguments)
