@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
@@ -63,6 +64,8 @@ class Opened:
     journal: Journal
     recorder: Recorder
     claim: Claim
+    #: When to stop for the end of the allocation; None where that is not known.
+    stop: StopPlan | None
 
 
 def open_sweep(
@@ -78,7 +81,7 @@ def open_sweep(
     epoch: int = 0,
     launch: str = "",
     predecessor: str = "",
-    deadline: float | None = None,
+    until: float | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -94,7 +97,7 @@ def open_sweep(
         epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
-        deadline: see :class:`~mpisweep.scheduler.Scheduler`.
+        until: when the allocation ends, by the monotonic clock; None where nobody knows.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
@@ -145,6 +148,9 @@ def open_sweep(
     search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
     _take_back_inferences(journal, trials)
+    now = time.monotonic()
+    closings = known.allocations_table["closing_time"] if known else ()
+    stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -153,7 +159,7 @@ def open_sweep(
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
         losses=_losses(known, launch, predecessor),
-        deadline=deadline,
+        deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         widths=trial_widths(spec, trials),
@@ -164,7 +170,7 @@ def open_sweep(
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
+    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim, stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ ALLOWED = {
     "cli": {
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "watch", "export", "forecast", "",
+        "layout", "rerun", "watch", "export", "forecast", "gpus", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},
