@@ -42,7 +42,8 @@ ALLOWED = {
     "results": {"spec", "catalogue", "blocks", "records", "processes"},
     "recorder": {"forkserver"},
     "progress": {"records"},
-    "batch": {"progress", "processes"},
+    "batch": {"progress", "processes", "spec"},
+    "batch_cli": {"batch", "results", "spec", "records"},
     "workloads": {"spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "planner", "scheduler", "results", "recorder", "forkserver", "batch", "spec",
@@ -61,7 +62,7 @@ ALLOWED = {
     "cli": {
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "",
+        "layout", "rerun", "batch_cli", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},
