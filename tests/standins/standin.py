@@ -6,7 +6,8 @@ limit and at a deletion, and kills ten seconds later what is left.  Processes be
 environment, as they do by a container on a real node: also those in a session of their own.
 
 ``$STANDIN_LIMITS`` is JSON, ``{"GROUP": {"node": 24, "elapse": 3600}}``; a job in any other group is refused then.
-``$STANDIN_KILL_S`` shortens the ten seconds.
+``$STANDIN_KILL_S`` shortens the ten seconds.  A file ``ID.limit`` in the folder makes the time limit of a job come at once, so
+that tests wait for events and not for time.  ``$STANDIN_MODULES`` is a folder that loading any module puts on PATH.
 """
 
 from __future__ import annotations
@@ -132,12 +133,13 @@ def environment(job: Job, own: dict[str, str], passed: dict[str, str]) -> dict[s
 
     `module` is there, as a function of the shell as on real systems; it notes what it was asked to load.
     """
-    module = f'() {{ echo "$*" >> {shlex.quote(str(FOLDER / "modules"))}; }}'
+    found = os.environ.get("STANDIN_MODULES", "")
+    module = f'() {{ echo "$*" >> {shlex.quote(str(FOLDER / "modules"))}; PATH=$PATH:{shlex.quote(found)}; }}'
     login = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "LANG") if name in os.environ}
     return {
         **login, "PATH": f"{HERE}:/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash",
         "BASH_FUNC_module%%": module, "STANDIN_FOLDER": str(FOLDER), "STANDIN_KILL_S": str(KILL_S),
-        "STANDIN_LIMITS": os.environ.get("STANDIN_LIMITS", "{}"), **passed, **own, "STANDIN_JOB": job["id"],
+        "STANDIN_LIMITS": os.environ.get("STANDIN_LIMITS", "{}"), "STANDIN_MODULES": found, **passed, **own, "STANDIN_JOB": job["id"],
     }  # fmt: skip
 
 
@@ -187,18 +189,15 @@ def keep(job_id: str) -> None:
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT if job["joined"] else err,
             start_new_session=True,
         )  # fmt: skip
-        kill_at = warned = None
+        kill_at: float | None = None
         while running.poll() is None:
             now = time.time()
             if kill_at is None and _deleted(job):
                 send(job_id, signal.SIGTERM)
                 kill_at = now + KILL_S
-            elif kill_at is None and now >= job["started"] + job["elapse"]:
+            elif kill_at is None and (now >= job["started"] + job["elapse"] or (FOLDER / f"{job_id}.limit").exists()):
                 send(job_id, getattr(signal, job["limit_signal"]))
                 kill_at = now + KILL_S
-            elif warned is None and job.get("warn") and now >= job["started"] + job["elapse"] - job["warn"]["before"]:
-                os.kill(running.pid, getattr(signal, job["warn"]["signal"]))
-                warned = now
             elif kill_at is not None and now >= kill_at:
                 send(job_id, signal.SIGKILL)
             time.sleep(_LOOK_S)
