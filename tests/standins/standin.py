@@ -116,6 +116,8 @@ def launch(job: Job, script: str) -> None:
         subprocess.Popen(
             [sys.executable, HERE / "standin.py", job["id"]],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, start_new_session=True, cwd="/",
+            # Whoever submits from within a job does not take the keeper into it.
+            env={name: value for name, value in os.environ.items() if name != "STANDIN_JOB"},
         )  # fmt: skip
 
 
