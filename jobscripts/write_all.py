@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mpisweep.batch.jobscript import Payload, Wishes, plan_job, write_script
+from mpisweep.batch.jobscript import Payload, write_script
+from mpisweep.batch.request import Wishes, plan_job
 from mpisweep.batch.site import known_sites, load_site
 
 HERE = Path(__file__).parent

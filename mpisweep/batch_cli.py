@@ -1,4 +1,4 @@
-"""The commands around a batch system: jobscript, submit, chain and stop, and what status says of jobs.
+"""The commands around a batch system: jobscript, submit, chain and stop.
 
 Arguments come in, a :class:`mpisweep.batch.jobscript.Script` goes out; the batch system, the results file and the
 clock are asked here, and nothing of it decides.
@@ -18,27 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.batch.allocation import this_allocation
-from mpisweep.batch.chain import (
-    LINKS_AT_MOST,
-    Began,
-    Record,
-    Standing,
-    Stopped,
-    Submitted,
-    jobs_file,
-    note,
-    read_record,
-    why_over,
-)
+from mpisweep.batch.chain import LINKS_AT_MOST, Began, Standing, Submitted, note, read_record, why_over
 from mpisweep.batch.dialect import DIALECTS
-from mpisweep.batch.jobscript import Job, Payload, Wishes, plan_job, write_script
-from mpisweep.batch.queue import JobState, QueuedJob, ask
+from mpisweep.batch.jobs import cancel_waiting, counted
+from mpisweep.batch.jobscript import Payload, write_script
+from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, cancel, find_command, submit
 from mpisweep.results import ResultsError, journal_folder, stop_file
 from mpisweep.spec import Spec, SpecError, parse_duration
 
-__all__ = ["BATCH_ERRORS", "COMMANDS_WITH_SWEEPS", "SweepArguments", "add_batch_commands", "describe_jobs", "jobs_as_json", "was_submitted"]
+__all__ = ["BATCH_ERRORS", "COMMANDS_WITH_SWEEPS", "SweepArguments", "add_batch_commands"]
 
 BATCH_ERRORS = (SiteError, SubmitError)
 #: Those that take a sweep, and so perhaps a command line after ``--``.
@@ -310,7 +300,7 @@ def _chain(options: argparse.Namespace) -> int:
         print(f"mpisweep: this job has nothing to do: {over}")
         if others:
             words = cancel(DIALECTS[job.system], [link.job_id for link in others])
-            print(f"mpisweep: {_counted(len(others), 'job')} after it {'will find the same: ' + words if words else 'cancelled'}")
+            print(f"mpisweep: {counted(len(others), 'job')} after it {'will find the same: ' + words if words else 'cancelled'}")
         return _OVER
     note(results, [Began(job_id, standing.ended, time.time())])
     if job.links == 0 and not others and job.link < LINKS_AT_MOST:
@@ -342,7 +332,7 @@ def _stop(options: argparse.Namespace) -> int:
     record = read_record(results)
     if not results.exists() and not journal_folder(results).exists() and not record.submitted:
         raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
-    running = _cancel_waiting(results, record)
+    running = cancel_waiting(results, record)
     holder = holder_of(journal_folder(results))
     if holder is None and not running:
         print(f"{results}: nothing is running")
@@ -361,70 +351,3 @@ def _stop(options: argparse.Namespace) -> int:
     standing = _standing(results)
     print(f"{results}: it has stopped; {standing.ended:,} of {standing.trials:,} trials have ended")
     return 0
-
-
-def _cancel_waiting(results: Path, record: Record) -> list[str]:
-    """Cancel what waits, note the stop, and name what runs."""
-    if not record.submitted:
-        return []
-    note(results, [Stopped(time.time())])
-    running: list[str] = []
-    for system, jobs in _asked(record).items():
-        if jobs is None:
-            print(f"{results}: {DIALECTS[system].ask} does not answer; jobs that begin later will find that the sweep was stopped")
-            continue
-        waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
-        if waiting:
-            words = cancel(DIALECTS[system], waiting)
-            print(f"{results}: {_counted(len(waiting), 'waiting job')} {'not cancelled: ' + words if words else 'cancelled'}")
-        running += [f"{DIALECTS[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
-    return running
-
-
-# ------------------------------------------------------------------------------------- for status
-
-
-def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
-    """What each batch system says of the jobs that were given to it, those left out that are gone."""
-    found: dict[str, list[QueuedJob] | None] = {}
-    for system in dict.fromkeys(job.system for job in record.submitted if job.system in DIALECTS):
-        answer = ask(DIALECTS[system], [job.job_id for job in record.submitted if job.system == system])
-        found[system] = None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
-    return found
-
-
-def describe_jobs(results: Path) -> list[str]:
-    """Lines for people: the jobs of a sweep that wait or run; empty when none was submitted here."""
-    record = read_record(results)
-    lines: list[str] = []
-    for system, jobs in _asked(record).items():
-        title = DIALECTS[system].title
-        if jobs is None:
-            last = [job.job_id for job in record.submitted if job.system == system][-1]
-            lines.append(f"  {DIALECTS[system].ask} does not answer; the last job submitted was {last}")
-        elif not jobs:
-            lines.append(f"  no {title} job of it waits or runs")
-        else:
-            lines += [f"  {title} job {job.job_id}: {job.state} ({job.words})" for job in jobs]
-    return lines
-
-
-def jobs_as_json(results: Path) -> list[dict[str, str]] | None:
-    """The same for programs; None when a batch system did not answer."""
-    asked = _asked(read_record(results))
-    if None in asked.values():
-        return None
-    return [
-        {"system": system, "job": job.job_id, "state": str(job.state), "words": job.words}
-        for system, jobs in asked.items()
-        for job in jobs or ()
-    ]
-
-
-def was_submitted(results: Path) -> bool:
-    """Whether jobs of this sweep were submitted from here."""
-    return jobs_file(results).exists()
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

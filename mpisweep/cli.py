@@ -220,6 +220,7 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _status(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
     from mpisweep.tables import print_status, sweep_status
 
@@ -227,16 +228,16 @@ def _status(options: argparse.Namespace, given: list[str]) -> int:
         status = sweep_status(load(options.file))
     except ResultsError as error:
         # Of a sweep whose first job still waits there is nothing but the job.
-        if not batch_cli.was_submitted(options.file) or options.file.exists():
+        if not was_submitted(options.file) or options.file.exists():
             raise
-        print(f"{error}\n" + "\n".join(batch_cli.describe_jobs(options.file)))
+        print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
         return 0
     if options.json:
-        jobs = {"jobs": batch_cli.jobs_as_json(options.file)}
+        jobs = {"jobs": jobs_as_json(options.file)}
         print(json.dumps(status.as_json() | jobs, indent=2, allow_nan=False))
     else:
         print_status(status)
-        for line in batch_cli.describe_jobs(options.file) if status.waiting or status.running else ():
+        for line in describe_jobs(options.file) if status.waiting or status.running else ():
             print(line)
     return 0
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mpisweep.batch.dialect import clock
 from mpisweep.batch.directives import read_script
-from mpisweep.batch.jobscript import Payload, Wishes, in_shell, plan_job, write_script
+from mpisweep.batch.jobscript import Payload, in_shell, write_script
+from mpisweep.batch.request import Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, known_sites, load_site, parse_site
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,7 @@ def test_pbs_is_asked_for_chunks():
 
 def test_virtual_nodes_and_what_a_site_always_wants():
     asked = directives(site("ito-b"))
-    assert ["-L rscunit=ito-b", "-X", "-L rscgrp=ito-g-4", "-L vnode=1", "-L vnode-core=36"] == asked[1:6]
+    assert asked[1:6] == ["-L rscunit=ito-b", "-X", "-L rscgrp=ito-g-4", "-L vnode=1", "-L vnode-core=36"]
 
 
 def test_without_gpus_there_is_a_rank_a_core_or_as_the_site_says():

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 import mpisweep as package
-from mpisweep.batch.chain import Began, Record, Standing, Stopped, Submitted, jobs_file, note, read_record, why_over
+from mpisweep.batch.chain import (
+    Began,
+    Record,
+    Standing,
+    Stopped,
+    Submitted,
+    jobs_file,
+    note,
+    read_record,
+    why_over,
+)
 from mpisweep.batch.dialect import PBS, PJM, SLURM
 from mpisweep.batch.queue import JobState, parse_answer
 from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
