@@ -158,10 +158,10 @@ def _jobscript(options: argparse.Namespace, sweep: SweepArguments) -> int:
     spec = sweep.spec(options)
     results = sweep.results(options, spec)
     site, job = _plan(options, spec)
-    unseen = _unseen(site, spec, results) if site.system.marker else ""
-    if unseen:
+    payload = _payload(options, spec, results)
+    if site.system.marker and (unseen := _unseen(site, spec, results, payload.venv)):
         print(f"mpisweep: warning: {unseen}", file=sys.stderr)
-    sys.stdout.write(write_script(job, _payload(options, spec, results)).text())
+    sys.stdout.write(write_script(job, payload).text())
     return 0
 
 
@@ -171,14 +171,17 @@ def _submit(options: argparse.Namespace, sweep: SweepArguments) -> int:
     site, job = _plan(options, spec)
     if not site.system.marker:
         raise SubmitError(f"--site {site.name}: has no batch system; write the script with `mpisweep jobscript` and run it")
-    if unseen := _unseen(site, spec, results):
+    payload = _payload(options, spec, results)
+    if unseen := _unseen(site, spec, results, payload.venv):
         raise SubmitError(unseen)
     find_command(site.system, site.system.submit)
     links = options.chain
-    payload = dataclasses.replace(_payload(options, spec, results), chained=links != 1)
     script = results.with_name(results.name + ".job.sh")
-    script.write_text(write_script(job, payload).text(), encoding="utf-8")
-    script.chmod(0o755)
+    try:
+        script.write_text(write_script(job, dataclasses.replace(payload, chained=links != 1)).text(), encoding="utf-8")
+        script.chmod(0o755)
+    except OSError as error:
+        raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
     first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
                       chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
     after = ""
@@ -242,9 +245,10 @@ def _run_arguments(options: argparse.Namespace, is_file: bool) -> tuple[str, ...
     return (*words, *(() if options.master == "auto" else ("--master", options.master)))
 
 
-def _unseen(site: Site, spec: Spec, results: Path) -> str:
-    """One sentence when compute nodes cannot see the sweep or its results; else empty."""
-    for what, path in (("the sweep", spec.folder), ("the results file", results.absolute().parent)):
+def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
+    """One sentence when compute nodes cannot see the sweep, its results or the environment; else empty."""
+    places = [("the sweep", spec.folder), ("the results file", results.absolute().parent)]
+    for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
         if site.is_local(path):
             return (
                 f"{what} lies in {path}, which every node of {site.name} has for itself; put it where the compute nodes "
@@ -302,7 +306,10 @@ def _chain(options: argparse.Namespace) -> int:
             words = cancel(DIALECTS[job.system], [link.job_id for link in others])
             print(f"mpisweep: {counted(len(others), 'job')} after it {'will find the same: ' + words if words else 'cancelled'}")
         return _OVER
-    note(results, [Began(job_id, standing.ended, time.time())])
+    try:
+        note(results, [Began(job_id, standing.ended, time.time())])
+    except OSError as error:
+        print(f"mpisweep: {results}.jobs: this job cannot be noted: {error.strerror}")
     if job.links == 0 and not others and job.link < LINKS_AT_MOST:
         try:
             follower = _submit_link(results, dataclasses.replace(job, link=job.link + 1), job_id)
@@ -338,7 +345,10 @@ def _stop(options: argparse.Namespace) -> int:
         print(f"{results}: nothing is running")
         return 0
     request = stop_file(results)
-    request.touch()
+    try:
+        request.touch()
+    except OSError as error:
+        raise ResultsError(f"{request}: cannot be made: {error.strerror}") from error
     if holder is None:
         print(f"{results}: {' and '.join(running)} has begun but not the sweep in it; it will stop as soon as it does")
         return 0

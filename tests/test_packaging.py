@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,3 +63,26 @@ def test_the_readme_shows_a_sweep_file_that_runs_and_code_that_works(tmp_path: P
     done = subprocess.run([sys.executable, "-c", readers[0]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "loss" in done.stdout or "best" in done.stdout or done.stdout
+
+
+@pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "workstation"])
+def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: str, tmp_path: Path, environment):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = re.findall(r"(?:^|`)(mpisweep (?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)
+    assert commands
+    work = tmp_path / "mpisweep"
+    (work / "examples").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
+    for command in commands:
+        if "SWEEP.toml" in command:
+            continue
+        # What submit would submit: the same script but for the chain.
+        command = re.sub(r" --chain \w+| > job.sh", "", command.replace("mpisweep submit", "mpisweep jobscript"))
+        if "..." in command:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)], cwd=work, capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        if "--check" not in command and command.startswith("mpisweep jobscript"):
+            (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "/work"))

@@ -402,6 +402,13 @@ def test_at_the_elapse_limit_the_sweep_stops_in_order_within_pjm_s_ten_seconds(h
 
 # ------------------------------------------------------------------------------------- what is shipped
 
+#: For Open MPI on nodes that are this machine under other names: reached by pjrsh and by nothing else, and without
+#: shared memory, whose names two daemons on one machine would use twice.
+SEVERAL_NODES = {
+    "PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,self",
+}  # fmt: skip
+
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("name", ["flow-cx-share", "flow-cx", "flow-cx-singularity", "wisteria-aquarius", "pjm", "pbs", "workstation"])
@@ -411,20 +418,18 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
     venv = standins.folder.parent / "venv"
     passed = {"MPISWEEP_SWEEP": "s.toml", "MPISWEEP_VENV": str(venv), "MPISWEEP_IMAGE": str(venv)}
     passed |= {key: value for key, value in standins.environment.items() if key.startswith(("OMPI_", "PRTE_"))}
-    # Nodes that are this machine under other names, reached by pjrsh and by nothing else.
-    passed |= {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-    named = {"STANDIN_NODES": "127.0.0.2 127.0.0.3"}
     if name == "workstation":
         environment = standins.environment | passed | {"PATH": f"{venv}/bin:{standins.environment['PATH']}"}
         subprocess.run(["bash", script, "-n", "1"], cwd=here, env=environment, check=True, capture_output=True)
     elif name == "pbs":
-        done = run("qsub", "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script, **named)
+        done = run("qsub", "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script)
         assert done.returncode == 0, done.stderr
         job_id = parse_job_id(PBS, done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     else:
-        options = [word for key, value in passed.items() for word in ("-x", f"{key}={value}")]
-        done = run("pjsub", *options, script, STANDIN_PROJECTS="GROUP" if name.startswith("wisteria") else "", **named)
+        options = [word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")]
+        projects = "GROUP" if name.startswith("wisteria") else ""
+        done = run("pjsub", *options, script, STANDIN_PROJECTS=projects, STANDIN_NODES="127.0.0.2 127.0.0.3")
         assert done.returncode == 0, done.stderr
         job_id = parse_job_id(PJM, done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
