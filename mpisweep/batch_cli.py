@@ -210,7 +210,7 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
         nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
         project=options.project, modules=tuple(options.module),
     )  # fmt: skip
-    return site, plan_job(site, wishes, spec.devices_per_trial)
+    return site, plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
 
 
 def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:

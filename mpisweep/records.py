@@ -89,6 +89,7 @@ class EndReason(StrEnum):
     SIGNAL = "stopped by a signal"
     WALLTIME = "stopped before the walltime"
     NO_WORKERS = "no workers were left"
+    TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"
 

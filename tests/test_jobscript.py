@@ -151,6 +151,12 @@ def test_more_gpus_a_trial_than_a_node_has_are_refused():
         plan_job(site("flow-cx"), TWO_HOURS, devices_per_trial=8)
 
 
+def test_a_job_with_fewer_ranks_than_a_trial_is_refused():
+    with pytest.raises(SiteError, match=r"--nodes 1: gives 4 ranks, and a trial of the sweep has 8 \(ranks_per_trial\)"):
+        plan_job(site("flow-cx"), TWO_HOURS, ranks_per_trial=8)
+    assert plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=2), ranks_per_trial=8).ranks == 8
+
+
 def test_an_unknown_site_lists_the_known_ones(mpisweep):
     done = mpisweep("jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "flowcx", "--elapse", "1:00:00")
     assert done.returncode == 2

@@ -55,7 +55,7 @@ def ended(slot: Slot, pairs, *, state: int = COMPLETE, wall_time_s: float = 1.0)
 def test_a_worker_gets_a_trial_to_run_and_one_to_run_next():
     scheduler = scheduler_of(5)
     decisions = scheduler.handle(WorkerJoined(1, 1), 0.0)
-    assert decisions == [Assign(Slot(1, 0), [0], [1]), Assign(Slot(1, 0), [1], [1])]
+    assert decisions == [Assign((Slot(1, 0),), [0], [1]), Assign((Slot(1, 0),), [1], [1])]
 
 
 def test_the_longest_expected_trial_goes_first():
@@ -120,7 +120,7 @@ def test_a_trial_whose_workers_are_lost_too_often_has_failed():
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     [give_up, again] = scheduler.handle(WorkerLost(1), 0.0)
     assert give_up == GiveUp(1, [0], [1], AttemptEnd.LOST)
-    assert again == Assign(Slot(2, 0), [0], [2])
+    assert again == Assign((Slot(2, 0),), [0], [2])
     [commit, end] = scheduler.handle(WorkerLost(2), 0.0)
     assert commit.block.causes == [FailureCause.LOST]
     assert end == End(EndReason.NOTHING_COMPLETED)
@@ -135,7 +135,7 @@ def test_an_idle_slot_takes_what_another_has_not_begun():
     assert scheduler.handle(TimePassed(), 2.0) == []
     [give_up, assign] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 2.0)
     assert give_up == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
-    assert assign == Assign(Slot(2, 0), [1], [2])
+    assert assign == Assign((Slot(2, 0),), [1], [2])
 
 
 def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
@@ -181,7 +181,7 @@ class Pool:
         self.decisions += made
         for decision in made:
             if isinstance(decision, Assign):
-                self.held[decision.slot].extend(zip(decision.numbers, decision.attempts, strict=True))
+                self.held[decision.slots[0]].extend(zip(decision.numbers, decision.attempts, strict=True))
         for decision in made:
             if isinstance(decision, Withdraw):
                 held = self.held[decision.slot]
@@ -211,7 +211,7 @@ def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and
     [given_up] = [d for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT]
     assert given_up.numbers == [number]
     assert [d.slot for d in pool.made(Quarantine)] == [Slot(0, 0)]
-    assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slot.rank == 0]
+    assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slots[0].rank == 0]
     # It is the next to run elsewhere; where it completes the device stays out.
     while any(number not in [n for n, _ in held] for held in [pool.held[Slot(1, 0)]]):
         pool.end(1)
@@ -312,7 +312,7 @@ class Sweep(RuleBasedStateMachine):
         # Events cross a process boundary.
         for decision in self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now):
             match decision:
-                case Assign(slot, numbers, attempts):
+                case Assign((slot,), numbers, attempts):
                     assert not self.stopping
                     self.alive[slot.rank].extend(zip(numbers, attempts, strict=True))
                 case Commit(block):

@@ -59,8 +59,14 @@ class Job:
         return self.nodes * self.ranks_per_node
 
 
-def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0) -> Job:
+def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_per_trial: int = 1) -> Job:
     """Decide what a job asks for, and refuse what is known not to be had.
+
+    Args:
+        site: where.
+        wishes: what.
+        devices_per_trial: GPUs that a trial gets, or the share of one.
+        ranks_per_trial: the most that a trial of the sweep has.
 
     Raises:
         SiteError: naming what was asked for, the limit, and what is allowed.
@@ -90,6 +96,11 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0) -> Job:
     _check_words(job)
     if site.system.marker:
         _check_limits(job)
+        if job.ranks < ranks_per_trial:
+            raise SiteError(
+                f"--nodes {job.nodes}: gives {job.ranks} rank{'s' * (job.ranks != 1)}, and a trial of the sweep has "
+                f"{ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks of each"
+            )
     return job
 
 
