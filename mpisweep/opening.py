@@ -38,7 +38,7 @@ from mpisweep.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import RANKS, Spec, parse_spec
 
-__all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open_sweep"]
+__all__ = ["Opened", "describe_differences", "duration_model", "known_trials", "move_aside", "open_sweep", "trial_widths"]
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
@@ -144,7 +144,7 @@ def open_sweep(
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
-        _duration_model(spec, trials, known),
+        duration_model(spec, trials, known),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
@@ -152,7 +152,7 @@ def open_sweep(
         deadline=deadline,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
-        widths=_widths(spec, trials),
+        widths=trial_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
@@ -348,7 +348,8 @@ def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, i
     return known.losses(launch) if predecessor else known.losses_of_crash(launch)
 
 
-def _duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> DurationModel:
+def duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> DurationModel:
+    """What is expected of the trials' durations, by what is `known` of them."""
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
     )
@@ -360,7 +361,7 @@ def _duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> Durati
     return model
 
 
-def _widths(spec: Spec, trials: Trials) -> list[int] | None:
+def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
     """How many ranks every trial needs; None where all need one."""
     if spec.most_ranks == 1:
         return None
@@ -370,7 +371,7 @@ def _widths(spec: Spec, trials: Trials) -> list[int] | None:
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
     """Relative work of every trial's rank, where anything is known about it."""
-    work, widths = _whole_work(spec, trials), _widths(spec, trials)
+    work, widths = _whole_work(spec, trials), trial_widths(spec, trials)
     if work is None or widths is None:
         return work
     return [whole / width for whole, width in zip(work, widths, strict=True)]
@@ -382,6 +383,8 @@ def _whole_work(spec: Spec, trials: Trials) -> list[float] | None:
         return work_from_names(trials.parameters)
     names = tuple(trials.parameters)
     usual = spec.full({})
+    if not names:
+        return [built_in.work(usual)] * trials.count
     return [
         built_in.work(usual | dict(zip(names, values, strict=True)))
         for values in zip(*trials.parameters.values(), strict=True)

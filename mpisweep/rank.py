@@ -90,6 +90,8 @@ class RankOptions:
     sink: ProgressSink
     #: Names the command that has started the ranks; the same when it starts them again.
     launch: str = ""
+    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
+    refusal: str = ""
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
@@ -235,6 +237,8 @@ class _Rank:
                 f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
                 f"{workers} workers; start more ranks"
             )
+        if self._options.refusal:
+            raise ResultsError(self._options.refusal)
         walltime_s = self._options.walltime_s
         if walltime_s is None and self._ends_at is not None:
             walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)

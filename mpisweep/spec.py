@@ -165,6 +165,11 @@ class Spec:
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
+    def says_ranks(self) -> bool:
+        """Whether the sweep says how many ranks its trials have; if so each is started like one of several."""
+        return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
+
+    @property
     def most_ranks(self) -> int:
         """How many ranks the widest trial can have."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in _ends(p)]
@@ -388,6 +393,7 @@ class _Parser:
         self._values_fit(built_in, space, fixed, baseline)
         self._command_fits(workload, space, fixed)
         self._baseline_is_complete(built_in, space, baseline)
+        self._objective_is_reported(built_in, self._text(raw, "objective", "loss"))
         search = self._choice(raw, "search", "grid", SEARCH_NAMES)
         spec = Spec(
             name=self._name(raw),
@@ -529,6 +535,13 @@ class _Parser:
         for name in space.names:
             if name not in baseline:
                 self._fail("baseline", f"{name!r} is missing; a baseline names every searched parameter")
+
+    def _objective_is_reported(self, built_in: BuiltinDescription | None, objective: str) -> None:
+        if built_in is None:
+            return
+        metrics = [metric.name for metric in built_in.metrics]
+        if objective not in metrics:
+            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {_nearest(objective, metrics)}")
 
     def _name(self, raw: Mapping[str, Any]) -> str:
         name = self._text(raw, "name", "sweep")
