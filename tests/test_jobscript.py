@@ -191,6 +191,30 @@ def test_a_site_file_that_says_something_wrong_is_told_where(text: str, words: s
     assert words in str(raised.value)
 
 
+@given(st.dictionaries(
+    st.sampled_from(["title", "system", "gpus_per_node", "ranks_per_node", "modules", "launch", "container", "groups", "setup", "x"]),
+    st.recursive(
+        st.sampled_from(["pjm", "{ranks}", -1, 0, 3, 10**30, True, 1.5, "a b", "a\\nb", "'"]),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["limits", "nodes", "elapse", "binds", "g"]), inner, max_size=2),
+        max_leaves=4,
+    ),
+))  # fmt: skip
+def test_no_site_file_is_too_strange_to_be_told_what_is_wrong(raw: dict[str, object]):
+    def toml(value: object) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
+        if isinstance(value, list):
+            return f"[{', '.join(map(toml, value))}]"
+        return json.dumps(value)
+
+    try:
+        found = parse_site("\n".join(f"{key} = {toml(value)}" for key, value in raw.items()), name="mine", source="mine.toml")
+    except SiteError as error:
+        assert str(error).startswith("mine.toml: ")
+    else:
+        assert found.name == "mine"
+
+
 def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     own = tmp_path / "mpisweep" / "sites"
     own.mkdir(parents=True)
