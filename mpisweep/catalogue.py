@@ -12,7 +12,7 @@ from typing import Literal
 
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
+__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,9 @@ _RESNET50_METRICS = (
     Metric("peak_memory", "largest memory held: of the GPU by torch, or of the process on CPUs", "byte"),
     Metric("accuracy", "share of right predictions over the last tenth of the steps", ""),
 )
+
+#: The metric that says how fast a workload is, where it has it.
+SPEED = "images_per_second"
 
 BUILTIN: dict[str, BuiltinDescription] = {
     "resnet50": BuiltinDescription(

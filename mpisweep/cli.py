@@ -20,10 +20,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep import __version__, batch_cli
-from mpisweep.batch.launch import LAUNCH_VARIABLE, PROGRESS_VARIABLE, LaunchError, launch, rank_command
+from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launch import ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE, launch, mpi_environment
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.placement import Placement, place
+from mpisweep.batch.slurm import copies_without_mpi
+from mpisweep.batch.start import plan_start
+from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.catalogue import BUILTIN
 from mpisweep.commandline import SPECIAL_NAMES, render
-from mpisweep.devices import LayoutError, default_workers, this_node
+from mpisweep.devices import LayoutError, Node, default_workers, this_node
+from mpisweep.gpus import Gpu
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.records import Value
 from mpisweep.results import ResultsError
@@ -82,7 +90,14 @@ def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     spec = _spec(options)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
+        if options.dry_run:
+            raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
         return _be_a_rank(spec, options)
+    if (copies := copies_without_mpi(os.environ)) > 1:
+        raise LaunchError(
+            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
+            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
+        )
     from rich.console import Console
 
     from mpisweep.rank import configure_logging
@@ -93,8 +108,23 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     console = Console(stderr=True)
     # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
     works = ["--master", "works"] if options.workers and options.master == "auto" else []
+    allocation = with_end(this_allocation())
+    ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
+    node = _usual_node(allocation)
+    arguments = (*works, *_without_dry_run(given[1:]))
+    start = plan_start(allocation, _placement(options, spec, allocation, node), arguments)
+    if options.dry_run:
+        left_s = None if ends_at is None else ends_at - time.time()
+        plan = plan_stop(0.0, left_s, spec.limits.grace_s, _closings(path))
+        command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
+        print("\n".join(describe_start(start, command, len(node.gpus))))
+        print("\n".join(describe_end(allocation, ends_at, ends_by, plan, time.time())))
+        return 0
+    if ends_at is None:
+        warn_of_unknown_end(allocation)
     code = launch(
-        rank_command(_rank_count(options, spec), [*works, *given[1:]]),
+        start,
+        ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
@@ -116,6 +146,13 @@ def _see_that_there_is_an_objective(path: Path) -> None:
             "no trial has reported the objective, %r; metrics there are: %s",
             sweep.objective, ", ".join(sweep.metrics) or "none",
         )  # fmt: skip
+
+
+def _without_dry_run(given: list[str]) -> list[str]:
+    """The arguments that the ranks would get, but for the option, which may be abbreviated."""
+    ours, command_line = _split_command_line(["run", *given])
+    kept = [argument for argument in ours[1:] if not (argument.startswith("--dr") and "--dry-run".startswith(argument))]
+    return [*kept, *(["--", *command_line] if command_line else [])]
 
 
 def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
@@ -153,6 +190,16 @@ def _ended_trials(path: Path) -> int:
     return sum(sweep.count(state) for state in TrialState if state.is_end)
 
 
+def _closings(path: Path) -> list[float]:
+    """How long closing has taken in earlier runs; see :mod:`mpisweep.batch.walltime`."""
+    from mpisweep.results.load import load
+
+    try:
+        return [float(seconds) for seconds in load(path).allocations["closing_time"]]
+    except (ResultsError, OSError):
+        return []
+
+
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     import socket
 
@@ -169,6 +216,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
         sink = LineProgress(log.info)
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
+    stated_end = os.environ.pop(ENDS_VARIABLE, "")
     path = _results_path(options, spec)
     refusal = ""
     if not launch_name and expected_rank() == 0:
@@ -177,9 +225,10 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
             see_that_it_starts(spec)
         except SpecError as error:
             refusal = str(error)
-    return run_rank(
-        spec, RankOptions(path, options.fresh, options.master, options.walltime, sink, launch_name, refusal)
-    )
+    return run_rank(spec, RankOptions(
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal,
+        ends_at=float(stated_end) if stated_end else None,
+    ))  # fmt: skip
 
 
 def _check(options: argparse.Namespace, given: list[str]) -> int:
@@ -194,7 +243,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.numbering import number_trials
     from mpisweep.opening import duration_model, known_trials, trial_widths
     from mpisweep.records import TrialState
-    from mpisweep.search import make_sampler
+    from mpisweep.search import LargestBatch, make_sampler
     from mpisweep.tables import counted
 
     sampler = make_sampler(spec)
@@ -204,7 +253,8 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    print(f"  search      {spec.search}, {counted(len(sampler), 'configuration')}")
+    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    print(f"  search      {spec.search}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
         print(f"  {parameter.name:<{width}} {parameter.describe()}")
@@ -410,14 +460,31 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
     return path
 
 
-def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
-    workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
+def _usual_node(allocation: Allocation) -> Node:
+    """What a node of the allocation has: the GPUs that the batch system says, else those of this one."""
+    node = this_node()
+    if allocation.gpus_per_node is None:
+        return node
+    return Node(node.cores, tuple(Gpu(str(number), "GPU", str(number)) for number in range(allocation.gpus_per_node)))
+
+
+def _placement(options: argparse.Namespace, spec: Spec, allocation: Allocation, node: Node) -> Placement:
+    """Which nodes get how many ranks."""
+    is_idle = options.master == "idle"
+    placement = place(
+        allocation,
+        usual=default_workers(node, spec.devices_per_trial),
+        has_gpus=bool(node.gpus),
+        workers=options.workers,
+        idle_master=is_idle,
+    )
+    workers = placement.ranks - is_idle
     if workers < spec.most_ranks:
         raise LayoutError(
             f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
             f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
         )
-    return workers + 1 if options.master == "idle" else workers
+    return placement
 
 
 def _workload_text(spec: Spec) -> str:
@@ -479,6 +546,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--walltime", type=_duration, metavar="H:MM:SS",
                      help="stop in order before this much time has passed")
     run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+    run.add_argument("--dry-run", action="store_true",
+                     help="print how the ranks would be started and when the sweep would stop, and start nothing")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 
@@ -558,7 +627,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--workers", type=_positive, metavar="N",
-                        help="workers to start (default: one a GPU, else one a core, at most 16)")
+                        help="workers to start on all nodes together (default: one a GPU; else as many as the "
+                        "job asked for; else one a core, at most 16 a node)")
     parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
                         help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
 

@@ -24,9 +24,11 @@ from mpisweep.blocks import (
     AssignedBlock,
     ClosedRecord,
     EndedBlock,
+    InferredBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
+    TrialsBlock,
     UnfinishedBlock,
     decode,
     encode,
@@ -43,6 +45,8 @@ from mpisweep.messages import (
     Give,
     GiveUp,
     Hello,
+    Infer,
+    Introduce,
     Kill,
     LetGo,
     Meet,
@@ -165,6 +169,9 @@ class Master:
         self._best = _Best() if best is None else _Best(best[1], best[0])
         self._failures_logged = 0
         self._end: EndReason | None = None
+        #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
+        self._grace_over_at = math.inf
+        self._closing_since = 0.0
         self._closing: Callable[[], bool] | None = None
         self._journal_open = True
         self._journal_failure: OSError | None = None
@@ -205,9 +212,9 @@ class Master:
         if rank not in self._hellos:
             self._ranks.append(rank)
         self._hellos[rank] = hello
-        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time())
+        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind)
         self._append(encode(joined))
-        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host), now)
+        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind), now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""
@@ -250,6 +257,7 @@ class Master:
 
     def _request_stop(self, reason: EndReason, now: float) -> None:
         log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
+        self._grace_over_at = min(self._grace_over_at, time.time() + self._spec.limits.grace_s)
         self._handle(StopRequested(reason), now)
 
     # ------------------------------------------------------------------------------------- decisions
@@ -260,13 +268,19 @@ class Master:
 
     def _carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
         match decision:
-            case Assign(slots, numbers, attempts):
-                self._assign(slots, numbers, attempts)
+            case Assign(slots, numbers, attempts, fresh):
+                self._assign(slots, numbers, attempts, fresh)
             case Commit(block):
                 unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
                 self._append(body if unchanged and body is not None else encode(block))
                 self._decided(block.numbers)
                 self._note_ends(block)
+            case Introduce(numbers, configurations):
+                self._trials.grow(configurations)
+                self._append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
+            case Infer(numbers, why):
+                self._append(encode(InferredBlock(numbers, why)))
+                log.info("%d trials are infeasible: %s", len(numbers), why)
             case GiveUp(rank, numbers, attempts, end):
                 self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
                 self._decided(numbers)
@@ -281,6 +295,7 @@ class Master:
                 self._note_quarantine(slot, why)
             case End(reason):
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
+                self._closing_since = min(time.time(), self._grace_over_at)
                 self._end = reason
                 self._closing = self._close_journal
 
@@ -294,10 +309,10 @@ class Master:
             del self._quarantines[slot]
             log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
 
-    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int]) -> None:
+    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)
         pairs = [[slot.rank, slot.place] for slot in slots]
-        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns))
+        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh))
         token = self._append(body)
         teams: Sequence[Team | None] = self._teams_of(slots) if len(slots) > 1 else (None,)
         for slot, team in zip(slots, teams, strict=True):
@@ -430,7 +445,7 @@ class Master:
             return False
         self._journal.close()
         self._journal_open = False
-        self._recorder.finish()
+        self._recorder.finish(self._closing_since)
         self._last_snapshot_until = time.monotonic() + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
         self._closing = self._await_last_snapshot
         return True
@@ -440,7 +455,7 @@ class Master:
         if snapshot is None:
             if self._again_at and time.monotonic() >= self._again_at:
                 self._again_at = 0.0
-                self._recorder.finish()
+                self._recorder.finish(self._closing_since)
             return False
         assert self._end is not None
         self.exit_code = self._end.exit_code
@@ -463,12 +478,15 @@ class Master:
         """How far the sweep is."""
         ended = self._ended_count()
         elapsed_s = now - self._started
-        rate = (ended - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        infeasible = self._scheduler.count(TrialState.INFEASIBLE)
+        # What was never run says nothing about how long the rest will take.
+        rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best.number
         return Progress(
             total=self._trials.count,
             ended=ended,
             failed=self._scheduler.count(TrialState.FAILED),
+            infeasible=infeasible,
             running=self._scheduler.running,
             elapsed_s=elapsed_s,
             rate=rate,

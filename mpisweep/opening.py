@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.batch.allocation import Allocation
-from mpisweep.blocks import RunRecord, TrialsBlock, encode
+from mpisweep.batch.walltime import StopPlan, plan_stop
+from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
@@ -35,7 +37,7 @@ from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
 from mpisweep.scheduler import Scheduler
-from mpisweep.search import make_sampler
+from mpisweep.search import LargestBatch, Sampler, make_sampler
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = ["Opened", "describe_differences", "duration_model", "known_trials", "move_aside", "open_sweep", "trial_widths"]
@@ -62,6 +64,8 @@ class Opened:
     journal: Journal
     recorder: Recorder
     claim: Claim
+    #: When to stop for the end of the allocation; None where that is not known.
+    stop: StopPlan | None
 
 
 def open_sweep(
@@ -77,7 +81,7 @@ def open_sweep(
     epoch: int = 0,
     launch: str = "",
     predecessor: str = "",
-    deadline: float | None = None,
+    until: float | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -93,7 +97,7 @@ def open_sweep(
         epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
-        deadline: see :class:`~mpisweep.scheduler.Scheduler`.
+        until: when the allocation ends, by the monotonic clock; None where nobody knows.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
@@ -111,7 +115,8 @@ def open_sweep(
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
-        trials = number_trials(spec, make_sampler(spec), known)
+        sampler = make_sampler(spec)
+        trials = number_trials(spec, sampler, known)
         run = predecessor or _run_name(folder)
         aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
@@ -140,7 +145,12 @@ def open_sweep(
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
+    search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
+    _take_back_inferences(journal, trials)
+    now = time.monotonic()
+    closings = known.allocations_table["closing_time"] if known else ()
+    stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -149,15 +159,18 @@ def open_sweep(
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
         losses=_losses(known, launch, predecessor),
-        deadline=deadline,
+        deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         widths=trial_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
+        frontier=_frontier(spec, trials, known),
+        search=search,
+        fresh=known.not_fresh() if known else (),
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
+    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,9 @@ class _OnDisk(Known):
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: (trials, seconds) that were measured.
     measured: tuple[list[int], list[float]] = ([], [])
+    causes: Sequence[int] = ()
+    #: Of each trial; empty where no trial has reported it.
+    objectives: Sequence[float] = ()
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -216,6 +232,28 @@ class _OnDisk(Known):
             if is_running and worker >= 0 and workers["allocation"][worker] == last:
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
+
+    def memory_evidence(self) -> Iterator[tuple[int, str, Evidence]]:
+        """Trial, kind of device, and what the trial has shown of the memory there."""
+        workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
+        kinds: dict[tuple[int, int], set[str]] = {}
+        for table in (attempts, ranks):
+            for number, attempt, worker in zip(*(table[name] for name in ("trial", "attempt", "worker")), strict=True):
+                kinds.setdefault((number, attempt), set()).add(workers["device_kind"][worker] if worker >= 0 else "")
+        for number, attempt, end in zip(*(attempts[name] for name in ("trial", "attempt", "end")), strict=True):
+            evidence = Evidence.TOO_LARGE if end == AttemptEnd.TOO_LARGE else Evidence.NOTHING
+            if end == AttemptEnd.ENDED:
+                evidence = evidence_of(self.states[number], self.causes[number])
+            # What ran on several kinds of devices at once says nothing about any one of them.
+            where = kinds[number, attempt]
+            if len(where) == 1 and "" not in where:
+                yield number, *where, evidence
+
+    def not_fresh(self) -> set[int]:
+        """Trials that have run out of memory in a process that was not fresh, and have not ended."""
+        attempts = self.attempts_table
+        tried = zip(attempts["trial"], attempts["end"], strict=True)
+        return {n for n, end in tried if end == AttemptEnd.NOT_FRESH and not TrialState(self.states[n]).is_end}
 
     def losses(self, launch: str) -> dict[int, int]:
         """How often the worker of each trial was lost under one launch."""
@@ -274,6 +312,8 @@ def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
         ranks_table=state.ranks,
         workers_table=state.workers,
         allocations_table=state.allocations,
+        causes=state.trials["cause"],
+        objectives=state.metrics.get(spec.objective, []),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
@@ -340,6 +380,45 @@ def _introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
     if trials.first_new == trials.count:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
+
+
+def _take_back_inferences(journal: Journal, trials: Trials) -> None:
+    """Trials that earlier runs have called infeasible wait again; whether they still are, the scheduler says.
+
+    There may be other devices now, more memory, or nothing in the sweep file that speaks of memory.
+    """
+    infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
+    for number in infeasible:
+        trials.states[number] = int(TrialState.WAITING)
+    if infeasible:
+        journal.append(encode(InferredBlock(infeasible, "")))
+
+
+def _search(spec: Spec, sampler: Sampler, trials: Trials, known: _OnDisk | None) -> LargestBatch | None:
+    """The search where it asks for trials by what has ended, told of what has."""
+    if not isinstance(sampler, LargestBatch):
+        return None
+    names = [name for name in trials.parameters if name not in spec.space.names]
+    for number in range(trials.count):
+        # A baseline with other options says nothing about these.
+        if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
+            sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
+    if known is not None:
+        objectives = known.objectives or [math.nan] * len(known.states)
+        for number, (state, cause, value) in enumerate(zip(known.states, known.causes, objectives, strict=True)):
+            if TrialState(state).is_end:
+                sampler.note(number, state, cause, value)
+    return sampler
+
+
+def _frontier(spec: Spec, trials: Trials, known: _OnDisk | None) -> MemoryFrontier | None:
+    """The memory frontier as far as earlier runs have found it."""
+    if not spec.space.memory or spec.search == "largest_batch":
+        return None
+    frontier = MemoryFrontier(trials.parameters, spec.space.memory)
+    for number, kind, evidence in known.memory_evidence() if known else ():
+        frontier.learn(number, kind, evidence)
+    return frontier
 
 
 def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, int]:

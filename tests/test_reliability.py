@@ -73,26 +73,29 @@ def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mp
     assert "Traceback" not in done.stderr
 
 
-def test_out_of_memory_is_told_with_its_peak_and_the_next_trial_has_a_fresh_process(folder, mpisweep: Run):
+def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_and_the_next_has_one_as_well(folder, mpisweep: Run):
     workload(
         folder,
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "def run(trial):\n"
         "    if trial.number == 1:\n"
-        "        trial.directory.joinpath('pid').write_text(str(os.getpid()))\n"
+        "        trial.directory.joinpath(f'{trial.attempt}').write_text(str(os.getpid()))\n"
         "        bytearray(4 << 30)\n"
         "    return os.getpid()\n",
     )
     done = mpisweep("run", my_sweep(folder, 4), "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    trials = package.load(folder / "r.h5").trials
+    sweep = package.load(folder / "r.h5")
+    trials, attempts = sweep.trials, sweep.attempts
     assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
+    assert attempts["end"][attempts["trial"] == 1].tolist() == ["not_fresh", "ended"]
     assert "peak" in trials["message"][1]
     assert "GiB" in trials["message"][1]
-    pid = int((folder / "r.h5.trials" / "1" / "pid").read_text())
-    assert pid == trials["loss"][0]
-    assert pid not in trials["loss"][2:].tolist()
+    used, fresh = (int((folder / "r.h5.trials" / "1" / attempt).read_text()) for attempt in "12")
+    assert used == trials["loss"][0]
+    assert fresh not in trials["loss"].tolist()
+    assert used not in trials["loss"][2:].tolist()
 
 
 def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpisweep: Run):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import test_slurm
 from test_submit import WORKLOADS, sweep, wait_for
 
 import mpisweep as package
@@ -15,11 +16,10 @@ from mpisweep.batch.chain import read_record
 from mpisweep.batch.dialect import SLURM
 from mpisweep.batch.submit import parse_job_id
 
-test_slurm = pytest.importorskip("test_slurm", reason="needs the Slurm of tests/test_slurm.py")
 #: One controller and three node daemons of our own; skips where Slurm is not installed.
 cluster = test_slurm.cluster
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.slurm]
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -28,6 +28,8 @@ class Column:
     kind: Kind
     description: str
     units: str = ""
+    #: Whether files of earlier versions lack it; every row then has the usual value.
+    added: bool = False
 
 
 _SINCE_1970 = "s since 1970-01-01 UTC"
@@ -37,7 +39,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("trials", "state", TrialState, "where the trial stands"),
     Column("trials", "cause", FailureCause, "why it failed; none for trials that did not"),
     Column("trials", "diverged", "flag", "whether it is complete and its objective is missing, NaN or infinite"),
-    Column("trials", "message", "long text", "what a failed trial left: the end of its traceback, or a signal"),
+    Column("trials", "message", "long text", "what a failed trial left: the end of its traceback, or a signal; why an infeasible one was not run"),
     Column("trials", "attempt", "integer", "how often the trial was tried"),
     Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
     Column("trials", "host", "text", "node that ran it last"),
@@ -62,6 +64,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("workers", "rank", "integer", "MPI rank"),
     Column("workers", "host", "text", "node"),
     Column("workers", "device", "text", "what it may use"),
+    Column("workers", "device_kind", "text", "what a trial has of devices and memory"),
     Column("workers", "cores", "integer", "CPU cores"),
     Column("workers", "slots", "integer", "trials at a time"),
     Column("workers", "joined_at", "number", "when it was ready", _SINCE_1970),
@@ -78,6 +81,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "ended_at", "number", "end of the run; NaN while it runs and after a crash", _SINCE_1970),
     Column("allocations", "launch", "text", "the command that started this run, and started it again after a loss"),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
+    Column("allocations", "closing_time", "number",
+           "from when its trials had stopped, or their grace was over, until everything was on disk; NaN after a crash",
+           "s", added=True),
 )
 
 #: The groups that are tables.

@@ -23,6 +23,7 @@ from mpisweep.blocks import (
     Column,
     Curve,
     EndedBlock,
+    InferredBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
@@ -40,6 +41,9 @@ __all__ = ["StoredCurve", "SweepState", "Table"]
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
+_INFEASIBLE = int(TrialState.INFEASIBLE)
+#: Ends that never change.  That a trial is infeasible is a conclusion, which gives way to what has happened.
+_FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
 _NAN = math.nan
 
 Table = dict[str, list[Any]]
@@ -142,7 +146,7 @@ class SweepState:
             self._forget_running()
             _append(
                 self.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-                ended_at=_NAN, end="", launch="",
+                ended_at=_NAN, end="", launch="", closing_time=_NAN,
             )  # fmt: skip
         self._run_of_segment[segment] = runs.index(name)
         return runs.index(name)
@@ -159,6 +163,7 @@ class SweepState:
             self.allocations,
             run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
             ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
+            closing_time=_NAN,
         )  # fmt: skip
         self.spec, self.source, self.version = record.spec, record.source, record.version
         self.environment = record.environment | {"command": json.dumps(record.command)}
@@ -187,7 +192,7 @@ class SweepState:
         self._worker_rows[key] = len(self.workers["rank"])
         _append(
             self.workers,
-            allocation=run, rank=record.worker, host=record.host, device=record.device, cores=record.cores,
+            allocation=run, rank=record.worker, host=record.host, device=record.device, device_kind=record.device_kind, cores=record.cores,
             slots=record.slots, joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0,
             quarantine="",
         )  # fmt: skip
@@ -208,7 +213,7 @@ class SweepState:
         states, tried, workers = self.trials["state"], self.trials["attempt"], self.trials["worker"]
         self._grow(max(record.numbers, default=-1) + 1)
         for number, attempt in zip(record.numbers, record.attempts, strict=True):
-            if (number, attempt) in rows or attempt <= tried[number] or states[number] >= _COMPLETE:
+            if (number, attempt) in rows or attempt <= tried[number] or states[number] in _FINAL:
                 continue
             rows[number, attempt] = len(attempts["trial"])
             attempts["trial"].append(number)
@@ -235,7 +240,7 @@ class SweepState:
         kept: list[int] = []
         for position, number in enumerate(record.numbers):
             attempt = record.attempts[position]
-            if trials["state"][number] >= _COMPLETE or attempt < trials["attempt"][number]:
+            if trials["state"][number] in _FINAL or attempt < trials["attempt"][number]:
                 continue
             if attempt > trials["attempt"][number]:
                 self._drop_reports(number)
@@ -265,6 +270,15 @@ class SweepState:
             for position in kept:
                 trials["cause"][record.numbers[position]] = record.causes[position]
                 trials["message"][record.numbers[position]] = record.messages[position]
+
+    def _on_inferred(self, record: InferredBlock, run: int) -> None:
+        """An inference holds until it is taken back; no other end is."""
+        old, new = (_WAITING, _INFEASIBLE) if record.why else (_INFEASIBLE, _WAITING)
+        self._grow(max(record.numbers, default=-1) + 1)
+        for number in record.numbers:
+            if self.trials["state"][number] == old:
+                self.trials["state"][number] = new
+                self.trials["message"][number] = record.why
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         number = record.number
@@ -413,6 +427,7 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     QuarantineRecord: SweepState._on_quarantined,
     AssignedBlock: SweepState._on_assigned,
     EndedBlock: SweepState._on_ended,
+    InferredBlock: SweepState._on_inferred,
     ReportBlock: SweepState._on_reports,
     UnfinishedBlock: SweepState._on_unfinished,
     ClosedRecord: SweepState._on_closed,
