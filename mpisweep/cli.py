@@ -80,6 +80,11 @@ def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     spec = _spec(options)
+    if options.split is not None and options.fresh:
+        raise SpecError(
+            "command line: --fresh with --split: each of the runs would begin anew; "
+            "use another file (-o), or move the old one aside before"
+        )
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         return _be_a_rank(spec, options)
     from rich.console import Console
@@ -94,7 +99,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         rank_command(_rank_count(options, spec), given[1:]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
-        recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
+        recorded_end=lambda launch_name, returned: (_recorded_end if options.split is None else _end_of_share)(
+            path, launch_name, returned
+        ),
         ended_trials=lambda: _ended_trials(path),
     )
 
@@ -120,6 +127,24 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
+    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+
+
+def _end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
+    """The same, where other runs work on the sweep as well."""
+    from mpisweep.records import EndReason
+    from mpisweep.results.load import load
+
+    try:
+        sweep = load(path)
+    except (ResultsError, OSError):
+        return EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
+    if sweep.state in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
+        return EndReason(sweep.state).exit_code
+    ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch_name]
+    if not ends or not ends[-1]:
+        return EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
+    reason = EndReason(ends[-1])
     return None if reason is EndReason.NO_WORKERS else reason.exit_code
 
 
@@ -151,7 +176,10 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     path = _results_path(options, spec)
-    return run_rank(spec, RankOptions(path, options.fresh, options.master, options.walltime, sink, launch_name))
+    return run_rank(
+        spec,
+        RankOptions(path, options.fresh, options.master, options.walltime, sink, launch_name, options.split),
+    )
 
 
 def _check(options: argparse.Namespace, given: list[str]) -> int:
@@ -162,7 +190,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         for line in describe_layout(spec, policy=options.master, workers=options.workers):
             print(line)
         return 0
-    from mpisweep.results import journal_folder
+    from mpisweep.results import journal_folder, shares_folder
     from mpisweep.search import make_sampler
 
     sampler = make_sampler(spec)
@@ -181,7 +209,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if baseline is not None:
         print(f"  baseline    {_in_words(spec.space, baseline)}")
     path = _results_path(options, spec)
-    if path.exists() or journal_folder(path).exists():
+    if path.exists() or journal_folder(path).exists() or shares_folder(path).exists():
         return _check_results(spec, path)
     print(f"  results     {path} (new)")
     return 0
@@ -192,11 +220,11 @@ def _check_results(spec: Spec, path: Path) -> int:
 
     from mpisweep.numbering import Known, number_trials
     from mpisweep.opening import describe_differences
-    from mpisweep.results.snapshot import read_merged
+    from mpisweep.results.merging import read_sweep
     from mpisweep.search import make_sampler
     from mpisweep.spec import parse_spec
 
-    state = read_merged(path)
+    state = read_sweep(path)
     found = spec.differences(parse_spec(state.spec, source=state.source, folder=spec.folder))
     if found:
         raise ResultsError(describe_differences(path, found))
@@ -403,6 +431,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--walltime", type=_duration, metavar="H:MM:SS",
                      help="stop in order before this much time has passed")
     run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+    run.add_argument("--split", type=_positive, metavar="K",
+                     help="several runs work on the sweep together, K or any other number: "
+                     "give each the same command")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 

@@ -22,23 +22,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.blocks import RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.keeper import Keeper
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
+from mpisweep.results.shares import look_every_s
 from mpisweep.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import Spec, parse_spec
 
-__all__ = ["Opened", "describe_differences", "known_trials", "move_aside", "open_sweep"]
+__all__ = [
+    "KnownSweep",
+    "Opened",
+    "SharePlan",
+    "describe_differences",
+    "duration_model",
+    "known_trials",
+    "move_aside",
+    "new_run_name",
+    "open_sweep",
+]
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
@@ -59,6 +71,27 @@ class Opened:
     journal: Journal
     recorder: Recorder
     claim: Claim
+    #: Gets trials of a sweep that several allocations share; None where this one has it all.
+    keeper: Keeper | None = None
+
+
+class SharePlan(Protocol):
+    """The place of a run in a sweep that several allocations share; see :class:`mpisweep.splitting.Share`."""
+
+    @property
+    def path(self) -> Path:
+        """The results file of the whole sweep."""
+
+    @property
+    def member(self) -> str:
+        """Name of this run."""
+
+    @property
+    def base(self) -> KnownSweep | None:
+        """What was known before the sweep was shared."""
+
+    def trials(self, known: Known | None) -> Trials:
+        """All trials, with what this run's own file has of them."""
 
 
 def open_sweep(
@@ -75,6 +108,7 @@ def open_sweep(
     launch: str = "",
     predecessor: str = "",
     deadline: float | None = None,
+    share: SharePlan | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -91,25 +125,31 @@ def open_sweep(
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
         deadline: see :class:`~mpisweep.scheduler.Scheduler`.
+        share: where several allocations share the sweep, and `path` is the part of this one.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
         OSError: when the folder cannot be written.
     """
     folder = journal_folder(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    # Shares that others have cleared away must not come into being again.
+    folder.mkdir(parents=share is None, exist_ok=True)
     try:
         claim = Claim.inherit(folder, allocation.job_id) if predecessor else Claim.take(folder, allocation.job_id)
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
         bar_former_masters(folder)
+        if share is not None:
+            claim.every_s = min(claim.every_s, look_every_s(spec.limits.silence_s))
+        elif not predecessor:
+            end_shares(spec, path, fresh=fresh)
         if fresh:
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
-        trials = number_trials(spec, make_sampler(spec), known)
-        run = predecessor or _run_name(folder)
+        trials = number_trials(spec, make_sampler(spec), known) if share is None else share.trials(known)
+        run = predecessor or (share.member if share else new_run_name(folder))
         aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
         recorder.write_in(aside)
@@ -138,10 +178,11 @@ def open_sweep(
             folder.rmdir()
         raise
     _introduce(journal, trials)
+    before = known or (share.base if share else None)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
-        _duration_model(spec, trials, known),
+        duration_model(spec, trials, before),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
@@ -149,12 +190,32 @@ def open_sweep(
         deadline=deadline,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
+        shared=share is not None,
     )
-    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim)
+    keeper = None
+    if share is not None:
+        silence_s = spec.limits.silence_s
+        keeper = Keeper(server, share.path, member=run, job_id=allocation.job_id, silence_s=silence_s)
+    return Opened(run, trials, before.best if before else None, scheduler, journal, recorder, claim, keeper)
+
+
+def end_shares(spec: Spec, path: Path, *, fresh: bool) -> None:
+    """What several allocations had of a sweep that one goes on with alone is put together first, or moved aside.
+
+    Raises:
+        ResultsError: when others are at work on it.
+    """
+    if not shares_folder(path).exists():
+        return
+    from mpisweep.results.merging import gather
+
+    gather(path, spec.limits.silence_s)
+    if not fresh:
+        log.info("%s was shared by several runs; their parts were put together, and this run has it alone", path.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _OnDisk(Known):
+class KnownSweep(Known):
     """What a results file and its journal have, as far as a master needs it."""
 
     #: Segment -> how far it was read.
@@ -212,7 +273,7 @@ class _OnDisk(Known):
         return losses
 
 
-def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
+def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
     """The trials that the results file has; None when there is no file.
 
     Raises:
@@ -236,7 +297,7 @@ def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
     if found:
         raise ResultsError(describe_differences(path, found))
     complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
-    return _OnDisk(
+    return KnownSweep(
         state.parameters,
         state.trials["state"],
         state.trials["attempt"],
@@ -297,7 +358,7 @@ def move_aside(path: Path) -> Path | None:
     return kept
 
 
-def _run_name(folder: Path) -> str:
+def new_run_name(folder: Path) -> str:
     """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     earlier = [name.rpartition("-")[0] for name in segments(folder)]
@@ -314,13 +375,14 @@ def _introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
 
 
-def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, int]:
+def _losses(known: KnownSweep | None, launch: str, predecessor: str) -> dict[int, int]:
     if known is None or not launch:
         return {}
     return known.losses(launch) if predecessor else known.losses_of_crash(launch)
 
 
-def _duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> DurationModel:
+def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
+    """Expects durations, by what earlier runs have measured and what the workload says."""
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
     )

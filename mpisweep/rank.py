@@ -51,6 +51,7 @@ from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.results.journal import bar_former_masters
 from mpisweep.spec import CommandWorkload, Spec
+from mpisweep.splitting import AlreadyCompleteError
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from mpisweep.master import Master
     from mpisweep.progress import ProgressSink
     from mpisweep.results.claim import Claim
+    from mpisweep.splitting import Share
 
 __all__ = ["RankOptions", "configure_logging", "run_rank"]
 
@@ -88,6 +90,8 @@ class RankOptions:
     sink: ProgressSink
     #: Names the command that has started the ranks; the same when it starts them again.
     launch: str = ""
+    #: In how many shares several allocations do the sweep together; None where this one has it alone.
+    split: int | None = None
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
@@ -146,6 +150,8 @@ class _Rank:
         self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
+        #: The results file that this run writes: of a split sweep, its own part.
+        self._path = options.path
         self._node = node
         self._server = server
         self._transport = transport
@@ -178,7 +184,8 @@ class _Rank:
     def run(self, waker: int) -> int:
         """The whole life of the rank; `waker` becomes readable by a signal."""
         if self._succession.must_lead and not self._lead():
-            return 2
+            assert self._exit_code is not None
+            return self._exit_code
         share = self._layout()
         built_in = self._spec.built_in
         self._server.preload(built_in.preload if built_in else ())
@@ -200,10 +207,14 @@ class _Rank:
         """Become master and tell everybody; False when the sweep is refused."""
         try:
             self._become_master()
+        except AlreadyCompleteError as complete:
+            log.info("%s: every trial has ended", self._options.path.name)
+            self._refuse(complete.exit_code)
+            return False
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
             log.error("%s", error)
-            self._refuse()
+            self._refuse(2)
             return False
         self._succession.lead()
         former, process = self._leader, os.getpid()
@@ -234,9 +245,10 @@ class _Rank:
         deadline = None if walltime_s is None else self._started + walltime_s - _closing_s(walltime_s)
         stop_at = None if deadline is None else deadline - self._spec.limits.grace_s
 
+        share = self._join()
         opened = open_sweep(
             self._spec,
-            self._options.path,
+            self._path,
             fresh=self._options.fresh,
             server=self._server,
             allocation=this_allocation(),
@@ -247,6 +259,7 @@ class _Rank:
             launch=self._options.launch,
             predecessor=self._run_name,
             deadline=deadline,
+            share=share,
         )
         from mpisweep.master import Master
 
@@ -264,12 +277,24 @@ class _Rank:
             send=self._transport.send,
             sink=self._options.sink,
             stop_at=stop_at,
-            stop_file=stop_file(self._options.path),
+            stop_file=stop_file(self._path),
             now=time.monotonic(),
+            keeper=opened.keeper,
         )
 
-    def _refuse(self) -> None:
-        self._exit_code = 2
+    def _join(self) -> Share | None:
+        """The place of this run in a split sweep; None where it has the sweep alone."""
+        if self._options.split is None:
+            return None
+        from mpisweep.splitting import join
+
+        job_id = this_allocation().job_id
+        share = join(self._spec, self._options.path, self._options.split, job_id=job_id, member=self._run_name)
+        self._path = share.part
+        return share
+
+    def _refuse(self, exit_code: int) -> None:
+        self._exit_code = exit_code
         self._finish_others()
         if self._worker is None:
             # The others are still finding their devices, which takes all ranks of a node.
@@ -301,7 +326,7 @@ class _Rank:
             source=spec.source,
             folder=spec.folder,
             trials_folder=trials_folder(self._options.path.resolve()),
-            log_file=logs_folder(self._options.path.resolve()) / f"rank-{self._transport.rank:04d}.log",
+            log_file=self._logs() / f"rank-{self._transport.rank:04d}.log",
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
             stall_s=spec.limits.stall_s,
@@ -309,6 +334,11 @@ class _Rank:
         self._worker = Worker(
             self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master
         )
+
+    def _logs(self) -> Path:
+        """Where this rank's trials log: of a split sweep, where no rank of another member does."""
+        folder = logs_folder(self._options.path.resolve())
+        return folder if self._options.split is None else folder / f"{self._transport.host}-{os.getpid()}"
 
     # ------------------------------------------------------------------------------------- the loop
 
@@ -440,7 +470,7 @@ class _Rank:
         """The last snapshot holds everything: what is left of the journal folder is the claim."""
         assert self._claim is not None
         self._claim.release()
-        folder = journal_folder(self._options.path)
+        folder = journal_folder(self._path)
         with contextlib.suppress(OSError):
             bar_former_masters(folder)
             folder.rmdir()

@@ -88,6 +88,7 @@ class EndReason(StrEnum):
     NOTHING_COMPLETED = "no trial completed"
     SIGNAL = "stopped by a signal"
     WALLTIME = "stopped before the walltime"
+    SHARE = "its share of the sweep is done"
     NO_WORKERS = "no workers were left"
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"
