@@ -225,12 +225,13 @@ class Scheduler:
                 decisions = self._on_nothing_to_lease(sure, now)
             case TimePassed():
                 decisions = []
-        if self._supply is not None and self._supply.any_revoked:
-            self._send_away(self._supply)
+        if self._supply is not None:
+            self._see_what_is_ours(self._supply, decisions, now)
         if self._model.is_due:
             self._learn()
         if self._stopping is None:
-            self._fill(decisions, now)
+            if self._supply is None or not self._supply.must_hear:
+                self._fill(decisions, now)
             if self._supply is not None:
                 self._replenish(self._supply, decisions, now)
         self._conclude(decisions)
@@ -378,7 +379,12 @@ class Scheduler:
                 decisions.append(Withdraw(slot))
         return decisions
 
-    def _send_away(self, supply: Supply) -> None:
+    def _see_what_is_ours(self, supply: Supply, decisions: list[Decision], now: float) -> None:
+        wanted = supply.note_time(now)
+        if wanted is not None:
+            decisions.append(wanted)
+        if not supply.any_revoked:
+            return
         for number in [number for number in self._waiting if supply.is_revoked(number)]:
             self._waiting.remove(number)
             supply.send_away(number)

@@ -8,6 +8,9 @@ this allocation's share is done once nothing is to be had and nothing is left to
 Where the allocation's end is near, the shortest trials are asked for; when not even those end in time, nothing
 more is.
 
+Whoever was held up for a while may have been given up meanwhile: nothing is handed out before it has been heard
+what is still this allocation's.
+
 Pure: no clock, no I/O.
 """
 
@@ -23,6 +26,8 @@ __all__ = ["Supply"]
 AGAIN_S = 1.0
 #: More is asked for when less than this share of the last grant waits.
 LOW_SHARE = 0.25
+#: Events come many times a second; a pause as long as this, in seconds, means that nothing ran here.
+HELD_UP_S = 1.0
 
 
 class Supply:
@@ -42,6 +47,9 @@ class Supply:
         self._last_grant = 0
         #: So many trials set aside mean that the last grant was in vain.
         self._in_vain_at = 0
+        self._last_event: float | None = None
+        #: Nothing may be handed out before the next answer.
+        self.must_hear = False
         #: Nothing is to be had any more.
         self.is_dry = False
 
@@ -55,7 +63,7 @@ class Supply:
         """Take these in; returns those that are new.  `aside`: how many trials do not fit before the deadline."""
         new = [number for number in numbers if number in self._elsewhere]
         self._elsewhere.difference_update(new)
-        self._is_asked = False
+        self._is_asked = self.must_hear = False
         self._last_grant = len(new)
         self._in_vain_at = aside + len(new)
         return new
@@ -79,9 +87,17 @@ class Supply:
 
     def nothing(self, sure: bool, is_busy: bool, now: float) -> None:
         """There is nothing to be had; `is_busy`: trials run here, or wait for a slot."""
-        self._is_asked = False
+        self._is_asked = self.must_hear = False
         self._ask_at = now + AGAIN_S
         self.is_dry = sure and not is_busy
+
+    def note_time(self, now: float) -> Lease | None:
+        """Something happens at this time; what to ask for first when that comes late."""
+        last, self._last_event = self._last_event, now
+        if last is None or now - last < HELD_UP_S or self.is_dry:
+            return None
+        self.must_hear = self._is_asked = True
+        return Lease(self._shortest)
 
     def ask(self, *, ready: int, aside: int, slots: int, now: float) -> Lease | None:
         """What to ask for now.

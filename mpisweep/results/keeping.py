@@ -66,6 +66,9 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
         arguments: ``path`` of the HDF5 file, ``member``, ``job_id`` and ``silence_s``.
     """
     path = Path(arguments["path"])
+    # A trial's data loader on the same core comes first.
+    with contextlib.suppress(OSError):
+        os.nice(5)
     shared = read_shared(shares_folder(path))
     with socket.socket(fileno=files[0]) as connection:
         if shared is None:
@@ -246,7 +249,7 @@ class _Keeping:
             changed_ns = self._path.stat().st_mtime_ns
             if changed_ns != self._whole[0]:
                 self._whole = changed_ns, now
-        is_being_written = any(entry.name.startswith("merge-") for entry in os.scandir(self._folder))
+        is_being_written = any(name.startswith("merge-") for name in os.listdir(self._folder))
         if now - self._whole[1] < self._whole_every_s or (
             is_being_written and now - self._whole[1] < 2 * self._whole_every_s
         ):

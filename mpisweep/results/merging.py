@@ -267,13 +267,13 @@ def write_whole(path: Path) -> tuple[SweepState, list[str]]:
 
 def _overtake_others(folder: Path) -> Path:
     try:
-        others = [entry.name for entry in os.scandir(folder) if entry.name.startswith("merge-")]
+        others = [name for name in os.listdir(folder) if name.startswith("merge-")]
         number = max((int(name.split("-")[1]) for name in others), default=0) + 1
         mine = folder / f"merge-{number:06d}-{secrets.token_hex(4)}"
         mine.mkdir()
-        for entry in os.scandir(folder):
-            while entry.name.startswith("merge-") and entry.name < mine.name and (folder / entry.name).exists():
-                shutil.rmtree(folder / entry.name, ignore_errors=True)
+        for name in os.listdir(folder):
+            while name.startswith("merge-") and name < mine.name and (folder / name).exists():
+                shutil.rmtree(folder / name, ignore_errors=True)
     except FileNotFoundError as error:
         raise OvertakenError from error
     return mine

@@ -107,7 +107,7 @@ def left_file(folder: Path, member: str) -> Path:
 
 def members(folder: Path) -> list[str]:
     """All members that there have been, in the order of their names."""
-    names = [entry.name for entry in os.scandir(folder)]
+    names = os.listdir(folder)
     parts = [name.removesuffix(".journal") for name in names if name.endswith((".h5", ".h5.journal"))]
     return sorted({name.removesuffix(".h5") for name in parts} - {"base"})
 
@@ -192,9 +192,9 @@ def read_leases(folder: Path, known: dict[str, Lease] | None = None) -> list[Lea
         FileNotFoundError: when the folder is gone.
     """
     known = {} if known is None else known
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".lease") and entry.name not in known:
-            known[entry.name] = _read_lease(folder / entry.name)
+    for name in os.listdir(folder):
+        if name.endswith(".lease") and name not in known:
+            known[name] = _read_lease(folder / name)
     return list(known.values())
 
 
