@@ -122,10 +122,13 @@ def test_shares_stay_when_somebody_has_come_meanwhile(tmp_path: Path):
     (tmp_path / "s" / "a.h5").touch()
     (tmp_path / "s" / "b.h5.journal").mkdir()
     assert members(tmp_path / "s") == ["a", "b"]
-    assert not clear_away(tmp_path / "s", ["a"])
+    assert not clear_away(tmp_path / "s", ["a"], tmp_path / "r.h5.damaged")
     assert read_shared(tmp_path / "s") == SHARED
-    assert clear_away(tmp_path / "s", ["a", "b"])
-    assert os.listdir(tmp_path) == []
+    (tmp_path / "s" / "a.h5.damaged").mkdir()
+    (tmp_path / "s" / "a.h5.damaged" / "segment").touch()
+    assert clear_away(tmp_path / "s", ["a", "b"], tmp_path / "r.h5.damaged")
+    assert os.listdir(tmp_path) == ["r.h5.damaged"]
+    assert [file.name for file in (tmp_path / "r.h5.damaged").glob("a.h5-*/*")] == ["segment"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"chunk": 1}', "\0"])

@@ -376,6 +376,29 @@ def test_shares_that_are_damaged_are_named(folder, mpisweep: Run):
     shutil.rmtree(shares(folder))
 
 
+def test_a_damaged_part_is_repaired_and_what_was_damaged_is_kept(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 40)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 10)
+    kill_all(first)
+    (name,) = members(shares(folder))
+    part = shares(folder) / f"{name}.h5"
+    wait_for(part.exists)
+    data = bytearray(part.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    part.write_bytes(data)
+    refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert refused.returncode == 2
+    assert f"mpisweep repair r.h5.shares/{name}.h5" in refused.stderr
+    repaired = mpisweep("repair", "r.h5")
+    assert repaired.returncode == 0, repaired.stderr
+    assert not shares(folder).exists()
+    done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert done.returncode == 0, done.stderr
+    all_is_well(folder, 40)
+
+
 def test_a_member_leaves_a_part_like_any_results_file(folder, member):
     sweep = my_sweep(folder, 30)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")

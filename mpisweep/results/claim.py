@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mpisweep.processes import process_start
 
-__all__ = ["Claim", "ClaimedError", "Holder", "claim_file"]
+__all__ = ["STALE_S", "Claim", "ClaimedError", "Holder", "claim_file"]
 
 #: How often a holder gives a sign of life, and how long none must come, in seconds.
 BEAT_S = 5.0

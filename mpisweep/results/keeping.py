@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.records import AttemptEnd, TrialState
-from mpisweep.results import ResultsError, shares_folder, stop_file
+from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left
 from mpisweep.results.shares import (
     Life,
@@ -276,7 +276,7 @@ class _Keeping:
                 state, known = write_whole(self._path)
                 code = exit_code_of(state)
                 others = {name for name in known if name != self._member} - self._watch.gone
-                if code != 3 and not others and clear_away(self._folder, known):
+                if code != 3 and not others and clear_away(self._folder, known, damaged_folder(self._path)):
                     break
             except OvertakenError:
                 # Another one leaves as well, and writes what this one would.

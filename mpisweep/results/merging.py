@@ -25,7 +25,7 @@ from typing import Any
 
 from mpisweep.blocks import Curve
 from mpisweep.records import AttemptEnd, EndReason, TrialState
-from mpisweep.results import ResultsError, shares_folder
+from mpisweep.results import ResultsError, damaged_folder, shares_folder
 from mpisweep.results.journal import Damage
 from mpisweep.results.leases import Lease, owners, superseded
 from mpisweep.results.replay import SweepState
@@ -303,5 +303,5 @@ def gather(path: Path, silence_s: float) -> bool:
             )
         with contextlib.suppress(OvertakenError):
             _, known = write_whole(path)
-            clear_away(folder, known)
+            clear_away(folder, known, damaged_folder(path))
     return True

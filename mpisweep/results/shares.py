@@ -159,8 +159,13 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path) -> bool:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def clear_away(folder: Path, known: Iterable[str]) -> bool:
+def clear_away(folder: Path, known: Iterable[str], damaged: Path) -> bool:
     """Remove the folder, whose members' results are all in the results file.
+
+    Args:
+        folder: of the shares.
+        known: members whose results these are.
+        damaged: where what could not be read of their files is kept.
 
     Returns:
         False when a member beyond the `known` ones has come meanwhile; then the folder stays.
@@ -171,6 +176,9 @@ def clear_away(folder: Path, known: Iterable[str]) -> bool:
     if set(members(gone)) - set(known):
         os.rename(gone, folder)
         return False
+    for kept in gone.glob("*.damaged"):
+        damaged.mkdir(exist_ok=True)
+        os.rename(kept, damaged / f"{kept.stem}-{secrets.token_hex(4)}")
     sync_folder(folder.parent)
     for left in (gone, *folder.parent.glob(f"{folder.name}.gone-*"), *folder.parent.glob(f"{folder.name}.new-*")):
         shutil.rmtree(left, ignore_errors=True)
