@@ -21,6 +21,8 @@ ifeq ($(VENV),none)
 BIN   :=
 READY :=
 PY    := python3
+# mpisweep itself need not be installed there.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
 BIN   := $(VENV)/bin/
 READY := $(VENV)/.ready

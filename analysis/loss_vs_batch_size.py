@@ -22,7 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     output = options.output or Path("loss_vs_batch_size.png")
     sweep = mpisweep.load(options.file)
-    parameter = options.parameter or sweep.spec.space.names[0]
+    parameter = options.parameter or figures.first_parameter(sweep)
     figure = figures.draw_metric(sweep, parameter, options.metric or sweep.objective)
     figures.save(figure, output)
     print(output)

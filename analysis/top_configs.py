@@ -20,10 +20,11 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-k", type=int, default=5, help="how many trials (default: 5)")
     parser.add_argument("--metric", help="to rank by (default: the objective)")
+    parser.add_argument("--direction", choices=("minimize", "maximize"), help="of that (default: the sweep's)")
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
     options = parser.parse_args()
-    table = tables.top_table(mpisweep.load(options.file), options.k, options.metric)
+    table = tables.top_table(mpisweep.load(options.file), options.k, options.metric, options.direction)
     if options.format == "text" and options.output is None:
         tables.print_top(table)
         return

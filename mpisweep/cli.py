@@ -29,6 +29,7 @@ from mpisweep.records import Value
 from mpisweep.results import ResultsError
 from mpisweep.space import SearchSpace
 from mpisweep.spec import (
+    RANKS,
     SEARCH_NAMES,
     BuiltinWorkload,
     CommandWorkload,
@@ -95,8 +96,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
+    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
+    works = ["--master", "works"] if options.workers and options.master == "auto" else []
     return launch(
-        rank_command(_rank_count(options, spec), given[1:]),
+        rank_command(_rank_count(options, spec), [*works, *given[1:]]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: (_recorded_end if options.split is None else _end_of_share)(
@@ -127,7 +130,7 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
-    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+    return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
 
 
 def _end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
@@ -243,7 +246,7 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
     from mpisweep.results.load import load
     from mpisweep.tables import print_top, top_table
 
-    print_top(top_table(load(options.file), options.k, options.by))
+    print_top(top_table(load(options.file), options.k, options.by, options.direction))
     return 0
 
 
@@ -256,6 +259,39 @@ def _status(options: argparse.Namespace, given: list[str]) -> int:
         print(json.dumps(status.as_json(), indent=2, allow_nan=False))
     else:
         print_status(status)
+    return 0
+
+
+def _watch(options: argparse.Namespace, given: list[str]) -> int:
+    from rich.console import Console
+
+    from mpisweep.watch import watch
+
+    try:
+        return watch(options.file, every_s=options.every, console=Console())
+    except KeyboardInterrupt:
+        # Looking away is how one stops watching; the sweep does not notice.
+        return 0
+
+
+def _export(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.export import FORMATS
+    from mpisweep.results.load import load
+
+    name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
+    if name not in FORMATS:
+        raise ResultsError(f"{options.output}: ends neither in .csv nor in .json; say --format csv or --format json")
+    sweep = load(options.file)
+    if options.output is None:
+        FORMATS[name](sweep, sys.stdout, curves=options.curves)
+        return 0
+    if options.output.exists() and options.output.samefile(options.file):
+        raise ResultsError(f"{options.output}: is the results file itself")
+    try:
+        with options.output.open("w", encoding="utf-8", newline="") as out:
+            FORMATS[name](sweep, out, curves=options.curves)
+    except OSError as error:
+        raise ResultsError(f"{options.output}: cannot be written: {error.strerror}") from error
     return 0
 
 
@@ -369,6 +405,11 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
 
 def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
     workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
+    if workers < spec.most_ranks:
+        raise LayoutError(
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
+            f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
+        )
     return workers + 1 if options.master == "idle" else workers
 
 
@@ -448,12 +489,34 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("file", type=Path, metavar="FILE", help="a results file")
     top.add_argument("-k", type=_positive, default=5, metavar="K", help="how many (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
+    top.add_argument("--direction", choices=("minimize", "maximize"), help="of that metric (default: the sweep's)")
     top.set_defaults(command=_top)
 
     status = commands.add_parser("status", help="print how far a sweep is, running or not")
     status.add_argument("file", type=Path, metavar="FILE", help="a results file")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
+
+    watch = commands.add_parser(
+        "watch",
+        help="show a sweep while it runs",
+        description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it running. "
+        "On a terminal a picture, elsewhere a line whenever something has changed. Exit code: that of the run.",
+    )
+    watch.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    watch.add_argument("--every", type=_duration, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    watch.set_defaults(command=_watch)
+
+    export = commands.add_parser(
+        "export",
+        help="write the trials, or their curves, as CSV or JSON",
+        description="Write all trials with parameters and metrics as CSV (a row a trial) or JSON.",
+    )
+    export.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    export.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: the screen)")
+    export.add_argument("--format", choices=("csv", "json"), help="(default: as OUT ends, else csv)")
+    export.add_argument("--curves", action="store_true", help="the curves: in CSV a row a report, instead of the trials")
+    export.set_defaults(command=_export)
 
     output = commands.add_parser("output", help="print what the command line of a trial has printed")
     output.add_argument("file", type=Path, metavar="FILE", help="a results file")

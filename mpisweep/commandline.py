@@ -39,6 +39,7 @@ SPECIAL_NAMES = {
     "directory": "a folder of the trial's own",
     "device": "cpu or cuda:0",
     "cores": "how many CPU cores the trial may use",
+    "rank": "which of the trial's ranks the program is",
     "template": "path of the rendered template",
 }
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|NaN|inf|Inf|Infinity)"

@@ -6,6 +6,7 @@ is drawn is computed first, as plain arrays, by a function beside it; take that 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mpisweep.records import Direction, TrialState
+from mpisweep.records import TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
-from mpisweep.tables import units
+from mpisweep.scaling import default_metric, scaling
+from mpisweep.tables import counted, units
 
 __all__ = [
     "FigureError",
@@ -32,8 +35,10 @@ __all__ = [
     "TotalTime",
     "draw_learning_curves",
     "draw_metric",
+    "draw_scaling",
     "draw_timeline",
     "draw_total_time",
+    "first_parameter",
     "metric_series",
     "save",
     "spans",
@@ -65,6 +70,12 @@ _STYLE: Any = {
     "pdf.fonttype": 42,
 }
 
+#: Trials up to which points are joined by a line.
+_POINTS_JOINED = 1500
+#: Letters that fit below an axis, beside it, and into a legend's line inside it.
+_LETTERS_IN_A_ROW = 70
+_LETTERS_IN_A_COLUMN = 36
+_LETTERS_IN_A_LEGEND = 60
 #: Workers up to which each row of a timeline has its label.
 _ROWS_LABELLED = 40
 
@@ -87,10 +98,13 @@ class Series:
     y: Floats
     #: Names of the categories; empty for a number.
     categories: tuple[str, ...]
+    #: Entry of the best trial, by the sweep's objective whatever metric this is.
     best: int | None
     baseline: int | None
     failed_x: Floats
     failed_causes: tuple[str, ...]
+    #: Complete trials of which the metric is missing, NaN or infinite.
+    without_x: Floats
     numbers: NDArray[np.int64]
     times_s: Floats
 
@@ -100,7 +114,7 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
 
     Raises:
         KeyError: when the sweep has no such parameter or metric.
-        FigureError: when no trial has ended.
+        FigureError: when no trial has ended, or the metric is no number.
     """
     trials = sweep.trials
     complete = trials["state"] == TrialState.COMPLETE.label
@@ -109,22 +123,36 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
     where, categories = _positions(trials[sweep.column(parameter)])
     values = trials[sweep.column(metric)] if complete.any() else np.full(len(trials), np.nan)
+    if values.dtype.kind not in "iufb":
+        raise FigureError(f"{sweep.path}: {metric} is a text, and no number that could be drawn")
     shown = complete & np.isfinite(values)
     order = np.argsort(where[shown], kind="stable")
     numbers = trials["number"][shown][order]
     y = values[shown][order]
-    best = None
-    if len(y):
-        best = int(np.argmin(y) if sweep.direction == Direction.MINIMIZE else np.argmax(y))
-    baseline = sweep.baseline
-    row = None
-    if baseline is not None and baseline["number"] in numbers:
-        row = int(np.flatnonzero(numbers == baseline["number"])[0])
     return Series(
-        parameter, metric, where[shown][order], y, categories, best, row,
-        where[failed], tuple(str(c) for c in trials["cause"][failed]), numbers,
+        parameter, metric, where[shown][order], y, categories,
+        _entry_of(next(iter(sweep.best(1)), None), numbers), _entry_of(sweep.baseline, numbers),
+        where[failed], tuple(str(c) for c in trials["cause"][failed]), where[complete & ~shown], numbers,
         trials["wall_time"][shown][order],
     )  # fmt: skip
+
+
+def _entry_of(trial: Any, numbers: NDArray[np.int64]) -> int | None:
+    if trial is None or trial["number"] not in numbers:
+        return None
+    return int(np.flatnonzero(numbers == trial["number"])[0])
+
+
+def first_parameter(sweep: Sweep) -> str:
+    """The parameter to draw over where none is named: the first one searched, else the first fixed one.
+
+    Raises:
+        FigureError: when the sweep has no parameters.
+    """
+    names = sweep.spec.space.names or sweep.parameters
+    if not names:
+        raise FigureError(f"{sweep.path}: the sweep has no parameters, there is nothing to draw over")
+    return names[0]
 
 
 def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
@@ -133,12 +161,14 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure()
         axes = figure.add_subplot()
-        many = len(series.x) > 150
-        if not series.categories and len(set(series.x)) == len(series.x):
+        count = len(series.x)
+        if not series.categories and len(set(series.x)) == count <= _POINTS_JOINED:
             axes.plot(series.x, series.y, color=BLUE, linewidth=0.8, alpha=0.45, zorder=2)
-        axes.plot(
-            series.x, series.y, "o", color=BLUE, markersize=2.5 if many else 4.5, zorder=3, label="trials"
-        )
+        size = 4.5 if count <= 150 else 2.5 if count <= _POINTS_JOINED else 1.2
+        if count:
+            axes.plot(series.x, series.y, "o", color=BLUE, markersize=size, zorder=3, label="trials")
+        else:
+            axes.set_yticks([])
         _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
         _mark(axes, series, series.best, GREEN, "*", "best")
         _mark_failed(axes, series)
@@ -146,7 +176,7 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
         axes.set_ylabel(_label(metric, units(sweep, metric)))
         if _spans_decades(series.y):
             axes.set_yscale("log")
-        axes.legend(loc="best")
+        _legend(figure, axes, covers=count > 150 or bool(series.categories))
         axes.set_title(f"{sweep.name}: {_words(metric)} by {_words(parameter)}", loc="left", fontsize=11)
     return figure
 
@@ -155,7 +185,8 @@ def _positions(column: NDArray[Any]) -> tuple[Floats, tuple[str, ...]]:
     if column.dtype.kind in "iuf":
         return column.astype(float), ()
     names = tuple(dict.fromkeys(str(value) for value in column))
-    return np.array([names.index(str(value)) for value in column], dtype=float), names
+    place = {name: float(index) for index, name in enumerate(names)}
+    return np.array([place[str(value)] for value in column]), tuple(_plain(name) for name in names)
 
 
 def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, what: str) -> None:
@@ -171,24 +202,34 @@ def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: st
 
 
 def _mark_failed(axes: Axes, series: Series) -> None:
-    if len(series.failed_x) == 0:
-        return
     causes = ", ".join(
         f"{series.failed_causes.count(cause)} {_words(cause)}" for cause in sorted(set(series.failed_causes))
     )
-    axes.plot(
-        series.failed_x, np.full(len(series.failed_x), 0.015), "x", color=RED, markersize=6,
-        transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=f"failed: {causes}",
-    )  # fmt: skip
+    metric = _words(series.metric)
+    for where, colour, what in (
+        (series.failed_x, RED, f"failed: {causes}"),
+        (series.without_x, GREY, f"{metric} missing, NaN or infinite: {len(series.without_x)}"),
+    ):
+        if len(where):
+            axes.plot(
+                where, np.full(len(where), 0.015), "x", color=colour, markersize=6,
+                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=what,
+            )  # fmt: skip
 
 
 def _parameter_axis(axes: Axes, series: Series, unit: str) -> None:
     axes.set_xlabel(_label(series.parameter, unit))
+    where = np.concatenate([series.x, series.failed_x, series.without_x])
     if series.categories:
-        axes.set_xticks(range(len(series.categories)), series.categories)
+        # What would run into its neighbour is turned.
+        turned = len(series.categories) * max(map(len, series.categories)) > _LETTERS_IN_A_ROW
+        rotation: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        axes.set_xticks(range(len(series.categories)), series.categories, **rotation)
         axes.set_xlim(-0.5, len(series.categories) - 0.5)
-    elif _is_logarithmic(np.concatenate([series.x, series.failed_x])):
+    elif _is_logarithmic(where):
         axes.set_xscale("log")
+    elif np.all(where == np.round(where)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 # ------------------------------------------------------------------------------------- total time
@@ -199,6 +240,8 @@ class TotalTime:
     """What the trials took, and what the allocation took, in seconds."""
 
     trials_s: float
+    #: The same, each trial counted as often as it has ranks.
+    busy_s: float
     wall_s: float
     workers: int
     trials: int
@@ -211,7 +254,7 @@ class TotalTime:
     @property
     def utilisation(self) -> float:
         """Share of the workers' time in which trials ran."""
-        return self.speedup / self.workers
+        return self.busy_s / self.wall_s / self.workers
 
 
 def total_time(sweep: Sweep) -> TotalTime:
@@ -236,7 +279,10 @@ def total_time(sweep: Sweep) -> TotalTime:
         if end is not None:
             wall_s += float(end - allocation["started_at"])
         workers = max(workers, int((rows_of == index).sum()))
-    return TotalTime(float(wall[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
+    widths = np.ones(len(wall), dtype=int)
+    last = sweep.ranks["attempt"] == sweep.trials["attempt"][sweep.ranks["trial"]]
+    np.add.at(widths, sweep.ranks["trial"][last], 1)
+    return TotalTime(float(wall[ended].sum()), float((wall * widths)[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
 
 
 def draw_total_time(sweep: Sweep) -> Figure:
@@ -246,7 +292,10 @@ def draw_total_time(sweep: Sweep) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.8, 2.6))
         axes = figure.add_subplot()
-        labels = (f"{total.trials:,} trials\none after another", f"one allocation,\n{total.workers} workers")
+        labels = (
+            f"{counted(total.trials, 'trial')}\none after another",
+            f"one allocation,\n{counted(total.workers, 'worker')}",
+        )
         bars = axes.barh(labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6)
         axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)
         axes.invert_yaxis()
@@ -254,7 +303,7 @@ def draw_total_time(sweep: Sweep) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"total execution time [{unit}]")
         axes.set_title(
-            f"{sweep.name}: {total.speedup:.2f} times faster, workers busy {100 * total.utilisation:.0f}%",
+            f"{sweep.name}: {total.speedup:.3g} times as fast, workers busy {100 * total.utilisation:.0f}%",
             loc="left", fontsize=11,
         )  # fmt: skip
     return figure
@@ -303,8 +352,9 @@ def draw_learning_curves(
         axes.set_ylabel(_label(metric, units(sweep, metric)) + smoothed)
         if _spans_decades(np.concatenate([y for _, y in drawn.values()])):
             axes.set_yscale("log")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="best")
+        if not over_time:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, axes)
         axes.set_title(f"{sweep.name}: {_words(metric)} while training", loc="left", fontsize=11)
     return figure
 
@@ -314,19 +364,21 @@ def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, st
     ranked = [int(n) for n in sweep.best(len(sweep.trials))["number"] if n in numbers]
     chosen: list[tuple[int, str, str]] = []
     if ranked:
-        chosen.append((ranked[0], GREEN, f"best: {_configuration(sweep, ranked[0])}"))
+        chosen.append((ranked[0], GREEN, f"best{_configuration(sweep, ranked[0])}"))
     if len(ranked) > 4:
         middle = ranked[len(ranked) // 2]
-        chosen.append((middle, BLUE, f"median: {_configuration(sweep, middle)}"))
+        chosen.append((middle, BLUE, f"median{_configuration(sweep, middle)}"))
     if sweep.baseline is not None and int(sweep.baseline["number"]) in numbers:
         number = int(sweep.baseline["number"])
-        chosen.append((number, ORANGE, f"baseline: {_configuration(sweep, number)}"))
+        chosen.append((number, ORANGE, f"baseline{_configuration(sweep, number)}"))
     return chosen
 
 
 def _configuration(sweep: Sweep, number: int) -> str:
     row = sweep.trials[number]
-    return ", ".join(f"{_words(name)} {row[sweep.column(name)]}" for name in sweep.spec.space.names)
+    values = ((name, row[sweep.column(name)]) for name in sweep.spec.space.names)
+    shown = [f"{_words(name)} {value:.4g}" if isinstance(value, float) else f"{_words(name)} {_plain(str(value))}" for name, value in values]
+    return f": {', '.join(shown)}" if shown else ""
 
 
 def _colours(
@@ -361,8 +413,9 @@ def _smoothed(values: Floats, width: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Who ran what when; arrays have one entry a trial, times are seconds since the first start."""
+    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first start."""
 
+    #: Entry of `labels`, which are in order of allocation and rank.
     worker: NDArray[np.int64]
     start_s: Floats
     end_s: Floats
@@ -385,22 +438,29 @@ def spans(sweep: Sweep) -> Spans:
     timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
     if not timed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    ranks = sweep.ranks
+    last = ranks["attempt"] == trials["attempt"][ranks["trial"]]
+    others = ranks[last & timed[ranks["trial"]] & (ranks["worker"] >= 0)]
+    drawn = np.concatenate([np.flatnonzero(timed), others["trial"]])
+    worker = np.concatenate([trials["worker"][timed], others["worker"]])
     workers, allocations = sweep.workers, sweep.allocations
+    order = np.lexsort((workers["rank"], workers["allocation"]))
+    row_of = np.argsort(order)
     origin = float(allocations["started_at"].min())
-    end = trials["ended_at"][timed] - origin
+    end = trials["ended_at"][drawn] - origin
     closing = allocations["ended_at"] - origin
-    owner = workers["allocation"][trials["worker"][timed]]
+    owner = workers["allocation"][worker]
     for index in range(len(allocations)):
         if not np.isfinite(closing[index]):
             closing[index] = end[owner == index].max() if (owner == index).any() else 0.0
     lasted = (closing - (allocations["started_at"] - origin))[workers["allocation"]]
     return Spans(
-        worker=trials["worker"][timed],
-        start_s=trials["started_at"][timed] - origin,
+        worker=row_of[worker],
+        start_s=trials["started_at"][drawn] - origin,
         end_s=end,
-        state=trials["state"][timed],
-        labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers),
-        utilisation=workers["busy_time"] / np.maximum(lasted, 1e-9),
+        state=trials["state"][drawn],
+        labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers[order]),
+        utilisation=(workers["busy_time"] / np.maximum(lasted, 1e-9))[order],
         allocations_s=allocations["started_at"] - origin,
         total_s=float(max(end.max(), np.nanmax(closing))),
     )
@@ -444,12 +504,62 @@ def draw_timeline(sweep: Sweep) -> Figure:
 
 def _boxes(found: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCollection:
     left, right = found.start_s[own] / scale, found.end_s[own] / scale
+    # What is shorter than a line is wide is drawn as a line.
+    right = np.maximum(right, left + found.total_s / scale / 700)
     low, high = found.worker[own] - 0.36, found.worker[own] + 0.36
     corners = np.stack([left, low, left, high, right, high, right, low], axis=1).reshape(-1, 4, 2)
-    few = len(corners) <= 2000
+    few = len(corners) <= 2000 and np.median(right - left) > found.total_s / scale / 200
     return PolyCollection(
         list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
     )
+
+
+# ------------------------------------------------------------------------------------- scaling
+
+#: Configurations up to which each has its own colour and label.
+_CURVES_LABELLED = 6
+
+
+def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
+    """Speedup on the left, efficiency on the right, by the number of ranks of a trial; the ideal dashed.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: a rate or a duration; what :func:`mpisweep.scaling.default_metric` says unless given.
+
+    Raises:
+        KeyError: when there is no such metric.
+        ResultsError: when there is nothing to compare.
+    """
+    metric = metric or default_metric(sweep)
+    curves = scaling(sweep, metric)
+    ticks = sorted({int(ranks) for curve in curves for ranks in curve.ranks})
+    few = len(curves) <= _CURVES_LABELLED
+    colours = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9"]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.8, 3.4))
+        left, right = figure.subplots(1, 2)
+        for index, curve in enumerate(curves):
+            style: Any = {"color": colours[index] if few else BLUE, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
+            style |= {"label": _words(curve.label) or "trials"} if few else {"alpha": 0.4}
+            left.plot(curve.ranks, curve.speedup, **style)
+            right.plot(curve.ranks, 100 * curve.efficiency, **style)
+        fewest = min(int(curve.ranks[0]) for curve in curves)
+        left.plot(ticks, [ranks / fewest for ranks in ticks], "--", color=GREY, linewidth=1, label="ideal", zorder=1)
+        right.axhline(100, linestyle="--", color=GREY, linewidth=1, zorder=1)
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlabel("ranks of a trial")
+        left.set_yscale("log", base=2)
+        left.yaxis.set_major_formatter("{x:g}")
+        left.set_ylabel(f"speedup by {_words(metric)}")
+        right.set_ylabel("efficiency [%]")
+        right.set_ylim(0, max(105, 105 * max(float(curve.efficiency.max()) for curve in curves)))
+        left.legend(loc="best", fontsize=8)
+        figure.suptitle(f"{sweep.name}: scaling of a trial", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 # ------------------------------------------------------------------------------------- all of them
@@ -469,11 +579,27 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _label(name: str, unit: str) -> str:
-    return f"{_words(name)} [{unit}]" if unit else _words(name)
+    return textwrap.fill(f"{_words(name)} [{unit}]" if unit else _words(name), _LETTERS_IN_A_COLUMN)
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return _plain(name).replace("_", " ")
+
+
+def _plain(text: str) -> str:
+    """A user's text, of which nothing is taken for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _legend(figure: Figure, axes: Axes, *, covers: bool = False) -> None:
+    """A legend inside the axes; below them where it is too wide for that, or would cover the data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    if covers or max(map(len, labels)) > _LETTERS_IN_A_LEGEND:
+        figure.legend(handles, labels, loc="outside lower center", ncols=1 + (max(map(len, labels)) < 45), fontsize=9)
+    else:
+        axes.legend(loc="best")
 
 
 def _is_logarithmic(values: Floats) -> bool:

@@ -1,11 +1,18 @@
 """The line between a worker and its trial process: framed bytes, and a page of memory that both see.
 
-Frames go over a socket pair.  Towards the trial process they are AssignedBlocks.  Back come::
+Frames go over a socket pair.  Towards the trial process go::
+
+    GIVEN                  an AssignedBlock
+    TEAM                   which rank of the next block's trial this is, before a trial of several ranks
+    MEET     number, attempt, body   where the ranks of this trial meet
+
+Back come::
 
     READY                  the workload is loaded
     ENDED    count, body   an EndedBlock of so many trials
     REPORTS  number, attempt, body   a ReportBlock of this trial
     SKIPPED  index, count  so many trials from this one on were void and have not begun
+    MEETING  number, attempt, body   where they meet: the address, from rank 0
     INTERRUPTED  index     the running trial has stopped as it was told to; it has no result
 
 Trials are known on the line by their index: the how-manieth trial it is that this process was given.
@@ -28,7 +35,10 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["ENDED", "INTERRUPTED", "READY", "REPORTS", "SKIPPED", "Frame", "Line", "LineClosedError", "Page"]
+__all__ = [
+    "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM", "Frame", "Line",
+    "LineClosedError", "Page",
+]  # fmt: skip
 
 READY = 1
 ENDED = 2
@@ -36,6 +46,9 @@ REPORTS = 3
 SKIPPED = 4
 INTERRUPTED = 5
 GIVEN = 6
+TEAM = 7
+MEET = 8
+MEETING = 9
 
 _HEADER = struct.Struct("<IBqq")
 _READ_BYTES = 1 << 18

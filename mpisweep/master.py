@@ -33,6 +33,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.keeper import Keeper, Left, Over
 from mpisweep.messages import (
+    Abandon,
     Acknowledge,
     Assign,
     Commit,
@@ -45,6 +46,9 @@ from mpisweep.messages import (
     Hello,
     Kill,
     Lease,
+    LetGo,
+    Meet,
+    Meeting,
     Message,
     Quarantine,
     Reported,
@@ -54,6 +58,7 @@ from mpisweep.messages import (
     StopTrials,
     StopWanted,
     TakeBack,
+    Team,
     TimePassed,
     ToMaster,
     TrialsEnded,
@@ -69,6 +74,7 @@ from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialStat
 from mpisweep.results.journal import Journal
 from mpisweep.scheduler import Scheduler
 from mpisweep.spec import Spec
+from mpisweep.teams import all_devices
 
 __all__ = ["Master"]
 
@@ -155,6 +161,8 @@ class Master:
         #: What may leave once the journal has written up to a token, and once it has synced up to one.
         self._after_write: deque[tuple[int, int, Message]] = deque()
         self._after_sync: deque[tuple[int, int, int]] = deque()
+        #: Trial of several ranks -> what its ranks have delivered of it, until it has an end.
+        self._undecided: dict[int, list[tuple[int, int]]] = {}
         self._last_token = 0
         self._next_tick = now
         self._next_snapshot = now
@@ -188,8 +196,16 @@ class Master:
                     self._handle(TrialsReturned(Slot(rank, slot), numbers, attempts, end), now)
                 case Hello():
                     self._on_hello(rank, message, now)
+                case Meeting(number, attempt, address):
+                    self._pass_meeting_on(rank, number, attempt, address)
                 case StopWanted():
                     self._request_stop(EndReason.SIGNAL, now)
+
+    def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
+        lead, *others = self._scheduler.team(number) or (None,)
+        if lead is not None and lead.rank == rank:
+            for slot in others:
+                self._send(slot.rank, [Meet(slot.place, number, attempt, address)])
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
@@ -198,7 +214,7 @@ class Master:
         self._hellos[rank] = hello
         joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time())
         self._append(encode(joined))
-        self._handle(WorkerJoined(rank, hello.slots, hello.held), now)
+        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host), now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""
@@ -234,6 +250,10 @@ class Master:
         block = decode(body)
         assert isinstance(block, EndedBlock)
         self._handle(TrialsEnded(block), now, body)
+        number = block.numbers[0]
+        if self._scheduler.team(number):
+            self._undecided.setdefault(number, []).append((rank, delivery))
+            return
         # Of a block that was dropped nothing was appended, and this token is synced already or soon.
         self._after_sync.append((self._last_token, rank, delivery))
 
@@ -249,14 +269,18 @@ class Master:
 
     def _carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
         match decision:
-            case Assign(slot, numbers, attempts):
-                self._assign(slot, numbers, attempts)
+            case Assign(slots, numbers, attempts):
+                self._assign(slots, numbers, attempts)
             case Commit(block):
                 unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
                 self._append(body if unchanged and body is not None else encode(block))
+                self._decided(block.numbers)
                 self._note_ends(block)
             case GiveUp(rank, numbers, attempts, end):
                 self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
+                self._decided(numbers)
+            case LetGo(slot, number, attempt, linger_s):
+                self._send(slot.rank, [Abandon(slot.place, number, attempt, linger_s)])
             case Withdraw(slot):
                 self._send(slot.rank, [TakeBack(slot.place)])
             case Stop(grace_s):
@@ -282,11 +306,37 @@ class Master:
             del self._quarantines[slot]
             log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
 
-    def _assign(self, slot: Slot, numbers: list[int], attempts: list[int]) -> None:
+    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int]) -> None:
         columns = self._trials.columns(numbers)
-        body = encode(AssignedBlock([[slot.rank, slot.place]], time.time(), numbers, attempts, columns))
+        pairs = [[slot.rank, slot.place] for slot in slots]
+        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns))
         token = self._append(body)
-        self._after_write.append((token, slot.rank, Give(slot.place, len(numbers), body)))
+        teams: Sequence[Team | None] = self._teams_of(slots) if len(slots) > 1 else (None,)
+        for slot, team in zip(slots, teams, strict=True):
+            self._after_write.append((token, slot.rank, Give(slot.place, len(numbers), body, team)))
+
+    def _teams_of(self, slots: Sequence[Slot]) -> list[Team]:
+        """What each rank of a trial of several is told of the others."""
+        hosts = [self._hellos[slot.rank].host for slot in slots]
+        nodes = list(dict.fromkeys(hosts))
+        teams: list[Team] = []
+        for rank, host in enumerate(hosts):
+            mates = [slot for slot, other in zip(slots, hosts, strict=True) if other == host]
+            devices = [self._hellos[slot.rank].environment[slot.place] for slot in mates]
+            teams.append(
+                Team(
+                    rank, len(slots), hosts[:rank].count(host), len(mates), nodes.index(host), len(nodes),
+                    all_devices(devices),
+                )
+            )  # fmt: skip
+        return teams
+
+    def _decided(self, numbers: Sequence[int]) -> None:
+        """A trial of several ranks has an end, or none: what its ranks have delivered can be acknowledged."""
+        if self._undecided:
+            for number in numbers:
+                for rank, delivery in self._undecided.pop(number, ()):
+                    self._after_sync.append((self._last_token, rank, delivery))
 
     def _append(self, body: bytes) -> int:
         self._last_token = self._journal.append(body)

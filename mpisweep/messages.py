@@ -6,9 +6,12 @@ Between ranks (lists of these, over :mod:`mpisweep.transport`)::
     worker -> master   Hello          I am here, with so many slots of such a device, and hold these trials
                        Ended          a block of trials has ended; keep it, then acknowledge it
                        Reported       metrics of a running trial
-                       Returned       trials given back: taken back, or interrupted
+                       Returned       trials given back: taken back, interrupted, or abandoned
+                       Meeting        where the ranks of a trial meet, from the one that is the trial's rank 0
                        StopWanted     this rank was asked to stop, by a signal
     master -> worker   Give           run these, after those that the slot already has
+                       Meet           where they meet, to the trial's other ranks
+                       Abandon        a trial of several ranks is over, or cannot go on: let go of it soon
                        TakeBack       give back all that this slot has not begun
                        StopTrials     give back all; tell the running ones to stop, and kill them after a grace
                        Acknowledge    these deliveries are on disk: forget them
@@ -29,6 +32,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, Slot
 
 __all__ = [
+    "Abandon",
     "Acknowledge",
     "Assign",
     "Beat",
@@ -44,6 +48,9 @@ __all__ = [
     "Kill",
     "Lead",
     "Lease",
+    "LetGo",
+    "Meet",
+    "Meeting",
     "Message",
     "NothingToLease",
     "Quarantine",
@@ -55,6 +62,7 @@ __all__ = [
     "StopTrials",
     "StopWanted",
     "TakeBack",
+    "Team",
     "TimePassed",
     "ToMaster",
     "ToWorker",
@@ -98,6 +106,7 @@ class Hello:
             no acknowledgement for.
         process: process id of the rank.
         process_start: when that process started, which tells it from a later one with the same number.
+        environment: for each slot the variables by which it sees its device.
     """
 
     host: str
@@ -107,6 +116,7 @@ class Hello:
     held: tuple[tuple[tuple[int, int], ...], ...] = ()
     process: int = 0
     process_start: int = 0
+    environment: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +150,68 @@ class StopWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the ranks of a trial meet: the host and the port that its rank 0 listens on, if it wants to."""
+
+    number: int
+    attempt: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """One rank of a trial of several, in the words of torchrun.
+
+    Attributes:
+        rank: this one's.
+        size: how many there are.
+        local_rank: this one's among those on its node.
+        local_size: how many are on its node.
+        node: which of the trial's nodes that is.
+        nodes: how many there are.
+        environment: variables by which a program sees the devices of all of the trial's ranks on this node.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    node: int = 0
+    nodes: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Give:
-    """An AssignedBlock for one of the receiver's slots; `count` trials are in it."""
+    """An AssignedBlock for one of the receiver's slots; `count` trials are in it.
+
+    A trial of several ranks is alone in its block, and `team` says which of them the slot is.
+    """
 
     slot: int
     count: int
     body: bytes
+    team: Team | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """The trial that this slot runs together with others finds them at this address."""
+
+    slot: int
+    number: int
+    attempt: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A slot has `linger_s` seconds to let go of a trial of several ranks by itself; then it is made to."""
+
+    slot: int
+    number: int
+    attempt: int
+    linger_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +252,8 @@ class Finish:
 
 
 #: What only a master receives, and what only a worker does.
-ToMaster = Hello | Ended | Reported | Returned | StopWanted
-ToWorker = Give | TakeBack | StopTrials | Acknowledge
+ToMaster = Hello | Ended | Reported | Returned | Meeting | StopWanted
+ToWorker = Give | Meet | Abandon | TakeBack | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
 
 
@@ -196,11 +262,12 @@ Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker can be given trials in `slots` slots; those in `held` it has already."""
+    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already."""
 
     rank: int
     slots: int
     held: tuple[tuple[tuple[int, int], ...], ...] = ()
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +345,9 @@ Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Write these attempts down, then send them to the slot."""
+    """Write these attempts down, then send them to the slot; a trial of several ranks to all of its slots."""
 
-    slot: Slot
+    slots: tuple[Slot, ...]
     numbers: list[int]
     attempts: list[int]
 
@@ -300,6 +367,16 @@ class GiveUp:
     numbers: list[int]
     attempts: list[int]
     end: AttemptEnd
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Tell a slot to let go of a trial of several ranks within so many seconds."""
+
+    slot: Slot
+    number: int
+    attempt: int
+    linger_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,4 +415,4 @@ class End:
     reason: EndReason
 
 
-Decision = Assign | Commit | GiveUp | Withdraw | Stop | Quarantine | Lease | End
+Decision = Assign | Commit | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End

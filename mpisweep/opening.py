@@ -18,7 +18,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, 
 from mpisweep.results.shares import look_every_s
 from mpisweep.scheduler import Scheduler
 from mpisweep.search import make_sampler
-from mpisweep.spec import Spec, parse_spec
+from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
     "KnownSweep",
@@ -54,6 +54,9 @@ __all__ = [
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
+
+#: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
+_PATIENCE = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +194,10 @@ def open_sweep(
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         shared=share is not None,
+        widths=_widths(spec, trials),
+        teams=known.teams if known and predecessor else {},
+        # A rank that was given up for its silence may be back.
+        patience_s=_PATIENCE * spec.limits.silence_s,
     )
     keeper = None
     if share is not None:
@@ -221,6 +228,7 @@ class KnownSweep(Known):
     #: Segment -> how far it was read.
     covered: dict[str, int] = field(default_factory=dict)
     attempts_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    ranks_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     workers_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: (trials, seconds) that were measured.
@@ -230,19 +238,16 @@ class KnownSweep(Known):
     def held(self) -> dict[Slot, dict[int, int]]:
         """What the slots of the last run hold, as far as the journal has it."""
         last = len(self.allocations_table["run"]) - 1
-        workers, attempts = self.workers_table, self.attempts_table
+        workers = self.workers_table
         held: dict[Slot, dict[int, int]] = {
             Slot(rank, place): {}
             for run, rank, slots in zip(workers["allocation"], workers["rank"], workers["slots"], strict=True)
             if run == last
             for place in range(slots)
         }
-        for number, attempt, worker, place, end in zip(
-            *(attempts[name] for name in ("trial", "attempt", "worker", "slot", "end")), strict=True
-        ):
-            if end == AttemptEnd.RUNNING and worker >= 0 and self.states[number] == TrialState.RUNNING:
-                slot = Slot(workers["rank"][worker], place)
-                if workers["allocation"][worker] == last and slot in held:
+        for number, attempt, slots in self._running():
+            for slot in slots:
+                if slot in held:
                     held[slot][number] = attempt
         # A worker that has left holds nothing, but whatever it held was seen to when it left.
         for run, rank, left_at in zip(workers["allocation"], workers["rank"], workers["left_at"], strict=True):
@@ -250,6 +255,28 @@ class KnownSweep(Known):
                 for slot in [slot for slot in held if slot.rank == rank and not held[slot]]:
                     del held[slot]
         return held
+
+    @property
+    def teams(self) -> dict[int, list[Slot]]:
+        """The running trials of several ranks and their slots, as far as the journal has it."""
+        return {number: slots for number, _, slots in self._running() if len(slots) > 1}
+
+    def _running(self) -> Iterator[tuple[int, int, list[Slot]]]:
+        """Number, attempt and slots of each running trial of the last run."""
+        last = len(self.allocations_table["run"]) - 1
+        workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
+        others: dict[tuple[int, int], list[Slot]] = {}
+        for number, attempt, worker, place in zip(
+            *(ranks[name] for name in ("trial", "attempt", "worker", "slot")), strict=True
+        ):
+            others.setdefault((number, attempt), []).append(Slot(workers["rank"][worker], place))
+        for number, attempt, worker, place, end in zip(
+            *(attempts[name] for name in ("trial", "attempt", "worker", "slot", "end")), strict=True
+        ):
+            is_running = end == AttemptEnd.RUNNING and self.states[number] == TrialState.RUNNING
+            if is_running and worker >= 0 and workers["allocation"][worker] == last:
+                lead = Slot(workers["rank"][worker], place)
+                yield number, attempt, [lead, *others.get((number, attempt), ())]
 
     def losses(self, launch: str) -> dict[int, int]:
         """How often the worker of each trial was lost under one launch."""
@@ -305,6 +332,7 @@ def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
         _best_of(spec, state.trials["state"], state.metrics.get(spec.objective, [])),
         covered=state.covered,
         attempts_table=state.attempts,
+        ranks_table=state.ranks,
         workers_table=state.workers,
         allocations_table=state.allocations,
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
@@ -394,8 +422,23 @@ def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> Dura
     return model
 
 
+def _widths(spec: Spec, trials: Trials) -> list[int] | None:
+    """How many ranks every trial needs; None where all need one."""
+    if spec.most_ranks == 1:
+        return None
+    columns = trials.parameters.get(RANKS)
+    return [spec.ranks({RANKS: value}) for value in columns] if columns else [spec.ranks({})] * trials.count
+
+
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
-    """Relative work of every trial, where anything is known about it."""
+    """Relative work of every trial's rank, where anything is known about it."""
+    work, widths = _whole_work(spec, trials), _widths(spec, trials)
+    if work is None or widths is None:
+        return work
+    return [whole / width for whole, width in zip(work, widths, strict=True)]
+
+
+def _whole_work(spec: Spec, trials: Trials) -> list[float] | None:
     built_in = spec.built_in
     if built_in is None:
         return work_from_names(trials.parameters)

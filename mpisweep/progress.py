@@ -28,6 +28,7 @@ __all__ = [
     "NoProgress",
     "Progress",
     "ProgressSink",
+    "duration_text",
     "parse",
     "progress_line",
 ]
@@ -197,7 +198,7 @@ def _pace(progress: Progress) -> list[str]:
         per_minute = 60 * progress.rate
         parts.append(f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{per_minute:.1f}/min")
     if progress.left_s is not None and progress.ended < progress.total:
-        parts.append(f"{_duration(progress.left_s)} left")
+        parts.append(f"{duration_text(progress.left_s)} left")
     return parts
 
 
@@ -212,7 +213,7 @@ def _short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """``47 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -33,12 +33,14 @@ from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
 from mpisweep.messages import (
+    Abandon,
     Acknowledge,
     Beat,
     Finish,
     Give,
     Kill,
     Lead,
+    Meet,
     Message,
     StopTrials,
     StopWanted,
@@ -50,7 +52,7 @@ from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same, pro
 from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.results.journal import bar_former_masters
-from mpisweep.spec import CommandWorkload, Spec
+from mpisweep.spec import RANKS, CommandWorkload, Spec
 from mpisweep.splitting import AlreadyCompleteError
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
@@ -213,7 +215,7 @@ class _Rank:
             return False
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
-            log.error("%s", error)
+            log.error("%s", _in_words(error))
             self._refuse(2)
             return False
         self._succession.lead()
@@ -238,6 +240,12 @@ class _Rank:
     def _become_master(self) -> None:
         from mpisweep.opening import open_sweep
 
+        workers = self._transport.size - (self._options.master == "idle")
+        if workers < self._spec.most_ranks:
+            raise ResultsError(
+                f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
+                f"{workers} workers; start more ranks"
+            )
         walltime_s = self._options.walltime_s
         if walltime_s is None and self._ends_at is not None:
             walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)
@@ -403,7 +411,7 @@ class _Rank:
                 case Finish(exit_code):
                     if rank == succession.master:
                         self._exit_code = exit_code
-                case Give() | TakeBack() | StopTrials() | Acknowledge():
+                case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
                     # The word of a former master is worth nothing.
                     if rank == succession.master:
                         for_worker.append(message)
@@ -485,6 +493,13 @@ class _Rank:
     def _tell_master(self, messages: Sequence[Message]) -> None:
         if self._succession.is_led:
             self._transport.send(self._succession.master, messages)
+
+
+def _in_words(error: ResultsError | OSError) -> str:
+    """Why a sweep is refused."""
+    if isinstance(error, ResultsError):
+        return str(error)
+    return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
 
 
 def _closing_s(walltime_s: float | None) -> float:

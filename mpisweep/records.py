@@ -90,6 +90,7 @@ class EndReason(StrEnum):
     WALLTIME = "stopped before the walltime"
     SHARE = "its share of the sweep is done"
     NO_WORKERS = "no workers were left"
+    TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"
 

@@ -1,8 +1,8 @@
 """``mpisweep replay FILE NUMBER``: run one trial again, alone, and see how close it comes.
 
 The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs in a
-trial process like any other, without MPI, in folders that are removed afterwards; the results file is not
-touched.
+trial process like any other, or in as many as it has ranks, without MPI, in folders that are removed afterwards;
+the results file is not touched.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import select
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,12 @@ import numpy as np
 from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices import Node, lay_out, this_node
 from mpisweep.forkserver import ForkServer
+from mpisweep.messages import Team
 from mpisweep.outputs import read_outputs
 from mpisweep.records import DeviceShare, FailureCause, TrialState
 from mpisweep.results.load import Sweep
-from mpisweep.trialprocess import Back, ProcessSetting, Result, TrialProcess
+from mpisweep.teams import all_devices
+from mpisweep.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
 
 __all__ = ["Comparison", "Rerun", "rerun"]
 
@@ -84,8 +86,8 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
         folder: where the user's code is.
         tell: is told what the trial may use, before it starts.
     """
-    share = _share(sweep, number)
-    tell(share)
+    shares = _shares(sweep, number)
+    tell(shares[0])
     server = ForkServer.start()
     built_in = sweep.spec.built_in
     server.preload(built_in.preload if built_in else ())
@@ -98,52 +100,75 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
                 log_file=scratch / "logs" / "rank-0000.log", worker=0, timeout_s=sweep.spec.limits.timeout_s,
                 stall_s=sweep.spec.limits.stall_s,
             )  # fmt: skip
-            process = TrialProcess(server, setting, 0, share)
+            processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
             columns: dict[str, Column] = dict(sweep.configuration(number))
-            block = AssignedBlock([[0, 0]], time.time(), [number], [max(1, int(row["attempt"]))], columns)
-            process.give(encode(block), 1)
-            ended, curves = _await(server, process)
-            process.close()
+            slots = [[0, rank] for rank in range(len(shares))]
+            block = encode(AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns))
+            for process, team in zip(processes, _teams(shares), strict=True):
+                process.give(block, 1, team)
+            ended, curves = _await(server, processes)
+            for process in processes:
+                process.close()
             outputs = read_outputs(setting.log_file.parent, number)
     finally:
         server.close()
     return _compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
 
 
-def _share(sweep: Sweep, number: int) -> DeviceShare:
-    """The first device of this machine, and as many cores as the trial had: sums depend on the threads."""
+def _shares(sweep: Sweep, number: int) -> list[DeviceShare]:
+    """Devices of this machine, one a rank, and as many cores as the trial had: sums depend on the threads."""
     node = this_node()
+    ranks = sweep.spec.ranks(sweep.configuration(number))
     worker = int(sweep.trials[number]["worker"])
-    had = int(sweep.workers["cores"][worker]) if worker >= 0 else len(node.cores)
-    node = Node(node.cores[: max(1, had)], node.gpus)
-    share = lay_out([node], has_master=True, policy="works", host="this machine")[0]
-    assert share is not None
-    return share
+    had = max(1, int(sweep.workers["cores"][worker])) if worker >= 0 else len(node.cores)
+    node = Node(node.cores[: ranks * had], node.gpus)
+    shares = lay_out([node] * ranks, has_master=True, policy="works", host="this machine")
+    return [share for share in shares if share is not None]
 
 
-def _await(server: ForkServer, process: TrialProcess) -> tuple[EndedBlock, dict[str, Curve]]:
+def _teams(shares: Sequence[DeviceShare]) -> list[Team | None]:
+    size = len(shares)
+    if size == 1:
+        return [None]
+    environment = all_devices([share.environment for share in shares])
+    return [Team(rank, size, rank, size, environment=environment) for rank in range(size)]
+
+
+def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[EndedBlock, dict[str, Curve]]:
+    """What rank 0 has come to, or the first that has failed."""
     curves: dict[str, Curve] = {}
     while True:
-        files = [file for file in (server.fileno(), process.fileno()) if file >= 0]
+        files = [file for file in (server.fileno(), *(p.fileno() for p in processes)) if file >= 0]
         select.select(files, [], [], _LOOK_S)
-        happened = process.listen()
-        for notice in server.notices():
-            if process.is_child(notice.child):
-                happened += process.on_died(notice.status)
-        process.keep_time(time.monotonic())
-        for happening in happened:
+        happened: list[tuple[int, Happening]] = []
+        notices = server.notices()
+        for rank, process in enumerate(processes):
+            happened += ((rank, what) for what in process.listen())
+            for notice in notices:
+                if process.is_child(notice.child):
+                    happened += ((rank, what) for what in process.on_died(notice.status))
+            process.keep_time(time.monotonic())
+        for rank, happening in happened:
             if isinstance(happening, Back):
-                block = decode(happening.body)
-                assert isinstance(block, ReportBlock)
-                for name, curve in block.curves.items():
-                    known = curves.setdefault(name, Curve(curve.step[:0], curve.value[:0], curve.time[:0]))
-                    known.step.extend(curve.step)
-                    known.value.extend(curve.value)
-                    known.time.extend(curve.time)
+                _add_reports(curves, happening.body)
+            elif isinstance(happening, Met):
+                for process in processes[1:]:
+                    process.meet(happening.number, happening.attempt, happening.address)
             elif isinstance(happening, Result):
                 ended = decode(happening.body)
                 assert isinstance(ended, EndedBlock)
-                return ended, curves
+                if rank == 0 or ended.states[0] == TrialState.FAILED:
+                    return ended, curves
+
+
+def _add_reports(curves: dict[str, Curve], body: bytes) -> None:
+    block = decode(body)
+    assert isinstance(block, ReportBlock)
+    for name, curve in block.curves.items():
+        known = curves.setdefault(name, Curve(curve.step[:0], curve.value[:0], curve.time[:0]))
+        known.step.extend(curve.step)
+        known.value.extend(curve.value)
+        known.time.extend(curve.time)
 
 
 def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Curve], output: str) -> Rerun:

@@ -25,6 +25,10 @@ Where several allocations share a sweep, only what was granted to this one waits
 When trials fail because of something else than themselves (:mod:`mpisweep.health`), their device gets no more
 trials, or the sweep stops.  One slot always stays.
 
+A trial of several ranks (:mod:`mpisweep.teams`) is assigned to as many idle slots at once, and is over when all of
+them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
+others may join.
+
 States of a trial::
 
     waiting --assigned--> running --ended--> complete, pruned or failed
@@ -35,6 +39,7 @@ States of a trial::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
@@ -46,6 +51,7 @@ from mpisweep.messages import (
     End,
     Event,
     GiveUp,
+    LetGo,
     NothingToLease,
     Quarantine,
     Stop,
@@ -62,6 +68,7 @@ from mpisweep.messages import (
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.supply import Supply
+from mpisweep.teams import TeamTrial, gather, place
 from mpisweep.waiting import Waiting
 
 __all__ = ["BATCH_S", "MOVES", "IllegalMoveError", "Scheduler"]
@@ -110,6 +117,9 @@ class Scheduler:
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.
         quarantine: whether a device that fails or is slow where the others are not is left out.
         shared: whether other allocations work on the sweep as well, and no trial may run before it is granted.
+        widths: how many ranks each trial needs; None where all need one.
+        teams: trials of several ranks that run -> their slots, as the journal has it.
+        patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
     def __init__(
@@ -126,6 +136,9 @@ class Scheduler:
         same_failures: int = 0,
         quarantine: bool = False,
         shared: bool = False,
+        widths: Sequence[int] | None = None,
+        teams: Mapping[int, Sequence[Slot]] | None = None,
+        patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
         self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
@@ -141,7 +154,7 @@ class Scheduler:
         self._losses = dict(losses or {})
         waiting = [n for n, s in enumerate(self._states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
-        self._waiting = Waiting(model, None, [] if shared else waiting)
+        self._waiting = Waiting(model, widths, [] if shared else waiting)
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
         self._held: dict[Slot, dict[int, int]] = {}
         #: Slot -> when it was last given trials.
@@ -168,6 +181,21 @@ class Scheduler:
         self._devices = Devices()
         #: Quarantined slots that hold nothing.
         self._benched: set[Slot] = set()
+        #: Running trials of several ranks.
+        self._teams = {
+            number: TeamTrial(number, self._attempts[number], tuple(slots), set(slots))
+            for number, slots in (teams or {}).items()
+            if number in away
+        }
+        #: Slot -> its node.
+        self._nodes: dict[Slot, str] = {}
+        #: Slots that are kept for a trial of several ranks -> when the last of them will be free.
+        self._gathered: dict[Slot, float] = {}
+        #: Which trial that is.
+        self._gathered_for = -1
+        #: Since when there have been too few workers for every trial that waits; None while there are enough.
+        self._too_few_since: float | None = None
+        self._patience_s = patience_s
         self._stopping: EndReason | None = None
         self._ended = False
 
@@ -192,6 +220,11 @@ class Scheduler:
         """How many slots there are."""
         return len(self._held)
 
+    def team(self, number: int) -> tuple[Slot, ...]:
+        """The slots of a running trial of several ranks; empty for any other."""
+        team = self._teams.get(number)
+        return team.slots if team else ()
+
     # ------------------------------------------------------------------------------------- events
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -209,7 +242,8 @@ class Scheduler:
         match event:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
-            case WorkerJoined(rank, slots, held):
+            case WorkerJoined(rank, slots, held, host):
+                self._nodes |= {Slot(rank, index): host for index in range(slots)}
                 decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
                 decisions = self._on_trials_returned(slot, numbers, attempts, end)
@@ -234,7 +268,7 @@ class Scheduler:
                 self._fill(decisions, now)
             if self._supply is not None:
                 self._replenish(self._supply, decisions, now)
-        self._conclude(decisions)
+        self._conclude(decisions, now)
         return decisions
 
     def _on_worker_joined(
@@ -242,13 +276,19 @@ class Scheduler:
     ) -> list[Decision]:
         """What the worker says that it holds is right; what it was thought to hold beyond that waits again."""
         decisions: list[Decision] = []
-        for place in range(slots):
-            slot = Slot(rank, place)
+        for index in range(slots):
+            slot = Slot(rank, index)
             thought = self._away.pop(slot, None) or self._held.get(slot, {})
             kept: dict[int, int] = {}
-            for number, attempt in held[place] if place < len(held) else ():
+            for number, attempt in held[index] if index < len(held) else ():
                 if thought.get(number) == attempt or self._recall(number, attempt):
                     kept[number] = attempt
+                elif number < self.total and self._waiting.width(number) > 1:
+                    # Its other ranks are not there, and it would wait for them.
+                    decisions.append(LetGo(slot, number, attempt, 0.0))
+            for number in [number for number in thought if number in self._teams and number not in kept]:
+                del thought[number]
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.WITHDRAWN)
             missing = [(n, a) for n, a in thought.items() if n not in kept]
             if missing:
                 self._wait_again([n for n, _ in missing])
@@ -268,6 +308,8 @@ class Scheduler:
             return False
         if self._supply is not None and number in self._supply:
             return False
+        if self._waiting.width(number) > 1:
+            return False
         self._waiting.remove(number)
         self._attempts[number] = attempt
         self._move(number, _RUNNING)
@@ -278,6 +320,8 @@ class Scheduler:
         held = self._held.get(slot)
         if held is None:
             return []
+        if self._teams and block.numbers[0] in self._teams:
+            return self._on_rank_ended(slot, self._teams[block.numbers[0]], block)
         stale: list[int] = []
         has_failed = False
         move = self._move
@@ -314,11 +358,16 @@ class Scheduler:
         given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
         for number, _ in given:
             del held[number]
-        self._wait_again([n for n, _ in given])
         self._note(slot)
-        if not given:
-            return []
-        return [GiveUp(slot.rank, [n for n, _ in given], [a for _, a in given], end)]
+        decisions: list[Decision] = []
+        for number, _ in given:
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], end)
+        alone = [(n, a) for n, a in given if self._waiting.width(n) == 1]
+        if alone:
+            self._wait_again([n for n, _ in alone])
+            decisions.append(GiveUp(slot.rank, [n for n, _ in alone], [a for _, a in alone], end))
+        return decisions
 
     def _on_worker_lost(self, rank: int) -> list[Decision]:
         decisions: list[Decision] = []
@@ -326,7 +375,7 @@ class Scheduler:
             decisions += self._lose(slot, self._away.pop(slot))
         for slot in [slot for slot in self._held if slot.rank == rank]:
             held = self._held.pop(slot)
-            for register in (self._idle, self._hungry, self._rich, self._given_at, self._free_at):
+            for register in (self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._gathered):
                 register.pop(slot, None)
             self._devices.forget(slot)
             self._asked.discard(slot)
@@ -391,7 +440,8 @@ class Scheduler:
 
     def _on_nothing_to_lease(self, sure: bool, now: float) -> list[Decision]:
         assert self._supply is not None
-        self._supply.nothing(sure, self.running > 0 or self._ready() > 0 or bool(self._away), now)
+        is_busy = self.running > 0 or bool(self._teams or self._away or self._waiting.count())
+        self._supply.nothing(sure, is_busy, now)
         return []
 
     def _replenish(self, supply: Supply, decisions: list[Decision], now: float) -> None:
@@ -402,6 +452,9 @@ class Scheduler:
             decisions.append(wanted)
 
     def _ready(self) -> int:
+        """How many trials a slot can have; where nothing runs there are too few slots for those of several ranks."""
+        if self.running == 0 and not self._teams:
+            return self._waiting.count()
         return len(self._waiting) - self._waiting.count_aside
 
     @property
@@ -413,22 +466,67 @@ class Scheduler:
 
     def _lose(self, slot: Slot, held: dict[int, int]) -> list[Decision]:
         """A slot went away with these trials: they wait again, unless the one that ran has no retry left."""
-        if not held:
-            return []
-        # Only the first one can have run, and it alone may be what the worker died of.
-        (number, attempt), *others = held.items()
-        self._wait_again([n for n, _ in others])
         decisions: list[Decision] = []
+        # Only the first one can have run, and it alone may be what the worker died of.
+        first = next(iter(held), None)
+        others = [(n, a) for n, a in held.items() if n != first and n not in self._teams]
         if others:
+            self._wait_again([n for n, _ in others])
             decisions.append(
                 GiveUp(slot.rank, [n for n, _ in others], [a for _, a in others], AttemptEnd.WITHDRAWN)
             )
+        for number in held:
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
+        if first is not None and self._waiting.width(first) == 1:
+            decisions.insert(0, self._retry(slot, first, held[first]))
+        return decisions
+
+    def _retry(self, slot: Slot, number: int, attempt: int) -> Decision:
+        """A trial's worker was lost: it waits again, or has failed when no retry is left."""
         self._losses[number] = self._losses.get(number, 0) + 1
         if self._losses[number] <= self._retries:
             self._wait_again([number])
-            return [GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST), *decisions]
+            return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._move(number, _FAILED)
-        return [Commit(_lost_block(slot, [(number, attempt)])), *decisions]
+        return Commit(_lost_block(slot, [(number, attempt)]))
+
+    def _on_rank_ended(self, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
+        """One rank of a trial of several has returned or failed."""
+        held = self._held[slot]
+        if held.get(team.number) != block.attempts[0]:
+            return []
+        del held[team.number]
+        self._note(slot)
+        return self._let_go(slot, team, block)
+
+    def _let_go(self, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
+        """A slot does not hold a trial of several ranks any more: the others are not to either."""
+        team.waits_for.discard(slot)
+        if isinstance(how, EndedBlock):
+            team.ends.append(how)
+        else:
+            team.returns.append(how)
+        if team.is_over:
+            del self._teams[team.number]
+            return self._end_team(team)
+        linger_s = team.linger_s
+        if linger_s >= team.told_s:
+            return []
+        team.told_s = linger_s
+        return [LetGo(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for]
+
+    def _end_team(self, team: TeamTrial) -> list[Decision]:
+        slot, number, attempt = team.slots[0], team.number, team.attempt
+        verdict = team.verdict()
+        if verdict is AttemptEnd.LOST:
+            return [self._retry(slot, number, attempt)]
+        if isinstance(verdict, AttemptEnd):
+            self._wait_again([number])
+            return [GiveUp(slot.rank, [number], [attempt], verdict)]
+        self._move(number, verdict.states[0])
+        self._observe(verdict)
+        return [Commit(verdict), *self._look_for_common_error(verdict)]
 
     def _judge(self, slot: Slot, block: EndedBlock) -> list[Decision]:
         """Commit a block, except for what a device and not the trial is to blame for."""
@@ -519,8 +617,10 @@ class Scheduler:
     def _fill(self, decisions: list[Decision], now: float) -> None:
         """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
         waiting = self._waiting
+        if self._gathered or waiting.wide():
+            self._fill_wide(decisions, now)
         if not waiting.count():
-            if self._idle and self._rich:
+            if self._idle and self._rich and not self._gathered:
                 self._withdraw(decisions, now)
             return
         # The idle ones first: a trial that runs now is worth more than one that is next.
@@ -528,15 +628,57 @@ class Scheduler:
             self._free_at[slot] = now
             if self._deadline is not None:
                 waiting.set_aside(self._deadline - now)
-            if waiting.count():
-                decisions.append(self._assign(slot, now))
+            if waiting.count() and self._may_have(slot, now):
+                decisions.append(self._assign((slot,), self._next_batch(), now))
         for slot in list(self._hungry):
             if not waiting.count():
                 return
-            if len(self._held[slot]) <= self._batch_size() and self._fits(waiting.next(), slot):
-                decisions.append(self._assign(slot, now))
+            if len(self._held[slot]) <= self._batch_size() and self._may_have(slot, now):
+                decisions.append(self._assign((slot,), self._next_batch(), now))
             else:
                 del self._hungry[slot]
+
+    def _fill_wide(self, decisions: list[Decision], now: float) -> None:
+        """Start trials of several ranks where there is room, the widest first; gather slots for the first that waits."""
+        before, self._gathered = list(self._gathered), {}
+        waiting = self._waiting
+        usable = [slot for slot in self._held if slot not in self._devices.quarantined]
+        for width in waiting.wide():
+            while waiting.count(width):
+                if self._deadline is not None:
+                    waiting.set_aside(self._deadline - now, width)
+                free = [slot for slot in self._idle if slot not in self._gathered]
+                slots = place(width, free, usable, self._nodes) if waiting.count(width) else None
+                if slots is None:
+                    break
+                for slot in slots:
+                    self._free_at[slot] = now
+                decisions.append(self._assign(slots, [waiting.take(width)], now))
+            if waiting.count(width) and not self._gathered:
+                self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
+
+    def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
+        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
+        free_from = {slot: self._free_from(slot, now) for slot in usable}
+        kept = list(before) if before and free_from.keys() >= set(before) else gather(width, free_from, self._nodes)
+        self._gathered_for = self._waiting.next(width)
+        self._gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
+
+    def _free_from(self, slot: Slot, now: float) -> float:
+        """When a slot will have run what it holds, at the latest; infinite where nobody knows."""
+        if slot in self._idle:
+            return now
+        upper_s = [self._model.upper_s(number) for number in self._held[slot]]
+        known = [seconds for seconds in upper_s if seconds is not None]
+        return max(now, self._given_at[slot] + sum(known)) if len(known) == len(upper_s) else math.inf
+
+    def _may_have(self, slot: Slot, now: float) -> bool:
+        """Whether a slot may have the next trial of one rank after all that it holds: it may end too late for one of several."""
+        until = self._gathered.get(slot)
+        if until is None:
+            return self._fits(self._waiting.next(), slot)
+        upper_s = self._model.upper_s(self._waiting.next())
+        return upper_s is not None and self._free_from(slot, now) + upper_s <= until
 
     def _fits(self, number: int, slot: Slot) -> bool:
         """Whether a trial would end before the deadline if it ran after all that a slot holds."""
@@ -556,24 +698,25 @@ class Scheduler:
         size = self._batch_size()
         return [self._waiting.take()] if size == 1 else self._waiting.take_short(size, BATCH_S)
 
-    def _assign(self, slot: Slot, now: float) -> Assign:
-        numbers = self._next_batch()
-        held = self._held[slot]
+    def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float) -> Assign:
         attempts: list[int] = []
         for number in numbers:
             attempt = self._attempts[number] + 1
             self._attempts[number] = attempt
             self._move(number, _RUNNING)
-            held[number] = attempt
             attempts.append(attempt)
-        if self._deadline is not None:
-            self._free_at[slot] = self._free_at.get(slot, now) + sum(
-                self._model.upper_s(number) or 0.0 for number in numbers
-            )
-        self._given_at[slot] = now
-        self._rich[slot] = None
-        self._note(slot)
-        return Assign(slot, numbers, attempts)
+        if len(slots) > 1:
+            self._teams[numbers[0]] = TeamTrial(numbers[0], attempts[0], slots, set(slots))
+        for slot in slots:
+            self._held[slot].update(zip(numbers, attempts, strict=True))
+            if self._deadline is not None:
+                self._free_at[slot] = self._free_at.get(slot, now) + sum(
+                    self._model.upper_s(number) or 0.0 for number in numbers
+                )
+            self._given_at[slot] = now
+            self._rich[slot] = None
+            self._note(slot)
+        return Assign(slots, numbers, attempts)
 
     def _withdraw(self, decisions: list[Decision], now: float) -> None:
         """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
@@ -587,23 +730,31 @@ class Scheduler:
                 decisions.append(Withdraw(slot))
                 wanted -= 1
 
-    def _conclude(self, decisions: list[Decision]) -> None:
+    def _conclude(self, decisions: list[Decision], now: float) -> None:
         """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
-        if self._away or self.running > 0:
+        if self._away or self.running > 0 or self._teams:
+            self._too_few_since = None
             return
         if self._supply is not None and self._stopping is None and not self._supply.is_dry:
             return
-        if not self._waiting.count() and self._waiting.any_aside and self._stopping is None:
-            reason = EndReason.WALLTIME
-        elif not self._waiting and self._supply is not None:
+        if not self._waiting and self._supply is not None:
             reason = self._stopping or EndReason.SHARE
         elif not self._waiting:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
             reason = self._stopping
-        else:
+        elif self._waiting.count() or not self._held:
             return
+        elif self._waiting.wide():
+            # Nothing runs, and yet none of them was started.
+            if self._too_few_since is None:
+                self._too_few_since = now
+            if now - self._too_few_since < self._patience_s:
+                return
+            reason = EndReason.TOO_FEW
+        else:
+            reason = EndReason.WALLTIME
         self._ended = True
         decisions.append(End(reason))
 
@@ -649,11 +800,17 @@ class Scheduler:
             AssertionError: naming what does not hold.
         """
         assert not self._away.keys() & self._held.keys(), "a slot is away and here"
-        held = [number for trials in (self._held | self._away).values() for number in trials]
+        held = [number for trials in (self._held | self._away).values() for number in trials if number not in self._teams]
+        for number, team in self._teams.items():
+            holders = {slot for slot, trials in (self._held | self._away).items() if number in trials}
+            assert holders == team.waits_for, f"trial {number} is not held by the slots that it waits for"
+            assert holders <= set(team.slots), f"trial {number} is held by a slot that is none of its own"
+            assert holders, f"trial {number} is over and still called running"
+            assert team.attempt == self._attempts[number], f"trial {number} runs with an old attempt"
         running = {n for n, state in enumerate(self._states) if state == _RUNNING}
         waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
-        assert set(held) == running, "the running trials are not those that the slots hold"
+        assert set(held) | self._teams.keys() == running, "the running trials are not those that the slots hold"
         pending = list(self._waiting)
         if self._supply is not None:
             pending += [number for number in range(self.total) if number in self._supply]

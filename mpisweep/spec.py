@@ -38,6 +38,7 @@ from mpisweep.space import (
 )
 
 __all__ = [
+    "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
     "CommandWorkload",
@@ -63,7 +64,7 @@ _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 _TOP_KEYS = (
-    "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "devices_per_trial",
+    "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "devices_per_trial", "ranks_per_trial",
     "parameters", "fixed", "baseline", "metrics", "limits",
 )  # fmt: skip
 _LIMIT_KEYS = (
@@ -74,6 +75,9 @@ _LIMIT_KEYS = (
 #: A duration longer than this, in seconds, or written longer than this is a slip of the pen: 30,000 years.
 _LONGEST_S = 1e12
 _DURATION_TEXT = 40
+#: The parameter that says how many ranks a trial has; every workload has it.
+RANKS = "ranks_per_trial"
+_RANKS_AT_MOST = 4096
 #: More GPUs in one node, or more workers on one GPU, than anybody has.
 _DEVICES_AT_MOST = 64
 
@@ -156,6 +160,16 @@ class Spec:
     source: str
     devices_per_trial: float = 1.0
 
+    def ranks(self, configuration: Mapping[str, Value]) -> int:
+        """How many ranks a trial of this configuration has."""
+        return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
+
+    @property
+    def most_ranks(self) -> int:
+        """How many ranks the widest trial can have."""
+        searched = [value for p in self.space.parameters if p.name == RANKS for value in _ends(p)]
+        return max(self.ranks({RANKS: value}) for value in searched) if searched else self.ranks(self.baseline or {})
+
     @property
     def built_in(self) -> BuiltinDescription | None:
         """The description of the built-in workload; None when the workload is the user's."""
@@ -164,6 +178,8 @@ class Spec:
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
         """The workload's defaults, overridden by the fixed values, overridden by `configuration`."""
         defaults = self.built_in.defaults if self.built_in else {}
+        if RANKS in self.space.names or RANKS in (self.baseline or {}):
+            defaults = defaults | {RANKS: 1}
         return defaults | self.fixed | dict(configuration)
 
     def baseline_configuration(self) -> Configuration | None:
@@ -311,7 +327,10 @@ def spec_from_flags(
     for table, entries in tables.items():
         if entries:
             lines += ["", f"[{table}]", *(f"{_key(k)} = {_toml(v)}" for k, v in entries.items())]
-    return parse_spec("\n".join(lines) + "\n", source="command line", folder=folder)
+    text = "\n".join(lines) + "\n"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SpecError("command line: has bytes in it that are not UTF-8 text")
+    return parse_spec(text, source="command line", folder=folder)
 
 
 def parse_duration(raw: object) -> float | None:
@@ -356,6 +375,11 @@ class _Parser:
         space = self._space(raw)
         fixed = self._configuration(raw, "fixed")
         baseline = self._configuration(raw, "baseline") if "baseline" in raw else None
+        if RANKS in raw:
+            self._integer(raw, RANKS, None, 1)
+            if RANKS in fixed or RANKS in space.names:
+                self._fail(RANKS, "is also under [parameters] or [fixed]; say it once")
+            fixed[RANKS] = raw[RANKS]
         for name in fixed:
             if name in space.names:
                 self._fail(f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed")
@@ -382,6 +406,7 @@ class _Parser:
             source=self._source,
             devices_per_trial=self._devices(raw),
         )
+        self._ranks_fit(spec)
         self._size_fits(spec, self._integer(raw, "max_points", None, 1))
         return spec
 
@@ -430,7 +455,7 @@ class _Parser:
             self._fail(error.key, error.problem)
         for name in space.names:
             # What a template asks for is seen when the template is read.
-            if name not in workload.names and not workload.template:
+            if name not in workload.names and not workload.template and name != RANKS:
                 self._fail(
                     f"parameters.{name}",
                     f"is not used: neither workload.command nor workload.env has {{{name}}}",
@@ -472,7 +497,7 @@ class _Parser:
     def _options(self, built_in: BuiltinDescription | None, table: str, names: Iterable[str]) -> None:
         if built_in is None:
             return
-        known = [option.name for option in built_in.options]
+        known = [*(option.name for option in built_in.options), RANKS]
         for name in names:
             if name not in known:
                 self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {_nearest(name, known)}")
@@ -540,6 +565,24 @@ class _Parser:
             return float(1 / round(1 / found))
         self._fail("devices_per_trial", f"is {found!r}; expected 1, 2, ... GPUs, or a share like 0.5 or 0.25")
         raise AssertionError
+
+    def _ranks_fit(self, spec: Spec) -> None:
+        named: list[tuple[str, Value]] = [
+            (f"{table}.{RANKS}", values[RANKS])
+            for table, values in (("fixed", spec.fixed), ("baseline", spec.baseline or {}))
+            if RANKS in values
+        ]
+        for parameter in spec.space.parameters:
+            if parameter.name == RANKS:
+                named += [(f"parameters.{RANKS}", value) for value in _ends(parameter)]
+        for key, value in named:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _RANKS_AT_MOST:
+                self._fail(key, f"is {value!r}; expected an integer from 1 to {_RANKS_AT_MOST:,}")
+            elif value > 1 and spec.devices_per_trial < 1:
+                share = f"{spec.devices_per_trial:g}"
+                self._fail(
+                    "devices_per_trial", f"is {share}, but trials have several ranks, which cannot meet on one GPU; leave it out"
+                )
 
     def _limits(self, raw: Mapping[str, Any]) -> Limits:
         table = self._table(raw, "limits")
@@ -680,7 +723,7 @@ def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> 
 
 
 def _key(name: str) -> str:
-    return name if _IDENTIFIER.fullmatch(name) else json.dumps(name)
+    return name if _IDENTIFIER.fullmatch(name) else _toml(name)
 
 
 def _toml(value: Value) -> str:
@@ -688,7 +731,7 @@ def _toml(value: Value) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +20,7 @@ from rich.table import Table
 
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
+from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
 
@@ -27,6 +31,7 @@ __all__ = [
     "Status",
     "TopRow",
     "TopTable",
+    "counted",
     "print_rerun",
     "print_status",
     "print_top",
@@ -79,27 +84,32 @@ class TopTable:
         ]
 
 
-def top_table(sweep: Sweep, k: int = 5, by: str | None = None) -> TopTable:
+def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | None = None) -> TopTable:
     """The best `k` complete trials and the baseline's row.
 
     Args:
         sweep: from :func:`mpisweep.load`.
         k: how many.
         by: metric to rank by; the objective unless given.
+        direction: ``minimize`` or ``maximize``; the sweep's unless given.
 
     Raises:
         KeyError: when no trial has that metric.
+        ResultsError: when `k` is less than 1, or `by` names a text.
     """
+    if k < 1:
+        raise ResultsError(f"there is no best {k} of the trials; expected at least 1")
     metric = by or sweep.objective
+    wanted = Direction(direction or sweep.direction)
     complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
     names = sweep.spec.space.names or sweep.parameters
     if len(complete) == 0 and metric not in sweep.metrics:
-        return TopTable(_title(sweep, metric), tuple(names), (metric,), ())
-    best = sweep.best(k) if by is None else _ranked(sweep, complete, metric, k)
+        return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
+    best = _ranked(sweep, complete, metric, k, wanted)
     rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(best)]
     if sweep.baseline is not None:
         rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
-    return TopTable(_title(sweep, metric), tuple(names), (metric,), tuple(rows))
+    return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +175,13 @@ def sweep_status(sweep: Sweep) -> Status:
 
 
 def units(sweep: Sweep, name: str) -> str:
-    """Units of a parameter or metric, as far as its workload states them."""
+    """Units of a parameter, metric or column, as far as they are stated."""
     from mpisweep.catalogue import units_of
 
     workload = sweep.spec.workload
-    return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
+    if name in sweep.parameters or name in sweep.metrics:
+        return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
+    return next((column.units for column in columns_of("trials") if column.name == name), "")
 
 
 def run_script(main: Callable[[], None]) -> int:
@@ -185,6 +197,13 @@ def run_script(main: Callable[[], None]) -> int:
         return 2
     except KeyError as error:
         print(error.args[0], file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Somebody piped us into `head`; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"{error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     return 0
 
@@ -204,7 +223,16 @@ def print_top(table: TopTable) -> None:
     for cells in table.cells():
         drawn.add_row(*map(escape, cells), style="cyan" if cells[0] == "baseline" else None)
     console.print(table.title, markup=False, highlight=False)
-    console.print(drawn)
+    _print_whole(console, drawn)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table as wide as it is: a number that is cut off is none."""
+    natural = Console(width=10_000).measure(table).maximum
+    if natural <= console.width:
+        console.print(table)
+    else:
+        Console(width=natural).print(table)
 
 
 def print_status(status: Status) -> None:
@@ -221,10 +249,11 @@ def print_status(status: Status) -> None:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
     if status.best is not None:
         where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
-        lines.append(f"  best {status.objective} {_number(status.best)} (trial {status.best_trial}: {where})")
+        trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
+        lines.append(f"  best {status.objective} {_number(status.best)} ({trial})")
     lines.append(
         f"  {status.trial_time_s / 3600:.2f} hours of trials, "
-        f"{_counted(status.workers, 'worker')}, {_counted(status.allocations, 'allocation')}"
+        f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
     lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
@@ -247,7 +276,7 @@ def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
         unit = "s" if metric is done.wall_time_s else units(sweep, metric.name)
         name = f"{metric.name} [{unit}]" if unit else metric.name
         drawn.add_row(escape(name), f"{metric.then:.8g}", f"{metric.now:.8g}", _apart(metric))
-    Console(file=sys.stdout, width=max(80, Console().width)).print(drawn)
+    _print_whole(Console(), drawn)
     # What has units is a duration or a size, and never twice the same.
     for curve in (curve for curve in done.curves if not units(sweep, curve.name)):
         first = done.first_difference.get(curve.name)
@@ -288,14 +317,17 @@ def to_latex(table: TopTable) -> str:
 # ------------------------------------------------------------------------------------- words
 
 
-def _title(sweep: Sweep, metric: str) -> str:
-    better = "smallest" if sweep.direction == Direction.MINIMIZE else "largest"
+def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
+    better = "smallest" if direction == Direction.MINIMIZE else "largest"
     return f"{sweep.name}: best trials by {better} {metric}"
 
 
-def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int) -> TrialTable:
+def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int, direction: Direction) -> TrialTable:
     values = complete[sweep.column(metric)]
-    keys = values if sweep.direction == Direction.MINIMIZE else -values
+    if values.dtype.kind not in "iufb":
+        raise ResultsError(f"{sweep.path}: {metric} is a text, by which no trial is better than another")
+    keys = values.astype(float) if direction == Direction.MINIMIZE else -values.astype(float)
+    keys = np.where(np.isfinite(keys), keys, np.inf)
     return TrialTable(complete.array[keys.argsort(kind="stable")[:k]])
 
 
@@ -309,8 +341,9 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
     )
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
+def counted(count: int, what: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _ordinal(n: int) -> str:

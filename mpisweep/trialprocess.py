@@ -11,13 +11,14 @@ which every trial has been answered for, by a result or by being given back; the
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,17 +28,21 @@ from mpisweep.line import (
     ENDED,
     GIVEN,
     INTERRUPTED,
+    MEET,
+    MEETING,
     READY,
     REPORTS,
     SKIPPED,
+    TEAM,
     Frame,
     Line,
     LineClosedError,
     Page,
 )
+from mpisweep.messages import Team
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
-__all__ = ["Back", "Happening", "ProcessSetting", "Result", "Returned", "TrialProcess"]
+__all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
 
 #: A process that dies this often before it is ready would do so for ever; its trials fail instead.
 _STARTS_AT_MOST = 3
@@ -80,7 +85,15 @@ class Returned(NamedTuple):
     end: AttemptEnd
 
 
-Happening = Result | Back | Returned
+class Met(NamedTuple):
+    """Where the ranks of a trial meet, from its rank 0."""
+
+    number: int
+    attempt: int
+    address: str
+
+
+Happening = Result | Back | Returned | Met
 
 
 class _Given(NamedTuple):
@@ -156,6 +169,8 @@ class TrialProcess:
         self._killed: FailureCause | AttemptEnd | None = None
         self._killed_because = ""
         self._kill_at: float | None = None
+        #: A trial of several ranks that is to be let go of, and when.
+        self._abandoned: tuple[_Task, float] | None = None
 
     # ------------------------------------------------------------------------------------- orders
 
@@ -178,15 +193,32 @@ class TrialProcess:
         """Whether the process has not taken all that it was given; :meth:`listen` tries again."""
         return self._line_open and self._line.has_unsent
 
-    def give(self, body: bytes, count: int) -> None:
-        """Have these trials run after those that were given before."""
+    def give(self, body: bytes, count: int, team: Team | None = None) -> None:
+        """Have these trials run after those that were given before; `team` goes with a trial of several ranks."""
         self._given.append(_Given(self._given_count, count, body))
         self._given_count += count
         # A process that has just died is replaced by and by; what it was given is then given back.
         if not self._line_open:
             return
         with contextlib.suppress(LineClosedError):
+            if team is not None:
+                self._line.send(TEAM, json.dumps(asdict(team)).encode())
             self._line.send(GIVEN, body)
+
+    def meet(self, number: int, attempt: int, address: str) -> None:
+        """Tell the process where the other ranks of its trial are."""
+        if self._line_open:
+            with contextlib.suppress(LineClosedError):
+                self._line.send(MEET, address.encode(), number, attempt)
+
+    def abandon(self, number: int, attempt: int, until: float) -> None:
+        """See that a trial of several ranks is let go of by then, if it is still held."""
+        task = _Task(number, attempt)
+        if tuple(task) not in self.held:
+            return
+        if self._abandoned is not None and self._abandoned[0] == task:
+            until = min(until, self._abandoned[1])
+        self._abandoned = task, until
 
     def take_back(self) -> None:
         """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
@@ -248,6 +280,10 @@ class TrialProcess:
                 self._kill(FailureCause.TIMEOUT)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
             self._kill(AttemptEnd.INTERRUPTED)
+        elif self._abandoned is not None and now >= self._abandoned[1]:
+            if tuple(self._abandoned[0]) in self.held:
+                self._kill(AttemptEnd.WITHDRAWN)
+            self._abandoned = None
 
     def is_child(self, child: int) -> bool:
         """Whether the fork server's notice is about the present process."""
@@ -259,7 +295,7 @@ class TrialProcess:
         if self._line_open:
             self._line_open = False
             self._line.close()
-        if not self._ready:
+        if not self._ready and self._killed is None:
             self._failed_starts += 1
         happened += self._account_for_death(status)
         self._page.close()
@@ -277,6 +313,8 @@ class TrialProcess:
                 return []
             case k if k == REPORTS:
                 return [Back(frame.first, frame.second, frame.body)]
+            case k if k == MEETING:
+                return [Met(frame.first, frame.second, frame.body.decode())]
             case k if k == ENDED:
                 self._account(frame.first)
                 return [Result(frame.body)]

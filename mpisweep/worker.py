@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence, Set
 from mpisweep.blocks import EndedBlock, decode
 from mpisweep.forkserver import Died, ForkServer
 from mpisweep.messages import (
+    Abandon,
     Acknowledge,
     Ended,
     Give,
     Hello,
+    Meet,
+    Meeting,
     Message,
     Reported,
     Returned,
@@ -26,7 +29,7 @@ from mpisweep.messages import (
 )
 from mpisweep.processes import process_start
 from mpisweep.records import DeviceShare
-from mpisweep.trialprocess import Back, Happening, ProcessSetting, Result, TrialProcess
+from mpisweep.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
 
 __all__ = ["Worker"]
 
@@ -65,6 +68,8 @@ class Worker:
         self._unacknowledged: dict[int, bytes] = {}
         #: Slot -> when to look what was taken back.
         self._taking_back: dict[int, float] = {}
+        #: Slot -> where the ranks of the trial meet of which it runs rank 0.
+        self._meetings: dict[int, Meeting] = {}
         #: (number, attempt) -> ReportBlocks of a trial whose end is not acknowledged.
         self._reports: dict[tuple[int, int], list[bytes]] = {}
 
@@ -76,11 +81,12 @@ class Worker:
         cores = sum(len(share.cores) for share in self._shares)
         process = os.getpid()
         hello = Hello(
-            self._host, label, cores, len(self._slots), self._held(), process, process_start(process)
-        )
+            self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
+            tuple(share.environment for share in self._shares),
+        )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
-        self._tell_master([hello, *reports, *ended])
+        self._tell_master([hello, *reports, *ended, *self._meetings.values()])
 
     def _held(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         held: list[list[tuple[int, int]]] = [[] for _ in self._slots]
@@ -100,8 +106,12 @@ class Worker:
         """Orders of the master."""
         for message in messages:
             match message:
-                case Give(slot, count, body):
-                    self._slots[slot].give(body, count)
+                case Give(slot, count, body, team):
+                    self._slots[slot].give(body, count, team)
+                case Meet(slot, number, attempt, address):
+                    self._slots[slot].meet(number, attempt, address)
+                case Abandon(slot, number, attempt, linger_s):
+                    self._slots[slot].abandon(number, attempt, now + linger_s)
                 case Acknowledge(deliveries):
                     for delivery in deliveries:
                         self._forget(delivery)
@@ -157,9 +167,13 @@ class Worker:
         for happening in happened:
             match happening:
                 case Result(body):
+                    self._meetings.pop(slot, None)
                     self._deliveries += 1
                     self._unacknowledged[self._deliveries] = body
                     out.append(Ended(self._deliveries, body))
+                case Met(number, attempt, address):
+                    self._meetings[slot] = Meeting(number, attempt, address)
+                    out.append(self._meetings[slot])
                 case Back(number, attempt, body):
                     self._reports.setdefault((number, attempt), []).append(body)
                     out.append(Reported(body))

@@ -4,7 +4,8 @@ Run it by hand with a seed and a number of kills; the tests run a bounded share 
 
     python tests/storm.py --kills 200 --seed 1 --workers 4
 
-A grid of short trials runs again and again, each time in a new file, until there were enough kills.  Each sweep
+A grid of short trials runs again and again, each time in a new file, until there were enough kills; in every second
+sweep half of the trials have two ranks.  Each sweep
 is resumed until it is done, and then compared with what an uninterrupted run gives: every trial once, with the
 right value and the right curve.  Whatever was once seen as ended must stay ended with the same value.
 """
@@ -42,11 +43,11 @@ def storm(trial):
         trial.flush()
     return trial.params["x"] * trial.params["x"]
 """
-SWEEP = f"""
+SWEEP = """
 name = "storm"
 workload = "storm_workload:storm"
 [parameters]
-x = {{ from = 1, to = {TRIALS} }}
+%s
 [limits]
 retries = 1000000
 restarts = 1000
@@ -54,6 +55,9 @@ same_failures = 0
 quarantine = false
 silence = 2
 """
+#: The parameters of one sweep and the next.
+NARROW = f"x = {{ from = 1, to = {TRIALS} }}"
+WIDE = f"x = {{ from = 1, to = {TRIALS // 2} }}\nranks_per_trial = [1, 2]"
 #: What is killed how often, relative to the others.
 KINDS = {"trial process": 8, "worker rank": 4, "master rank": 5, "two ranks at once": 2, "fork server": 1, "job": 2}
 
@@ -73,9 +77,9 @@ class Storm:
         """Sweep after sweep, until there were so many kills or the time is up."""
         until = time.monotonic() + seconds
         (self.folder / "storm_workload.py").write_text(WORKLOAD)
-        (self.folder / "storm.toml").write_text(SWEEP)
         while self.kills.total() < kills and time.monotonic() < until:
             self.sweeps += 1
+            (self.folder / "storm.toml").write_text(SWEEP % (NARROW if self.sweeps % 2 else WIDE))
             self._one_sweep(self.folder / f"storm-{self.sweeps}.h5", kills)
 
     def _one_sweep(self, path: Path, kills: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mpisweep
+from mpisweep.scaling import scaling
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -37,6 +38,15 @@ def test_pytorch_script(tmp_path: Path, environment):
     assert len(sweep.trials) == 9
     assert sweep.baseline["accuracy"] > 0.5
     assert sweep.curve(0, "loss").step.tolist() == [0, 1, 2]
+
+
+@pytest.mark.mpi
+def test_script_for_torchrun_on_one_rank_and_on_two(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment, "distributed")
+    assert sweep.trials["ranks_per_trial"].tolist() == [1, 1, 2, 2]
+    assert [curve.ranks.tolist() for curve in scaling(sweep, "images_per_second")] == [[1, 2], [1, 2]]
+    alone, together = sweep.trials["loss"][[0, 2]]
+    assert together == pytest.approx(alone, rel=0.05), "the same batches, split"
 
 
 @pytest.mark.mpi

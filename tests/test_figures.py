@@ -17,7 +17,8 @@ from mpisweep.results.snapshot import finish
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
-DRAWING = [name for name in SCRIPTS if name != "top_configs.py"]
+#: Scaling needs trials of several ranks: tests/test_scaling.py.
+DRAWING = [name for name in SCRIPTS if name not in ("top_configs.py", "scaling.py")]
 COUNT = 40
 
 
@@ -79,6 +80,12 @@ def test_the_table_is_that_of_the_poster(path):
     assert r"batch\_size" in tables.to_latex(table)
 
 
+def test_the_table_can_be_ranked_by_another_metric_in_its_own_direction(path):
+    table = tables.top_table(mpisweep.load(path), 1, "train_time", "maximize")
+    assert table.title.endswith("best trials by largest train_time")
+    assert table.rows[0].parameters == ("640",)
+
+
 def test_the_series_of_figure_1(path):
     series = figures.metric_series(mpisweep.load(path), "batch_size", "loss")
     assert series.x[series.best] == 208
@@ -86,6 +93,38 @@ def test_the_series_of_figure_1(path):
     assert len(series.failed_x) == 5
     assert set(series.failed_causes) == {"out_of_memory"}
     assert len(series.x) == COUNT - 5
+
+
+def test_the_best_trial_is_that_of_the_objective_whatever_is_drawn(path):
+    series = figures.metric_series(mpisweep.load(path), "batch_size", "train_time")
+    assert series.x[series.best] == 208
+
+
+def test_trials_without_the_metric_are_shown_as_such(tmp_path):
+    series = figures.metric_series(mpisweep.load(resnet_sweep(tmp_path / "nan.h5", last=3, losses=NAN)), "batch_size", "loss")
+    assert series.without_x.tolist() == [16, 32, 48]
+    assert len(series.x) == 0
+    assert series.best is None
+
+
+def test_a_timeline_is_in_order_of_ranks(tmp_path):
+    path = tmp_path / "late.h5"
+    records = [
+        TrialsBlock([0, 1], {"x": [1, 2]}, baseline=None),
+        JoinedRecord(1, "node1", "cpu 1", 1, 1, 1000.5),
+        JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.6),
+        AssignedBlock([[0, 0]], 1001.0, [0], [1], {"x": 1}),
+        AssignedBlock([[1, 0]], 1001.0, [1], [1], {"x": 2}),
+        EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [1.0]}, [], []),
+        EndedBlock(1, 0, [1], [1], [2], [1001.0], [3.0], {"loss": [1.0]}, [], []),
+        ClosedRecord(1005.0, "complete"),
+    ]
+    write_journal(path, records, opening())
+    finish(path)
+    found = figures.spans(mpisweep.load(path))
+    assert found.labels == ("rank 0, cpu 0", "rank 1, cpu 1")
+    assert (found.end_s - found.start_s)[found.worker == 1].tolist() == [3.0]
+    assert found.utilisation.tolist() == pytest.approx([0.2, 0.6])
 
 
 def test_total_time_is_the_sum_against_the_wall(path):
@@ -107,6 +146,45 @@ def test_every_script_draws_every_format_the_same_each_time(path, name, suffix):
         assert done.stdout.strip() == str(output)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert outputs[0].stat().st_size > 3000
+
+
+def test_a_wide_table_is_printed_whole(tmp_path):
+    path = tmp_path / "wide.h5"
+    names = [f"a_parameter_with_a_long_name_{i}" for i in range(8)]
+    spec = 'name = "wide"\nworkload = "m:f"\n[parameters]\n' + "".join(f"{name} = [0.25, 0.5]\n" for name in names)
+    records = [
+        TrialsBlock([0], {name: [0.25] for name in names}, baseline=None),
+        JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+        AssignedBlock([[0, 0]], 1001.0, [0], [1], dict.fromkeys(names, 0.25)),
+        EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.5], {"loss": [0.125]}, [], []),
+        ClosedRecord(1005.0, "complete"),
+    ]
+    write_journal(path, records, opening(spec=spec))
+    finish(path)
+    printed = script("top_configs.py", path, cwd=tmp_path).stdout
+    assert all(name in printed for name in names)
+    assert "…" not in printed
+
+
+def test_a_sweep_that_varies_nothing_and_texts_with_signs_of_mathematics_can_be_drawn(tmp_path):
+    for name, parameters, values in (
+        ("fixed", '[fixed]\nx = 1\n', {"x": [1, 1]}),
+        ("signs", "[parameters]\nx = ['$a_{', 'b$\\frac{']\n", {"x": ["$a_{", "b$\\frac{"]}),
+    ):
+        path = tmp_path / f"{name}.h5"
+        records = [
+            TrialsBlock([0, 1], values, baseline=None),
+            JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+            AssignedBlock([[0, 0]], 1001.0, [0, 1], [1, 1], values),
+            ReportBlock(0, 0, 1, {"loss": curve(3.0, 2.0)}),
+            EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1003.0], [1.5, 1.0], {"loss": [2.0, 1.0]}, [], []),
+            ClosedRecord(1005.0, "complete"),
+        ]
+        write_journal(path, records, opening(spec=f'name = "{name}"\nworkload = "m:f"\n{parameters}'))
+        finish(path)
+        for drawing in ("loss_vs_batch_size.py", "learning_curves.py"):
+            done = script(drawing, path, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
@@ -146,6 +224,10 @@ def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
         ("loss_vs_batch_size.py", ["--parameter", "size"], "there is no parameter or metric 'size'"),
         ("learning_curves.py", ["--metric", "los"], "there is no curve of 'los'; curves there are: loss"),
         ("timeline.py", ["-o", "x.gif"], "x.gif: figures end in .png, .svg or .pdf"),
+        ("timeline.py", ["-o", "nowhere/x.png"], "nowhere/x.png: cannot be written: No such file or directory"),
+        ("loss_vs_batch_size.py", ["--metric", "host"], "host is a text"),
+        ("top_configs.py", ["--metric", "host"], "host is a text"),
+        ("top_configs.py", ["-k", "0"], "there is no best 0 of the trials"),
     ],
 )
 def test_a_wrong_name_is_told_with_the_right_ones(path, name, arguments, message):

@@ -38,6 +38,16 @@ def test_a_job_script_is_valid_bash(script: Path):
     subprocess.run(["bash", "-n", script], check=True)
 
 
+def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_path: Path, environment):
+    shutil.copytree(ROOT / "mpisweep", tmp_path / "mpisweep")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(
+        ["make", "-s", "VENV=none", "--eval", "where: ; @cd / && $(PY) -c 'import mpisweep; print(mpisweep.__file__)'", "where"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(tmp_path / "mpisweep" / "__init__.py")
+
+
 def test_the_readme_shows_a_sweep_file_that_runs_and_code_that_works(tmp_path: Path, environment):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL))

@@ -388,6 +388,16 @@ def small_disk(folder: Path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(folder, small_disk, mpisweep: Run):
+    workload(folder, "def run(trial):\n    return 1.0\n")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for workers in "12":
+        done = mpisweep("run", my_sweep(folder, 4), "-n", workers, "-o", "disk/r.h5")
+        assert done.returncode == 2, done.stderr
+        assert "disk/r.h5.journal: cannot be written: Read-only file system; -o names another place" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 CHATTY = "def run(trial):\n    for step in range(3000):\n        trial.report(step, loss=step)\n    time.sleep(0.02)\n    return trial.params['x']\n"
 
 

@@ -29,6 +29,11 @@ class Trial:
     def report(self, step, **metrics):
         self.reports.append((step, metrics))
 
+    rank, ranks = 0, 1
+
+    def stop(self):
+        pass
+
     def should_stop(self):
         return len(self.reports) >= self.stop_after
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from array import array
 from pathlib import Path
 
@@ -366,6 +367,40 @@ def test_a_process_with_the_holders_number_is_not_the_holder(tmp_path):
     holder = json.loads((tmp_path / "claim.json").read_text())
     (tmp_path / "claim.json").write_text(json.dumps(holder | {"process_start": 1}))
     Claim.take(tmp_path, "").release()
+
+
+def elsewhere(folder: Path) -> None:
+    """The claim of a run on another host, about which nothing but the claim's file can be known."""
+    Claim.take(folder, "")
+    holder = json.loads((folder / "claim.json").read_text())
+    (folder / "claim.json").write_text(json.dumps(holder | {"host": "node7", "boot_id": "another", "pid": 1}))
+
+
+def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    elsewhere(tmp_path)
+    Claim.take(tmp_path, "").release()
+
+
+def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_without_comparing_clocks(tmp_path):
+    elsewhere(tmp_path)
+    claim = tmp_path / "claim.json"
+
+    def beat(of_the_other_host: float = 1.0) -> None:
+        # Its clock is decades behind.
+        while not stopped.wait(0.05):
+            of_the_other_host += 1
+            os.utime(claim, (of_the_other_host, of_the_other_host))
+
+    stopped = threading.Event()
+    other = threading.Thread(target=beat)
+    other.start()
+    try:
+        with pytest.raises(ClaimedError, match="another run is writing it: process 1 on node7"):
+            Claim.take(tmp_path, "")
+    finally:
+        stopped.set()
+        other.join()
 
 
 def test_a_claim_of_before_the_last_boot_is_stale(tmp_path):

@@ -59,7 +59,7 @@ def ended(slot: Slot, pairs, *, state: int = COMPLETE, wall_time_s: float = 1.0)
 def test_a_worker_gets_a_trial_to_run_and_one_to_run_next():
     scheduler = scheduler_of(5)
     decisions = scheduler.handle(WorkerJoined(1, 1), 0.0)
-    assert decisions == [Assign(Slot(1, 0), [0], [1]), Assign(Slot(1, 0), [1], [1])]
+    assert decisions == [Assign((Slot(1, 0),), [0], [1]), Assign((Slot(1, 0),), [1], [1])]
 
 
 def test_the_longest_expected_trial_goes_first():
@@ -124,7 +124,7 @@ def test_a_trial_whose_workers_are_lost_too_often_has_failed():
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     [give_up, again] = scheduler.handle(WorkerLost(1), 0.0)
     assert give_up == GiveUp(1, [0], [1], AttemptEnd.LOST)
-    assert again == Assign(Slot(2, 0), [0], [2])
+    assert again == Assign((Slot(2, 0),), [0], [2])
     [commit, end] = scheduler.handle(WorkerLost(2), 0.0)
     assert commit.block.causes == [FailureCause.LOST]
     assert end == End(EndReason.NOTHING_COMPLETED)
@@ -139,7 +139,7 @@ def test_an_idle_slot_takes_what_another_has_not_begun():
     assert scheduler.handle(TimePassed(), 2.0) == []
     [give_up, assign] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 2.0)
     assert give_up == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
-    assert assign == Assign(Slot(2, 0), [1], [2])
+    assert assign == Assign((Slot(2, 0),), [1], [2])
 
 
 def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
@@ -185,7 +185,7 @@ class Pool:
         self.decisions += made
         for decision in made:
             if isinstance(decision, Assign):
-                self.held[decision.slot].extend(zip(decision.numbers, decision.attempts, strict=True))
+                self.held[decision.slots[0]].extend(zip(decision.numbers, decision.attempts, strict=True))
         for decision in made:
             if isinstance(decision, Withdraw):
                 held = self.held[decision.slot]
@@ -215,7 +215,7 @@ def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and
     [given_up] = [d for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT]
     assert given_up.numbers == [number]
     assert [d.slot for d in pool.made(Quarantine)] == [Slot(0, 0)]
-    assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slot.rank == 0]
+    assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slots[0].rank == 0]
     # It is the next to run elsewhere; where it completes the device stays out.
     while any(number not in [n for n, _ in held] for held in [pool.held[Slot(1, 0)]]):
         pool.end(1)
@@ -310,7 +310,7 @@ def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_f
     assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Lease(shortest=False)]
     assert scheduler.handle(TimePassed(), 0.1) == []
     given = scheduler.handle(grant(0, 1, 2, 3), 0.2)
-    assert given == [Assign(Slot(0, 0), [0], [1]), Assign(Slot(0, 0), [1], [1])]
+    assert given == [Assign((Slot(0, 0),), [0], [1]), Assign((Slot(0, 0),), [1], [1])]
     # Two wait still.  When none does, though two are held, it is time.
     done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
     assert [type(decision) for decision in done] == [Commit, Assign]
@@ -343,7 +343,7 @@ def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
     scheduler.handle(grant(0, 1, 2, 3), 0.1)
     assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Withdraw(Slot(0, 0))]
     given_back = scheduler.handle(TrialsReturned(Slot(0, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.3)
-    assert [decision for decision in given_back if isinstance(decision, Assign)] == [Assign(Slot(0, 0), [3], [1])]
+    assert [decision for decision in given_back if isinstance(decision, Assign)] == [Assign((Slot(0, 0),), [3], [1])]
     scheduler.check()
     assert isinstance(scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.4)[0], Commit)
     scheduler.check()
@@ -356,14 +356,14 @@ def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
     late = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 40.0)
     assert [type(decision) for decision in late] == [Lease, Commit] or [type(d) for d in late] == [Commit, Lease]
     assert scheduler.handle(TrialsRevoked((1, 2)), 40.1) == []
-    assert scheduler.handle(grant(3), 40.2) == [Assign(Slot(0, 0), [3], [1]), Lease(shortest=False)]
+    assert scheduler.handle(grant(3), 40.2) == [Assign((Slot(0, 0),), [3], [1]), Lease(shortest=False)]
     scheduler.check()
 
 
 def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
     scheduler = shared_of(2, retries=1)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
-    assert scheduler.handle(grant(0, attempt=1, lost=1), 0.1)[0] == Assign(Slot(0, 0), [0], [2])
+    assert scheduler.handle(grant(0, attempt=1, lost=1), 0.1)[0] == Assign((Slot(0, 0),), [0], [2])
     (commit, *_) = scheduler.handle(grant(1, attempt=2, lost=2), 0.2)
     assert isinstance(commit, Commit)
     assert (commit.block.numbers, commit.block.attempts) == ([1], [3])
@@ -378,7 +378,7 @@ def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they
     scheduler._model.observe([0, 1, 3], [100.0, 100.0, 0.1])
     scheduler._model.fit()
     assert scheduler.handle(grant(0, 1), 0.1) == [Lease(shortest=True)]
-    assert scheduler.handle(grant(3, 4), 0.2)[0] == Assign(Slot(0, 0), [3], [1])
+    assert scheduler.handle(grant(3, 4), 0.2)[0] == Assign((Slot(0, 0),), [3], [1])
     scheduler.handle(ended(Slot(0, 0), [(3, 1)], wall_time_s=0.1), 0.3)
     scheduler.handle(ended(Slot(0, 0), [(4, 1)], wall_time_s=0.1), 0.4)
     assert scheduler.handle(grant(5), 0.5) == [End(EndReason.WALLTIME)]
@@ -406,7 +406,7 @@ class Sweep(RuleBasedStateMachine):
         # Events cross a process boundary.
         for decision in self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now):
             match decision:
-                case Assign(slot, numbers, attempts):
+                case Assign((slot,), numbers, attempts):
                     assert not self.stopping
                     self.alive[slot.rank].extend(zip(numbers, attempts, strict=True))
                 case Commit(block):

@@ -142,11 +142,18 @@ def test_flags_say_the_same_as_a_file():
     assert spec.seed == 3
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), max_size=20))
+def test_any_text_may_be_a_choice_on_the_command_line(text):
+    spec = spec_from_flags("m:f", [f"x=a{text}a,another"], folder=Path())
+    assert spec.space.parameters[0].values == (f"a{text}a", "another")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         (["batch_size"], "command line: -p batch_size: expected NAME=VALUE, e.g. batch_size=256"),
         (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
+        (["optimizer=sgd,\udcff"], "command line: has bytes in it that are not UTF-8 text"),
         (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
-__all__ = ["COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "Column", "columns_of", "markdown"]
+__all__ = ["COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "TABLES", "Column", "columns_of", "markdown"]
 
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
@@ -53,6 +53,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("attempts", "assigned_at", "number", "when the master gave it to the worker", _SINCE_1970),
     Column("attempts", "ended_at", "number", "when it was over", _SINCE_1970),
     Column("attempts", "end", AttemptEnd, "how it ended; only an attempt that ended gave its trial a state"),
+    Column("ranks", "trial", "integer", "number of a trial of several ranks; its rank 0 is in /attempts"),
+    Column("ranks", "attempt", "integer", "which attempt"),
+    Column("ranks", "rank", "integer", "which of the trial's other ranks, from 1 on"),
+    Column("ranks", "worker", "integer", "row of /workers that ran this rank"),
+    Column("ranks", "slot", "integer", "which of the worker's slots"),
     Column("workers", "allocation", "integer", "row of /allocations"),
     Column("workers", "rank", "integer", "MPI rank"),
     Column("workers", "host", "text", "node"),
@@ -74,6 +79,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "launch", "text", "the command that started this run, and started it again after a loss"),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
 )
+
+#: The groups that are tables.
+TABLES = tuple(dict.fromkeys(column.group for column in COLUMNS))
 
 #: Datasets of each /curves/<metric>.
 CURVE_COLUMNS: tuple[Column, ...] = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mpisweep.results.columns import COLUMNS
+from mpisweep.results.columns import COLUMNS, TABLES
 from mpisweep.results.replay import StoredCurve, SweepState
 
 __all__ = ["see_that_it_is_consistent"]
@@ -20,7 +20,7 @@ def see_that_it_is_consistent(state: SweepState) -> None:
     """
     for text in (state.spec, state.source, state.version, state.state):
         _require(isinstance(text, str), "an attribute is no text")
-    for group in ("trials", "attempts", "workers", "allocations"):
+    for group in TABLES:
         table = getattr(state, group)
         rows = len(next(iter(table.values())))
         for column in COLUMNS:
@@ -36,6 +36,8 @@ def see_that_it_is_consistent(state: SweepState) -> None:
     _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
     _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
     _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
+    _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker names no worker")
+    _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial names no trial")
     _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
     _require(state.trials["number"] == list(range(count)), "trials/number does not count")
     for name, curve in state.stored.items():

@@ -162,6 +162,11 @@ class Sweep:
         """One row for each attempt at a trial, those included that came to nothing."""
         return _rows(self._state, "attempts")
 
+    @property
+    def ranks(self) -> Rows:
+        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in attempts."""
+        return _rows(self._state, "ranks")
+
     def count(self, state: TrialState) -> int:
         """How many trials are in this state."""
         return self._state.trials["state"].count(int(state))

@@ -149,7 +149,7 @@ def _append_tables(
     parts: Mapping[str, SweepState],
     taken_over: Mapping[tuple[str, int], int],
 ) -> dict[str, int]:
-    """Allocations, workers and attempts of all; returns where the workers of each member begin."""
+    """Allocations, workers, attempts and their ranks of all; returns where the workers of each member begin."""
     begins: dict[str, int] = {}
     for member, part in [("", base), *parts.items()]:
         allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
@@ -159,19 +159,19 @@ def _append_tables(
         for name, column in merged.workers.items():
             values = part.workers[name]
             column.extend([value + allocations for value in values] if name == "allocation" else values)
-        table = part.attempts
-        for row, (number, attempt) in enumerate(zip(table["trial"], table["attempt"], strict=True)):
-            known = taken_over.get((member, number))
-            if known is not None and attempt > known:
-                continue
-            for name, column in merged.attempts.items():
-                value = table[name][row]
-                if name == "worker" and value >= 0:
-                    value += workers
-                elif name == "end" and known is not None and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED):
-                    # It gave its trial no state: the trial was given to another member meanwhile.
-                    value = int(AttemptEnd.LOST)
-                column.append(value)
+        for table, into in ((part.attempts, merged.attempts), (part.ranks, merged.ranks)):
+            for row, (number, attempt) in enumerate(zip(table["trial"], table["attempt"], strict=True)):
+                known = taken_over.get((member, number))
+                if known is not None and attempt > known:
+                    continue
+                for name, column in into.items():
+                    value = table[name][row]
+                    if name == "worker" and value >= 0:
+                        value += workers
+                    elif name == "end" and known is not None and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED):
+                        # It gave its trial no state: the trial was given to another member meanwhile.
+                        value = int(AttemptEnd.LOST)
+                    column.append(value)
     return begins
 
 

@@ -71,6 +71,8 @@ class SweepState:
     parameters: dict[str, list[Value | None]] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     attempts: Table = field(default_factory=lambda: _empty("attempts"))
+    #: Of the trials of several ranks, the ranks beside rank 0.
+    ranks: Table = field(default_factory=lambda: _empty("ranks"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Curves as the file has them.
@@ -88,6 +90,8 @@ class SweepState:
     _run_of_segment: dict[str, int] = field(default_factory=dict)
     _worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: (trial, attempt) -> rows of its other ranks.
+    _rank_rows: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def index(self) -> None:
         """Make the look-up tables after the columns were filled from a file."""
@@ -95,6 +99,9 @@ class SweepState:
         self._worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
         a = self.attempts
         self._attempt_rows = {key: row for row, key in enumerate(zip(a["trial"], a["attempt"], strict=True))}
+        r = self.ranks
+        for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
+            self._rank_rows.setdefault(key, []).append(row)
 
     @staticmethod
     def usual_row(group: str) -> dict[str, Any]:
@@ -214,6 +221,10 @@ class SweepState:
             states[number] = _RUNNING
             tried[number] = attempt
             workers[number] = worker
+            for rank, (other, slot) in enumerate(record.slots[1:], 1):
+                self._rank_rows.setdefault((number, attempt), []).append(len(self.ranks["trial"]))
+                row = self._worker_rows.get((run, other), -1)
+                _append(self.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
             if attempt > 1:
                 self._drop_reports(number)
 
@@ -239,10 +250,12 @@ class SweepState:
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
                 self.attempts["end"][row] = int(AttemptEnd.ENDED)
-            if worker >= 0:
-                self.workers["trials_done"][worker] += 1
-                if wall_time_s == wall_time_s:
-                    self.workers["busy_time"][worker] += wall_time_s
+            others = (self.ranks["worker"][row] for row in self._rank_rows.get((number, attempt), ()))
+            for each in (worker, *others):
+                if each >= 0:
+                    self.workers["trials_done"][each] += 1
+                    if wall_time_s == wall_time_s:
+                        self.workers["busy_time"][each] += wall_time_s
         for name, column in record.metrics.items():
             values = self._metric(name)
             for position in kept:

@@ -26,7 +26,7 @@ import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
-from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
+from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, TABLES, Column
 from mpisweep.results.consistency import see_that_it_is_consistent
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.names import as_text, from_link, to_link
@@ -201,7 +201,7 @@ def salvage_file(path: Path, lost: list[str]) -> SweepState:
             state.baseline = None if baseline < 0 else baseline
         with _noting(lost, "/ attribute covered"):
             state.covered = {n: int(offset) for n, offset in json.loads(file.attrs["covered"]).items()}
-        for group in ("trials", "attempts", "workers", "allocations"):
+        for group in TABLES:
             _salvage_table(file, group, getattr(state, group), lost, size)
         count = state.count
         for group, columns in (("parameters", state.parameters), ("metrics", state.metrics)):
@@ -261,7 +261,10 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
         covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
         report_gaps={int(n): set(blocks) for n, blocks in json.loads(attributes["report_gaps"]).items()},
     )
-    for group in ("trials", "attempts", "workers", "allocations"):
+    for group in TABLES:
+        if group == "ranks" and group not in file:
+            # A file from before there were trials of several ranks.
+            continue
         table = getattr(state, group)
         for name in table:
             table[name] = _read_column(file[group][name], path_bytes)

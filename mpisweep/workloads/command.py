@@ -87,7 +87,10 @@ class _Run:
         values = self._values()
         if template:
             target = self._trial.directory / Path(self._workload.template).name.removesuffix(".in")
-            target.write_text(render_template(template, values), encoding="utf-8")
+            # The trial's other ranks write the same.
+            aside = target.with_name(f"{target.name}.{self._trial.rank}")
+            aside.write_text(render_template(template, values), encoding="utf-8")
+            aside.replace(target)
             values["template"] = os.fspath(target)
         arguments = [render(argument, values) for argument in self._workload.arguments]
         program, printed, reported = self._start(arguments, values)
@@ -104,6 +107,7 @@ class _Run:
         trial, names = self._trial, self._workload.names
         values: dict[str, Value] = {
             "number": trial.number, "seed": trial.seed, "device": trial.device, "cores": trial.cores,
+            "rank": trial.rank,
         }  # fmt: skip
         if "directory" in names:
             values["directory"] = os.fspath(trial.directory)
@@ -119,6 +123,9 @@ class _Run:
             "MPISWEEP_SEED": str(self._trial.seed),
             REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
         }
+        if self._trial.team is not None:
+            # As under torchrun it sees the devices of all ranks of its node, and takes the one of its local rank.
+            environment |= dict(self._trial.team.environment)
         # A Python program that keeps its lines to itself would report everything at its end.
         environment.setdefault("PYTHONUNBUFFERED", "1")
         environment |= {name: render(value, values) for name, value in self._workload.environment}
@@ -215,7 +222,8 @@ class _Run:
         trial = self._trial
         how = f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}"
         with contextlib.suppress(OSError):
-            append_output(self._outputs, trial.number, trial.attempt, how, self._tape.content())
+            which = f"rank {trial.rank} of {trial.ranks}, {how}" if trial.ranks > 1 else how
+            append_output(self._outputs, trial.number, trial.attempt, which, self._tape.content())
         if status == 0 or trial.told_to_stop:
             return
         last = self._tape.last_lines(_LAST_LINES)

@@ -30,6 +30,10 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
+#: All images of a batch.
+_WHOLE = slice(None)
+
+
 class DataError(Exception):
     """Data that is not there; the message is for the user."""
 
@@ -81,12 +85,16 @@ def _digits() -> Images:
 
 
 def memory_batches(
-    data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0
-) -> Batches:
-    """Endless batches of a data set in memory, from batch `first` on: (B, 3, S, S) float32 and labels (B,)."""
+    data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0,
+    piece: slice = _WHOLE,
+) -> Batches:  # fmt: skip
+    """Endless batches of a data set in memory, from batch `first` on, or a piece of each.
+
+    Images are (B, 3, S, S) float32, labels (B,).
+    """
     mean = torch.tensor(_MEAN, device=device)[None, :, None, None]
     std = torch.tensor(_STD, device=device)[None, :, None, None]
-    for chosen in _EndlessEpochs(len(data), batch_size, seed, first):
+    for chosen in _EndlessEpochs(len(data), batch_size, seed, first, piece):
         own = data.images[chosen].to(device, non_blocking=True)  # (B, C, H, W)
         large = functional.interpolate(
             own.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
@@ -95,8 +103,9 @@ def memory_batches(
 
 
 def folder_batches(
-    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int, first: int = 0
-) -> tuple[Batches, int]:
+    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int, first: int = 0,
+    piece: slice = _WHOLE,
+) -> tuple[Batches, int]:  # fmt: skip
     """Endless batches of images in one folder a class, and the number of classes.
 
     Args:
@@ -107,6 +116,7 @@ def folder_batches(
         device: where the batches go.
         loaders: processes that read and resize; 0 does it between the steps.
         first: batch to begin with.
+        piece: which images of each batch.
 
     Raises:
         DataError: when there are no such folders.
@@ -121,7 +131,7 @@ def folder_batches(
         raise DataError(f"data_root = {root!r}: no imagefolder data there: {error}") from error
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         found,
-        batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first),
+        batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first, piece),
         num_workers=loaders,
         # Without one of its own it would draw from the generator that the model draws from.
         generator=torch.Generator().manual_seed(seed),
@@ -147,8 +157,9 @@ def synthetic_batches(
 class _EndlessEpochs(Sampler[list[int]]):
     """Indices of one batch after another; epochs run into each other and drop nothing."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, first: int = 0) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, first: int = 0, piece: slice = _WHOLE) -> None:
         self._first = first
+        self._piece = piece
         self._size = size
         self._batch_size = batch_size
         self._seed = seed
@@ -161,7 +172,7 @@ class _EndlessEpochs(Sampler[list[int]]):
                 left += torch.randperm(self._size, generator=generator).tolist()
             chosen, left = left[: self._batch_size], left[self._batch_size :]
             if position >= self._first:
-                yield chosen
+                yield chosen[self._piece]
 
 
 def _check_root(data: str, root: str) -> None:

@@ -1,4 +1,4 @@
-"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size.
+"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size, on one rank or several.
 
 What is measured
 ----------------
@@ -11,7 +11,10 @@ What is measured
 ``images_per_second``  images over seconds, without the first `warmup_iter` steps, in which kernels are chosen
                        and compiled.
 ``peak_memory``        bytes: of the GPU, the most that torch held; on a CPU, the most that this process held
-                       since the trial began.
+                       since the trial began.  Of several ranks, the most of any.
+
+With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all of them together, losses and
+accuracies are means over the whole batch, and times are those of rank 0.
 
 Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
 device until :data:`READ_BACK` of them are read at once: a step never waits for the one before it to be read.
@@ -51,6 +54,7 @@ from mpisweep.workloads.datasets import (
     memory_batches,
     synthetic_batches,
 )
+from mpisweep.workloads.ranks import Ranks
 from mpisweep.workloads.trial import remove_checkpoint
 
 if TYPE_CHECKING:
@@ -75,7 +79,10 @@ def run(trial: Trial) -> dict[str, float]:
     device = torch.device(trial.device)
     try:
         _prepare(trial, device)
-        metrics = _experiment(trial, device)
+        ranks = Ranks(trial, device, int(trial.params["batch_size"]))
+        metrics = _experiment(trial, device, ranks)
+        # Not after a failure: it may wait for the others, and this process ends anyway.
+        ranks.leave()
         if metrics:
             _forget_checkpoint(trial)
         return metrics
@@ -90,49 +97,53 @@ def run(trial: Trial) -> dict[str, float]:
             torch.cuda.empty_cache()
 
 
-def _experiment(trial: Trial, device: torch.device) -> dict[str, float]:
+def _experiment(trial: Trial, device: torch.device, ranks: Ranks) -> dict[str, float]:
     options = trial.params
     num_iter, checkpoint_every = int(options["num_iter"]), int(options["checkpoint_every"])
     started = time.perf_counter()
-    model = _model(options, device)
-    optimizer = _optimizer(options, model)
+    bare = _bare_model(options, device)
+    optimizer = _optimizer(options, bare)
     precision = _Precision(options, device)
-    checkpoint = Checkpoint(trial, device, {"model": model, "optimizer": optimizer, "scaler": precision.scaler})
+    checkpoint = Checkpoint(trial, device, {"model": bare, "optimizer": optimizer, "scaler": precision.scaler})
     steps_done, measured = checkpoint.restore()
-    data = _data(options, trial, device, first=steps_done)
-    clock = _GpuClock() if device.type == "cuda" else _CpuClock()
+    ranks.agree(steps_done, "checkpoint")
+    model = _compiled(options, ranks.together(bare))
+    data = _data(options, trial, device, ranks, first=steps_done)
+    clock = _GpuClock(ranks) if device.type == "cuda" else _CpuClock(ranks)
     setup_time = time.perf_counter() - started
 
     history = _History(trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"]))
     history.restore(measured)
     clock.start()
     for step in range(steps_done, num_iter):
-        images, labels = next(data)  # (B, 3, S, S), (B,)
+        images, labels = next(data)  # (B, 3, S, S), (B,): this rank's of the batch
         with precision.autocast():
             logits = model(images)  # (B, classes)
             loss = functional.cross_entropy(
                 logits, labels, label_smoothing=float(options["label_smoothing"])
             )
-        precision.step(loss, optimizer)
+        precision.step(ranks.weighted(loss), optimizer)
         clock.mark(step, loss.detach(), (logits.detach().argmax(1) == labels).float().mean())
         is_due = checkpoint_every > 0 and (step + 1) % checkpoint_every == 0 and step + 1 < num_iter
         if is_due or (step + 1) % clock.read_every == 0:
             history.add(clock.read())  # note: this is a CPU-GPU sync point
-            stop = trial.should_stop()
+            stop = ranks.any(trial.should_stop())
             if stop or is_due:
-                checkpoint.save(step + 1, history.measured)
+                if ranks.leads:
+                    checkpoint.save(step + 1, history.measured)
                 clock.start()  # the time of saving is no step's
             if stop:
+                trial.stop()
                 return {}
     history.add(clock.read())
     return history.metrics(real_labels=options["data"] != "synthetic") | {
         "setup_time": setup_time,
-        "peak_memory": _peak_memory(device),
+        "peak_memory": ranks.most(_peak_memory(device)),
     }
 
 
 def _forget_checkpoint(trial: Trial) -> None:
-    if trial.has_directory:
+    if trial.rank == 0 and trial.has_directory:
         remove_checkpoint(trial.directory)
 
 
@@ -154,36 +165,39 @@ def _prepare(trial: Trial, device: torch.device) -> None:
     _forget_peak_memory(device)
 
 
-def _data(options: Mapping[str, Value], trial: Trial, device: torch.device, first: int) -> Batches:
+def _data(options: Mapping[str, Value], trial: Trial, device: torch.device, ranks: Ranks, first: int) -> Batches:
     batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
     data, root, num_classes = str(options["data"]), str(options["data_root"]), int(options["num_classes"])
-    if batch_size == 1 and image_size <= 32:
+    if ranks.images == 1 and image_size <= 32:
+        many = f" on {ranks.size} ranks" if ranks.size > 1 else ""
         raise ValueError(
-            f"batch_size 1 at image_size {image_size} leaves batch normalisation a single value a channel; "
+            f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single value a channel; "
             "use an image_size above 32"
         )
     if data == "synthetic":
-        return synthetic_batches(batch_size, image_size, num_classes, trial.seed, device)
+        return synthetic_batches(ranks.images, image_size, num_classes, trial.seed + ranks.rank, device)
     if data == "imagefolder":
         loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
-        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders, first)
+        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders, first, ranks.piece)
     else:
         images = load_images(data, root)
-        found = memory_batches(images, batch_size, image_size, trial.seed, device, first)
+        found = memory_batches(images, batch_size, image_size, trial.seed, device, first, ranks.piece)
         classes = images.classes
     if classes > num_classes:
         raise ValueError(f"num_classes is {num_classes}, but {data} has {classes} labels")
     return found
 
 
-def _model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
+def _bare_model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
     model: nn.Module = resnet50(num_classes=int(options["num_classes"]))
     model = model.to(device).train()
     if _is_on(options["channels_last"], device.type == "cuda"):
         model = model.to(memory_format=torch.channels_last)
-    if options["compile"]:
-        return cast(nn.Module, torch.compile(model))
     return model
+
+
+def _compiled(options: Mapping[str, Value], model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model)) if options["compile"] else model
 
 
 def _optimizer(options: Mapping[str, Value], model: nn.Module) -> torch.optim.Optimizer:
@@ -241,14 +255,18 @@ class _CpuClock:
 
     read_every = 1
 
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+
     def start(self) -> None:
         self._last = time.perf_counter()
         self._steps: list[_Step] = []
 
     def mark(self, number: int, loss: Tensor, accuracy: Tensor) -> None:
         now = time.perf_counter()
-        self._steps.append(_Step(number, now - self._last, loss.item(), accuracy.item()))
-        self._last = now
+        mean_loss, mean_accuracy = self._ranks.mean(torch.stack([loss.float(), accuracy])).tolist()
+        self._steps.append(_Step(number, now - self._last, mean_loss, mean_accuracy))
+        self._last = time.perf_counter() if self._ranks.size > 1 else now
 
     def read(self) -> list[_Step]:
         steps, self._steps = self._steps, []
@@ -259,6 +277,9 @@ class _GpuClock:
     """A GPU computes later: events in its queue say when each step ended."""
 
     read_every = READ_BACK
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
 
     def start(self) -> None:
         torch.cuda.synchronize()  # nothing of the setup may count for the first step
@@ -273,8 +294,8 @@ class _GpuClock:
             return []
         marks, self._marks = self._marks, []
         # note: this is a CPU-GPU sync point; it waits for the last mark, and so for all of them
-        losses = torch.stack([loss.float() for _, _, loss, _ in marks]).tolist()
-        accuracies = torch.stack([accuracy for _, _, _, accuracy in marks]).tolist()
+        losses = self._ranks.mean(torch.stack([loss.float() for _, _, loss, _ in marks])).tolist()
+        accuracies = self._ranks.mean(torch.stack([accuracy for _, _, _, accuracy in marks])).tolist()
         marks[-1][1].synchronize()
         steps: list[_Step] = []
         for (number, event, _, _), loss, accuracy in zip(marks, losses, accuracies, strict=True):

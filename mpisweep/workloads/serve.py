@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import resource
 import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,28 @@ from typing import Any
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.catalogue import BUILTIN
 from mpisweep.commandline import CommandWorkload
-from mpisweep.line import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError, Page
+from mpisweep.line import (
+    ENDED,
+    INTERRUPTED,
+    MEET,
+    MEETING,
+    READY,
+    REPORTS,
+    SKIPPED,
+    TEAM,
+    Frame,
+    Line,
+    LineClosedError,
+    Page,
+)
+from mpisweep.messages import Team
 from mpisweep.outputs import output_file
 from mpisweep.processes import adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
+from mpisweep.workloads.meeting import joined, reserve_address, variables
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
@@ -49,6 +66,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
 _MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
+_ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 _COMPLETE = int(TrialState.COMPLETE)
 _FAILED = int(TrialState.FAILED)
 
@@ -142,6 +160,10 @@ class _Loop:
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
         #: Index on the line of the next trial.
         self._next = 0
+        #: Frames that have come and are not dealt with.
+        self._frames: deque[Frame] = deque()
+        #: Which rank of the next trial this is, where it has several.
+        self._team: Team | None = None
         #: How many ReportBlocks the running trial has sent.
         self._reports_sent = 0
         self._gathered = _Gathered(worker, slot)
@@ -152,10 +174,33 @@ class _Loop:
         run = _load_or_report(self._spec, outputs)
         self._line.send(READY)
         while True:
-            for frame in self._line.receive():
+            frame = self._next_frame()
+            if frame.kind == TEAM:
+                self._team = _team(frame.body)
+            elif frame.kind != MEET:
+                # Where others meet is of no use once their trial is over here.
                 block = decode(frame.body)
                 assert isinstance(block, AssignedBlock)
                 self._run_block(block, run)
+                self._team = None
+
+    def _next_frame(self) -> Frame:
+        if not self._frames:
+            self._frames.extend(self._line.receive())
+        return self._frames.popleft()
+
+    def _meet(self, team: Team, number: int, attempt: int) -> str:
+        """Where the ranks of this trial meet: rank 0 says it, the others wait to be told."""
+        if team.rank == 0:
+            address = reserve_address(team)
+            self._line.send(MEETING, address.encode(), number, attempt)
+            return address
+        while True:
+            for frame in self._frames:
+                if (frame.kind, frame.first, frame.second) == (MEET, number, attempt):
+                    self._frames.remove(frame)
+                    return frame.body.decode()
+            self._frames.extend(self._line.receive())
 
     def _run_block(self, block: AssignedBlock, run: Callable[[Trial], Any]) -> None:
         begin = self._page.begin
@@ -175,6 +220,10 @@ class _Loop:
         self, number: int, attempt: int, params: dict[str, Value], run: Callable[[Trial], Any]
     ) -> None:
         self._reports_sent = 0
+        team = self._team
+        if team is not None:
+            # Its end must not wait for others, nor theirs for it.
+            self._send_gathered()
         trial = Trial(
             number,
             params,
@@ -182,16 +231,18 @@ class _Loop:
             device=self._device,
             cores=self._cores,
             folder=self._trials_folder,
-            send=lambda curves: self._send_reports(number, attempt, curves),
+            send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
             note_report=self._note_report,
             attempt=attempt,
+            team=team,
         )
         gathered = self._gathered
         started_at = time.time()
         started = time.perf_counter()
         try:
-            metrics, odd = to_metrics(run(trial), self._spec.objective)
+            with self._in_team(team, number, attempt):
+                metrics, odd = to_metrics(run(trial), self._spec.objective)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
@@ -201,9 +252,9 @@ class _Loop:
             gathered.add_failed(
                 number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
             )
-            if cause is FailureCause.OUT_OF_MEMORY:
-                # What the trial has left on the device, and how fragmented, nobody knows: the next one gets a
-                # process of its own, which costs less than one more trial that fails for it.
+            if cause is FailureCause.OUT_OF_MEMORY or team is not None:
+                # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
+                # the next one gets a process of its own, which costs less than one more trial that fails for it.
                 self._send_gathered()
                 raise SystemExit(0) from None
         else:
@@ -213,13 +264,21 @@ class _Loop:
                 self._line.send(INTERRUPTED, first=self._next)
                 return
             metrics = trial.last_reported | metrics
-            if self._objective not in metrics:
+            if self._objective not in metrics and trial.rank == 0:
                 odd = odd or f"it has ended well, but its objective {self._objective!r} was never reported"
             gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
         if wall_time_s >= _CHILDLESS_S:
             _end_leftovers()
-        if started_at + wall_time_s - gathered.since >= _GATHER_S:
+        if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
             self._send_gathered()
+
+    def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
+        """What a trial of several ranks needs around it; nothing for any other."""
+        if team is None:
+            return _ALONE
+        address = self._meet(team, number, attempt)
+        is_command = isinstance(self._spec.workload, CommandWorkload)
+        return joined(variables(team, address, own_device_only=self._device != "cpu" and not is_command))
 
     def _log(self, trial: str, error: BaseException) -> None:
         """Keep the whole traceback; the results file has the end of it."""
@@ -345,6 +404,16 @@ def _load_or_report(spec: Spec, outputs: Path) -> Callable[[Trial], Any]:
         raise problem
 
     return fail
+
+
+def _keep(curves: dict[str, Curve]) -> None:
+    """A trial's curves are those of its rank 0."""
+
+
+def _team(body: bytes) -> Team:
+    fields = json.loads(body)
+    fields["environment"] = tuple(tuple(variable) for variable in fields["environment"])
+    return Team(**fields)
 
 
 def _configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterator[dict[str, Value]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mpisweep.blocks import Curve
+from mpisweep.messages import Team
 from mpisweep.records import FailureCause, Value
 
 __all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
@@ -71,7 +72,9 @@ class Trial:
         attempt: how often the trial was begun, this time included.
         params: the configuration, fixed values included.
         device: ``cpu``, or ``cuda:0``; the trial sees no other GPU than its own.
-        cores: how many CPU cores the trial may use.
+        cores: how many CPU cores the trial may use; each of its ranks has as many.
+        rank: which of the trial's ranks this process is; 0 where it has one.
+        ranks: how many it has.
     """
 
     def __init__(
@@ -87,12 +90,16 @@ class Trial:
         stop_asked: Callable[[], bool],
         note_report: Callable[[], None] | None = None,
         attempt: int = 1,
+        team: Team | None = None,
     ) -> None:
         self.number = number
         self.attempt = attempt
         self.params = params
         self.device = device
         self.cores = cores
+        self.rank = team.rank if team else 0
+        self.ranks = team.size if team else 1
+        self.team = team
         self._sweep_seed = sweep_seed
         self._folder = folder
         self._send = send
@@ -152,6 +159,10 @@ class Trial:
         if self._stop_asked():
             self._told_to_stop = True
         return self._told_to_stop
+
+    def stop(self) -> None:
+        """Note that it returns because one of its ranks was told to stop: what it returns is no result."""
+        self._told_to_stop = True
 
     def flush(self) -> None:
         """Send on what was reported since the last time; done by itself twice a second and at the end."""

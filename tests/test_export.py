@@ -1,0 +1,107 @@
+"""What other programs get of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_results import history, opening, write_journal
+
+import mpisweep
+from mpisweep.blocks import ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
+from mpisweep.cli import main
+from mpisweep.export import write_csv, write_json
+from mpisweep.results.snapshot import finish
+from mpisweep.spec import _toml
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "s.h5"
+    write_journal(made, history())
+    finish(made)
+    return made
+
+
+def exported(path: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["export", str(path), *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_csv_has_a_row_a_trial_under_the_names_that_load_gives(path, capsys):
+    rows = list(csv.DictReader(io.StringIO(exported(path, capsys=capsys))))
+    assert tuple(rows[0]) == mpisweep.load(path).trials.names
+    assert [(row["number"], row["x"], row["state"], row["loss"]) for row in rows] == [
+        ("0", "1", "complete", ""), ("1", "2", "complete", "4.0"), ("2", "3", "failed", ""), ("3", "4", "complete", "1.0"),
+    ]  # fmt: skip
+    assert rows[2]["message"] == "ValueError: ü"
+
+
+def test_csv_of_curves_has_a_row_a_report(path, capsys):
+    rows = list(csv.DictReader(io.StringIO(exported(path, "--curves", capsys=capsys))))
+    assert [(row["number"], row["step"], row["value"]) for row in rows if row["metric"] == "loss"] == [
+        ("1", "0", "5.0"), ("1", "1", "4.0"), ("3", "0", "3.0"), ("3", "1", "2.0"), ("3", "0", "1.0"),
+    ]  # fmt: skip
+
+
+def test_json_says_what_the_sweep_is_and_holds_the_curves_when_asked(path, capsys):
+    found = json.loads(exported(path, "--format", "json", "--curves", capsys=capsys))
+    assert (found["objective"], found["direction"], found["baseline"], found["parameters"]) == ("loss", "minimize", 1, ["x", "mode"])
+    assert found["units"]["wall_time"] == "s"
+    assert [trial["loss"] for trial in found["trials"]] == [None, 4.0, None, 1.0]
+    assert found["trials"][1]["curves"]["loss"]["value"] == [5.0, 4.0]
+    assert "curves" not in json.loads(exported(path, "--format", "json", capsys=capsys))["trials"][1]
+
+
+def test_the_name_of_the_file_says_the_format(path, tmp_path, capsys):
+    exported(path, "-o", str(tmp_path / "t.json"), capsys=capsys)
+    assert len(json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["trials"]) == 4
+    exported(path, "-o", str(tmp_path / "t.csv"), capsys=capsys)
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").startswith("number,state,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "t.xlsx"], "t.xlsx: ends neither in .csv nor in .json; say --format csv or --format json"),
+        (["-o", "nowhere/t.csv"], "nowhere/t.csv: cannot be written: No such file or directory"),
+        (["-o", "s.h5", "--format", "csv"], "s.h5: is the results file itself"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_sentence(path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(path.parent)
+    before = path.read_bytes()
+    assert main(["export", "s.h5", *arguments]) == 2
+    assert capsys.readouterr().err == f"mpisweep: {message}\n"
+    assert path.read_bytes() == before
+
+
+@given(loss=st.floats(), message=st.text(), choice=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, loss, message, choice):
+    path = tmp_path_factory.mktemp("any") / "s.h5"
+    records = [
+        TrialsBlock([0], {"c": [choice]}, baseline=None),
+        JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+        EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [loss]}, [0], [message]),
+        ClosedRecord(1005.0, "complete"),
+    ]
+    write_journal(path, records, opening(spec=f'workload = "m:f"\n[parameters]\nc = [{_toml(choice)}]\n'))
+    sweep = mpisweep.load(path)
+    kept = str(sweep.trials["c"][0]), str(sweep.trials["message"][0])
+    out = io.StringIO(newline="")
+    write_csv(sweep, out)
+    [row] = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
+    assert (row["c"], row["message"]) == kept
+    assert math.isnan(loss) if row["loss"] == "" else float(row["loss"]) == loss
+    out = io.StringIO()
+    write_json(sweep, out)
+    [trial] = json.loads(out.getvalue())["trials"]
+    assert (trial["c"], trial["message"]) == kept
+    assert math.isnan(loss) if trial["loss"] is None else float(trial["loss"]) == loss

@@ -1,0 +1,480 @@
+from __future__ import annotations
+
+import math
+import pickle
+from collections import deque
+from random import Random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.messages import (
+    Assign,
+    Commit,
+    End,
+    GiveUp,
+    LetGo,
+    Stop,
+    StopRequested,
+    TimePassed,
+    TrialsEnded,
+    TrialsReturned,
+    Withdraw,
+    WorkerJoined,
+    WorkerLost,
+)
+from mpisweep.planner import DurationModel
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduler import Scheduler
+from mpisweep.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
+
+COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
+
+
+def slots(*ranks: int) -> tuple[Slot, ...]:
+    return tuple(Slot(rank, 0) for rank in ranks)
+
+
+def on_nodes(*sizes: int) -> dict[Slot, str]:
+    """Nodes of so many slots each: n0, n1, ..."""
+    nodes: dict[Slot, str] = {}
+    for node, size in enumerate(sizes):
+        for _ in range(size):
+            nodes[Slot(len(nodes), 0)] = f"n{node}"
+    return nodes
+
+
+# ------------------------------------------------------------------------------------- where
+
+
+def test_a_trial_that_fits_a_node_runs_on_the_fullest_one_that_has_room():
+    nodes = on_nodes(4, 4)
+    assert place(2, slots(0, 1, 2, 3, 5, 6), nodes, nodes) == slots(5, 6)
+    assert place(3, slots(0, 1, 2, 3, 5, 6), nodes, nodes) == slots(0, 1, 2)
+
+
+def test_a_trial_that_fits_a_node_waits_for_one_and_does_not_straddle_two():
+    nodes = on_nodes(4, 4)
+    assert place(4, slots(0, 1, 4, 5), nodes, nodes) is None
+
+
+def test_a_trial_that_fits_no_node_takes_the_emptiest_nodes_first():
+    nodes = on_nodes(4, 4, 4)
+    assert place(6, slots(0, 4, 5, 6, 8, 9, 10, 11), nodes, nodes) == slots(8, 9, 10, 11, 4, 5)
+    assert place(6, slots(0, 4, 5, 8, 9), nodes, nodes) is None
+
+
+def test_slots_are_gathered_where_a_trial_can_start_soonest():
+    nodes = on_nodes(2, 2)
+    free = dict(zip(slots(0, 1, 2, 3), (0.0, 90.0, 30.0, 20.0), strict=True))
+    assert gather(2, free, nodes) == list(slots(3, 2))
+    assert gather(3, free, nodes) == list(slots(0, 3, 2))
+    assert gather(5, free, nodes) == []
+
+
+def test_slots_that_are_free_long_before_a_trial_can_start_are_not_gathered_for_it():
+    nodes = on_nodes(4)
+    assert gather(2, dict(zip(slots(0, 1, 2, 3), (0.0, 50.0, 50.0, 90.0), strict=True)), nodes) == list(slots(1, 2))
+    assert gather(3, dict(zip(slots(0, 1, 2, 3), (0.0, math.inf, math.inf, math.inf), strict=True)), nodes) == list(slots(1, 2, 3))
+
+
+def test_the_devices_of_all_ranks_of_a_node_are_joined():
+    own = [[("CUDA_VISIBLE_DEVICES", "GPU-a"), ("X", "1")], [("CUDA_VISIBLE_DEVICES", "GPU-b")]]
+    assert all_devices(own) == (("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"), ("X", "1"))
+
+
+# ------------------------------------------------------------------------------------- one after another
+
+
+class Pool:
+    """A scheduler and the slots that it drives, one a rank."""
+
+    def __init__(self, widths: list[int], nodes: tuple[int, ...] = (4,), *, durations=None, **more) -> None:
+        count = len(widths)
+        model = DurationModel({"x": list(range(1, count + 1))}, durations, count)
+        more = {"retries": 1, "grace_s": 1.0, "widths": widths} | more
+        self.scheduler = Scheduler(bytes(count), [0] * count, model, **more)
+        self.held: dict[Slot, list[tuple[int, int]]] = {}
+        self.made: list[object] = []
+        self.now = 0.0
+        for slot, node in on_nodes(*nodes).items():
+            self.held[slot] = []
+            self.feed(WorkerJoined(slot.rank, 1, (), node))
+
+    def feed(self, event, seconds: float = 1.0) -> list[object]:
+        self.now += seconds
+        new = self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now)
+        self.made += new
+        for decision in new:
+            if isinstance(decision, Assign):
+                for slot in decision.slots:
+                    self.held[slot] += zip(decision.numbers, decision.attempts, strict=True)
+        self.scheduler.check()
+        return new
+
+    def end(self, rank: int, state: int = COMPLETE, cause: FailureCause = FailureCause.EXCEPTION, seconds: float = 1.0):
+        """The first trial that this rank holds ends there."""
+        slot = Slot(rank, 0)
+        number, attempt = self.held[slot].pop(0)
+        failed = state == FAILED
+        block = EndedBlock(
+            rank, 0, [number], [attempt], [state], [0.0], [seconds], {"loss": [float(rank)]},
+            [int(cause)] if failed else [], [f"{cause.label} at {rank}"] if failed else [],
+        )  # fmt: skip
+        return self.feed(TrialsEnded(block), seconds)
+
+    def give_back(self, rank: int, how: AttemptEnd = AttemptEnd.WITHDRAWN):
+        slot = Slot(rank, 0)
+        number, attempt = self.held[slot].pop(0)
+        return self.feed(TrialsReturned(slot, (number,), (attempt,), how))
+
+    def lose(self, rank: int):
+        del self.held[Slot(rank, 0)]
+        return self.feed(WorkerLost(rank))
+
+    def running(self) -> dict[int, set[int]]:
+        """Trial -> ranks that run it."""
+        found: dict[int, set[int]] = {}
+        for slot, trials in self.held.items():
+            if trials:
+                found.setdefault(trials[0][0], set()).add(slot.rank)
+        return found
+
+
+def of(kind, decisions):
+    return [decision for decision in decisions if isinstance(decision, kind)]
+
+
+def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_of_rank_0():
+    pool = Pool([2, 2])
+    assert pool.running() == {0: {0, 1}, 1: {2, 3}}
+    assert of(Commit, pool.end(1)) == []
+    [commit] = of(Commit, pool.end(0))
+    assert (commit.block.numbers, commit.block.worker, commit.block.metrics) == ([0], 0, {"loss": [0.0]})
+
+
+def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
+    pool = Pool([3])
+    assert of(LetGo, pool.end(0)) == [LetGo(Slot(1, 0), 0, 1, FAREWELL_S), LetGo(Slot(2, 0), 0, 1, FAREWELL_S)]
+    pool.give_back(1)
+    [commit] = of(Commit, pool.end(2))
+    assert commit.block.states == [COMPLETE]
+
+
+def test_one_rank_that_fails_takes_the_others_with_it_and_the_most_telling_cause_counts():
+    pool = Pool([3])
+    told = of(LetGo, pool.end(0, FAILED))
+    assert [(letting.slot.rank, letting.linger_s) for letting in told] == [(1, LINGER_S), (2, LINGER_S)]
+    pool.end(2, FAILED, FailureCause.OUT_OF_MEMORY)
+    [commit] = of(Commit, pool.give_back(1))
+    assert commit.block.causes == [FailureCause.OUT_OF_MEMORY]
+    assert commit.block.messages == ["rank 2 of 3: out_of_memory at 2"]
+    assert (commit.block.worker, commit.block.slot) == (0, 0)
+
+
+def test_a_failure_shortens_the_time_that_a_farewell_has_given():
+    pool = Pool([3])
+    pool.end(0)
+    assert [letting.linger_s for letting in of(LetGo, pool.end(1, FAILED))] == [LINGER_S]
+
+
+def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do_not_count():
+    pool = Pool([2], nodes=(3,))
+    assert [letting.slot.rank for letting in of(LetGo, pool.lose(1))] == [0]
+    decisions = pool.end(0, FAILED)
+    assert of(GiveUp, decisions) == [GiveUp(0, [0], [1], AttemptEnd.LOST)]
+    assert pool.running() == {0: {0, 2}}
+    pool.lose(2)
+    [commit] = of(Commit, pool.end(0, FAILED))
+    assert commit.block.causes == [FailureCause.LOST]
+
+
+def test_what_is_interrupted_runs_again():
+    pool = Pool([2], nodes=(2,))
+    assert of(Stop, pool.feed(StopRequested(EndReason.SIGNAL)))
+    pool.give_back(1, AttemptEnd.INTERRUPTED)
+    decisions = pool.end(0, FAILED)
+    assert of(GiveUp, decisions) == [GiveUp(0, [0], [1], AttemptEnd.INTERRUPTED)]
+    assert of(End, decisions) == [End(EndReason.SIGNAL)]
+
+
+def test_the_widest_go_first_and_narrow_ones_fill_what_they_leave():
+    pool = Pool([1, 2, 3, 3], nodes=())
+    pool.scheduler.handle(WorkerJoined(0, 4, ((),) * 4, "n0"), 0.0)
+    held = pool.scheduler._held
+    assert sum(2 in trials for trials in held.values()) == 3
+    assert [list(trials) for trials in held.values() if 2 not in trials] == [[0]]
+
+
+def test_wide_trials_do_not_starve_behind_many_narrow_ones():
+    pool = Pool([1] * 40 + [4], nodes=(4,))
+    ended = 0
+    while 40 not in pool.running():
+        for rank in range(4):
+            if pool.held[Slot(rank, 0)] and pool.held[Slot(rank, 0)][0][0] != 40:
+                pool.end(rank)
+                ended += 1
+        assert ended < 12
+
+
+def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
+    # 0: a long narrow trial; 1: a wide one; the others are short.
+    pool = Pool([1] * 8 + [2], nodes=(2,), durations=[100.0, *[1.0] * 7, 5.0])
+    model = pool.scheduler._model
+    model.observe([0, 1, 2, 8], [100.0, 1.0, 1.0, 5.0])
+    model.fit()
+    pool.scheduler._waiting.reconsider()
+    assert pool.scheduler._may_have(Slot(0, 0), pool.now)
+    started = [d.numbers[0] for d in of(Assign, pool.made)]
+    assert 8 in started or pool.scheduler._gathered
+
+
+def test_a_trial_that_is_too_wide_for_what_is_left_ends_the_run_when_patience_does():
+    pool = Pool([3], nodes=(3,), patience_s=60.0)
+    pool.lose(2)
+    pool.give_back(0)
+    assert not of(End, pool.give_back(1))
+    assert not of(End, pool.feed(TimePassed(), 30.0))
+    assert of(End, pool.feed(TimePassed(), 60.0)) == [End(EndReason.TOO_FEW)]
+
+
+def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_to_let_go():
+    pool = Pool([2], nodes=(3,))
+    pool.lose(1)
+    pool.give_back(0)
+    assert pool.running() == {0: {0, 2}}
+    pool.held[Slot(1, 0)] = []
+    assert of(LetGo, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [LetGo(Slot(1, 0), 0, 1, 0.0)]
+
+
+@pytest.mark.parametrize("missing", [0, 1, None])
+def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
+    pool = Pool([2], nodes=(2,))
+    model = DurationModel({"x": [1]}, None, 1)
+    held = {slot: {0: 1} for slot in slots(0, 1)}
+    scheduler = Scheduler(
+        bytes(pool.scheduler._states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
+    )
+    made: list[object] = []
+    for rank in (0, 1):
+        made += scheduler.handle(WorkerJoined(rank, 1, (() if rank == missing else ((0, 1),),), "n0"), 1.0 + rank)
+        scheduler.check()
+    if missing is None:
+        assert not made
+        assert scheduler.team(0) == slots(0, 1)
+    else:
+        assert [letting.slot.rank for letting in of(LetGo, made)] == [1 - missing]
+
+
+# ------------------------------------------------------------------------------------- how busy
+
+
+def simulate(widths: list[int], seconds: list[float], nodes: tuple[int, ...]) -> float:
+    """Run a whole sweep by a clock of its own; returns the share of the slots' time in which they ran trials."""
+    pool = Pool(widths, nodes=nodes, quarantine=False)
+    scheduler, now = pool.scheduler, pool.now
+    begun = dict.fromkeys(pool.held, now)
+    while not of(End, pool.made):
+        # A slot begins its first trial when it has it; a wide one begins everywhere at once.
+        ends = {slot: begun[slot] + seconds[held[0][0]] for slot, held in pool.held.items() if held}
+        slot = min(ends, key=lambda slot: (ends[slot], slot))
+        now = max(now, ends[slot])
+        number, attempt = pool.held[slot].pop(0)
+        block = EndedBlock(slot.rank, 0, [number], [attempt], [COMPLETE], [0.0], [seconds[number]], {})
+        before = {slot: held[:1] for slot, held in pool.held.items()}
+        for decision in scheduler.handle(TrialsEnded(block), now):
+            pool.made.append(decision)
+            if isinstance(decision, Assign):
+                for given in decision.slots:
+                    pool.held[given] += zip(decision.numbers, decision.attempts, strict=True)
+        for other, held in pool.held.items():
+            if held[:1] != before[other] or other == slot:
+                begun[other] = now
+    work = sum(width * took for width, took in zip(widths, seconds, strict=True))
+    return work / (now * len(pool.held))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_trials_of_mixed_sizes_keep_the_workers_busy(seed):
+    random = Random(seed)
+    widths = [random.choice([1, 1, 2, 4]) for _ in range(200)]
+    # As if each were the same work, shared by its ranks; and some spread.
+    seconds = [120 * random.lognormvariate(0, 0.3) / width**0.8 for width in widths]
+    assert simulate(widths, seconds, (4, 4)) > 0.9
+
+
+# ------------------------------------------------------------------------------------- whatever happens
+
+
+class WideSweep(RuleBasedStateMachine):
+    """Workers that join, die, answer late, and run trials of all widths."""
+
+    @initialize(widths=st.lists(st.integers(1, 4), min_size=3, max_size=10))
+    def begin(self, widths) -> None:
+        self.widths = widths
+        model = DurationModel({"x": list(range(1, len(widths) + 1))}, None, len(widths))
+        self.scheduler = self.make(bytes(len(widths)), [0] * len(widths), model)
+        self.now = 0.0
+        #: Slot -> what its worker holds, the running one first.
+        self.alive: dict[Slot, deque[tuple[int, int]]] = {}
+        self.told: set[tuple[Slot, int, int]] = set()
+        self.late: list[object] = []
+        self.committed: dict[int, int] = {}
+        self.end: EndReason | None = None
+        self.ranks = 0
+
+    def make(self, states, attempts, model, **more) -> Scheduler:
+        self.model = model
+        return Scheduler(states, attempts, model, retries=3, grace_s=1.0, widths=self.widths, **more)
+
+    def feed(self, event) -> None:
+        self.now += 0.03
+        for decision in self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now):
+            match decision:
+                case Assign(where, numbers, attempts):
+                    assert len(where) == self.widths[numbers[0]]
+                    assert len(set(where)) == len(where)
+                    for slot in where:
+                        if len(where) > 1:
+                            assert not self.alive[slot], "a wide trial was given to a slot that is busy"
+                        self.alive[slot].extend(zip(numbers, attempts, strict=True))
+                case Commit(block):
+                    for number, attempt in zip(block.numbers, block.attempts, strict=True):
+                        assert number not in self.committed, "a trial was committed twice"
+                        self.committed[number] = attempt
+                case LetGo(slot, number, attempt, _):
+                    self.told.add((slot, number, attempt))
+                case Withdraw(slot):
+                    held = self.alive[slot]
+                    back = [held.pop() for _ in range(len(held) - 1)][::-1]
+                    self.give_back(slot, back, AttemptEnd.WITHDRAWN)
+                case End(reason):
+                    self.end = reason
+
+    def give_back(self, slot: Slot, back, how: AttemptEnd) -> None:
+        event = TrialsReturned(slot, tuple(n for n, _ in back), tuple(a for _, a in back), how)
+        self.late.append(event)
+        self.feed(event)
+
+    @rule(node=st.integers(0, 1), slots_=st.integers(1, 2))
+    def a_worker_joins(self, node, slots_) -> None:
+        self.ranks += 1
+        for place_ in range(slots_):
+            self.alive[Slot(self.ranks, place_)] = deque()
+        self.feed(WorkerJoined(self.ranks, slots_, ((),) * slots_, f"n{node}"))
+
+    @precondition(lambda self: any(self.alive.values()))
+    @rule(data=st.data(), failed=st.booleans())
+    def a_trial_ends_somewhere(self, data, failed) -> None:
+        slot = data.draw(st.sampled_from([slot for slot, held in self.alive.items() if held]))
+        self.end_at(slot, failed)
+
+    def end_at(self, slot: Slot, failed: bool = False) -> None:
+        number, attempt = self.alive[slot].popleft()
+        block = EndedBlock(
+            slot.rank, slot.place, [number], [attempt], [FAILED if failed else COMPLETE], [0.0], [1.0], {},
+            [1] if failed else [], ["x"] if failed else [],
+        )  # fmt: skip
+        self.late.append(TrialsEnded(block))
+        self.feed(TrialsEnded(block))
+
+    @precondition(lambda self: self.told)
+    @rule(data=st.data())
+    def a_rank_lets_go_as_it_was_told(self, data) -> None:
+        slot, number, attempt = data.draw(st.sampled_from(sorted(self.told)))
+        self.told.discard((slot, number, attempt))
+        if (number, attempt) in self.alive.get(slot, ()):
+            self.alive[slot].remove((number, attempt))
+            self.give_back(slot, [(number, attempt)], AttemptEnd.WITHDRAWN)
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def an_old_message_comes_again(self, data) -> None:
+        before = dict(self.committed)
+        event = data.draw(st.sampled_from(self.late))
+        slot = event.slot if isinstance(event, TrialsReturned) else Slot(event.block.worker, event.block.slot)
+        numbers = event.numbers if isinstance(event, TrialsReturned) else event.block.numbers
+        attempts = event.attempts if isinstance(event, TrialsReturned) else event.block.attempts
+        held = self.scheduler._held.get(slot, {})
+        if all(held.get(n) != a for n, a in zip(numbers, attempts, strict=True)):
+            self.feed(event)
+            assert self.committed == before
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def a_worker_dies(self, data) -> None:
+        rank = data.draw(st.sampled_from(sorted({slot.rank for slot in self.alive})))
+        for slot in [slot for slot in self.alive if slot.rank == rank]:
+            del self.alive[slot]
+        self.feed(WorkerLost(rank))
+
+    @precondition(lambda self: self.alive and self.end is None)
+    @rule(data=st.data())
+    def a_new_master_takes_over(self, data) -> None:
+        old = self.scheduler
+        teams = {number: team.slots for number, team in old._teams.items()}
+        held = {slot: dict(trials) for slot, trials in old._held.items()}
+        for number, where in teams.items():
+            for slot in where:
+                # What a rank has said of it was not acknowledged, so it holds it still; or it is gone.
+                if slot in self.alive and number not in held.get(slot, {}):
+                    held[slot] = {number: old._attempts[number]} | held[slot]
+                    self.alive[slot].appendleft((number, old._attempts[number]))
+        gone = {slot for where in teams.values() for slot in where} - set(self.alive)
+        held |= {slot: {n: old._attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
+        self.scheduler = self.make(
+            bytes(old._states), list(old._attempts), self.model, held=held, losses=dict(old._losses), teams=teams
+        )
+        for rank in sorted({slot.rank for slot in self.alive}):
+            own = sorted(slot for slot in self.alive if slot.rank == rank)
+            if data.draw(st.booleans()) and self.alive[own[0]]:
+                # The last that was given to it never arrived.
+                self.alive[own[0]].pop()
+            self.feed(WorkerJoined(rank, len(own), tuple(tuple(self.alive[slot]) for slot in own), f"n{rank % 2}"))
+            for slot in own:
+                believed = self.scheduler._held[slot]
+                kept = [pair for pair in self.alive[slot] if believed.get(pair[0]) == pair[1]]
+                self.alive[slot] = deque(kept)
+        for rank in sorted({slot.rank for slot in gone}):
+            self.feed(WorkerLost(rank))
+
+    @rule()
+    def time_passes(self) -> None:
+        self.feed(TimePassed())
+
+    @invariant()
+    def every_invariant_holds(self) -> None:
+        if getattr(self, "end", 0) is None:
+            self.scheduler.check()
+            states = [TrialState(s) for s in self.scheduler._states]
+            assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
+
+    def teardown(self) -> None:
+        """Left alone with four healthy workers, every sweep comes to its end."""
+        if getattr(self, "end", 0) is not None:
+            return
+        for _ in range(4):
+            self.a_worker_joins(0, 1)
+        for _ in range(300):
+            if self.end is not None:
+                break
+            for told in sorted(self.told):
+                self.told.discard(told)
+                slot, number, attempt = told
+                if (number, attempt) in self.alive.get(slot, ()):
+                    self.alive[slot].remove((number, attempt))
+                    self.give_back(slot, [(number, attempt)], AttemptEnd.WITHDRAWN)
+            for slot in list(self.alive):
+                if self.alive[slot]:
+                    self.end_at(slot)
+            self.feed(TimePassed())
+        assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NO_WORKERS)
+        if self.end is not EndReason.NO_WORKERS:
+            assert len(self.committed) == len(self.widths)
+
+
+TestWideSweep = WideSweep.TestCase
+TestWideSweep.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,85 @@
+"""Watching a sweep from its files: what there is to see, while it runs, when it ends and when it is gone."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_results import curve, opening, write_journal
+
+import mpisweep
+from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.watch import look_at, watch
+
+
+def running_sweep(path: Path, *more: object) -> Path:
+    """Two slots; trial 3 has ended, 2 runs in its place and has reported, 0 waits behind it, 1 runs in the other."""
+    records: list[object] = [
+        TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
+        JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+        JoinedRecord(1, "node2", "cpu 0", 1, 1, 1000.5),
+        AssignedBlock([[0, 0]], 1001.0, [3, 2, 0], [1, 1, 1], {"x": [4, 3, 1], "mode": "fast"}),
+        AssignedBlock([[1, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"}),
+        EndedBlock(0, 0, [3], [1], [2], [1001.0], [4.0], {"loss": [1.5]}),
+        ReportBlock(0, 2, 1, {"loss": curve(3.0, 2.0)}),
+        *more,
+    ]
+    write_journal(path, records, opening())
+    return path
+
+
+def test_what_runs_where_since_when_and_how_far_it_is(tmp_path):
+    watched = look_at(mpisweep.load(running_sweep(tmp_path / "s.h5")), now=1010.0)
+    assert [(trial.number, trial.parameters, trial.where, trial.for_s, trial.last) for trial in watched.running] == [
+        (1, {"x": 2}, "cpu 0 on node2", 8.0, None),
+        (2, {"x": 3}, "cpu 0 on node1", 5.0, (1, 2.0)),
+    ]
+    progress = watched.progress
+    assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (4, 1, 2, 1.5, {"x": 4})
+    assert progress.rate == pytest.approx(0.1)
+    assert progress.left_s == pytest.approx(30.0)
+
+
+def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
+    path = running_sweep(tmp_path / "s.h5", ClosedRecord(1010.0, "stopped by a signal"))
+    lines = io.StringIO()
+    assert watch(path, every_s=0.01, console=Console(file=lines)) == 3
+    assert lines.getvalue() == "sweep: 1/4 trials, 0 running, 6.0/min, 30 s left, best loss 1.5 (x=4)\n"
+    assert "1 of 4 trials have ended" in capsys.readouterr().out
+
+
+def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.05)
+    assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
+    assert "the run is gone; run it again to go on" in capsys.readouterr().out
+
+
+def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.0)
+    drawn = io.StringIO()
+    watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=drawn, force_terminal=True, width=100))
+    assert "2 at 1" in drawn.getvalue()
+    assert "cpu 0 on node2" in drawn.getvalue()
+
+
+def test_a_sweep_is_watched_from_its_beginning_to_its_end(folder, environment):
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "mpisweep", *arguments]
+
+    run = subprocess.Popen(command("run", "workloads:gated", "-p", "x=1:3", "-n", "1", "-o", "r.h5", "-q"), cwd=folder, env=environment)
+    while not list(folder.glob("begun.*")):
+        assert run.poll() is None
+    with subprocess.Popen(
+        command("watch", "r.h5", "--every", "0.05"), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "workloads-gated-x: 0/3 trials, 1 running\n"
+        (folder / "go").touch()
+        rest = watching.stdout.read()
+    assert watching.returncode == 0
+    assert "3 of 3 trials have ended" in rest
+    assert run.wait() == 0
