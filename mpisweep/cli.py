@@ -181,7 +181,9 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     path = _results_path(options, spec)
     return run_rank(
         spec,
-        RankOptions(path, options.fresh, options.master, options.walltime, sink, launch_name, options.split),
+        RankOptions(
+            path, options.fresh, options.master, options.walltime, sink, launch_name, options.split, options.stage_env
+        ),
     )
 
 
@@ -475,6 +477,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--split", type=_positive, metavar="K",
                      help="several runs work on the sweep together, K or any other number: "
                      "give each the same command")
+    run.add_argument("--stage-env", action="store_true",
+                     help="pack what trial processes import into one file in the user's cache, and import from that")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 

@@ -30,9 +30,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.processes import adopt_orphans, end_descendants
+from mpisweep.staging import PackError, imported_from
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError"]
 
@@ -90,9 +92,14 @@ class ForkServer:
         """For select(); readable when there are notices."""
         return self._control.fileno()
 
-    def preload(self, modules: Sequence[str]) -> None:
-        """Import these in the server, so that its children find them imported."""
-        self._request([], preload=list(modules))
+    def preload(self, modules: Sequence[str], pack: str = "") -> None:
+        """Import these in the server, so that its children find them imported.
+
+        Args:
+            modules: their names.
+            pack: a file that their code is taken from, see :mod:`mpisweep.staging`; empty for none.
+        """
+        self._request([], preload=list(modules), pack=pack)
 
     def spawn(self, entry: str, files: Sequence[int], arguments: dict[str, Any]) -> int:
         """Fork a child that calls ``entry`` (``package.module:function``) with `files` and `arguments`.
@@ -200,11 +207,8 @@ class _Server:
             case {"kill": child}:
                 if child in self._children:
                     _kill_group(self._children[child])
-            case {"preload": modules}:
-                for module in modules:
-                    # What cannot be imported here fails again, and is reported, where it is used.
-                    with contextlib.suppress(Exception):
-                        importlib.import_module(module)
+            case {"preload": modules, "pack": pack}:
+                _preload(modules, pack)
         for file in files:
             os.close(file)
         return True
@@ -263,6 +267,19 @@ def _die_with_parent(parent: int, death_signal: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _preload(modules: Sequence[str], pack: str) -> None:
+    with contextlib.ExitStack() as staged:
+        if pack:
+            try:
+                staged.enter_context(imported_from(Path(pack)))
+            except PackError as error:
+                print(f"mpisweep: {error}; imported from where it is installed", file=sys.stderr)
+        for module in modules:
+            # What cannot be imported here fails again, and is reported, where it is used.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
 
 
 def _kill_group(process: int) -> None:

@@ -54,6 +54,7 @@ from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_fil
 from mpisweep.results.journal import bar_former_masters
 from mpisweep.spec import RANKS, CommandWorkload, Spec
 from mpisweep.splitting import AlreadyCompleteError
+from mpisweep.staging import PackError, pack_file, prepare_pack
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
@@ -94,6 +95,8 @@ class RankOptions:
     launch: str = ""
     #: In how many shares several allocations do the sweep together; None where this one has it alone.
     split: int | None = None
+    #: Whether trial processes' imports come from one file, see :mod:`mpisweep.staging`.
+    stage_env: bool = False
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
@@ -104,6 +107,9 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = ends_at(this_allocation()) if is_first and options.walltime_s is None else None
+    if is_first and options.stage_env:
+        # The other ranks wait for this one in MPI_Init, and want the pack after that.
+        _stage(spec)
     node = this_node()
     adopt_orphans()
     server = ForkServer.start()
@@ -190,7 +196,9 @@ class _Rank:
             return self._exit_code
         share = self._layout()
         built_in = self._spec.built_in
-        self._server.preload(built_in.preload if built_in else ())
+        modules = built_in.preload if built_in else ()
+        pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
+        self._server.preload(modules, pack)
         _end_if_stuck(None)
         if share is not None:
             self._start_worker(share)
@@ -505,6 +513,17 @@ def _in_words(error: ResultsError | OSError) -> str:
 def _closing_s(walltime_s: float | None) -> float:
     """Time kept for the last snapshot and for leaving: a twentieth of a short walltime, at most 30 s."""
     return 0.0 if walltime_s is None else min(30.0, walltime_s / 20)
+
+
+def _stage(spec: Spec) -> None:
+    """Have the pack of imports ready; without it all ranks import as usual."""
+    if spec.built_in is None:
+        log.warning("--stage-env: this workload has nothing that is imported ahead of its trials")
+        return
+    try:
+        prepare_pack(spec.built_in.preload)
+    except PackError as error:
+        log.warning("%s", error)
 
 
 def _watch_signals() -> int:

@@ -33,7 +33,8 @@ ALLOWED = {
     "supply": {"messages"},
     "teams": {"blocks", "records"},
     "scheduler": {"planner", "waiting", "health", "supply", "teams", "messages", "blocks", "records"},
-    "forkserver": {"processes"},
+    "staging": set(),
+    "forkserver": {"processes", "staging"},
     "trialprocess": {"forkserver", "line", "messages", "blocks", "records"},
     "transport": {"messages"},
     "worker": {"trialprocess", "forkserver", "messages", "blocks", "records", "processes"},
@@ -57,7 +58,7 @@ ALLOWED = {
         "records",
     },
     "rank": {
-        "master", "worker", "opening", "splitting", "transport", "trialprocess", "forkserver", "devices", "environment",
+        "master", "worker", "opening", "splitting", "staging", "transport", "trialprocess", "forkserver", "devices", "environment",
         "batch", "progress", "results", "spec", "messages", "records", "succession", "processes", "",
     },
     "rerun": {"teams", "messages", "trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
