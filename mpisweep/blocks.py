@@ -18,6 +18,7 @@ Who writes what::
     AssignedBlock   master   about to be sent to a slot (also the message itself)
     ReportBlock     trial    one trial's metrics at some steps
     EndedBlock      trial    trials that have ended; a worker makes one for a trial that died
+    InferredBlock   master   trials that are not run because others have shown that they cannot be
     UnfinishedBlock master   attempts that ended without giving their trial an end
     LeftRecord      master   a worker went away
     QuarantineRecord master  a device is left out, or taken back
@@ -42,6 +43,7 @@ __all__ = [
     "ClosedRecord",
     "Curve",
     "EndedBlock",
+    "InferredBlock",
     "JoinedRecord",
     "LeftRecord",
     "QuarantineRecord",
@@ -113,6 +115,7 @@ class JoinedRecord:
     cores: int
     slots: int
     joined_at: float
+    device_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class AssignedBlock:
     numbers: list[int]
     attempts: list[int]
     parameters: dict[str, Column]
+    #: Whether the process that runs them must not have run anything before.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,18 @@ class EndedBlock:
     #: :class:`~mpisweep.records.FailureCause` values.
     causes: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    #: Whether the process had run others before the last of them, when that one ran out of memory.
+    warm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferredBlock:
+    """Trials that are infeasible, as far as is known, and `why`; empty where that does not hold any more."""
+
+    kind: ClassVar[str] = "inferred"
+
+    numbers: list[int]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +243,7 @@ Record = (
     | JoinedRecord
     | AssignedBlock
     | EndedBlock
+    | InferredBlock
     | ReportBlock
     | UnfinishedBlock
     | LeftRecord
@@ -241,6 +259,7 @@ _TYPES: dict[str, type[Any]] = {
         JoinedRecord,
         AssignedBlock,
         EndedBlock,
+        InferredBlock,
         ReportBlock,
         UnfinishedBlock,
         LeftRecord,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
+__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,9 @@ class BuiltinDescription:
     metrics: tuple[Metric, ...]
     #: Relative work of a configuration, in any unit.
     work: Callable[[Mapping[str, Value]], float]
+    #: Option that names the folder of the data, and whether a configuration needs it.
+    folder: str
+    needs_folder: Callable[[Mapping[str, Value]], bool]
 
     def option(self, name: str) -> Option | None:
         """The option of that name."""
@@ -128,6 +131,9 @@ _RESNET50_METRICS = (
     Metric("accuracy", "share of right predictions over the last tenth of the steps", ""),
 )
 
+#: The metric that says how fast a workload is, where it has it.
+SPEED = "images_per_second"
+
 BUILTIN: dict[str, BuiltinDescription] = {
     "resnet50": BuiltinDescription(
         name="resnet50",
@@ -136,6 +142,8 @@ BUILTIN: dict[str, BuiltinDescription] = {
         options=_RESNET50_OPTIONS,
         metrics=_RESNET50_METRICS,
         work=_resnet50_work,
+        folder="data_root",
+        needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
     )
 }
 

@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     console = Console(stderr=True)
     # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
     works = ["--master", "works"] if options.workers and options.master == "auto" else []
-    return launch(
+    code = launch(
         rank_command(_rank_count(options, spec), [*works, *given[1:]]),
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
@@ -107,6 +107,22 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         ),
         ended_trials=lambda: _ended_trials(path),
     )
+    if code == 0:
+        _see_that_there_is_an_objective(path)
+    return code
+
+
+def _see_that_there_is_an_objective(path: Path) -> None:
+    """Warn of a sweep that is complete and of no use: a pattern that never matched, or a name that is not returned."""
+    from mpisweep.rank import log
+    from mpisweep.results.load import load
+
+    sweep = load(path)
+    if len(sweep.trials) and sweep.objective not in sweep.metrics:
+        log.warning(
+            "no trial has reported the objective, %r; metrics there are: %s",
+            sweep.objective, ", ".join(sweep.metrics) or "none",
+        )  # fmt: skip
 
 
 def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
@@ -179,10 +195,18 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     path = _results_path(options, spec)
+    refusal = ""
+    if not launch_name and expected_rank() == 0:
+        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
+        try:
+            see_that_it_starts(spec)
+        except SpecError as error:
+            refusal = str(error)
     return run_rank(
         spec,
         RankOptions(
-            path, options.fresh, options.master, options.walltime, sink, launch_name, options.split, options.stage_env
+            path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+            options.stage_env,
         ),
     )
 
@@ -195,8 +219,12 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
         for line in describe_layout(spec, policy=options.master, workers=options.workers):
             print(line)
         return 0
-    from mpisweep.results import journal_folder, shares_folder
-    from mpisweep.search import make_sampler
+    from mpisweep.forecast import forecast, forecast_lines
+    from mpisweep.numbering import number_trials
+    from mpisweep.opening import duration_model, known_trials, trial_widths
+    from mpisweep.records import TrialState
+    from mpisweep.search import LargestBatch, make_sampler
+    from mpisweep.tables import counted
 
     sampler = make_sampler(spec)
     see_that_it_starts(spec)
@@ -205,42 +233,38 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    print(f"  search      {spec.search}, {len(sampler):,} configurations")
+    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    print(f"  search      {spec.search}, {searched}")
+    width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
-        print(f"  {parameter.name:<11} {parameter.describe()}")
+        print(f"  {parameter.name:<{width}} {parameter.describe()}")
     for name, value in spec.fixed.items():
-        print(f"  {name:<11} {value!r}, fixed")
+        print(f"  {name:<{width}} {value!r}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_in_words(spec.space, baseline)}")
     path = _results_path(options, spec)
-    if path.exists() or journal_folder(path).exists() or shares_folder(path).exists():
-        return _check_results(spec, path)
-    print(f"  results     {path} (new)")
-    return 0
-
-
-def _check_results(spec: Spec, path: Path) -> int:
-    import numpy as np
-
-    from mpisweep.numbering import Known, number_trials
-    from mpisweep.opening import describe_differences
-    from mpisweep.results.merging import read_sweep
-    from mpisweep.search import make_sampler
-    from mpisweep.spec import parse_spec
-
-    state = read_sweep(path)
-    found = spec.differences(parse_spec(state.spec, source=state.source, folder=spec.folder))
-    if found:
-        raise ResultsError(describe_differences(path, found))
-    known = Known(state.parameters, state.trials["state"], state.trials["attempt"], state.baseline)
-    trials = number_trials(spec, make_sampler(spec), known)
-    left = sum(state_of < 2 for state_of in trials.states)
-    print(f"  results     {path}: {trials.count - left:,} of {trials.count:,} trials have ended")
-    durations = np.array(state.trials["wall_time"], dtype=float)
-    if left and np.isfinite(durations).any():
-        hours = left * float(np.nanmean(durations)) / 3600
-        print(f"  left        {left:,} trials, about {hours:.2g} worker hours at the mean so far")
+    known = known_trials(spec, path)
+    trials = number_trials(spec, sampler, known)
+    left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
+    if known is None:
+        print(f"  results     {path} (new)")
+    else:
+        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} have ended")
+    found = forecast(
+        duration_model(spec, trials, known),
+        left,
+        workers=options.workers or default_workers(this_node(), spec.devices_per_trial),
+        timeout_s=spec.limits.timeout_s,
+        walltime_s=options.walltime,
+        widths=trial_widths(spec, trials),
+    )
+    if found is None and (workers := options.workers or default_workers(this_node(), spec.devices_per_trial)) < spec.most_ranks:
+        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+    elif found is None:
+        print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
+    elif left:
+        print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
     return 0
 
 
@@ -482,11 +506,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser("check", help="validate a sweep file and say what it would run")
+    check = commands.add_parser(
+        "check",
+        help="validate a sweep file and say what it would run",
+        description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
+        "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
+    )
     _add_sweep(check)
     _add_layout(check)
     check.add_argument("--devices", action="store_true",
                        help="print which rank would use what; under mpirun, what these ranks would")
+    check.add_argument("--walltime", type=_duration, metavar="H:MM:SS", help="say what fits into this much time")
     check.set_defaults(command=_check)
 
     top = commands.add_parser("top", help="print the best trials, and the baseline")

@@ -41,6 +41,8 @@ class Node:
 
     cores: tuple[int, ...]
     gpus: tuple[Gpu, ...]
+    #: Main memory; 0 where that is not known.
+    memory_bytes: int = 0
 
 
 def this_node() -> Node:
@@ -49,7 +51,7 @@ def this_node() -> Node:
         cores = tuple(sorted(os.sched_getaffinity(0)))
     else:
         cores = tuple(range(os.cpu_count() or 1))
-    return Node(cores, visible_gpus())
+    return Node(cores, visible_gpus(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def default_workers(node: Node, devices_per_trial: float = 1) -> int:
@@ -65,6 +67,7 @@ def lay_out(
     has_master: bool,
     policy: str = "auto",
     devices_per_trial: float = 1,
+    memory_bytes: int | None = None,
     host: str,
 ) -> list[DeviceShare | None]:
     """What each rank of a node may use; None for a master that does not work.
@@ -74,6 +77,7 @@ def lay_out(
         has_master: whether the first of them is the master.
         policy: ``works``, ``idle``, or ``auto`` for the rule of this module.
         devices_per_trial: GPUs that a trial gets: 1, a whole number, or 1 over one.
+        memory_bytes: main memory that a trial process may have; None for no limit.
         host: name of the node, for messages.
 
     Raises:
@@ -86,12 +90,23 @@ def lay_out(
     shares: list[DeviceShare | None] = [None] * int(idle)
     for worker, own in enumerate(gpus):
         cores = _own_cores(worker, core_sets)
+        kind = _kind(own, devices_per_trial, memory_bytes, workers[worker].memory_bytes)
         if own:
             label = f"{own[0].name} #{','.join(gpu.selector for gpu in own)}"
-            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own)))
+            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own), kind))
         else:
-            shares.append(DeviceShare("cpu", f"cpu {_ranges(cores)}", cores))
+            shares.append(DeviceShare("cpu", f"cpu {_ranges(cores)}", cores, kind=kind))
     return shares
+
+
+def _kind(gpus: Sequence[Gpu], devices_per_trial: float, memory_bytes: int | None, node_bytes: int) -> str:
+    """What a trial has of devices and memory, in words."""
+    share = f"1/{round(1 / devices_per_trial)} of " if devices_per_trial < 1 else ""
+    count = f"{len(gpus)} x " if len(gpus) > 1 else ""
+    device = f"{share}{count}{gpus[0].name}" if gpus else "cpu"
+    # That of a node is shared by its workers; still, where there is more of it more fits.
+    main = memory_bytes or (0 if gpus else node_bytes)
+    return f"{device} with {main / 2**30:.3g} GiB of main memory" if main else device
 
 
 def _places(gpus: int, devices_per_trial: float) -> int:

@@ -22,9 +22,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mpisweep.records import TrialState
+from mpisweep.records import FailureCause, TrialState
 from mpisweep.results import ResultsError
-from mpisweep.results.load import Sweep
+from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.scaling import default_metric, scaling
 from mpisweep.tables import counted, units
 
@@ -107,6 +107,9 @@ class Series:
     without_x: Floats
     numbers: NDArray[np.int64]
     times_s: Floats
+    #: From where to where on the axis nothing fits into the memory, and how many trials were therefore not run.
+    too_large: tuple[tuple[float, float], ...] = ()
+    infeasible: int = 0
 
 
 def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
@@ -133,8 +136,30 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
         parameter, metric, where[shown][order], y, categories,
         _entry_of(next(iter(sweep.best(1)), None), numbers), _entry_of(sweep.baseline, numbers),
         where[failed], tuple(str(c) for c in trials["cause"][failed]), where[complete & ~shown], numbers,
-        trials["wall_time"][shown][order],
+        trials["wall_time"][shown][order], *_too_large(trials, where, categories),
     )  # fmt: skip
+
+
+def _too_large(
+    trials: TrialTable, where: Floats, categories: tuple[str, ...]
+) -> tuple[tuple[tuple[float, float], ...], int]:
+    """Stretches of the axis in which no trial fits into the memory, and how many trials were therefore not run.
+
+    A stretch reaches half the way to the values beside it that do fit.
+    """
+    infeasible = trials["state"] == TrialState.INFEASIBLE.label
+    out = infeasible | (trials["cause"] == FailureCause.OUT_OF_MEMORY.label)
+    values = np.unique(where)
+    fits = np.isin(values, where[~out])
+    inferred = np.isin(values, where[infeasible])
+    spans: list[tuple[float, float]] = []
+    for run in np.split(np.arange(len(values)), np.flatnonzero(np.diff(fits)) + 1):
+        if len(run) and not fits[run[0]] and inferred[run].any() and not categories:
+            first, last = int(run[0]), int(run[-1])
+            low = values[first] if first == 0 else (values[first - 1] + values[first]) / 2
+            high = values[last] if last + 1 == len(values) else (values[last] + values[last + 1]) / 2
+            spans.append((float(low), float(high)))
+    return tuple(spans), int(infeasible.sum())
 
 
 def _entry_of(trial: Any, numbers: NDArray[np.int64]) -> int | None:
@@ -169,6 +194,7 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
             axes.plot(series.x, series.y, "o", color=BLUE, markersize=size, zorder=3, label="trials")
         else:
             axes.set_yticks([])
+        _shade(axes, series)
         _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
         _mark(axes, series, series.best, GREEN, "*", "best")
         _mark_failed(axes, series)
@@ -199,6 +225,13 @@ def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: st
         markeredgecolor="white", markeredgewidth=0.8,
         label=f"{what}: {_words(series.parameter)} {where}, {_words(series.metric)} {y:.4g}",
     )  # fmt: skip
+
+
+def _shade(axes: Axes, series: Series) -> None:
+    """The stretches in which nothing fits."""
+    for index, (low, high) in enumerate(series.too_large):
+        label = f"too large for the memory: {series.infeasible:,} not run" if index == 0 else None
+        axes.axvspan(low, high, color=GREY, alpha=0.22, linewidth=0, zorder=1, label=label)
 
 
 def _mark_failed(axes: Axes, series: Series) -> None:

@@ -24,9 +24,11 @@ from mpisweep.blocks import (
     AssignedBlock,
     ClosedRecord,
     EndedBlock,
+    InferredBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
+    TrialsBlock,
     UnfinishedBlock,
     decode,
     encode,
@@ -44,6 +46,8 @@ from mpisweep.messages import (
     Give,
     GiveUp,
     Hello,
+    Infer,
+    Introduce,
     Kill,
     Lease,
     LetGo,
@@ -212,9 +216,9 @@ class Master:
         if rank not in self._hellos:
             self._ranks.append(rank)
         self._hellos[rank] = hello
-        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time())
+        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind)
         self._append(encode(joined))
-        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host), now)
+        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind), now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""
@@ -269,13 +273,19 @@ class Master:
 
     def _carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
         match decision:
-            case Assign(slots, numbers, attempts):
-                self._assign(slots, numbers, attempts)
+            case Assign(slots, numbers, attempts, fresh):
+                self._assign(slots, numbers, attempts, fresh)
             case Commit(block):
                 unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
                 self._append(body if unchanged and body is not None else encode(block))
                 self._decided(block.numbers)
                 self._note_ends(block)
+            case Introduce(numbers, configurations):
+                self._trials.grow(configurations)
+                self._append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
+            case Infer(numbers, why):
+                self._append(encode(InferredBlock(numbers, why)))
+                log.info("%d trials are infeasible: %s", len(numbers), why)
             case GiveUp(rank, numbers, attempts, end):
                 self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
                 self._decided(numbers)
@@ -306,10 +316,10 @@ class Master:
             del self._quarantines[slot]
             log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
 
-    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int]) -> None:
+    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)
         pairs = [[slot.rank, slot.place] for slot in slots]
-        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns))
+        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh))
         token = self._append(body)
         teams: Sequence[Team | None] = self._teams_of(slots) if len(slots) > 1 else (None,)
         for slot, team in zip(slots, teams, strict=True):
@@ -520,12 +530,15 @@ class Master:
         # Of a shared sweep, what is this member's.
         total = self._trials.count - self._scheduler.elsewhere
         elapsed_s = now - self._started
-        rate = (ended - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        infeasible = self._scheduler.count(TrialState.INFEASIBLE)
+        # What was never run says nothing about how long the rest will take.
+        rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best.number
         return Progress(
             total=total,
             ended=ended,
             failed=self._scheduler.count(TrialState.FAILED),
+            infeasible=infeasible,
             running=self._scheduler.running,
             elapsed_s=elapsed_s,
             rate=rate,

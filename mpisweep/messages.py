@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, EndReason, Slot
+from mpisweep.records import AttemptEnd, EndReason, Slot, Value
 
 __all__ = [
     "Abandon",
@@ -45,6 +45,8 @@ __all__ = [
     "Give",
     "GiveUp",
     "Hello",
+    "Infer",
+    "Introduce",
     "Kill",
     "Lead",
     "Lease",
@@ -107,6 +109,7 @@ class Hello:
         process: process id of the rank.
         process_start: when that process started, which tells it from a later one with the same number.
         environment: for each slot the variables by which it sees its device.
+        kind: what a trial has of devices and memory there.
     """
 
     host: str
@@ -117,6 +120,7 @@ class Hello:
     process: int = 0
     process_start: int = 0
     environment: tuple[tuple[tuple[str, str], ...], ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +266,16 @@ Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already."""
+    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already.
+
+    `kind` says what a trial has of devices and memory there.
+    """
 
     rank: int
     slots: int
     held: tuple[tuple[tuple[int, int], ...], ...] = ()
     host: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +358,8 @@ class Assign:
     slots: tuple[Slot, ...]
     numbers: list[int]
     attempts: list[int]
+    #: Whether the process that runs them must not have run anything before.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +367,22 @@ class Commit:
     """Write these ends down; they are final."""
 
     block: EndedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """The sweep has these trials from now on: write them down before anything else is said of them."""
+
+    numbers: list[int]
+    configurations: list[dict[str, Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class Infer:
+    """Write down that these trials are infeasible, and why; none of them runs."""
+
+    numbers: list[int]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,4 +441,4 @@ class End:
     reason: EndReason
 
 
-Decision = Assign | Commit | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End
+Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End

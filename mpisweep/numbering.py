@@ -48,6 +48,13 @@ class Trials:
         """How many trials there are."""
         return len(self.states)
 
+    def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
+        """More trials; what a configuration does not say is as in the first one."""
+        for name, column in self.parameters.items():
+            column.extend(configuration.get(name, column[0]) for configuration in configurations)
+        self.states.extend([int(TrialState.WAITING)] * len(configurations))
+        self.attempts.extend([0] * len(configurations))
+
     def columns(self, numbers: Sequence[int]) -> dict[str, Column]:
         """The parameters of these trials; one that is the same for all of them as that value alone."""
         columns: dict[str, Column] = {}

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpisweep.batch.allocation import Allocation
-from mpisweep.blocks import RunRecord, TrialsBlock, encode
+from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
 from mpisweep.keeper import Keeper
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
@@ -37,7 +38,7 @@ from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
 from mpisweep.results.shares import look_every_s
 from mpisweep.scheduler import Scheduler
-from mpisweep.search import make_sampler
+from mpisweep.search import LargestBatch, Sampler, make_sampler
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "move_aside",
     "new_run_name",
     "open_sweep",
+    "trial_widths",
 ]
 
 #: Trials are introduced to the journal in blocks of this size.
@@ -151,7 +153,8 @@ def open_sweep(
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
-        trials = number_trials(spec, make_sampler(spec), known) if share is None else share.trials(known)
+        sampler = make_sampler(spec)
+        trials = number_trials(spec, sampler, known) if share is None else share.trials(known)
         run = predecessor or (share.member if share else new_run_name(folder))
         aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
@@ -180,8 +183,11 @@ def open_sweep(
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
+    search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
     before = known or (share.base if share else None)
+    if share is None:
+        _take_back_inferences(journal, trials)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -194,8 +200,12 @@ def open_sweep(
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         shared=share is not None,
-        widths=_widths(spec, trials),
+        widths=trial_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
+        # What one member finds out about memory the others do not know, and most trials are not its own.
+        frontier=_frontier(spec, trials, known) if share is None else None,
+        search=search,
+        fresh=known.not_fresh() if known else (),
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
@@ -233,6 +243,9 @@ class KnownSweep(Known):
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: (trials, seconds) that were measured.
     measured: tuple[list[int], list[float]] = ([], [])
+    causes: Sequence[int] = ()
+    #: Of each trial; empty where no trial has reported it.
+    objectives: Sequence[float] = ()
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -278,6 +291,28 @@ class KnownSweep(Known):
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
 
+    def memory_evidence(self) -> Iterator[tuple[int, str, Evidence]]:
+        """Trial, kind of device, and what the trial has shown of the memory there."""
+        workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
+        kinds: dict[tuple[int, int], set[str]] = {}
+        for table in (attempts, ranks):
+            for number, attempt, worker in zip(*(table[name] for name in ("trial", "attempt", "worker")), strict=True):
+                kinds.setdefault((number, attempt), set()).add(workers["device_kind"][worker] if worker >= 0 else "")
+        for number, attempt, end in zip(*(attempts[name] for name in ("trial", "attempt", "end")), strict=True):
+            evidence = Evidence.TOO_LARGE if end == AttemptEnd.TOO_LARGE else Evidence.NOTHING
+            if end == AttemptEnd.ENDED:
+                evidence = evidence_of(self.states[number], self.causes[number])
+            # What ran on several kinds of devices at once says nothing about any one of them.
+            where = kinds[number, attempt]
+            if len(where) == 1 and "" not in where:
+                yield number, *where, evidence
+
+    def not_fresh(self) -> set[int]:
+        """Trials that have run out of memory in a process that was not fresh, and have not ended."""
+        attempts = self.attempts_table
+        tried = zip(attempts["trial"], attempts["end"], strict=True)
+        return {n for n, end in tried if end == AttemptEnd.NOT_FRESH and not TrialState(self.states[n]).is_end}
+
     def losses(self, launch: str) -> dict[int, int]:
         """How often the worker of each trial was lost under one launch."""
         launches, of_worker = self.allocations_table["launch"], self.workers_table["allocation"]
@@ -306,14 +341,14 @@ def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
     Raises:
         ResultsError: when the sweep file no longer describes them.
     """
-    if not path.exists() and not segments(journal_folder(path)):
+    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return None
     # h5py is for those who go on with a file; a new sweep starts without it.
     from mpisweep.results.journal import Damage
-    from mpisweep.results.snapshot import read_merged
+    from mpisweep.results.merging import read_sweep
 
     damages: list[Damage] = []
-    state = read_merged(path, damages)
+    state = read_sweep(path, damages)
     for damage in damages:
         log.warning(
             "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
@@ -335,6 +370,8 @@ def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
         ranks_table=state.ranks,
         workers_table=state.workers,
         allocations_table=state.allocations,
+        causes=state.trials["cause"],
+        objectives=state.metrics.get(spec.objective, []),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
@@ -403,6 +440,45 @@ def _introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
 
 
+def _take_back_inferences(journal: Journal, trials: Trials) -> None:
+    """Trials that earlier runs have called infeasible wait again; whether they still are, the scheduler says.
+
+    There may be other devices now, more memory, or nothing in the sweep file that speaks of memory.
+    """
+    infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
+    for number in infeasible:
+        trials.states[number] = int(TrialState.WAITING)
+    if infeasible:
+        journal.append(encode(InferredBlock(infeasible, "")))
+
+
+def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LargestBatch | None:
+    """The search where it asks for trials by what has ended, told of what has."""
+    if not isinstance(sampler, LargestBatch):
+        return None
+    names = [name for name in trials.parameters if name not in spec.space.names]
+    for number in range(trials.count):
+        # A baseline with other options says nothing about these.
+        if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
+            sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
+    if known is not None:
+        objectives = known.objectives or [math.nan] * len(known.states)
+        for number, (state, cause, value) in enumerate(zip(known.states, known.causes, objectives, strict=True)):
+            if TrialState(state).is_end:
+                sampler.note(number, state, cause, value)
+    return sampler
+
+
+def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:
+    """The memory frontier as far as earlier runs have found it."""
+    if not spec.space.memory or spec.search == "largest_batch":
+        return None
+    frontier = MemoryFrontier(trials.parameters, spec.space.memory)
+    for number, kind, evidence in known.memory_evidence() if known else ():
+        frontier.learn(number, kind, evidence)
+    return frontier
+
+
 def _losses(known: KnownSweep | None, launch: str, predecessor: str) -> dict[int, int]:
     if known is None or not launch:
         return {}
@@ -410,7 +486,7 @@ def _losses(known: KnownSweep | None, launch: str, predecessor: str) -> dict[int
 
 
 def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
-    """Expects durations, by what earlier runs have measured and what the workload says."""
+    """What is expected of the trials' durations, by what is `known` of them."""
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
     )
@@ -422,7 +498,7 @@ def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> Dura
     return model
 
 
-def _widths(spec: Spec, trials: Trials) -> list[int] | None:
+def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
     """How many ranks every trial needs; None where all need one."""
     if spec.most_ranks == 1:
         return None
@@ -432,7 +508,7 @@ def _widths(spec: Spec, trials: Trials) -> list[int] | None:
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
     """Relative work of every trial's rank, where anything is known about it."""
-    work, widths = _whole_work(spec, trials), _widths(spec, trials)
+    work, widths = _whole_work(spec, trials), trial_widths(spec, trials)
     if work is None or widths is None:
         return work
     return [whole / width for whole, width in zip(work, widths, strict=True)]
@@ -444,6 +520,8 @@ def _whole_work(spec: Spec, trials: Trials) -> list[float] | None:
         return work_from_names(trials.parameters)
     names = tuple(trials.parameters)
     usual = spec.full({})
+    if not names:
+        return [built_in.work(usual)] * trials.count
     return [
         built_in.work(usual | dict(zip(names, values, strict=True)))
         for values in zip(*trials.parameters.values(), strict=True)

@@ -99,6 +99,17 @@ class DurationModel:
         spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
         self._uncertainty = math.exp(_SIGMAS * spread)
 
+    def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
+        """There are more trials; their work is not known beforehand."""
+        self._columns = {
+            name: [*column, *(configuration[name] for configuration in configurations)]
+            for name, column in self._columns.items()
+        }
+        self._count += len(configurations)
+        self._work = self._features = self._expected_s = None
+        if len(self._numbers) >= 3:
+            self.fit()
+
     def expected_s(self, number: int) -> float | None:
         """Expected duration in seconds, or None before anything was measured."""
         return None if self._expected_s is None else self._expected_s[number]

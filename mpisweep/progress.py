@@ -50,6 +50,7 @@ class Progress:
     total: int
     ended: int
     failed: int
+    infeasible: int
     running: int
     elapsed_s: float
     #: Trials that ended in this run of the program, per second.
@@ -136,6 +137,8 @@ def progress_line(progress: Progress) -> str:
     parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
+    if progress.infeasible:
+        parts.append(f"{progress.infeasible} infeasible")
     parts += _pace(progress)
     best = _best(progress)
     if best:
@@ -172,6 +175,8 @@ class Bar:
         parts = [f"{progress.running} running"]
         if progress.failed:
             parts.append(f"[red]{progress.failed} failed[/]")
+        if progress.infeasible:
+            parts.append(f"{progress.infeasible} infeasible")
         parts += _pace(progress)
         best = _best(progress)
         if best:

@@ -93,6 +93,8 @@ class RankOptions:
     sink: ProgressSink
     #: Names the command that has started the ranks; the same when it starts them again.
     launch: str = ""
+    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
+    refusal: str = ""
     #: In how many shares several allocations do the sweep together; None where this one has it alone.
     split: int | None = None
     #: Whether trial processes' imports come from one file, see :mod:`mpisweep.staging`.
@@ -254,6 +256,8 @@ class _Rank:
                 f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
                 f"{workers} workers; start more ranks"
             )
+        if self._options.refusal:
+            raise ResultsError(self._options.refusal)
         walltime_s = self._options.walltime_s
         if walltime_s is None and self._ends_at is not None:
             walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)
@@ -326,6 +330,7 @@ class _Rank:
                 has_master=transport.node_ranks[0] == 0,
                 policy=self._options.master if transport.size > 1 else "works",
                 devices_per_trial=self._spec.devices_per_trial,
+                memory_bytes=self._spec.limits.memory_bytes,
                 host=transport.host,
             )
         except LayoutError as error:

@@ -74,6 +74,10 @@ class AttemptEnd(IntEnum):
     WITHDRAWN = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
+    #: Ran out of memory in a process that had run others before it; the trial runs again in a fresh one.
+    NOT_FRESH = 6
+    #: Ran out of memory on its kind of device; the trial waits for one of another kind.
+    TOO_LARGE = 7
 
     @property
     def label(self) -> str:
@@ -132,3 +136,5 @@ class DeviceShare:
     cores: tuple[int, ...]
     #: What the trial process gets in its environment, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
     environment: tuple[tuple[str, str], ...] = ()
+    #: What a trial has of devices and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``: on equal kinds equal trials fit.
+    kind: str = ""

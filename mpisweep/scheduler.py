@@ -35,15 +35,19 @@ States of a trial::
        ^                     |
        +----- given back, worker lost and retries left, or its device is to blame
     waiting --inferred--> infeasible
+
+What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.memory`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
+from mpisweep.frontier import MemoryFrontier
 from mpisweep.health import CommonError, Devices
+from mpisweep.memory import Memory
 from mpisweep.messages import (
     Assign,
     Commit,
@@ -51,6 +55,8 @@ from mpisweep.messages import (
     End,
     Event,
     GiveUp,
+    Infer,
+    Introduce,
     LetGo,
     NothingToLease,
     Quarantine,
@@ -67,6 +73,7 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.search.largest_batch import LargestBatch
 from mpisweep.supply import Supply
 from mpisweep.teams import TeamTrial, gather, place
 from mpisweep.waiting import Waiting
@@ -96,6 +103,7 @@ _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
 _PRUNED = int(TrialState.PRUNED)
 _FAILED = int(TrialState.FAILED)
+_INFEASIBLE = int(TrialState.INFEASIBLE)
 
 
 class IllegalMoveError(AssertionError):
@@ -119,6 +127,9 @@ class Scheduler:
         shared: whether other allocations work on the sweep as well, and no trial may run before it is granted.
         widths: how many ranks each trial needs; None where all need one.
         teams: trials of several ranks that run -> their slots, as the journal has it.
+        frontier: says which trials may need too much memory; None where nothing is said of memory.
+        search: asks for more trials by what has ended; None where all trials are known beforehand.
+        fresh: trials that have run out of memory in a process that was not fresh.
         patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
@@ -138,6 +149,9 @@ class Scheduler:
         shared: bool = False,
         widths: Sequence[int] | None = None,
         teams: Mapping[int, Sequence[Slot]] | None = None,
+        frontier: MemoryFrontier | None = None,
+        search: LargestBatch | None = None,
+        fresh: Iterable[int] = (),
         patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
@@ -152,9 +166,11 @@ class Scheduler:
         self._attempts = list(attempts)
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
+        self._memory = Memory(frontier, fresh)
+        self._search = search
         waiting = [n for n, s in enumerate(self._states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
-        self._waiting = Waiting(model, widths, [] if shared else waiting)
+        self._waiting = Waiting(model, widths, [] if shared else self._memory.hold(waiting))
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
         self._held: dict[Slot, dict[int, int]] = {}
         #: Slot -> when it was last given trials.
@@ -242,8 +258,9 @@ class Scheduler:
         match event:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
-            case WorkerJoined(rank, slots, held, host):
+            case WorkerJoined(rank, slots, held, host, kind):
                 self._nodes |= {Slot(rank, index): host for index in range(slots)}
+                self._memory.note_worker([Slot(rank, index) for index in range(slots)], kind, now)
                 decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
                 decisions = self._on_trials_returned(slot, numbers, attempts, end)
@@ -264,6 +281,10 @@ class Scheduler:
         if self._model.is_due:
             self._learn()
         if self._stopping is None:
+            if self._search is not None:
+                self._ask(self._search, decisions)
+            if self._memory.is_rationed:
+                self._ration(decisions, now)
             if self._supply is None or not self._supply.must_hear:
                 self._fill(decisions, now)
             if self._supply is not None:
@@ -295,6 +316,8 @@ class Scheduler:
                 decisions.append(
                     GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
                 )
+            if slot not in self._held:
+                self._memory.note_present(slot)
             self._held[slot] = kept
             self._given_at[slot] = now
             if len(kept) > 1:
@@ -310,7 +333,8 @@ class Scheduler:
             return False
         if self._waiting.width(number) > 1:
             return False
-        self._waiting.remove(number)
+        if not self._memory.take(number):
+            self._waiting.remove(number)
         self._attempts[number] = attempt
         self._move(number, _RUNNING)
         return True
@@ -341,12 +365,20 @@ class Scheduler:
             block = _without(block, frozenset(stale))
         if not block.numbers:
             return []
+        decisions: list[Decision] = []
+        if has_failed or self._memory.is_rationed:
+            block, decisions = self._look_at_memory((slot,), block)
+            if not block.numbers:
+                return decisions
         # Trials that travel together are too short to tell anything about a device.
-        slow = self._note_slowness(slot, block.numbers[0], block.wall_time_s[0]) if len(block.numbers) == 1 else []
+        if len(block.numbers) == 1:
+            decisions += self._note_slowness(slot, block.numbers[0], block.wall_time_s[0])
         self._observe(block)
+        if self._search is not None:
+            self._search.tell(block)
         if not has_failed and self._devices.is_clean(slot):
-            return [Commit(block)]
-        return slow + self._judge(slot, block)
+            return [*decisions, Commit(block)]
+        return decisions + self._judge(slot, block)
 
     def _on_trials_returned(
         self, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
@@ -377,6 +409,8 @@ class Scheduler:
             held = self._held.pop(slot)
             for register in (self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._gathered):
                 register.pop(slot, None)
+            if slot not in self._devices.quarantined:
+                self._waiting.put_back(self._memory.note_absent(slot))
             self._devices.forget(slot)
             self._asked.discard(slot)
             self._benched.discard(slot)
@@ -440,7 +474,7 @@ class Scheduler:
 
     def _on_nothing_to_lease(self, sure: bool, now: float) -> list[Decision]:
         assert self._supply is not None
-        is_busy = self.running > 0 or bool(self._teams or self._away or self._waiting.count())
+        is_busy = self.running > 0 or bool(self._teams or self._away or self._memory or self._waiting.count())
         self._supply.nothing(sure, is_busy, now)
         return []
 
@@ -488,8 +522,12 @@ class Scheduler:
         if self._losses[number] <= self._retries:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
+        self._memory.forget(number)
         self._move(number, _FAILED)
-        return Commit(_lost_block(slot, [(number, attempt)]))
+        block = _lost_block(slot, [(number, attempt)])
+        if self._search is not None:
+            self._search.tell(block)
+        return Commit(block)
 
     def _on_rank_ended(self, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
         """One rank of a trial of several has returned or failed."""
@@ -524,6 +562,11 @@ class Scheduler:
         if isinstance(verdict, AttemptEnd):
             self._wait_again([number])
             return [GiveUp(slot.rank, [number], [attempt], verdict)]
+        verdict, again = self._look_at_memory(team.slots, verdict)
+        if again:
+            return again
+        if self._search is not None:
+            self._search.tell(verdict)
         self._move(number, verdict.states[0])
         self._observe(verdict)
         return [Commit(verdict), *self._look_for_common_error(verdict)]
@@ -539,6 +582,9 @@ class Scheduler:
             released += self._devices.acquitted(number, state == _FAILED)
             if state != _FAILED:
                 self._devices.note_success(slot)
+                continue
+            if self._memory.explains(block, index):
+                self._move(number, _FAILED)
                 continue
             if self._is_to_blame(slot):
                 suspect.append(index)
@@ -572,6 +618,7 @@ class Scheduler:
         if slot in self._devices.quarantined:
             return []
         self._devices.quarantined[slot] = set()
+        self._waiting.put_back(self._memory.note_absent(slot))
         decisions: list[Decision] = [Quarantine(slot, why)]
         if self._held[slot] and slot not in self._asked:
             self._asked.add(slot)
@@ -581,6 +628,7 @@ class Scheduler:
 
     def _release(self, slot: Slot) -> Quarantine:
         self._devices.forget(slot)
+        self._memory.note_present(slot)
         self._benched.discard(slot)
         self._note(slot)
         return Quarantine(slot, "")
@@ -614,11 +662,89 @@ class Scheduler:
         if self._waiting.any_aside or (self._model.longest_s or 0.0) > BATCH_S:
             self._waiting.reconsider()
 
+    def _look_at_memory(self, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
+        """Learn what fits; what ran out of memory and is to run again is not in the block that is returned."""
+        kind = self._memory.kind_of(slots)
+        again = self._memory.judge(block, kind, len(slots))
+        if not again:
+            return block, []
+        decisions: list[Decision] = []
+        for index, end in again.items():
+            number, attempt = block.numbers[index], block.attempts[index]
+            if end is AttemptEnd.NOT_FRESH:
+                # At once, and not when its turn comes: others wait for what it shows.
+                self._move(number, _WAITING)
+                self._queue_first(number, kind)
+            else:
+                self._wait_again([number])
+            decisions.append(GiveUp(block.worker, [number], [attempt], end))
+        return _without(block, frozenset(again)), decisions
+
+    def _ask(self, search: LargestBatch, decisions: list[Decision]) -> None:
+        """Have the search add trials, by what is known now."""
+        configurations = search.ask()
+        if not configurations:
+            return
+        numbers = list(range(self.total, self.total + len(configurations)))
+        self._states.extend([_WAITING] * len(numbers))
+        self._attempts.extend([0] * len(numbers))
+        self._counts[_WAITING] += len(numbers)
+        self._model.grow(configurations)
+        for number, configuration in zip(numbers, configurations, strict=True):
+            search.add(number, configuration)
+        self._waiting.grow(len(numbers))
+        self._waiting.add(numbers)
+        decisions.append(Introduce(numbers, configurations))
+
+    def _ration(self, decisions: list[Decision], now: float) -> None:
+        """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
+        idle = [slot for slot in self._idle if slot not in self._gathered] if not self._waiting.count() else []
+        plan = self._memory.plan(self._states, idle, now)
+        if plan is None:
+            return
+        if plan.withheld:
+            self._waiting.remove_all(plan.withheld)
+        if plan.free:
+            self._waiting.add(plan.free)
+        for number, kind in reversed(plan.first):
+            self._queue_first(number, kind)
+        for why in dict.fromkeys(why for _, why in plan.infeasible):
+            numbers = [number for number, because in plan.infeasible if because == why]
+            for number in numbers:
+                self._move(number, _INFEASIBLE)
+            decisions.append(Infer(numbers, why))
+
+    def _may_go_on(self, decisions: list[Decision], now: float) -> bool:
+        """Whether something that is withheld will still run, or be inferred, although nothing runs and nothing can."""
+        if self._deadline is None or not self._memory.have_joined(now):
+            return True
+        # What was let go of may take too long, and something smaller not.
+        self._ration(decisions, now)
+        return self._waiting.count() > 0 or not self._memory
+
+    def _queue_first(self, number: int, kind: str | None) -> None:
+        """A trial is to be handed out before all others, to a device of this kind."""
+        if self._waiting.width(number) > 1 or not self._memory.bind(number, kind):
+            self._waiting.put_back([number])
+
+    def _fill_bound(self, decisions: list[Decision], now: float) -> None:
+        """Hand out what is to run on one kind of device."""
+        for slot in dict.fromkeys([*self._idle, *self._hungry]):
+            queue = self._memory.bound_to(slot)
+            if not queue or len(self._held[slot]) > 1 or slot in self._gathered:
+                continue
+            if slot in self._idle:
+                self._free_at[slot] = now
+            if self._fits(queue[0], slot):
+                decisions.append(self._assign((slot,), [queue.pop(0)], now))
+
     def _fill(self, decisions: list[Decision], now: float) -> None:
         """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
         waiting = self._waiting
         if self._gathered or waiting.wide():
             self._fill_wide(decisions, now)
+        if self._memory.any_bound:
+            self._fill_bound(decisions, now)
         if not waiting.count():
             if self._idle and self._rich and not self._gathered:
                 self._withdraw(decisions, now)
@@ -695,7 +821,7 @@ class Scheduler:
 
     def _next_batch(self) -> list[int]:
         """Take the next trial, and with it as many as are short enough to travel with it."""
-        size = self._batch_size()
+        size = 1 if self._memory.fresh else self._batch_size()
         return [self._waiting.take()] if size == 1 else self._waiting.take_short(size, BATCH_S)
 
     def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float) -> Assign:
@@ -716,7 +842,7 @@ class Scheduler:
             self._given_at[slot] = now
             self._rich[slot] = None
             self._note(slot)
-        return Assign(slots, numbers, attempts)
+        return Assign(slots, numbers, attempts, numbers[0] in self._memory.fresh)
 
     def _withdraw(self, decisions: list[Decision], now: float) -> None:
         """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
@@ -737,9 +863,9 @@ class Scheduler:
             return
         if self._supply is not None and self._stopping is None and not self._supply.is_dry:
             return
-        if not self._waiting and self._supply is not None:
+        if not self._waiting and not self._memory and self._supply is not None:
             reason = self._stopping or EndReason.SHARE
-        elif not self._waiting:
+        elif not self._waiting and not self._memory:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
@@ -753,6 +879,8 @@ class Scheduler:
             if now - self._too_few_since < self._patience_s:
                 return
             reason = EndReason.TOO_FEW
+        elif self._memory and self._may_go_on(decisions, now):
+            return
         else:
             reason = EndReason.WALLTIME
         self._ended = True
@@ -779,7 +907,7 @@ class Scheduler:
         """Trials that ran, or were to run, wait again, and are the next ones."""
         for number in numbers:
             self._move(number, _WAITING)
-        self._waiting.put_back(numbers)
+        self._waiting.put_back(self._memory.hold(numbers))
 
     def _move(self, number: int, state: int) -> None:
         old = self._states[number]
@@ -811,7 +939,7 @@ class Scheduler:
         waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) | self._teams.keys() == running, "the running trials are not those that the slots hold"
-        pending = list(self._waiting)
+        pending = [*self._waiting, *self._memory]
         if self._supply is not None:
             pending += [number for number in range(self.total) if number in self._supply]
         assert len(pending) == len(set(pending)), "a trial waits twice"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,10 @@ Configuration = dict[str, Value]
 #: More grid points of real numbers than this are a slip of the pen.
 _POINTS_AT_MOST = 1_000_000
 
-_RANGE_KEYS = ("from", "to", "step", "scale", "points")
+_RANGE_KEYS = ("from", "to", "step", "scale", "points", "memory")
+_LIST_KEYS = ("values", "memory")
+#: How the memory that a trial needs can go with a parameter's value.
+MEMORY_WORDS = ("increasing", "decreasing")
 #: Relative slack within which a float counts as a grid point, or as within a range.
 _SLACK = 1e-9
 
@@ -54,6 +57,8 @@ class IntegerRange:
         step: distance of neighbouring values on a linear scale.
         log: whether equal ratios, and not equal differences, are equally likely.
         points: on a log scale, how many values a grid takes.
+        memory: ``increasing`` where a trial needs the more memory the larger the value is, ``decreasing`` where
+            the less; empty where nothing is said.  Two parameters that differ in this alone are equal.
     """
 
     name: str
@@ -62,6 +67,7 @@ class IntegerRange:
     step: int = 1
     log: bool = False
     points: int | None = None
+    memory: str = field(default="", compare=False)
 
     @cached_property
     def _log_values(self) -> tuple[int, ...]:
@@ -118,7 +124,10 @@ class IntegerRange:
 
 @dataclass(frozen=True)
 class FloatRange:
-    """Real numbers from `low` to `high`, both included; with `step` or `points`, a grid of them."""
+    """Real numbers from `low` to `high`, both included; with `step` or `points`, a grid of them.
+
+    `memory` as in :class:`IntegerRange`.
+    """
 
     name: str
     low: float
@@ -126,6 +135,7 @@ class FloatRange:
     step: float | None = None
     log: bool = False
     points: int | None = None
+    memory: str = field(default="", compare=False)
 
     @cached_property
     def _values(self) -> tuple[float, ...] | None:
@@ -196,10 +206,11 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, in no order."""
+    """One of some values, in no order; `memory` as in :class:`IntegerRange`, for numbers."""
 
     name: str
     values: tuple[Value, ...]
+    memory: str = field(default="", compare=False)
 
     @property
     def count(self) -> int:
@@ -249,6 +260,11 @@ class SearchSpace:
         return tuple(parameter.name for parameter in self.parameters)
 
     @cached_property
+    def memory(self) -> dict[str, str]:
+        """The parameters whose value says how much memory a trial needs, and ``increasing`` or ``decreasing``."""
+        return {parameter.name: parameter.memory for parameter in self.parameters if parameter.memory}
+
+    @cached_property
     def size(self) -> int | None:
         """How many grid points there are; None when a parameter is continuous."""
         counts = [parameter.count for parameter in self.parameters]
@@ -290,13 +306,15 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
 
     Args:
         name: of the parameter.
-        raw: a list of choices, or a table with ``from`` and ``to``.
+        raw: a list of choices, or a table with ``from`` and ``to``, or one with ``values`` and ``memory``.
 
     Raises:
         SpaceError: saying what was found and what would be right.
     """
     if isinstance(raw, list):
         return _parse_choice(name, raw)
+    if isinstance(raw, dict) and "values" in raw:
+        return _parse_values(name, raw)
     if isinstance(raw, dict):
         return _parse_range(name, raw)
     raise SpaceError(
@@ -307,6 +325,8 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
 
 def parse_quick(name: str, text: str) -> Parameter | Value:
     """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log``, ``a,b,c``, or one fixed value.
+
+    A range may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.
 
     Raises:
         SpaceError: saying what was found and what would be right.
@@ -322,6 +342,8 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
             raw["scale"] = "log"
         elif part.startswith("points=") and part.removeprefix("points=").isdigit():
             raw["points"] = int(part.removeprefix("points="))
+        elif part.startswith("memory="):
+            raw["memory"] = part.removeprefix("memory=")
         else:
             raw["step"] = _parse_value(part)
     return _parse_range(name, raw)
@@ -358,6 +380,28 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
     return Choice(name, tuple(raw))
 
 
+def _parse_values(name: str, raw: dict[str, Any]) -> Choice:
+    """A list that says how the memory goes with its values."""
+    for key in raw:
+        if key not in _LIST_KEYS:
+            raise SpaceError(f"found the key {key!r} beside 'values'; expected {' and '.join(_LIST_KEYS)}")
+    if not isinstance(raw["values"], list):
+        raise SpaceError(f"'values' is {raw['values']!r}; expected a list like [16, 64, 256]")
+    choice = _parse_choice(name, raw["values"])
+    if any(isinstance(value, (bool, str)) for value in choice.values):
+        raise SpaceError(f"'memory' goes with numbers, and 'values' is {raw['values']!r}")
+    if "memory" not in raw:
+        raise SpaceError("found 'values' without 'memory'; where nothing is to be said of memory a plain list will do")
+    return replace(choice, memory=_memory(raw))
+
+
+def _memory(raw: dict[str, Any]) -> str:
+    word = raw.get("memory", "")
+    if "memory" in raw and word not in MEMORY_WORDS:
+        raise SpaceError(f"'memory' is {word!r}; expected {' or '.join(map(repr, MEMORY_WORDS))}")
+    return str(word)
+
+
 def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
     for key in raw:
         if key not in _RANGE_KEYS:
@@ -392,15 +436,16 @@ def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
     step = raw.get("step")
     if step is not None and step <= 0:
         raise SpaceError(f"'step' is {step!r}; it must be greater than 0")
+    memory = _memory(raw)
     if not math.isfinite(float(high) - float(low)):
         raise SpaceError(f"'from' is {low!r} and 'to' is {high!r}; they are too far apart for a number of 64 bits")
     if all(isinstance(value, int) for value in (low, high, 1 if step is None else step)):
         if points is not None and not log:
             raise SpaceError("found 'points' in a linear range of integers; use 'step' there")
-        return IntegerRange(name, low, high, 1 if step is None else step, log, points)
+        return IntegerRange(name, low, high, 1 if step is None else step, log, points, memory)
     if step is not None and not (float(high) - float(low)) / float(step) < _POINTS_AT_MOST:
         raise SpaceError(f"'step' is {step!r}, which gives more than {_POINTS_AT_MOST:,} points; expected a larger one")
-    return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points)
+    return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points, memory)
 
 
 def _see_that_it_fits(value: object, where: str) -> None:

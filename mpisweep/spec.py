@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.catalogue import BUILTIN, SPEED, BuiltinDescription
 from mpisweep.commandline import (
     CommandError,
     CommandWorkload,
@@ -53,7 +53,7 @@ __all__ = [
     "spec_from_flags",
 ]
 
-SEARCH_NAMES = ("grid", "random", "sobol")
+SEARCH_NAMES = ("grid", "random", "sobol", "largest_batch")
 #: A grid of more points than this needs the sweep file's word that it is meant.
 _POINTS_WITHOUT_CONSENT = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -165,6 +165,11 @@ class Spec:
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
+    def says_ranks(self) -> bool:
+        """Whether the sweep says how many ranks its trials have; if so each is started like one of several."""
+        return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
+
+    @property
     def most_ranks(self) -> int:
         """How many ranks the widest trial can have."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in _ends(p)]
@@ -228,7 +233,7 @@ class Spec:
         for before, now in zip(old.parameters, self.space.parameters, strict=True):
             if before == now:
                 continue
-            if self.search != "grid":
+            if self.search not in ("grid", "largest_batch"):
                 found.append(
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; every proposal of a {self.search} search would change"
@@ -388,7 +393,10 @@ class _Parser:
         self._values_fit(built_in, space, fixed, baseline)
         self._command_fits(workload, space, fixed)
         self._baseline_is_complete(built_in, space, baseline)
+        self._objective_is_reported(built_in, self._text(raw, "objective", "loss"))
         search = self._choice(raw, "search", "grid", SEARCH_NAMES)
+        if search == "largest_batch":
+            space, raw = self._largest_batch(raw, space, built_in)
         spec = Spec(
             name=self._name(raw),
             workload=workload,
@@ -530,6 +538,13 @@ class _Parser:
             if name not in baseline:
                 self._fail("baseline", f"{name!r} is missing; a baseline names every searched parameter")
 
+    def _objective_is_reported(self, built_in: BuiltinDescription | None, objective: str) -> None:
+        if built_in is None:
+            return
+        metrics = [metric.name for metric in built_in.metrics]
+        if objective not in metrics:
+            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {_nearest(objective, metrics)}")
+
     def _name(self, raw: Mapping[str, Any]) -> str:
         name = self._text(raw, "name", "sweep")
         if not _NAME.fullmatch(name):
@@ -628,8 +643,33 @@ class _Parser:
             self._fail(f"limits.{key}", f"is {limits[key]!r}; expected a duration like \"10m\" or 600")
         return seconds
 
+    def _largest_batch(
+        self, raw: dict[str, Any], space: SearchSpace, built_in: BuiltinDescription | None
+    ) -> tuple[SearchSpace, dict[str, Any]]:
+        """The space and the sweep file with all that a search for the largest batch implies."""
+        if len(space.parameters) != 1:
+            self._fail("parameters", f"has {len(space.parameters)}; search = \"largest_batch\" needs one, the batch size")
+        [parameter] = space.parameters
+        values = _ends(parameter)
+        if parameter.count is None or any(isinstance(value, (bool, str)) or value <= 0 for value in values):
+            self._fail(
+                f"parameters.{parameter.name}",
+                f"has {parameter.describe()}; search = \"largest_batch\" needs finitely many numbers above 0",
+            )
+        if parameter.memory == "decreasing":
+            self._fail(f"parameters.{parameter.name}", "'memory' is 'decreasing'; search = \"largest_batch\" needs 'increasing'")
+        if "trials" in raw:
+            self._fail("trials", "is for searches that sample; search = \"largest_batch\" ends when it has its answers")
+        has_speed = built_in is not None and any(metric.name == SPEED for metric in built_in.metrics)
+        if "objective" not in raw and not has_speed:
+            self._fail("objective", "is missing; search = \"largest_batch\" needs to know which metric is the speed")
+        usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}
+        return SearchSpace((replace(parameter, memory="increasing"),)), usual | raw
+
     def _size_fits(self, spec: Spec, consent: int | None) -> None:
         space = spec.space
+        if spec.search == "largest_batch":
+            return
         if spec.search != "grid":
             if spec.trials is None:
                 self._fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. trials = 100")
@@ -745,4 +785,6 @@ def _parameter_toml(parameter: Parameter) -> str:
         parts.append('scale = "log"')
     if parameter.points is not None:
         parts.append(f"points = {parameter.points}")
+    if parameter.memory:
+        parts.append(f'memory = "{parameter.memory}"')
     return "{ " + ", ".join(parts) + " }"

@@ -103,7 +103,12 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     wanted = Direction(direction or sweep.direction)
     complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
     names = sweep.spec.space.names or sweep.parameters
-    if len(complete) == 0 and metric not in sweep.metrics:
+    if by is None and metric not in sweep.metrics:
+        if len(complete):
+            raise ResultsError(
+                f"{sweep.path}: no trial has reported the objective, {metric!r}; metrics there are: "
+                f"{', '.join(sweep.metrics) or 'none'}"
+            )
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
     best = _ranked(sweep, complete, metric, k, wanted)
     rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(best)]
@@ -134,6 +139,8 @@ class Status:
     best_trial: int | None
     best_parameters: dict[str, Any]
     failures: dict[str, int]
+    #: Complete trials of which the objective is missing, NaN or infinite.
+    diverged: int
     damaged_bytes: int
     #: Devices of the last run that got no more trials, and why.
     quarantined: tuple[str, ...]
@@ -165,6 +172,7 @@ def sweep_status(sweep: Sweep) -> Status:
         if row is None
         else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
+        diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
@@ -247,6 +255,10 @@ def print_status(status: Status) -> None:
     lines.append("  " + ", ".join(counts))
     if status.failures:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
+    if status.diverged:
+        lines.append(
+            f"  {status.diverged} of the complete ones without {status.objective}: it is missing, NaN or infinite"
+        )
     if status.best is not None:
         where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"

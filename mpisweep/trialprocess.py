@@ -102,6 +102,7 @@ class _Given(NamedTuple):
     first: int
     size: int
     body: bytes
+    team: Team | None = None
 
 
 class _Task(NamedTuple):
@@ -127,6 +128,8 @@ class TrialProcess:
         self._failed_starts = 0
         #: A trial that has ended with its process; the next one clears up after it.
         self._left_by: int | None = None
+        #: What :meth:`meet` was last called with.
+        self._meeting: tuple[int, int, str] | None = None
         self._start()
 
     def _start(self) -> None:
@@ -195,7 +198,7 @@ class TrialProcess:
 
     def give(self, body: bytes, count: int, team: Team | None = None) -> None:
         """Have these trials run after those that were given before; `team` goes with a trial of several ranks."""
-        self._given.append(_Given(self._given_count, count, body))
+        self._given.append(_Given(self._given_count, count, body, team))
         self._given_count += count
         # A process that has just died is replaced by and by; what it was given is then given back.
         if not self._line_open:
@@ -207,6 +210,7 @@ class TrialProcess:
 
     def meet(self, number: int, attempt: int, address: str) -> None:
         """Tell the process where the other ranks of its trial are."""
+        self._meeting = number, attempt, address
         if self._line_open:
             with contextlib.suppress(LineClosedError):
                 self._line.send(MEET, address.encode(), number, attempt)
@@ -248,21 +252,25 @@ class TrialProcess:
 
     def listen(self) -> list[Happening]:
         """Whatever the process has sent."""
+        happened: list[Happening] = []
+        for frame in self._receive():
+            happened += self._on_frame(frame)
+        return happened
+
+    def _receive(self) -> list[Frame]:
         if not self._line_open:
             return []
         try:
-            self._line.flush()
-            frames = self._line.receive()
+            # What it has sent before it closed the line is there, whether it takes anything any more or not.
+            with contextlib.suppress(LineClosedError):
+                self._line.flush()
+            return self._line.receive()
         except LineClosedError:
             self._line_open = False
             self._line.close()
             # Whether it has closed the line or died, it is of no use any more.
             self._server.kill(self._child)
             return []
-        happened: list[Happening] = []
-        for frame in frames:
-            happened += self._on_frame(frame)
-        return happened
 
     def keep_time(self, now: float) -> None:
         """Kill a trial that has used up its time."""
@@ -291,16 +299,24 @@ class TrialProcess:
 
     def on_died(self, status: int) -> list[Happening]:
         """The process has ended: blame the trial that ran, give back the others, start a new process."""
-        happened = self.listen()
+        happened: list[Happening] = []
+        while frames := self._receive():
+            for frame in frames:
+                happened += self._on_frame(frame)
         if self._line_open:
             self._line_open = False
             self._line.close()
         if not self._ready and self._killed is None:
             self._failed_starts += 1
-        happened += self._account_for_death(status)
+        fresh = self._next_if_fresh()
+        happened += self._account_for_death(status, fresh)
         self._page.close()
         if self._kill_at is None:
             self._start()
+            if fresh is not None:
+                self.give(fresh.body, fresh.size, fresh.team)
+                if self._meeting is not None:
+                    self.meet(*self._meeting)
         else:
             self._given_count = self._accounted = 0
         return happened
@@ -328,7 +344,19 @@ class TrialProcess:
                 return [_returned(tasks, AttemptEnd.INTERRUPTED)]
         raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
 
-    def _account_for_death(self, status: int) -> list[Happening]:
+    def _next_if_fresh(self) -> _Given | None:
+        """The trial that is next, where it must have a process that has run nothing: the one to come."""
+        if self._kill_at is not None or self._killed is not None or self._abandoned is not None:
+            return None
+        first = max(self._page.begun, self._accounted)
+        for given in self._given:
+            if given.first == first and first not in self._void:
+                block = decode(given.body)
+                assert isinstance(block, AssignedBlock)
+                return given if block.fresh and self._failed_starts < _STARTS_AT_MOST else None
+        return None
+
+    def _account_for_death(self, status: int, fresh: _Given | None) -> list[Happening]:
         if self._failed_starts >= _STARTS_AT_MOST and self.busy:
             return self._fail_all(status)
         happened: list[Happening] = []
@@ -338,7 +366,7 @@ class TrialProcess:
             # Those before the running one have run, but their results died with the process.
             happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
             happened.append(self._blame(begun - 1, status))
-        first = max(begun, self._accounted)
+        first = max(begun, self._accounted) + (fresh.size if fresh else 0)
         happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
         return [h for h in happened if not isinstance(h, Returned) or h.numbers]
 

@@ -99,6 +99,24 @@ class Waiting:
         for number in reversed(numbers):
             self._queues.setdefault(self.width(number), []).append(number)
 
+    def grow(self, count: int) -> None:
+        """There are more trials, which need as many ranks as the first one does."""
+        if self._widths is not None:
+            self._widths = [*self._widths, *[self._widths[0]] * count]
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """These wait from now on, in their place among the others."""
+        for number in numbers:
+            self._queues.setdefault(self.width(number), []).append(number)
+        self.sort()
+
+    def remove_all(self, numbers: Iterable[int]) -> None:
+        """Trials that waited do so no longer."""
+        gone = frozenset(numbers)
+        for width, queue in self._queues.items():
+            self._queues[width] = [number for number in queue if number not in gone]
+        self._aside = [number for number in self._aside if number not in gone]
+
     def remove(self, number: int) -> None:
         """A trial that waited does so no longer."""
         queue = self._queues[self.width(number)]

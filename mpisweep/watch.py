@@ -91,6 +91,7 @@ def look_at(sweep: Sweep, now: float) -> Watched:
             total=status.trials,
             ended=ended,
             failed=status.failed,
+            infeasible=status.infeasible,
             running=len(running),
             elapsed_s=elapsed_s,
             rate=rate,

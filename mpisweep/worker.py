@@ -82,7 +82,7 @@ class Worker:
         process = os.getpid()
         hello = Hello(
             self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
-            tuple(share.environment for share in self._shares),
+            tuple(share.environment for share in self._shares), self._shares[0].kind,
         )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]

@@ -69,6 +69,22 @@ def seeded(trial):
 '''
 
 
+_MEASURED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have a measured number printed at the end of the tests, where it can be seen."""
+    return request.config.stash.setdefault(_MEASURED, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if measured := config.stash.get(_MEASURED, []):
+        terminalreporter.section("measured")
+        for text in measured:
+            terminalreporter.write_line(text)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a hostile name and the workloads in it."""

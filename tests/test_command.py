@@ -155,6 +155,7 @@ def test_the_quick_form_is_a_sweep_file_that_parses_to_itself():
     [
         ({}, '{ command = "no-such-program-1 {x}" }', "there is no program 'no-such-program-1' on PATH"),
         ({}, '{ command = "./missing {x}" }', "there is no program './missing' in"),
+        ({}, '{ command = "python -u train.py {x}" }', "there is no script 'train.py' in"),
         ({}, '{ command = "true {x}", template = "t.in" }', "t.in cannot be read"),
         ({"t.in": "a = {{y}}"}, '{ command = "true {template}", template = "t.in" }', "{{y}}, which is no parameter"),
         ({"t.in": "a = 1"}, '{ command = "true {template}", template = "t.in" }', "parameters.x: is not used"),

@@ -73,26 +73,29 @@ def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mp
     assert "Traceback" not in done.stderr
 
 
-def test_out_of_memory_is_told_with_its_peak_and_the_next_trial_has_a_fresh_process(folder, mpisweep: Run):
+def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_and_the_next_has_one_as_well(folder, mpisweep: Run):
     workload(
         folder,
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "def run(trial):\n"
         "    if trial.number == 1:\n"
-        "        trial.directory.joinpath('pid').write_text(str(os.getpid()))\n"
+        "        trial.directory.joinpath(f'{trial.attempt}').write_text(str(os.getpid()))\n"
         "        bytearray(4 << 30)\n"
         "    return os.getpid()\n",
     )
     done = mpisweep("run", my_sweep(folder, 4), "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    trials = package.load(folder / "r.h5").trials
+    sweep = package.load(folder / "r.h5")
+    trials, attempts = sweep.trials, sweep.attempts
     assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
+    assert attempts["end"][attempts["trial"] == 1].tolist() == ["not_fresh", "ended"]
     assert "peak" in trials["message"][1]
     assert "GiB" in trials["message"][1]
-    pid = int((folder / "r.h5.trials" / "1" / "pid").read_text())
-    assert pid == trials["loss"][0]
-    assert pid not in trials["loss"][2:].tolist()
+    used, fresh = (int((folder / "r.h5.trials" / "1" / attempt).read_text()) for attempt in "12")
+    assert used == trials["loss"][0]
+    assert fresh not in trials["loss"].tolist()
+    assert used not in trials["loss"][2:].tolist()
 
 
 def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpisweep: Run):
@@ -190,8 +193,9 @@ def assert_done_once(folder: Path, last: int) -> list[list[str]]:
     return [line.split() for line in (folder / "ran.txt").read_text().splitlines()]
 
 
-def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment):
+def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
+    killed = time.time()
     ranks[2].kill()
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
@@ -200,18 +204,18 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment):
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1, "the others went on"
     assert sorted(sweep.attempts["end"].tolist()).count("lost") <= 1
-    print(f"recovery after a killed worker: {recovery_s(sweep, 2):.3f} s")
+    tell(f"recovery after a killed worker: {recovery_s(sweep, 2, killed):.3f} s from kill to the next assignment")
 
 
-def recovery_s(sweep, rank: int) -> float:
-    """From the moment at which the loss was written down to the next assignment."""
+def recovery_s(sweep, rank: int, killed_at: float) -> float:
+    """From the kill to the first assignment after the loss was written down."""
     workers = sweep.workers
     left_at = workers["left_at"][workers["rank"] == rank][0]
     later = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] >= left_at - 0.001]
-    return float(later.min() - left_at) if len(later) else 0.0
+    return float(later.min() - killed_at)
 
 
-def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment):
+def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
     before = {int(n) for n in package.load(folder / "r.h5").trials["number"][package.load(folder / "r.h5").trials["state"] == "complete"]}
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
@@ -227,7 +231,7 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     assert len(sweep.allocations) == 1
     assert "rank 1 is the master now" in stderr_of(folder)
     next_at = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] > killed].min()
-    print(f"recovery after a killed master: {next_at - killed:.3f} s from kill to the next assignment")
+    tell(f"recovery after a killed master: {next_at - killed:.3f} s from kill to the next assignment")
 
 
 def test_masters_may_die_one_after_another_down_to_one_survivor(folder, environment):
@@ -523,14 +527,14 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 # ------------------------------------------------------------------------------------- the storm, security
 
 
-def test_a_storm_of_kills(folder):
+def test_a_storm_of_kills(folder, tell):
     """Two hundred real kills; the counts by kind are printed."""
     done = subprocess.run(
         [sys.executable, Path(storm.__file__), "--kills", "200", "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
         capture_output=True, text=True, check=False, timeout=1500,
     )  # fmt: skip
-    print(done.stdout)
+    tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

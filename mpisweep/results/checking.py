@@ -32,6 +32,10 @@ def _is_text(value: Any) -> bool:
     return type(value) is str
 
 
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
 def _is_value(value: Any) -> bool:
     return type(value) in (str, bool) or _is_number(value)
 
@@ -73,19 +77,20 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
-        "joined_at": _is_number,
+        "joined_at": _is_number, "device_kind": _is_text,
     },
     "assigned": {
         "slots": _are_slots, "assigned_at": _is_number, "numbers": _list_of(_is_count),
-        "attempts": _list_of(_is_count), "parameters": _dict_of(_is_column),
+        "attempts": _list_of(_is_count), "parameters": _dict_of(_is_column), "fresh": _is_flag,
     },
+    "inferred": {"numbers": _list_of(_is_count), "why": _is_text},
     "reports": {"worker": _is_count, "number": _is_count, "attempt": _is_count, "sequence": _is_count},
     "ended": {
         "worker": _is_count, "slot": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
         "states": _list_of(_one_of(*(int(state) for state in TrialState if state.is_end))),
         "started_at": _list_of(_is_number), "wall_time_s": _list_of(_is_number),
         "metrics": _dict_of(_list_of(_or_none(_is_number))), "causes": _list_of(_one_of(*map(int, FailureCause))),
-        "messages": _list_of(_is_text),
+        "messages": _list_of(_is_text), "warm": _is_flag,
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),

@@ -23,6 +23,7 @@ from mpisweep.blocks import (
     Column,
     Curve,
     EndedBlock,
+    InferredBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
@@ -40,6 +41,9 @@ __all__ = ["StoredCurve", "SweepState", "Table"]
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
+_INFEASIBLE = int(TrialState.INFEASIBLE)
+#: Ends that never change.  That a trial is infeasible is a conclusion, which gives way to what has happened.
+_FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
 _NAN = math.nan
 
 Table = dict[str, list[Any]]
@@ -187,7 +191,7 @@ class SweepState:
         self._worker_rows[key] = len(self.workers["rank"])
         _append(
             self.workers,
-            allocation=run, rank=record.worker, host=record.host, device=record.device, cores=record.cores,
+            allocation=run, rank=record.worker, host=record.host, device=record.device, device_kind=record.device_kind, cores=record.cores,
             slots=record.slots, joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0,
             quarantine="",
         )  # fmt: skip
@@ -207,8 +211,9 @@ class SweepState:
         attempts, rows = self.attempts, self._attempt_rows
         states, tried, workers = self.trials["state"], self.trials["attempt"], self.trials["worker"]
         self._grow(max(record.numbers, default=-1) + 1)
+        others = record.slots[1:]
         for number, attempt in zip(record.numbers, record.attempts, strict=True):
-            if (number, attempt) in rows or attempt <= tried[number] or states[number] >= _COMPLETE:
+            if (number, attempt) in rows or attempt <= tried[number] or states[number] in _FINAL:
                 continue
             rows[number, attempt] = len(attempts["trial"])
             attempts["trial"].append(number)
@@ -221,7 +226,7 @@ class SweepState:
             states[number] = _RUNNING
             tried[number] = attempt
             workers[number] = worker
-            for rank, (other, slot) in enumerate(record.slots[1:], 1):
+            for rank, (other, slot) in enumerate(others, 1):
                 self._rank_rows.setdefault((number, attempt), []).append(len(self.ranks["trial"]))
                 row = self._worker_rows.get((run, other), -1)
                 _append(self.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
@@ -235,7 +240,7 @@ class SweepState:
         kept: list[int] = []
         for position, number in enumerate(record.numbers):
             attempt = record.attempts[position]
-            if trials["state"][number] >= _COMPLETE or attempt < trials["attempt"][number]:
+            if trials["state"][number] in _FINAL or attempt < trials["attempt"][number]:
                 continue
             if attempt > trials["attempt"][number]:
                 self._drop_reports(number)
@@ -250,12 +255,10 @@ class SweepState:
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
                 self.attempts["end"][row] = int(AttemptEnd.ENDED)
-            others = (self.ranks["worker"][row] for row in self._rank_rows.get((number, attempt), ()))
-            for each in (worker, *others):
-                if each >= 0:
-                    self.workers["trials_done"][each] += 1
-                    if wall_time_s == wall_time_s:
-                        self.workers["busy_time"][each] += wall_time_s
+            self._credit(worker, wall_time_s)
+            if self._rank_rows:
+                for other in self._rank_rows.get((number, attempt), ()):
+                    self._credit(self.ranks["worker"][other], wall_time_s)
         for name, column in record.metrics.items():
             values = self._metric(name)
             for position in kept:
@@ -265,6 +268,22 @@ class SweepState:
             for position in kept:
                 trials["cause"][record.numbers[position]] = record.causes[position]
                 trials["message"][record.numbers[position]] = record.messages[position]
+
+    def _on_inferred(self, record: InferredBlock, run: int) -> None:
+        """An inference holds until it is taken back; no other end is."""
+        old, new = (_WAITING, _INFEASIBLE) if record.why else (_INFEASIBLE, _WAITING)
+        self._grow(max(record.numbers, default=-1) + 1)
+        for number in record.numbers:
+            if self.trials["state"][number] == old:
+                self.trials["state"][number] = new
+                self.trials["message"][number] = record.why
+
+    def _credit(self, worker: int, wall_time_s: float) -> None:
+        """A worker has run a trial, or a rank of one, for so long."""
+        if worker >= 0:
+            self.workers["trials_done"][worker] += 1
+            if wall_time_s == wall_time_s:
+                self.workers["busy_time"][worker] += wall_time_s
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         number = record.number
@@ -413,6 +432,7 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     QuarantineRecord: SweepState._on_quarantined,
     AssignedBlock: SweepState._on_assigned,
     EndedBlock: SweepState._on_ended,
+    InferredBlock: SweepState._on_inferred,
     ReportBlock: SweepState._on_reports,
     UnfinishedBlock: SweepState._on_unfinished,
     ClosedRecord: SweepState._on_closed,

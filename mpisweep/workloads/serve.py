@@ -67,6 +67,7 @@ _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
 _MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 _ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_SOLE = Team(0, 1, 0, 1)
 _COMPLETE = int(TrialState.COMPLETE)
 _FAILED = int(TrialState.FAILED)
 
@@ -158,6 +159,9 @@ class _Loop:
         self._defaults: dict[str, Value] = {}
         if isinstance(spec.workload, BuiltinWorkload):
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
+        #: Whether trials leave anything behind in this process; a program takes everything with it.
+        self._runs_here = not isinstance(spec.workload, CommandWorkload)
+        self._is_warm = False
         #: Index on the line of the next trial.
         self._next = 0
         #: Frames that have come and are not dealt with.
@@ -203,12 +207,16 @@ class _Loop:
             self._frames.extend(self._line.receive())
 
     def _run_block(self, block: AssignedBlock, run: Callable[[Trial], Any]) -> None:
+        if block.fresh and self._is_warm:
+            # The worker gives it to the process that comes after this one.
+            raise SystemExit(0)
         begin = self._page.begin
         for number, attempt, params in zip(
             block.numbers, block.attempts, _configurations(block, self._defaults), strict=True
         ):
             if begin(self._next):
                 self._run_trial(number, attempt, params, run)
+                self._is_warm = self._runs_here
             else:
                 self._send_gathered()
                 self._line.send(SKIPPED, first=self._next, second=1)
@@ -255,6 +263,7 @@ class _Loop:
             if cause is FailureCause.OUT_OF_MEMORY or team is not None:
                 # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
                 # the next one gets a process of its own, which costs less than one more trial that fails for it.
+                gathered.warm = self._is_warm and cause is FailureCause.OUT_OF_MEMORY
                 self._send_gathered()
                 raise SystemExit(0) from None
         else:
@@ -274,9 +283,14 @@ class _Loop:
 
     def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """What a trial of several ranks needs around it; nothing for any other."""
-        if team is None:
+        if team is not None:
+            address = self._meet(team, number, attempt)
+        elif self._spec.says_ranks:
+            # A program that is made for several ranks asks for the variables also when it is alone.
+            team = _SOLE
+            address = reserve_address(team)
+        else:
             return _ALONE
-        address = self._meet(team, number, attempt)
         is_command = isinstance(self._spec.workload, CommandWorkload)
         return joined(variables(team, address, own_device_only=self._device != "cpu" and not is_command))
 
@@ -314,6 +328,7 @@ class _Gathered:
         self._worker = worker
         self._slot = slot
         self.since = float("inf")
+        self.warm = False
         self.numbers: list[int] = []
         self._attempts: list[int] = []
         self._states: list[int] = []
@@ -362,7 +377,7 @@ class _Gathered:
     def block(self) -> EndedBlock:
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
-            self._wall_time_s, self._metrics, self._causes, self._messages,
+            self._wall_time_s, self._metrics, self._causes, self._messages, self.warm,
         )  # fmt: skip
 
     def _add(
