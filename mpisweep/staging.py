@@ -51,6 +51,14 @@ __all__ = ["PackError", "imported_from", "pack_file", "prepare_pack", "write_pac
 
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"mSpack1\n"
+#: The program that makes a pack; it looks for modules where its parent does.
+_MAKE = """
+import json, sys
+from pathlib import Path
+sys.path[1:] = json.loads(sys.argv[1])
+from mpisweep.staging import write_pack
+write_pack(Path(sys.argv[2]), sys.argv[3:])
+"""
 
 
 class PackError(Exception):
@@ -107,7 +115,7 @@ def prepare_pack(modules: Sequence[str]) -> Path:
         with _Pack.open(path) as pack:
             pack.see_that_no_file_has_changed()
             return path
-    command = [sys.executable, "-m", "mpisweep.staging", os.fspath(path), *modules]
+    command = [sys.executable, "-c", _MAKE, json.dumps(_import_path()), os.fspath(path), *modules]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         last = made.stderr.strip().rpartition("\n")[2] or f"exit code {made.returncode}"
@@ -200,8 +208,8 @@ def _folders() -> dict[str, int]:
 
 
 def _import_path() -> list[str]:
-    """Where modules are looked for, without the places that differ from one start of Python to the next."""
-    return [entry for entry in sys.path if entry and (_is_installed(f"{entry}{os.sep}x"))]
+    """Where modules are looked for, but for the first place, which depends on how Python was started."""
+    return sys.path[1:]
 
 
 # ------------------------------------------------------------------------------------- using
@@ -312,7 +320,3 @@ class _Loader(SourceFileLoader):
         """The code; from the second time on, it is read as usual."""
         code, self._code = self._code, None
         return code if code is not None else super().get_code(fullname)
-
-
-if __name__ == "__main__":
-    write_pack(Path(sys.argv[1]), sys.argv[2:])

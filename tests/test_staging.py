@@ -21,8 +21,8 @@ MODULES = ("xml.dom.minidom", "wsgiref.simple_server")
 
 LOOK = """
 import sys
-from pathlib import Path
-from mpisweep.staging import imported_from
+from mpisweep.staging import imported_from, prepare_pack
+pack = prepare_pack({modules!r})
 read = []
 sys.addaudithook(lambda event, given: read.append(str(given[0])) if event == "open" else None)
 before = list(sys.meta_path)
@@ -44,16 +44,14 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 
 
 def look(how: str) -> list[str]:
-    command = [sys.executable, "-c", LOOK.format(how=how)]
+    command = [sys.executable, "-c", LOOK.format(how=how, modules=MODULES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
 def test_what_is_imported_is_the_same_and_no_file_of_it_is_opened(cache: Path):
-    path = prepare_pack(MODULES)
-    assert path == pack_file(MODULES)
     usual = look("if True:")
-    staged = look(f"with imported_from(Path({os.fspath(path)!r})):")
+    staged = look("with imported_from(pack):")
     assert len(usual[0].split()) > 10
     assert staged[0] == ""
     assert staged[1:] == usual[1:]
@@ -103,10 +101,19 @@ def test_what_cannot_be_packed_is_said_in_one_sentence(cache: Path):
         prepare_pack(MODULES)
 
 
+def test_another_import_path_is_another_pack(cache: Path, monkeypatch):
+    path = prepare_pack(MODULES)
+    monkeypatch.setattr(sys, "path", [sys.path[0], "elsewhere", *sys.path[1:]])
+    assert pack_file(MODULES) != path
+    with pytest.raises(PackError, match="for another Python or another path"), imported_from(path):
+        pass
+
+
 def test_users_own_modules_are_not_packed(cache: Path, tmp_path: Path, monkeypatch):
     (tmp_path / "of_mine.py").write_text("value = 1\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    path = prepare_pack(["of_mine"])
+    monkeypatch.setattr(sys, "path", [sys.path[0], os.fspath(tmp_path), *sys.path[1:]])
+    path = prepare_pack(["of_mine", *MODULES])
+    assert b"xml.dom.minidom" in path.read_bytes()
     assert b"of_mine" not in path.read_bytes()
 
 
