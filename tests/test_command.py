@@ -280,6 +280,7 @@ def test_environment_directory_and_template(folder: Path, program: str, mpisweep
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "t.h5").trials["loss"].tolist() == [1, 2, 3]
     assert mpisweep("output", "t.h5", "2").stdout.endswith("t.h5.trials/2/in.toml\n")
+    assert not (folder / "t.h5.trials").exists(), "a rendered file is gone with its trial"
 
 
 def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):

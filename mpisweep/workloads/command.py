@@ -85,6 +85,7 @@ class _Run:
             TrialFailedError: when it did not end well.
         """
         values = self._values()
+        target: Path | None = None
         if template:
             target = self._trial.directory / Path(self._workload.template).name.removesuffix(".in")
             # The trial's other ranks write the same.
@@ -102,6 +103,11 @@ class _Run:
             _kill_group(program.pid)
             status = program.wait()
         self._end(arguments[0], status)
+        if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
+            # File systems count files, and this one can be made again; that of a failed trial is kept to be looked at.
+            with contextlib.suppress(OSError):
+                target.unlink()
+                target.parent.rmdir()
 
     def _values(self) -> dict[str, Value]:
         trial, names = self._trial, self._workload.names
