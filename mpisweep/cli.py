@@ -178,7 +178,8 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     count = f"about {sampler.about}" if isinstance(sampler, LargestBatch) else f"{len(sampler):,}"
     print(f"  search      {spec.search}, {count} configurations")
     for parameter in spec.space.parameters:
-        print(f"  {parameter.name:<11} {parameter.describe()}")
+        memory = f", memory {parameter.memory}" if parameter.memory else ""
+        print(f"  {parameter.name:<11} {parameter.describe()}{memory}")
     for name, value in spec.fixed.items():
         print(f"  {name:<11} {value!r}, fixed")
     baseline = spec.baseline_configuration()
