@@ -74,6 +74,9 @@ class BuiltinDescription:
     metrics: tuple[Metric, ...]
     #: Relative work of a configuration, in any unit.
     work: Callable[[Mapping[str, Value]], float]
+    #: Option that names the folder of the data, and whether a configuration needs it.
+    folder: str
+    needs_folder: Callable[[Mapping[str, Value]], bool]
 
     def option(self, name: str) -> Option | None:
         """The option of that name."""
@@ -139,6 +142,8 @@ BUILTIN: dict[str, BuiltinDescription] = {
         options=_RESNET50_OPTIONS,
         metrics=_RESNET50_METRICS,
         work=_resnet50_work,
+        folder="data_root",
+        needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
     )
 }
 

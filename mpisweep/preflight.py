@@ -12,27 +12,56 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+from mpisweep.catalogue import BuiltinDescription
 from mpisweep.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 from mpisweep.spec import FunctionWorkload, Spec, SpecError
 
 __all__ = ["see_that_it_starts"]
 
 #: How long importing the user's module may take before the sweep is started without knowing, in seconds.
-_IMPORT_S = 300.0
+_IMPORT_S = 120.0
+#: Of Python's own options those after which no script follows.
+_NO_SCRIPT = ("-m", "-c", "-")
 
 
 def see_that_it_starts(spec: Spec) -> None:
-    """Look for the program and the template, or import the function in a process of its own.
+    """Look for the data, or for the program and the template, or import the function in a process of its own.
 
     Raises:
         SpecError: see the class.
     """
-    if isinstance(spec.workload, CommandWorkload):
+    if spec.built_in is not None:
+        _see_data(spec, spec.built_in)
+    elif isinstance(spec.workload, CommandWorkload):
         _see_program(spec, spec.workload)
+        _see_script(spec, spec.workload)
         _see_template(spec, spec.workload)
     elif isinstance(spec.workload, FunctionWorkload):
         _see_function(spec, spec.workload)
+
+
+def _see_data(spec: Spec, built_in: BuiltinDescription) -> None:
+    values = spec.full({})
+    if built_in.folder in spec.space.names or not built_in.needs_folder(values):
+        return
+    where = f"{spec.source}: fixed.{built_in.folder}:"
+    folder = str(values[built_in.folder])
+    if not folder:
+        raise SpecError(f"{where} is missing; data = {values['data']!r} needs the folder where the images are")
+    if not (spec.folder / folder).is_dir():
+        raise SpecError(f"{where} there is no folder {spec.folder / folder}")
+
+
+def _see_script(spec: Spec, workload: CommandWorkload) -> None:
+    """Python starts whatever script it is given, and says afterwards that it is not there."""
+    program, *rest = workload.arguments
+    if not Path(program).name.startswith("python") or workload.own_directory:
+        return
+    script = next((argument for argument in rest if argument in _NO_SCRIPT or not argument.startswith("-")), "-")
+    if script.endswith(".py") and "{" not in script and not (spec.folder / script).is_file():
+        raise SpecError(f"{spec.source}: workload.command: there is no script {script!r} in {spec.folder}")
 
 
 def _see_program(spec: Spec, workload: CommandWorkload) -> None:

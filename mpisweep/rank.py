@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
-from mpisweep.batch.allocation import ends_at, this_allocation
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
@@ -53,6 +54,8 @@ from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.results.journal import bar_former_masters
 from mpisweep.spec import RANKS, CommandWorkload, Spec
+from mpisweep.splitting import AlreadyCompleteError
+from mpisweep.staging import PackError, pack_file, prepare_pack
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from mpisweep.master import Master
     from mpisweep.progress import ProgressSink
     from mpisweep.results.claim import Claim
+    from mpisweep.splitting import Share
 
 __all__ = ["RankOptions", "configure_logging", "run_rank"]
 
@@ -90,6 +94,14 @@ class RankOptions:
     sink: ProgressSink
     #: Names the command that has started the ranks; the same when it starts them again.
     launch: str = ""
+    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
+    refusal: str = ""
+    #: In how many shares several allocations do the sweep together; None where this one has it alone.
+    split: int | None = None
+    #: Whether trial processes' imports come from one file, see :mod:`mpisweep.staging`.
+    stage_env: bool = False
+    #: When the allocation ends, in seconds since 1970, where a launcher has found out.
+    ends_at: float | None = None
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
@@ -99,7 +111,10 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     template = spec.workload.template if isinstance(spec.workload, CommandWorkload) else ""
     environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
-    allocation_ends_at = ends_at(this_allocation()) if is_first and options.walltime_s is None else None
+    allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
+    if is_first and options.stage_env:
+        # The other ranks wait for this one in MPI_Init, and want the pack after that.
+        _stage(spec)
     node = this_node()
     adopt_orphans()
     server = ForkServer.start()
@@ -132,6 +147,13 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     return exit_code
 
 
+def _allocation_ends_at(options: RankOptions) -> float | None:
+    allocation = with_end(this_allocation())
+    if allocation.ends_at is None and options.walltime_s is None:
+        warn_of_unknown_end(allocation)
+    return allocation.ends_at
+
+
 class _Rank:
     """State of a rank's loop."""
 
@@ -148,6 +170,8 @@ class _Rank:
         self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
+        #: The results file that this run writes: of a split sweep, its own part.
+        self._path = options.path
         self._node = node
         self._server = server
         self._transport = transport
@@ -157,6 +181,9 @@ class _Rank:
         self._worker: Worker | None = None
         #: Whether this rank was asked to stop; every new master is told.
         self._stop_wanted = False
+        #: Whether this rank's worker was told to stop, and whether SIGXCPU leaves it less time for that.
+        self._stopping = False
+        self._hurried = False
         now = time.monotonic()
         self._started = now
         self._succession = Succession(
@@ -180,10 +207,13 @@ class _Rank:
     def run(self, waker: int) -> int:
         """The whole life of the rank; `waker` becomes readable by a signal."""
         if self._succession.must_lead and not self._lead():
-            return 2
+            assert self._exit_code is not None
+            return self._exit_code
         share = self._layout()
         built_in = self._spec.built_in
-        self._server.preload(built_in.preload if built_in else ())
+        modules = built_in.preload if built_in else ()
+        pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
+        self._server.preload(modules, pack)
         _end_if_stuck(None)
         if share is not None:
             self._start_worker(share)
@@ -202,10 +232,14 @@ class _Rank:
         """Become master and tell everybody; False when the sweep is refused."""
         try:
             self._become_master()
+        except AlreadyCompleteError as complete:
+            log.info("%s: every trial has ended", self._options.path.name)
+            self._refuse(complete.exit_code)
+            return False
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
             log.error("%s", _in_words(error))
-            self._refuse()
+            self._refuse(2)
             return False
         self._succession.lead()
         former, process = self._leader, os.getpid()
@@ -235,16 +269,12 @@ class _Rank:
                 f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
                 f"{workers} workers; start more ranks"
             )
-        walltime_s = self._options.walltime_s
-        if walltime_s is None and self._ends_at is not None:
-            walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)
-            log.info("the allocation ends in %.0f min", walltime_s / 60)
-        deadline = None if walltime_s is None else self._started + walltime_s - _closing_s(walltime_s)
-        stop_at = None if deadline is None else deadline - self._spec.limits.grace_s
-
+        if self._options.refusal:
+            raise ResultsError(self._options.refusal)
+        share = self._join()
         opened = open_sweep(
             self._spec,
-            self._options.path,
+            self._path,
             fresh=self._options.fresh,
             server=self._server,
             allocation=this_allocation(),
@@ -254,9 +284,16 @@ class _Rank:
             epoch=self._succession.next_epoch,
             launch=self._options.launch,
             predecessor=self._run_name,
-            deadline=deadline,
+            until=self._allocation_until(),
+            share=share,
         )
         from mpisweep.master import Master
+
+        if opened.stop is not None:
+            log.info(
+                "the sweep stops in %.0f s, %.0f s before the end of its time",
+                opened.stop.stop_at - time.monotonic(), opened.stop.ends_at - opened.stop.stop_at,
+            )  # fmt: skip
 
         if self._run_name:
             log.warning("rank %d is the master now", self._transport.rank)
@@ -271,13 +308,34 @@ class _Rank:
             recorder=opened.recorder,
             send=self._transport.send,
             sink=self._options.sink,
-            stop_at=stop_at,
-            stop_file=stop_file(self._options.path),
+            stop_at=None if opened.stop is None else opened.stop.stop_at,
+            stop_file=stop_file(self._path),
             now=time.monotonic(),
+            keeper=opened.keeper,
         )
 
-    def _refuse(self) -> None:
-        self._exit_code = 2
+    def _allocation_until(self) -> float | None:
+        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
+        ends: list[float] = []
+        if self._options.walltime_s is not None:
+            ends.append(self._started + self._options.walltime_s)
+        if self._ends_at is not None:
+            ends.append(time.monotonic() + self._ends_at - time.time())
+        return min(ends, default=None)
+
+    def _join(self) -> Share | None:
+        """The place of this run in a split sweep; None where it has the sweep alone."""
+        if self._options.split is None:
+            return None
+        from mpisweep.splitting import join
+
+        job_id = this_allocation().job_id
+        share = join(self._spec, self._options.path, self._options.split, job_id=job_id, member=self._run_name)
+        self._path = share.part
+        return share
+
+    def _refuse(self, exit_code: int) -> None:
+        self._exit_code = exit_code
         self._finish_others()
         if self._worker is None:
             # The others are still finding their devices, which takes all ranks of a node.
@@ -310,7 +368,7 @@ class _Rank:
             source=spec.source,
             folder=spec.folder,
             trials_folder=trials_folder(self._options.path.resolve()),
-            log_file=logs_folder(self._options.path.resolve()) / f"rank-{self._transport.rank:04d}.log",
+            log_file=self._logs() / f"rank-{self._transport.rank:04d}.log",
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
             stall_s=spec.limits.stall_s,
@@ -319,6 +377,11 @@ class _Rank:
             self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master
         )
 
+    def _logs(self) -> Path:
+        """Where this rank's trials log: of a split sweep, where no rank of another member does."""
+        folder = logs_folder(self._options.path.resolve())
+        return folder if self._options.split is None else folder / f"{self._transport.host}-{os.getpid()}"
+
     # ------------------------------------------------------------------------------------- the loop
 
     def _loop(self, waker: int) -> None:
@@ -326,9 +389,12 @@ class _Rank:
         longest_s = _NAP_ALONE_S if self._transport.size == 1 else _NAP_AT_MOST_S
         while self._exit_code is None:
             ready = _sleep([waker, *self._files()], nap_s)
-            if waker in ready and _drain(waker) & _STOP_SIGNALS:
+            caught = _drain(waker) if waker in ready else set()
+            if caught & _STOP_SIGNALS:
                 self._tell_master([StopWanted()])
                 self._stop_wanted = True
+            if signal.SIGXCPU in caught:
+                self._hurry()
             if self._turn(ready) or ready:
                 nap_s = 0.0
                 continue
@@ -385,13 +451,26 @@ class _Rank:
                 case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
                     # The word of a former master is worth nothing.
                     if rank == succession.master:
-                        for_worker.append(message)
+                        for_worker.append(self._in_time(message) if isinstance(message, StopTrials) else message)
                 case _:
                     for_master.append(message)
         if for_master and self._master is not None:
             self._master.on_messages(rank, for_master, now)
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
+
+    def _hurry(self) -> None:
+        """PJM's elapse limit: the trials have less time to return, also when they were asked to before."""
+        if self._hurried:
+            return
+        self._hurried = True
+        log.warning("SIGXCPU: the trials of this rank have at most %g s to return", HURRIED_GRACE_S)
+        if self._stopping and self._worker is not None:
+            self._worker.on_messages([StopTrials(HURRIED_GRACE_S)], time.monotonic())
+
+    def _in_time(self, stop: StopTrials) -> StopTrials:
+        self._stopping = True
+        return StopTrials(min(stop.grace_s, HURRIED_GRACE_S)) if self._hurried else stop
 
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
         if not self._succession.obeys(rank, lead.epoch, now):
@@ -449,7 +528,7 @@ class _Rank:
         """The last snapshot holds everything: what is left of the journal folder is the claim."""
         assert self._claim is not None
         self._claim.release()
-        folder = journal_folder(self._options.path)
+        folder = journal_folder(self._path)
         with contextlib.suppress(OSError):
             bar_former_masters(folder)
             folder.rmdir()
@@ -473,9 +552,15 @@ def _in_words(error: ResultsError | OSError) -> str:
     return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
 
 
-def _closing_s(walltime_s: float | None) -> float:
-    """Time kept for the last snapshot and for leaving: a twentieth of a short walltime, at most 30 s."""
-    return 0.0 if walltime_s is None else min(30.0, walltime_s / 20)
+def _stage(spec: Spec) -> None:
+    """Have the pack of imports ready; without it all ranks import as usual."""
+    if spec.built_in is None:
+        log.warning("--stage-env: this workload has nothing that is imported ahead of its trials")
+        return
+    try:
+        prepare_pack(spec.built_in.preload)
+    except PackError as error:
+        log.warning("%s", error)
 
 
 def _watch_signals() -> int:

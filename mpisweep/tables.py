@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpisweep.records import Direction, FailureCause, TrialState
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
@@ -103,7 +104,12 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     wanted = Direction(direction or sweep.direction)
     complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
     names = sweep.spec.space.names or sweep.parameters
-    if len(complete) == 0 and metric not in sweep.metrics:
+    if by is None and metric not in sweep.metrics:
+        if len(complete):
+            raise ResultsError(
+                f"{sweep.path}: no trial has reported the objective, {metric!r}; metrics there are: "
+                f"{', '.join(sweep.metrics) or 'none'}"
+            )
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
     best = _ranked(sweep, complete, metric, k, wanted)
     rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(best)]
@@ -112,12 +118,17 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows))
 
 
+#: State of a sweep whose run has ended without a word.
+GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How far a sweep is."""
 
     name: str
     path: str
+    #: Why the last run has ended; ``running`` while it runs, :data:`GONE` where it does no longer.
     state: str
     trials: int
     waiting: int
@@ -134,6 +145,8 @@ class Status:
     best_trial: int | None
     best_parameters: dict[str, Any]
     failures: dict[str, int]
+    #: Complete trials of which the objective is missing, NaN or infinite.
+    diverged: int
     damaged_bytes: int
     #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
     #: it is); empty where that is not known.
@@ -152,12 +165,17 @@ def sweep_status(sweep: Sweep) -> Status:
     row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
+    counts = {state.label: sweep.count(state) for state in TrialState}
+    is_gone = sweep.state == "running" and not shares_folder(sweep.path).exists() and is_surely_gone(journal_folder(sweep.path))
+    if is_gone:
+        # What it ran runs again.
+        counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
     return Status(
         name=sweep.name,
         path=str(sweep.path),
-        state=sweep.state,
+        state=GONE if is_gone else sweep.state,
         trials=len(sweep.trials),
-        **{state.label: sweep.count(state) for state in TrialState},
+        **counts,
         workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
@@ -168,6 +186,7 @@ def sweep_status(sweep: Sweep) -> Status:
         if row is None
         else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
+        diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         largest_that_fits=_largest_that_fits(sweep),
         quarantined=tuple(
@@ -256,7 +275,8 @@ def _print_whole(console: Console, table: Table) -> None:
 def print_status(status: Status) -> None:
     """Print it in words."""
     ended = status.trials - status.waiting - status.running
-    lines = [f"{status.name}: {status.state}", f"  {ended} of {status.trials} trials have ended"]
+    state = "its run has ended without a word; run it again to go on" if status.state == GONE else status.state
+    lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
     counts = [
         f"{getattr(status, name)} {name}"
         for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")
@@ -265,6 +285,10 @@ def print_status(status: Status) -> None:
     lines.append("  " + ", ".join(counts))
     if status.failures:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
+    if status.diverged:
+        lines.append(
+            f"  {status.diverged} of the complete ones without {status.objective}: it is missing, NaN or infinite"
+        )
     if status.best is not None:
         where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"

@@ -27,7 +27,8 @@ from mpisweep.commandline import (
     render_template,
 )
 from mpisweep.outputs import Tape, append_output, output_file, read_outputs
-from mpisweep.spec import SpecError, _toml, parse_spec, spec_from_flags
+from mpisweep.spec import SpecError, parse_spec, spec_from_flags
+from mpisweep.spec.quick import toml_value
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -155,6 +156,7 @@ def test_the_quick_form_is_a_sweep_file_that_parses_to_itself():
     [
         ({}, '{ command = "no-such-program-1 {x}" }', "there is no program 'no-such-program-1' on PATH"),
         ({}, '{ command = "./missing {x}" }', "there is no program './missing' in"),
+        ({}, '{ command = "python -u train.py {x}" }', "there is no script 'train.py' in"),
         ({}, '{ command = "true {x}", template = "t.in" }', "t.in cannot be read"),
         ({"t.in": "a = {{y}}"}, '{ command = "true {template}", template = "t.in" }', "{{y}}, which is no parameter"),
         ({"t.in": "a = 1"}, '{ command = "true {template}", template = "t.in" }', "parameters.x: is not used"),
@@ -283,7 +285,7 @@ def test_environment_directory_and_template(folder: Path, program: str, mpisweep
 def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):
     hostile = "a; touch hacked $(touch hacked) `touch hacked` 'b\" ü\\\n--x"
     (folder / "s.toml").write_text(
-        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{_toml(hostile)}]\n",
+        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{toml_value(hostile)}]\n",
         encoding="utf-8",
     )
     assert mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5").returncode == 0
@@ -380,8 +382,8 @@ braces = st.text(st.sampled_from(list("ab{}x:!.[]'\"\\ =-03dfs%\n\0ü(?P<value>)
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_is_refused_in_a_sentence_or_can_be_rendered(command: str, variable: str, pattern: str):
     text = (
-        f"workload = {{ command = {_toml(command)}, env = {{ A = {_toml(variable)} }} }}\n"
-        f"[parameters]\nx = {{ from = 1, to = 3 }}\n[metrics]\nloss = {_toml(pattern)}\n"
+        f"workload = {{ command = {toml_value(command)}, env = {{ A = {toml_value(variable)} }} }}\n"
+        f"[parameters]\nx = {{ from = 1, to = 3 }}\n[metrics]\nloss = {toml_value(pattern)}\n"
     )
     try:
         made = parse_spec(text, source="s.toml", folder=Path("/"))

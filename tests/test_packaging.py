@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,10 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     )  # fmt: skip
     [wheel] = tmp_path.glob("mpisweep-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed"]:
+    sites = (ROOT / "mpisweep" / "batch" / "sites").glob("*.toml")
+    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", *sites]:
         assert str(path.relative_to(ROOT)) in names
-    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "examples").rglob("*.toml")]:
+    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "jobscripts" / "sites").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mpisweep = mpisweep.cli:main" in entry_points
@@ -48,26 +50,84 @@ def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_pat
     assert done.stdout.strip() == str(tmp_path / "mpisweep" / "__init__.py")
 
 
-def test_the_readme_shows_a_sweep_file_that_runs_and_code_that_works(tmp_path: Path, environment):
+def blocks_of(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def mpisweep_in(tmp_path: Path, environment):
+    """Run ``mpisweep ARGUMENTS`` beside a training script, and see that it is content."""
+    (tmp_path / "train.py").touch()
+
+    def run(*arguments: str) -> None:
+        command = [sys.executable, "-m", "mpisweep", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md"])
+def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, page):
+    (tmp_path / "my_train.py").write_text("def train(trial): pass\n", encoding="utf-8")
+    shown = blocks_of(page, "toml")
+    assert shown
+    for block in shown:
+        # Of some only a part is shown, and the workload elsewhere.
+        workload = "" if "workload" in block else 'workload = "my_train:train"\n'
+        (tmp_path / "sweep.toml").write_text(workload + block, encoding="utf-8")
+        mpisweep_in("check", "sweep.toml")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md"])
+def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = re.findall(r"`mpisweep run ((?:resnet50 )?-p [^`]+)`", text)
+    assert shown
+    for line in shown:
+        mpisweep_in("check", *shlex.split(line))
+
+
+def test_every_command_that_the_readme_names_is_there(environment):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL))
-    assert {"toml", "python", "sh"} <= set(blocks)
-    for language, block in re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL):
-        if language == "toml":
-            (tmp_path / "sweep.toml").write_text(block, encoding="utf-8")
-            done = subprocess.run(
-                [sys.executable, "-m", "mpisweep", "check", "sweep.toml"], cwd=tmp_path, capture_output=True, text=True,
-                env=environment, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-    functions = [b for lang, b in re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL) if lang == "python" and "def " in b]
-    readers = [b for lang, b in re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL) if lang == "python" and "load(" in b]
-    (tmp_path / "my_train.py").write_text(functions[0], encoding="utf-8")
-    subprocess.run(
-        [sys.executable, "-m", "mpisweep", "run", "my_train:train", "-p", "width=1:3", "-n", "1", "-o", "my.h5"],
-        cwd=tmp_path, env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    (tmp_path / "resnet50-batch-size.h5").write_bytes((tmp_path / "my.h5").read_bytes())
-    done = subprocess.run([sys.executable, "-c", readers[0]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    for command in sorted(set(re.findall(r"`mpisweep ([a-z]+)", text))):
+        subprocess.run([sys.executable, "-m", "mpisweep", command, "--help"], env=environment, check=True, capture_output=True)
+
+
+def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_reads_them(
+    tmp_path: Path, mpisweep_in, environment
+):
+    [function] = [block for block in blocks_of("README.md", "python") if "def " in block]
+    [reading] = [block for block in blocks_of("README.md", "python") if "load(" in block]
+    (tmp_path / "my_train.py").write_text(function, encoding="utf-8")
+    mpisweep_in("run", "my_train:train", "-p", "width=1:3", "--baseline", "width=2", "-n", "1", "-o", "resnet50-batch-size.h5")
+    done = subprocess.run(
+        [sys.executable, "-c", reading], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert "loss" in done.stdout or "best" in done.stdout or done.stdout
+    best, total_and_baseline = done.stdout.splitlines()
+    assert len(best.split()) == 3
+    assert total_and_baseline
+
+
+@pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "workstation"])
+def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: str, tmp_path: Path, environment):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
+    shown = re.findall(r"(?:^|`)mpisweep ((?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)
+    # In running text the reader is to put in something of their own.
+    commands = [command for command in shown if "SWEEP.toml" not in command and "..." not in command]
+    assert commands
+    work = tmp_path / "mpisweep"
+    (work / "examples").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
+    for command in commands:
+        # There is nothing to submit to: the script that would be submitted, but for the chain.
+        arguments = shlex.split(re.sub(r" --chain \w+| > job.sh", "", re.sub("^submit", "jobscript", command)))
+        done = subprocess.run(
+            [sys.executable, "-m", "mpisweep", *arguments], cwd=work, capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, (command, done.stdout + done.stderr)
+        if done.stdout.startswith("#!"):
+            (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "/work"))

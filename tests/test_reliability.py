@@ -193,8 +193,9 @@ def assert_done_once(folder: Path, last: int) -> list[list[str]]:
     return [line.split() for line in (folder / "ran.txt").read_text().splitlines()]
 
 
-def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment):
+def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
+    killed = time.time()
     ranks[2].kill()
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
@@ -203,18 +204,18 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment):
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1, "the others went on"
     assert sorted(sweep.attempts["end"].tolist()).count("lost") <= 1
-    print(f"recovery after a killed worker: {recovery_s(sweep, 2):.3f} s")
+    tell(f"recovery after a killed worker: {recovery_s(sweep, 2, killed):.3f} s from kill to the next assignment")
 
 
-def recovery_s(sweep, rank: int) -> float:
-    """From the moment at which the loss was written down to the next assignment."""
+def recovery_s(sweep, rank: int, killed_at: float) -> float:
+    """From the kill to the first assignment after the loss was written down."""
     workers = sweep.workers
     left_at = workers["left_at"][workers["rank"] == rank][0]
     later = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] >= left_at - 0.001]
-    return float(later.min() - left_at) if len(later) else 0.0
+    return float(later.min() - killed_at)
 
 
-def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment):
+def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
     before = {int(n) for n in package.load(folder / "r.h5").trials["number"][package.load(folder / "r.h5").trials["state"] == "complete"]}
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
@@ -230,7 +231,7 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     assert len(sweep.allocations) == 1
     assert "rank 1 is the master now" in stderr_of(folder)
     next_at = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] > killed].min()
-    print(f"recovery after a killed master: {next_at - killed:.3f} s from kill to the next assignment")
+    tell(f"recovery after a killed master: {next_at - killed:.3f} s from kill to the next assignment")
 
 
 def test_masters_may_die_one_after_another_down_to_one_survivor(folder, environment):
@@ -526,14 +527,14 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 # ------------------------------------------------------------------------------------- the storm, security
 
 
-def test_a_storm_of_kills(folder):
+def test_a_storm_of_kills(folder, tell):
     """Two hundred real kills; the counts by kind are printed."""
     done = subprocess.run(
         [sys.executable, Path(storm.__file__), "--kills", "200", "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
         capture_output=True, text=True, check=False, timeout=1500,
     )  # fmt: skip
-    print(done.stdout)
+    tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mpisweep.catalogue import BUILTIN
+from mpisweep.preflight import see_that_it_starts
+from mpisweep.spec import SpecError, parse_spec
 from mpisweep.workloads.datasets import DataError, load_images, memory_batches
 from mpisweep.workloads.resnet50 import run
 
@@ -120,6 +122,20 @@ def test_too_few_classes_are_told():
 def test_missing_data_is_told(options, message):
     with pytest.raises(DataError, match=message):
         run(trial(**options))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        ("", "fixed.data_root: is missing; data = 'cifar10' needs the folder where the images are"),
+        ("data_root = 'nowhere'", "fixed.data_root: there is no folder {folder}/nowhere"),
+    ],
+)
+def test_missing_data_is_told_before_anything_runs(tmp_path, fixed, message):
+    text = f"workload = 'resnet50'\n[parameters]\nbatch_size = [1, 2]\n[fixed]\ndata = 'cifar10'\n{fixed}\n"
+    with pytest.raises(SpecError) as caught:
+        see_that_it_starts(parse_spec(text, source="s.toml", folder=tmp_path))
+    assert str(caught.value) == f"s.toml: {message.format(folder=tmp_path)}"
 
 
 @pytest.fixture

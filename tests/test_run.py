@@ -168,6 +168,16 @@ def test_killing_everything_in_the_middle_loses_and_repeats_nothing(folder, envi
     assert len(sweep.allocations) == 2
 
 
+def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
+    process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-o", "r.h5", "-n", "1")
+    wait_for(lambda: (folder / "begun.0").exists())
+    assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
+    kill_all(process)
+    said = mpisweep("status", "r.h5").stdout
+    assert said.startswith("s: its run has ended without a word; run it again to go on\n")
+    assert "running" not in said
+
+
 def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, environment):
     process = start(folder, environment, "run", sweep_file(folder, "slowly", 60), "-n", "2", "-o", "r.h5")
     path = folder / "r.h5"
@@ -227,7 +237,7 @@ def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep
     assert "interrupted" in sweep.attempts["end"].tolist()
 
 
-def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment):
+def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment, tell):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 2), "-o", "r.h5", ranks=3)
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     ranks = psutil.Process(process.pid).children()
@@ -239,7 +249,7 @@ def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, enviro
     share = [(sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started) for p, old in zip(ranks, before, strict=True)]
     (folder / "go").touch()
     assert process.wait(timeout=60) == 0
-    print("share of a core:", [f"{s:.4f}" for s in share])
+    tell(f"share of a core that a waiting rank takes, master first: {', '.join(f'{100 * s:.1f}%' for s in share)}")
     assert max(share) < 0.05
 
 
@@ -337,7 +347,48 @@ def test_check_says_what_would_run(folder, mpisweep: Run):
     done = mpisweep("check", sweep_file(folder, "half", 6))
     assert done.returncode == 0
     assert "grid, 6 configurations" in done.stdout
+    assert "time        not known before three trials were measured" in done.stdout
     assert not list(folder.glob("*.h5*"))
+
+
+def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpisweep: Run):
+    bounded = mpisweep("check", sweep_file(folder, "half", 6, "[limits]\ntimeout = 60\n"), "-n", "2", "--walltime", "2:00")
+    assert bounded.returncode == 2
+    assert "'2:00' is no duration" in bounded.stderr
+    bounded = mpisweep("check", "s.toml", "-n", "2", "--walltime", "0:02:30")
+    assert "at most 6 min of trials; with 2 workers at most 3 min" in bounded.stdout
+    assert "4 of 6 trials fit into 2 min, if every trial takes its timeout" in bounded.stdout
+    assert mpisweep("run", "s.toml", "-n", "1").returncode == 0
+    grown = mpisweep("check", sweep_file(folder, "half", 9, "[limits]\ntimeout = 60\n"), "--walltime", "0:02:30")
+    assert "6 of 9 trials have ended" in grown.stdout
+    assert "about 0 s of trials" in grown.stdout
+    assert "all fit into 2 min" in grown.stdout
+
+
+def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
+    (folder / "other.py").write_text("def f(trial):\n    return {'los': 1.0}\n")
+    done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0
+    assert "no trial has reported the objective, 'loss'; metrics there are: los" in done.stderr
+    assert "3 of the complete ones without loss: it is missing, NaN or infinite" in mpisweep("status", "r.h5").stdout
+    top = mpisweep("top", "r.h5")
+    assert top.returncode == 2
+    assert "no trial has reported the objective, 'loss'; metrics there are: los" in top.stderr
+
+
+def test_a_sweep_that_varies_nothing_is_one_trial(folder, mpisweep: Run):
+    (folder / "one.toml").write_text('workload = "resnet50"\nname = "one"\n[limits]\ntimeout = 1\n')
+    assert "grid, 1 configuration\n" in mpisweep("check", "one.toml").stdout
+    assert mpisweep("run", "one.toml", "-n", "1").returncode == 4
+    assert package.load(folder / "one.h5").trials["cause"].tolist() == ["timeout"]
+
+
+def test_what_cannot_start_is_refused_by_ranks_that_somebody_else_started_too(folder, mpisweep: Run):
+    done = mpisweep("run", "nonsense_1:f", "-p", "x=1:3", "-o", "r.h5", ranks=2)
+    assert done.returncode == 2, done.stderr
+    assert "workload: nonsense_1:f cannot be loaded: ModuleNotFoundError: No module named 'nonsense_1'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(folder.glob("r.h5*"))
 
 
 def test_progress_is_a_line_in_a_log_and_quiet_is_quiet(folder, mpisweep: Run):

@@ -37,6 +37,7 @@ def test_a_whole_sweep_file_is_understood():
         ("", "workload: is missing; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
         ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
         (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
+        (RESNET + 'objective = "los"', "objective: resnet50 has no metric 'los'; did you mean 'loss'?"),
         (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
         (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, random, sobol, largest_batch"),
         (
@@ -113,7 +114,7 @@ keys = st.sampled_from(
 @given(st.dictionaries(keys, toml_values, max_size=6), st.dictionaries(st.text(max_size=6), toml_values, max_size=3))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_sweep_file_holds_it_is_a_spec_or_one_sentence(top, inner):
-    from mpisweep.spec import _Parser
+    from mpisweep.spec.sweepfile import _Parser
 
     raw = {"workload": "m:f"} | top | {"parameters": inner}
     try:

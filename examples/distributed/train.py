@@ -4,6 +4,7 @@
 """
 
 import argparse
+import gc
 import os
 import time
 
@@ -16,25 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--batch_size", type=int, default=64, help="of all ranks together")
-    parser.add_argument("--epochs", type=int, default=3)
-    options = parser.parse_args()
-
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    ranks = dist.get_world_size()
-
+def train(device: torch.device, batch_size: int, epochs: int) -> None:
     torch.manual_seed(0)
+    ranks = dist.get_world_size()
     digits = load_digits()
     data = TensorDataset(torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target))
     sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
-    loader = DataLoader(data, batch_size=options.batch_size // ranks, sampler=sampler)
+    loader = DataLoader(data, batch_size=batch_size // ranks, sampler=sampler)
     model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for epoch in range(options.epochs):
+    for epoch in range(epochs):
         sampler.set_epoch(epoch)
         started = time.perf_counter()
         total = torch.zeros((), device=device)
@@ -48,6 +40,20 @@ def main() -> None:
         if dist.get_rank() == 0:
             seconds = time.perf_counter() - started
             print(f"epoch {epoch}: loss {total.item() / ranks:.4f}, {len(data) / seconds:.0f} images per second")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch_size", type=int, default=64, help="of all ranks together")
+    parser.add_argument("--epochs", type=int, default=3)
+    options = parser.parse_args()
+
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    train(device, options.batch_size, options.epochs)
+    # PyTorch (2.14, gloo) aborts now and then when the model is only let go of while Python exits.
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -146,7 +146,7 @@ class SweepState:
             self._forget_running()
             _append(
                 self.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-                ended_at=_NAN, end="", launch="",
+                ended_at=_NAN, end="", launch="", closing_time=_NAN,
             )  # fmt: skip
         self._run_of_segment[segment] = runs.index(name)
         return runs.index(name)
@@ -163,6 +163,7 @@ class SweepState:
             self.allocations,
             run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
             ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
+            closing_time=_NAN,
         )  # fmt: skip
         self.spec, self.source, self.version = record.spec, record.source, record.version
         self.environment = record.environment | {"command": json.dumps(record.command)}
@@ -211,6 +212,7 @@ class SweepState:
         attempts, rows = self.attempts, self._attempt_rows
         states, tried, workers = self.trials["state"], self.trials["attempt"], self.trials["worker"]
         self._grow(max(record.numbers, default=-1) + 1)
+        others = record.slots[1:]
         for number, attempt in zip(record.numbers, record.attempts, strict=True):
             if (number, attempt) in rows or attempt <= tried[number] or states[number] in _FINAL:
                 continue
@@ -225,7 +227,7 @@ class SweepState:
             states[number] = _RUNNING
             tried[number] = attempt
             workers[number] = worker
-            for rank, (other, slot) in enumerate(record.slots[1:], 1):
+            for rank, (other, slot) in enumerate(others, 1):
                 self._rank_rows.setdefault((number, attempt), []).append(len(self.ranks["trial"]))
                 row = self._worker_rows.get((run, other), -1)
                 _append(self.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
@@ -254,12 +256,10 @@ class SweepState:
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
                 self.attempts["end"][row] = int(AttemptEnd.ENDED)
-            others = (self.ranks["worker"][row] for row in self._rank_rows.get((number, attempt), ()))
-            for each in (worker, *others):
-                if each >= 0:
-                    self.workers["trials_done"][each] += 1
-                    if wall_time_s == wall_time_s:
-                        self.workers["busy_time"][each] += wall_time_s
+            self._credit(worker, wall_time_s)
+            if self._rank_rows:
+                for other in self._rank_rows.get((number, attempt), ()):
+                    self._credit(self.ranks["worker"][other], wall_time_s)
         for name, column in record.metrics.items():
             values = self._metric(name)
             for position in kept:
@@ -278,6 +278,13 @@ class SweepState:
             if self.trials["state"][number] == old:
                 self.trials["state"][number] = new
                 self.trials["message"][number] = record.why
+
+    def _credit(self, worker: int, wall_time_s: float) -> None:
+        """A worker has run a trial, or a rank of one, for so long."""
+        if worker >= 0:
+            self.workers["trials_done"][worker] += 1
+            if wall_time_s == wall_time_s:
+                self.workers["busy_time"][worker] += wall_time_s
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         number = record.number

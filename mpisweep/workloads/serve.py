@@ -69,6 +69,7 @@ _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
 _MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 _ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_SOLE = Team(0, 1, 0, 1)
 _COMPLETE = int(TrialState.COMPLETE)
 _FAILED = int(TrialState.FAILED)
 
@@ -284,9 +285,14 @@ class _Loop:
 
     def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """What a trial of several ranks needs around it; nothing for any other."""
-        if team is None:
+        if team is not None:
+            address = self._meet(team, number, attempt)
+        elif self._spec.says_ranks:
+            # A program that is made for several ranks asks for the variables also when it is alone.
+            team = _SOLE
+            address = reserve_address(team)
+        else:
             return _ALONE
-        address = self._meet(team, number, attempt)
         is_command = isinstance(self._spec.workload, CommandWorkload)
         return joined(variables(team, address, own_device_only=self._device != "cpu" and not is_command))
 
@@ -298,7 +304,7 @@ class _Loop:
             what = "".join(traceback.format_exception(error))
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{what}\n"
         with contextlib.suppress(OSError):
-            self._log_file.parent.mkdir(exist_ok=True)
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("ab", buffering=0) as log:
                 log.write(text.encode("utf-8", "backslashreplace"))
 
