@@ -281,7 +281,8 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     print(f"  search      {spec.search}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
-        print(f"  {parameter.name:<{width}} {parameter.describe()}")
+        memory = f", memory {parameter.memory}" if parameter.memory else ""
+        print(f"  {parameter.name:<{width}} {parameter.describe()}{memory}")
     for name, value in spec.fixed.items():
         print(f"  {name:<{width}} {value!r}, fixed")
     baseline = spec.baseline_configuration()

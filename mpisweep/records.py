@@ -36,7 +36,7 @@ class TrialState(IntEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether a trial in this state never runs again."""
+        """Whether a trial in this state runs no more; what is infeasible is looked at again by the next run."""
         return self >= TrialState.COMPLETE
 
     @property

@@ -125,8 +125,8 @@ def test_a_program_that_says_that_memory_is_at_an_end_has_a_frontier_too(folder,
 def test_resnet50_has_a_frontier_on_a_cpu(folder, mpisweep: Run):
     (folder / "s.toml").write_text(
         'workload = "resnet50"\n'
-        '[parameters]\nbatch_size = { from = 8, to = 512, step = 8, memory = "increasing" }\n'
-        '[fixed]\nnum_iter = 1\nimage_size = 64\nnum_classes = 10\n[limits]\nmemory = "1.3GB"\n'
+        '[parameters]\nbatch_size = { from = 16, to = 512, step = 16, memory = "increasing" }\n'
+        '[fixed]\nnum_iter = 1\nimage_size = 64\nnum_classes = 10\n[limits]\nmemory = "1.8GB"\n'
     )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -135,8 +135,8 @@ def test_resnet50_has_a_frontier_on_a_cpu(folder, mpisweep: Run):
     out = trials["batch_size"][trials["cause"] == "out_of_memory"]
     assert len(complete) > 0
     assert max(complete) < min(out)
-    assert len(out) <= 7
-    assert (trials["state"] == "infeasible").sum() == 64 - len(complete) - len(out)
+    assert len(out) <= 6
+    assert (trials["state"] == "infeasible").sum() == 32 - len(complete) - len(out)
 
 
 def test_the_region_that_does_not_fit_is_shaded(folder, mpisweep: Run):

@@ -119,3 +119,36 @@ def test_a_wrong_parameter_is_told_in_one_sentence(raw, message):
 )  # fmt: skip
 def test_the_quick_form_means_what_it_seems_to(text, meant):
     assert parse_quick("p", text) == meant
+
+
+@pytest.mark.parametrize(("raw", "memory"), [
+    ({"from": 1, "to": 700, "memory": "increasing"}, "increasing"),
+    ({"from": 0.5, "to": 2.0, "memory": "decreasing"}, "decreasing"),
+    ({"values": [16, 64, 256], "memory": "increasing"}, "increasing"),
+    ({"from": 1, "to": 700}, ""),
+])  # fmt: skip
+def test_a_parameter_may_say_how_the_memory_goes_with_it(raw, memory):
+    parameter = parse_parameter("n", raw)
+    assert parameter.memory == memory
+    assert SearchSpace((parameter,)).memory == ({"n": memory} if memory else {})
+    # What was searched is the same whatever was said of memory.
+    raw.pop("memory", None)
+    assert parameter == (Choice("n", tuple(raw["values"])) if "values" in raw else parse_parameter("n", raw))
+
+
+def test_the_quick_form_may_say_it_too():
+    assert parse_quick("n", "1:700:memory=increasing").memory == "increasing"
+
+
+@pytest.mark.parametrize(("raw", "problem"), [
+    ({"from": 1, "to": 7, "memory": "more"}, "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
+    ({"from": 1, "to": 7, "memory": ["increasing"]}, "'memory' is ['increasing']; expected"),
+    ({"values": [1, 2]}, "found 'values' without 'memory'"),
+    ({"values": ["a", "b"], "memory": "increasing"}, "'memory' goes with numbers"),
+    ({"values": 3, "memory": "increasing"}, "'values' is 3; expected a list"),
+    ({"values": [1, 2], "from": 1, "memory": "increasing"}, "found the key 'from' beside 'values'"),
+])  # fmt: skip
+def test_what_is_wrong_with_it_is_said_in_one_sentence(raw, problem):
+    with pytest.raises(SpaceError) as raised:
+        parse_parameter("n", raw)
+    assert problem in str(raised.value)

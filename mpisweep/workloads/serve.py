@@ -62,6 +62,8 @@ _HELPERS = (
 )
 #: How torch says that a device, or the main memory, is full.
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+#: What oneDNN, torch's library for CPUs, says then, and no more.  Where something else is wrong it names the operation.
+_NO_PRIMITIVE = "could not create a primitive"
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
@@ -455,7 +457,7 @@ def _cause(error: BaseException) -> FailureCause:
         isinstance(error, MemoryError)
         # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY))
+        or (isinstance(error, RuntimeError) and (any(sign in text for sign in _NO_MEMORY) or text == _NO_PRIMITIVE))
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION
