@@ -104,10 +104,10 @@ def launch(
         environment[PROGRESS_VARIABLE] = "json"
     stops = _Stops()
     fruitless = 0
-    now = start
+    present = start
     with stops.watched():
         while True:
-            returned = _run_once(now.command(environment), environment, console, stops)
+            returned = _run_once(present.command(environment), environment, console, stops)
             if returned in _USER_ERRORS:
                 return returned
             recorded = recorded_end(environment[LAUNCH_VARIABLE], returned)
@@ -137,7 +137,7 @@ def launch(
             )  # fmt: skip
             stops.wait(_RESTART_PAUSE_S)
             if not stops.asked:
-                now = start.on_what_answers()
+                present = start.on_what_answers()
             if stops.asked:
                 return _INTERRUPTED
 
