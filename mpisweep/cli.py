@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpisweep import __version__
+from mpisweep import __version__, batch_cli
 from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
 from mpisweep.batch.describe import describe_end, describe_start
 from mpisweep.batch.launch import ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE, launch, mpi_environment
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = command_line
     try:
         code: int = options.command(options, given)
-    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError) as error:
+    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, *batch_cli.BATCH_ERRORS) as error:
         if expected_rank() in (0, None):
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
     """Our arguments, and the workload's command line after ``--``."""
-    if given[:1] in (["run"], ["check"]) and "--" in given:
+    if given[:1] and given[0] in ("run", "check", *batch_cli.COMMANDS_WITH_SWEEPS) and "--" in given:
         end = given.index("--")
         return given[:end], given[end + 1 :]
     return given, []
@@ -106,8 +106,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
-    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
-    works = ["--master", "works"] if options.workers and options.master == "auto" else []
+    works = ["--master", "works"] if _master(options) != options.master else []
     allocation = with_end(this_allocation())
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     node = _usual_node(allocation)
@@ -236,7 +235,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if options.devices:
         from mpisweep.layout import describe_layout
 
-        for line in describe_layout(spec, policy=options.master, workers=options.workers):
+        for line in describe_layout(spec, policy=_master(options), workers=options.workers):
             print(line)
         return 0
     from mpisweep.forecast import forecast, forecast_lines
@@ -297,14 +296,25 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _status(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
     from mpisweep.tables import print_status, sweep_status
 
-    status = sweep_status(load(options.file))
+    try:
+        status = sweep_status(load(options.file))
+    except ResultsError as error:
+        # Of a sweep whose first job still waits there is nothing but the job.
+        if not was_submitted(options.file) or options.file.exists():
+            raise
+        print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
+        return 0
     if options.json:
-        print(json.dumps(status.as_json(), indent=2, allow_nan=False))
+        jobs = {"jobs": jobs_as_json(options.file)}
+        print(json.dumps(status.as_json() | jobs, indent=2, allow_nan=False))
     else:
         print_status(status)
+        for line in describe_jobs(options.file) if status.waiting or status.running else ():
+            print(line)
     return 0
 
 
@@ -447,6 +457,12 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
     if not path.parent.is_dir():
         raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
     return path
+
+
+def _master(options: argparse.Namespace) -> str:
+    """Where so many workers were asked for, rank 0 is one of them, also where there are fewer cores."""
+    is_started_by_us = options.workers and expected_rank() is None
+    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
 
 
 def _usual_node(allocation: Allocation) -> Node:
@@ -610,6 +626,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     repair.add_argument("file", type=Path, metavar="FILE", help="a results file")
     repair.set_defaults(command=_repair)
+    batch_cli.add_batch_commands(commands, batch_cli.SweepArguments(_add_sweep, _spec, _results_path))
     return parser
 
 

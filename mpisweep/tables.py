@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpisweep.records import Direction, TrialState
+from mpisweep.records import Direction, FailureCause, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
@@ -142,6 +142,9 @@ class Status:
     #: Complete trials of which the objective is missing, NaN or infinite.
     diverged: int
     damaged_bytes: int
+    #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
+    #: it is); empty where that is not known.
+    largest_that_fits: dict[str, Any]
     #: Devices of the last run that got no more trials, and why.
     quarantined: tuple[str, ...]
 
@@ -174,12 +177,27 @@ def sweep_status(sweep: Sweep) -> Status:
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
+        largest_that_fits=_largest_that_fits(sweep),
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
             for worker in sweep.workers
             if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
         ),
     )
+
+
+def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
+    """Where one parameter is searched, memory goes with it, and something was too large."""
+    memory, trials = sweep.spec.space.memory, sweep.trials
+    if len(sweep.spec.space.names) != 1 or not memory:
+        return {}
+    [(name, word)] = memory.items()
+    values = trials[sweep.column(name)]
+    fit = values[trials["state"] == TrialState.COMPLETE.label]
+    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (trials["state"] == TrialState.INFEASIBLE.label)
+    if len(fit) == 0 or not is_out.any():
+        return {}
+    return {name: (fit.max() if word == "increasing" else fit.min()).item()}
 
 
 def units(sweep: Sweep, name: str) -> str:
@@ -263,6 +281,7 @@ def print_status(status: Status) -> None:
         where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
         lines.append(f"  best {status.objective} {_number(status.best)} ({trial})")
+    lines += [f"  the last {name} that fits into the memory: {value}" for name, value in status.largest_that_fits.items()]
     lines.append(
         f"  {status.trial_time_s / 3600:.2f} hours of trials, "
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mpisweep.processes import process_start
 
-__all__ = ["Claim", "ClaimedError", "Holder"]
+__all__ = ["Claim", "ClaimedError", "Holder", "holder_of"]
 
 #: How often a holder gives a sign of life, and how long none must come, in seconds.
 BEAT_S = 5.0
@@ -103,6 +103,20 @@ class Claim:
     def release(self) -> None:
         """Let others have the sweep."""
         self._path.unlink(missing_ok=True)
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds the sweep whose journal lies in `folder`; None when nobody does who is alive.
+
+    From another host it takes up to :data:`STALE_S` to see that a holder has died.
+    """
+    path = folder / "claim.json"
+    try:
+        before = path.stat().st_mtime_ns
+        holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return None if _is_dead(holder, _myself(""), path, before) else holder
 
 
 def _remove_if_dead(path: Path, me: Holder) -> None:

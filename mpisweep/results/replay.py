@@ -212,6 +212,7 @@ class SweepState:
         attempts, rows = self.attempts, self._attempt_rows
         states, tried, workers = self.trials["state"], self.trials["attempt"], self.trials["worker"]
         self._grow(max(record.numbers, default=-1) + 1)
+        others = record.slots[1:]
         for number, attempt in zip(record.numbers, record.attempts, strict=True):
             if (number, attempt) in rows or attempt <= tried[number] or states[number] in _FINAL:
                 continue
@@ -226,7 +227,7 @@ class SweepState:
             states[number] = _RUNNING
             tried[number] = attempt
             workers[number] = worker
-            for rank, (other, slot) in enumerate(record.slots[1:], 1):
+            for rank, (other, slot) in enumerate(others, 1):
                 self._rank_rows.setdefault((number, attempt), []).append(len(self.ranks["trial"]))
                 row = self._worker_rows.get((run, other), -1)
                 _append(self.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
@@ -255,12 +256,10 @@ class SweepState:
             if row is not None:
                 self.attempts["ended_at"][row] = started_at + wall_time_s
                 self.attempts["end"][row] = int(AttemptEnd.ENDED)
-            others = (self.ranks["worker"][row] for row in self._rank_rows.get((number, attempt), ()))
-            for each in (worker, *others):
-                if each >= 0:
-                    self.workers["trials_done"][each] += 1
-                    if wall_time_s == wall_time_s:
-                        self.workers["busy_time"][each] += wall_time_s
+            self._credit(worker, wall_time_s)
+            if self._rank_rows:
+                for other in self._rank_rows.get((number, attempt), ()):
+                    self._credit(self.ranks["worker"][other], wall_time_s)
         for name, column in record.metrics.items():
             values = self._metric(name)
             for position in kept:
@@ -279,6 +278,13 @@ class SweepState:
             if self.trials["state"][number] == old:
                 self.trials["state"][number] = new
                 self.trials["message"][number] = record.why
+
+    def _credit(self, worker: int, wall_time_s: float) -> None:
+        """A worker has run a trial, or a rank of one, for so long."""
+        if worker >= 0:
+            self.workers["trials_done"][worker] += 1
+            if wall_time_s == wall_time_s:
+                self.workers["busy_time"][worker] += wall_time_s
 
     def _on_reports(self, record: ReportBlock, run: int) -> None:
         number = record.number
