@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import storm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_run import family, start, sweep_file, wait_for
@@ -23,6 +24,7 @@ from test_run import family, start, sweep_file, wait_for
 import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launch import launch
 from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, start_command
 from mpisweep.batch.nodes import answering, probe_command
 from mpisweep.batch.placement import NodeRanks, Placement, place
@@ -200,6 +202,18 @@ def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
     assert plan_start(allocation("slurm", 1), one, ()).launcher is None
     away = replace(allocation("slurm", 1), is_elsewhere=True)
     assert plan_start(away, one, ()).launcher is not None
+
+
+def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog):
+    program = tmp_path / "mpirun"
+    program.write_text(f'#!/bin/sh\necho x >> "{tmp_path}/starts"\n[ -e "{tmp_path}/again" ] && exit 0\ntouch "{tmp_path}/again"\nsleep 1000\n')
+    program.chmod(0o755)
+    hanging = Start(allocation("slurm", 2), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
+    recorded = iter([None, 0])
+    with caplog.at_level(logging.WARNING):
+        assert launch(hanging, console=None, restarts=3, recorded_end=lambda name, returned: next(recorded), patience_s=0.5) == 0
+    assert (tmp_path / "starts").read_text() == "x\nx\n"
+    assert "the ranks have not begun although there was time enough" in caplog.text
 
 
 # ------------------------------------------------------------------------------------- when to stop
@@ -417,6 +431,19 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
     process.wait()
     psutil.wait_procs(members, timeout=30)
     assert set(package.load(folder / "r.h5").trials["state"].tolist()) == {"running", "waiting"}
+
+
+@pytest.mark.mpi
+def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, environment, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 3), "-n", "1", "-o", "r.h5").returncode == 0
+    process = start(folder, environment, "run", sweep_file(folder, "slowly", 100), "-n", "2", "-o", "r.h5", "--fres")
+    wait_for(lambda: list(folder.glob("r.*.h5")) and (folder / "r.h5").exists())
+    wait_for(lambda: (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 2)
+    for rank in storm.ranks_of(psutil.Process(process.pid)):
+        rank.kill()
+    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert len(list(folder.glob("r.*.h5"))) == 1, "the old file alone was moved aside"
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 100
 
 
 @pytest.mark.mpi

@@ -29,12 +29,15 @@ class Start:
     placement: Placement
     #: None for a single rank on this node, which needs no MPI.
     launcher: Launcher | None
-    #: Of ``mpisweep run``.
+    #: Of ``mpisweep run``, without ``--fresh``.
     arguments: tuple[str, ...]
+    #: Whether the ranks are to begin anew.
+    fresh: bool = False
 
     def command(self, environment: Mapping[str, str]) -> list[str]:
         """The whole command line, for ranks that get this environment."""
-        program = [sys.executable, "-m", "mpisweep", "run", *self.arguments]
+        fresh = ["--fresh"] if self.fresh else []
+        program = [sys.executable, "-m", "mpisweep", "run", *fresh, *self.arguments]
         if self.launcher is None:
             return program
         exported = [name for name in _EXPORTED if name in environment]
@@ -58,7 +61,9 @@ class Start:
         return replace(self, placement=left)
 
 
-def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[str, ...]) -> Start:
+def plan_start(
+    allocation: Allocation, placement: Placement, arguments: tuple[str, ...], *, fresh: bool = False
+) -> Start:
     """Find out how the ranks are started here.
 
     Raises:
@@ -66,4 +71,4 @@ def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[st
     """
     is_alone = placement.ranks == 1 and not allocation.is_elsewhere
     launcher = None if is_alone else find_launcher(allocation)
-    return Start(allocation, placement, launcher, arguments)
+    return Start(allocation, placement, launcher, arguments, fresh)
