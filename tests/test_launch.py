@@ -204,6 +204,13 @@ def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
     assert plan_start(away, one, ()).launcher is not None
 
 
+def test_only_open_mpi_is_sent_what_others_die_of():
+    for kind in LauncherKind:
+        start = Start(allocation("pjm", 2), EVENLY, Launcher(kind, "mpirun"), ())
+        assert start.passes_on(signal.SIGXCPU) == (kind is LauncherKind.OPEN_MPI)
+        assert start.passes_on(signal.SIGUSR1)
+
+
 def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog):
     program = tmp_path / "mpirun"
     program.write_text(f'#!/bin/sh\necho x >> "{tmp_path}/starts"\n[ -e "{tmp_path}/again" ] && exit 0\ntouch "{tmp_path}/again"\nsleep 1000\n')

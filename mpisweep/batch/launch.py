@@ -109,7 +109,7 @@ def launch(
     environment[ENDS_VARIABLE] = "" if ends_at is None else repr(ends_at)
     if console is not None:
         environment[PROGRESS_VARIABLE] = "json"
-    stops = _Stops()
+    stops = _Stops(start.passes_on(signal.SIGXCPU))
     fruitless = 0
     runs = 0
     present = start
@@ -202,7 +202,9 @@ def _pass_errors_on(ranks: subprocess.Popen[str], bar: Bar) -> None:
 class _Stops:
     """Requests to stop: one polite request to the ranks, then an impolite one."""
 
-    def __init__(self) -> None:
+    def __init__(self, passes_hurry_on: bool) -> None:
+        #: Whether SIGXCPU reaches the ranks; other launchers than Open MPI's die of it.
+        self._passes_hurry_on = passes_hurry_on
         self.asked = 0
         self.ended_before = 0
         self.ranks: subprocess.Popen[str] | None = None
@@ -256,7 +258,7 @@ class _Stops:
         # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
         polite = number in (signal.SIGUSR1, signal.SIGXCPU)
         self.asked += 0 if polite and self.asked else 1
-        if number == signal.SIGXCPU:
+        if number == signal.SIGXCPU and self._passes_hurry_on:
             self._request = signal.SIGXCPU
         ranks = self.ranks
         if ranks is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mpisweep.batch.base import Allocation
-from mpisweep.batch.launchers import Launcher, find_launcher, start_command
+from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement
 
@@ -43,6 +44,12 @@ class Start:
         exported = [name for name in _EXPORTED if name in environment]
         exported += sorted(name for name in environment if name.startswith(_OUR_OWN))
         return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
+
+    def passes_on(self, number: signal.Signals) -> bool:
+        """Whether a signal to the process that is started reaches the ranks and harms nothing."""
+        if self.launcher is None or self.launcher.kind is LauncherKind.OPEN_MPI:
+            return number in (signal.SIGUSR1, signal.SIGXCPU)
+        return number == signal.SIGUSR1
 
     def on_what_answers(self) -> Start:
         """The same on those nodes that still answer; asks each of them, which takes seconds at most."""
