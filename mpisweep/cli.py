@@ -92,6 +92,11 @@ def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     spec = _spec(options)
+    if options.split is not None and options.fresh:
+        raise SpecError(
+            "command line: --fresh with --split: each of the runs would begin anew; "
+            "use another file (-o), or move the old one aside before"
+        )
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
@@ -129,7 +134,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
-        recorded_end=lambda launch_name, returned: _recorded_end(path, launch_name, returned),
+        recorded_end=lambda launch_name, returned: (_recorded_end if options.split is None else _end_of_share)(
+            path, launch_name, returned
+        ),
         ended_trials=lambda: _ended_trials(path),
         begun_runs=lambda launch_name: _begun_runs(path, launch_name),
         patience_s=_START_FACTOR * spec.limits.silence_s,
@@ -184,6 +191,24 @@ def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
     return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
+
+
+def _end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
+    """The same, where other runs work on the sweep as well."""
+    from mpisweep.records import EndReason
+    from mpisweep.results.load import load
+
+    try:
+        sweep = load(path)
+    except (ResultsError, OSError):
+        return EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
+    if sweep.state in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
+        return EndReason(sweep.state).exit_code
+    ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch_name]
+    if not ends or not ends[-1]:
+        return EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
+    reason = EndReason(ends[-1])
+    return None if reason is EndReason.NO_WORKERS else reason.exit_code
 
 
 def _ended_trials(path: Path) -> int:
@@ -243,8 +268,8 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
         except SpecError as error:
             refusal = str(error)
     return run_rank(spec, RankOptions(
-        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal,
-        ends_at=float(stated_end) if stated_end else None,
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+        options.stage_env, ends_at=float(stated_end) if stated_end else None,
     ))  # fmt: skip
 
 
@@ -571,6 +596,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
     run.add_argument("--dry-run", action="store_true",
                      help="print how the ranks would be started and when the sweep would stop, and start nothing")
+    run.add_argument("--split", type=_positive, metavar="K",
+                     help="several runs work on the sweep together, K or any other number: "
+                     "give each the same command")
+    run.add_argument("--stage-env", action="store_true",
+                     help="pack what trial processes import into one file in the user's cache, and import from that")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     run.set_defaults(command=_run)
 

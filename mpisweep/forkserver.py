@@ -31,9 +31,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.processes import adopt_orphans, end_descendants
+from mpisweep.staging import PackError, imported_from
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError"]
 
@@ -96,9 +98,14 @@ class ForkServer:
         """For select(); readable when there are notices."""
         return self._control.fileno()
 
-    def preload(self, modules: Sequence[str]) -> None:
-        """Import these in the server, so that its children find them imported."""
-        self._request([], preload=list(modules))
+    def preload(self, modules: Sequence[str], pack: str = "") -> None:
+        """Import these in the server, so that its children find them imported.
+
+        Args:
+            modules: their names.
+            pack: a file that their code is taken from, see :mod:`mpisweep.staging`; empty for none.
+        """
+        self._request([], preload=list(modules), pack=pack)
 
     def spawn(self, entry: str, files: Sequence[int], arguments: dict[str, Any]) -> int:
         """Fork a child that calls ``entry`` (``package.module:function``) with `files` and `arguments`.
@@ -211,11 +218,8 @@ class _Server:
                     if not _has_ended(self._children[child]):
                         self._condemned.add(child)
                     _kill_group(self._children[child])
-            case {"preload": modules}:
-                for module in modules:
-                    # What cannot be imported here fails again, and is reported, where it is used.
-                    with contextlib.suppress(Exception):
-                        importlib.import_module(module)
+            case {"preload": modules, "pack": pack}:
+                _preload(modules, pack)
         for file in files:
             os.close(file)
         return True
@@ -281,6 +285,19 @@ def _die_with_parent(parent: int, death_signal: int) -> None:
 
 def _has_ended(process: int) -> bool:
     return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _preload(modules: Sequence[str], pack: str) -> None:
+    with contextlib.ExitStack() as staged:
+        if pack:
+            try:
+                staged.enter_context(imported_from(Path(pack)))
+            except PackError as error:
+                print(f"mpisweep: {error}; imported from where it is installed", file=sys.stderr)
+        for module in modules:
+            # What cannot be imported here fails again, and is reported, where it is used.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
 
 
 def _kill_group(process: int) -> None:

@@ -33,6 +33,7 @@ from mpisweep.blocks import (
     decode,
     encode,
 )
+from mpisweep.keeper import Keeper, Left, Over
 from mpisweep.messages import (
     Abandon,
     Acknowledge,
@@ -48,6 +49,7 @@ from mpisweep.messages import (
     Infer,
     Introduce,
     Kill,
+    Lease,
     LetGo,
     Meet,
     Meeting,
@@ -122,6 +124,7 @@ class Master:
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
         stop_file: a file whose appearance asks for a stop.
         now: the monotonic clock now.
+        keeper: gets trials, where other allocations work on the sweep as well.
     """
 
     def __init__(
@@ -138,12 +141,14 @@ class Master:
         stop_at: float | None,
         stop_file: Path,
         now: float,
+        keeper: Keeper | None = None,
     ) -> None:
         self._spec = spec
         self._trials = trials
         self._scheduler = scheduler
         self._journal = journal
         self._recorder = recorder
+        self._keeper = keeper
         self._send = send
         self._sink = sink
         self._stop_at = stop_at
@@ -179,8 +184,10 @@ class Master:
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
-        recorder = [self._recorder.fileno()]
-        return [self._journal.fileno(), *recorder] if self._journal_open else recorder
+        others = [self._recorder.fileno()]
+        if self._keeper is not None:
+            others.append(self._keeper.fileno())
+        return [self._journal.fileno(), *others] if self._journal_open else others
 
     # ------------------------------------------------------------------------------------- messages in
 
@@ -243,6 +250,8 @@ class Master:
         self._journal.abandon()
         self._journal_open = False
         self._recorder.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
         block = decode(body)
@@ -293,6 +302,9 @@ class Master:
                     self._send(rank, [StopTrials(grace_s)])
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)
+            case Lease(shortest):
+                assert self._keeper is not None
+                self._keeper.lease(shortest)
             case End(reason):
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
                 self._closing_since = min(time.time(), self._grace_over_at)
@@ -358,6 +370,8 @@ class Master:
             self._journal.drain()
         if self._recorder.fileno() in ready:
             self._recorder.listen()
+        if self._keeper is not None and self._keeper.fileno() in ready:
+            self._hear(self._keeper, now)
         sent = self._journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -437,6 +451,43 @@ class Master:
                 self._stop_file.unlink()
             self._request_stop(EndReason.SIGNAL, now)
 
+    # ------------------------------------------------------------------------------------- a shared sweep
+
+    def _hear(self, keeper: Keeper, now: float) -> None:
+        for told in keeper.hear():
+            match told:
+                case Left(code, who):
+                    self._on_left(code, who)
+                case Over(code):
+                    self._on_over(code)
+                case StopRequested(reason):
+                    self._request_stop(reason, now)
+                case _:
+                    self._handle(told, now)
+
+    def _on_left(self, code: int, who: str) -> None:
+        assert self._end is not None
+        if code != EndReason.SHARE.exit_code:
+            log.info("%s: all trials of all members have ended, and are in one file", self._spec.name)
+            self.exit_code = code
+            return
+        if who:
+            log.warning("%s: still at work on the sweep: %s", self._spec.name, who)
+        else:
+            log.warning("%s: some trials have not ended, and nobody is at work on them: run again", self._spec.name)
+        self.exit_code = self._end.exit_code
+
+    def _on_over(self, code: int) -> None:
+        """What this member shared with others is gone: the results file holds everything that counts."""
+        if self._end is None:
+            log.warning("%s: this member was silent; others have ended the sweep without it", self._spec.name)
+        else:
+            log.info("%s: all trials of all members have ended, and are in one file", self._spec.name)
+        self.step_down()
+        self._end = EndReason.SHARE
+        self._closing = lambda: False
+        self.exit_code = code
+
     # Closing goes through these in turn; each returns True when it has let go to the next.
 
     def _close_journal(self) -> bool:
@@ -470,6 +521,10 @@ class Master:
         for text in self._quarantines.values():
             log.warning("quarantined: %s", text)
         self._closing = lambda: False
+        if self._keeper is not None and not snapshot.error:
+            # What it brings with it decides how the run ends.
+            self.exit_code = None
+            self._keeper.leave()
         return True
 
     # ------------------------------------------------------------------------------------- progress
@@ -477,20 +532,22 @@ class Master:
     def progress(self, now: float) -> Progress:
         """How far the sweep is."""
         ended = self._ended_count()
+        # Of a shared sweep, what is this member's.
+        total = self._trials.count - self._scheduler.elsewhere
         elapsed_s = now - self._started
         infeasible = self._scheduler.count(TrialState.INFEASIBLE)
         # What was never run says nothing about how long the rest will take.
         rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best.number
         return Progress(
-            total=self._trials.count,
+            total=total,
             ended=ended,
             failed=self._scheduler.count(TrialState.FAILED),
             infeasible=infeasible,
             running=self._scheduler.running,
             elapsed_s=elapsed_s,
             rate=rate,
-            left_s=(self._trials.count - ended) / rate if rate > 0 else None,
+            left_s=(total - ended) / rate if rate > 0 else None,
             objective=self._spec.objective,
             best=self._best.value,
             best_number=number,

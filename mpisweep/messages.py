@@ -49,13 +49,16 @@ __all__ = [
     "Introduce",
     "Kill",
     "Lead",
+    "Lease",
     "LetGo",
     "Meet",
     "Meeting",
     "Message",
+    "NothingToLease",
     "Quarantine",
     "Reported",
     "Returned",
+    "ShareEvent",
     "Stop",
     "StopRequested",
     "StopTrials",
@@ -66,7 +69,9 @@ __all__ = [
     "ToMaster",
     "ToWorker",
     "TrialsEnded",
+    "TrialsGranted",
     "TrialsReturned",
+    "TrialsRevoked",
     "Withdraw",
     "WorkerJoined",
     "WorkerLost",
@@ -305,11 +310,42 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialsGranted:
+    """Of a sweep that several allocations share, this one may run these.
+
+    Attributes:
+        attempts: how often each was tried by others.
+        losses: how often each was lost together with a whole allocation.
+    """
+
+    numbers: tuple[int, ...]
+    attempts: tuple[int, ...]
+    losses: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsRevoked:
+    """Others have taken these over: what becomes of them here counts no longer."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToLease:
+    """Everything has ended or is held by others; `sure` when those have just been heard of."""
+
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Nothing happened, but it is later."""
 
 
-Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested | TimePassed
+#: About a share of a sweep; see :mod:`mpisweep.supply`.
+ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
+
+Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed
 
 
 # ------------------------------------------------------------------------------------- out of the scheduler
@@ -392,10 +428,17 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Ask for more trials of a sweep that several allocations share, the longest or the shortest ones first."""
+
+    shortest: bool
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is over."""
 
     reason: EndReason
 
 
-Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | End
+Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End

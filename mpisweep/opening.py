@@ -22,25 +22,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
+from mpisweep.keeper import Keeper
 from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
+from mpisweep.results.shares import look_every_s
 from mpisweep.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler
 from mpisweep.spec import RANKS, Spec, parse_spec
 
-__all__ = ["Opened", "describe_differences", "duration_model", "known_trials", "move_aside", "open_sweep", "trial_widths"]
+__all__ = [
+    "KnownSweep",
+    "Opened",
+    "SharePlan",
+    "describe_differences",
+    "duration_model",
+    "known_trials",
+    "move_aside",
+    "new_run_name",
+    "open_sweep",
+    "trial_widths",
+]
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
@@ -66,6 +79,27 @@ class Opened:
     claim: Claim
     #: When to stop for the end of the allocation; None where that is not known.
     stop: StopPlan | None
+    #: Gets trials of a sweep that several allocations share; None where this one has it all.
+    keeper: Keeper | None = None
+
+
+class SharePlan(Protocol):
+    """The place of a run in a sweep that several allocations share; see :class:`mpisweep.splitting.Share`."""
+
+    @property
+    def path(self) -> Path:
+        """The results file of the whole sweep."""
+
+    @property
+    def member(self) -> str:
+        """Name of this run."""
+
+    @property
+    def base(self) -> KnownSweep | None:
+        """What was known before the sweep was shared."""
+
+    def trials(self, known: Known | None) -> Trials:
+        """All trials, with what this run's own file has of them."""
 
 
 def open_sweep(
@@ -82,6 +116,7 @@ def open_sweep(
     launch: str = "",
     predecessor: str = "",
     until: float | None = None,
+    share: SharePlan | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
@@ -98,26 +133,32 @@ def open_sweep(
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
         until: when the allocation ends, by the monotonic clock; None where nobody knows.
+        share: where several allocations share the sweep, and `path` is the part of this one.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
         OSError: when the folder cannot be written.
     """
     folder = journal_folder(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    # Shares that others have cleared away must not come into being again.
+    folder.mkdir(parents=share is None, exist_ok=True)
     try:
         claim = Claim.inherit(folder, allocation.job_id) if predecessor else Claim.take(folder, allocation.job_id)
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
         bar_former_masters(folder)
+        if share is not None:
+            claim.every_s = min(claim.every_s, look_every_s(spec.limits.silence_s))
+        elif not predecessor:
+            end_shares(spec, path, fresh=fresh)
         if fresh:
             move_aside(path)
         recorder = Recorder(server, path)
         known = known_trials(spec, path)
         sampler = make_sampler(spec)
-        trials = number_trials(spec, sampler, known)
-        run = predecessor or _run_name(folder)
+        trials = number_trials(spec, sampler, known) if share is None else share.trials(known)
+        run = predecessor or (share.member if share else new_run_name(folder))
         aside = aside_folder(folder, run, epoch)
         aside.mkdir(exist_ok=True)
         recorder.write_in(aside)
@@ -147,14 +188,16 @@ def open_sweep(
         raise
     search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
-    _take_back_inferences(journal, trials)
+    before = known or (share.base if share else None)
+    if share is None:
+        _take_back_inferences(journal, trials)
     now = time.monotonic()
-    closings = known.allocations_table["closing_time"] if known else ()
+    closings = before.allocations_table["closing_time"] if before else ()
     stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
-        duration_model(spec, trials, known),
+        duration_model(spec, trials, before),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
@@ -162,19 +205,40 @@ def open_sweep(
         deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
+        shared=share is not None,
         widths=trial_widths(spec, trials),
         teams=known.teams if known and predecessor else {},
-        frontier=_frontier(spec, trials, known),
+        # What one member finds out about memory the others do not know, and most trials are not its own.
+        frontier=_frontier(spec, trials, known) if share is None else None,
         search=search,
         fresh=known.not_fresh() if known else (),
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    return Opened(run, trials, known.best if known else None, scheduler, journal, recorder, claim, stop)
+    keeper = None
+    if share is not None:
+        silence_s = spec.limits.silence_s
+        keeper = Keeper(server, share.path, member=run, job_id=allocation.job_id, silence_s=silence_s)
+    return Opened(run, trials, before.best if before else None, scheduler, journal, recorder, claim, stop, keeper)
+
+
+def end_shares(spec: Spec, path: Path, *, fresh: bool) -> None:
+    """What several allocations had of a sweep that one goes on with alone is put together first, or moved aside.
+
+    Raises:
+        ResultsError: when others are at work on it.
+    """
+    if not shares_folder(path).exists():
+        return
+    from mpisweep.results.merging import gather
+
+    gather(path, spec.limits.silence_s)
+    if not fresh:
+        log.info("%s was shared by several runs; their parts were put together, and this run has it alone", path.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _OnDisk(Known):
+class KnownSweep(Known):
     """What a results file and its journal have, as far as a master needs it."""
 
     #: Segment -> how far it was read.
@@ -277,20 +341,20 @@ class _OnDisk(Known):
         return losses
 
 
-def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
+def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
     """The trials that the results file has; None when there is no file.
 
     Raises:
         ResultsError: when the sweep file no longer describes them.
     """
-    if not path.exists() and not segments(journal_folder(path)):
+    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return None
     # h5py is for those who go on with a file; a new sweep starts without it.
     from mpisweep.results.journal import Damage
-    from mpisweep.results.snapshot import read_merged
+    from mpisweep.results.merging import read_sweep
 
     damages: list[Damage] = []
-    state = read_merged(path, damages)
+    state = read_sweep(path, damages)
     for damage in damages:
         log.warning(
             "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
@@ -301,7 +365,7 @@ def known_trials(spec: Spec, path: Path) -> _OnDisk | None:
     if found:
         raise ResultsError(describe_differences(path, found))
     complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
-    return _OnDisk(
+    return KnownSweep(
         state.parameters,
         state.trials["state"],
         state.trials["attempt"],
@@ -365,7 +429,7 @@ def move_aside(path: Path) -> Path | None:
     return kept
 
 
-def _run_name(folder: Path) -> str:
+def new_run_name(folder: Path) -> str:
     """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     earlier = [name.rpartition("-")[0] for name in segments(folder)]
@@ -394,7 +458,7 @@ def _take_back_inferences(journal: Journal, trials: Trials) -> None:
         journal.append(encode(InferredBlock(infeasible, "")))
 
 
-def _search(spec: Spec, sampler: Sampler, trials: Trials, known: _OnDisk | None) -> LargestBatch | None:
+def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LargestBatch | None:
     """The search where it asks for trials by what has ended, told of what has."""
     if not isinstance(sampler, LargestBatch):
         return None
@@ -411,7 +475,7 @@ def _search(spec: Spec, sampler: Sampler, trials: Trials, known: _OnDisk | None)
     return sampler
 
 
-def _frontier(spec: Spec, trials: Trials, known: _OnDisk | None) -> MemoryFrontier | None:
+def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:
     """The memory frontier as far as earlier runs have found it."""
     if not spec.space.memory or spec.search == "largest_batch":
         return None
@@ -421,13 +485,13 @@ def _frontier(spec: Spec, trials: Trials, known: _OnDisk | None) -> MemoryFronti
     return frontier
 
 
-def _losses(known: _OnDisk | None, launch: str, predecessor: str) -> dict[int, int]:
+def _losses(known: KnownSweep | None, launch: str, predecessor: str) -> dict[int, int]:
     if known is None or not launch:
         return {}
     return known.losses(launch) if predecessor else known.losses_of_crash(launch)
 
 
-def duration_model(spec: Spec, trials: Trials, known: _OnDisk | None) -> DurationModel:
+def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
     """What is expected of the trials' durations, by what is `known` of them."""
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count

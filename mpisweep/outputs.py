@@ -74,7 +74,7 @@ def append_output(path: Path, number: int, attempt: int, how: str, content: byte
     Raises:
         OSError: when the file cannot be written.
     """
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     title = f"==== trial {number}, attempt {attempt}: {how} ====\n".encode()
     end = b"" if content.endswith(b"\n") or not content else b"\n"
     with path.open("ab", buffering=0) as file:
@@ -84,7 +84,7 @@ def append_output(path: Path, number: int, attempt: int, how: str, content: byte
 def read_outputs(folder: Path, number: int) -> list[Output]:
     """All attempts at a trial that have left an output, in the order in which they were made."""
     found: list[Output] = []
-    for path in sorted(folder.glob("output-*.gz")):
+    for path in sorted(folder.rglob("output-*.gz")):
         for member in _members(path.read_bytes()):
             title = _TITLE.match(member)
             if title and int(title[1]) == number:

@@ -118,6 +118,11 @@ class DurationModel:
         """A duration in seconds that the trial will hardly exceed, or None before anything was measured."""
         return None if self._expected_s is None else self._expected_s[number] * self._uncertainty
 
+    def weight(self, number: int) -> float:
+        """Expected work of a trial beside that of the others, in a unit of its own; the same for all if unknown."""
+        keys = self._expected_s or self._work
+        return 1.0 if keys is None else keys[number]
+
     @property
     def longest_s(self) -> float | None:
         """The longest duration that any trial is expected to have, or None before a fit."""

@@ -54,6 +54,8 @@ from mpisweep.records import DeviceShare
 from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
 from mpisweep.results.journal import bar_former_masters
 from mpisweep.spec import RANKS, CommandWorkload, Spec
+from mpisweep.splitting import AlreadyCompleteError
+from mpisweep.staging import PackError, pack_file, prepare_pack
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from mpisweep.master import Master
     from mpisweep.progress import ProgressSink
     from mpisweep.results.claim import Claim
+    from mpisweep.splitting import Share
 
 __all__ = ["RankOptions", "configure_logging", "run_rank"]
 
@@ -93,6 +96,10 @@ class RankOptions:
     launch: str = ""
     #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
     refusal: str = ""
+    #: In how many shares several allocations do the sweep together; None where this one has it alone.
+    split: int | None = None
+    #: Whether trial processes' imports come from one file, see :mod:`mpisweep.staging`.
+    stage_env: bool = False
     #: When the allocation ends, in seconds since 1970, where a launcher has found out.
     ends_at: float | None = None
 
@@ -105,6 +112,9 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
+    if is_first and options.stage_env:
+        # The other ranks wait for this one in MPI_Init, and want the pack after that.
+        _stage(spec)
     node = this_node()
     adopt_orphans()
     server = ForkServer.start()
@@ -160,6 +170,8 @@ class _Rank:
         self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
+        #: The results file that this run writes: of a split sweep, its own part.
+        self._path = options.path
         self._node = node
         self._server = server
         self._transport = transport
@@ -195,10 +207,13 @@ class _Rank:
     def run(self, waker: int) -> int:
         """The whole life of the rank; `waker` becomes readable by a signal."""
         if self._succession.must_lead and not self._lead():
-            return 2
+            assert self._exit_code is not None
+            return self._exit_code
         share = self._layout()
         built_in = self._spec.built_in
-        self._server.preload(built_in.preload if built_in else ())
+        modules = built_in.preload if built_in else ()
+        pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
+        self._server.preload(modules, pack)
         _end_if_stuck(None)
         if share is not None:
             self._start_worker(share)
@@ -217,10 +232,14 @@ class _Rank:
         """Become master and tell everybody; False when the sweep is refused."""
         try:
             self._become_master()
+        except AlreadyCompleteError as complete:
+            log.info("%s: every trial has ended", self._options.path.name)
+            self._refuse(complete.exit_code)
+            return False
         except (ResultsError, OSError) as error:
             # Every rank leaves with the same code; the others wait for a word.
             log.error("%s", _in_words(error))
-            self._refuse()
+            self._refuse(2)
             return False
         self._succession.lead()
         former, process = self._leader, os.getpid()
@@ -252,9 +271,10 @@ class _Rank:
             )
         if self._options.refusal:
             raise ResultsError(self._options.refusal)
+        share = self._join()
         opened = open_sweep(
             self._spec,
-            self._options.path,
+            self._path,
             fresh=self._options.fresh,
             server=self._server,
             allocation=this_allocation(),
@@ -265,6 +285,7 @@ class _Rank:
             launch=self._options.launch,
             predecessor=self._run_name,
             until=self._allocation_until(),
+            share=share,
         )
         from mpisweep.master import Master
 
@@ -288,8 +309,9 @@ class _Rank:
             send=self._transport.send,
             sink=self._options.sink,
             stop_at=None if opened.stop is None else opened.stop.stop_at,
-            stop_file=stop_file(self._options.path),
+            stop_file=stop_file(self._path),
             now=time.monotonic(),
+            keeper=opened.keeper,
         )
 
     def _allocation_until(self) -> float | None:
@@ -301,8 +323,19 @@ class _Rank:
             ends.append(time.monotonic() + self._ends_at - time.time())
         return min(ends, default=None)
 
-    def _refuse(self) -> None:
-        self._exit_code = 2
+    def _join(self) -> Share | None:
+        """The place of this run in a split sweep; None where it has the sweep alone."""
+        if self._options.split is None:
+            return None
+        from mpisweep.splitting import join
+
+        job_id = this_allocation().job_id
+        share = join(self._spec, self._options.path, self._options.split, job_id=job_id, member=self._run_name)
+        self._path = share.part
+        return share
+
+    def _refuse(self, exit_code: int) -> None:
+        self._exit_code = exit_code
         self._finish_others()
         if self._worker is None:
             # The others are still finding their devices, which takes all ranks of a node.
@@ -335,7 +368,7 @@ class _Rank:
             source=spec.source,
             folder=spec.folder,
             trials_folder=trials_folder(self._options.path.resolve()),
-            log_file=logs_folder(self._options.path.resolve()) / f"rank-{self._transport.rank:04d}.log",
+            log_file=self._logs() / f"rank-{self._transport.rank:04d}.log",
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
             stall_s=spec.limits.stall_s,
@@ -343,6 +376,11 @@ class _Rank:
         self._worker = Worker(
             self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master
         )
+
+    def _logs(self) -> Path:
+        """Where this rank's trials log: of a split sweep, where no rank of another member does."""
+        folder = logs_folder(self._options.path.resolve())
+        return folder if self._options.split is None else folder / f"{self._transport.host}-{os.getpid()}"
 
     # ------------------------------------------------------------------------------------- the loop
 
@@ -490,7 +528,7 @@ class _Rank:
         """The last snapshot holds everything: what is left of the journal folder is the claim."""
         assert self._claim is not None
         self._claim.release()
-        folder = journal_folder(self._options.path)
+        folder = journal_folder(self._path)
         with contextlib.suppress(OSError):
             bar_former_masters(folder)
             folder.rmdir()
@@ -512,6 +550,17 @@ def _in_words(error: ResultsError | OSError) -> str:
     if isinstance(error, ResultsError):
         return str(error)
     return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
+
+
+def _stage(spec: Spec) -> None:
+    """Have the pack of imports ready; without it all ranks import as usual."""
+    if spec.built_in is None:
+        log.warning("--stage-env: this workload has nothing that is imported ahead of its trials")
+        return
+    try:
+        prepare_pack(spec.built_in.preload)
+    except PackError as error:
+        log.warning("%s", error)
 
 
 def _watch_signals() -> int:

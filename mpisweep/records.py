@@ -92,6 +92,7 @@ class EndReason(StrEnum):
     NOTHING_COMPLETED = "no trial completed"
     SIGNAL = "stopped by a signal"
     WALLTIME = "stopped before the walltime"
+    SHARE = "its share of the sweep is done"
     NO_WORKERS = "no workers were left"
     TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"

@@ -20,6 +20,8 @@ when a slot has nothing to do and no trial is waiting, another slot is asked for
 Where it is known when the allocation ends, no trial is started that is not expected to have ended by then,
 with the uncertainty of the expectation; the rest of the time goes to the longest trials that still fit.
 
+Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.supply`).
+
 When trials fail because of something else than themselves (:mod:`mpisweep.health`), their device gets no more
 trials, or the sweep stops.  One slot always stays.
 
@@ -56,12 +58,15 @@ from mpisweep.messages import (
     Infer,
     Introduce,
     LetGo,
+    NothingToLease,
     Quarantine,
     Stop,
     StopRequested,
     TimePassed,
     TrialsEnded,
+    TrialsGranted,
     TrialsReturned,
+    TrialsRevoked,
     Withdraw,
     WorkerJoined,
     WorkerLost,
@@ -69,6 +74,7 @@ from mpisweep.messages import (
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.supply import Supply
 from mpisweep.teams import TeamTrial, gather, place
 from mpisweep.waiting import Waiting
 
@@ -118,6 +124,7 @@ class Scheduler:
         deadline: no trial starts that is not expected to end by then; seconds of the clock of `handle`.
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.
         quarantine: whether a device that fails or is slow where the others are not is left out.
+        shared: whether other allocations work on the sweep as well, and no trial may run before it is granted.
         widths: how many ranks each trial needs; None where all need one.
         teams: trials of several ranks that run -> their slots, as the journal has it.
         frontier: says which trials may need too much memory; None where nothing is said of memory.
@@ -139,6 +146,7 @@ class Scheduler:
         deadline: float | None = None,
         same_failures: int = 0,
         quarantine: bool = False,
+        shared: bool = False,
         widths: Sequence[int] | None = None,
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
@@ -161,7 +169,8 @@ class Scheduler:
         self._memory = Memory(frontier, fresh)
         self._search = search
         waiting = [n for n, s in enumerate(self._states) if s == _WAITING]
-        self._waiting = Waiting(model, widths, self._memory.hold(waiting))
+        self._supply = Supply(waiting) if shared else None
+        self._waiting = Waiting(model, widths, [] if shared else self._memory.hold(waiting))
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
         self._held: dict[Slot, dict[int, int]] = {}
         #: Slot -> when it was last given trials.
@@ -259,8 +268,16 @@ class Scheduler:
                 decisions = self._on_worker_lost(rank)
             case StopRequested(reason):
                 decisions = self._on_stop_requested(reason)
+            case TrialsGranted(numbers, attempts, losses):
+                decisions = self._on_trials_granted(numbers, attempts, losses)
+            case TrialsRevoked(numbers):
+                decisions = self._on_trials_revoked(numbers)
+            case NothingToLease(sure):
+                decisions = self._on_nothing_to_lease(sure, now)
             case TimePassed():
                 decisions = []
+        if self._supply is not None:
+            self._see_what_is_ours(self._supply, decisions, now)
         if self._model.is_due:
             self._learn()
         if self._stopping is None:
@@ -268,7 +285,10 @@ class Scheduler:
                 self._ask(self._search, decisions)
             if self._memory.is_rationed:
                 self._ration(decisions, now)
-            self._fill(decisions, now)
+            if self._supply is None or not self._supply.must_hear:
+                self._fill(decisions, now)
+            if self._supply is not None:
+                self._replenish(self._supply, decisions, now)
         self._conclude(decisions, now)
         return decisions
 
@@ -308,6 +328,8 @@ class Scheduler:
     def _recall(self, number: int, attempt: int) -> bool:
         """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
         if number >= self.total or self._states[number] != _WAITING or attempt < self._attempts[number]:
+            return False
+        if self._supply is not None and number in self._supply:
             return False
         if self._waiting.width(number) > 1:
             return False
@@ -404,6 +426,75 @@ class Scheduler:
             return []
         self._stopping = reason
         return [Stop(self._grace_s)]
+
+    # ------------------------------------------------------------------------------------- a shared sweep
+
+    def _on_trials_granted(
+        self, numbers: Sequence[int], attempts: Sequence[int], losses: Sequence[int]
+    ) -> list[Decision]:
+        assert self._supply is not None
+        decisions: list[Decision] = []
+        new = set(self._supply.grant(numbers, self._waiting.count_aside))
+        for number, attempt, lost in zip(numbers, attempts, losses, strict=True):
+            if number not in new:
+                continue
+            self._attempts[number] = max(self._attempts[number], attempt)
+            self._losses[number] = self._losses.get(number, 0) + lost
+            if lost and self._losses[number] > self._retries:
+                # Each allocation that tried it has ended: it may be what they died of.
+                self._attempts[number] += 1
+                self._move(number, _RUNNING)
+                self._move(number, _FAILED)
+                decisions.append(Commit(_lost_block(Slot(0, 0), [(number, self._attempts[number])])))
+            else:
+                self._waiting.put_back([number])
+        self._waiting.sort()
+        return decisions
+
+    def _on_trials_revoked(self, numbers: Sequence[int]) -> list[Decision]:
+        assert self._supply is not None
+        self._supply.revoke(numbers)
+        decisions: list[Decision] = []
+        for slot, held in self._held.items():
+            # What it runs it may as well finish; what is next is for others.
+            if len(held) > 1 and slot not in self._asked and any(map(self._supply.is_revoked, held)):
+                self._asked.add(slot)
+                decisions.append(Withdraw(slot))
+        return decisions
+
+    def _see_what_is_ours(self, supply: Supply, decisions: list[Decision], now: float) -> None:
+        wanted = supply.note_time(now)
+        if wanted is not None:
+            decisions.append(wanted)
+        if not supply.any_revoked:
+            return
+        for number in [number for number in self._waiting if supply.is_revoked(number)]:
+            self._waiting.remove(number)
+            supply.send_away(number)
+
+    def _on_nothing_to_lease(self, sure: bool, now: float) -> list[Decision]:
+        assert self._supply is not None
+        is_busy = self.running > 0 or bool(self._teams or self._away or self._memory or self._waiting.count())
+        self._supply.nothing(sure, is_busy, now)
+        return []
+
+    def _replenish(self, supply: Supply, decisions: list[Decision], now: float) -> None:
+        wanted = supply.ask(
+            ready=self._ready(), aside=self._waiting.count_aside, slots=len(self._held), now=now
+        )
+        if wanted is not None:
+            decisions.append(wanted)
+
+    def _ready(self) -> int:
+        """How many trials a slot can have; where nothing runs there are too few slots for those of several ranks."""
+        if self.running == 0 and not self._teams:
+            return self._waiting.count()
+        return len(self._waiting) - self._waiting.count_aside
+
+    @property
+    def elsewhere(self) -> int:
+        """How many trials wait that this allocation may not run."""
+        return 0 if self._supply is None else len(self._supply)
 
     # ------------------------------------------------------------------------------------- rules
 
@@ -770,7 +861,11 @@ class Scheduler:
         if self._away or self.running > 0 or self._teams:
             self._too_few_since = None
             return
-        if not self._waiting and not self._memory:
+        if self._supply is not None and self._stopping is None and not self._supply.is_dry:
+            return
+        if not self._waiting and not self._memory and self._supply is not None:
+            reason = self._stopping or EndReason.SHARE
+        elif not self._waiting and not self._memory:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
@@ -845,6 +940,8 @@ class Scheduler:
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) | self._teams.keys() == running, "the running trials are not those that the slots hold"
         pending = [*self._waiting, *self._memory]
+        if self._supply is not None:
+            pending += [number for number in range(self.total) if number in self._supply]
         assert len(pending) == len(set(pending)), "a trial waits twice"
         assert set(pending) == waiting, "the waiting trials are not those that are pending"
         for trials in self._held.values():

@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpisweep.records import Direction, FailureCause, TrialState
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
@@ -117,12 +118,17 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows))
 
 
+#: State of a sweep whose run has ended without a word.
+GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How far a sweep is."""
 
     name: str
     path: str
+    #: Why the last run has ended; ``running`` while it runs, :data:`GONE` where it does no longer.
     state: str
     trials: int
     waiting: int
@@ -159,12 +165,17 @@ def sweep_status(sweep: Sweep) -> Status:
     row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
+    counts = {state.label: sweep.count(state) for state in TrialState}
+    is_gone = sweep.state == "running" and not shares_folder(sweep.path).exists() and is_surely_gone(journal_folder(sweep.path))
+    if is_gone:
+        # What it ran runs again.
+        counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
     return Status(
         name=sweep.name,
         path=str(sweep.path),
-        state=sweep.state,
+        state=GONE if is_gone else sweep.state,
         trials=len(sweep.trials),
-        **{state.label: sweep.count(state) for state in TrialState},
+        **counts,
         workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
@@ -264,7 +275,8 @@ def _print_whole(console: Console, table: Table) -> None:
 def print_status(status: Status) -> None:
     """Print it in words."""
     ended = status.trials - status.waiting - status.running
-    lines = [f"{status.name}: {status.state}", f"  {ended} of {status.trials} trials have ended"]
+    state = "its run has ended without a word; run it again to go on" if status.state == GONE else status.state
+    lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
     counts = [
         f"{getattr(status, name)} {name}"
         for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")

@@ -54,6 +54,11 @@ class Waiting:
         """Whether trials wait that will not end in time, as far as is known."""
         return bool(self._aside)
 
+    @property
+    def count_aside(self) -> int:
+        """How many these are."""
+        return len(self._aside)
+
     def width(self, number: int) -> int:
         """How many ranks a trial needs."""
         return 1 if self._widths is None else self._widths[number]

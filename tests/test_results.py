@@ -278,13 +278,13 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
 
 
 def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
-    from mpisweep.opening import _run_name
+    from mpisweep.opening import new_run_name
 
     folder = journal_folder(path)
     write_journal(path, [], opening("99991231T235959999999-ffffff"))
-    first = _run_name(folder)
+    first = new_run_name(folder)
     write_journal(path, [], opening(first))
-    second = _run_name(folder)
+    second = new_run_name(folder)
     write_journal(path, [], opening(second))
     assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
 

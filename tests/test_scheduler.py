@@ -14,12 +14,16 @@ from mpisweep.messages import (
     Commit,
     End,
     GiveUp,
+    Lease,
+    NothingToLease,
     Quarantine,
     Stop,
     StopRequested,
     TimePassed,
     TrialsEnded,
+    TrialsGranted,
     TrialsReturned,
+    TrialsRevoked,
     Withdraw,
     WorkerJoined,
     WorkerLost,
@@ -288,6 +292,96 @@ def test_near_the_deadline_the_longest_that_still_fits_goes_first_and_what_does_
         pool.end(0, wall_time_s=work[number])
     assert pool.now <= 10.0
     assert pool.made(End) == [End(EndReason.WALLTIME)]
+
+
+# ------------------------------------------------------------------------------------- a shared sweep
+
+
+def shared_of(count: int, **more) -> Scheduler:
+    return scheduler_of(count, shared=True, **more)
+
+
+def grant(*numbers: int, attempt: int = 0, lost: int = 0) -> TrialsGranted:
+    return TrialsGranted(numbers, (attempt,) * len(numbers), (lost,) * len(numbers))
+
+
+def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_for_in_time():
+    scheduler = shared_of(6)
+    assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Lease(shortest=False)]
+    assert scheduler.handle(TimePassed(), 0.1) == []
+    given = scheduler.handle(grant(0, 1, 2, 3), 0.2)
+    assert given == [Assign((Slot(0, 0),), [0], [1]), Assign((Slot(0, 0),), [1], [1])]
+    # Two wait still.  When none does, though two are held, it is time.
+    done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
+    assert [type(decision) for decision in done] == [Commit, Assign]
+    done = scheduler.handle(ended(Slot(0, 0), [(1, 1)]), 0.4)
+    assert done[-1] == Lease(shortest=False)
+    # What was granted before is not granted again.
+    assert scheduler.handle(grant(0, 3, 4), 0.5) == []
+    scheduler.check()
+    assert scheduler.elsewhere == 1
+
+
+def test_a_share_is_done_when_nothing_is_to_be_had_and_nothing_runs():
+    scheduler = shared_of(2)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    scheduler.handle(grant(0), 0.1)
+    assert scheduler.handle(NothingToLease(sure=True), 0.2) == []
+    done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
+    assert [type(decision) for decision in done] == [Commit]
+    assert scheduler.handle(TimePassed(), 1.21) == [Lease(shortest=False)]
+    # A holder that is silent may be dead.
+    assert scheduler.handle(NothingToLease(sure=False), 1.25) == []
+    assert scheduler.handle(TimePassed(), 2.15) == []
+    assert scheduler.handle(TimePassed(), 2.26) == [Lease(shortest=False)]
+    assert scheduler.handle(NothingToLease(sure=True), 2.3) == [End(EndReason.SHARE)]
+
+
+def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
+    scheduler = shared_of(5)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    scheduler.handle(grant(0, 1, 2, 3), 0.1)
+    assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Withdraw(Slot(0, 0))]
+    given_back = scheduler.handle(TrialsReturned(Slot(0, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.3)
+    assert [decision for decision in given_back if isinstance(decision, Assign)] == [Assign((Slot(0, 0),), [3], [1])]
+    scheduler.check()
+    assert isinstance(scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.4)[0], Commit)
+    scheduler.check()
+
+
+def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
+    scheduler = shared_of(5)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    scheduler.handle(grant(0, 1, 2), 0.1)
+    late = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 40.0)
+    assert [type(decision) for decision in late] == [Lease, Commit] or [type(d) for d in late] == [Commit, Lease]
+    assert scheduler.handle(TrialsRevoked((1, 2)), 40.1) == []
+    assert scheduler.handle(grant(3), 40.2) == [Assign((Slot(0, 0),), [3], [1]), Lease(shortest=False)]
+    scheduler.check()
+
+
+def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
+    scheduler = shared_of(2, retries=1)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    assert scheduler.handle(grant(0, attempt=1, lost=1), 0.1)[0] == Assign((Slot(0, 0),), [0], [2])
+    (commit, *_) = scheduler.handle(grant(1, attempt=2, lost=2), 0.2)
+    assert isinstance(commit, Commit)
+    assert (commit.block.numbers, commit.block.attempts) == ([1], [3])
+    assert commit.block.causes == [FailureCause.LOST]
+    scheduler.check()
+
+
+def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they_fit():
+    work = [1000.0, 1000.0, 1000.0, 1.0, 1.0, 2000.0]
+    scheduler = shared_of(6, work=work, deadline=50.0)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    scheduler._model.observe([0, 1, 3], [100.0, 100.0, 0.1])
+    scheduler._model.fit()
+    assert scheduler.handle(grant(0, 1), 0.1) == [Lease(shortest=True)]
+    assert scheduler.handle(grant(3, 4), 0.2)[0] == Assign((Slot(0, 0),), [3], [1])
+    scheduler.handle(ended(Slot(0, 0), [(3, 1)], wall_time_s=0.1), 0.3)
+    scheduler.handle(ended(Slot(0, 0), [(4, 1)], wall_time_s=0.1), 0.4)
+    assert scheduler.handle(grant(5), 0.5) == [End(EndReason.WALLTIME)]
 
 
 class Sweep(RuleBasedStateMachine):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ResultsError", "damaged_folder", "journal_folder", "logs_folder", "stop_file", "trials_folder"]
+__all__ = [
+    "ResultsError",
+    "damaged_folder",
+    "journal_folder",
+    "logs_folder",
+    "shares_folder",
+    "stop_file",
+    "trials_folder",
+]
 
 
 class ResultsError(Exception):
@@ -14,6 +22,11 @@ class ResultsError(Exception):
 def journal_folder(path: Path) -> Path:
     """Where the journal of a results file lies while the sweep is not complete."""
     return path.with_name(path.name + ".journal")
+
+
+def shares_folder(path: Path) -> Path:
+    """Where several allocations that work on one sweep keep what they share, see :mod:`mpisweep.results.shares`."""
+    return path.with_name(path.name + ".shares")
 
 
 def trials_folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mpisweep.processes import process_start
 
-__all__ = ["Claim", "ClaimedError", "Holder", "holder_of"]
+__all__ = ["STALE_S", "Claim", "ClaimedError", "Holder", "claim_file", "holder_of", "is_surely_gone"]
 
 #: How often a holder gives a sign of life, and how long none must come, in seconds.
 BEAT_S = 5.0
@@ -28,7 +28,11 @@ STALE_S = 30.0
 
 
 class ClaimedError(Exception):
-    """Another run holds the sweep; the message is one sentence that names it."""
+    """Another run holds the sweep; the message is one sentence that names it, :attr:`holder` is who it is."""
+
+    def __init__(self, message: str, holder: Holder) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,24 @@ class Holder:
     process_start: int
     job_id: str
     since: float
+    #: What it does with the sweep, where that is over in a moment; empty for a run.
+    purpose: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there, for a holder of this host."""
+        return self.boot_id == _boot_id() and process_start(self.pid) == self.process_start
 
     def text(self) -> str:
         """For messages."""
         when = datetime.fromtimestamp(self.since).strftime("%Y-%m-%d %H:%M:%S")
         job = f", job {self.job_id}" if self.job_id else ""
         return f"process {self.pid} on {self.host}{job}, since {when}"
+
+
+def claim_file(folder: Path) -> Path:
+    """The claim of the sweep whose journal lies in `folder`."""
+    return folder / "claim.json"
 
 
 class Claim:
@@ -60,16 +76,18 @@ class Claim:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._next_beat = 0.0
+        #: How often it gives a sign of life, in seconds.
+        self.every_s = BEAT_S
 
     @classmethod
-    def take(cls, folder: Path, job_id: str) -> Claim:
+    def take(cls, folder: Path, job_id: str, purpose: str = "") -> Claim:
         """Claim the sweep whose journal lies in `folder`, which must exist.
 
         Raises:
             ClaimedError: when a run that is alive holds it.
         """
-        path = folder / "claim.json"
-        me = _myself(job_id)
+        path = claim_file(folder)
+        me = _myself(job_id, purpose)
         aside = folder / f"claim.{me.host}-{me.pid}"
         aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
         try:
@@ -86,7 +104,7 @@ class Claim:
     @classmethod
     def inherit(cls, folder: Path, job_id: str) -> Claim:
         """Take the claim over from a master of the same run, which may hang and be alive."""
-        path = folder / "claim.json"
+        path = claim_file(folder)
         me = _myself(job_id)
         aside = folder / f"claim.{me.host}-{me.pid}"
         aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
@@ -96,7 +114,7 @@ class Claim:
     def beat(self, now: float) -> None:
         """Give a sign of life when one is due; `now` is the monotonic clock."""
         if now >= self._next_beat:
-            self._next_beat = now + BEAT_S
+            self._next_beat = now + self.every_s
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
@@ -110,13 +128,24 @@ def holder_of(folder: Path) -> Holder | None:
 
     From another host it takes up to :data:`STALE_S` to see that a holder has died.
     """
-    path = folder / "claim.json"
+    path = claim_file(folder)
     try:
         before = path.stat().st_mtime_ns
         holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
     return None if _is_dead(holder, _myself(""), path, before) else holder
+
+
+def is_surely_gone(folder: Path) -> bool:
+    """Whether nobody holds the sweep whose journal lies in `folder`, as far as can be seen without waiting."""
+    try:
+        holder = Holder(**json.loads(claim_file(folder).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError):
+        return False
+    return holder.host == socket.gethostname() and not holder.is_running
 
 
 def _remove_if_dead(path: Path, me: Holder) -> None:
@@ -135,14 +164,14 @@ def _remove_if_dead(path: Path, me: Holder) -> None:
             os.rename(path, grave)
         grave.unlink(missing_ok=True)
         return
-    raise ClaimedError(f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}")
+    raise ClaimedError(
+        f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
+    )
 
 
 def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
     if holder.host == me.host:
-        if holder.boot_id != me.boot_id:
-            return True
-        return process_start(holder.pid) != holder.process_start
+        return not holder.is_running
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
@@ -152,10 +181,9 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
     return True
 
 
-def _myself(job_id: str) -> Holder:
-    return Holder(
-        socket.gethostname(), _boot_id(), os.getpid(), process_start(os.getpid()), job_id, time.time()
-    )
+def _myself(job_id: str, purpose: str = "") -> Holder:
+    pid = os.getpid()
+    return Holder(socket.gethostname(), _boot_id(), pid, process_start(pid), job_id, time.time(), purpose)
 
 
 def _boot_id() -> str:

@@ -43,6 +43,7 @@ __all__ = [
     "read_journal",
     "run_of",
     "segments",
+    "sync_folder",
 ]
 
 _MAGIC = b"mSj1"
@@ -210,7 +211,7 @@ class Journal:
             data = _frame(encode(self._opening))
             _write_all(file, data)
             os.fsync(file)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError:
             os.close(file)
             raise
@@ -392,7 +393,8 @@ def _write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)

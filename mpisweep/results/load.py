@@ -22,8 +22,9 @@ from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Va
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import columns_of
 from mpisweep.results.journal import Damage
+from mpisweep.results.merging import read_sweep
 from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import _native, read_merged
+from mpisweep.results.snapshot import _native
 from mpisweep.spec import Spec, SpecError, parse_spec
 
 __all__ = ["CurveArrays", "Sweep", "TrialTable", "load"]
@@ -244,7 +245,7 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     """
     file = Path(path)
     damages: list[Damage] = []
-    return Sweep(file, read_merged(file, damages), damages)
+    return Sweep(file, read_sweep(file, damages), damages)
 
 
 def _trial_rows(state: SweepState, objective: str) -> Rows:

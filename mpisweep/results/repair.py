@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.records import TrialState
-from mpisweep.results import ResultsError, damaged_folder, journal_folder
-from mpisweep.results.claim import Claim, ClaimedError
+from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
+from mpisweep.results.claim import STALE_S, Claim, ClaimedError
 from mpisweep.results.journal import Damage, bar_former_masters, read_journal, segments
+from mpisweep.results.merging import gather
 from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import NotOursError, finish_with, keep_damaged, read_file, salvage_file
+from mpisweep.results.shares import base_file, left_file, members, part_file
+from mpisweep.results.snapshot import (
+    NotOursError,
+    finish_with,
+    keep_damaged,
+    read_file,
+    read_merged,
+    salvage_file,
+)
 
 __all__ = ["Repaired", "repair"]
 
@@ -45,6 +54,8 @@ def repair(path: Path) -> Repaired:
         ResultsError: when the file is not a results file, a run is writing it, or nothing can be read.
         OSError: when the disk does not take the new file; everything old is still there.
     """
+    if shares_folder(path).exists():
+        return _repair_shares(path)
     folder = journal_folder(path)
     if not path.exists() and not segments(folder):
         raise ResultsError(f"{path}: no such results file")
@@ -60,6 +71,27 @@ def repair(path: Path) -> Repaired:
         claim.release()
         if not segments(folder):
             folder.rmdir()
+
+
+def _repair_shares(path: Path) -> Repaired:
+    """Repair what each member has of a split sweep, then put it together."""
+    folder = shares_folder(path)
+    done = [repair(base_file(folder))] if base_file(folder).exists() else []
+    for member in members(folder):
+        part = part_file(folder, member)
+        if part.exists() or segments(journal_folder(part)):
+            done.append(repair(part))
+            # Whoever had claimed it is gone, or it would not have been repaired.
+            left_file(folder, member).touch()
+    gather(path, STALE_S)
+    states = read_merged(path).trials["state"]
+    return Repaired(
+        sum(TrialState(state).is_end for state in states),
+        len(states),
+        tuple(name for one in done for name in one.lost),
+        tuple(damage for one in done for damage in one.damages),
+        (damaged_folder(path),) if any(one.kept for one in done) else (),
+    )
 
 
 def _repair(path: Path, folder: Path) -> Repaired:

@@ -302,7 +302,7 @@ class _Loop:
             what = "".join(traceback.format_exception(error))
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{what}\n"
         with contextlib.suppress(OSError):
-            self._log_file.parent.mkdir(exist_ok=True)
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("ab", buffering=0) as log:
                 log.write(text.encode("utf-8", "backslashreplace"))
 

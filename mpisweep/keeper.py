@@ -1,0 +1,142 @@
+"""The master's handle on the process that gets it more of a sweep that several allocations share.
+
+Like :mod:`mpisweep.recorder` it asks and never waits; what comes is turned into the scheduler's events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpisweep.forkserver import ForkServer
+from mpisweep.messages import NothingToLease, StopRequested, TrialsGranted, TrialsRevoked
+from mpisweep.records import EndReason
+
+__all__ = ["Keeper", "Left", "Over"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The member has left; with exit code 3 while something of the sweep is to be done, by `who` at the moment."""
+
+    exit_code: int
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The sweep was ended by others, without this member, which they had given up."""
+
+    exit_code: int
+
+
+Told = TrialsGranted | TrialsRevoked | NothingToLease | StopRequested | Left | Over
+
+
+class Keeper:
+    """Asks for trials and never waits for them.  A process that is killed is replaced.
+
+    Args:
+        server: forks the process.
+        path: of the HDF5 file of the whole sweep.
+        member: name of this run.
+        job_id: of the batch system.
+        silence_s: another member that is silent for so long is dead.
+    """
+
+    def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
+        self._server = server
+        self._arguments: dict[str, Any] = {
+            "path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s,
+        }  # fmt: skip
+        #: The question that has no answer yet.
+        self._asked: dict[str, Any] | None = None
+        self._unread = b""
+        self._error = ""
+        self._start()
+
+    def _start(self) -> None:
+        self._line, theirs = socket.socketpair()
+        self._server.spawn("mpisweep.results.keeping:serve", [theirs.fileno()], self._arguments)
+        theirs.close()
+        self._line.setblocking(False)
+
+    def fileno(self) -> int:
+        """For select(); readable when there is something to :meth:`hear`."""
+        return self._line.fileno()
+
+    def close(self) -> None:
+        """Let the process go."""
+        self._line.close()
+
+    def lease(self, shortest: bool) -> None:
+        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by NothingToLease."""
+        self._ask({"ask": "lease", "shortest": shortest})
+
+    def leave(self) -> None:
+        """The part is written: end this membership; answered by Left or Over."""
+        self._ask({"ask": "leave"})
+
+    def hear(self) -> Iterator[Told]:
+        """What the process has told; to be called when :meth:`fileno` is readable."""
+        try:
+            received = self._line.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            received = b""
+        if not received:
+            self._line.close()
+            self._unread = b""
+            self._start()
+            if self._asked is not None:
+                self._ask(self._asked)
+            return
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        for line in lines:
+            yield from self._understand(json.loads(line))
+
+    def _understand(self, told: dict[str, Any]) -> Iterator[Told]:
+        match told:
+            case {"granted": [numbers, attempts, losses]}:
+                self._asked = None
+                yield TrialsGranted(tuple(numbers), tuple(attempts), tuple(losses))
+            case {"nothing": _, "sure": sure}:
+                self._complain(told.get("error", ""))
+                if self._asked is None or self._asked["ask"] == "lease":
+                    self._asked = None
+                    yield NothingToLease(sure)
+            case {"revoked": numbers}:
+                log.warning(
+                    "this member was silent and was given up: %d of its trials were given to others", len(numbers)
+                )
+                yield TrialsRevoked(tuple(numbers))
+            case {"stop": _}:
+                yield StopRequested(EndReason.SIGNAL)
+            case {"over": code}:
+                self._asked = None
+                yield Over(code)
+            case {"left": code, "who": who}:
+                self._complain(told.get("error", ""))
+                self._asked = None
+                yield Left(code, who)
+
+    def _complain(self, error: str) -> None:
+        if error and error != self._error:
+            log.error("the files that the members share cannot be used: %s", error)
+        self._error = error
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        self._asked = request
+        # One that has just died is replaced when its line is seen to be closed.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._line.send(json.dumps(request).encode() + b"\n")

@@ -1,0 +1,326 @@
+"""The process that gets a member's leases, watches the other members, and puts the parts together.
+
+It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.keeper`, which is
+the master's end of the line.  A line of JSON asks, lines of JSON tell, some of them unasked::
+
+    asked    {"ask": "lease", "shortest": false}    this member could run more
+             {"ask": "leave"}                       its part is written; it ends
+    told     {"granted": [numbers, attempts, losses]}
+             {"nothing": who, "sure": true}         nothing to be had; sure when the holders have just been heard of
+             {"revoked": numbers}                   others have taken these over
+             {"stop": true}                         NAME.h5.stop is there
+             {"over": exit code}                    the shares are gone: others have ended the sweep
+             {"left": exit code, "who": who}        the member has left; 3 while something is left to do
+
+All that is known is in the files; the process can be killed and started again at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mpisweep.records import AttemptEnd, TrialState
+from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
+from mpisweep.results.leases import Lease, Leases, Left
+from mpisweep.results.shares import (
+    Life,
+    MemberWatch,
+    SharedSweep,
+    clear_away,
+    left_file,
+    look_every_s,
+    members,
+    part_file,
+    read_leases,
+    read_shared,
+    take_lease,
+)
+
+__all__ = ["serve"]
+
+#: The results file is written by whoever finds it this old, in seconds; writing it costs at most this share.
+_WHOLE_EVERY_S = 60.0
+_WHOLE_SHARE = 0.02
+#: A member that leaves a complete sweep waits this long for those that have not noticed yet, in seconds.
+_FAREWELL_S = 10.0
+#: Pause after an error before it is tried again, in seconds; and how often a member tries that leaves.
+_AGAIN_S = 0.5
+_LEAVE_TRIES = 10
+
+
+def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
+    """Entry of the process.
+
+    Args:
+        files: the socket.
+        arguments: ``path`` of the HDF5 file, ``member``, ``job_id`` and ``silence_s``.
+    """
+    path = Path(arguments["path"])
+    # A trial's data loader on the same core comes first.
+    with contextlib.suppress(OSError):
+        os.nice(5)
+    shared = read_shared(shares_folder(path))
+    with socket.socket(fileno=files[0]) as connection:
+        if shared is None:
+            _tell(connection, over=_exit_code_of_file(path))
+            connection.recv(1)
+            return
+        keeping = _Keeping(
+            connection, path, shared, arguments["member"], arguments["job_id"], arguments["silence_s"]
+        )
+        keeping.run()
+
+
+def _tell(connection: socket.socket, **what: Any) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(json.dumps(what).encode() + b"\n")
+
+
+def _exit_code_of_file(path: Path) -> int:
+    from mpisweep.results.merging import exit_code_of, read_sweep
+
+    return exit_code_of(read_sweep(path))
+
+
+class _Keeping:
+    """What the process knows."""
+
+    def __init__(
+        self, connection: socket.socket, path: Path, shared: SharedSweep, member: str, job_id: str, silence_s: float
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._folder = shares_folder(path)
+        self._member = member
+        self._host = socket.gethostname()
+        self._job_id = job_id
+        self._silence_s = silence_s
+        self._every_s = look_every_s(silence_s)
+        self._leases = Leases(shared.chunks, member)
+        self._files: dict[str, Lease] = {}
+        self._watch = MemberWatch(
+            self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host
+        )
+        #: What members that are gone have left, and how often they were found gone.
+        self._left_by: dict[str, Mapping[int, Left]] = {}
+        self._granted: set[tuple[int, int]] = set()
+        self._revoked: set[int] = set()
+        self._old_stop = self._stop_identity()
+        self._next_look = 0.0
+        self._is_over = False
+        #: The last whole file that was seen, since when, and the process that writes one.
+        self._whole: tuple[int, float] = (0, time.monotonic())
+        self._whole_every_s = _WHOLE_EVERY_S
+        self._writer: tuple[int, float] | None = None
+
+    def run(self) -> None:
+        """Until the master closes the line."""
+        unread = b""
+        while True:
+            wait_s = max(0.0, self._next_look - time.monotonic())
+            if select.select([self._connection], [], [], wait_s)[0]:
+                received = self._connection.recv(4096)
+                if not received:
+                    return
+                *lines, unread = (unread + received).split(b"\n")
+                for line in lines:
+                    self._guarded(functools.partial(self._answer, json.loads(line)))
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + self._every_s
+                self._guarded(self._look)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        if self._is_over:
+            return
+        try:
+            act()
+        except (OSError, ResultsError) as error:
+            if not self._folder.exists():
+                self._is_over = True
+                _tell(self._connection, over=_exit_code_of_file(self._path))
+            else:
+                time.sleep(_AGAIN_S)
+                _tell(self._connection, nothing="", sure=False, error=str(error))
+
+    def _answer(self, asked: Mapping[str, Any]) -> None:
+        if asked["ask"] == "lease":
+            self._lease(bool(asked["shortest"]))
+            return
+        for again in range(_LEAVE_TRIES):
+            try:
+                self._leave()
+                return
+            except (OSError, ResultsError) as error:
+                if not self._folder.exists():
+                    raise
+                if again == _LEAVE_TRIES - 1:
+                    # The part is on disk; whoever is next puts the parts together.
+                    self._is_over = True
+                    _tell(self._connection, left=3, who="", error=str(error))
+                time.sleep(_AGAIN_S)
+
+    # ------------------------------------------------------------------------------------- leases
+
+    def _look(self) -> None:
+        self._learn()
+        if self._stop_identity() not in (None, self._old_stop):
+            _tell(self._connection, stop=True)
+        self._see_to_whole_file()
+
+    def _learn(self) -> None:
+        # In this order: whoever has a lease has been a member before.
+        self._leases.learn(read_leases(self._folder, self._files))
+        names = members(self._folder)
+        self._watch.look([name for name in names if name != self._member], time.monotonic())
+        for name in list(self._left_by):
+            # It was given up and is back, and may have written more since.
+            if name not in self._watch.gone:
+                del self._left_by[name]
+        revoked = [number for number in self._leases.lost if number not in self._revoked]
+        if revoked:
+            self._revoked.update(revoked)
+            _tell(self._connection, revoked=revoked)
+
+    def _lease(self, shortest: bool) -> None:
+        self._learn()
+        # What was leased for a master before this one, or by a process before this one.
+        forgotten = [lease for lease in self._leases.mine if (lease.chunk, lease.epoch) not in self._granted]
+        if forgotten:
+            for lease in forgotten:
+                self._grant(lease)
+            return
+        while True:
+            found = self._leases.next(
+                shortest=shortest,
+                gone=self._watch.gone,
+                seen_alive=self._watch.seen_alive,
+                left_by=self._what_is_left_by,
+            )
+            if found is None:
+                self._tell_of_nothing()
+                return
+            lease = replace(found, host=self._host, job_id=self._job_id, at=time.time())
+            if take_lease(self._folder, lease):
+                self._leases.learn([lease])
+                self._grant(lease)
+                return
+            self._leases.learn(read_leases(self._folder, self._files))
+
+    def _grant(self, lease: Lease) -> None:
+        self._granted.add((lease.chunk, lease.epoch))
+        _tell(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
+
+    def _tell_of_nothing(self) -> None:
+        holders = self._leases.holders - self._watch.gone
+        # One that is silent may be dead, and then there is something to do after all.
+        sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
+        _tell(self._connection, nothing=self._who(holders), sure=sure)
+
+    def _who(self, names: set[str]) -> str:
+        return "; ".join(self._watch.text(name) for name in sorted(names))
+
+    def _what_is_left_by(self, member: str) -> Mapping[int, Left]:
+        if member not in self._left_by:
+            self._left_by[member] = _read_left(part_file(self._folder, member))
+        return self._left_by[member]
+
+    # ------------------------------------------------------------------------------------- the whole file
+
+    def _see_to_whole_file(self) -> None:
+        """Have the results file written now and then, by whichever member finds it old."""
+        now = time.monotonic()
+        if self._writer is not None:
+            process, since = self._writer
+            if os.waitpid(process, os.WNOHANG)[0]:
+                self._whole_every_s = max(_WHOLE_EVERY_S, (now - since) / _WHOLE_SHARE)
+                self._writer = None
+            return
+        with contextlib.suppress(FileNotFoundError):
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns != self._whole[0]:
+                self._whole = changed_ns, now
+        is_being_written = any(name.startswith("merge-") for name in os.listdir(self._folder))
+        if now - self._whole[1] < self._whole_every_s or (
+            is_being_written and now - self._whole[1] < 2 * self._whole_every_s
+        ):
+            return
+        process = os.fork()
+        if process == 0:
+            with contextlib.suppress(BaseException):
+                from mpisweep.results.merging import write_whole
+
+                os.nice(10)
+                write_whole(self._path)
+            os._exit(0)
+        self._writer = process, now
+
+    def _leave(self) -> None:
+        """The member's part is whole: end, as the last one with the whole file alone."""
+        from mpisweep.results.merging import OvertakenError, exit_code_of, write_whole
+
+        left_file(self._folder, self._member).touch()
+        until = time.monotonic() + min(self._silence_s, _FAREWELL_S)
+        while True:
+            try:
+                self._learn()
+                state, known = write_whole(self._path)
+                code = exit_code_of(state)
+                others = {name for name in known if name != self._member} - self._watch.gone
+                if code != 3 and not others and clear_away(self._folder, known, damaged_folder(self._path)):
+                    break
+            except OvertakenError:
+                # Another one leaves as well, and writes what this one would.
+                code, others = 3, set()
+                if self._folder.exists():
+                    time.sleep(0.1)
+                    continue
+                code = _exit_code_of_file(self._path)
+                break
+            if code == 3 or time.monotonic() > until:
+                break
+            time.sleep(min(0.2, self._every_s))
+        self._is_over = True
+        _tell(self._connection, left=code, who=self._who(others))
+
+    def _stop_identity(self) -> tuple[int, int] | None:
+        with contextlib.suppress(FileNotFoundError):
+            found = stop_file(self._path).stat()
+            return found.st_ino, found.st_mtime_ns
+        return None
+
+
+def _read_left(part: Path) -> Mapping[int, Left]:
+    from mpisweep.results.snapshot import read_merged
+
+    try:
+        state = read_merged(part)
+    except ResultsError:
+        if part.exists():
+            raise
+        # It was killed before it could say a word.
+        return {}
+    running: set[int] = set()
+    busy: set[tuple[int, int]] = set()
+    attempts = state.attempts
+    for number, worker, slot, end in zip(
+        *(attempts[name] for name in ("trial", "worker", "slot", "end")), strict=True
+    ):
+        # The first one of a slot may have run; those behind it had not begun.
+        if end == AttemptEnd.RUNNING and (worker, slot) not in busy:
+            busy.add((worker, slot))
+            running.add(number)
+    return {
+        number: Left(state.trials["state"][number] >= TrialState.COMPLETE, attempt, number in running)
+        for number, attempt in enumerate(state.trials["attempt"])
+        if attempt
+    }

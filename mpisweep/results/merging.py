@@ -1,0 +1,307 @@
+"""One sweep out of the parts of several members, as one state and as one file.
+
+:func:`merge` is a pure function of what was before the split, the parts and the leases; it can be done at any
+time by anybody, as often as one likes.  Until the shares are cleared away the parts hold everything, and
+``NAME.h5`` is a copy for tools that know nothing of parts.
+
+Who writes that copy needs no lock.  Every writer makes a folder of its own, whose name sorts after those that
+it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left to
+rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go away,
+not by any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mpisweep.blocks import Curve
+from mpisweep.records import AttemptEnd, EndReason, TrialState
+from mpisweep.results import ResultsError, damaged_folder, shares_folder
+from mpisweep.results.journal import Damage
+from mpisweep.results.leases import Lease, owners, superseded
+from mpisweep.results.replay import SweepState
+from mpisweep.results.shares import (
+    MemberWatch,
+    SharedSweep,
+    base_file,
+    clear_away,
+    members,
+    part_file,
+    read_leases,
+    read_shared,
+)
+from mpisweep.results.snapshot import read_merged, write_file
+
+__all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
+
+#: How often it is tried to read shares that change under the reader.
+_LOOKS = 20
+_WATCH_EVERY_S = 0.5
+
+
+class OvertakenError(Exception):
+    """Another member has begun to write the whole file after this one."""
+
+
+def read_sweep(path: Path, damages: list[Damage] | None = None) -> SweepState:
+    """The state of a sweep from its file and its journal, or from its parts while it is split.
+
+    Args:
+        path: of the HDF5 file.
+        damages: gets what could not be read in the journals.
+
+    Raises:
+        ResultsError: when there is no sweep, or a file is something else.
+    """
+    folder = shares_folder(path)
+    for look in range(_LOOKS):
+        found: list[Damage] = []
+        shared = read_shared(folder)
+        if shared is None:
+            return read_merged(path, damages)
+        try:
+            before = len(read_leases(folder))
+            state = _read_parts(folder, shared, found)
+            # A chunk that was taken over in between has results that its former lease does not explain.
+            if len(read_leases(folder)) == before or look == _LOOKS - 1:
+                break
+        except (OSError, ResultsError):
+            # They were cleared away while they were being read, and everything is in the file now.
+            if look == _LOOKS - 1:
+                raise
+            time.sleep(0.05)
+    if damages is not None:
+        damages.extend(found)
+    return state
+
+
+def _read_parts(folder: Path, shared: SharedSweep, damages: list[Damage]) -> SweepState:
+    leases = read_leases(folder)
+    parts: dict[str, SweepState] = {}
+    for member in members(folder):
+        part = part_file(folder, member)
+        try:
+            parts[member] = read_merged(part, damages)
+        except ResultsError:
+            # A member that has just come, or that was killed before it could say a word.
+            if part.exists():
+                raise
+    base = base_file(folder)
+    return merge(shared, read_merged(base) if base.exists() else SweepState(), parts, leases)
+
+
+# ------------------------------------------------------------------------------------- merging
+
+
+def merge(
+    shared: SharedSweep, base: SweepState, parts: Mapping[str, SweepState], leases: Iterable[Lease]
+) -> SweepState:
+    """What the members have found together; by the rules of :mod:`mpisweep.results.leases`.
+
+    Args:
+        shared: what the members agree on.
+        base: what was known before the sweep was split; may be empty.
+        parts: what each member has.
+        leases: all leases.
+    """
+    leases = list(leases)
+    sources = [base, *parts.values()]
+    newest = next((part for part in reversed(sources) if part.allocations["run"]), base)
+    merged = SweepState(
+        spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
+        baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
+    )  # fmt: skip
+    merged._grow(max(part.count for part in sources))
+    rows = _append_tables(merged, base, parts, superseded(leases))
+    for part in sources:
+        _copy_parameters(merged, part)
+    owner = owners(leases)
+    for number in range(merged.count):
+        member, part = "", base
+        if number in owner:
+            lease, known = owner[number]
+            leased = parts.get(lease.member)
+            if leased is not None and number < leased.count and leased.trials["attempt"][number] > known:
+                member, part = lease.member, leased
+        if number < part.count:
+            _copy_trial(merged, part, number, rows[member])
+    # What was taken over and not tried again yet was tried by another member: attempts count on from there.
+    for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
+        if merged.trials["state"][number] == TrialState.WAITING:
+            merged.trials["attempt"][number] = max(merged.trials["attempt"][number], attempt)
+    merged.state = _state_of(merged, sources)
+    merged.index()
+    return merged
+
+
+def _append_tables(
+    merged: SweepState,
+    base: SweepState,
+    parts: Mapping[str, SweepState],
+    taken_over: Mapping[tuple[str, int], int],
+) -> dict[str, int]:
+    """Allocations, workers, attempts and their ranks of all; returns where the workers of each member begin."""
+    begins: dict[str, int] = {}
+    for member, part in [("", base), *parts.items()]:
+        allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
+        begins[member] = workers
+        for name, column in merged.allocations.items():
+            column.extend(part.allocations[name])
+        for name, column in merged.workers.items():
+            values = part.workers[name]
+            column.extend([value + allocations for value in values] if name == "allocation" else values)
+        for table, into in ((part.attempts, merged.attempts), (part.ranks, merged.ranks)):
+            for row, (number, attempt) in enumerate(zip(table["trial"], table["attempt"], strict=True)):
+                known = taken_over.get((member, number))
+                if known is not None and attempt > known:
+                    continue
+                for name, column in into.items():
+                    value = table[name][row]
+                    if name == "worker" and value >= 0:
+                        value += workers
+                    elif name == "end" and known is not None and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED):
+                        # It gave its trial no state: the trial was given to another member meanwhile.
+                        value = int(AttemptEnd.LOST)
+                    column.append(value)
+    return begins
+
+
+def _copy_parameters(merged: SweepState, part: SweepState) -> None:
+    for name, values in part.parameters.items():
+        column = merged._parameter(name)
+        for number, value in enumerate(values):
+            if value is not None:
+                column[number] = value
+
+
+def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker: int) -> None:
+    for name, column in merged.trials.items():
+        if name == "number":
+            continue
+        value = part.trials[name][number]
+        column[number] = value + first_worker if name == "worker" and value >= 0 else value
+    for name, values in part.metrics.items():
+        if values[number] == values[number]:
+            merged._metric(name)[number] = values[number]
+        else:
+            merged._metric(name)
+    curves = {name: _curve_of(part, number, name) for name in part.curve_names}
+    kept = {name: [(0, curve)] for name, curve in curves.items() if len(curve.step)}
+    if kept:
+        merged.fresh[number] = kept
+    if number in part.report_gaps:
+        merged.report_gaps[number] = set(part.report_gaps[number])
+
+
+def _curve_of(part: SweepState, number: int, metric: str) -> Curve:
+    """As :meth:`SweepState.curve`, by blocks of bytes."""
+    made = Curve(array("q"), array("d"), array("d"))
+    stored = part.stored.get(metric)
+    pieces: list[Any] = [piece for _, piece in part.fresh.get(number, {}).get(metric, ())]
+    if stored is not None and number < len(stored.offset) and number not in part.outdated:
+        first, end = stored.offset[number], stored.offset[number] + stored.length[number]
+        for name, target in (("step", made.step), ("value", made.value), ("time", made.time)):
+            target.frombytes(getattr(stored, name)[first:end].astype(target.typecode).tobytes())
+    for piece in pieces:
+        made.step.extend(piece.step)
+        made.value.extend(piece.value)
+        made.time.extend(piece.time)
+    return made
+
+
+def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
+    states = merged.trials["state"]
+    if all(state >= TrialState.COMPLETE for state in states):
+        return EndReason.COMPLETE.value if exit_code_of(merged) == 0 else EndReason.NOTHING_COMPLETED.value
+    said = [part.state for part in sources if part.allocations["run"]]
+    return "running" if "running" in said or not said else said[-1]
+
+
+def exit_code_of(state: SweepState) -> int:
+    """0 when every trial has ended and one has completed or been pruned, 4 when none has, else 3."""
+    states = state.trials["state"]
+    if not all(value >= TrialState.COMPLETE for value in states):
+        return EndReason.SHARE.exit_code
+    some = any(value in (TrialState.COMPLETE, TrialState.PRUNED) for value in states) or not states
+    return (EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED).exit_code
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def write_whole(path: Path) -> tuple[SweepState, list[str]]:
+    """Replace the results file by one that holds what all members have found so far.
+
+    Returns:
+        What it holds, and the members whose parts are in it.
+
+    Raises:
+        OvertakenError: when another one writes it, or the shares are gone.
+        ResultsError: when a part cannot be read.
+        OSError: when the disk does not take it.
+    """
+    folder = shares_folder(path)
+    aside = _overtake_others(folder)
+    try:
+        known = members(folder)
+        state = read_sweep(path)
+        if state.count:
+            write_file(path, state, aside)
+        return state, known
+    except OSError as error:
+        if not aside.exists():
+            raise OvertakenError from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _overtake_others(folder: Path) -> Path:
+    try:
+        others = [name for name in os.listdir(folder) if name.startswith("merge-")]
+        number = max((int(name.split("-")[1]) for name in others), default=0) + 1
+        mine = folder / f"merge-{number:06d}-{secrets.token_hex(4)}"
+        mine.mkdir()
+        for name in os.listdir(folder):
+            while name.startswith("merge-") and name < mine.name and (folder / name).exists():
+                shutil.rmtree(folder / name, ignore_errors=True)
+    except FileNotFoundError as error:
+        raise OvertakenError from error
+    return mine
+
+
+def gather(path: Path, silence_s: float) -> bool:
+    """Put everything into the one file and end the split; False when there is none.
+
+    Args:
+        path: of the HDF5 file.
+        silence_s: a member that is silent for so long is dead.
+
+    Raises:
+        ResultsError: when members are at work.
+        OSError: when the disk does not take the file.
+    """
+    folder = shares_folder(path)
+    if not folder.exists():
+        return False
+    while (shared := read_shared(folder)) is not None:
+        watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S, host=socket.gethostname())
+        alive = watch.settle(members(folder))
+        if alive:
+            raise ResultsError(
+                f"{path}: is being worked on in {shared.split} shares, by {'; '.join(map(watch.text, alive))}; "
+                f"join them with --split {shared.split}, or wait until they have ended"
+            )
+        with contextlib.suppress(OvertakenError):
+            _, known = write_whole(path)
+            clear_away(folder, known, damaged_folder(path))
+    return True

@@ -1,0 +1,409 @@
+"""Several runs on one sweep: real processes that are killed, stopped and started again, and one file in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import psutil
+import pytest
+from test_reliability import ranks_by_number
+from test_run import family, kill_all, sweep_file, wait_for
+
+import mpisweep as package
+from mpisweep.results.shares import members, read_leases
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.mpi
+
+#: A member that is silent for so long is dead, in seconds.
+SILENCE = "[limits]\nsilence = 3\n"
+
+WORKLOAD = """
+import os, time
+from pathlib import Path
+
+def run(trial):
+    with open("begun.txt", "a") as begun:
+        begun.write(f"{trial.number} {os.getpid()}\\n")
+    for step in range(3):
+        time.sleep(0.02)
+        trial.report(step, loss=trial.params["x"] + step)
+    with open("ended.txt", "a") as ended:
+        ended.write(f"{trial.number} {os.getpid()}\\n")
+    return {"loss": trial.params["x"] * 2.0}
+
+def gated(trial):
+    Path(f"begun.{trial.number}").touch()
+    while not Path("go").exists():
+        time.sleep(0.005)
+    return run(trial)
+"""
+
+
+def my_sweep(folder: Path, last: int, function: str = "run", more: str = "", name: str = "s.toml") -> str:
+    (folder / "mine.py").write_text(WORKLOAD, encoding="utf-8")
+    (folder / name).write_text(
+        f'name = "s"\nworkload = "mine:{function}"\n[parameters]\nx = {{ from = 1, to = {last} }}\n'
+        f"[baseline]\nx = 2\n{SILENCE}{more}",
+        encoding="utf-8",
+    )
+    return name
+
+
+@pytest.fixture
+def member(folder: Path, environment: dict[str, str]):
+    """Starts ``mpisweep run`` with some arguments; whatever is left in the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, log: str = "") -> subprocess.Popen[str]:
+        with (folder / (log or f"member-{len(started)}.txt")).open("w") as stderr:
+            command = [sys.executable, "-m", "mpisweep", "run", *arguments]
+            started.append(
+                subprocess.Popen(
+                    command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
+                    start_new_session=True,
+                )
+            )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kill_all(process)
+
+
+def said(folder: Path, number: int) -> str:
+    return (folder / f"member-{number}.txt").read_text(encoding="utf-8")
+
+
+def all_is_well(folder: Path, last: int) -> package.Sweep:
+    """Every trial once, with the values and the curves of an unsplit run, and nothing but the file."""
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * last
+    assert sweep.trials["number"].tolist() == list(range(last))
+    assert sweep.trials["x"].tolist() == list(range(1, last + 1))
+    assert sweep.trials["loss"].tolist() == [2.0 * x for x in range(1, last + 1)]
+    for number in range(last):
+        assert sweep.curve(number, "loss").value.tolist() == [number + 1.0, number + 2.0, number + 3.0]
+    assert sweep.baseline["number"] == 1
+    assert not list(folder.glob("r.h5.shares*"))
+    assert not (folder / "r.h5.journal").exists()
+    ends = sweep.attempts[sweep.attempts["end"] == "ended"]
+    assert sorted(ends["trial"].tolist()) == list(range(last))
+    pairs = list(zip(sweep.attempts["trial"].tolist(), sweep.attempts["attempt"].tolist(), strict=True))
+    assert len(pairs) == len(set(pairs))
+    with h5py.File(folder / "r.h5") as file:
+        assert len(file["trials/state"]) == last
+    return sweep
+
+
+def runs_of(folder: Path) -> Counter[int]:
+    lines = (folder / "begun.txt").read_text().splitlines()
+    return Counter(int(line.split()[0]) for line in lines)
+
+
+def ended_in(path: Path) -> int:
+    try:
+        return int((package.load(path).trials["state"] == "complete").sum())
+    except package.ResultsError:
+        return 0
+
+
+def shares(folder: Path) -> Path:
+    return folder / "r.h5.shares"
+
+
+def at_work(folder: Path) -> int:
+    """Members that have a lease."""
+    with contextlib.suppress(FileNotFoundError):
+        return len({lease.member for lease in read_leases(shares(folder))})
+    return 0
+
+
+@pytest.mark.parametrize("workers", [("1", "1"), ("1", "1", "1"), ("2", "2")])
+def test_members_do_one_sweep_together_and_every_trial_runs_once(folder, member, workers):
+    sweep = my_sweep(folder, 60)
+    running = [member(sweep, "-o", "r.h5", "-n", n, "--split", str(len(workers))) for n in workers]
+    codes = [process.wait(120) for process in running]
+    done = all_is_well(folder, 60)
+    # Whoever has nothing left to do while others work says so and leaves.
+    assert 0 in codes
+    assert set(codes) <= {0, 3}
+    assert set(runs_of(folder).values()) == {1}
+    assert len(done.allocations) == len(workers)
+    for number, code in enumerate(codes):
+        assert code == 0 or "still at work on the sweep: process" in said(folder, number)
+        assert "Traceback" not in said(folder, number)
+    assert sum(done.workers["trials_done"].tolist()) == 60
+
+
+def test_a_member_that_comes_when_all_is_done_has_nothing_to_do(folder, mpisweep: Run):
+    sweep = my_sweep(folder, 5)
+    for _ in range(2):
+        done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "4")
+        assert done.returncode == 0, done.stderr
+    assert len(all_is_well(folder, 5).allocations) == 1
+    assert "every trial has ended" in done.stderr
+
+
+def test_a_killed_members_share_is_taken_over(folder, member):
+    sweep = my_sweep(folder, 80)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
+    before = package.load(folder / "r.h5").trials
+    kept = before["number"][before["state"] == "complete"].tolist()
+    kill_all(first)
+    assert second.wait(120) == 0, said(folder, 1)
+    all_is_well(folder, 80)
+    runs = runs_of(folder)
+    # At most what was running is repeated, and what was not yet acknowledged; nothing that was seen as ended.
+    assert all(runs[number] == 1 for number in kept)
+    assert sum(runs.values()) <= 80 + 2
+
+
+def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
+    sweep = my_sweep(folder, 80)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: at_work(folder) == 1 and ended_in(folder / "r.h5") >= 3)
+    second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: at_work(folder) == 2)
+    frozen = family(first)
+    for process in frozen:
+        process.suspend()
+    wait_for(lambda: any(lease.epoch > 1 for lease in read_leases(shares(folder))))
+    for process in frozen:
+        process.resume()
+    codes = {first.wait(120), second.wait(120)}
+    assert 0 in codes
+    assert codes <= {0, 3}
+    all_is_well(folder, 80)
+    assert "this member was silent and was given up" in said(folder, 0)
+    assert sum(runs_of(folder).values()) <= 80 + 3
+
+
+def test_a_member_that_wakes_up_when_all_is_over_leaves_quietly(folder, member):
+    sweep = my_sweep(folder, 20)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 3)
+    frozen = family(first)
+    for process in frozen:
+        process.suspend()
+    second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert second.wait(120) == 0, said(folder, 1)
+    before = (folder / "r.h5").read_bytes()
+    for process in frozen:
+        process.resume()
+    assert first.wait(120) == 0, said(folder, 0)
+    assert (folder / "r.h5").read_bytes() == before
+    all_is_well(folder, 20)
+    assert "others have ended the sweep without it" in said(folder, 0)
+
+
+def test_killing_everybody_and_starting_again_goes_on(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 60)
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
+    for process in running:
+        kill_all(process)
+    kept = ended_in(folder / "r.h5")
+    again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert again.returncode == 0, again.stderr
+    done = all_is_well(folder, 60)
+    assert len(done.allocations) == 3
+    assert sum(runs_of(folder).values()) <= 60 + 2
+    assert kept >= 10
+
+
+def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 30)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "3")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 5)
+    refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert refused.returncode == 2
+    assert "is being worked on in 3 shares, by process" in refused.stderr
+    assert "join them with --split 3" in refused.stderr
+    kill_all(first)
+    alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert alone.returncode == 0, alone.stderr
+    assert "was shared by several runs; their parts were put together" in alone.stderr
+    all_is_well(folder, 30)
+
+
+def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 30)
+    first = member(sweep, "-o", "r.h5", "-n", "1")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 5)
+    refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert refused.returncode == 2
+    assert "another run is writing it" in refused.stderr
+    kill_all(first)
+    shared = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert shared.returncode == 0, shared.stderr
+    all_is_well(folder, 30)
+    grown = mpisweep("run", my_sweep(folder, 40), "-o", "r.h5", "-n", "1", "--split", "2")
+    assert grown.returncode == 0, grown.stderr
+    assert len(all_is_well(folder, 40).allocations) == 3
+    assert sum(runs_of(folder).values()) <= 40 + 1
+
+
+def test_who_does_it_differently_is_refused_with_the_differences(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 20, "gated")
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: list(folder.glob("begun.*")))
+    other = mpisweep("run", my_sweep(folder, 21, "gated", name="t.toml"), "-o", "r.h5", "-n", "1", "--split", "3")
+    assert other.returncode == 2
+    assert "trials: the members share 20, t.toml asks for 21" in other.stderr
+    assert "--split: the members share the sweep in 2, this run in 3" in other.stderr
+    assert "by process" in other.stderr
+    fresh = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2", "--fresh")
+    assert fresh.returncode == 2
+    assert "--fresh with --split" in fresh.stderr
+    another = my_sweep(folder, 20, "run", name="u.toml")
+    kill_all(first)
+    # Nobody is at work: another K is fine, another workload is not.
+    other = mpisweep("run", another, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert other.returncode == 2
+    assert "workload: the results file has 'mine:gated', u.toml has 'mine:run'" in other.stderr
+    (folder / "go").touch()
+    again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "5")
+    assert again.returncode == 0, again.stderr
+    all_is_well(folder, 20)
+
+
+def test_fresh_moves_what_several_runs_have_left_aside(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 20)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 3)
+    kill_all(first)
+    done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert len(all_is_well(folder, 20).allocations) == 1
+    (old,) = folder.glob("r.2*.h5")
+    assert ended_in(old) >= 3
+
+
+def test_a_stop_file_stops_all_members_and_they_go_on_later(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 200)
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    wait_for(lambda: at_work(folder) == 2)
+    (folder / "r.h5.stop").touch()
+    assert [process.wait(60) for process in running] == [3, 3]
+    stopped = package.load(folder / "r.h5")
+    assert set(stopped.allocations["end"].tolist()) == {"stopped by a signal"}
+    # The file alone has it all, for those who know nothing of parts.
+    with h5py.File(folder / "r.h5") as file:
+        states = file["trials/state"][()].tolist()
+    assert states.count(2) == ended_in(folder / "r.h5")
+    (folder / "r.h5.stop").unlink()
+    again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert again.returncode == 0, again.stderr
+    all_is_well(folder, 200)
+
+
+def test_a_signal_stops_one_member_and_the_other_takes_its_share(folder, member):
+    sweep = my_sweep(folder, 80)
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    wait_for(lambda: at_work(folder) == 2)
+    running[0].send_signal(signal.SIGTERM)
+    assert running[0].wait(60) == 3
+    assert "still at work on the sweep: process" in said(folder, 0)
+    assert running[1].wait(120) == 0
+    all_is_well(folder, 80)
+
+
+def test_a_master_that_dies_is_followed_inside_its_member(folder, member):
+    sweep = my_sweep(folder, 120)
+    first = member(sweep, "-o", "r.h5", "-n", "3", "--split", "2")
+    second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 5)
+    ranks_by_number(first)[0].kill()
+    codes = {first.wait(120), second.wait(120)}
+    assert 0 in codes
+    assert codes <= {0, 3}
+    done = all_is_well(folder, 120)
+    assert len(done.allocations) == 2
+    assert "is the master now" in said(folder, 0)
+
+
+def test_a_sweep_is_read_while_members_are_at_work(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 40)
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    seen: dict[int, float] = {}
+    while any(process.poll() is None for process in running):
+        with contextlib.suppress(package.ResultsError):
+            trials = package.load(folder / "r.h5").trials
+            ended = trials[trials["state"] == "complete"]
+            now = dict(zip(ended["number"].tolist(), ended["loss"].tolist(), strict=True)) if len(ended) else {}
+            # What was once seen as ended stays as it was.
+            assert seen.items() <= now.items()
+            seen = now
+    all_is_well(folder, 40)
+    status = mpisweep("status", "r.h5")
+    assert "40 of 40 trials have ended" in status.stdout
+
+
+def test_unlucky_trials_end_as_they_do_without_others(folder, member):
+    sweep = sweep_file(folder, "unlucky", 12, f"{SILENCE}timeout = 1\n")
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    assert 0 in [process.wait(120) for process in running]
+    sweep_ = package.load(folder / "r.h5")
+    causes = dict(zip(sweep_.trials["x"].tolist(), sweep_.trials["cause"].tolist(), strict=True))
+    assert causes == {
+        1: "", 2: "exception", 3: "crash", 4: "crash", 5: "timeout", 6: "out_of_memory", 7: "",
+        8: "exception", 9: "", 10: "", 11: "", 12: "",
+    }  # fmt: skip
+
+
+def test_shares_that_are_damaged_are_named(folder, mpisweep: Run):
+    sweep = my_sweep(folder, 3)
+    shares(folder).mkdir()
+    (shares(folder) / "sweep.json").write_text("{", encoding="utf-8")
+    done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert done.returncode == 2
+    assert "sweep.json: is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    shutil.rmtree(shares(folder))
+
+
+def test_a_damaged_part_is_repaired_and_what_was_damaged_is_kept(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 40)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 10)
+    kill_all(first)
+    (name,) = members(shares(folder))
+    part = shares(folder) / f"{name}.h5"
+    wait_for(part.exists)
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 255
+    part.write_bytes(data)
+    refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert refused.returncode == 2
+    assert f"mpisweep repair r.h5.shares/{name}.h5" in refused.stderr
+    repaired = mpisweep("repair", "r.h5")
+    assert repaired.returncode == 0, repaired.stderr
+    assert not shares(folder).exists()
+    done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert done.returncode == 0, done.stderr
+    all_is_well(folder, 40)
+
+
+def test_a_member_leaves_a_part_like_any_results_file(folder, member):
+    sweep = my_sweep(folder, 30)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: ended_in(folder / "r.h5") >= 5)
+    kill_all(first)
+    (name,) = members(shares(folder))
+    part = package.load(shares(folder) / f"{name}.h5")
+    assert len(part.trials) == 30
+    assert part.parameters == ("x",)
