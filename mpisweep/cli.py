@@ -53,6 +53,9 @@ __all__ = ["main"]
 
 #: How long the ranks of a run that has ended may take to be gone, in seconds.
 _LAST_ACT_S = 10.0
+#: After so many times the silence that makes a rank lost, ranks of which nothing was heard are started again.  The
+#: ranks themselves give up waiting for each other after half of it.
+_START_FACTOR = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
@@ -115,8 +118,8 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     allocation = with_end(this_allocation())
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     node = _usual_node(allocation)
-    arguments = (*works, *_without_dry_run(given[1:]))
-    start = plan_start(allocation, _placement(options, spec, allocation, node), arguments)
+    arguments = (*works, *_without(("--dry-run", "--fresh"), given[1:]))
+    start = plan_start(allocation, _placement(options, spec, allocation, node), arguments, fresh=options.fresh)
     if options.dry_run:
         left_s = None if ends_at is None else ends_at - time.time()
         plan = plan_stop(0.0, left_s, spec.limits.grace_s, _closings(path))
@@ -135,6 +138,8 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             path, launch_name, returned
         ),
         ended_trials=lambda: _ended_trials(path),
+        begun_runs=lambda launch_name: _begun_runs(path, launch_name),
+        patience_s=_START_FACTOR * spec.limits.silence_s,
     )
     if code == 0:
         _see_that_there_is_an_objective(path)
@@ -154,10 +159,13 @@ def _see_that_there_is_an_objective(path: Path) -> None:
         )  # fmt: skip
 
 
-def _without_dry_run(given: list[str]) -> list[str]:
-    """The arguments that the ranks would get, but for the option, which may be abbreviated."""
+def _without(flags: Sequence[str], given: list[str]) -> list[str]:
+    """The arguments but for these flags, which may be abbreviated."""
     ours, command_line = _split_command_line(["run", *given])
-    kept = [argument for argument in ours[1:] if not (argument.startswith("--dr") and "--dry-run".startswith(argument))]
+    kept = [
+        argument for argument in ours[1:]
+        if not (len(argument) > 2 and argument.startswith("--") and any(flag.startswith(argument) for flag in flags))
+    ]  # fmt: skip
     return [*kept, *(["--", *command_line] if command_line else [])]
 
 
@@ -212,6 +220,16 @@ def _ended_trials(path: Path) -> int:
     except (ResultsError, OSError):
         return 0
     return sum(sweep.count(state) for state in TrialState if state.is_end)
+
+
+def _begun_runs(path: Path, launch_name: str) -> int:
+    """How many runs of this launch the results know."""
+    from mpisweep.results.load import load
+
+    try:
+        return int((load(path).allocations["launch"] == launch_name).sum())
+    except (ResultsError, OSError):
+        return 0
 
 
 def _closings(path: Path) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import storm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_run import family, start, sweep_file, wait_for
@@ -22,6 +24,7 @@ from test_run import family, start, sweep_file, wait_for
 import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launch import launch
 from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, start_command
 from mpisweep.batch.nodes import answering, probe_command
 from mpisweep.batch.placement import NodeRanks, Placement, place
@@ -201,6 +204,25 @@ def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
     assert plan_start(away, one, ()).launcher is not None
 
 
+def test_only_open_mpi_is_sent_what_others_die_of():
+    for kind in LauncherKind:
+        start = Start(allocation("pjm", 2), EVENLY, Launcher(kind, "mpirun"), ())
+        assert start.passes_on(signal.SIGXCPU) == (kind is LauncherKind.OPEN_MPI)
+        assert start.passes_on(signal.SIGUSR1)
+
+
+def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog):
+    program = tmp_path / "mpirun"
+    program.write_text(f'#!/bin/sh\necho x >> "{tmp_path}/starts"\n[ -e "{tmp_path}/again" ] && exit 0\ntouch "{tmp_path}/again"\nsleep 1000\n')
+    program.chmod(0o755)
+    hanging = Start(allocation("slurm", 2), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
+    recorded = iter([None, 0])
+    with caplog.at_level(logging.WARNING):
+        assert launch(hanging, console=None, restarts=3, recorded_end=lambda name, returned: next(recorded), patience_s=0.5) == 0
+    assert (tmp_path / "starts").read_text() == "x\nx\n"
+    assert "the ranks have not begun although there was time enough" in caplog.text
+
+
 # ------------------------------------------------------------------------------------- when to stop
 
 
@@ -289,11 +311,12 @@ def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
         "echo 'JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE  VNODE  CORE  V_MEM'\n"
         f"echo '17      my job    NM  RUN  user1  {began}  0001:00:00  3             -      -     -'\n"
     )
-    # What runs there finds an environment of its own, and a node that is gone answers nobody.
+    # What runs there finds an environment and a host name of its own, and a node that is gone answers nobody.
     (commands / "pjrsh").write_text(
         "#!/bin/sh\n"
         'host=$1; shift\n[ ! -e "$(dirname "$0")/gone.$host" ] || exit 255\n'
-        'cd /; exec env -i HOME="$HOME" PATH=/usr/bin:/bin VNODE="$host" sh -c "$*"\n'
+        'cd /; exec env -i HOME="$HOME" PATH=/usr/bin:/bin VNODE="$host" unshare --uts '
+        """sh -c 'hostname "$VNODE" && exec sh -c "$0"' "$*"\n"""
     )
     for name in ("pjstat", "pjrsh"):
         (commands / name).chmod(0o755)
@@ -337,6 +360,8 @@ def nodes_of(folder: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.mpi
 def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
     (folder / "workloads.py").write_text(NODES)
     process = start(folder, pjm, "run", sweep_file(folder, "run", 60), "-o", "r.h5")
     wait_for(lambda: {"vn1", "vn2", "vn3"} <= {node for _, node in nodes_of(folder)} and len(nodes_of(folder)) > 9)
@@ -413,6 +438,19 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
     process.wait()
     psutil.wait_procs(members, timeout=30)
     assert set(package.load(folder / "r.h5").trials["state"].tolist()) == {"running", "waiting"}
+
+
+@pytest.mark.mpi
+def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, environment, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 3), "-n", "1", "-o", "r.h5").returncode == 0
+    process = start(folder, environment, "run", sweep_file(folder, "slowly", 100), "-n", "2", "-o", "r.h5", "--fres")
+    wait_for(lambda: list(folder.glob("r.*.h5")) and (folder / "r.h5").exists())
+    wait_for(lambda: (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 2)
+    for rank in storm.ranks_of(psutil.Process(process.pid)):
+        rank.kill()
+    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert len(list(folder.glob("r.*.h5"))) == 1, "the old file alone was moved aside"
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 100
 
 
 @pytest.mark.mpi

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -19,6 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import FrameType
 
 from rich.console import Console
@@ -78,6 +80,8 @@ def launch(
     restarts: int = 0,
     recorded_end: Callable[[str, int], int | None] = lambda launch, returned: returned,
     ended_trials: Callable[[], int] = lambda: 0,
+    begun_runs: Callable[[str], int] = lambda launch: 0,
+    patience_s: float = math.inf,
 ) -> int:
     """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
 
@@ -96,21 +100,26 @@ def launch(
         recorded_end: given the name of this launch and what mpirun has returned, the exit code with which the
             last run has ended in order, as the results say; None when it has not.
         ended_trials: how many trials have ended, as the results say.
+        begun_runs: given the name of this launch, how many runs of it have begun, as the results say.
+        patience_s: how long the ranks may take to begin a run.  An mpirun that cannot start its daemons on a node
+            has been seen to wait for ever; after so long it is ended, and started again.
     """
     environment = mpi_environment()
-    environment[LAUNCH_VARIABLE] = secrets.token_hex(8)
+    environment[LAUNCH_VARIABLE] = name = secrets.token_hex(8)
     environment[ENDS_VARIABLE] = "" if ends_at is None else repr(ends_at)
     if console is not None:
         environment[PROGRESS_VARIABLE] = "json"
-    stops = _Stops()
+    stops = _Stops(start.passes_on(signal.SIGXCPU))
     fruitless = 0
-    now = start
+    runs = 0
+    present = start
     with stops.watched():
         while True:
-            returned = _run_once(now.command(environment), environment, console, stops)
+            stops.expect(patience_s, lambda: begun_runs(name), runs)
+            returned = _run_once(present.command(environment), environment, console, stops)
             if returned in _USER_ERRORS:
                 return returned
-            recorded = recorded_end(environment[LAUNCH_VARIABLE], returned)
+            recorded = recorded_end(name, returned)
             if recorded is not None:
                 return recorded
             if stops.asked:
@@ -137,7 +146,9 @@ def launch(
             )  # fmt: skip
             stops.wait(_RESTART_PAUSE_S)
             if not stops.asked:
-                now = start.on_what_answers()
+                runs = begun_runs(name)
+                # What the first run has begun anew is gone on with.
+                present = replace(start.on_what_answers(), fresh=start.fresh and runs == 0)
             if stops.asked:
                 return _INTERRUPTED
 
@@ -191,10 +202,15 @@ def _pass_errors_on(ranks: subprocess.Popen[str], bar: Bar) -> None:
 class _Stops:
     """Requests to stop: one polite request to the ranks, then an impolite one."""
 
-    def __init__(self) -> None:
+    def __init__(self, passes_hurry_on: bool) -> None:
+        #: Whether SIGXCPU reaches the ranks; other launchers than Open MPI's die of it.
+        self._passes_hurry_on = passes_hurry_on
         self.asked = 0
         self.ended_before = 0
         self.ranks: subprocess.Popen[str] | None = None
+        #: When the ranks must have begun a run, by the monotonic clock, and what says whether they have.
+        self._begin_by = math.inf
+        self._has_begun: Callable[[], bool] = lambda: True
         #: What the ranks are asked by.
         self._request = signal.SIGUSR1
         self._wake = threading.Event()
@@ -216,20 +232,33 @@ class _Stops:
         while not self.asked and (left_s := until - time.monotonic()) > 0:
             time.sleep(min(0.1, left_s))
 
+    def expect(self, patience_s: float, begun_runs: Callable[[], int], before: int) -> None:
+        """The ranks that are about to be started must begin one run more than before within this time."""
+        self._begin_by = time.monotonic() + patience_s
+        self._has_begun = lambda: begun_runs() > before
+
     def insist(self, ranks: subprocess.Popen[str]) -> None:
-        """Repeat the polite request: a rank that is still starting Python does not hear the first one."""
+        """Repeat the polite request: a rank that is still starting Python does not hear the first one.
+
+        And end those that have not begun in time.
+        """
         while ranks.poll() is None:
             self._wake.wait(_INSIST_S)
             self._wake.clear()
             if self.asked == 1 and ranks.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     ranks.send_signal(self._request)
+            if time.monotonic() > self._begin_by:
+                self._begin_by = math.inf
+                if not self._has_begun():
+                    log.error("the ranks have not begun although there was time enough; ending what should start them")
+                    end_family(ranks.pid)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
         polite = number in (signal.SIGUSR1, signal.SIGXCPU)
         self.asked += 0 if polite and self.asked else 1
-        if number == signal.SIGXCPU:
+        if number == signal.SIGXCPU and self._passes_hurry_on:
             self._request = signal.SIGXCPU
         ranks = self.ranks
         if ranks is None:

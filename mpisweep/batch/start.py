@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mpisweep.batch.base import Allocation
-from mpisweep.batch.launchers import Launcher, find_launcher, start_command
+from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement
 
@@ -29,17 +30,26 @@ class Start:
     placement: Placement
     #: None for a single rank on this node, which needs no MPI.
     launcher: Launcher | None
-    #: Of ``mpisweep run``.
+    #: Of ``mpisweep run``, without ``--fresh``.
     arguments: tuple[str, ...]
+    #: Whether the ranks are to begin anew.
+    fresh: bool = False
 
     def command(self, environment: Mapping[str, str]) -> list[str]:
         """The whole command line, for ranks that get this environment."""
-        program = [sys.executable, "-m", "mpisweep", "run", *self.arguments]
+        fresh = ["--fresh"] if self.fresh else []
+        program = [sys.executable, "-m", "mpisweep", "run", *fresh, *self.arguments]
         if self.launcher is None:
             return program
         exported = [name for name in _EXPORTED if name in environment]
         exported += sorted(name for name in environment if name.startswith(_OUR_OWN))
         return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
+
+    def passes_on(self, number: signal.Signals) -> bool:
+        """Whether a signal to the process that is started reaches the ranks and harms nothing."""
+        if self.launcher is None or self.launcher.kind is LauncherKind.OPEN_MPI:
+            return number in (signal.SIGUSR1, signal.SIGXCPU)
+        return number == signal.SIGUSR1
 
     def on_what_answers(self) -> Start:
         """The same on those nodes that still answer; asks each of them, which takes seconds at most."""
@@ -58,7 +68,9 @@ class Start:
         return replace(self, placement=left)
 
 
-def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[str, ...]) -> Start:
+def plan_start(
+    allocation: Allocation, placement: Placement, arguments: tuple[str, ...], *, fresh: bool = False
+) -> Start:
     """Find out how the ranks are started here.
 
     Raises:
@@ -66,4 +78,4 @@ def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[st
     """
     is_alone = placement.ranks == 1 and not allocation.is_elsewhere
     launcher = None if is_alone else find_launcher(allocation)
-    return Start(allocation, placement, launcher, arguments)
+    return Start(allocation, placement, launcher, arguments, fresh)
