@@ -2,6 +2,7 @@
 # make demo       a real ResNet50 sweep on MPI ranks; table and figures in demo/
 # make test       all tests
 # make lint       ruff, mypy --strict, and the layers
+# make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make bench      benchmarks
 # make storm      random kills until a sweep is done, then a comparison; KILLS=200
 # make clean      remove what was made here, except .venv
@@ -32,7 +33,7 @@ endif
 KILLS  ?= 200
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
-.PHONY: all demo test lint bench storm clean help
+.PHONY: all demo test lint jobscripts bench storm clean help
 all: $(READY)
 
 help:
@@ -59,6 +60,9 @@ lint: $(READY)
 	$(BIN)ruff check .
 	$(BIN)mypy
 	$(PY) -m pytest -q tests/test_layers.py
+
+jobscripts: $(READY)
+	$(PY) jobscripts/write_all.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

@@ -75,9 +75,14 @@ def main() -> None:
 
 
 def mpirun(folder: Path, ranks: int, *arguments: str) -> str:
-    from mpisweep.batch.launch import mpi_environment, mpirun_command
+    from mpisweep.batch.allocation import Allocation
+    from mpisweep.batch.launch import mpi_environment
+    from mpisweep.batch.launchers import find_launcher, start_command
+    from mpisweep.batch.placement import NodeRanks, Placement
 
-    command = [*mpirun_command(ranks), sys.executable, *arguments]
+    here = Allocation("local", "")
+    starting = start_command(find_launcher(here), here, Placement((NodeRanks("", ranks),)))
+    command = [*starting, sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=mpi_environment(), capture_output=True, text=True, check=True)
     return done.stdout.strip().rpartition("\n")[2]
 

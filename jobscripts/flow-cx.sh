@@ -1,12 +1,11 @@
 #!/bin/bash
-# The batch size sweep of ResNet50 in one job on Flow Type II (Nagoya University; 4 V100 a node, PJM).
-# Submit it from the folder where the results file shall lie, again if the job ends at its elapse limit:
-# it goes on where it stopped.
+# The sweep resnet50-batch-size on Flow Type II (Nagoya University), whole nodes of 4 V100: 2 nodes, 8 ranks,
+# at most 2:00:00.
 #
-#   pjsub jobscripts/flow-cx.sh
+#   pjsub THIS_SCRIPT
 #
-# Choose the resource group and the number of nodes to fit (4 ranks a node: one a GPU), and the versions of
-# the modules that your environment was built with.
+# Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
+# The limits of cx-small are not known to mpisweep: see the site's own pages.
 #PJM -N resnet50-batch-size
 #PJM -L rscunit=cx
 #PJM -L rscgrp=cx-small
@@ -15,19 +14,51 @@
 #PJM -L elapse=2:00:00
 #PJM -j
 #PJM -S
+#PJM -o resnet50-batch-size.%j.log
 set -euo pipefail
 
-# The walltime for mpisweep: as the elapse above.  PJM does not tell it to the job.
-walltime=2:00:00
-# The environment with mpisweep in it, and the sweep file.
-venv=${MPISWEEP_VENV:-$HOME/mpisweep/.venv}
-sweep=${MPISWEEP_SWEEP:-$HOME/mpisweep/examples/resnet50-batch-size.toml}
+# Where it was submitted.
+cd -- "$PJM_O_WORKDIR"
 
-module load gcc cuda openmpi_cuda
+# Modules: the versions that the environment was built with.  Their scripts are not made for `set -u`.
+set +u
+# shellcheck disable=SC1091
+type module >/dev/null 2>&1 || source /etc/profile.d/modules.sh
+module load gcc cuda openmpi_cuda nccl
+set -u
+
+# The environment that mpisweep is in.
+venv=${MPISWEEP_VENV:-"$HOME"/mpisweep/.venv}
+# shellcheck disable=SC1091
 source "$venv/bin/activate"
 
-# PJM starts remote ranks through pjrsh; there is no ssh between the nodes.
-mpirun -n "$PJM_MPI_PROC" -machinefile "$PJM_O_NODEINF" -npernode 4 --mca plm_rsh_agent /bin/pjrsh \
-    mpisweep run "$sweep" -o resnet50-batch-size.h5 --walltime "$walltime"
+# The sweep and its results.
+sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
+results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
-mpisweep top resnet50-batch-size.h5
+# At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten
+# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep
+# watches the clock in any case.
+sweep_pid=
+signalled=0
+trap 'signalled=1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' XCPU USR1
+# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.
+trap 'signalled=1; sleep 1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' TERM
+# PJM has no variable for when a job ends.  In seconds, as in the directive above, less what has passed.
+walltime=7200
+mpisweep run "$sweep" -o "$results" --walltime "$((walltime - SECONDS))" &
+sweep_pid=$!
+code=0
+wait "$sweep_pid" || code=$?
+# A signal ends the waiting and not the sweep.
+while [ "$signalled" -eq 1 ]; do
+    signalled=0
+    code=0
+    wait "$sweep_pid" || code=$?
+done
+
+# The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong
+# input.
+mpisweep top "$results" || true
+if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: submit this script again and it goes on."; fi
+exit "$code"

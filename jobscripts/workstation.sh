@@ -1,12 +1,19 @@
 #!/bin/bash
-# The batch size sweep of ResNet50 on one machine: one worker a GPU, or one a core.
+# The sweep resnet50-batch-size on one machine: one worker a GPU, or one a core.
 # Run it again after an interruption: it goes on where it stopped.
 #
-#   bash jobscripts/workstation.sh [OPTIONS OF mpisweep run]
+#   bash THIS_SCRIPT [OPTIONS OF mpisweep run]
 set -euo pipefail
 
-sweep=$(dirname "$0")/../examples/resnet50-batch-size.toml
+# The sweep and its results.
+sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
+results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
-mpisweep check "$sweep" -o resnet50-batch-size.h5
-mpisweep run "$sweep" -o resnet50-batch-size.h5 "$@"
-mpisweep top resnet50-batch-size.h5
+code=0
+mpisweep run "$sweep" -o "$results" "$@" || code=$?
+
+# The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong
+# input.
+mpisweep top "$results" || true
+if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: run this script again and it goes on."; fi
+exit "$code"

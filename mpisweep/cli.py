@@ -19,11 +19,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpisweep import __version__
-from mpisweep.batch.launch import LAUNCH_VARIABLE, PROGRESS_VARIABLE, LaunchError, launch, rank_command
+from mpisweep import __version__, batch_cli
+from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launch import ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE, launch, mpi_environment
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.placement import Placement, place
+from mpisweep.batch.slurm import copies_without_mpi
+from mpisweep.batch.start import plan_start
+from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.catalogue import BUILTIN
 from mpisweep.commandline import SPECIAL_NAMES, render
-from mpisweep.devices import LayoutError, default_workers, this_node
+from mpisweep.devices import LayoutError, Node, default_workers, this_node
+from mpisweep.gpus import Gpu
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.records import Value
 from mpisweep.results import ResultsError
@@ -54,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = command_line
     try:
         code: int = options.command(options, given)
-    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError) as error:
+    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, *batch_cli.BATCH_ERRORS) as error:
         if expected_rank() in (0, None):
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -70,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
     """Our arguments, and the workload's command line after ``--``."""
-    if given[:1] in (["run"], ["check"]) and "--" in given:
+    if given[:1] and given[0] in ("run", "check", *batch_cli.COMMANDS_WITH_SWEEPS) and "--" in given:
         end = given.index("--")
         return given[:end], given[end + 1 :]
     return given, []
@@ -87,7 +95,14 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             "use another file (-o), or move the old one aside before"
         )
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
+        if options.dry_run:
+            raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
         return _be_a_rank(spec, options)
+    if (copies := copies_without_mpi(os.environ)) > 1:
+        raise LaunchError(
+            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
+            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
+        )
     from rich.console import Console
 
     from mpisweep.rank import configure_logging
@@ -96,10 +111,24 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     see_that_it_starts(spec)
     path = _results_path(options, spec)
     console = Console(stderr=True)
-    # So many workers were asked for: rank 0 is one of them, also where there are fewer cores.
-    works = ["--master", "works"] if options.workers and options.master == "auto" else []
+    works = ["--master", "works"] if _master(options) != options.master else []
+    allocation = with_end(this_allocation())
+    ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
+    node = _usual_node(allocation)
+    arguments = (*works, *_without_dry_run(given[1:]))
+    start = plan_start(allocation, _placement(options, spec, allocation, node), arguments)
+    if options.dry_run:
+        left_s = None if ends_at is None else ends_at - time.time()
+        plan = plan_stop(0.0, left_s, spec.limits.grace_s, _closings(path))
+        command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
+        print("\n".join(describe_start(start, command, len(node.gpus))))
+        print("\n".join(describe_end(allocation, ends_at, ends_by, plan, time.time())))
+        return 0
+    if ends_at is None:
+        warn_of_unknown_end(allocation)
     code = launch(
-        rank_command(_rank_count(options, spec), [*works, *given[1:]]),
+        start,
+        ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
         restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: (_recorded_end if options.split is None else _end_of_share)(
@@ -123,6 +152,13 @@ def _see_that_there_is_an_objective(path: Path) -> None:
             "no trial has reported the objective, %r; metrics there are: %s",
             sweep.objective, ", ".join(sweep.metrics) or "none",
         )  # fmt: skip
+
+
+def _without_dry_run(given: list[str]) -> list[str]:
+    """The arguments that the ranks would get, but for the option, which may be abbreviated."""
+    ours, command_line = _split_command_line(["run", *given])
+    kept = [argument for argument in ours[1:] if not (argument.startswith("--dr") and "--dry-run".startswith(argument))]
+    return [*kept, *(["--", *command_line] if command_line else [])]
 
 
 def _recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
@@ -178,6 +214,16 @@ def _ended_trials(path: Path) -> int:
     return sum(sweep.count(state) for state in TrialState if state.is_end)
 
 
+def _closings(path: Path) -> list[float]:
+    """How long closing has taken in earlier runs; see :mod:`mpisweep.batch.walltime`."""
+    from mpisweep.results.load import load
+
+    try:
+        return [float(seconds) for seconds in load(path).allocations["closing_time"]]
+    except (ResultsError, OSError):
+        return []
+
+
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     import socket
 
@@ -194,6 +240,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
         sink = LineProgress(log.info)
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
+    stated_end = os.environ.pop(ENDS_VARIABLE, "")
     path = _results_path(options, spec)
     refusal = ""
     if not launch_name and expected_rank() == 0:
@@ -202,13 +249,10 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
             see_that_it_starts(spec)
         except SpecError as error:
             refusal = str(error)
-    return run_rank(
-        spec,
-        RankOptions(
-            path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
-            options.stage_env,
-        ),
-    )
+    return run_rank(spec, RankOptions(
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+        options.stage_env, ends_at=float(stated_end) if stated_end else None,
+    ))  # fmt: skip
 
 
 def _check(options: argparse.Namespace, given: list[str]) -> int:
@@ -216,7 +260,7 @@ def _check(options: argparse.Namespace, given: list[str]) -> int:
     if options.devices:
         from mpisweep.layout import describe_layout
 
-        for line in describe_layout(spec, policy=options.master, workers=options.workers):
+        for line in describe_layout(spec, policy=_master(options), workers=options.workers):
             print(line)
         return 0
     from mpisweep.forecast import forecast, forecast_lines
@@ -277,14 +321,25 @@ def _top(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _status(options: argparse.Namespace, given: list[str]) -> int:
+    from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
     from mpisweep.tables import print_status, sweep_status
 
-    status = sweep_status(load(options.file))
+    try:
+        status = sweep_status(load(options.file))
+    except ResultsError as error:
+        # Of a sweep whose first job still waits there is nothing but the job.
+        if not was_submitted(options.file) or options.file.exists():
+            raise
+        print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
+        return 0
     if options.json:
-        print(json.dumps(status.as_json(), indent=2, allow_nan=False))
+        jobs = {"jobs": jobs_as_json(options.file)}
+        print(json.dumps(status.as_json() | jobs, indent=2, allow_nan=False))
     else:
         print_status(status)
+        for line in describe_jobs(options.file) if status.waiting or status.running else ():
+            print(line)
     return 0
 
 
@@ -429,14 +484,37 @@ def _results_path(options: argparse.Namespace, spec: Spec) -> Path:
     return path
 
 
-def _rank_count(options: argparse.Namespace, spec: Spec) -> int:
-    workers: int = options.workers or default_workers(this_node(), spec.devices_per_trial)
+def _master(options: argparse.Namespace) -> str:
+    """Where so many workers were asked for, rank 0 is one of them, also where there are fewer cores."""
+    is_started_by_us = options.workers and expected_rank() is None
+    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
+
+
+def _usual_node(allocation: Allocation) -> Node:
+    """What a node of the allocation has: the GPUs that the batch system says, else those of this one."""
+    node = this_node()
+    if allocation.gpus_per_node is None:
+        return node
+    return Node(node.cores, tuple(Gpu(str(number), "GPU", str(number)) for number in range(allocation.gpus_per_node)))
+
+
+def _placement(options: argparse.Namespace, spec: Spec, allocation: Allocation, node: Node) -> Placement:
+    """Which nodes get how many ranks."""
+    is_idle = options.master == "idle"
+    placement = place(
+        allocation,
+        usual=default_workers(node, spec.devices_per_trial),
+        has_gpus=bool(node.gpus),
+        workers=options.workers,
+        idle_master=is_idle,
+    )
+    workers = placement.ranks - is_idle
     if workers < spec.most_ranks:
         raise LayoutError(
             f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
             f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
         )
-    return workers + 1 if options.master == "idle" else workers
+    return placement
 
 
 def _workload_text(spec: Spec) -> str:
@@ -498,6 +576,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--walltime", type=_duration, metavar="H:MM:SS",
                      help="stop in order before this much time has passed")
     run.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+    run.add_argument("--dry-run", action="store_true",
+                     help="print how the ranks would be started and when the sweep would stop, and start nothing")
     run.add_argument("--split", type=_positive, metavar="K",
                      help="several runs work on the sweep together, K or any other number: "
                      "give each the same command")
@@ -576,12 +656,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     repair.add_argument("file", type=Path, metavar="FILE", help="a results file")
     repair.set_defaults(command=_repair)
+    batch_cli.add_batch_commands(commands, batch_cli.SweepArguments(_add_sweep, _spec, _results_path))
     return parser
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--workers", type=_positive, metavar="N",
-                        help="workers to start (default: one a GPU, else one a core, at most 16)")
+                        help="workers to start on all nodes together (default: one a GPU; else as many as the "
+                        "job asked for; else one a core, at most 16 a node)")
     parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
                         help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
 

@@ -27,6 +27,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ _PR_SET_PDEATHSIG = 1
 _RANK_DIED = signal.SIGRTMIN
 #: What a batch system or a keyboard sends to everybody: it is the rank that answers it.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
+
+#: A batch system ends a job by killing all of its processes within milliseconds.  That a trial process has died of
+#: it must not become the trial's fault because its rank lives a little longer; so long it is waited, in seconds.
+_EVERYBODY_S = 0.25
+_KILLED = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 class ForkServerLostError(RuntimeError):
@@ -161,6 +167,8 @@ class _Server:
         self._control = control
         #: Child number -> process id, of those that are not reaped.
         self._children: dict[int, int] = {}
+        #: Children that the rank wanted dead.
+        self._condemned: set[int] = set()
         self._wakeup: socket.socket | None = None
 
     def run(self) -> None:
@@ -206,6 +214,9 @@ class _Server:
                 self._fork(child, lambda: _load(entry)(files, arguments))
             case {"kill": child}:
                 if child in self._children:
+                    # One that has ended by itself is asked for too, when its line is found closed.
+                    if not _has_ended(self._children[child]):
+                        self._condemned.add(child)
                     _kill_group(self._children[child])
             case {"preload": modules, "pack": pack}:
                 _preload(modules, pack)
@@ -231,7 +242,7 @@ class _Server:
 
     def _reap(self) -> None:
         for child, process in list(self._children.items()):
-            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if not _has_ended(process):
                 continue
             # While the leader is not reaped its number cannot be taken by another group.
             _kill_group(process)
@@ -239,6 +250,9 @@ class _Server:
             del self._children[child]
             notice = {"child": child, "status": os.waitstatus_to_exitcode(status)}
             end_descendants(keep=set(self._children.values()))
+            if notice["status"] in _KILLED and child not in self._condemned:
+                time.sleep(_EVERYBODY_S)
+            self._condemned.discard(child)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._control.send(json.dumps(notice).encode())
 
@@ -267,6 +281,10 @@ def _die_with_parent(parent: int, death_signal: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _has_ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _preload(modules: Sequence[str], pack: str) -> None:

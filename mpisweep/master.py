@@ -174,6 +174,9 @@ class Master:
         self._best = _Best() if best is None else _Best(best[1], best[0])
         self._failures_logged = 0
         self._end: EndReason | None = None
+        #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
+        self._grace_over_at = math.inf
+        self._closing_since = 0.0
         self._closing: Callable[[], bool] | None = None
         self._journal_open = True
         self._journal_failure: OSError | None = None
@@ -263,6 +266,7 @@ class Master:
 
     def _request_stop(self, reason: EndReason, now: float) -> None:
         log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
+        self._grace_over_at = min(self._grace_over_at, time.time() + self._spec.limits.grace_s)
         self._handle(StopRequested(reason), now)
 
     # ------------------------------------------------------------------------------------- decisions
@@ -303,6 +307,7 @@ class Master:
                 self._keeper.lease(shortest)
             case End(reason):
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
+                self._closing_since = min(time.time(), self._grace_over_at)
                 self._end = reason
                 self._closing = self._close_journal
 
@@ -491,7 +496,7 @@ class Master:
             return False
         self._journal.close()
         self._journal_open = False
-        self._recorder.finish()
+        self._recorder.finish(self._closing_since)
         self._last_snapshot_until = time.monotonic() + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
         self._closing = self._await_last_snapshot
         return True
@@ -501,7 +506,7 @@ class Master:
         if snapshot is None:
             if self._again_at and time.monotonic() >= self._again_at:
                 self._again_at = 0.0
-                self._recorder.finish()
+                self._recorder.finish(self._closing_since)
             return False
         assert self._end is not None
         self.exit_code = self._end.exit_code

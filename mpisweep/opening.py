@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
@@ -76,6 +77,8 @@ class Opened:
     journal: Journal
     recorder: Recorder
     claim: Claim
+    #: When to stop for the end of the allocation; None where that is not known.
+    stop: StopPlan | None
     #: Gets trials of a sweep that several allocations share; None where this one has it all.
     keeper: Keeper | None = None
 
@@ -112,7 +115,7 @@ def open_sweep(
     epoch: int = 0,
     launch: str = "",
     predecessor: str = "",
-    deadline: float | None = None,
+    until: float | None = None,
     share: SharePlan | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
@@ -129,7 +132,7 @@ def open_sweep(
         epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
         predecessor: name of the run that this master takes over; empty for a new one.
-        deadline: see :class:`~mpisweep.scheduler.Scheduler`.
+        until: when the allocation ends, by the monotonic clock; None where nobody knows.
         share: where several allocations share the sweep, and `path` is the part of this one.
 
     Raises:
@@ -188,6 +191,9 @@ def open_sweep(
     before = known or (share.base if share else None)
     if share is None:
         _take_back_inferences(journal, trials)
+    now = time.monotonic()
+    closings = before.allocations_table["closing_time"] if before else ()
+    stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
     scheduler = Scheduler(
         trials.states,
         trials.attempts,
@@ -196,7 +202,7 @@ def open_sweep(
         grace_s=spec.limits.grace_s,
         held=known.held if known and predecessor else {},
         losses=_losses(known, launch, predecessor),
-        deadline=deadline,
+        deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         shared=share is not None,
@@ -213,7 +219,7 @@ def open_sweep(
     if share is not None:
         silence_s = spec.limits.silence_s
         keeper = Keeper(server, share.path, member=run, job_id=allocation.job_id, silence_s=silence_s)
-    return Opened(run, trials, before.best if before else None, scheduler, journal, recorder, claim, keeper)
+    return Opened(run, trials, before.best if before else None, scheduler, journal, recorder, claim, stop, keeper)
 
 
 def end_shares(spec: Spec, path: Path, *, fresh: bool) -> None:

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
-from mpisweep.batch.allocation import ends_at, this_allocation
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
@@ -99,6 +100,8 @@ class RankOptions:
     split: int | None = None
     #: Whether trial processes' imports come from one file, see :mod:`mpisweep.staging`.
     stage_env: bool = False
+    #: When the allocation ends, in seconds since 1970, where a launcher has found out.
+    ends_at: float | None = None
 
 
 def run_rank(spec: Spec, options: RankOptions) -> int:
@@ -108,7 +111,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     template = spec.workload.template if isinstance(spec.workload, CommandWorkload) else ""
     environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
-    allocation_ends_at = ends_at(this_allocation()) if is_first and options.walltime_s is None else None
+    allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
     if is_first and options.stage_env:
         # The other ranks wait for this one in MPI_Init, and want the pack after that.
         _stage(spec)
@@ -144,6 +147,13 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     return exit_code
 
 
+def _allocation_ends_at(options: RankOptions) -> float | None:
+    allocation = with_end(this_allocation())
+    if allocation.ends_at is None and options.walltime_s is None:
+        warn_of_unknown_end(allocation)
+    return allocation.ends_at
+
+
 class _Rank:
     """State of a rank's loop."""
 
@@ -171,6 +181,9 @@ class _Rank:
         self._worker: Worker | None = None
         #: Whether this rank was asked to stop; every new master is told.
         self._stop_wanted = False
+        #: Whether this rank's worker was told to stop, and whether SIGXCPU leaves it less time for that.
+        self._stopping = False
+        self._hurried = False
         now = time.monotonic()
         self._started = now
         self._succession = Succession(
@@ -258,13 +271,6 @@ class _Rank:
             )
         if self._options.refusal:
             raise ResultsError(self._options.refusal)
-        walltime_s = self._options.walltime_s
-        if walltime_s is None and self._ends_at is not None:
-            walltime_s = max(0.0, self._ends_at - time.time() + time.monotonic() - self._started)
-            log.info("the allocation ends in %.0f min", walltime_s / 60)
-        deadline = None if walltime_s is None else self._started + walltime_s - _closing_s(walltime_s)
-        stop_at = None if deadline is None else deadline - self._spec.limits.grace_s
-
         share = self._join()
         opened = open_sweep(
             self._spec,
@@ -278,10 +284,16 @@ class _Rank:
             epoch=self._succession.next_epoch,
             launch=self._options.launch,
             predecessor=self._run_name,
-            deadline=deadline,
+            until=self._allocation_until(),
             share=share,
         )
         from mpisweep.master import Master
+
+        if opened.stop is not None:
+            log.info(
+                "the sweep stops in %.0f s, %.0f s before the end of its time",
+                opened.stop.stop_at - time.monotonic(), opened.stop.ends_at - opened.stop.stop_at,
+            )  # fmt: skip
 
         if self._run_name:
             log.warning("rank %d is the master now", self._transport.rank)
@@ -296,11 +308,20 @@ class _Rank:
             recorder=opened.recorder,
             send=self._transport.send,
             sink=self._options.sink,
-            stop_at=stop_at,
+            stop_at=None if opened.stop is None else opened.stop.stop_at,
             stop_file=stop_file(self._path),
             now=time.monotonic(),
             keeper=opened.keeper,
         )
+
+    def _allocation_until(self) -> float | None:
+        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
+        ends: list[float] = []
+        if self._options.walltime_s is not None:
+            ends.append(self._started + self._options.walltime_s)
+        if self._ends_at is not None:
+            ends.append(time.monotonic() + self._ends_at - time.time())
+        return min(ends, default=None)
 
     def _join(self) -> Share | None:
         """The place of this run in a split sweep; None where it has the sweep alone."""
@@ -368,9 +389,12 @@ class _Rank:
         longest_s = _NAP_ALONE_S if self._transport.size == 1 else _NAP_AT_MOST_S
         while self._exit_code is None:
             ready = _sleep([waker, *self._files()], nap_s)
-            if waker in ready and _drain(waker) & _STOP_SIGNALS:
+            caught = _drain(waker) if waker in ready else set()
+            if caught & _STOP_SIGNALS:
                 self._tell_master([StopWanted()])
                 self._stop_wanted = True
+            if signal.SIGXCPU in caught:
+                self._hurry()
             if self._turn(ready) or ready:
                 nap_s = 0.0
                 continue
@@ -427,13 +451,26 @@ class _Rank:
                 case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
                     # The word of a former master is worth nothing.
                     if rank == succession.master:
-                        for_worker.append(message)
+                        for_worker.append(self._in_time(message) if isinstance(message, StopTrials) else message)
                 case _:
                     for_master.append(message)
         if for_master and self._master is not None:
             self._master.on_messages(rank, for_master, now)
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
+
+    def _hurry(self) -> None:
+        """PJM's elapse limit: the trials have less time to return, also when they were asked to before."""
+        if self._hurried:
+            return
+        self._hurried = True
+        log.warning("SIGXCPU: the trials of this rank have at most %g s to return", HURRIED_GRACE_S)
+        if self._stopping and self._worker is not None:
+            self._worker.on_messages([StopTrials(HURRIED_GRACE_S)], time.monotonic())
+
+    def _in_time(self, stop: StopTrials) -> StopTrials:
+        self._stopping = True
+        return StopTrials(min(stop.grace_s, HURRIED_GRACE_S)) if self._hurried else stop
 
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
         if not self._succession.obeys(rank, lead.epoch, now):
@@ -513,11 +550,6 @@ def _in_words(error: ResultsError | OSError) -> str:
     if isinstance(error, ResultsError):
         return str(error)
     return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
-
-
-def _closing_s(walltime_s: float | None) -> float:
-    """Time kept for the last snapshot and for leaving: a twentieth of a short walltime, at most 30 s."""
-    return 0.0 if walltime_s is None else min(30.0, walltime_s / 20)
 
 
 def _stage(spec: Spec) -> None:

@@ -70,9 +70,9 @@ class Recorder:
         """Ask for a snapshot; segments before `keep` that it covers are deleted."""
         self._ask({"last": False, "keep": keep, "aside": self._aside})
 
-    def finish(self) -> None:
-        """Ask for the last snapshot; no segment stays."""
-        self._ask({"last": True, "aside": self._aside})
+    def finish(self, closing_since: float) -> None:
+        """Ask for the last snapshot, which says how long closing took since then; no segment stays."""
+        self._ask({"last": True, "aside": self._aside, "since": closing_since})
 
     def listen(self) -> None:
         """Read what the process has said; to be called when :meth:`fileno` is readable."""

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpisweep.records import Direction, TrialState
-from mpisweep.results import ResultsError
+from mpisweep.records import Direction, FailureCause, TrialState
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.spec import BuiltinWorkload
@@ -117,12 +118,17 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows))
 
 
+#: State of a sweep whose run has ended without a word.
+GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How far a sweep is."""
 
     name: str
     path: str
+    #: Why the last run has ended; ``running`` while it runs, :data:`GONE` where it does no longer.
     state: str
     trials: int
     waiting: int
@@ -142,6 +148,9 @@ class Status:
     #: Complete trials of which the objective is missing, NaN or infinite.
     diverged: int
     damaged_bytes: int
+    #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
+    #: it is); empty where that is not known.
+    largest_that_fits: dict[str, Any]
     #: Devices of the last run that got no more trials, and why.
     quarantined: tuple[str, ...]
 
@@ -156,12 +165,17 @@ def sweep_status(sweep: Sweep) -> Status:
     row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
+    counts = {state.label: sweep.count(state) for state in TrialState}
+    is_gone = sweep.state == "running" and not shares_folder(sweep.path).exists() and is_surely_gone(journal_folder(sweep.path))
+    if is_gone:
+        # What it ran runs again.
+        counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
     return Status(
         name=sweep.name,
         path=str(sweep.path),
-        state=sweep.state,
+        state=GONE if is_gone else sweep.state,
         trials=len(sweep.trials),
-        **{state.label: sweep.count(state) for state in TrialState},
+        **counts,
         workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
@@ -174,12 +188,27 @@ def sweep_status(sweep: Sweep) -> Status:
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
+        largest_that_fits=_largest_that_fits(sweep),
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
             for worker in sweep.workers
             if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
         ),
     )
+
+
+def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
+    """Where one parameter is searched, memory goes with it, and something was too large."""
+    memory, trials = sweep.spec.space.memory, sweep.trials
+    if len(sweep.spec.space.names) != 1 or not memory:
+        return {}
+    [(name, word)] = memory.items()
+    values = trials[sweep.column(name)]
+    fit = values[trials["state"] == TrialState.COMPLETE.label]
+    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (trials["state"] == TrialState.INFEASIBLE.label)
+    if len(fit) == 0 or not is_out.any():
+        return {}
+    return {name: (fit.max() if word == "increasing" else fit.min()).item()}
 
 
 def units(sweep: Sweep, name: str) -> str:
@@ -246,7 +275,8 @@ def _print_whole(console: Console, table: Table) -> None:
 def print_status(status: Status) -> None:
     """Print it in words."""
     ended = status.trials - status.waiting - status.running
-    lines = [f"{status.name}: {status.state}", f"  {ended} of {status.trials} trials have ended"]
+    state = "its run has ended without a word; run it again to go on" if status.state == GONE else status.state
+    lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
     counts = [
         f"{getattr(status, name)} {name}"
         for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")
@@ -263,6 +293,7 @@ def print_status(status: Status) -> None:
         where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
         lines.append(f"  best {status.objective} {_number(status.best)} ({trial})")
+    lines += [f"  the last {name} that fits into the memory: {value}" for name, value in status.largest_that_fits.items()]
     lines.append(
         f"  {status.trial_time_s / 3600:.2f} hours of trials, "
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"

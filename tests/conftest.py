@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,3 +119,54 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
         )
 
     return run
+
+
+class Standins:
+    """The stand-ins for PJM and PBS: a folder with their jobs, and the environment in which their commands are found."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job as it is."""
+        found: dict[str, Any] = json.loads((self.folder / f"{job_id}.json").read_text())
+        return found
+
+    def wait_for(self, job_id: str, state: str = "ended") -> dict[str, Any]:
+        """Wait until a job has come so far."""
+        while (job := self.job(job_id))["state"] not in (state, "ended"):
+            time.sleep(0.02)
+        return job
+
+    def log(self, job_id: str) -> str:
+        """What a job has printed."""
+        return Path(self.job(job_id)["output"]).read_text()
+
+    def end_all(self) -> None:
+        """Leave nothing behind."""
+        jobs = [path.stem for path in self.folder.glob("*.json")]
+        for job_id in jobs:
+            (self.folder / f"{job_id}.delete").touch()
+        for job_id in jobs:
+            self.wait_for(job_id)
+
+
+@pytest.fixture
+def standins(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standins]:
+    """PJM and PBS as far as they can be had, with an environment `venv` that jobs activate; see tests/standins."""
+    folder, home, scripts = tmp_path / "standins", tmp_path / "home", tmp_path / "venv" / "bin"
+    for made in (folder, home, scripts):
+        made.mkdir(parents=True)
+    root = Path(__file__).parent.parent
+    python = shlex.quote(sys.executable)
+    (scripts / "activate").write_text(f"export PATH={shlex.quote(str(scripts))}:$PATH PYTHONPATH={shlex.quote(str(root))}\n")
+    (scripts / "mpisweep").write_text(f'#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(root))}\nexec {python} -m mpisweep "$@"\n')
+    (scripts / "mpisweep").chmod(0o755)
+    found = Standins(folder, environment | {
+        "STANDIN_FOLDER": str(folder), "STANDIN_KILL_S": "10", "HOME": str(home), "XDG_CONFIG_HOME": str(home),
+        "STANDIN_MODULES": str(Path(sys.executable).parent), "PYTHONPATH": str(root),
+        "PATH": os.pathsep.join([str(root / "tests" / "standins"), environment["PATH"]]),
+    })  # fmt: skip
+    yield found
+    found.end_all()

@@ -27,7 +27,8 @@ from mpisweep.commandline import (
     render_template,
 )
 from mpisweep.outputs import Tape, append_output, output_file, read_outputs
-from mpisweep.spec import SpecError, _toml, parse_spec, spec_from_flags
+from mpisweep.spec import SpecError, parse_spec, spec_from_flags
+from mpisweep.spec.quick import toml_value
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -284,7 +285,7 @@ def test_environment_directory_and_template(folder: Path, program: str, mpisweep
 def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):
     hostile = "a; touch hacked $(touch hacked) `touch hacked` 'b\" ü\\\n--x"
     (folder / "s.toml").write_text(
-        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{_toml(hostile)}]\n",
+        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{toml_value(hostile)}]\n",
         encoding="utf-8",
     )
     assert mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5").returncode == 0
@@ -381,8 +382,8 @@ braces = st.text(st.sampled_from(list("ab{}x:!.[]'\"\\ =-03dfs%\n\0ü(?P<value>)
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_is_refused_in_a_sentence_or_can_be_rendered(command: str, variable: str, pattern: str):
     text = (
-        f"workload = {{ command = {_toml(command)}, env = {{ A = {_toml(variable)} }} }}\n"
-        f"[parameters]\nx = {{ from = 1, to = 3 }}\n[metrics]\nloss = {_toml(pattern)}\n"
+        f"workload = {{ command = {toml_value(command)}, env = {{ A = {toml_value(variable)} }} }}\n"
+        f"[parameters]\nx = {{ from = 1, to = 3 }}\n[metrics]\nloss = {toml_value(pattern)}\n"
     )
     try:
         made = parse_spec(text, source="s.toml", folder=Path("/"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,17 @@ def test_check_devices_says_who_would_use_what(folder, mpisweep, environment):
     assert too_many.stderr.count("has 3 GPUs and 4 workers") == 1
     alone = mpisweep("check", "resnet50", "--devices")
     assert len(alone.stdout.splitlines()) == 4
+
+
+def test_check_devices_without_a_launcher_shows_as_many_workers_as_run_would_start(mpisweep):
+    several = len(os.sched_getaffinity(0)) + 1
+    done = mpisweep("check", "resnet50", "--devices", "-n", str(several))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 + several
+    assert "none" not in done.stdout
+    idle = mpisweep("check", "resnet50", "--devices", "-n", str(several), "--master", "idle").stdout
+    assert len(idle.splitlines()) == 2 + several
+    assert "none: master only" in idle
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mpisweep.blocks import ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
 from mpisweep.cli import main
 from mpisweep.export import write_csv, write_json
 from mpisweep.results.snapshot import finish
-from mpisweep.spec import _toml
+from mpisweep.spec.quick import toml_value
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, 
         EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [loss]}, [0], [message]),
         ClosedRecord(1005.0, "complete"),
     ]
-    write_journal(path, records, opening(spec=f'workload = "m:f"\n[parameters]\nc = [{_toml(choice)}]\n'))
+    write_journal(path, records, opening(spec=f'workload = "m:f"\n[parameters]\nc = [{toml_value(choice)}]\n'))
     sweep = mpisweep.load(path)
     kept = str(sweep.trials["c"][0]), str(sweep.trials["message"][0])
     out = io.StringIO(newline="")

@@ -35,7 +35,8 @@ from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder, snapshot
 from mpisweep.results.journal import Damage, _frame, read_journal
 from mpisweep.results.snapshot import fold
-from mpisweep.spec import _LIMIT_KEYS, _TOP_KEYS, Spec, SpecError, load_spec, parse_spec
+from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
+from mpisweep.spec.sweepfile import _LIMIT_KEYS, _TOP_KEYS
 
 FOLDER = Path(__file__).parent
 SEGMENT = "20260101T000000-aaaaaa-000000.000000"

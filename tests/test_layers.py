@@ -48,7 +48,8 @@ ALLOWED = {
     "recorder": {"forkserver"},
     "keeper": {"forkserver", "messages", "records"},
     "progress": {"records"},
-    "batch": {"progress", "processes"},
+    "batch": {"progress", "processes", "spec"},
+    "batch_cli": {"batch", "results", "spec", "records"},
     "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "planner", "frontier", "scheduler", "results", "recorder", "keeper", "forkserver",
@@ -73,7 +74,7 @@ ALLOWED = {
     "cli": {
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "watch", "export", "forecast", "",
+        "layout", "rerun", "watch", "export", "forecast", "batch_cli", "gpus", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},
@@ -83,7 +84,7 @@ ALLOWED = {
 ONE_IMPORTER = {
     "mpi4py": {"transport.py"},
     "h5py": {"results/snapshot.py"},
-    "matplotlib": {"figures.py"},
+    "matplotlib": {f"figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {

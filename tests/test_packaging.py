@@ -26,9 +26,10 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     )  # fmt: skip
     [wheel] = tmp_path.glob("mpisweep-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed"]:
+    sites = (ROOT / "mpisweep" / "batch" / "sites").glob("*.toml")
+    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", *sites]:
         assert str(path.relative_to(ROOT)) in names
-    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "examples").rglob("*.toml")]:
+    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "jobscripts" / "sites").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mpisweep = mpisweep.cli:main" in entry_points
@@ -74,8 +75,9 @@ def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, pag
     shown = blocks_of(page, "toml")
     assert shown
     for block in shown:
-        # Where only the workload is shown, the reader's parameters are elsewhere.
-        (tmp_path / "sweep.toml").write_text(block, encoding="utf-8")
+        # Of some only a part is shown, and the workload elsewhere.
+        workload = "" if "workload" in block else 'workload = "my_train:train"\n'
+        (tmp_path / "sweep.toml").write_text(workload + block, encoding="utf-8")
         mpisweep_in("check", "sweep.toml")
 
 
@@ -108,3 +110,24 @@ def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_
     best, total_and_baseline = done.stdout.splitlines()
     assert len(best.split()) == 3
     assert total_and_baseline
+
+
+@pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "workstation"])
+def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: str, tmp_path: Path, environment):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
+    shown = re.findall(r"(?:^|`)mpisweep ((?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)
+    # In running text the reader is to put in something of their own.
+    commands = [command for command in shown if "SWEEP.toml" not in command and "..." not in command]
+    assert commands
+    work = tmp_path / "mpisweep"
+    (work / "examples").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
+    for command in commands:
+        # There is nothing to submit to: the script that would be submitted, but for the chain.
+        arguments = shlex.split(re.sub(r" --chain \w+| > job.sh", "", re.sub("^submit", "jobscript", command)))
+        done = subprocess.run(
+            [sys.executable, "-m", "mpisweep", *arguments], cwd=work, capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, (command, done.stdout + done.stderr)
+        if done.stdout.startswith("#!"):
+            (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "/work"))

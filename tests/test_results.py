@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from array import array
 from pathlib import Path
 
@@ -226,6 +228,42 @@ def test_folding_at_any_moment_changes_nothing(path, cut):
     finish(path)
     assert os.listdir(journal_folder(path)) == []
     assert facts(path) == whole
+
+
+def closing_in(path: Path) -> list[float]:
+    return mpisweep.load(path).allocations["closing_time"].tolist()
+
+
+def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
+    write_journal(path, history())
+    assert math.isnan(closing_in(path)[0]), "it is not over"
+    fold(path)
+    assert math.isnan(closing_in(path)[0]), "nor does any snapshot end it"
+    finish(path, closing_since=time.time() - 100)
+    # That the file is read means that its checksum is right.
+    assert closing_in(path)[0] == pytest.approx(100, abs=30)
+    write_journal(path, history()[-1:], opening("20990102T000000-bbbbbb"))
+    finish(path, closing_since=time.time() - 1000)
+    first, second = closing_in(path)
+    assert first == pytest.approx(100, abs=30)
+    assert second == pytest.approx(1000, abs=30)
+
+
+def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
+    write_journal(path, history())
+    finish(path)
+    older = path.with_name("older.h5")
+    # Copied by another tool, which leaves out the checksum.
+    with h5py.File(path) as file, h5py.File(older, "w") as copy:
+        copy.attrs.update(file.attrs)
+        for name in file:
+            file.copy(name, copy)
+        del copy["allocations/closing_time"]
+    assert facts(older) == facts(path)
+    assert math.isnan(closing_in(older)[0])
+    fold(older)
+    with h5py.File(older) as file:
+        assert file["allocations/closing_time"].shape == (1,)
 
 
 def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):

@@ -168,6 +168,16 @@ def test_killing_everything_in_the_middle_loses_and_repeats_nothing(folder, envi
     assert len(sweep.allocations) == 2
 
 
+def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
+    process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-o", "r.h5", "-n", "1")
+    wait_for(lambda: (folder / "begun.0").exists())
+    assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
+    kill_all(process)
+    said = mpisweep("status", "r.h5").stdout
+    assert said.startswith("s: its run has ended without a word; run it again to go on\n")
+    assert "running" not in said
+
+
 def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, environment):
     process = start(folder, environment, "run", sweep_file(folder, "slowly", 60), "-n", "2", "-o", "r.h5")
     path = folder / "r.h5"

@@ -114,7 +114,7 @@ keys = st.sampled_from(
 @given(st.dictionaries(keys, toml_values, max_size=6), st.dictionaries(st.text(max_size=6), toml_values, max_size=3))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_sweep_file_holds_it_is_a_spec_or_one_sentence(top, inner):
-    from mpisweep.spec import _Parser
+    from mpisweep.spec.sweepfile import _Parser
 
     raw = {"workload": "m:f"} | top | {"parameters": inner}
     try:

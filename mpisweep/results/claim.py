@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mpisweep.processes import process_start
 
-__all__ = ["STALE_S", "Claim", "ClaimedError", "Holder", "claim_file"]
+__all__ = ["STALE_S", "Claim", "ClaimedError", "Holder", "claim_file", "holder_of", "is_surely_gone"]
 
 #: How often a holder gives a sign of life, and how long none must come, in seconds.
 BEAT_S = 5.0
@@ -121,6 +121,31 @@ class Claim:
     def release(self) -> None:
         """Let others have the sweep."""
         self._path.unlink(missing_ok=True)
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds the sweep whose journal lies in `folder`; None when nobody does who is alive.
+
+    From another host it takes up to :data:`STALE_S` to see that a holder has died.
+    """
+    path = claim_file(folder)
+    try:
+        before = path.stat().st_mtime_ns
+        holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return None if _is_dead(holder, _myself(""), path, before) else holder
+
+
+def is_surely_gone(folder: Path) -> bool:
+    """Whether nobody holds the sweep whose journal lies in `folder`, as far as can be seen without waiting."""
+    try:
+        holder = Holder(**json.loads(claim_file(folder).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError):
+        return False
+    return holder.host == socket.gethostname() and not holder.is_running
 
 
 def _remove_if_dead(path: Path, me: Holder) -> None:

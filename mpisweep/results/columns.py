@@ -28,6 +28,8 @@ class Column:
     kind: Kind
     description: str
     units: str = ""
+    #: Whether files of earlier versions lack it; every row then has the usual value.
+    added: bool = False
 
 
 _SINCE_1970 = "s since 1970-01-01 UTC"
@@ -79,6 +81,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "ended_at", "number", "end of the run; NaN while it runs and after a crash", _SINCE_1970),
     Column("allocations", "launch", "text", "the command that started this run, and started it again after a loss"),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
+    Column("allocations", "closing_time", "number",
+           "from when its trials had stopped, or their grace was over, until everything was on disk; NaN after a crash",
+           "s", added=True),
 )
 
 #: The groups that are tables.

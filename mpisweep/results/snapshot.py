@@ -40,6 +40,9 @@ __all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_dama
 _TRAILER = struct.Struct("<4sQI")
 _TRAILER_MAGIC = b"mSt1"
 
+#: Columns that files of earlier versions lack.
+_ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
+
 #: How often a file that is replaced while it is being read is looked at again.
 _LOOKS = 20
 
@@ -225,6 +228,8 @@ def _salvage_table(
     file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str], size: int
 ) -> None:
     for name in table:
+        if (group, name) in _ADDED and group in file and name not in file[group]:
+            continue
         with _noting(lost, f"/{group}/{name}"):
             table[name] = _read_column(file[group][name], size)
     rows = max(map(len, table.values()))
@@ -232,6 +237,14 @@ def _salvage_table(
     for name, column in table.items():
         if len(column) != rows:
             table[name] = list(range(rows)) if (group, name) == ("trials", "number") else [usual[name]] * rows
+
+
+def _fill_in(group: str, table: dict[str, list[Any]]) -> None:
+    """Give a table of an earlier version the columns that it lacks."""
+    rows = len(next(iter(table.values())))
+    for name in table:
+        if (group, name) in _ADDED and not table[name]:
+            table[name] = [SweepState.usual_row(group)[name]] * rows
 
 
 def _of_length(column: list[Any], count: int) -> list[Any]:
@@ -267,7 +280,9 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
             continue
         table = getattr(state, group)
         for name in table:
-            table[name] = _read_column(file[group][name], path_bytes)
+            if name in file[group] or (group, name) not in _ADDED:
+                table[name] = _read_column(file[group][name], path_bytes)
+        _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
         state.parameters[from_link(link)] = _read_column(dataset, path_bytes)
     for link, dataset in file["trials/metrics"].items():
@@ -306,12 +321,16 @@ def _read_column(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
 # ------------------------------------------------------------------------------------- writing
 
 
-def write_file(path: Path, state: SweepState, aside: Path | None = None) -> int:
+def write_file(
+    path: Path, state: SweepState, aside: Path | None = None, *, closing_since: float | None = None
+) -> int:
     """Replace the file by one that holds `state`; returns its size in bytes.
 
     Args:
         path: of the file.
         state: what to write.
+        closing_since: when the last run began to close, in seconds since 1970, where this is the end of that: how
+            long it took is put in.
         aside: folder to write it in first, on the same file system.  A master that takes over removes the
             folders of those before it: so one that was given up, but is still there, cannot replace the file
             any more, for the rename then has nothing to rename.
@@ -324,13 +343,14 @@ def write_file(path: Path, state: SweepState, aside: Path | None = None) -> int:
         _write(file, state)
         file.flush()
         image = file.id.get_file_image()
+        column_at = file["allocations/closing_time"].id.get_offset()
     made = (aside or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
         with made.open("wb") as out:
             out.write(image)
-            out.write(_TRAILER.pack(_TRAILER_MAGIC, len(image), zlib.crc32(image)))
-            out.flush()
-            os.fsync(out.fileno())
+            _seal(out, len(image), zlib.crc32(image))
+            if closing_since is not None and column_at is not None:
+                _put_in_closing_time(out, memoryview(image), column_at, len(state.allocations["run"]) - 1, closing_since)
         os.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -338,6 +358,23 @@ def write_file(path: Path, state: SweepState, aside: Path | None = None) -> int:
         raise
     _sync(path.parent)
     return len(image)
+
+
+def _seal(out: BinaryIO, length: int, checksum: int) -> None:
+    out.seek(length)
+    out.write(_TRAILER.pack(_TRAILER_MAGIC, length, checksum))
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _put_in_closing_time(out: BinaryIO, image: memoryview, column_at: int, run: int, since: float) -> None:
+    """How long closing takes is known when everything is on disk, and has to be there too: eight bytes."""
+    number = struct.pack("=d", max(0.0, time.time() - since))
+    at = column_at + run * len(number)
+    out.seek(at)
+    out.write(number)
+    checksum = zlib.crc32(image[at + len(number) :], zlib.crc32(number, zlib.crc32(image[:at])))
+    _seal(out, len(image), checksum)
 
 
 def _write(file: h5py.File, state: SweepState) -> None:
@@ -494,7 +531,9 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------- folding
 
 
-def fold(path: Path, keep: str = "", aside: Path | None = None) -> Folded:
+def fold(
+    path: Path, keep: str = "", aside: Path | None = None, *, closing_since: float | None = None
+) -> Folded:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
 
     Segments that are damaged are kept, see :func:`keep_damaged`.
@@ -503,11 +542,12 @@ def fold(path: Path, keep: str = "", aside: Path | None = None) -> Folded:
         path: of the HDF5 file.
         keep: name of the segment that is being written and must stay.
         aside: see :func:`write_file`.
+        closing_since: see :func:`write_file`.
     """
     started = time.monotonic()
     damages: list[Damage] = []
     state = read_merged(path, damages)
-    size = write_file(path, state, aside)
+    size = write_file(path, state, aside, closing_since=closing_since)
     keep_damaged(path, damages)
     folder = journal_folder(path)
     for name in segments(folder):
@@ -517,9 +557,9 @@ def fold(path: Path, keep: str = "", aside: Path | None = None) -> Folded:
     return Folded(time.monotonic() - started, size)
 
 
-def finish(path: Path, aside: Path | None = None) -> Folded:
+def finish(path: Path, aside: Path | None = None, *, closing_since: float | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file."""
-    folded = fold(path, aside=aside)
+    folded = fold(path, aside=aside, closing_since=closing_since)
     _remove_segments(path)
     return folded
 
@@ -569,7 +609,7 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
             asked = json.loads(text)
             try:
                 aside = Path(asked["aside"])
-                folded = finish(path, aside) if asked["last"] else fold(path, asked["keep"], aside)
+                folded = finish(path, aside, closing_since=asked["since"]) if asked["last"] else fold(path, asked["keep"], aside)
                 answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
             except (OSError, ResultsError, ValueError, TypeError) as error:
                 answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}

@@ -1,0 +1,78 @@
+"""The jobs of a sweep as people see them: what waits and what runs, and taking back what waits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mpisweep.batch.chain import Record, Stopped, jobs_file, note, read_record
+from mpisweep.batch.dialect import DIALECTS
+from mpisweep.batch.queue import JobState, QueuedJob, ask
+from mpisweep.batch.submit import cancel
+
+__all__ = ["cancel_waiting", "counted", "describe_jobs", "jobs_as_json", "was_submitted"]
+
+
+def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
+    """What each batch system says of the jobs that were given to it, those left out that are gone."""
+    found: dict[str, list[QueuedJob] | None] = {}
+    for system in dict.fromkeys(job.system for job in record.submitted if job.system in DIALECTS):
+        answer = ask(DIALECTS[system], [job.job_id for job in record.submitted if job.system == system])
+        found[system] = None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
+    return found
+
+
+def describe_jobs(results: Path) -> list[str]:
+    """Lines for people: the jobs of a sweep that wait or run; empty when none was submitted here."""
+    record = read_record(results)
+    lines: list[str] = []
+    for system, jobs in _asked(record).items():
+        title = DIALECTS[system].title
+        if jobs is None:
+            last = [job.job_id for job in record.submitted if job.system == system][-1]
+            lines.append(f"  {DIALECTS[system].ask} does not answer; the last job submitted was {last}")
+        elif not jobs:
+            lines.append(f"  no {title} job of it waits or runs")
+        else:
+            lines += [f"  {title} job {job.job_id}: {job.state} ({job.words})" for job in jobs]
+    return lines
+
+
+def jobs_as_json(results: Path) -> list[dict[str, str]] | None:
+    """The same for programs; None when a batch system did not answer."""
+    asked = _asked(read_record(results))
+    if None in asked.values():
+        return None
+    return [
+        {"system": system, "job": job.job_id, "state": str(job.state), "words": job.words}
+        for system, jobs in asked.items()
+        for job in jobs or ()
+    ]
+
+
+def was_submitted(results: Path) -> bool:
+    """Whether jobs of this sweep were submitted from here."""
+    return jobs_file(results).exists()
+
+
+def cancel_waiting(results: Path, record: Record) -> list[str]:
+    """Cancel what waits, note the stop, and name what runs."""
+    if not record.submitted:
+        return []
+    note(results, [Stopped(time.time())])
+    running: list[str] = []
+    for system, jobs in _asked(record).items():
+        if jobs is None:
+            print(f"{results}: {DIALECTS[system].ask} does not answer; jobs that begin later will find that the sweep was stopped")
+            continue
+        waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
+        if waiting:
+            words = cancel(DIALECTS[system], waiting)
+            print(f"{results}: {counted(len(waiting), 'waiting job')} {'not cancelled: ' + words if words else 'cancelled'}")
+        running += [f"{DIALECTS[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
+    return running
+
+
+def counted(count: int, what: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{count} {what}{'s' * (count != 1)}"

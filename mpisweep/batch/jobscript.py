@@ -1,0 +1,389 @@
+"""From a site and what is wanted there to the text of a job script.
+
+::
+
+    site file + wishes --plan_job()--> Job --write_script()--> Script --text()--> job.sh
+
+A :class:`~mpisweep.batch.request.Job` is what the batch system is asked for, all of it decided and checked; a
+:class:`Script` is plain data; everything here is pure.  What a user has named (folders, files, parameters) reaches the script only through
+:func:`in_shell`, never a directive: directives are split by each system's own rules, so that they hold nothing but
+names that :data:`mpisweep.batch.site.SAFE` lets through.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mpisweep.batch.dialect import PBS, PJM, SLURM, Dialect, clock
+from mpisweep.batch.request import Job
+
+__all__ = ["Block", "Payload", "Script", "in_shell", "write_script"]
+
+#: Slurm may be a minute late or early with a signal; the rest is for writing the last snapshot.
+_SIGNAL_MARGIN_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What runs in the job.
+
+    Attributes:
+        name: of the sweep.
+        sweep: the sweep file, or empty for the quick form.
+        arguments: of ``mpisweep run``, without the sweep file and the results file.
+        command_line: of the workload, after ``--``; empty when it is none.
+        results: the results file.
+        folder: where it runs; None for the folder it is submitted from.
+        venv: folder of a Python environment; ``~/`` is the home folder.
+        conda: name or folder of a conda environment.
+        image: of a container.
+        grace_s: what running trials get when the sweep is stopped.
+        chained: whether the job is one of several in a row.
+    """
+
+    name: str
+    sweep: str
+    results: str
+    arguments: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
+    folder: str | None = None
+    venv: str = ""
+    conda: str = ""
+    image: str = ""
+    grace_s: float = 10.0
+    chained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines of bash, and why they are there."""
+
+    why: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A job script as data.
+
+    Attributes:
+        head: comments for whoever opens it.
+        directives: options of the batch system, without its marker.
+    """
+
+    marker: str
+    head: tuple[str, ...]
+    directives: tuple[str, ...]
+    blocks: tuple[Block, ...] = field(default_factory=tuple)
+
+    def text(self) -> str:
+        """The file's content."""
+        parts = ["#!/bin/bash", *_comments(self.head)]
+        parts += [f"{self.marker} {directive}" for directive in self.directives]
+        parts += ["set -euo pipefail"]
+        for block in self.blocks:
+            parts += ["", *_comments([block.why] if block.why else []), *block.lines]
+        return "\n".join(parts) + "\n"
+
+
+# ------------------------------------------------------------------------------------- the script
+
+
+def write_script(job: Job, payload: Payload) -> Script:
+    """The script of a job: plain data, made of nothing but the arguments."""
+    system = job.site.system
+    blocks = [_folder_block(job, payload), *_environment_blocks(job, payload)]
+    blocks += [_names_block(job, payload)]
+    if payload.chained:
+        blocks.append(_chain_block(payload))
+    blocks += [_run_block(job, payload), _end_block(system, payload)]
+    return Script(
+        marker=system.marker,
+        head=_head(job, payload),
+        directives=_DIRECTIVES[system.name](job, payload) if system.marker else (),
+        blocks=tuple(block for block in blocks if block.lines),
+    )
+
+
+def in_shell(text: str) -> str:
+    """A text as one word of bash, on one line whatever is in it; a leading ``~/`` is the home folder."""
+    if text.startswith("~/"):
+        return f'"$HOME"/{in_shell(text[2:])}'
+    if not re.search(r"[\x00-\x1f\x7f]", text):
+        return shlex.quote(text)
+    escaped = "".join(
+        f"\\x{ord(c):02x}" if ord(c) < 0x20 or ord(c) == 0x7F else f"\\{c}" if c in "\\'" else c for c in text
+    )
+    # The next character must not be taken for one more hexadecimal digit: bash reads at most two.
+    return f"$'{escaped}'"
+
+
+def _comments(sentences: Iterable[str]) -> list[str]:
+    """Sentences as lines of comments, broken at some 110 characters; an empty one is an empty comment."""
+    lines: list[str] = []
+    for sentence in sentences:
+        line = "#"
+        for word in sentence.split(" ") if sentence else ():
+            if len(line) + 1 + len(word) > 110:
+                lines.append(line)
+                line = "#"
+            line += " " + word
+        lines.append(line)
+    return lines
+
+
+def _head(job: Job, payload: Payload) -> tuple[str, ...]:
+    system = job.site.system
+    if not system.marker:
+        return (
+            f"The sweep {payload.name} on one machine: one worker a GPU, or one a core.",
+            "Run it again after an interruption: it goes on where it stopped.",
+            "",
+            "  bash THIS_SCRIPT [OPTIONS OF mpisweep run]",
+        )
+    size = f"{job.gpus} GPU{'s' * (job.gpus != 1)}" if job.site.unit == "gpu" else f"{job.nodes} node{'s' * (job.nodes != 1)}"
+    ranks = f"{job.ranks} rank{'s' * (job.ranks != 1)}"
+    return (
+        f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, at most {clock(job.elapse_s or 0)}.",
+        "",
+        f"  {system.submit} THIS_SCRIPT",
+        "",
+        "Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.",
+        *_limits_sentence(job),
+    )
+
+
+def _limits_sentence(job: Job) -> tuple[str, ...]:
+    if not job.group:
+        return ()
+    group = job.site.resource_group(job.group)
+    longest_s = group.longest_s(job.nodes)
+    if longest_s is None:
+        return (f"The limits of {job.group} are not known to mpisweep: see the site's own pages.",)
+    return (f"{job.group} allows at most {clock(longest_s)} for this many nodes, as the site's file says.",)
+
+
+def _pjm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
+    site = job.site
+    size = {
+        "node": [f"-L node={job.nodes}"],
+        "gpu": [f"-L gpu={job.gpus}"],
+        "vnode": [f"-L vnode={job.nodes}", *([f"-L vnode-core={site.cores_per_node}"] if site.cores_per_node else [])],
+    }
+    name = _job_name(site.system, payload.name)
+    return (
+        f"-N {name}",
+        *site.directives,
+        *([f"-L rscgrp={job.group}"] if job.group else []),
+        *size[site.unit],
+        f"--mpi proc={job.ranks}",
+        f"-L elapse={clock(job.elapse_s or 0)}",
+        *([f"-g {job.project}"] if job.project else []),
+        *(site.container.directives if payload.image else ()),
+        "-j",
+        "-S",
+        f"-o {name}.%j.log",
+    )
+
+
+def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
+    site = job.site
+    name = _job_name(site.system, payload.name)
+    cores = (site.cores_per_node or 0) // job.ranks_per_node
+    return (
+        f"--job-name={name}",
+        *site.directives,
+        *([f"--partition={job.group}"] if job.group else []),
+        *([f"--account={job.project}"] if job.project else []),
+        f"--nodes={job.nodes}",
+        f"--ntasks-per-node={job.ranks_per_node}",
+        *([f"--cpus-per-task={cores}"] if cores else []),
+        *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
+        f"--time={clock(job.elapse_s or 0)}",
+        *(site.container.directives if payload.image else ()),
+        f"--signal=B:USR1@{_signal_s(payload)}",
+        f"--output={name}.%j.log",
+    )
+
+
+def _pbs_directives(job: Job, payload: Payload) -> tuple[str, ...]:
+    site = job.site
+    cores = site.cores_per_node or job.ranks_per_node
+    gpus = f":ngpus={job.gpus}" if job.gpus else ""
+    return (
+        f"-N {_job_name(site.system, payload.name)}",
+        *site.directives,
+        *([f"-q {job.group}"] if job.group else []),
+        *([f"-P {job.project}"] if job.project else []),
+        f"-l select={job.nodes}:ncpus={cores}{gpus}:mpiprocs={job.ranks_per_node}",
+        f"-l walltime={clock(job.elapse_s or 0)}",
+        *(site.container.directives if payload.image else ()),
+        "-j oe",
+    )
+
+
+_DIRECTIVES = {PJM.name: _pjm_directives, SLURM.name: _slurm_directives, PBS.name: _pbs_directives}
+
+
+def _job_name(system: Dialect, name: str) -> str:
+    """A sweep's name as the name of a job: it begins with a letter, and PBS wants no full stop."""
+    safe = re.sub(r"[^A-Za-z0-9_-]" if system is PBS else r"[^A-Za-z0-9._-]", "_", name)
+    return (safe if safe[:1].isalpha() else f"sweep-{safe}")[: system.name_length]
+
+
+def _signal_s(payload: Payload) -> int:
+    return math.ceil(payload.grace_s) + _SIGNAL_MARGIN_S
+
+
+def _folder_block(job: Job, payload: Payload) -> Block:
+    if payload.folder is not None:
+        return Block("Where the sweep is run, and where relative paths start.", (f"cd -- {in_shell(payload.folder)}",))
+    if not job.site.system.submit_folder:
+        return Block("", ())
+    return Block("Where it was submitted.", (f'cd -- "${job.site.system.submit_folder}"',))
+
+
+def _environment_blocks(job: Job, payload: Payload) -> list[Block]:
+    blocks: list[Block] = []
+    modules = (*job.modules, *(job.site.container.modules if payload.image else ()))
+    if job.site.setup or modules:
+        lines = [*job.site.setup]
+        if modules:
+            lines += [
+                "# shellcheck disable=SC1091",
+                "type module >/dev/null 2>&1 || source /etc/profile.d/modules.sh",
+                f"module load {' '.join(modules)}",
+            ]
+        blocks.append(Block(
+            "Modules: the versions that the environment was built with.  Their scripts are not made for `set -u`.",
+            ("set +u", *lines, "set -u"),
+        ))  # fmt: skip
+    if payload.image:
+        return blocks
+    if payload.conda:
+        lines = ["set +u", 'eval "$(conda shell.bash hook)"', f"conda activate {in_shell(payload.conda)}", "set -u"]
+        blocks.append(Block("The environment that mpisweep is in.", tuple(lines)))
+    elif payload.venv:
+        lines = [f"venv=${{MPISWEEP_VENV:-{in_shell(payload.venv)}}}", "# shellcheck disable=SC1091", 'source "$venv/bin/activate"']
+        blocks.append(Block("The environment that mpisweep is in.", tuple(lines)))
+    return blocks
+
+
+def _names_block(job: Job, payload: Payload) -> Block:
+    lines = []
+    if payload.sweep:
+        lines.append(f"sweep=${{MPISWEEP_SWEEP:-{in_shell(payload.sweep)}}}")
+    lines.append(f"results=${{MPISWEEP_RESULTS:-{in_shell(payload.results)}}}")
+    if payload.image:
+        container = job.site.container
+        binds = ",".join(_in_double_quotes(bind) for bind in (*container.binds, "$PWD"))
+        nv = " --nv" if job.gpus else ""
+        lines += [
+            f"image=${{MPISWEEP_IMAGE:-{in_shell(payload.image)}}}",
+            f'inside=({container.command} exec{nv} --bind "{binds}" "$image")',
+        ]
+    return Block("The sweep and its results." if payload.sweep else "The results.", tuple(lines))
+
+
+def _in_double_quotes(text: str) -> str:
+    return re.sub(r'([\\"`])', r"\\\1", text)
+
+
+def _chain_block(payload: Payload) -> Block:
+    return Block(
+        "One of several jobs in a row: it runs only where there is something to go on with, and cancels the others "
+        "where there is not.",
+        (
+            "decision=0",
+            f'{_inside(payload)}mpisweep chain "$results" || decision=$?',
+            'if [ "$decision" -eq 3 ]; then exit 0; fi',
+        ),
+    )
+
+
+def _inside(payload: Payload) -> str:
+    return '"${inside[@]}" ' if payload.image else ""
+
+
+#: Signals that come to the shell, and what is done with them.
+_WHY = {
+    PJM.name: (
+        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten "
+        "seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep "
+        "watches the clock in any case."
+    ),
+    SLURM.name: (
+        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order and waits "
+        "for it; the sweep watches the clock in any case."
+    ),
+    PBS.name: (
+        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some seconds later "
+        "SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep watches the clock in any "
+        "case."
+    ),
+}
+_SIGNALS = {PJM.name: "XCPU USR1", SLURM.name: "USR1", PBS.name: "USR1"}
+
+#: A second polite request asks for nothing more.
+_ASK = '[ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true'
+
+
+def _run_block(job: Job, payload: Payload) -> Block:
+    system = job.site.system
+    words = ["mpisweep run", *(['"$sweep"'] if payload.sweep else []), *map(in_shell, payload.arguments), '-o "$results"']
+    if not system.marker:
+        words.append('"$@"')
+    elif not system.tells_its_end:
+        words.append('--walltime "$((walltime - SECONDS))"')
+    if payload.command_line:
+        words += ["--", *map(in_shell, payload.command_line)]
+    run = _inside(payload) + " ".join(words)
+    if payload.image:
+        ranks = job.site.launch.replace("{ranks}", str(job.ranks)).replace("{ranks_per_node}", str(job.ranks_per_node))
+        run = f"{ranks} {run}" if job.ranks > 1 else run
+    if not system.marker:
+        return Block("", ("code=0", f"{run} || code=$?"))
+    walltime: tuple[str, ...] = ()
+    if not system.tells_its_end:
+        walltime = (
+            f"# {system.title} has no variable for when a job ends.  In seconds, as in the directive above, less what has passed.",
+            f"walltime={round(job.elapse_s or 0)}",
+        )
+    return Block(
+        _WHY[system.name],
+        (
+            "sweep_pid=",
+            "signalled=0",
+            f"trap 'signalled=1; {_ASK}' {_SIGNALS[system.name]}",
+            "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.",
+            f"trap 'signalled=1; sleep 1; {_ASK}' TERM",
+            *walltime,
+            f"{run} &",
+            "sweep_pid=$!",
+            "code=0",
+            'wait "$sweep_pid" || code=$?',
+            "# A signal ends the waiting and not the sweep.",
+            'while [ "$signalled" -eq 1 ]; do',
+            "    signalled=0",
+            "    code=0",
+            '    wait "$sweep_pid" || code=$?',
+            "done",
+        ),
+    )
+
+
+def _end_block(system: Dialect, payload: Payload) -> Block:
+    again = "submit this script again" if system.marker else "run this script again"
+    return Block(
+        "The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong input.",
+        (
+            f'{_inside(payload)}mpisweep top "$results" || true',
+            f'if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: {again} and it goes on."; fi',
+            'exit "$code"',
+        ),
+    )
+

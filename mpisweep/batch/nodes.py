@@ -1,0 +1,57 @@
+"""Which nodes of the allocation still answer: asked of the nodes themselves, all at once and for a bounded time.
+
+What the batch system thinks of its nodes is no help here: it takes minutes to notice that one is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from mpisweep.batch.base import Allocation
+
+__all__ = ["answering", "probe_command"]
+
+#: How long a node may take to answer, in seconds.
+_ANSWER_S = 15.0
+#: How often it is looked for answers, in seconds.
+_LOOK_S = 0.05
+
+
+def probe_command(allocation: Allocation, remote_shell: str, host: str) -> list[str]:
+    """A command that returns 0 where a process can be started on the node."""
+    if allocation.system == "slurm":
+        return ["srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--quiet", f"--nodelist={host}", "true"]
+    if remote_shell:
+        return [remote_shell, host, "true"]
+    return ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_ANSWER_S:g}", host, "true"]
+
+
+def answering(allocation: Allocation, remote_shell: str, hosts: Sequence[str]) -> list[str]:
+    """Those of the hosts that answer, in their order; all of them where none does or nobody can be asked.
+
+    Where not even the nearest one answers, it is the question that is wrong, and the launcher may do better.
+    """
+    if len(hosts) < 2 or shutil.which(probe_command(allocation, remote_shell, "")[0]) is None:
+        return list(hosts)
+    asked = {host: _start(probe_command(allocation, remote_shell, host)) for host in hosts}
+    until = time.monotonic() + _ANSWER_S
+    while any(probe.poll() is None for probe in asked.values()) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    for probe in asked.values():
+        if probe.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(probe.pid, signal.SIGKILL)
+            probe.wait()
+    return [host for host, probe in asked.items() if probe.returncode == 0] or list(hosts)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )

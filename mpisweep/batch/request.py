@@ -1,0 +1,163 @@
+"""What a job asks its batch system for: the user's wishes and the site's facts, decided and checked. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mpisweep.batch.dialect import clock
+from mpisweep.batch.site import SAFE, Site, SiteError
+
+__all__ = ["Job", "Wishes", "plan_job"]
+
+#: At most so many ranks on a node without GPUs, as `mpisweep run` starts.
+_RANKS_WITHOUT_GPUS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user has asked for; None and empty for what is left to the site.
+
+    Attributes:
+        gpus: of a node; of the job, where the site's unit is the GPU.
+        ranks: of a node.
+        group: resource group, partition or queue.
+        project: project group or account.
+        modules: instead of the site's, when there are any.
+    """
+
+    nodes: int = 1
+    elapse_s: float | None = None
+    gpus: int | None = None
+    ranks: int | None = None
+    group: str = ""
+    project: str = ""
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the batch system is asked for.
+
+    Attributes:
+        gpus: of a node; 0 for none.
+        elapse_s: None on a workstation, which has no limit.
+    """
+
+    site: Site
+    nodes: int
+    gpus: int
+    ranks_per_node: int
+    elapse_s: float | None
+    group: str
+    project: str
+    modules: tuple[str, ...]
+
+    @property
+    def ranks(self) -> int:
+        """Of the whole job."""
+        return self.nodes * self.ranks_per_node
+
+
+def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_per_trial: int = 1) -> Job:
+    """Decide what a job asks for, and refuse what is known not to be had.
+
+    Args:
+        site: where.
+        wishes: what.
+        devices_per_trial: GPUs that a trial gets, or the share of one.
+        ranks_per_trial: the most that a trial of the sweep has.
+
+    Raises:
+        SiteError: naming what was asked for, the limit, and what is allowed.
+    """
+    gpus = site.gpus_per_node if wishes.gpus is None else wishes.gpus
+    if gpus is None and site.system.marker:
+        raise SiteError(
+            f"--site {site.name}: does not say how many GPUs a node has; say it with --gpus (0 for none), "
+            "or in a copy of the site's file"
+        )
+    nodes = 1 if site.unit == "gpu" or not site.system.marker else wishes.nodes
+    if nodes != wishes.nodes:
+        what = f"a job on {site.title} has one node" if site.system.marker else "a workstation is one node"
+        raise SiteError(f"--nodes {wishes.nodes}: {what}" + ("; ask for more GPUs with --gpus" if site.unit == "gpu" else ""))
+    if site.unit == "node" and site.gpus_per_node is not None and (gpus or 0) > site.gpus_per_node:
+        raise SiteError(f"--gpus {gpus}: a node of {site.name} has {site.gpus_per_node}")
+    job = Job(
+        site=site,
+        nodes=nodes,
+        gpus=gpus or 0,
+        ranks_per_node=wishes.ranks or site.ranks_per_node or _usual_ranks(site, gpus or 0, devices_per_trial),
+        elapse_s=wishes.elapse_s if site.system.marker else None,
+        group=wishes.group or site.group,
+        project=wishes.project,
+        modules=wishes.modules or site.modules,
+    )
+    _check_words(job)
+    if site.system.marker:
+        _check_limits(job)
+        if job.ranks < ranks_per_trial:
+            raise SiteError(
+                f"--nodes {job.nodes}: gives {job.ranks} rank{'s' * (job.ranks != 1)}, and a trial of the sweep has "
+                f"{ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks of each"
+            )
+    return job
+
+
+def _usual_ranks(site: Site, gpus: int, devices_per_trial: float) -> int:
+    """One rank a GPU or a share of one; without GPUs one a core."""
+    if gpus:
+        ranks = math.floor(gpus / devices_per_trial + 1e-9)
+        if ranks < 1:
+            raise SiteError(
+                f"--gpus {gpus}: the sweep wants {devices_per_trial:g} GPUs a trial (devices_per_trial), more than a node gets"
+            )
+        return ranks
+    if not site.system.marker:
+        return 1
+    if site.cores_per_node is None:
+        raise SiteError(f"--site {site.name}: says neither GPUs nor cores of a node; say how many ranks a node gets with --ranks")
+    return min(site.cores_per_node, _RANKS_WITHOUT_GPUS)
+
+
+def _check_words(job: Job) -> None:
+    for flag, text in (("--group", job.group), ("--project", job.project), *(("--module", m) for m in job.modules)):
+        if text and not SAFE.fullmatch(text):
+            raise SiteError(f"{flag} {text!r}: expected a name without spaces and quotes")
+
+
+def _check_limits(job: Job) -> None:
+    site = job.site
+    if job.elapse_s is None:
+        raise SiteError("--elapse: is missing; say how long the job may take, e.g. --elapse 2:00:00")
+    if site.project_needed and not job.project:
+        raise SiteError(f"--project: is missing; jobs on {site.title} need a project group")
+    if job.group and site.groups and job.group not in site.groups:
+        raise SiteError(
+            f"--group {job.group}: is not a resource group of {site.name}; known are {', '.join(site.groups)} "
+            "(a copy of the site's file can name more)"
+        )
+    group = site.resource_group(job.group)
+    if group.most_nodes is not None and job.nodes > group.most_nodes:
+        others = [other.name for other in site.groups.values() if (other.most_nodes or 0) >= job.nodes]
+        raise SiteError(
+            f"--nodes {job.nodes}: resource group {group.name} of {site.name} gives at most {group.most_nodes}"
+            + (f"; {' and '.join(others)} more" if others else "")
+        )
+    if site.unit == "gpu" and group.gpus is not None and job.gpus > group.gpus:
+        raise SiteError(f"--gpus {job.gpus}: resource group {group.name} of {site.name} gives at most {group.gpus}")
+    longest_s = group.longest_s(job.nodes)
+    if longest_s is not None and job.elapse_s > longest_s:
+        raise SiteError(f"--elapse {clock(job.elapse_s)}: {_longest(job, group.name, longest_s)}")
+
+
+def _longest(job: Job, group: str, longest_s: float) -> str:
+    """What is allowed instead: elsewhere on the site, or at most."""
+    site, nodes = job.site, f"{job.nodes} node{'s' * (job.nodes > 1)}"
+    others = {name: other.longest_s(job.nodes) for name, other in site.groups.items() if name != group}
+    fitting = [name for name, limit in others.items() if limit is not None and limit >= (job.elapse_s or 0)]
+    unknown = [name for name, limit in others.items() if limit is None]
+    here = f"resource group {group} of {site.name} allows at most {clock(longest_s)} for {nodes}"
+    if fitting:
+        return f"{here}; {' and '.join(fitting)} allows it"
+    return here + ("" if unknown else ", and no other group allows more")

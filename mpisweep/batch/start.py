@@ -1,0 +1,69 @@
+"""Where the ranks of a run are started, by what, and again on what is left of the allocation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mpisweep.batch.base import Allocation
+from mpisweep.batch.launchers import Launcher, find_launcher, start_command
+from mpisweep.batch.nodes import answering
+from mpisweep.batch.placement import Placement
+
+__all__ = ["Start", "plan_start"]
+
+#: What a rank must find as the launcher does, also on a node that is reached by a remote shell; beside our own.
+_EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "OMP_NUM_THREADS")
+_OUR_OWN = "MPISWEEP_"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One way to start the ranks."""
+
+    allocation: Allocation
+    placement: Placement
+    #: None for a single rank on this node, which needs no MPI.
+    launcher: Launcher | None
+    #: Of ``mpisweep run``.
+    arguments: tuple[str, ...]
+
+    def command(self, environment: Mapping[str, str]) -> list[str]:
+        """The whole command line, for ranks that get this environment."""
+        program = [sys.executable, "-m", "mpisweep", "run", *self.arguments]
+        if self.launcher is None:
+            return program
+        exported = [name for name in _EXPORTED if name in environment]
+        exported += sorted(name for name in environment if name.startswith(_OUR_OWN))
+        return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
+
+    def on_what_answers(self) -> Start:
+        """The same on those nodes that still answer; asks each of them, which takes seconds at most."""
+        if self.launcher is None:
+            return self
+        hosts = [node.host for node in self.placement.nodes]
+        alive = answering(self.allocation, self.launcher.remote_shell, hosts)
+        gone = [host for host in hosts if host not in alive]
+        if not gone:
+            return self
+        left = self.placement.only(alive)
+        log.warning(
+            "%s %s not answer any more; going on with %d ranks on %d of %d nodes",
+            ", ".join(gone), "does" if len(gone) == 1 else "do", left.ranks, len(left.nodes), len(hosts),
+        )  # fmt: skip
+        return replace(self, placement=left)
+
+
+def plan_start(allocation: Allocation, placement: Placement, arguments: tuple[str, ...]) -> Start:
+    """Find out how the ranks are started here.
+
+    Raises:
+        LaunchError: when there is nothing to start them with.
+    """
+    is_alone = placement.ranks == 1 and not allocation.is_elsewhere
+    launcher = None if is_alone else find_launcher(allocation)
+    return Start(allocation, placement, launcher, arguments)

@@ -1,0 +1,37 @@
+"""From a sweep file, or from flags, to a frozen Spec.  Every error that a user can make is found here.
+
+A :class:`SpecError` is one sentence: which file, which key, what was found and what would be right.  Nothing
+after this room checks the user's input again.
+"""
+
+from __future__ import annotations
+
+from mpisweep.spec.model import (
+    RANKS,
+    BuiltinWorkload,
+    CommandWorkload,
+    FunctionWorkload,
+    Limits,
+    Spec,
+    SpecError,
+    Workload,
+)
+from mpisweep.spec.quick import spec_from_flags
+from mpisweep.spec.sweepfile import SEARCH_NAMES, load_spec, parse_spec
+from mpisweep.spec.units import parse_duration
+
+__all__ = [
+    "RANKS",
+    "SEARCH_NAMES",
+    "BuiltinWorkload",
+    "CommandWorkload",
+    "FunctionWorkload",
+    "Limits",
+    "Spec",
+    "SpecError",
+    "Workload",
+    "load_spec",
+    "parse_duration",
+    "parse_spec",
+    "spec_from_flags",
+]

@@ -1,0 +1,131 @@
+"""The quick form without a sweep file: flags to the text of one, which is then read like any other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mpisweep.records import Value
+from mpisweep.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError, parse_quick
+from mpisweep.spec.model import Spec, SpecError
+from mpisweep.spec.sweepfile import parse_spec
+
+__all__ = ["spec_from_flags", "toml_value"]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def spec_from_flags(
+    workload: str | Sequence[str],
+    parameters: Sequence[str],
+    *,
+    folder: Path,
+    baseline: Sequence[str] = (),
+    options: Mapping[str, Value | None] | None = None,
+    limits: Mapping[str, Value | None] | None = None,
+    metrics: Sequence[str] = (),
+) -> Spec:
+    """The Spec of the quick form, ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
+
+    Args:
+        workload: name of a built-in one, or ``module:function``; or the arguments of a command line.
+        parameters: ``name=RANGE``, ``name=a,b,c`` or ``name=VALUE``.
+        folder: where the command was typed.
+        baseline: ``name=VALUE``.
+        options: top-level keys of a sweep file; None values are left out.
+        limits: keys of its [limits]; None values are left out.
+        metrics: ``name=PATTERN``, of a command line.
+
+    Raises:
+        SpecError: see the class.
+    """
+    searched: list[Parameter] = []
+    fixed: Configuration = {}
+    for name, text in _split_flags("-p", parameters):
+        try:
+            found = parse_quick(name, text)
+        except SpaceError as error:
+            raise SpecError(f"command line: -p {name}: {error}") from error
+        if isinstance(found, (IntegerRange, FloatRange, Choice)):
+            searched.append(found)
+        else:
+            fixed[name] = found
+    wanted = {name: _only_value(name, text) for name, text in _split_flags("--baseline", baseline)}
+    head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
+    head.setdefault("name", _name_from(workload, searched))
+    lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
+    if isinstance(workload, str):
+        lines.insert(0, f"workload = {toml_value(workload)}")
+    else:
+        lines.insert(0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}")
+    lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
+    patterns: Configuration = dict(_split_flags("--metric", metrics))
+    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": {k: v for k, v in (limits or {}).items() if v is not None}}
+    for table, entries in tables.items():
+        if entries:
+            lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
+    text = "\n".join(lines) + "\n"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SpecError("command line: has bytes in it that are not UTF-8 text")
+    return parse_spec(text, source="command line", folder=folder)
+
+
+def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise SpecError(f"command line: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
+        if name in dict(pairs):
+            raise SpecError(f"command line: {flag} {name}: is given twice")
+        pairs.append((name, value))
+    return pairs
+
+
+def _only_value(name: str, text: str) -> Value:
+    found = parse_quick(name, text) if "," not in text and ":" not in text else None
+    if found is None or isinstance(found, (IntegerRange, FloatRange, Choice)):
+        raise SpecError(f"command line: --baseline {name}: found {text!r}; expected one value")
+    return found
+
+
+def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
+    if not isinstance(workload, str):
+        # The script says more than the interpreter that runs it.
+        scripts = [Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))]
+        workload = scripts[0] if scripts else Path(workload[0]).name
+    words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
+    name = "-".join(words)
+    return name if _NAME.fullmatch(name) else "sweep"
+
+
+def _key(name: str) -> str:
+    return name if _IDENTIFIER.fullmatch(name) else toml_value(name)
+
+
+def toml_value(value: Value) -> str:
+    """A value as a sweep file has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _parameter_toml(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        return "[" + ", ".join(toml_value(value) for value in parameter.values) + "]"
+    parts = [f"from = {parameter.low!r}", f"to = {parameter.high!r}"]
+    if parameter.step not in (None, 1) or (isinstance(parameter, FloatRange) and parameter.step is not None):
+        parts.append(f"step = {parameter.step!r}")
+    if parameter.log:
+        parts.append('scale = "log"')
+    if parameter.points is not None:
+        parts.append(f"points = {parameter.points}")
+    if parameter.memory:
+        parts.append(f'memory = "{parameter.memory}"')
+    return "{ " + ", ".join(parts) + " }"

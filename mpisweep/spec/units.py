@@ -1,0 +1,47 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["parse_bytes", "parse_duration"]
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
+_CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
+#: A duration longer than this, in seconds, or anything written longer than this is a slip of the pen: 30,000 years.
+_LONGEST_S = 1e12
+_LONGEST_TEXT = 40
+
+
+def parse_duration(raw: object) -> float | None:
+    """Seconds in ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; None for anything else."""
+    if isinstance(raw, str):
+        seconds = _text_seconds(raw) if len(raw) <= _LONGEST_TEXT else None
+    elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        seconds = float(raw) if 0 < raw <= _LONGEST_S else None
+    else:
+        return None
+    return seconds if seconds is not None and seconds <= _LONGEST_S else None
+
+
+def parse_bytes(raw: object) -> int | None:
+    """Bytes in ``"4GiB"`` or ``"500MB"``; None for anything else."""
+    size = _MEMORY.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= _LONGEST_TEXT else None
+    if size is None:
+        return None
+    prefix, binary = size[2].upper(), bool(size[3])
+    return int(float(size[1]) * (1024 if binary else 1000) ** (" KMGT".index(prefix) if prefix else 0))
+
+
+def _text_seconds(raw: str) -> float | None:
+    text = raw.strip()
+    if clock := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = (int(part) for part in clock.groups())
+        return float(3600 * hours + 60 * minutes + seconds) or None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) or None
+    if text and (parts := _DURATION.fullmatch(text)):
+        hours_s, minutes_s, seconds_s = (float(part or 0) for part in parts.groups())
+        return 3600 * hours_s + 60 * minutes_s + seconds_s or None
+    return None

@@ -1,0 +1,216 @@
+"""`mpisweep jobscript --check`: every kind of mistake is found, with its line and what would be right."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpisweep.batch.checkscript import Finding, Severity, check_script
+from mpisweep.batch.dialect import PBS, PJM, SLURM
+from mpisweep.batch.directives import asked_for, read_script, time_limit_s
+from mpisweep.batch.site import load_site
+
+ROOT = Path(__file__).parent.parent
+
+GOOD = {
+    "pjm": """#!/bin/bash
+#PJM -L rscgrp=b-batch
+#PJM -L node=2
+#PJM --mpi proc=8
+#PJM -L elapse=2:00:00
+#PJM -j
+#PJM -o sweep.%j.log
+module load gcc ompi cuda
+source venv/bin/activate
+mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 2:00:00
+""",
+    "slurm": """#!/bin/bash
+#SBATCH --nodes=2 --ntasks-per-node=4   # one a GPU
+#SBATCH --gres=gpu:a100:4
+#SBATCH -t 0-02:00
+#SBATCH --output=sweep.%j.log
+module load openmpi
+srun mpisweep run sweep.toml -o /home/me/sweep.h5
+""",
+    "pbs": """#!/bin/bash
+#PBS -l select=2:ncpus=32:ngpus=4:mpiprocs=4 -l walltime=02:00:00
+#PBS -joe
+cd "$PBS_O_WORKDIR"
+source venv/bin/activate
+mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 7200
+""",
+}
+
+
+def found(text: str, **given: object) -> list[Finding]:
+    return check_script(text, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("system", GOOD)
+def test_nothing_is_found_where_nothing_is_wrong(system: str):
+    assert found(GOOD[system]) == []
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "jobscripts").glob("*.sh")), ids=lambda path: path.stem)
+def test_nothing_is_found_in_what_is_shipped(script: Path):
+    site = load_site("workstation") if script.stem == "workstation" else None
+    if site is None:
+        assert found(script.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "before", "after", "line", "severity", "what", "right"),
+    [
+        ("pjm", "proc=8", "proc=4", 4, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks, one a GPU"),
+        ("pjm", "proc=8", "proc=12", 4, "error", "12 ranks are more than the 8 GPUs", "8 ranks"),
+        ("pjm", "proc=8", "proc=16", 4, "warning", "16 ranks are more", "devices_per_trial = 0.5"),
+        ("slurm", "per-node=4", "per-node=1", 2, "error", "2 ranks are fewer than the 8 GPUs", "8 ranks"),
+        ("pbs", "mpiprocs=4", "mpiprocs=2", 2, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks"),
+        ("pjm", "elapse=2:00:00", "elapse=100:00:00", 5, "error", "100:00:00 is longer than resource group b-batch allows for 2 nodes", "at most 96:00:00"),
+        ("pjm", "node=2\n", "node=5\n", 3, "error", "5 nodes are more than resource group b-batch gives", "at most 4"),
+        ("pjm", "elapse=2:00:00", "elapse=2h", 5, "error", "'2h' is no time limit", "-L elapse=2:00:00"),
+        ("slurm", "#SBATCH -t 0-02:00\n", "", 1, "warning", "no time limit is asked for", "#SBATCH --time=2:00:00"),
+        ("pjm", "module load gcc ompi cuda\n", "", 1, "warning", "no module is loaded; genkai has MPI and CUDA in modules", "module load gcc ompi cuda"),
+        ("slurm", "module load openmpi\n", "", 1, "warning", "no module is loaded and no environment activated", "module load"),
+        ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "#PJM -o NAME.%j.log"),
+        ("slurm", "#SBATCH --output=sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "--output="),
+        ("pjm", "mpisweep run", "mpirun -n 16 mpisweep run", 10, "error", "mpirun starts 16 ranks, and the job has 8", "$PJM_MPI_PROC"),
+        ("slurm", "srun", "srun --ntasks=9", 7, "error", "srun starts 9 ranks, and the job has 8", "8"),
+        ("pbs", "mpisweep run", "N=99\nmpiexec -np $N mpisweep run", 7, "error", "mpiexec starts 99 ranks, and the job has 8", "8"),
+        ("pjm", "/home/me/sweep.h5", "$PJM_LOCALDIR/sweep.h5", 10, "error", "the results lie in $PJM_LOCALDIR", "all nodes share"),
+        ("pjm", "/home/me/sweep.h5", "/ssd/9/sweep.h5", 10, "error", "the results lie in /ssd", "all nodes share"),
+        ("slurm", "/home/me/sweep.h5", "${TMPDIR}/sweep.h5", 7, "error", "the results lie in $TMPDIR", "all nodes share"),
+        ("pjm", "--walltime 2:00:00", "--walltime 3:00:00", 10, "error", "--walltime 3:00:00 is longer than the job, which has 2:00:00", "--walltime 2:00:00"),
+        ("pjm", "--walltime 2:00:00", "--walltime 1:00:00", 10, "warning", "leaves 1:00:00 of the job unused", "--walltime 2:00:00"),
+        ("pbs", "--walltime 7200", "--walltime \"$((walltime - SECONDS))\"\nwalltime=9000", 6, "error", "--walltime 2:30:00 is longer", "2:00:00"),
+        ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub knows no -L nodes", "did you mean node?"),
+        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub knows no --norestarts", "did you mean --norestart?"),
+        ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch knows no --node", "did you mean --nodes?"),
+        ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub knows no --walltime", "man qsub"),
+        ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive and is a comment", "begins with #PJM and a space"),
+        ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive and is a comment", "#SBATCH"),
+        ("pbs", "cd ", "#SBATCH -n 4\ncd ", 4, "warning", "#SBATCH means nothing to PBS", "only #PBS lines count"),
+        ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\nmodule load gcc ompi cuda", "module load gcc ompi cuda\n#PJM -j", 7, "error", "stands after the first command, where PJM ignores it", "to the top"),
+        ("slurm", "#!/bin/bash\n", "", 1, "error", "does not name an interpreter, and sbatch refuses", "#!/bin/bash"),
+        ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml"),
+        ("pjm", "mpisweep run", "singularity exec --nv i.sif mpisweep run", 1, "error", "containers need -L jobenv=singularity on genkai", "#PJM -L jobenv=singularity"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_found_where_it_is(system: str, before: str, after: str, line: int, severity: str, what: str, right: str):
+    text = GOOD[system]
+    assert before in text
+    findings = found(text.replace(before, after, 1))
+    [finding] = [f for f in findings if what in f.what]
+    assert (finding.line, finding.severity) == (line, severity)
+    assert right in finding.right
+
+
+def test_relative_results_lie_where_the_script_has_gone():
+    text = GOOD["pbs"].replace('cd "$PBS_O_WORKDIR"', "OUT=/tmp/here\ncd $OUT").replace("/home/me/", "")
+    [finding] = found(text)
+    assert finding.line == 7
+    assert "the results lie in /tmp" in finding.what
+
+
+def test_windows_line_ends_are_found_before_all_else():
+    [finding] = found(GOOD["pjm"].replace("\n", "\r\n"))
+    assert finding.line == 1
+    assert finding.severity is Severity.ERROR
+    assert "Windows" in finding.what
+
+
+def test_a_script_without_directives_is_none():
+    [finding] = found("echo hello\n")
+    assert "no directive" in finding.what
+
+
+def test_a_project_group_is_missed_where_the_site_wants_one():
+    text = GOOD["pjm"].replace("b-batch", "regular-a").replace("proc=8", "proc=16")
+    assert any("no project group" in f.what and "#PJM -g GROUP" in f.right for f in found(text))
+
+
+@pytest.mark.parametrize(
+    ("longest_s", "timeout_s", "what"),
+    [
+        (8000.0, None, "2:00:00 is too short for one trial: the longest so far took 2:13:20"),
+        (None, 10800.0, "2:00:00 is shorter than what one trial may take: limits.timeout is 3:00:00"),
+    ],
+)
+def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_s: float | None, what: str):
+    asked: list[tuple[str, str]] = []
+
+    def look_up(sweep: str, results: str) -> tuple[float | None, float | None]:
+        asked.append((sweep, results))
+        return longest_s, timeout_s
+
+    [finding] = found(GOOD["pjm"], look_up=look_up)
+    assert finding.what == what
+    assert finding.line == 5
+    assert asked == [("sweep.toml", "/home/me/sweep.h5")]
+
+
+def test_a_site_that_is_named_is_gone_by():
+    assert found(GOOD["pjm"].replace("b-batch", "mine")) == []
+    findings = found(GOOD["pjm"].replace("b-batch", "cx-small"), site=load_site("wisteria-aquarius"))
+    assert any("fewer than the 16 GPUs" in f.what for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("system", "text", "seconds"),
+    [
+        (PJM, "1:00:00", 3600), (PJM, "10:00", 600), (PJM, "90", 90), (PJM, "1-0", None), (PJM, "soon", None),
+        (SLURM, "90", 5400), (SLURM, "1-12", 129600), (SLURM, "1-1:30", 91800), (SLURM, "0-0:0:5", 5), (SLURM, "2:00:00", 7200),
+        (PBS, "02:00:00", 7200), (PBS, "3600", 3600), (PBS, "1:2:3:4", None), (PBS, "", None),
+    ],
+)  # fmt: skip
+def test_a_time_limit_is_read_as_its_system_does(system, text: str, seconds: float | None):
+    assert time_limit_s(system, text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("lines", "nodes", "gpus", "ranks"),
+    [
+        ("#PJM -L node=2x3x2 --mpi max-proc-per-node=4", 12, None, 48),
+        ('#PJM -L "node=12:noncont,elapse=1:00:00" --mpi "proc=24"', 12, None, 24),
+        ("#PJM -L gpu=2\n#PJM --mpi proc=2", 1, 2, 2),
+        ("#SBATCH -N4 -n 16 --gpus=16", 4, 4, 16),
+        ("#SBATCH --nodes=2-4 --ntasks-per-node=2 --gpus-per-task=v100:2", 4, 4, 8),
+        ("#PBS -l select=1:ncpus=4:mpiprocs=1+2:ncpus=8:ngpus=4:mpiprocs=4", 3, 4, 9),
+    ],
+)
+def test_sizes_are_read_in_all_the_ways_they_are_written(lines: str, nodes: int, gpus: int | None, ranks: int):
+    asked = asked_for(read_script(lines + "\nrun\n"))
+    assert (asked.nodes, asked.gpus, asked.ranks) == (nodes, gpus, ranks)
+
+
+@given(st.lists(st.sampled_from([
+    "#PJM", "#PJM -L", "#SBATCH --gres=", "#PBS -l select=", "#PJM -L node=x", "#PBS -l select=a:b=c+", "cd", "mpirun -n", "x=$(",
+    "mpisweep run -o", "'", "\\", "mpisweep run --walltime $((w - SECONDS))", "#SBATCH -N-", "#SBATCH -t 1-", "srun -n", "export A=", "$A ${B:-c} $",
+]), max_size=12))  # fmt: skip
+def test_no_script_is_too_strange_to_be_read(lines: list[str]):
+    for finding in check_script("\n".join(lines)):
+        assert finding.what
+        assert finding.right
+
+
+def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(folder: Path, mpisweep: Callable[..., subprocess.CompletedProcess[str]]):
+    (folder / "sweep.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n[limits]\ntimeout = '5h'\n")
+    (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "other.toml"))
+    done = mpisweep("jobscript", "--check", "good.sh")
+    assert (done.returncode, done.stdout) == (0, "good.sh: nothing is wrong with it\n")
+    (folder / "bad.sh").write_text(GOOD["pjm"])
+    done = mpisweep("jobscript", "--check", "bad.sh")
+    assert done.returncode == 2
+    assert done.stdout == "bad.sh:5: error: 2:00:00 is shorter than what one trial may take: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
+    (folder / "warned.sh").write_text(GOOD["pjm"].replace("sweep.toml", "other.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", ""))
+    done = mpisweep("jobscript", "--check", "warned.sh")
+    assert done.returncode == 0
+    assert "warning: nothing says where the log goes" in done.stdout
+    done = mpisweep("jobscript", "--check", "none.sh")
+    assert done.returncode == 2
+    assert done.stderr == "mpisweep: none.sh: cannot be read: No such file or directory\n"

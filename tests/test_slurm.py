@@ -1,0 +1,308 @@
+"""Whole sweeps under a real Slurm: one controller and three node daemons of our own on this machine.
+
+Skipped where this is not root, or Slurm's and munge's programs are not installed; `.ci/run` installs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_run import wait_for
+
+import mpisweep as package
+
+pytestmark = [pytest.mark.mpi, pytest.mark.slurm]
+
+NODES = ("n1", "n2", "n3")
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+KillWait=3
+SlurmdTimeout=300
+NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[3]}] CPUs=4 RealMemory=1000
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """A Slurm of three nodes; `environment` is what its commands need."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        folder = self.folder
+        host = socket.gethostname().partition(".")[0]
+        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, ports=free_ports(4), folder=folder))
+        (folder / "munge.key").write_bytes(os.urandom(1024))
+        (folder / "munge.key").chmod(0o600)
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
+        self._run("munged", "munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items()))
+        wait_for(lambda: (folder / "munge.socket").exists())
+        self._run("slurmctld", "slurmctld", "-D", "-c")
+        for node in NODES:
+            self.start_node(node)
+        wait_for(lambda: self.ask("sinfo", "--noheader", "--format=%D %t") == "3 idle")
+
+    def start_node(self, node: str) -> None:
+        self._run(node, "slurmd", "-D", "-N", node)
+
+    def stop(self) -> None:
+        """End what was started here, and nothing else."""
+        self.ask("scancel", "--user=root")
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: self.ask("squeue", "--noheader") == "", 20)
+        for daemon in reversed(self._daemons.values()):
+            daemon.terminate()
+        for daemon in self._daemons.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(timeout=10)
+            daemon.kill()
+            daemon.wait()
+
+    def lose(self, node: str) -> list[psutil.Process]:
+        """End everything of a node at once: its daemon, the daemons of its job steps, and all they have started."""
+        ours = [process for process in psutil.process_iter() if node_of(process) == node]
+        steps = {step for process in ours for step in process.parents() if step.name() == "slurmstepd"}
+        # The launcher's own machine goes on, whatever it is called.
+        lost = [psutil.Process(self._daemons[node].pid), *steps, *ours]
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in lost:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    act(process)
+        self._daemons.pop(node).wait()
+        return lost
+
+    def ask(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout.strip()
+
+    def submit(self, folder: Path, *lines: str, options: tuple[str, ...] = ()) -> str:
+        """Submit a script over all nodes; returns the job's id."""
+        (folder / "job.sh").write_text("#!/bin/bash\n" + "\n".join(lines) + '\necho "$?" > rc\n')
+        (folder / "rc").unlink(missing_ok=True)
+        command = ["sbatch", "--parsable", "--nodes=3", "--ntasks-per-node=1", "--output=log", "--open-mode=append", *options, "job.sh"]
+        done = subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def wait(self, job: str, seconds: float = 120) -> None:
+        """Until the job is over."""
+        wait_for(lambda: self.ask("squeue", "--noheader", "--jobs", job, "--states=PD,R,CG") == "", seconds)
+
+    def _run(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("w") as out:
+            self._daemons[name] = subprocess.Popen(
+                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports in a row that nobody listens at."""
+    for first in range(20000 + os.getpid() % 8000, 32000, count):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as sockets:
+            for port in range(first, first + count):
+                sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return list(range(first, first + count))
+    raise AssertionError("no free ports")
+
+
+def node_of(process: psutil.Process) -> str:
+    """The Slurm node that a process runs on; empty for none, and for what a launcher on another one has started."""
+    try:
+        return process.environ().get("SLURMD_NODENAME", "")
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return ""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if os.geteuid() != 0:
+        pytest.skip("starting a Slurm takes root")
+    missing = [name for name in DAEMONS if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed (Debian: slurmctld slurmd slurm-client munge)")
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    made = Cluster(tmp_path_factory.mktemp("slurm"), outside | {"PATH": path})
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+WORKLOAD = """
+import os, time
+
+
+def note(trial, what):
+    with open("ran.txt", "a") as ran:
+        ran.write(f"{trial.number} {os.environ['SLURMD_NODENAME']} {what}\\n")
+
+
+def run(trial):
+    note(trial, "begun")
+    for step in range(10):
+        time.sleep(0.02)
+        if trial.should_stop():
+            return None
+    note(trial, "ended")
+    return 2.0 * trial.params["x"]
+"""
+
+RUN = f"{sys.executable} -m mpisweep run s.toml -o r.h5"
+
+
+def sweep(folder: Path, last: int) -> None:
+    (folder / "mine.py").write_text(WORKLOAD)
+    (folder / "s.toml").write_text(
+        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {last} }}\n[limits]\ngrace = 2\n'
+    )
+
+
+def ran(folder: Path, what: str) -> list[tuple[int, str]]:
+    path = folder / "ran.txt"
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [(int(number), node) for number, node, event in lines if event == what]
+
+
+def ended(folder: Path) -> set[int]:
+    try:
+        trials = package.load(folder / "r.h5").trials
+    except package.ResultsError:
+        return set()
+    return set(trials["number"][trials["state"] == "complete"].tolist())
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log").read_text() if (folder / "log").exists() else ""
+
+
+def rc(folder: Path) -> int:
+    return int((folder / "rc").read_text())
+
+
+def go_on(cluster: Cluster, folder: Path, last: int, known: set[int]) -> None:
+    """Submit again, and see that the sweep is completed, and nothing that was known is lost or has run again."""
+    before = ran(folder, "begun")
+    cluster.wait(cluster.submit(folder, RUN))
+    assert rc(folder) == 0, log_of(folder)
+    assert ended(folder) == set(range(last))
+    assert package.load(folder / "r.h5").trials["loss"].tolist() == [2.0 * x for x in range(1, last + 1)]
+    assert not known & {number for number, _ in ran(folder, "begun")[len(before) :]}
+
+
+def test_plain_run_works_on_every_node_of_the_allocation(cluster: Cluster, folder: Path):
+    sweep(folder, 60)
+    dry_run = f"{RUN} --dry-run > dry.txt"
+    cluster.wait(cluster.submit(folder, dry_run, RUN, options=("--time=5",)))
+    assert rc(folder) == 0, log_of(folder)
+    assert {node for _, node in ran(folder, "ended")} == set(NODES)
+    assert sorted(number for number, _ in ran(folder, "begun")) == list(range(60))
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["complete"] * 60
+    assert found.allocations["ranks"].tolist() == [3]
+    assert found.allocations["batch_system"].tolist() == ["slurm"]
+    dry = (folder / "dry.txt").read_text()
+    assert "Slurm job" in dry
+    assert "3 nodes, 3 ranks asked for" in dry
+    assert "--map-by ppr:1:node" in dry
+    assert "(squeue)" in dry
+
+
+def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on(cluster: Cluster, folder: Path):
+    sweep(folder, 400)
+    # A limit counts in minutes, an end in seconds.
+    shorten = "scontrol update JobId=$SLURM_JOB_ID EndTime=$(date -d '+16 seconds' +%Y-%m-%dT%H:%M:%S)"
+    job = cluster.submit(folder, shorten, "squeue --noheader --jobs=$SLURM_JOB_ID --format=%e > end", RUN, options=("--time=5",))
+    cluster.wait(job)
+    assert rc(folder) == 3, log_of(folder)
+    stopped = package.load(folder / "r.h5")
+    assert stopped.state == "stopped before the walltime"
+    assert "CANCELLED" not in log_of(folder)
+    assert not (folder / "r.h5.journal").exists()
+    assert stopped.allocations["closing_time"][0] > 0
+    known = ended(folder)
+    assert 0 < len(known) < 400
+    # What is left is as good as nothing.
+    (folder / "mine.py").write_text(WORKLOAD.replace("range(10)", "range(0)"))
+    go_on(cluster, folder, 400, known)
+
+
+@pytest.mark.parametrize("how", [("--signal=USR1",), ()], ids=["asked by a signal", "cancelled"])
+def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(cluster: Cluster, folder: Path, how: tuple[str, ...]):
+    sweep(folder, 90)
+    job = cluster.submit(folder, RUN)
+    wait_for(lambda: len(ended(folder)) >= 6)
+    known = ended(folder)
+    cluster.ask("scancel", *how, job)
+    cluster.wait(job)
+    found = package.load(folder / "r.h5")
+    assert set(found.trials["state"].tolist()) <= {"complete", "waiting", "running"}, "nothing is blamed on a trial"
+    assert known <= ended(folder)
+    if how:
+        assert rc(folder) == 3, log_of(folder)
+        assert found.state == "stopped by a signal"
+    go_on(cluster, folder, 90, ended(folder))
+
+
+def test_when_a_node_is_lost_the_others_complete_the_sweep_in_the_same_job(cluster: Cluster, folder: Path):
+    sweep(folder, 90)
+    job = cluster.submit(folder, RUN, options=("--no-kill",))
+    wait_for(lambda: {"n2", "n3"} <= {node for _, node in ran(folder, "ended")} and len(ended(folder)) >= 6)
+    known, began = ended(folder), time.time()
+    try:
+        cluster.lose("n2")
+        wait_for(lambda: "does not answer any more" in log_of(folder))
+        seen = len(ran(folder, "begun"))
+        wait_for(lambda: (folder / "rc").exists() and (folder / "rc").read_text())
+    finally:
+        cluster.start_node("n2")
+    cluster.wait(job)
+    assert rc(folder) == 0, log_of(folder)
+    assert "n2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in log_of(folder)
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["complete"] * 90
+    assert found.allocations["ranks"].tolist() == [3, 2]
+    assert {node for _, node in ran(folder, "begun")[seen:]} == {"n1", "n3"}
+    begun = [number for number, _ in ran(folder, "begun")]
+    assert all(begun.count(number) == 1 for number in known), "an acknowledged trial ran again"
+    print(f"recovery after a lost node: {found.allocations['started_at'][1] - began:.1f} s")
+
+

@@ -1,0 +1,450 @@
+"""Submitting: jobs under stand-ins for PJM and PBS run real sweeps; chains end by their rule; stop and status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import mpisweep as package
+from mpisweep.batch.chain import (
+    Began,
+    Record,
+    Standing,
+    Stopped,
+    Submitted,
+    jobs_file,
+    note,
+    read_record,
+    why_over,
+)
+from mpisweep.batch.dialect import PBS, PJM, SLURM
+from mpisweep.batch.queue import JobState, parse_answer
+from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+WORKLOADS = '''
+import time
+from pathlib import Path
+
+
+def half(trial):
+    return trial.params["x"] * 0.5
+
+
+def gated(trial):
+    """Runs until the file `go` is there; says that it has begun."""
+    Path(f"begun.{trial.number}").touch()
+    while not Path("go").exists():
+        if trial.should_stop():
+            return None
+        time.sleep(0.002)
+    return {"loss": float(trial.params["x"])}
+
+
+def one_a_job(trial):
+    """The first trials of every job have the sweep stopped, as its time limit would, and end in time."""
+    Path("r.h5.stop").touch()
+    while Path("r.h5.stop").exists():
+        time.sleep(0.002)
+    return {"loss": float(trial.params["x"])}
+
+
+def never_done(trial):
+    """Is stopped before it ends, every time."""
+    Path("r.h5.stop").touch()
+    while not trial.should_stop():
+        time.sleep(0.002)
+    return None
+'''
+
+
+# ------------------------------------------------------------------------------------- the rule of chains
+
+LINKS = tuple(Submitted(f"9_{n}", "pjm", "job.sh", "/", 100.0 + n, "c", n + 1, 5) for n in range(5))
+
+
+def record(*ended: int, stopped_at: float = 0.0) -> Record:
+    return Record(LINKS, {f"9_{n}": Began(f"9_{n}", count, 0.0) for n, count in enumerate(ended)}, stopped_at)
+
+
+@pytest.mark.parametrize(
+    ("known", "link", "standing", "words"),
+    [
+        (record(), "9_0", Standing(), ""),
+        (record(), "9_0", Standing(7, 7), ""),  # the first runs whatever is there: the sweep may have grown
+        (record(0), "9_1", Standing(5, 10), ""),
+        (record(0), "9_1", Standing(10, 10), "all 10 trials have ended"),
+        (record(0), "9_1", Standing(3, 10, "stopped because the first trials all failed alike"), "for good: stopped because"),
+        (record(0), "9_1", Standing(0, 10), ""),  # one job without progress may have had a bad node
+        (record(0, 0), "9_2", Standing(0, 10), "no trial has ended in the last 2 jobs"),
+        (record(0, 4), "9_2", Standing(4, 10), ""),
+        (record(0, 4, 4), "9_3", Standing(4, 10), "no trial has ended in the last 2 jobs"),
+        (record(0, 4, 4), "9_3", Standing(5, 10), ""),
+        (record(0, stopped_at=99.0), "9_1", Standing(1, 10), ""),  # before this chain
+        (record(0, stopped_at=105.0), "9_1", Standing(1, 10), "mpisweep stop"),
+        (record(stopped_at=105.0), "9_0", Standing(), "mpisweep stop"),
+        (record(0, 0, stopped_at=105.0), "somebody else's", Standing(10, 10), ""),
+    ],
+)
+def test_a_chain_ends_by_its_rule(known: Record, link: str, standing: Standing, words: str):
+    over = why_over(known, link, standing)
+    assert words in over
+    assert bool(over) == bool(words)
+
+
+def test_a_job_that_never_began_does_not_count_as_one_without_progress():
+    known = Record(LINKS, {"9_0": Began("9_0", 0, 0.0), "9_2": Began("9_2", 0, 0.0)})
+    assert why_over(known, "9_3", Standing(1, 10)) == ""
+
+
+def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path: Path):
+    results = tmp_path / "r.h5"
+    assert read_record(results) == Record()
+    note(results, [LINKS[0], LINKS[1]])
+    with jobs_file(results).open("ab") as file:
+        file.write(b'{"what": "submitted", "job_id": 3}\n{"what": "alien"}\n[1]\nnull\n\xff{"\n{"what": "began", "job_id": "9_0"')
+        file.write(b"\n")
+    note(results, [Began("9_0", 3, 1.0), Stopped(7.0)])
+    found = read_record(results)
+    assert found == Record(LINKS[:2], {"9_0": Began("9_0", 3, 1.0)}, 7.0)
+    assert [link.job_id for link in found.chain("c")] == ["9_0", "9_1"]
+    assert found.chain("") == []
+
+
+# ------------------------------------------------------------------------------------- words of the systems
+
+
+@pytest.mark.parametrize(
+    ("system", "output", "job_id"),
+    [
+        (PJM, "[INFO] PJM 0000 pjsub Job 9714 submitted.\n", "9714"),
+        (PJM, "[INFO.] PJM 0000 pjsub Job 64856_1 submitted.\n", "64856_1"),
+        (PJM, "[ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).\n", ""),
+        (SLURM, "sbatch: a word of the site\nSubmitted batch job 42\n", "42"),
+        (SLURM, "Submitted batch job 42 on cluster c1\n", "42"),
+        (PBS, "1234.server.example\n", "1234.server.example"),
+        (PBS, "1234\n", "1234"),
+        (PBS, "qsub: Unknown queue\n", ""),
+    ],
+)
+def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
+    assert parse_job_id(system, output) == job_id
+
+
+def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pjsub").write_text("#!/bin/sh\necho '[ERR.] PJM 0007 pjsub Staging option error (3).'\necho '  Refer to the file.'\n")
+    (tmp_path / "pjsub").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(SubmitError, match=r"pjsub has not taken job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file."):
+        submit(PJM, tmp_path / "job.sh", folder=tmp_path)
+
+
+def test_jobs_follow_each_other_in_each_system_s_way():
+    assert follow_options(PJM, chained=False, after="") == []
+    assert follow_options(PJM, chained=True, after="") == ["--step"]
+    assert follow_options(PJM, chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
+    assert follow_options(SLURM, chained=True, after="") == []
+    assert follow_options(SLURM, chained=True, after="42") == ["--dependency=afterany:42"]
+    assert follow_options(PBS, chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
+
+
+PJSTAT = """
+JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE  VNODE  CORE  V_MEM
+238     job.sh    NM  RUN  user1  11/17 09:01:41  0001:00:00  12:2x3x2      -      -     -
+240_1   step.sh   ST  QUE  user1  -               0001:00:00  2             -      -     -
+241     job2.sh   NM  HLD  user1  -               0001:00:00  2             -      -     -
+242     job3.sh   NM  NEW  user1  -               0001:00:00  2             -      -     -
+"""
+OTHER_PJSTAT = """
+JOB_ID       JOB_NAME         STATUS   PROJECT   RSCGROUP         START_DATE       ELAPSE           TOKEN NODE GPU
+238          job.sh           RUNNING  gk77      regular-a        11/17 09:01:41   00:12:01         1.2   2    -
+240_1        step.sh          QUEUED   gk77      regular-a        -                -                -     2    -
+"""
+QSTAT = """Job Id: 1.server
+    Job_Name = sweep
+    job_state = R
+    comment = Job run at Tue Nov 24 at 19:00
+Job Id: 2.server
+    job_state = H
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "text", "states"),
+    [
+        (PJM, PJSTAT, {"238": "running", "240_1": "waiting", "241": "held", "242": "waiting"}),
+        (PJM, OTHER_PJSTAT, {"238": "running", "240_1": "waiting"}),
+        (PJM, "", {}),
+        (SLURM, "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n", {"42": "running", "43": "waiting", "44": "running"}),
+        (PBS, QSTAT, {"1.server": "running", "2.server": "held"}),
+    ],
+)
+def test_the_states_of_jobs_are_read_by_header_and_name(system, text: str, states: dict[str, str]):
+    assert {job: str(found.state) for job, found in parse_answer(system, text).items()} == states
+
+
+def test_why_a_job_waits_is_told_in_the_system_s_words():
+    assert parse_answer(SLURM, "43 PENDING Dependency\n")["43"].words == "PENDING, Dependency"
+    assert parse_answer(PBS, QSTAT)["1.server"].words == "R, Job run at Tue Nov 24 at 19:00"
+    assert parse_answer(PJM, PJSTAT)["242"].state is JobState.WAITING
+
+
+# ------------------------------------------------------------------------------------- with the stand-ins
+
+
+@pytest.fixture
+def here(tmp_path: Path, standins) -> Iterator[Path]:
+    """A folder with a sweep, and a site for PJM and one for PBS whose jobs have one rank."""
+    folder = tmp_path / "a 'b\" ü"
+    folder.mkdir()
+    (folder / "workloads.py").write_text(WORKLOADS)
+    for system in ("pjm", "pbs"):
+        (folder / f"{system}.toml").write_text(
+            f'system = "{system}"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\ngroup = "small"\n'
+        )
+    yield folder
+    (folder / "go").touch()
+
+
+@pytest.fixture
+def run(here: Path, standins) -> Run:
+    def run_it(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = list(arguments) if arguments[0] in ("pjsub", "pjdel", "qsub", "qdel") else [sys.executable, "-m", "mpisweep", *arguments]
+        return subprocess.run(
+            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run_it
+
+
+def sweep(here: Path, workload: str, trials: int, **limits: float) -> None:
+    lines = [f'name = "r"\nworkload = "workloads:{workload}"\n[parameters]\nx = {{ from = 1, to = {trials} }}\n[limits]\ngrace = 1']
+    (here / "s.toml").write_text("\n".join([*lines, *(f"{key} = {value}" for key, value in limits.items())]) + "\n")
+
+
+def submit_it(run: Run, standins, system: str, *options: str) -> list[str]:
+    done = run(
+        "submit", "s.toml", "--site", f"./{system}.toml", "--elapse", "1:00:00", "-o", "r.h5",
+        "--venv", str(standins.folder.parent / "venv"), *options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [line.split(" job ")[1].split(":")[0].split(",")[0] for line in done.stdout.splitlines()]
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, system: str):
+    sweep(here, "half", 5)
+    [job_id] = submit_it(run, standins, system)
+    job = standins.wait_for(job_id)
+    assert job["code"] == 0, standins.log(job_id)
+    assert len(package.load(here / "r.h5").best(9)) == 5
+    assert "best trials by smallest loss" in standins.log(job_id)
+    assert (here / "r.h5.job.sh").exists()
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "words"),
+    [
+        ("pjm", ["--nodes", "32"], "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24)."),
+        ("pjm", ["--group", "tiny"], "Resource group does not exist"),
+        ("pbs", ["--nodes", "32"], "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits"),
+    ],
+)
+def test_a_refusal_is_shown_in_the_system_s_own_words(here: Path, run: Run, system: str, options: list[str], words: str):
+    sweep(here, "half", 5)
+    done = run(
+        "submit", "s.toml", "--site", f"./{system}.toml", "--elapse", "1:00:00", "-o", "r.h5", *options,
+        STANDIN_LIMITS=json.dumps({"small": {"node": 24, "elapse": 86400}}),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (here / "r.h5.jobs").exists()
+
+
+def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Path, run: Run, standins):
+    sweep(here, "half", 5)
+    arguments = ["submit", "s.toml", "--elapse", "1:00:00", "-o", "r.h5", "--site"]
+    without = os.pathsep.join(p for p in standins.environment["PATH"].split(os.pathsep) if "standins" not in p)
+    for site, environment, words in (
+        ("./pjm.toml", {"PATH": without}, "pjsub is not on PATH"),
+        ("flow-cx", {}, "the sweep lies in"),
+        ("workstation", {}, "has no batch system"),
+        ("nowhere", {}, "there is no such site"),
+        ("./none.toml", {}, "cannot be read"),
+    ):
+        done = run(*arguments, site, **environment)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    done = run("submit", "s.toml", "--elapse", "1:00:00")
+    assert (done.returncode, "--site: is missing" in done.stderr) == (2, True)
+    assert not list(here.glob("r.h5*"))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, run: Run, standins, system: str):
+    sweep(here, "one_a_job", 6)
+    ids = submit_it(run, standins, system, "--chain", "9")
+    assert len(ids) == 9
+    jobs = [standins.wait_for(job_id) for job_id in ids]
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    ran = [job for job in jobs if job["started"] is not None]
+    assert 2 <= len(ran) < 9
+    # PJM deletes those after a script that ends with 0; PBS is told so by the job that finds nothing to do.
+    assert [job["code"] for job in ran][-1] == 0
+    assert all(job["code"] is None for job in jobs[len(ran) :])
+
+
+@pytest.mark.mpi
+def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run, standins):
+    sweep(here, "one_a_job", 8)
+    ids = submit_it(run, standins, "pjm", "--chain", "complete")
+    assert len(ids) == 2
+    known = 0
+    while known != len(read_record(here / "r.h5").submitted):
+        known = len(read_record(here / "r.h5").submitted)
+        for job in read_record(here / "r.h5").submitted:
+            standins.wait_for(job.job_id)
+    assert known > 2
+    assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: str):
+    sweep(here, "never_done", 2)
+    ids = submit_it(run, standins, system, "--chain", "5")
+    jobs = [standins.wait_for(job_id) for job_id in ids]
+    assert [job["code"] for job in jobs] == [3, 3, 0, None, None]
+    assert "no trial has ended in the last 2 jobs" in standins.log(ids[2])
+    assert set(read_record(here / "r.h5").began) == set(ids[:2])
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, system: str):
+    sweep(here, "gated", 3)
+    running, waiting = submit_it(run, standins, system, "--chain", "2")
+    title = system.upper()
+    assert f"{title} job {waiting}: {'waiting (QUE)' if system == 'pjm' else 'held (H)'}" in run("status", "r.h5").stdout
+    wait_for(here / "begun.0")
+    said = run("status", "r.h5").stdout
+    assert f"{title} job {running}: running (R" in said
+    state = json.loads(run("status", "r.h5", "--json").stdout)
+    assert {(job["job"], job["state"]) for job in state["jobs"]} >= {(running, "running")}
+    done = run("stop", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert "1 waiting job cancelled" in done.stdout
+    assert "asked process" in done.stdout
+    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert standins.wait_for(running)["code"] == 3
+    assert standins.wait_for(waiting)["started"] is None
+    assert f"no {title} job of it waits or runs" in run("status", "r.h5").stdout
+    done = run("stop", "r.h5")
+    assert (done.returncode, done.stdout) == (0, "r.h5: nothing is running\n")
+    assert not (here / "r.h5.stop").exists()
+
+
+def test_stop_says_when_there_is_no_such_sweep(run: Run):
+    done = run("stop", "none.h5")
+    assert done.returncode == 2
+    assert done.stderr == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
+
+
+def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
+    note(here / "r.h5", [LINKS[0]])
+    done = run("status", "r.h5", STANDIN_PJSTAT="broken")
+    assert done.returncode == 0
+    assert "pjstat does not answer; the last job submitted was 9_0" in done.stdout
+
+
+def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
+    (here / "wait.sh").write_text("#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n")
+    job_id = parse_job_id(PJM, run("pjsub", "wait.sh").stdout)
+    standins.wait_for(job_id, "running")
+    note(here / "r.h5", [Submitted(job_id, "pjm", "wait.sh", str(here), 1.0)])
+    assert f"PJM job {job_id}: running (RUNNING)" in run("status", "r.h5", STANDIN_PJSTAT="wisteria").stdout
+
+
+@pytest.mark.mpi
+def test_at_the_elapse_limit_the_sweep_stops_in_order_within_pjm_s_ten_seconds(here: Path, run: Run, standins):
+    sweep(here, "gated", 3)
+    [job_id] = submit_it(run, standins, "pjm")
+    wait_for(here / "begun.0")
+    (standins.folder / f"{job_id}.limit").touch()
+    assert standins.wait_for(job_id)["code"] == 3
+    assert "goes on" in standins.log(job_id)
+    assert package.load(here / "r.h5").state == "stopped by a signal"
+    (here / "go").touch()
+    [again] = submit_it(run, standins, "pjm")
+    assert standins.wait_for(again)["code"] == 0
+    assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel")])
+def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Run, standins, system: str, command: str):
+    sweep(here, "gated", 3)
+    [job_id] = submit_it(run, standins, system)
+    wait_for(here / "begun.0")
+    assert run(command, job_id).returncode == 0
+    assert standins.wait_for(job_id)["code"] == 3, standins.log(job_id)
+    (here / "go").touch()
+    [again] = submit_it(run, standins, system)
+    assert standins.wait_for(again)["code"] == 0, standins.log(again)
+    assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
+
+
+# ------------------------------------------------------------------------------------- what is shipped
+
+#: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
+SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+#: Nodes that are this machine, under host names of their own.
+CAN_NAME_NODES = os.getuid() == 0 and subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["flow-cx-share", "flow-cx", "flow-cx-singularity", "wisteria-aquarius", "pjm", "pbs", "workstation"])
+def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, name: str):
+    if name == "flow-cx-singularity" and not CAN_NAME_NODES:
+        pytest.skip("needs root, for nodes with host names of their own")
+    sweep(here, "half", 30)
+    script = str(ROOT / "jobscripts" / f"{name}.sh")
+    venv = standins.folder.parent / "venv"
+    passed = {"MPISWEEP_SWEEP": "s.toml", "MPISWEEP_VENV": str(venv), "MPISWEEP_IMAGE": str(venv)}
+    passed |= {key: value for key, value in standins.environment.items() if key.startswith(("OMPI_", "PRTE_"))}
+    if name == "workstation":
+        environment = standins.environment | passed | {"PATH": f"{venv}/bin:{standins.environment['PATH']}"}
+        subprocess.run(["bash", script, "-n", "1"], cwd=here, env=environment, check=True, capture_output=True)
+    elif name == "pbs":
+        done = run("qsub", "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script)
+        assert done.returncode == 0, done.stderr
+        job_id = parse_job_id(PBS, done.stdout)
+        assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
+    else:
+        options = [word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")]
+        projects = "GROUP" if name.startswith("wisteria") else ""
+        nodes = "127.0.0.2 127.0.0.3" if CAN_NAME_NODES else ""
+        done = run("pjsub", *options, script, STANDIN_PROJECTS=projects, STANDIN_NODES=nodes)
+        assert done.returncode == 0, done.stderr
+        job_id = parse_job_id(PJM, done.stdout)
+        assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
+    assert len(package.load(here / "resnet50-batch-size.h5").best(99)) == 30
