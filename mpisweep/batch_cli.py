@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, cancel, find_command, submit
-from mpisweep.results import ResultsError, journal_folder, stop_file
+from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_file
 from mpisweep.spec import Spec, SpecError, parse_duration
 
 __all__ = ["BATCH_ERRORS", "COMMANDS_WITH_SWEEPS", "SweepArguments", "add_batch_commands"]
@@ -332,14 +333,45 @@ def _standing(results: Path) -> Standing:
     return Standing(ended, len(sweep.trials), last if last in (EndReason.ALIKE, EndReason.NOTHING_COMPLETED) else "")
 
 
+def _stop_members(results: Path, *, no_wait: bool) -> int:
+    """Stop all runs that work on one sweep together."""
+    from mpisweep.results.claim import STALE_S
+    from mpisweep.results.shares import MemberWatch, members
+
+    folder, request = shares_folder(results), stop_file(results)
+    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=socket.gethostname())
+    alive = watch.settle(members(folder))
+    if not alive:
+        print(f"{results}: nothing is running")
+        return 0
+    try:
+        request.touch()
+    except OSError as error:
+        raise ResultsError(f"{request}: cannot be made: {error.strerror}") from error
+    print(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop", flush=True)
+    if no_wait:
+        return 0
+    # When all trials have ended meanwhile, the folder goes away.
+    with contextlib.suppress(FileNotFoundError):
+        while watch.settle(members(folder)):
+            time.sleep(_LOOK_S)
+    request.unlink(missing_ok=True)
+    standing = _standing(results)
+    print(f"{results}: it has stopped; {standing.ended:,} of {standing.trials:,} trials have ended")
+    return 0
+
+
 def _stop(options: argparse.Namespace) -> int:
     from mpisweep.results.claim import holder_of
 
     results: Path = options.file
     record = read_record(results)
-    if not results.exists() and not journal_folder(results).exists() and not record.submitted:
+    there = any(path.exists() for path in (results, journal_folder(results), shares_folder(results)))
+    if not there and not record.submitted:
         raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
     running = cancel_waiting(results, record)
+    if shares_folder(results).exists():
+        return _stop_members(results, no_wait=options.no_wait)
     holder = holder_of(journal_folder(results))
     if holder is None and not running:
         print(f"{results}: nothing is running")

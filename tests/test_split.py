@@ -293,19 +293,24 @@ def test_fresh_moves_what_several_runs_have_left_aside(folder, member, mpisweep:
     assert ended_in(old) >= 3
 
 
-def test_a_stop_file_stops_all_members_and_they_go_on_later(folder, member, mpisweep: Run):
+def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 200)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     wait_for(lambda: at_work(folder) == 2)
-    (folder / "r.h5.stop").touch()
+    asked = mpisweep("stop", "r.h5")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.count("process ") == 2
+    assert "it has stopped; " in asked.stdout
     assert [process.wait(60) for process in running] == [3, 3]
+    assert not (folder / "r.h5.stop").exists()
     stopped = package.load(folder / "r.h5")
     assert set(stopped.allocations["end"].tolist()) == {"stopped by a signal"}
     # The file alone has it all, for those who know nothing of parts.
     with h5py.File(folder / "r.h5") as file:
         states = file["trials/state"][()].tolist()
     assert states.count(2) == ended_in(folder / "r.h5")
-    (folder / "r.h5.stop").unlink()
+    # One that was left behind stops nobody who comes later.
+    (folder / "r.h5.stop").touch()
     again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert again.returncode == 0, again.stderr
     all_is_well(folder, 200)
