@@ -41,7 +41,7 @@ from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
-from mpisweep.results.snapshot import finish, fold, read_merged
+from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
 NAN = float("nan")
@@ -258,12 +258,28 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
         copy.attrs.update(file.attrs)
         for name in file:
             file.copy(name, copy)
-        del copy["allocations/closing_time"]
+        for name in ("allocations/closing_time", "workers/device_kind", "ranks"):
+            del copy[name]
     assert facts(older) == facts(path)
+    assert mpisweep.load(older).ranks.tolist() == []
     assert math.isnan(closing_in(older)[0])
     fold(older)
     with h5py.File(older) as file:
         assert file["allocations/closing_time"].shape == (1,)
+        assert file["workers/device_kind"].shape == (2,)
+        assert file["ranks/trial"].shape == (0,)
+
+
+def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
+    write_journal(path, history())
+    finish(path)
+    with h5py.File(path, "r+") as file:
+        for name in ("allocations/closing_time", "workers/device_kind", "ranks"):
+            del file[name]
+        del file["trials/message"]
+    lost: list[str] = []
+    assert salvage_file(path, lost).count == 4
+    assert lost == ["/trials/message"]
 
 
 def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):

@@ -228,10 +228,9 @@ def _salvage_table(
     file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str], size: int
 ) -> None:
     for name in table:
-        if (group, name) in _ADDED and group in file and name not in file[group]:
-            continue
         with _noting(lost, f"/{group}/{name}"):
-            table[name] = _read_column(file[group][name], size)
+            if (group, name) not in _ADDED or name in file.get(group, {}):
+                table[name] = _read_column(file[group][name], size)
     rows = max(map(len, table.values()))
     usual = SweepState.usual_row(group)
     for name, column in table.items():
@@ -275,12 +274,9 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
         report_gaps={int(n): set(blocks) for n, blocks in json.loads(attributes["report_gaps"]).items()},
     )
     for group in TABLES:
-        if group == "ranks" and group not in file:
-            # A file from before there were trials of several ranks.
-            continue
         table = getattr(state, group)
         for name in table:
-            if name in file[group] or (group, name) not in _ADDED:
+            if name in file.get(group, {}) or (group, name) not in _ADDED:
                 table[name] = _read_column(file[group][name], path_bytes)
         _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
