@@ -106,6 +106,10 @@ def test_a_job_that_never_began_does_not_count_as_one_without_progress():
     assert why_over(known, "9_3", Standing(1, 10)) == ""
 
 
+def test_a_job_before_which_no_other_of_its_chain_has_begun_runs():
+    assert why_over(record(), "9_1", Standing(1, 10)) == ""
+
+
 def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path: Path):
     results = tmp_path / "r.h5"
     assert read_record(results) == Record()

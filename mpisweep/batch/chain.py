@@ -22,6 +22,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
         return f"the last run has ended for good: {standing.hopeless}"
     counts = [record.began[link.job_id].ended for link in record.chain(job.chain) if link.job_id in record.began and link.link < job.link]
     fruitless = 0
-    for before, after in zip(counts, [*counts[1:], standing.ended], strict=True):
+    for before, after in pairwise([*counts, standing.ended]):
         fruitless = 0 if after > before else fruitless + 1
     if fruitless >= _FRUITLESS:
         return f"no trial has ended in the last {fruitless} jobs; a trial may need more time than a job has"
