@@ -288,6 +288,9 @@ class KnownSweep(Known):
         for number, attempt, worker, place in zip(
             *(ranks[name] for name in ("trial", "attempt", "worker", "slot")), strict=True
         ):
+            # Of a worker whose record is damaged nobody knows which it was.
+            if worker < 0:
+                continue
             others.setdefault((number, attempt), []).append(Slot(workers["rank"][worker], place))
         for number, attempt, worker, place, end in zip(
             *(attempts[name] for name in ("trial", "attempt", "worker", "slot", "end")), strict=True
@@ -335,9 +338,9 @@ class KnownSweep(Known):
         losses = self.losses(launch)
         if not self.allocations_table["launch"] or self.allocations_table["launch"][-1] != launch:
             return losses
-        for trials in self.held.values():
-            for number in list(trials)[:1]:
-                losses[number] = losses.get(number, 0) + 1
+        # One of several ranks was lost once, whoever held it.
+        for number in {number for trials in self.held.values() for number in list(trials)[:1]}:
+            losses[number] = losses.get(number, 0) + 1
         return losses
 
 
