@@ -480,14 +480,14 @@ class Scheduler:
 
     def _replenish(self, supply: Supply, decisions: list[Decision], now: float) -> None:
         wanted = supply.ask(
-            ready=self._ready(), aside=self._waiting.count_aside, slots=len(self._held), now=now
+            ready=self._ready(now), aside=self._waiting.count_aside, slots=len(self._held), now=now
         )
         if wanted is not None:
             decisions.append(wanted)
 
-    def _ready(self) -> int:
-        """How many trials a slot can have; where nothing runs there are too few slots for those of several ranks."""
-        if self.running == 0 and not self._teams:
+    def _ready(self, now: float) -> int:
+        """How many trials a slot can have; where all have joined and nothing runs, not those of several ranks."""
+        if self._held and self._memory.have_joined(now) and self.running == 0 and not self._teams:
             return self._waiting.count()
         return len(self._waiting) - self._waiting.count_aside
 
