@@ -36,12 +36,15 @@ from mpisweep.blocks import (
     decode,
     encode,
 )
+from mpisweep.opening import known_trials
 from mpisweep.records import AttemptEnd, EndReason
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
+from mpisweep.results.repair import repair
 from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
+from mpisweep.spec import parse_spec
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
 NAN = float("nan")
@@ -280,6 +283,34 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
     lost: list[str] = []
     assert salvage_file(path, lost).count == 4
     assert lost == ["/trials/message"]
+
+
+@pytest.mark.parametrize("what", ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker"])
+def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
+    write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
+    finish(path)
+    with h5py.File(path, "r+") as file:
+        del file[what]
+    with pytest.raises(ResultsError, match="mpisweep repair"):
+        mpisweep.load(path)
+    assert all(name.startswith(f"/{what}") for name in repair(path).lost)
+    assert len(mpisweep.load(path).trials) == 4
+    write_journal(path, history()[-3:-1], opening("20260102T000000-bbbbbb"))
+    fold(path)
+    assert len(known_trials(parse_spec(SPEC, source="sweep.toml", folder=path.parent), path).held) == 0
+
+
+def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_died(path):
+    write_journal(path, [
+        TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=1),
+        *(JoinedRecord(rank, "node1", "cpu 0", 1, 1, 1001.0) for rank in (0, 1)),
+        AssignedBlock([[0, 0], [1, 0]], 1002.0, [3], [1], {"x": 4, "mode": "fast"}),
+        AssignedBlock([[1, 0]], 1003.0, [2], [1], {"x": 3, "mode": "fast"}),
+    ])  # fmt: skip
+    finish(path)
+    write_journal(path, [], opening("20260102T000000-bbbbbb"))
+    attempts = mpisweep.load(path).attempts
+    assert attempts[["trial", "end"]].tolist() == [(3, "lost"), (2, "withdrawn")]
 
 
 def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.records import AttemptEnd, TrialState
+from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left
 from mpisweep.results.shares import (
@@ -309,16 +309,7 @@ def _read_left(part: Path) -> Mapping[int, Left]:
             raise
         # It was killed before it could say a word.
         return {}
-    running: set[int] = set()
-    busy: set[tuple[int, int]] = set()
-    attempts = state.attempts
-    for number, worker, slot, end in zip(
-        *(attempts[name] for name in ("trial", "worker", "slot", "end")), strict=True
-    ):
-        # The first one of a slot may have run; those behind it had not begun.
-        if end == AttemptEnd.RUNNING and (worker, slot) not in busy:
-            busy.add((worker, slot))
-            running.add(number)
+    running = {state.attempts["trial"][row] for row in state.begun()}
     return {
         number: Left(state.trials["state"][number] >= TrialState.COMPLETE, attempt, number in running)
         for number, attempt in enumerate(state.trials["attempt"])

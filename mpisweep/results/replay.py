@@ -345,13 +345,26 @@ class SweepState:
                 states[number] = _WAITING
         attempts = self.attempts
         ends = attempts["end"]
-        slots: set[tuple[int, int]] = set()
+        begun = self.begun()
         for row, end in enumerate(ends):
             if end == AttemptEnd.RUNNING:
-                # The first one of a slot may have run; those behind it had not begun.
-                slot = attempts["worker"][row], attempts["slot"][row]
-                ends[row] = int(AttemptEnd.WITHDRAWN if slot in slots else AttemptEnd.LOST)
-                slots.add(slot)
+                ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.WITHDRAWN)
+
+    def begun(self) -> set[int]:
+        """Rows of the attempts that may run: the first one of each slot; those behind it have not begun."""
+        attempts, ranks = self.attempts, self.ranks
+        found: set[int] = set()
+        slots: set[tuple[int, int]] = set()
+        for row, end in enumerate(attempts["end"]):
+            if end != AttemptEnd.RUNNING:
+                continue
+            slot = attempts["worker"][row], attempts["slot"][row]
+            if slot not in slots:
+                found.add(row)
+            others = self._rank_rows.get((attempts["trial"][row], attempts["attempt"][row]), ())
+            slots.update((ranks["worker"][other], ranks["slot"][other]) for other in others)
+            slots.add(slot)
+        return found
 
     def _drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""

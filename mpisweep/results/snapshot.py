@@ -26,7 +26,7 @@ import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
-from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, TABLES, Column
+from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, TABLES, Column, columns_of
 from mpisweep.results.consistency import see_that_it_is_consistent
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.names import as_text, from_link, to_link
@@ -40,8 +40,9 @@ __all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_dama
 _TRAILER = struct.Struct("<4sQI")
 _TRAILER_MAGIC = b"mSt1"
 
-#: Columns that files of earlier versions lack.
+#: Columns that files of earlier versions lack, and tables that they lack as a whole.
 _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
+_ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
 
 #: How often a file that is replaced while it is being read is looked at again.
 _LOOKS = 20
@@ -220,8 +221,22 @@ def salvage_file(path: Path, lost: list[str]) -> SweepState:
                         *(_read_array(group[part], size) for part in ("step", "value", "time")),
                         *(_of_length(_read_column(group[part], size), count) for part in ("offset", "length")),
                     )  # fmt: skip
+    _let_go_of_lost_rows(state)
     state.index()
     return state
+
+
+def _let_go_of_lost_rows(state: SweepState) -> None:
+    """What names a row of a table that was lost names none."""
+    for table, name, rows in (
+        (state.trials, "worker", state.workers["rank"]),
+        (state.attempts, "worker", state.workers["rank"]),
+        (state.attempts, "trial", state.trials["number"]),
+        (state.ranks, "worker", state.workers["rank"]),
+        (state.ranks, "trial", state.trials["number"]),
+        (state.workers, "allocation", state.allocations["run"]),
+    ):
+        table[name] = [row if -1 <= row < len(rows) else -1 for row in table[name]]
 
 
 def _salvage_table(
@@ -229,13 +244,20 @@ def _salvage_table(
 ) -> None:
     for name in table:
         with _noting(lost, f"/{group}/{name}"):
-            if (group, name) not in _ADDED or name in file.get(group, {}):
+            if not _is_younger(file, group, name):
                 table[name] = _read_column(file[group][name], size)
     rows = max(map(len, table.values()))
     usual = SweepState.usual_row(group)
     for name, column in table.items():
         if len(column) != rows:
             table[name] = list(range(rows)) if (group, name) == ("trials", "number") else [usual[name]] * rows
+
+
+def _is_younger(file: h5py.File, group: str, name: str) -> bool:
+    """Whether a file lacks a column because it is from before there was such a column."""
+    if group in _ADDED_TABLES:
+        return group not in file
+    return (group, name) in _ADDED and name not in file.get(group, {})
 
 
 def _fill_in(group: str, table: dict[str, list[Any]]) -> None:
@@ -276,7 +298,7 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
     for group in TABLES:
         table = getattr(state, group)
         for name in table:
-            if name in file.get(group, {}) or (group, name) not in _ADDED:
+            if not _is_younger(file, group, name):
                 table[name] = _read_column(file[group][name], path_bytes)
         _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
