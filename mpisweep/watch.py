@@ -10,6 +10,7 @@ a claim gets a new time every few seconds.  Where nothing has changed for :data:
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from rich.text import Text
 
 from mpisweep.progress import Progress, duration_text, progress_line
 from mpisweep.records import AttemptEnd, EndReason, TrialState
-from mpisweep.results import journal_folder
+from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.load import Sweep, load
 from mpisweep.tables import print_status, sweep_status
 
@@ -36,8 +37,8 @@ __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 SILENCE_S = 60.0
 #: Reading takes at most this share of the time, however large the sweep is.
 _SHARE_OF_TIME = 0.1
-#: States of a sweep that goes on: where no ranks are left, the launcher starts them again.
-_GOES_ON = ("running", EndReason.NO_WORKERS.value)
+#: States of a sweep that goes on: where no ranks are left, or too few, the launcher starts them again.
+_GOES_ON = ("running", EndReason.NO_WORKERS.value, EndReason.TOO_FEW.value)
 #: Running trials that a terminal shows; the longest running ones.
 _ROWS = 16
 
@@ -79,10 +80,11 @@ def look_at(sweep: Sweep, now: float) -> Watched:
     elapsed_s, rate = 0.0, 0.0
     if last >= 0:
         closed = float(sweep.allocations["ended_at"][last])
-        elapsed_s = max((closed if np.isfinite(closed) else now) - float(sweep.allocations["started_at"][last]), 1e-9)
-        runs_of = np.append(sweep.workers["allocation"], -1)[trials["worker"]]
-        here = (runs_of == last) & np.isin(trials["state"], [s.label for s in TrialState if s.is_end])
-        rate = float(here.sum()) / elapsed_s
+        began = float(sweep.allocations["started_at"][last])
+        elapsed_s = max((now if sweep.state == "running" or not np.isfinite(closed) else closed) - began, 1e-9)
+        # Whoever ran them: several may share the sweep.  What was never run has no time.
+        since = (trials["ended_at"] >= began) & np.isin(trials["state"], [s.label for s in TrialState if s.is_end])
+        rate = float(since.sum()) / elapsed_s
     running = tuple(_running(sweep, now))
     return Watched(
         sweep.name,
@@ -179,7 +181,11 @@ def watch(path: Path, *, every_s: float, console: Console) -> int:
 def _signs_of_life(path: Path) -> dict[Path, int]:
     """File -> time of its last change, of everything that a run writes."""
     signs: dict[Path, int] = {}
-    for file in (path, *journal_folder(path).rglob("*")):
+    files = [path]
+    # What goes away meanwhile is passed over.
+    for top in (journal_folder(path), shares_folder(path)):
+        files += [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
+    for file in files:
         with contextlib.suppress(OSError):
             signs[file] = file.stat().st_mtime_ns
     return signs

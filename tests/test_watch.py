@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_results import curve, opening, write_journal
+from test_results import SPEC, curve, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.watch import look_at, watch
+from mpisweep.results import journal_folder, shares_folder
+from mpisweep.results.leases import Lease
+from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.watch import _signs_of_life, look_at, watch
 
 
 def running_sweep(path: Path, *more: object) -> Path:
@@ -42,6 +46,42 @@ def test_what_runs_where_since_when_and_how_far_it_is(tmp_path):
     assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (4, 1, 2, 1.5, {"x": 4})
     assert progress.rate == pytest.approx(0.1)
     assert progress.left_s == pytest.approx(30.0)
+
+
+def share_of_a_sweep(path: Path, member: str, first: int) -> None:
+    """The part of a member that began at 1000 and has ended one trial at 1005; another runs."""
+    records: list[object] = [
+        TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
+        JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+        AssignedBlock([[0, 0]], 1001.0, [first, first + 1], [1, 1], {"x": [first + 1, first + 2], "mode": "fast"}),
+        EndedBlock(0, 0, [first], [1], [2], [1001.0], [4.0], {"loss": [1.5]}),
+    ]
+    write_journal(part_file(shares_folder(path), member), records, opening(member))
+
+
+def split_sweep(path: Path) -> Path:
+    """Two members are at work on it."""
+    shared = SharedSweep(SPEC, "sweep.toml", 2, 4, "", [[0, 1], [2, 3]])
+    assert create_shares(shares_folder(path), shared, path)
+    for chunk, member in enumerate(("20260101T000000-aaaaaa", "20260101T000001-bbbbbb")):
+        numbers = tuple(shared.chunks[chunk])
+        assert take_lease(shares_folder(path), Lease(chunk, 1, member, numbers, (0, 0), (0, 0)))
+        share_of_a_sweep(path, member, numbers[0])
+    return path
+
+
+def test_of_a_split_sweep_all_members_are_seen(tmp_path):
+    watched = look_at(mpisweep.load(split_sweep(tmp_path / "s.h5")), now=1010.0)
+    assert [trial.number for trial in watched.running] == [1, 3]
+    assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
+
+
+def test_a_split_sweep_lives_while_a_member_does(tmp_path):
+    path = split_sweep(tmp_path / "s.h5")
+    before = _signs_of_life(path)
+    journal = journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa"))
+    os.utime(next(journal.iterdir()), (1.0, 1.0))
+    assert _signs_of_life(path) != before
 
 
 def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):

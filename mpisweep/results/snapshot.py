@@ -26,7 +26,15 @@ import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
-from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, TABLES, Column, columns_of
+from mpisweep.results.columns import (
+    COLUMNS,
+    CURVE_COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    TABLES,
+    Column,
+    columns_of,
+)
 from mpisweep.results.consistency import see_that_it_is_consistent
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.names import as_text, from_link, to_link
