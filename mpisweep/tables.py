@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
+from mpisweep.results.shares import members, part_file
 from mpisweep.spec import BuiltinWorkload
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ def sweep_status(sweep: Sweep) -> Status:
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
-    is_gone = sweep.state == "running" and not shares_folder(sweep.path).exists() and is_surely_gone(journal_folder(sweep.path))
+    is_gone = sweep.state == "running" and all(map(is_surely_gone, _journals(sweep.path)))
     if is_gone:
         # What it ran runs again.
         counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
@@ -195,6 +197,15 @@ def sweep_status(sweep: Sweep) -> Status:
             if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
         ),
     )
+
+
+def _journals(path: Path) -> list[Path]:
+    """The folders of journals of all that may be at work: several where the sweep is split."""
+    folder = shares_folder(path)
+    try:
+        return [journal_folder(part_file(folder, member)) for member in members(folder)]
+    except FileNotFoundError:
+        return [journal_folder(path)]
 
 
 def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:

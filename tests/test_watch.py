@@ -15,8 +15,10 @@ from test_results import SPEC, curve, opening, write_journal
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
 from mpisweep.results import journal_folder, shares_folder
+from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
 from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.tables import GONE, sweep_status
 from mpisweep.watch import _signs_of_life, look_at, watch
 
 
@@ -74,6 +76,14 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     watched = look_at(mpisweep.load(split_sweep(tmp_path / "s.h5")), now=1010.0)
     assert [trial.number for trial in watched.running] == [1, 3]
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
+
+
+def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):
+    path = split_sweep(tmp_path / "s.h5")
+    assert sweep_status(mpisweep.load(path)).state == GONE
+    claim = Claim.take(journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa")), "")
+    assert sweep_status(mpisweep.load(path)).state == "running"
+    claim.release()
 
 
 def test_a_split_sweep_lives_while_a_member_does(tmp_path):

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.records import TrialState
+from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left
 from mpisweep.results.shares import (
@@ -69,8 +69,14 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
     # A trial's data loader on the same core comes first.
     with contextlib.suppress(OSError):
         os.nice(5)
-    shared = read_shared(shares_folder(path))
     with socket.socket(fileno=files[0]) as connection:
+        try:
+            shared = read_shared(shares_folder(path))
+        except (OSError, ResultsError) as error:
+            # The master starts another process, which looks again.
+            time.sleep(_AGAIN_S)
+            _tell(connection, nothing="", sure=False, error=str(error))
+            return
         if shared is None:
             _tell(connection, over=_exit_code_of_file(path))
             connection.recv(1)
@@ -89,7 +95,11 @@ def _tell(connection: socket.socket, **what: Any) -> None:
 def _exit_code_of_file(path: Path) -> int:
     from mpisweep.results.merging import exit_code_of, read_sweep
 
-    return exit_code_of(read_sweep(path))
+    try:
+        return exit_code_of(read_sweep(path))
+    except (OSError, ResultsError):
+        # Somebody has removed everything: whatever is run next begins anew.
+        return EndReason.SHARE.exit_code
 
 
 class _Keeping:
