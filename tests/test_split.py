@@ -316,6 +316,18 @@ def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member
     all_is_well(folder, 200)
 
 
+def test_a_request_to_stop_that_nobody_waits_for_does_not_stop_whoever_goes_on(folder, member, mpisweep: Run):
+    sweep = my_sweep(folder, 100)
+    running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
+    wait_for(lambda: at_work(folder) == 2)
+    assert mpisweep("stop", "r.h5", "--no-wait").returncode == 0
+    assert [process.wait(60) for process in running] == [3, 3]
+    assert not (folder / "r.h5.stop").exists()
+    alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert alone.returncode == 0, alone.stderr
+    all_is_well(folder, 100)
+
+
 def test_a_signal_stops_one_member_and_the_other_takes_its_share(folder, member):
     sweep = my_sweep(folder, 80)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]

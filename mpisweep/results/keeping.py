@@ -300,7 +300,18 @@ class _Keeping:
                 break
             time.sleep(min(0.2, self._every_s))
         self._is_over = True
+        self._remove_request_that_all_have_obeyed()
         _tell(self._connection, left=code, who=self._who(others))
+
+    def _remove_request_that_all_have_obeyed(self) -> None:
+        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one sees all."""
+        if self._stop_identity() in (None, self._old_stop):
+            return
+        here: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):
+            here = {name for name in members(self._folder) if not left_file(self._folder, name).exists()}
+        if not here - self._watch.gone:
+            stop_file(self._path).unlink(missing_ok=True)
 
     def _stop_identity(self) -> tuple[int, int] | None:
         with contextlib.suppress(FileNotFoundError):
