@@ -865,6 +865,9 @@ class Scheduler:
             return
         if not self._waiting and not self._memory and self._supply is not None:
             reason = self._stopping or EndReason.SHARE
+        elif self._stopping is not None and self._search is not None and self._search.ask():
+            # All that it has asked for has ended, and it would have asked for more.
+            reason = self._stopping
         elif not self._waiting and not self._memory:
             some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED

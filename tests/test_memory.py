@@ -354,3 +354,14 @@ def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
     assert end is EndReason.COMPLETE
     assert {412, 413, 256, 128, 64} <= set(sizes)
     assert len(sizes) <= 20
+
+
+def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
+    search = LargestBatch(SearchSpace((IntegerRange("x", 1, 700),)), "loss", Direction.MAXIMIZE)
+    search.add(0, search[0])
+    scheduler = Scheduler(bytes(1), [0], DurationModel({"x": [350]}, [350.0], 1), retries=1, grace_s=1.0, search=search)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    scheduler.handle(StopRequested(EndReason.WALLTIME), 1.0)
+    # It ends well before its grace is over.
+    block = EndedBlock(0, 0, [0], [1], [COMPLETE], [0.0], [1.0], {"loss": [350.0]})
+    assert scheduler.handle(TrialsEnded(block), 2.0) == [Commit(block), End(EndReason.WALLTIME)]
