@@ -110,6 +110,12 @@ def test_a_mistake_is_found_where_it_is(system: str, before: str, after: str, li
     assert right in finding.right
 
 
+@pytest.mark.parametrize("system", GOOD)
+@pytest.mark.parametrize("line", ["which mpirun", "command -v srun", "mpirun"])
+def test_a_launcher_without_arguments_starts_no_ranks(system: str, line: str):
+    assert found(GOOD[system] + line + "\n") == []
+
+
 def test_relative_results_lie_where_the_script_has_gone():
     text = GOOD["pbs"].replace('cd "$PBS_O_WORKDIR"', "OUT=/tmp/here\ncd $OUT").replace("/home/me/", "")
     [finding] = found(text)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 
 from mpisweep.batch.dialect import DIALECTS, PJM, SLURM, Dialect, clock
 from mpisweep.batch.directives import Asked, Command, JobScript, asked_for, read_script
@@ -204,7 +205,7 @@ def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
         if starter is None or ranks is None:
             continue
         words = command.words[starter + 1 :]
-        for option, value in zip(words, [*words[1:], ""], strict=True):
+        for option, value in pairwise([*words, ""]):
             if "mpisweep" in option:
                 break
             if found := re.fullmatch(r"(?:--ntasks|--np|--n)=(\d+)|-n(\d+)", option):
