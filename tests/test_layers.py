@@ -72,6 +72,7 @@ ALLOWED = {
     "forecast": {"planner", "progress"},
     "export": {"tables", "results"},
     "watch": {"tables", "progress", "results", "records"},
+    "page": {"figures", "tables", "results", "spec"},
     "scaling": {"tables", "results", "spec", "records"},
     "figures": {"scaling", "tables", "results", "records"},
     "cli": {
