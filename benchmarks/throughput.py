@@ -123,7 +123,7 @@ def steps(count: int = 128) -> None:
         for decision in made.handle(messages.WorkerJoined(1, 1), 0.0):
             assert isinstance(decision, messages.Assign)
         while made.count(scheduler.TrialState.COMPLETE) < count:
-            held = made._held[Slot(1, 0)]
+            held = made.held[Slot(1, 0)]
             given = list(held.items())
             made.handle(
                 messages.TrialsEnded(

@@ -10,6 +10,7 @@
 #SBATCH --ntasks-per-node=4
 #SBATCH --gpus-per-node=4
 #SBATCH --time=2:00:00
+#SBATCH --no-kill
 #SBATCH --signal=B:USR1@40
 #SBATCH --output=resnet50-batch-size.%j.log
 set -euo pipefail

@@ -4,21 +4,12 @@ Rules
 -----
 1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is all there is; the MPI loop, the tests
    and a simulator drive the very same class.
-2. A trial's state is written in one place, :meth:`Scheduler._move`, which knows the legal moves.
+2. A trial's state is written in one place, :class:`~mpisweep.states.TrialStates`, which knows the legal moves.
 3. An event about a trial names its attempt.  What does not match the attempt that this slot holds is
    dropped: a result of attempt 1 must never pass for one of attempt 2.
 4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
 
-How trials are handed out
--------------------------
-The longest expected trial goes first (:mod:`mpisweep.planner`).  A slot holds the trials that run and the
-next ones, so that no device waits for a message.  Trials of known short duration travel together, as many as
-:data:`BATCH_S` seconds hold, and never more than a fair share of what is left; a trial that is longer than
-that, or of unknown length, travels alone.  Whatever the expectation, nothing is stuck behind a long trial:
-when a slot has nothing to do and no trial is waiting, another slot is asked for what it has not begun.
-
-Where it is known when the allocation ends, no trial is started that is not expected to have ended by then,
-with the uncertainty of the expectation; the rest of the time goes to the longest trials that still fit.
+Which trial goes to which slot next is the business of :mod:`mpisweep.handout`.
 
 Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.supply`).
 
@@ -41,15 +32,14 @@ What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.frontier import MemoryFrontier
+from mpisweep.handout import BATCH_S, HandOut
 from mpisweep.health import CommonError, Devices
 from mpisweep.memory import Memory
 from mpisweep.messages import (
-    Assign,
     Commit,
     Decision,
     End,
@@ -74,29 +64,13 @@ from mpisweep.messages import (
 from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.slots import Slots
+from mpisweep.states import TrialStates
 from mpisweep.supply import Supply
-from mpisweep.teams import TeamTrial, gather, place
+from mpisweep.teams import TeamTrial
 from mpisweep.waiting import Waiting
 
-__all__ = ["BATCH_S", "MOVES", "IllegalMoveError", "Scheduler"]
-
-#: Trials that are expected to take less than this travel together.  A crash repeats at most these.
-BATCH_S = 0.010
-#: More would not be faster (measured: 128 trials a message reach 9/10 of the speed of 512).
-BATCH_AT_MOST = 512
-#: A slot that was given trials this recently is not asked to give any back.
-SETTLE_S = 0.020
-
-#: Every legal move of a trial, and what it is called.
-MOVES: dict[tuple[TrialState, TrialState], str] = {
-    (TrialState.WAITING, TrialState.RUNNING): "assigned",
-    (TrialState.WAITING, TrialState.INFEASIBLE): "inferred",
-    (TrialState.RUNNING, TrialState.WAITING): "given back",
-    (TrialState.RUNNING, TrialState.COMPLETE): "ended",
-    (TrialState.RUNNING, TrialState.PRUNED): "ended",
-    (TrialState.RUNNING, TrialState.FAILED): "ended",
-}
-_LEGAL = frozenset((int(old), int(new)) for old, new in MOVES)
+__all__ = ["Scheduler"]
 
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
@@ -104,10 +78,6 @@ _COMPLETE = int(TrialState.COMPLETE)
 _PRUNED = int(TrialState.PRUNED)
 _FAILED = int(TrialState.FAILED)
 _INFEASIBLE = int(TrialState.INFEASIBLE)
-
-
-class IllegalMoveError(AssertionError):
-    """A trial was about to make a move that no rule allows: a bug."""
 
 
 class Scheduler:
@@ -157,58 +127,34 @@ class Scheduler:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
         self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
         away = {number for trials in self._away.values() for number in trials}
-        #: Number -> TrialState.
-        self._states = bytearray(
-            _WAITING if state == _RUNNING and number not in away else state
-            for number, state in enumerate(states)
+        self._trials = TrialStates(
+            [_WAITING if state == _RUNNING and number not in away else state for number, state in enumerate(states)],
+            attempts,
         )
-        #: Number -> the last attempt that was assigned.
-        self._attempts = list(attempts)
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
         self._memory = Memory(frontier, fresh)
         self._search = search
-        waiting = [n for n, s in enumerate(self._states) if s == _WAITING]
+        waiting = [n for n, s in enumerate(self._trials.states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
         self._waiting = Waiting(model, widths, [] if shared else self._memory.hold(waiting))
-        #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
-        self._held: dict[Slot, dict[int, int]] = {}
-        #: Slot -> when it was last given trials.
-        self._given_at: dict[Slot, float] = {}
-        #: Slots that were asked to give back and have not answered.
-        self._asked: set[Slot] = set()
-        #: Slots that hold nothing.  Mutually exclusive with :attr:`_rich`.
-        self._idle: dict[Slot, None] = {}
-        #: Slots that may have room for more, whether there is more or not.
-        self._hungry: dict[Slot, None] = {}
-        #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.
-        self._rich: dict[Slot, None] = {}
-        self._counts = [0] * len(TrialState)
-        for state in self._states:
-            self._counts[state] += 1
         self._model = model
         self._retries = retries
         self._grace_s = grace_s
         self._deadline = deadline
-        #: Slot -> when it will have run what it holds, by the upper bound of the expectation.
-        self._free_at: dict[Slot, float] = {}
         self._common_error = CommonError(same_failures)
         self._quarantine = quarantine
         self._devices = Devices()
-        #: Quarantined slots that hold nothing.
-        self._benched: set[Slot] = set()
+        self._slots = Slots(self._devices.quarantined)
         #: Running trials of several ranks.
         self._teams = {
-            number: TeamTrial(number, self._attempts[number], tuple(slots), set(slots))
+            number: TeamTrial(number, self._trials.attempts[number], tuple(slots), set(slots))
             for number, slots in (teams or {}).items()
             if number in away
         }
-        #: Slot -> its node.
-        self._nodes: dict[Slot, str] = {}
-        #: Slots that are kept for a trial of several ranks -> when the last of them will be free.
-        self._gathered: dict[Slot, float] = {}
-        #: Which trial that is.
-        self._gathered_for = -1
+        self._handout = HandOut(
+            self._trials, self._slots, self._waiting, self._memory, model, self._teams, deadline
+        )
         #: Since when there have been too few workers for every trial that waits; None while there are enough.
         self._too_few_since: float | None = None
         self._patience_s = patience_s
@@ -219,22 +165,27 @@ class Scheduler:
 
     def count(self, state: TrialState) -> int:
         """How many trials are in this state."""
-        return self._counts[state]
+        return self._trials.counts[state]
 
     @property
     def total(self) -> int:
         """How many trials the sweep has."""
-        return len(self._states)
+        return len(self._trials.states)
 
     @property
     def running(self) -> int:
         """How many slots are at work."""
-        return len(self._held) - len(self._idle) - len(self._benched)
+        return self._slots.at_work
 
     @property
     def slots(self) -> int:
         """How many slots there are."""
-        return len(self._held)
+        return len(self._slots)
+
+    @property
+    def held(self) -> Mapping[Slot, Mapping[int, int]]:
+        """Slot -> the trials it holds and their attempts, in the order in which it runs them."""
+        return self._slots.held
 
     def team(self, number: int) -> tuple[Slot, ...]:
         """The slots of a running trial of several ranks; empty for any other."""
@@ -259,7 +210,7 @@ class Scheduler:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
             case WorkerJoined(rank, slots, held, host, kind):
-                self._nodes |= {Slot(rank, index): host for index in range(slots)}
+                self._slots.nodes |= {Slot(rank, index): host for index in range(slots)}
                 self._memory.note_worker([Slot(rank, index) for index in range(slots)], kind, now)
                 decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
@@ -286,7 +237,7 @@ class Scheduler:
             if self._memory.is_rationed:
                 self._ration(decisions, now)
             if self._supply is None or not self._supply.must_hear:
-                self._fill(decisions, now)
+                self._handout.fill(decisions, now)
             if self._supply is not None:
                 self._replenish(self._supply, decisions, now)
         self._conclude(decisions, now)
@@ -299,7 +250,7 @@ class Scheduler:
         decisions: list[Decision] = []
         for index in range(slots):
             slot = Slot(rank, index)
-            thought = self._away.pop(slot, None) or self._held.get(slot, {})
+            thought = self._away.pop(slot, None) or self._slots.held.get(slot, {})
             kept: dict[int, int] = {}
             for number, attempt in held[index] if index < len(held) else ():
                 if thought.get(number) == attempt or self._recall(number, attempt):
@@ -316,18 +267,14 @@ class Scheduler:
                 decisions.append(
                     GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
                 )
-            if slot not in self._held:
+            if slot not in self._slots.held:
                 self._memory.note_present(slot)
-            self._held[slot] = kept
-            self._given_at[slot] = now
-            if len(kept) > 1:
-                self._rich[slot] = None
-            self._note(slot)
+            self._slots.join(slot, kept, now)
         return decisions
 
     def _recall(self, number: int, attempt: int) -> bool:
         """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
-        if number >= self.total or self._states[number] != _WAITING or attempt < self._attempts[number]:
+        if number >= self.total or self._trials.states[number] != _WAITING or attempt < self._trials.attempts[number]:
             return False
         if self._supply is not None and number in self._supply:
             return False
@@ -335,20 +282,20 @@ class Scheduler:
             return False
         if not self._memory.take(number):
             self._waiting.remove(number)
-        self._attempts[number] = attempt
-        self._move(number, _RUNNING)
+        self._trials.attempts[number] = attempt
+        self._trials.move(number, _RUNNING)
         return True
 
     def _on_trials_ended(self, block: EndedBlock) -> list[Decision]:
         slot = Slot(block.worker, block.slot)
-        held = self._held.get(slot)
+        held = self._slots.held.get(slot)
         if held is None:
             return []
         if self._teams and block.numbers[0] in self._teams:
             return self._on_rank_ended(slot, self._teams[block.numbers[0]], block)
         stale: list[int] = []
         has_failed = False
-        move = self._move
+        move = self._trials.move
         for index, (number, attempt, state) in enumerate(
             zip(block.numbers, block.attempts, block.states, strict=True)
         ):
@@ -360,7 +307,7 @@ class Scheduler:
                 has_failed = True
             else:
                 move(number, state)
-        self._note(slot)
+        self._slots.note(slot)
         if stale:
             block = _without(block, frozenset(stale))
         if not block.numbers:
@@ -383,14 +330,14 @@ class Scheduler:
     def _on_trials_returned(
         self, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
     ) -> list[Decision]:
-        self._asked.discard(slot)
-        held = self._held.get(slot)
+        self._slots.asked.discard(slot)
+        held = self._slots.held.get(slot)
         if held is None:
             return []
         given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
         for number, _ in given:
             del held[number]
-        self._note(slot)
+        self._slots.note(slot)
         decisions: list[Decision] = []
         for number, _ in given:
             if number in self._teams:
@@ -405,19 +352,16 @@ class Scheduler:
         decisions: list[Decision] = []
         for slot in [slot for slot in self._away if slot.rank == rank]:
             decisions += self._lose(slot, self._away.pop(slot))
-        for slot in [slot for slot in self._held if slot.rank == rank]:
-            held = self._held.pop(slot)
-            for register in (self._idle, self._hungry, self._rich, self._given_at, self._free_at, self._gathered):
-                register.pop(slot, None)
+        for slot in [slot for slot in self._slots.held if slot.rank == rank]:
+            held = self._slots.leave(slot)
+            self._handout.forget(slot)
             if slot not in self._devices.quarantined:
                 self._waiting.put_back(self._memory.note_absent(slot))
             self._devices.forget(slot)
-            self._asked.discard(slot)
-            self._benched.discard(slot)
             decisions += self._lose(slot, held)
-        if self._held.keys() == self._devices.quarantined.keys():
+        if self._slots.held.keys() == self._devices.quarantined.keys():
             decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
-        if not self._held and not self._away and self._stopping is None:
+        if not self._slots.held and not self._away and self._stopping is None:
             self._stopping = EndReason.NO_WORKERS
         return decisions
 
@@ -438,14 +382,14 @@ class Scheduler:
         for number, attempt, lost in zip(numbers, attempts, losses, strict=True):
             if number not in new:
                 continue
-            self._attempts[number] = max(self._attempts[number], attempt)
+            self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
             self._losses[number] = self._losses.get(number, 0) + lost
             if lost and self._losses[number] > self._retries:
                 # Each allocation that tried it has ended: it may be what they died of.
-                self._attempts[number] += 1
-                self._move(number, _RUNNING)
-                self._move(number, _FAILED)
-                decisions.append(Commit(_lost_block(Slot(0, 0), [(number, self._attempts[number])])))
+                self._trials.attempts[number] += 1
+                self._trials.move(number, _RUNNING)
+                self._trials.move(number, _FAILED)
+                decisions.append(Commit(_lost_block(Slot(0, 0), [(number, self._trials.attempts[number])])))
             else:
                 self._waiting.put_back([number])
         self._waiting.sort()
@@ -455,10 +399,10 @@ class Scheduler:
         assert self._supply is not None
         self._supply.revoke(numbers)
         decisions: list[Decision] = []
-        for slot, held in self._held.items():
+        for slot, held in self._slots.held.items():
             # What it runs it may as well finish; what is next is for others.
-            if len(held) > 1 and slot not in self._asked and any(map(self._supply.is_revoked, held)):
-                self._asked.add(slot)
+            if len(held) > 1 and slot not in self._slots.asked and any(map(self._supply.is_revoked, held)):
+                self._slots.asked.add(slot)
                 decisions.append(Withdraw(slot))
         return decisions
 
@@ -480,14 +424,14 @@ class Scheduler:
 
     def _replenish(self, supply: Supply, decisions: list[Decision], now: float) -> None:
         wanted = supply.ask(
-            ready=self._ready(now), aside=self._waiting.count_aside, slots=len(self._held), now=now
+            ready=self._ready(now), aside=self._waiting.count_aside, slots=len(self._slots.held), now=now
         )
         if wanted is not None:
             decisions.append(wanted)
 
     def _ready(self, now: float) -> int:
         """How many trials a slot can have; where all have joined and nothing runs, not those of several ranks."""
-        if self._held and self._memory.have_joined(now) and self.running == 0 and not self._teams:
+        if self._slots.held and self._memory.have_joined(now) and self.running == 0 and not self._teams:
             return self._waiting.count()
         return len(self._waiting) - self._waiting.count_aside
 
@@ -523,7 +467,7 @@ class Scheduler:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
-        self._move(number, _FAILED)
+        self._trials.move(number, _FAILED)
         block = _lost_block(slot, [(number, attempt)])
         if self._search is not None:
             self._search.tell(block)
@@ -531,11 +475,11 @@ class Scheduler:
 
     def _on_rank_ended(self, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
         """One rank of a trial of several has returned or failed."""
-        held = self._held[slot]
+        held = self._slots.held[slot]
         if held.get(team.number) != block.attempts[0]:
             return []
         del held[team.number]
-        self._note(slot)
+        self._slots.note(slot)
         return self._let_go(slot, team, block)
 
     def _let_go(self, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
@@ -567,7 +511,7 @@ class Scheduler:
             return again
         if self._search is not None:
             self._search.tell(verdict)
-        self._move(number, verdict.states[0])
+        self._trials.move(number, verdict.states[0])
         self._observe(verdict)
         return [Commit(verdict), *self._look_for_common_error(verdict)]
 
@@ -584,13 +528,13 @@ class Scheduler:
                 self._devices.note_success(slot)
                 continue
             if self._memory.explains(block, index):
-                self._move(number, _FAILED)
+                self._trials.move(number, _FAILED)
                 continue
             if self._is_to_blame(slot):
                 suspect.append(index)
                 continue
-            self._devices.note_failure(slot, self._counts[_COMPLETE], self._counts[_FAILED])
-            self._move(number, _FAILED)
+            self._devices.note_failure(slot, self._trials.counts[_COMPLETE], self._trials.counts[_FAILED])
+            self._trials.move(number, _FAILED)
         if suspect:
             decisions += self._blame(slot, block, suspect)
             block = _without(block, frozenset(suspect))
@@ -600,9 +544,9 @@ class Scheduler:
         return decisions + self._look_for_common_error(block)
 
     def _is_to_blame(self, slot: Slot) -> bool:
-        if not self._quarantine or len(self._held) - len(self._devices.quarantined) < 2:
+        if not self._quarantine or len(self._slots.held) - len(self._devices.quarantined) < 2:
             return False
-        return self._devices.is_to_blame(slot, self._counts[_COMPLETE], self._counts[_FAILED])
+        return self._devices.is_to_blame(slot, self._trials.counts[_COMPLETE], self._trials.counts[_FAILED])
 
     def _blame(self, slot: Slot, block: EndedBlock, suspect: Sequence[int]) -> list[Decision]:
         numbers = [block.numbers[index] for index in suspect]
@@ -620,23 +564,22 @@ class Scheduler:
         self._devices.quarantined[slot] = set()
         self._waiting.put_back(self._memory.note_absent(slot))
         decisions: list[Decision] = [Quarantine(slot, why)]
-        if self._held[slot] and slot not in self._asked:
-            self._asked.add(slot)
+        if self._slots.held[slot] and slot not in self._slots.asked:
+            self._slots.asked.add(slot)
             decisions.append(Withdraw(slot))
-        self._note(slot)
+        self._slots.note(slot)
         return decisions
 
     def _release(self, slot: Slot) -> Quarantine:
         self._devices.forget(slot)
         self._memory.note_present(slot)
-        self._benched.discard(slot)
-        self._note(slot)
+        self._slots.note(slot)
         return Quarantine(slot, "")
 
     def _look_for_common_error(self, block: EndedBlock) -> list[Decision]:
         if not self._common_error.wanted or self._stopping is not None or not block.causes:
             return []
-        if self._counts[_COMPLETE] or self._counts[_PRUNED] or not self._common_error.note(block):
+        if self._trials.counts[_COMPLETE] or self._trials.counts[_PRUNED] or not self._common_error.note(block):
             return []
         return self._on_stop_requested(EndReason.ALIKE)
 
@@ -673,7 +616,7 @@ class Scheduler:
             number, attempt = block.numbers[index], block.attempts[index]
             if end is AttemptEnd.NOT_FRESH:
                 # At once, and not when its turn comes: others wait for what it shows.
-                self._move(number, _WAITING)
+                self._trials.move(number, _WAITING)
                 self._queue_first(number, kind)
             else:
                 self._wait_again([number])
@@ -685,10 +628,7 @@ class Scheduler:
         configurations = search.ask()
         if not configurations:
             return
-        numbers = list(range(self.total, self.total + len(configurations)))
-        self._states.extend([_WAITING] * len(numbers))
-        self._attempts.extend([0] * len(numbers))
-        self._counts[_WAITING] += len(numbers)
+        numbers = self._trials.grow(len(configurations))
         self._model.grow(configurations)
         for number, configuration in zip(numbers, configurations, strict=True):
             search.add(number, configuration)
@@ -698,8 +638,8 @@ class Scheduler:
 
     def _ration(self, decisions: list[Decision], now: float) -> None:
         """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
-        idle = [slot for slot in self._idle if slot not in self._gathered] if not self._waiting.count() else []
-        plan = self._memory.plan(self._states, idle, now)
+        idle = [slot for slot in self._slots.idle if slot not in self._handout.gathered] if not self._waiting.count() else []
+        plan = self._memory.plan(self._trials.states, idle, now)
         if plan is None:
             return
         if plan.withheld:
@@ -711,7 +651,7 @@ class Scheduler:
         for why in dict.fromkeys(why for _, why in plan.infeasible):
             numbers = [number for number, because in plan.infeasible if because == why]
             for number in numbers:
-                self._move(number, _INFEASIBLE)
+                self._trials.move(number, _INFEASIBLE)
             decisions.append(Infer(numbers, why))
 
     def _may_go_on(self, decisions: list[Decision], now: float) -> bool:
@@ -727,135 +667,6 @@ class Scheduler:
         if self._waiting.width(number) > 1 or not self._memory.bind(number, kind):
             self._waiting.put_back([number])
 
-    def _fill_bound(self, decisions: list[Decision], now: float) -> None:
-        """Hand out what is to run on one kind of device."""
-        for slot in dict.fromkeys([*self._idle, *self._hungry]):
-            queue = self._memory.bound_to(slot)
-            if not queue or len(self._held[slot]) > 1 or slot in self._gathered:
-                continue
-            if slot in self._idle:
-                self._free_at[slot] = now
-            if self._fits(queue[0], slot):
-                decisions.append(self._assign((slot,), [queue.pop(0)], now))
-
-    def _fill(self, decisions: list[Decision], now: float) -> None:
-        """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
-        waiting = self._waiting
-        if self._gathered or waiting.wide():
-            self._fill_wide(decisions, now)
-        if self._memory.any_bound:
-            self._fill_bound(decisions, now)
-        if not waiting.count():
-            if self._idle and self._rich and not self._gathered:
-                self._withdraw(decisions, now)
-            return
-        # The idle ones first: a trial that runs now is worth more than one that is next.
-        for slot in list(self._idle):
-            self._free_at[slot] = now
-            if self._deadline is not None:
-                waiting.set_aside(self._deadline - now)
-            if waiting.count() and self._may_have(slot, now):
-                decisions.append(self._assign((slot,), self._next_batch(), now))
-        for slot in list(self._hungry):
-            if not waiting.count():
-                return
-            if len(self._held[slot]) <= self._batch_size() and self._may_have(slot, now):
-                decisions.append(self._assign((slot,), self._next_batch(), now))
-            else:
-                del self._hungry[slot]
-
-    def _fill_wide(self, decisions: list[Decision], now: float) -> None:
-        """Start trials of several ranks where there is room, the widest first; gather slots for the first that waits."""
-        before, self._gathered = list(self._gathered), {}
-        waiting = self._waiting
-        usable = [slot for slot in self._held if slot not in self._devices.quarantined]
-        for width in waiting.wide():
-            while waiting.count(width):
-                if self._deadline is not None:
-                    waiting.set_aside(self._deadline - now, width)
-                free = [slot for slot in self._idle if slot not in self._gathered]
-                slots = place(width, free, usable, self._nodes) if waiting.count(width) else None
-                if slots is None:
-                    break
-                for slot in slots:
-                    self._free_at[slot] = now
-                decisions.append(self._assign(slots, [waiting.take(width)], now))
-            if waiting.count(width) and not self._gathered:
-                self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
-
-    def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
-        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
-        free_from = {slot: self._free_from(slot, now) for slot in usable}
-        kept = list(before) if before and free_from.keys() >= set(before) else gather(width, free_from, self._nodes)
-        self._gathered_for = self._waiting.next(width)
-        self._gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
-
-    def _free_from(self, slot: Slot, now: float) -> float:
-        """When a slot will have run what it holds, at the latest; infinite where nobody knows."""
-        if slot in self._idle:
-            return now
-        upper_s = [self._model.upper_s(number) for number in self._held[slot]]
-        known = [seconds for seconds in upper_s if seconds is not None]
-        return max(now, self._given_at[slot] + sum(known)) if len(known) == len(upper_s) else math.inf
-
-    def _may_have(self, slot: Slot, now: float) -> bool:
-        """Whether a slot may have the next trial of one rank after all that it holds: it may end too late for one of several."""
-        until = self._gathered.get(slot)
-        if until is None:
-            return self._fits(self._waiting.next(), slot)
-        upper_s = self._model.upper_s(self._waiting.next())
-        return upper_s is not None and self._free_from(slot, now) + upper_s <= until
-
-    def _fits(self, number: int, slot: Slot) -> bool:
-        """Whether a trial would end before the deadline if it ran after all that a slot holds."""
-        upper_s = None if self._deadline is None else self._model.upper_s(number)
-        return upper_s is None or self._free_at[slot] + upper_s <= (self._deadline or 0.0)
-
-    def _batch_size(self) -> int:
-        """How many trials like the next one travel together."""
-        expected_s = self._model.expected_s(self._waiting.next())
-        if expected_s is None:
-            return 1
-        fair_share = self._waiting.count() // (2 * len(self._held))
-        return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
-
-    def _next_batch(self) -> list[int]:
-        """Take the next trial, and with it as many as are short enough to travel with it."""
-        size = 1 if self._memory.fresh else self._batch_size()
-        return [self._waiting.take()] if size == 1 else self._waiting.take_short(size, BATCH_S)
-
-    def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float) -> Assign:
-        attempts: list[int] = []
-        for number in numbers:
-            attempt = self._attempts[number] + 1
-            self._attempts[number] = attempt
-            self._move(number, _RUNNING)
-            attempts.append(attempt)
-        if len(slots) > 1:
-            self._teams[numbers[0]] = TeamTrial(numbers[0], attempts[0], slots, set(slots))
-        for slot in slots:
-            self._held[slot].update(zip(numbers, attempts, strict=True))
-            if self._deadline is not None:
-                self._free_at[slot] = self._free_at.get(slot, now) + sum(
-                    self._model.upper_s(number) or 0.0 for number in numbers
-                )
-            self._given_at[slot] = now
-            self._rich[slot] = None
-            self._note(slot)
-        return Assign(slots, numbers, attempts, numbers[0] in self._memory.fresh)
-
-    def _withdraw(self, decisions: list[Decision], now: float) -> None:
-        """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
-        wanted = len(self._idle) - len(self._asked)
-        for slot in list(self._rich):
-            if wanted <= 0:
-                return
-            if now - self._given_at[slot] >= SETTLE_S:
-                self._asked.add(slot)
-                del self._rich[slot]
-                decisions.append(Withdraw(slot))
-                wanted -= 1
-
     def _conclude(self, decisions: list[Decision], now: float) -> None:
         """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
         if self._away or self.running > 0 or self._teams:
@@ -869,11 +680,11 @@ class Scheduler:
             # All that it has asked for has ended, and it would have asked for more.
             reason = self._stopping
         elif not self._waiting and not self._memory:
-            some = self._counts[_COMPLETE] + self._counts[_PRUNED] > 0 or self.total == 0
+            some = self._trials.counts[_COMPLETE] + self._trials.counts[_PRUNED] > 0 or self.total == 0
             reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED
         elif self._stopping is not None:
             reason = self._stopping
-        elif self._waiting.count() or not self._held:
+        elif self._waiting.count() or not self._slots.held:
             return
         elif self._waiting.wide():
             # Nothing runs, and yet none of them was started.
@@ -889,38 +700,11 @@ class Scheduler:
         self._ended = True
         decisions.append(End(reason))
 
-    def _note(self, slot: Slot) -> None:
-        """Keep the registers of slots true after a slot's trials have changed."""
-        count = len(self._held[slot])
-        if slot in self._devices.quarantined:
-            for register in (self._hungry, self._idle, self._rich):
-                register.pop(slot, None)
-            if count == 0:
-                self._benched.add(slot)
-            return
-        self._hungry[slot] = None
-        if count == 0:
-            self._idle[slot] = None
-        else:
-            self._idle.pop(slot, None)
-        if count <= 1:
-            self._rich.pop(slot, None)
-
     def _wait_again(self, numbers: Sequence[int]) -> None:
         """Trials that ran, or were to run, wait again, and are the next ones."""
         for number in numbers:
-            self._move(number, _WAITING)
+            self._trials.move(number, _WAITING)
         self._waiting.put_back(self._memory.hold(numbers))
-
-    def _move(self, number: int, state: int) -> None:
-        old = self._states[number]
-        if (old, state) not in _LEGAL:
-            raise IllegalMoveError(
-                f"trial {number} cannot go from {TrialState(old).label} to {TrialState(state).label}"
-            )
-        self._states[number] = state
-        self._counts[old] -= 1
-        self._counts[state] += 1
 
     # ------------------------------------------------------------------------------------- invariants
 
@@ -930,16 +714,16 @@ class Scheduler:
         Raises:
             AssertionError: naming what does not hold.
         """
-        assert not self._away.keys() & self._held.keys(), "a slot is away and here"
-        held = [number for trials in (self._held | self._away).values() for number in trials if number not in self._teams]
+        assert not self._away.keys() & self._slots.held.keys(), "a slot is away and here"
+        held = [number for trials in (self._slots.held | self._away).values() for number in trials if number not in self._teams]
         for number, team in self._teams.items():
-            holders = {slot for slot, trials in (self._held | self._away).items() if number in trials}
+            holders = {slot for slot, trials in (self._slots.held | self._away).items() if number in trials}
             assert holders == team.waits_for, f"trial {number} is not held by the slots that it waits for"
             assert holders <= set(team.slots), f"trial {number} is held by a slot that is none of its own"
             assert holders, f"trial {number} is over and still called running"
-            assert team.attempt == self._attempts[number], f"trial {number} runs with an old attempt"
-        running = {n for n, state in enumerate(self._states) if state == _RUNNING}
-        waiting = {n for n, state in enumerate(self._states) if state == _WAITING}
+            assert team.attempt == self._trials.attempts[number], f"trial {number} runs with an old attempt"
+        running = {n for n, state in enumerate(self._trials.states) if state == _RUNNING}
+        waiting = {n for n, state in enumerate(self._trials.states) if state == _WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) | self._teams.keys() == running, "the running trials are not those that the slots hold"
         pending = [*self._waiting, *self._memory]
@@ -947,18 +731,11 @@ class Scheduler:
             pending += [number for number in range(self.total) if number in self._supply]
         assert len(pending) == len(set(pending)), "a trial waits twice"
         assert set(pending) == waiting, "the waiting trials are not those that are pending"
-        for trials in self._held.values():
+        for trials in self._slots.held.values():
             for number, attempt in trials.items():
-                assert attempt == self._attempts[number], f"trial {number} is held with an old attempt"
-        empty = {slot for slot, trials in self._held.items() if not trials}
-        assert self._devices.quarantined.keys() <= self._held.keys(), "a slot that is gone is quarantined"
-        assert self._benched == empty & self._devices.quarantined.keys(), "benched is wrong"
-        assert set(self._idle) == empty - self._devices.quarantined.keys(), "idle is wrong"
-        assert len(self._held) == 0 or self._held.keys() != self._devices.quarantined.keys(), "nobody is left to work"
-        assert all(len(self._held[slot]) > 1 for slot in self._rich), "a slot with one trial is called rich"
-        assert self._asked <= set(self._held), "a slot that is gone was asked"
-        for state in TrialState:
-            assert self._counts[state] == self._states.count(state), f"the count of {state.label} is wrong"
+                assert attempt == self._trials.attempts[number], f"trial {number} is held with an old attempt"
+        self._slots.check()
+        self._trials.check()
 
 
 def _without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:

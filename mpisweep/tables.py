@@ -39,6 +39,7 @@ __all__ = [
     "print_status",
     "print_top",
     "run_script",
+    "status_lines",
     "sweep_status",
     "to_csv",
     "to_latex",
@@ -283,8 +284,8 @@ def _print_whole(console: Console, table: Table) -> None:
         Console(width=natural).print(table)
 
 
-def print_status(status: Status) -> None:
-    """Print it in words."""
+def status_lines(status: Status) -> list[str]:
+    """It in words."""
     ended = status.trials - status.waiting - status.running
     state = "its run has ended without a word; run it again to go on" if status.state == GONE else status.state
     lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
@@ -312,7 +313,12 @@ def print_status(status: Status) -> None:
     lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
-    print("\n".join(lines))
+    return lines
+
+
+def print_status(status: Status) -> None:
+    """Print it in words."""
+    print("\n".join(status_lines(status)))
 
 
 def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:

@@ -68,7 +68,7 @@ def test_slurm_is_asked_in_long_options_and_to_warn_the_shell():
     asked = directives(site("slurm", cores_per_node=64), nodes=2, gpus=4, group="gpu", project="p1")
     assert asked == [
         "--job-name=tiny", "--partition=gpu", "--account=p1", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=16",
-        "--gpus-per-node=4", "--time=2:00:00", "--signal=B:USR1@40", "--output=tiny.%j.log",
+        "--gpus-per-node=4", "--time=2:00:00", "--no-kill", "--signal=B:USR1@40", "--output=tiny.%j.log",
     ]  # fmt: skip
 
 

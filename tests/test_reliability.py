@@ -431,6 +431,26 @@ def test_a_disk_that_is_full_for_a_moment_only_delays(folder, small_disk, enviro
     assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
 
 
+def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk, environment):
+    workload(folder, CHATTY)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    view = folder / "view"
+    view.mkdir()
+    subprocess.run(["mount", "--bind", small_disk, view], check=True)
+    try:
+        process = start(folder, environment, "run", my_sweep(folder, 60), "-n", "2", "-o", "view/r.h5")
+        wait_for(lambda: ended(small_disk / "r.h5") >= 4)
+        subprocess.run(["umount", "-l", view], check=True)
+        wait_for(lambda: "cannot be" in stderr_of(folder))
+        subprocess.run(["mount", "--bind", small_disk, view], check=True)
+        assert process.wait(timeout=60) == 0, stderr_of(folder)
+        assert package.load(view / "r.h5").trials["state"].tolist() == ["complete"] * 60
+        assert not (view / "r.h5.journal").exists()
+    finally:
+        subprocess.run(["umount", "-l", view], check=True)
+    assert not list(view.iterdir()), "nothing was written into the place where the file system belongs"
+
+
 # ------------------------------------------------------------------------------------- bad code, bad devices
 
 

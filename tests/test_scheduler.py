@@ -31,7 +31,8 @@ from mpisweep.messages import (
 )
 from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import MOVES, IllegalMoveError, Scheduler
+from mpisweep.scheduler import Scheduler
+from mpisweep.states import MOVES, IllegalMoveError
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 
@@ -161,7 +162,7 @@ def test_a_sweep_that_has_ended_before_ends_at_once():
 def test_an_illegal_move_names_trial_and_states():
     scheduler = scheduler_of(1)
     with pytest.raises(IllegalMoveError, match="trial 0 cannot go from waiting to complete"):
-        scheduler._move(0, COMPLETE)
+        scheduler._trials.move(0, COMPLETE)
 
 
 def test_no_end_is_left():
@@ -487,7 +488,7 @@ class Sweep(RuleBasedStateMachine):
             # What it holds was given to others, or waits: it counts again only where nobody was given it yet.
             self.alive[rank] = deque()
             self.feed(WorkerJoined(rank, 1, (tuple(held),)))
-            believed = self.scheduler._held.get(Slot(rank, 0), {})
+            believed = self.scheduler.held.get(Slot(rank, 0), {})
             self.late += [ended(Slot(rank, 0), [pair]) for pair in held if believed.get(pair[0]) != pair[1]]
             ours = [pair for pair in held if believed.get(pair[0]) == pair[1]]
             self.alive[rank] = deque(ours + [pair for pair in self.alive[rank] if pair not in ours])
@@ -498,8 +499,8 @@ class Sweep(RuleBasedStateMachine):
         old = self.scheduler
         self.asked.clear()
         self.scheduler = scheduler_of(
-            self.COUNT, retries=2, quarantine=True, states=bytes(old._states), attempts=list(old._attempts),
-            held={slot: dict(trials) for slot, trials in old._held.items()}, losses=dict(old._losses),
+            self.COUNT, retries=2, quarantine=True, states=bytes(old._trials.states), attempts=list(old._trials.attempts),
+            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old._losses),
         )  # fmt: skip
         for rank in sorted(self.alive):
             held = self.alive[rank]
@@ -530,7 +531,7 @@ class Sweep(RuleBasedStateMachine):
     def every_invariant_holds(self) -> None:
         if self.end is None:
             self.scheduler.check()
-            states = [TrialState(s) for s in self.scheduler._states]
+            states = [TrialState(s) for s in self.scheduler._trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:

@@ -204,7 +204,7 @@ def test_what_is_interrupted_runs_again():
 def test_the_widest_go_first_and_narrow_ones_fill_what_they_leave():
     pool = Pool([1, 2, 3, 3], nodes=())
     pool.scheduler.handle(WorkerJoined(0, 4, ((),) * 4, "n0"), 0.0)
-    held = pool.scheduler._held
+    held = pool.scheduler.held
     assert sum(2 in trials for trials in held.values()) == 3
     assert [list(trials) for trials in held.values() if 2 not in trials] == [[0]]
 
@@ -227,9 +227,9 @@ def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
     model.observe([0, 1, 2, 8], [100.0, 1.0, 1.0, 5.0])
     model.fit()
     pool.scheduler._waiting.reconsider()
-    assert pool.scheduler._may_have(Slot(0, 0), pool.now)
+    assert pool.scheduler._handout.may_have(Slot(0, 0), pool.now)
     started = [d.numbers[0] for d in of(Assign, pool.made)]
-    assert 8 in started or pool.scheduler._gathered
+    assert 8 in started or pool.scheduler._handout.gathered
 
 
 def test_a_trial_that_is_too_wide_for_what_is_left_ends_the_run_when_patience_does():
@@ -256,7 +256,7 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
     model = DurationModel({"x": [1]}, None, 1)
     held = {slot: {0: 1} for slot in slots(0, 1)}
     scheduler = Scheduler(
-        bytes(pool.scheduler._states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
+        bytes(pool.scheduler._trials.states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
     )
     made: list[object] = []
     for rank in (0, 1):
@@ -398,7 +398,7 @@ class WideSweep(RuleBasedStateMachine):
         slot = event.slot if isinstance(event, TrialsReturned) else Slot(event.block.worker, event.block.slot)
         numbers = event.numbers if isinstance(event, TrialsReturned) else event.block.numbers
         attempts = event.attempts if isinstance(event, TrialsReturned) else event.block.attempts
-        held = self.scheduler._held.get(slot, {})
+        held = self.scheduler.held.get(slot, {})
         if all(held.get(n) != a for n, a in zip(numbers, attempts, strict=True)):
             self.feed(event)
             assert self.committed == before
@@ -416,17 +416,17 @@ class WideSweep(RuleBasedStateMachine):
     def a_new_master_takes_over(self, data) -> None:
         old = self.scheduler
         teams = {number: team.slots for number, team in old._teams.items()}
-        held = {slot: dict(trials) for slot, trials in old._held.items()}
+        held = {slot: dict(trials) for slot, trials in old.held.items()}
         for number, where in teams.items():
             for slot in where:
                 # What a rank has said of it was not acknowledged, so it holds it still; or it is gone.
                 if slot in self.alive and number not in held.get(slot, {}):
-                    held[slot] = {number: old._attempts[number]} | held[slot]
-                    self.alive[slot].appendleft((number, old._attempts[number]))
+                    held[slot] = {number: old._trials.attempts[number]} | held[slot]
+                    self.alive[slot].appendleft((number, old._trials.attempts[number]))
         gone = {slot for where in teams.values() for slot in where} - set(self.alive)
-        held |= {slot: {n: old._attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
+        held |= {slot: {n: old._trials.attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
         self.scheduler = self.make(
-            bytes(old._states), list(old._attempts), self.model, held=held, losses=dict(old._losses), teams=teams
+            bytes(old._trials.states), list(old._trials.attempts), self.model, held=held, losses=dict(old._losses), teams=teams
         )
         for rank in sorted({slot.rank for slot in self.alive}):
             own = sorted(slot for slot in self.alive if slot.rank == rank)
@@ -435,7 +435,7 @@ class WideSweep(RuleBasedStateMachine):
                 self.alive[own[0]].pop()
             self.feed(WorkerJoined(rank, len(own), tuple(tuple(self.alive[slot]) for slot in own), f"n{rank % 2}"))
             for slot in own:
-                believed = self.scheduler._held[slot]
+                believed = self.scheduler.held[slot]
                 kept = [pair for pair in self.alive[slot] if believed.get(pair[0]) == pair[1]]
                 self.alive[slot] = deque(kept)
         for rank in sorted({slot.rank for slot in gone}):
@@ -449,7 +449,7 @@ class WideSweep(RuleBasedStateMachine):
     def every_invariant_holds(self) -> None:
         if getattr(self, "end", 0) is None:
             self.scheduler.check()
-            states = [TrialState(s) for s in self.scheduler._states]
+            states = [TrialState(s) for s in self.scheduler._trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:

@@ -204,6 +204,8 @@ def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
         *([f"--cpus-per-task={cores}"] if cores else []),
         *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
         f"--time={clock(job.elapse_s or 0)}",
+        # Otherwise the loss of one node ends the whole job.
+        *(["--no-kill"] if job.nodes > 1 else []),
         *(site.container.directives if payload.image else ()),
         f"--signal=B:USR1@{_signal_s(payload)}",
         f"--output={name}.%j.log",

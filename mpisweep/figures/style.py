@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mpisweep.results import ResultsError
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "LETTERS_IN_A_COLUMN", "LETTERS_IN_A_LEGEND", "LETTERS_IN_A_ROW", "ORANGE", "RED", "STYLE",
-    "FigureError", "Floats", "is_logarithmic", "label", "legend", "plain", "positions", "save", "spans_decades", "words",
+    "FigureError", "Floats", "drawn_as_svg", "is_logarithmic", "label", "legend", "plain", "positions", "save", "spans_decades", "words",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,15 @@ LETTERS_IN_A_LEGEND = 60
 
 class FigureError(ResultsError):
     """There is nothing to draw; the message is one sentence."""
+
+
+def drawn_as_svg(figure: Figure) -> str:
+    """The figure as an SVG element, for a page of HTML."""
+    made = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(made, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # What comes before the element is for files of their own.
+    return made.getvalue()[made.getvalue().index("<svg") :]
 
 
 def save(figure: Figure, path: Path) -> None:

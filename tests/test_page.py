@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from test_figures import resnet_sweep
+
+import mpisweep
+from mpisweep.page import page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> str:
+    return page(mpisweep.load(resnet_sweep(tmp_path_factory.mktemp("page") / "flow.h5")), 3)
+
+
+def test_the_page_has_the_table_the_figures_and_the_failures(made):
+    assert made.count("<svg") == 4
+    assert "<td>1st</td><td>208</td>" in made
+    assert '<tr class="baseline"><td>baseline</td><td>256</td>' in made
+    assert "<h2>Failed trials (5)</h2>" in made
+    assert "batch_size = { from = 16, to = 640, step = 16 }" in made
+
+
+def test_the_page_needs_nothing_and_runs_nothing(made):
+    assert "<script" not in made
+    links = re.findall(r'(?:href|src)="([^"]*)"', made)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+
+
+def test_every_figure_in_it_is_whole(made):
+    for found in re.findall(r"<svg.*?</svg>", made, re.DOTALL):
+        assert ET.fromstring(found).tag.endswith("svg")
+
+
+def test_the_same_sweep_gives_the_same_page(tmp_path: Path):
+    sweep = mpisweep.load(resnet_sweep(tmp_path / "flow.h5"))
+    assert page(sweep) == page(sweep)
+
+
+def test_a_sweep_in_which_nothing_has_ended_has_a_page(tmp_path: Path):
+    made = page(mpisweep.load(resnet_sweep(tmp_path / "flow.h5", last=0)))
+    assert "<svg" not in made
+    assert made.endswith("</html>\n")
