@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpisweep.planner import DurationModel
-from mpisweep.progress import duration_text
+from mpisweep.progress import counted, duration_text
 
 __all__ = ["Forecast", "forecast", "forecast_lines"]
 
@@ -125,10 +125,9 @@ def _laid_out_wide(
 def forecast_lines(found: Forecast, walltime_s: float | None) -> list[str]:
     """In words."""
     about = "at most" if found.is_bound else "about"
-    workers = f"{found.workers:,} worker" + "s" * (found.workers != 1)
     lines = [
         f"{about} {duration_text(found.trial_time_s)} of trials; "
-        f"with {workers} {about} {duration_text(found.wall_time_s)}"
+        f"with {counted(found.workers, 'worker')} {about} {duration_text(found.wall_time_s)}"
     ]
     if walltime_s is not None:
         fitting = "all" if found.fitting == found.trials else f"{found.fitting:,} of {found.trials:,} trials"

@@ -28,6 +28,7 @@ __all__ = [
     "NoProgress",
     "Progress",
     "ProgressSink",
+    "counted",
     "duration_text",
     "parse",
     "progress_line",
@@ -226,3 +227,8 @@ def duration_text(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(count: int, what: str) -> str:
+    """``1 worker``, ``2,000 workers``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

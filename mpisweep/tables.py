@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mpisweep.progress import counted
 from mpisweep.records import Direction, FailureCause, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import is_surely_gone
@@ -34,7 +35,6 @@ __all__ = [
     "Status",
     "TopRow",
     "TopTable",
-    "counted",
     "print_rerun",
     "print_status",
     "print_top",
@@ -399,11 +399,6 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
         values=(float(row[sweep.column(metric)]),),
         wall_time_s=float(row["wall_time"]),
     )
-
-
-def counted(count: int, what: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _ordinal(n: int) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from mpisweep.batch.dialect import Dialect
+
 __all__ = ["AllocatedNode", "Allocation", "BatchSystem", "JobTimes", "duration_s", "first_word", "moment", "positive"]
 
 #: A job that began longer ago, or ends later than this from now, is a misunderstanding, in seconds.
@@ -81,17 +83,26 @@ class JobTimes:
 
 
 class BatchSystem:
-    """One batch system.  Subclasses fill the table, and override what the table cannot say."""
+    """One batch system as a job in it sees it.  Subclasses fill the table, and override what the table cannot say."""
 
-    name: ClassVar[str]
-    #: How people call it.
-    title: ClassVar[str]
+    #: The same system as those see it who write scripts and submit them; its names and commands are there.
+    dialect: ClassVar[Dialect]
     #: Variables that may hold the job's id, the most exact first.
     job_variables: ClassVar[tuple[str, ...]] = ()
     #: How a user says the walltime here, for the sentence that asks for it.
     how_to_say: ClassVar[str] = "--walltime"
     #: Commands that run something on a node of the allocation in place of ssh, the best first.
     remote_shells: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """As in :class:`Allocation`."""
+        return self.dialect.name
+
+    @property
+    def title(self) -> str:
+        """How people call it."""
+        return self.dialect.title
 
     def job_id(self, environment: Mapping[str, str]) -> str:
         """Id of the job that this process belongs to; empty outside of one."""

@@ -1,16 +1,28 @@
-"""The jobs of a sweep as people see them: what waits and what runs, and taking back what waits."""
+"""The jobs of a sweep: giving one to the batch system, what waits and what runs, and taking back what waits."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from mpisweep.batch.chain import Record, Stopped, jobs_file, note, read_record
+from mpisweep.batch.chain import Record, Stopped, Submitted, jobs_file, note, read_record
 from mpisweep.batch.dialect import DIALECTS
 from mpisweep.batch.queue import JobState, QueuedJob, ask
-from mpisweep.batch.submit import cancel
+from mpisweep.batch.submit import cancel, submit
+from mpisweep.progress import counted
 
-__all__ = ["cancel_waiting", "counted", "describe_jobs", "jobs_as_json", "was_submitted"]
+__all__ = ["cancel_waiting", "describe_jobs", "jobs_as_json", "submit_link", "was_submitted"]
+
+
+def submit_link(results: Path, link: Submitted, after: str) -> str:
+    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns its id."""
+    at = time.time()
+    job_id = submit(
+        DIALECTS[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after
+    )
+    note(results, [replace(link, job_id=job_id, at=at)])
+    return job_id
 
 
 def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
@@ -71,8 +83,3 @@ def cancel_waiting(results: Path, record: Record) -> list[str]:
             print(f"{results}: {counted(len(waiting), 'waiting job')} {'not cancelled: ' + words if words else 'cancelled'}")
         running += [f"{DIALECTS[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
     return running
-
-
-def counted(count: int, what: str) -> str:
-    """``1 job``, ``2 jobs``."""
-    return f"{count} {what}{'s' * (count != 1)}"

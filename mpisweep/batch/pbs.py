@@ -19,6 +19,7 @@ from mpisweep.batch.base import (
     moment,
     positive,
 )
+from mpisweep.batch.dialect import PBS
 
 __all__ = ["Pbs"]
 
@@ -29,8 +30,7 @@ _NUMBER = re.compile(r"\d+(?:\[\d*\])?")
 class Pbs(BatchSystem):
     """See the module."""
 
-    name = "pbs"
-    title = "PBS"
+    dialect = PBS
     job_variables = ("PBS_JOBID",)
     remote_shells = ("pbs_tmrsh",)
 
@@ -51,7 +51,7 @@ class Pbs(BatchSystem):
 
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        return (("qstat", "-f", job_id),)
+        return ((self.dialect.ask, "-f", job_id),)
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""

@@ -21,6 +21,7 @@ from mpisweep.batch.base import (
     moment,
     positive,
 )
+from mpisweep.batch.dialect import PJM
 
 __all__ = ["Pjm"]
 
@@ -37,8 +38,7 @@ _DAY_S = 86400.0
 class Pjm(BatchSystem):
     """See the module."""
 
-    name = "pjm"
-    title = "PJM"
+    dialect = PJM
     job_variables = ("PJM_SUBJOBID", "PJM_JOBID")
     how_to_say = "--walltime as the elapse limit of the job"
     remote_shells = ("pjrsh",)
@@ -57,7 +57,7 @@ class Pjm(BatchSystem):
 
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        return (("pjstat", job_id), ("pjstat", "-s", job_id))
+        return ((self.dialect.ask, job_id), (self.dialect.ask, "-s", job_id))
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 from mpisweep.batch.base import AllocatedNode, Allocation, BatchSystem, JobTimes, moment, positive
+from mpisweep.batch.dialect import SLURM
 
 __all__ = ["Slurm", "copies_without_mpi", "expand_counts", "expand_hosts"]
 
@@ -26,8 +27,7 @@ _FIELD = re.compile(r"(?:^|\s)(JobId|StartTime|EndTime)=(\S+)")
 class Slurm(BatchSystem):
     """See the module."""
 
-    name = "slurm"
-    title = "Slurm"
+    dialect = SLURM
     job_variables = ("SLURM_JOB_ID", "SLURM_JOBID")
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
@@ -57,7 +57,7 @@ class Slurm(BatchSystem):
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         return (
-            ("squeue", "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
+            (self.dialect.ask, "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
             ("scontrol", "show", "job", job_id),
         )
 

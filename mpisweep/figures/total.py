@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mpisweep.figures.style import BLUE, GREY, STYLE, FigureError
+from mpisweep.progress import counted
 from mpisweep.results.load import Sweep
-from mpisweep.tables import counted
 
 __all__ = ["TotalTime", "draw_total_time", "total_time"]
 

@@ -1,0 +1,194 @@
+"""The commands jobscript and submit: a sweep and wishes to a job script, and to jobs.
+
+Arguments come in, a :class:`mpisweep.batch.jobscript.Script` goes out; the batch system, the results file and the
+clock are asked here, and nothing of it decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from mpisweep.batch.chain import LINKS_AT_MOST, Submitted
+from mpisweep.batch.jobs import submit_link
+from mpisweep.batch.jobscript import Payload, write_script
+from mpisweep.batch.request import Job, Wishes, plan_job
+from mpisweep.batch.site import Site, SiteError, load_site
+from mpisweep.batch.submit import SubmitError, find_command
+from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
+from mpisweep.cli.sweepargs import add_sweep, is_sweep_file, quick_words, read_spec, results_path
+from mpisweep.results import ResultsError
+from mpisweep.spec import Spec, SpecError, load_spec
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them to the program's commands."""
+    script = commands.add_parser(
+        "jobscript",
+        help="write a job script for a sweep, or check one",
+        description="Print a complete job script for a sweep on a site; or, with --check, say what is wrong with a script.",
+        epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
+    )
+    add_sweep(script)
+    _add_job(script)
+    script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
+    script.set_defaults(command=_jobscript)
+
+    batch = commands.add_parser(
+        "submit",
+        help="write a job script and submit it",
+        description="Write a job script beside the results file, submit it and print the job's id.",
+        epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
+    )
+    add_sweep(batch)
+    _add_job(batch)
+    batch.add_argument("--chain", metavar="N", type=_chain_length, default=1,
+                       help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
+                       "when every trial has ended or when no progress is made")
+    batch.set_defaults(command=_submit)
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    job = parser.add_argument_group("the job")
+    job.add_argument("--site", metavar="SITE", default="", help="a site that mpisweep knows, or the path of a site file")
+    job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
+    job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="how long the job may take")
+    job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
+    job.add_argument("--ranks", type=at_least_1, metavar="N", help="of a node (default: one a GPU, else one a core)")
+    job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
+    job.add_argument("--project", metavar="NAME", default="", help="project group or account")
+    job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")
+    inside = job.add_mutually_exclusive_group()
+    inside.add_argument("--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)")
+    inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
+    inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
+    job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
+                     help="whether rank 0 hosts a worker, as in `run`")
+
+
+def _chain_length(text: str) -> int:
+    if text == "complete":
+        return 0
+    if not text.isdigit() or not 1 <= int(text) <= LINKS_AT_MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `complete` nor a number of jobs from 1 to {LINKS_AT_MOST}")
+    return int(text)
+
+
+def _jobscript(options: argparse.Namespace) -> int:
+    if options.check is not None:
+        return _check_script(options)
+    spec = read_spec(options)
+    results = results_path(options, spec)
+    site, job = _plan(options, spec)
+    payload = _payload(options, spec, results)
+    if site.system.marker and (unseen := _unseen(site, spec, results, payload.venv)):
+        print(f"mpisweep: warning: {unseen}", file=sys.stderr)
+    sys.stdout.write(write_script(job, payload).text())
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    spec = read_spec(options)
+    results = results_path(options, spec)
+    site, job = _plan(options, spec)
+    if not site.system.marker:
+        raise SubmitError(f"--site {site.name}: has no batch system; write the script with `mpisweep jobscript` and run it")
+    payload = _payload(options, spec, results)
+    if unseen := _unseen(site, spec, results, payload.venv):
+        raise SubmitError(unseen)
+    find_command(site.system, site.system.submit)
+    links = options.chain
+    script = results.with_name(results.name + ".job.sh")
+    try:
+        script.write_text(write_script(job, dataclasses.replace(payload, chained=links != 1)).text(), encoding="utf-8")
+        script.chmod(0o755)
+    except OSError as error:
+        raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
+    first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
+                      chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
+    after = ""
+    # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
+    for link in range(1, (links or 2) + 1):
+        after = submit_link(results, dataclasses.replace(first, link=link), after)
+        print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
+    return 0
+
+
+def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
+    if not options.site:
+        raise SiteError("--site: is missing; say where the job is to run, e.g. --site flow-cx, or pjm, slurm, pbs")
+    site = load_site(options.site)
+    wishes = Wishes(
+        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
+        project=options.project, modules=tuple(options.module),
+    )  # fmt: skip
+    return site, plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+
+
+def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
+    venv = options.venv
+    conda = options.conda or ("" if venv else os.environ.get("CONDA_PREFIX", ""))
+    if not venv and not conda and sys.prefix != sys.base_prefix:
+        venv = sys.prefix
+    master = () if options.master == "auto" else ("--master", options.master)
+    return Payload(
+        name=spec.name,
+        sweep=options.sweep if is_sweep_file(options) else "",
+        results=str(results),
+        arguments=(*quick_words(options), *master),
+        command_line=tuple(options.command_line),
+        folder=str(Path.cwd()),
+        venv=venv,
+        conda=conda,
+        image=options.container,
+        grace_s=spec.limits.grace_s,
+    )
+
+
+def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
+    """One sentence when compute nodes cannot see the sweep, its results or the environment; else empty."""
+    places = [("the sweep", spec.folder), ("the results file", results.absolute().parent)]
+    for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
+        if site.is_local(path):
+            return (
+                f"{what} lies in {path}, which every node of {site.name} has for itself; put it where the compute nodes "
+                "see it, or say in a copy of the site's file which folders they do not share (local_folders)"
+            )
+    return ""
+
+
+def _check_script(options: argparse.Namespace) -> int:
+    from mpisweep.batch.checkscript import check_script
+
+    try:
+        raw = options.check.read_bytes()
+    except OSError as error:
+        raise SiteError(f"{options.check}: cannot be read: {error.strerror}") from error
+    text = raw.decode("utf-8", "replace")
+    findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_trial_seconds)
+    for finding in findings:
+        print(f"{options.check}:{finding.line}: {finding.severity}: {finding.what}; {finding.right}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    if not findings:
+        print(f"{options.check}: nothing is wrong with it")
+    return 2 if errors else 0
+
+
+def _trial_seconds(sweep: str, results: str) -> tuple[float | None, float | None]:
+    """How long the longest trial took, and how long one may take, as far as the script's files say."""
+    from mpisweep.results.load import load
+
+    longest_s = timeout_s = None
+    with contextlib.suppress(ResultsError, OSError, ValueError):
+        times = load(results).trials["wall_time"]
+        longest_s = float(times[times == times].max())
+    with contextlib.suppress(SpecError):
+        timeout_s = load_spec(Path(sweep)).limits.timeout_s if sweep else None
+    return longest_s, timeout_s

@@ -1,0 +1,131 @@
+"""The command check: what a sweep would run, how long that takes and on which devices, without running it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mpisweep.cli.arguments import Commands, duration
+from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path
+from mpisweep.cli.workers import add_workers, master_policy, workers_here
+from mpisweep.commandline import SPECIAL_NAMES, render
+from mpisweep.preflight import see_that_it_starts
+from mpisweep.records import TrialState, Value
+from mpisweep.space import SearchSpace
+from mpisweep.spec import BuiltinWorkload, CommandWorkload, Spec
+
+if TYPE_CHECKING:
+    from mpisweep.search import Sampler
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add check to the program's commands."""
+    parser = commands.add_parser(
+        "check",
+        help="validate a sweep file and say what it would run",
+        description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
+        "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
+    )
+    add_sweep(parser)
+    add_workers(parser)
+    parser.add_argument("--devices", action="store_true",
+                        help="print which rank would use what; under mpirun, what these ranks would")
+    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="say what fits into this much time")
+    parser.set_defaults(command=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    spec = read_spec(options)
+    if options.devices:
+        from mpisweep.layout import describe_layout
+
+        for line in describe_layout(spec, policy=master_policy(options), workers=options.workers):
+            print(line)
+        return 0
+    from mpisweep.search import make_sampler
+
+    sampler = make_sampler(spec)
+    see_that_it_starts(spec)
+    _print_sweep(spec, sampler)
+    _print_what_is_left(options, spec, sampler)
+    return 0
+
+
+def _print_sweep(spec: Spec, sampler: Sampler) -> None:
+    from mpisweep.progress import counted
+    from mpisweep.search import LargestBatch
+
+    print(f"{spec.source}: {spec.name} is fine")
+    print(f"  workload    {_workload_text(spec)}")
+    if isinstance(spec.workload, CommandWorkload) and len(sampler):
+        print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
+    print(f"  objective   {spec.objective}, {spec.direction.value}")
+    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    print(f"  search      {spec.search}, {searched}")
+    width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
+    for parameter in spec.space.parameters:
+        memory = f", memory {parameter.memory}" if parameter.memory else ""
+        print(f"  {parameter.name:<{width}} {parameter.describe()}{memory}")
+    for name, value in spec.fixed.items():
+        print(f"  {name:<{width}} {value!r}, fixed")
+    baseline = spec.baseline_configuration()
+    if baseline is not None:
+        print(f"  baseline    {_in_words(spec.space, baseline)}")
+
+
+def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
+    from mpisweep.forecast import forecast, forecast_lines
+    from mpisweep.numbering import number_trials
+    from mpisweep.opening import duration_model, known_trials, trial_widths
+    from mpisweep.progress import counted
+
+    path = results_path(options, spec)
+    known = known_trials(spec, path)
+    trials = number_trials(spec, sampler, known)
+    left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
+    if known is None:
+        print(f"  results     {path} (new)")
+    else:
+        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} have ended")
+    workers = workers_here(options, spec)
+    found = forecast(
+        duration_model(spec, trials, known),
+        left,
+        workers=workers,
+        timeout_s=spec.limits.timeout_s,
+        walltime_s=options.walltime,
+        widths=trial_widths(spec, trials),
+    )
+    if found is None and workers < spec.most_ranks:
+        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+    elif found is None:
+        print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
+    elif left:
+        print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
+
+
+def _workload_text(spec: Spec) -> str:
+    if isinstance(spec.workload, BuiltinWorkload):
+        return spec.workload.name
+    if isinstance(spec.workload, CommandWorkload):
+        return f"{spec.workload.text}, run in {'a folder of each trial' if spec.workload.own_directory else spec.folder}"
+    return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
+
+
+def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping[str, Value]) -> str:
+    """The command line of trial 0; what is only known when it runs stays a placeholder."""
+    later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
+    values = later | {"number": 0} | spec.full(configuration)
+    return shlex.join(
+        # A format may be for numbers, which a placeholder is not.
+        argument if "{" in argument and any(f"{{{name}:" in argument for name in later) else render(argument, values)
+        for argument in workload.arguments
+    )
+
+
+def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={configuration[name]}" for name in space.names) or "the fixed values"

@@ -1,0 +1,62 @@
+"""The program: all commands in one parser, and every error as one sentence and an exit code.
+
+Exit codes: 0 every trial has ended; 3 stopped early and resumable; 4 ended, but no trial completed; 2 the
+user's input is wrong; 1 a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from mpisweep import __version__
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.site import SiteError
+from mpisweep.batch.submit import SubmitError
+from mpisweep.cli import batch, check, look, mend, run, stop
+from mpisweep.cli.sweepargs import split_command_line
+from mpisweep.devices import LayoutError
+from mpisweep.results import ResultsError
+from mpisweep.spec import SpecError
+from mpisweep.transport import TransportError, expected_rank
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns the exit code."""
+    ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
+    options = _parser().parse_args(ours)
+    options.given, options.command_line = ours[1:], command_line
+    try:
+        code: int = options.command(options)
+    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
+        if expected_rank() in (0, None):
+            print(f"mpisweep: {error}", file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(f"mpisweep: {error.args[0]}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Somebody piped us into `head`; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpisweep",
+        description="A whole hyperparameter sweep in one batch job, or in one command on a workstation.",
+        epilog="Exit codes: 0 every trial has ended; 3 stopped early, run again to go on; "
+        "4 no trial completed; 2 wrong input; 1 a bug.",
+    )
+    parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # In the order in which `mpisweep --help` lists them.
+    for module in (run, check, look, mend, batch, stop):
+        module.add_commands(commands)
+    return parser

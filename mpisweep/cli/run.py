@@ -1,0 +1,181 @@
+"""The command run, which works three ways.
+
+Started by mpirun or srun, it is a rank.  Otherwise it is the launcher, which starts itself again as ranks; a single
+rank it starts without MPI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.launch import ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE, launch, mpi_environment
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.slurm import copies_without_mpi
+from mpisweep.batch.start import Start, plan_start
+from mpisweep.batch.walltime import earliest_end, plan_stop
+from mpisweep.cli.arguments import Commands, at_least_1, duration
+from mpisweep.cli.outcome import (
+    begun_runs,
+    closings,
+    end_of_share,
+    recorded_end,
+    standing,
+    warn_without_objective,
+)
+from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path
+from mpisweep.cli.workers import add_workers, master_policy, place_workers, usual_node
+from mpisweep.preflight import see_that_it_starts
+from mpisweep.spec import Spec, SpecError
+from mpisweep.transport import expected_rank
+
+__all__ = ["add_commands"]
+
+#: After so many times the silence that makes a rank lost, ranks of which nothing was heard are started again.  The
+#: ranks themselves give up waiting for each other after half of it.
+_START_FACTOR = 20
+#: What is for the launcher, or only for the first ranks that it starts.
+_NOT_FOR_RANKS = ("--dry-run", "--fresh")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add run to the program's commands."""
+    parser = commands.add_parser(
+        "run",
+        help="run a sweep, or go on with it",
+        description="Run a sweep; on an existing results file, go on where it stopped. "
+        "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
+        epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256; "
+        "mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py --batch_size={batch_size}",
+    )
+    add_sweep(parser)
+    add_workers(parser)
+    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS",
+                        help="stop in order before this much time has passed")
+    parser.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="print how the ranks would be started and when the sweep would stop, and start nothing")
+    parser.add_argument("--split", type=at_least_1, metavar="K",
+                        help="several runs work on the sweep together, K or any other number: "
+                        "give each the same command")
+    parser.add_argument("--stage-env", action="store_true",
+                        help="pack what trial processes import into one file in the user's cache, and import from that")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    spec = read_spec(options)
+    if options.split is not None and options.fresh:
+        raise SpecError(
+            "command line: --fresh with --split: each of the runs would begin anew; "
+            "use another file (-o), or move the old one aside before"
+        )
+    if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
+        if options.dry_run:
+            raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
+        return _be_a_rank(spec, options)
+    if (copies := copies_without_mpi(os.environ)) > 1:
+        raise LaunchError(
+            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
+            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
+        )
+    return _be_the_launcher(spec, options)
+
+
+# ------------------------------------------------------------------------------------- launcher
+
+
+def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mpisweep.rank import configure_logging
+
+    configure_logging(None, "", quiet=options.quiet)
+    see_that_it_starts(spec)
+    path = results_path(options, spec)
+    console = Console(stderr=True)
+    allocation = with_end(this_allocation())
+    ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
+    node = usual_node(allocation)
+    start = plan_start(
+        allocation, place_workers(options, spec, allocation, node), _rank_arguments(options), fresh=options.fresh
+    )
+    if options.dry_run:
+        _print_plan(start, len(node.gpus), ends_at, ends_by, spec.limits.grace_s, path)
+        return 0
+    if ends_at is None:
+        warn_of_unknown_end(allocation)
+    end = recorded_end if options.split is None else end_of_share
+    code = launch(
+        start,
+        ends_at=ends_at,
+        console=console if console.is_terminal and not options.quiet else None,
+        restarts=spec.limits.restarts,
+        recorded_end=lambda launch_name, returned: end(path, launch_name, returned),
+        ended_trials=lambda: standing(path).ended,
+        begun_runs=lambda launch_name: begun_runs(path, launch_name),
+        patience_s=_START_FACTOR * spec.limits.silence_s,
+    )
+    if code == 0:
+        warn_without_objective(path)
+    return code
+
+
+def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
+    """What follows ``mpisweep run`` for the ranks: what was given, but for flags of the launcher's, perhaps abbreviated."""
+    works = ("--master", "works") if master_policy(options) != options.master else ()
+    kept = [
+        argument for argument in options.given
+        if not (len(argument) > 2 and argument.startswith("--") and any(flag.startswith(argument) for flag in _NOT_FOR_RANKS))
+    ]  # fmt: skip
+    return (*works, *kept, *(("--", *options.command_line) if options.command_line else ()))
+
+
+def _print_plan(
+    start: Start, gpus_per_node: int, ends_at: float | None, ends_by: str, grace_s: float, path: Path
+) -> None:
+    left_s = None if ends_at is None else ends_at - time.time()
+    plan = plan_stop(0.0, left_s, grace_s, closings(path))
+    command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
+    print("\n".join(describe_start(start, command, gpus_per_node)))
+    print("\n".join(describe_end(start.allocation, ends_at, ends_by, plan, time.time())))
+
+
+# ------------------------------------------------------------------------------------- rank
+
+
+def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
+    import socket
+
+    from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
+    from mpisweep.rank import RankOptions, configure_logging, log, run_rank
+
+    configure_logging(expected_rank() or 0, socket.gethostname(), quiet=options.quiet)
+    sink: ProgressSink
+    if options.quiet:
+        sink = NoProgress()
+    elif os.environ.get(PROGRESS_VARIABLE) == "json":
+        sink = JsonProgress(sys.stdout)
+    else:
+        sink = LineProgress(log.info)
+    # Those who start trial processes must not take these for their own.
+    launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
+    stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    path = results_path(options, spec)
+    refusal = ""
+    if not launch_name and expected_rank() == 0:
+        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
+        try:
+            see_that_it_starts(spec)
+        except SpecError as error:
+            refusal = str(error)
+    return run_rank(spec, RankOptions(
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+        options.stage_env, ends_at=float(stated_end) if stated_end else None,
+    ))  # fmt: skip

@@ -1,0 +1,145 @@
+"""The commands that end what runs or waits: chain, which a job asks whether it is to run, and stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import socket
+import time
+from pathlib import Path
+
+from mpisweep.batch.allocation import this_allocation
+from mpisweep.batch.chain import LINKS_AT_MOST, Began, note, read_record, why_over
+from mpisweep.batch.dialect import DIALECTS
+from mpisweep.batch.jobs import cancel_waiting, submit_link
+from mpisweep.batch.submit import SubmitError, cancel
+from mpisweep.cli.arguments import Commands, add_file
+from mpisweep.cli.outcome import standing
+from mpisweep.progress import counted
+from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_file
+
+__all__ = ["add_commands"]
+
+#: What ``mpisweep chain`` returns when the job has nothing to do.
+_OVER = 3
+#: How often is looked whether a sweep has stopped, in seconds.
+_LOOK_S = 0.2
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them to the program's commands."""
+    chain = commands.add_parser(
+        "chain",
+        help="in a job of a chain: whether it is to run",
+        description=f"Asked by the scripts of `submit --chain`.  Exit code {_OVER}: this job has nothing to do, and the "
+        "others of its chain have been cancelled; 0: go on.",
+    )
+    add_file(chain)
+    chain.set_defaults(command=_chain)
+
+    stop = commands.add_parser(
+        "stop",
+        help="end a running sweep in order",
+        description="Ask a running sweep to stop, wherever it runs, through a file beside its results, and wait for it. "
+        "Its waiting jobs are cancelled.",
+    )
+    add_file(stop)
+    stop.add_argument("--no-wait", action="store_true", help="only ask")
+    stop.set_defaults(command=_stop)
+
+
+def _chain(options: argparse.Namespace) -> int:
+    results: Path = options.file
+    record, now = read_record(results), standing(results)
+    job_id = this_allocation().job_id
+    over = why_over(record, job_id, now)
+    job = record.find(job_id)
+    if job is None:
+        return 0
+    others = [link for link in record.chain(job.chain) if link.link > job.link]
+    if over:
+        print(f"mpisweep: this job has nothing to do: {over}")
+        if others:
+            words = cancel(DIALECTS[job.system], [link.job_id for link in others])
+            print(f"mpisweep: {counted(len(others), 'job')} after it {'will find the same: ' + words if words else 'cancelled'}")
+        return _OVER
+    try:
+        note(results, [Began(job_id, now.ended, time.time())])
+    except OSError as error:
+        print(f"mpisweep: {results}.jobs: this job cannot be noted: {error.strerror}")
+    if job.links == 0 and not others and job.link < LINKS_AT_MOST:
+        try:
+            follower = submit_link(results, dataclasses.replace(job, link=job.link + 1), job_id)
+            print(f"mpisweep: job {follower} follows this one")
+        except SubmitError as error:
+            print(f"mpisweep: no job follows this one, submit again when it has ended: {error}")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from mpisweep.results.claim import holder_of
+
+    results: Path = options.file
+    record = read_record(results)
+    there = any(path.exists() for path in (results, journal_folder(results), shares_folder(results)))
+    if not there and not record.submitted:
+        raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
+    running = cancel_waiting(results, record)
+    if shares_folder(results).exists():
+        return _stop_members(results, no_wait=options.no_wait)
+    holder = holder_of(journal_folder(results))
+    if holder is None and not running:
+        print(f"{results}: nothing is running")
+        return 0
+    request = _request_stop(results)
+    if holder is None:
+        print(f"{results}: {' and '.join(running)} has begun but not the sweep in it; it will stop as soon as it does")
+        return 0
+    print(f"{results}: asked {holder.text()} to stop", flush=True)
+    if options.no_wait:
+        return 0
+    while holder_of(journal_folder(results)) is not None:
+        time.sleep(_LOOK_S)
+    _print_stopped(results, request)
+    return 0
+
+
+def _stop_members(results: Path, *, no_wait: bool) -> int:
+    """Stop all runs that work on one sweep together."""
+    from mpisweep.results.claim import STALE_S
+    from mpisweep.results.shares import MemberWatch, members
+
+    folder = shares_folder(results)
+    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=socket.gethostname())
+    alive = watch.settle(members(folder))
+    if not alive:
+        print(f"{results}: nothing is running")
+        return 0
+    request = _request_stop(results)
+    print(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop", flush=True)
+    if no_wait:
+        return 0
+    # When all trials have ended meanwhile, the folder goes away.
+    with contextlib.suppress(FileNotFoundError):
+        while watch.settle(members(folder)):
+            time.sleep(_LOOK_S)
+    _print_stopped(results, request)
+    return 0
+
+
+def _request_stop(results: Path) -> Path:
+    """Make the file that asks whatever runs to stop, and return its name."""
+    request = stop_file(results)
+    try:
+        request.touch()
+    except OSError as error:
+        raise ResultsError(f"{request}: cannot be made: {error.strerror}") from error
+    return request
+
+
+def _print_stopped(results: Path, request: Path) -> None:
+    """Take the request back, which would stop the next run, and say how far the sweep is."""
+    request.unlink(missing_ok=True)
+    now = standing(results)
+    print(f"{results}: it has stopped; {now.ended:,} of {now.trials:,} trials have ended")

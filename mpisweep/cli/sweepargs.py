@@ -1,0 +1,117 @@
+"""The arguments by which every command takes a sweep: a sweep file, or the quick form's flags, or a command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mpisweep.catalogue import BUILTIN
+from mpisweep.cli.arguments import at_least_1
+from mpisweep.results import ResultsError
+from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+
+__all__ = ["add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path", "split_command_line"]
+
+#: The commands that take a sweep, and so perhaps a command line after ``--``.
+_COMMANDS = ("run", "check", "jobscript", "submit")
+#: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of its [limits].
+_REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
+_KEYS = ("name", "objective", "direction", "search", "trials", "seed")
+_LIMITS = ("timeout", "retries")
+
+
+def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and the workload's command line after ``--``."""
+    if given[:1] and given[0] in _COMMANDS and "--" in given:
+        end = given.index("--")
+        return given[:end], given[end + 1 :]
+    return given, []
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Take a sweep and the name of its results file."""
+    parser.add_argument("sweep", metavar="SWEEP", nargs="?",
+                        help="a sweep file (TOML), a built-in workload (resnet50), or module:function; "
+                        "or end with -- and a command line with {parameter} in it")
+    parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
+    quick = parser.add_argument_group("without a sweep file")
+    quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
+                       help="1:700, 1:700:10, 1e-4:1e-1:log, a,b,c, or one value that stays fixed")
+    quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
+                       help="default configuration to compare with")
+    quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
+                       help="how a metric is found in what a command line prints, e.g. 'loss=loss[=: ]+'")
+    quick.add_argument("--name", help="of the sweep")
+    quick.add_argument("--objective", metavar="METRIC", help="default: loss")
+    quick.add_argument("--direction", choices=("minimize", "maximize"))
+    quick.add_argument("--search", choices=SEARCH_NAMES)
+    quick.add_argument("--trials", type=at_least_1, metavar="N", help="for searches that sample")
+    quick.add_argument("--seed", type=int)
+    quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
+    quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
+
+
+def read_spec(options: argparse.Namespace) -> Spec:
+    """The sweep file, or the quick form's flags.
+
+    Raises:
+        SpecError: when they are wrong, or flags were given beside a file.
+    """
+    name: str = options.sweep or ""
+    command_line: list[str] = options.command_line
+    if bool(name) == bool(command_line):
+        raise SpecError(
+            "command line: expected either a sweep (a file, a built-in workload or module:function) "
+            "or, after --, a command line"
+        )
+    keys = {key: getattr(options, key) for key in _KEYS}
+    limits = {key: getattr(options, key) for key in _LIMITS}
+    if command_line or name in BUILTIN or (":" in name and not Path(name).exists()):
+        return spec_from_flags(
+            command_line or name,
+            options.parameter,
+            folder=Path.cwd(),
+            baseline=options.baseline,
+            options=keys,
+            limits=limits,
+            metrics=options.metric,
+        )
+    spec = load_spec(Path(name))
+    given = [key for key, value in (keys | limits).items() if value is not None]
+    given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
+    if given:
+        raise SpecError(
+            f"command line: {', '.join(given)}: is for the quick form without a file; write it into {name}"
+        )
+    return spec
+
+
+def is_sweep_file(options: argparse.Namespace) -> bool:
+    """Whether the sweep comes from a file."""
+    return bool(options.sweep) and Path(options.sweep).is_file()
+
+
+def quick_words(options: argparse.Namespace) -> list[str]:
+    """The quick form's arguments for another ``mpisweep``, but for a command line; none for a sweep file."""
+    words = [options.sweep] if options.sweep and not is_sweep_file(options) else []
+    for flag, key in _REPEATED.items():
+        for value in getattr(options, key):
+            words += [flag, value]
+    for key in (*_KEYS, *_LIMITS):
+        if getattr(options, key) is not None:
+            words += [f"--{key}", str(getattr(options, key))]
+    return words
+
+
+def results_path(options: argparse.Namespace, spec: Spec) -> Path:
+    """The results file.
+
+    Raises:
+        ResultsError: when there can be none of this name.
+    """
+    path = Path(options.output or f"{spec.name}.h5")
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
+    if not path.parent.is_dir():
+        raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
+    return path

@@ -1,0 +1,66 @@
+"""How many workers there are to be, and whether rank 0 hosts one: the arguments, and what comes of them."""
+
+from __future__ import annotations
+
+import argparse
+
+from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.placement import Placement, place
+from mpisweep.cli.arguments import at_least_1
+from mpisweep.devices import LayoutError, Node, default_workers, this_node
+from mpisweep.gpus import Gpu
+from mpisweep.spec import RANKS, Spec
+from mpisweep.transport import expected_rank
+
+__all__ = ["add_workers", "master_policy", "place_workers", "usual_node", "workers_here"]
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Take ``-n`` and ``--master``."""
+    parser.add_argument("-n", "--workers", type=at_least_1, metavar="N",
+                        help="workers to start on all nodes together (default: one a GPU; else as many as the "
+                        "job asked for; else one a core, at most 16 a node)")
+    parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
+                        help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
+
+
+def master_policy(options: argparse.Namespace) -> str:
+    """Where so many workers were asked for, rank 0 is one of them, also where there are fewer cores."""
+    is_started_by_us = options.workers and expected_rank() is None
+    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
+
+
+def workers_here(options: argparse.Namespace, spec: Spec) -> int:
+    """How many were asked for; else as many as this node would have."""
+    return options.workers or default_workers(this_node(), spec.devices_per_trial)
+
+
+def usual_node(allocation: Allocation) -> Node:
+    """What a node of the allocation has: the GPUs that the batch system says, else those of this one."""
+    node = this_node()
+    if allocation.gpus_per_node is None:
+        return node
+    return Node(node.cores, tuple(Gpu(str(number), "GPU", str(number)) for number in range(allocation.gpus_per_node)))
+
+
+def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocation, node: Node) -> Placement:
+    """Which nodes get how many ranks.
+
+    Raises:
+        LayoutError: when a trial has more ranks than there are workers.
+    """
+    is_idle = options.master == "idle"
+    placement = place(
+        allocation,
+        usual=default_workers(node, spec.devices_per_trial),
+        has_gpus=bool(node.gpus),
+        workers=options.workers,
+        idle_master=is_idle,
+    )
+    workers = placement.ranks - is_idle
+    if workers < spec.most_ranks:
+        raise LayoutError(
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
+            f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
+        )
+    return placement
