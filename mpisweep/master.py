@@ -265,7 +265,8 @@ class Master:
         self._after_sync.append((self._last_token, rank, delivery))
 
     def _request_stop(self, reason: EndReason, now: float) -> None:
-        log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
+        if math.isinf(self._grace_over_at):  # a signal reaches every rank, and each passes it on
+            log.info("%s: running trials have %g s to return", reason.value, self._spec.limits.grace_s)
         self._grace_over_at = min(self._grace_over_at, time.time() + self._spec.limits.grace_s)
         self._handle(StopRequested(reason), now)
 

@@ -326,13 +326,16 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
 def parse_quick(name: str, text: str) -> Parameter | Value:
     """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log``, ``a,b,c``, or one fixed value.
 
-    A range may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.
+    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.
 
     Raises:
         SpaceError: saying what was found and what would be right.
     """
     if "," in text:
-        return _parse_choice(name, [_parse_value(part) for part in text.split(",")])
+        *parts, last = text.split(",")
+        last, says_memory, memory = last.partition(":memory=")
+        choices = [_parse_value(part) for part in [*parts, last]]
+        return _parse_values(name, {"values": choices, "memory": memory}) if says_memory else _parse_choice(name, choices)
     if ":" not in text:
         return _parse_value(text)
     low, high, *rest = text.split(":")
@@ -344,6 +347,8 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
             raw["points"] = int(part.removeprefix("points="))
         elif part.startswith("memory="):
             raw["memory"] = part.removeprefix("memory=")
+        elif "=" in part:
+            raise SpaceError(f"found {part!r} after a range; expected a step, 'log', 'points=N' or 'memory=increasing'")
         else:
             raw["step"] = _parse_value(part)
     return _parse_range(name, raw)

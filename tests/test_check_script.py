@@ -166,6 +166,12 @@ def test_a_site_that_is_named_is_gone_by():
     assert any("fewer than the 16 GPUs" in f.what for f in findings)
 
 
+def test_a_group_whose_name_is_common_does_not_tell_the_site():
+    script = GOOD["pjm"].replace("b-batch", "small")
+    assert found(script) == []
+    assert any("fugaku wants one" in f.what for f in found(script, site=load_site("fugaku")))
+
+
 @pytest.mark.parametrize(
     ("system", "text", "seconds"),
     [

@@ -323,6 +323,7 @@ def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisw
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped by a signal"
     assert set(sweep.trials["state"]) == {"complete", "waiting"}
+    assert stderr_of(folder).count("running trials have") == 1  # however many ranks have got it
     assert not (folder / "r.h5.journal").exists()
 
 

@@ -376,6 +376,7 @@ def test_pandas_reads_the_trials(path):
         (lambda p: p.write_bytes(b"not HDF5"), "is not a readable HDF5 file"),
         (lambda p: h5py.File(p, "w").close(), "not a results file of mpisweep"),
         (lambda p: None, "no such results file"),
+        (lambda p: p.mkdir(), "is a folder; a results file is wanted"),
     ],
 )
 def test_foreign_files_are_refused_in_one_sentence(path, make, message):

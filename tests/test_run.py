@@ -471,3 +471,13 @@ def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["cause"].tolist() == ["", "out_of_memory"]
+
+
+def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisweep: Run):
+    (folder / "mine.py").write_text("def train(trial):\n    import torch\n    return float(torch.ones(1))\n")
+    (folder / "s.toml").write_text("workload = 'mine:train'\n[parameters]\nx = [1]\n[limits]\nmemory = '1MiB'\n")
+    done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["cause"].tolist() == ["out_of_memory"]
+    assert "of main memory" in trials["message"][0]

@@ -138,6 +138,20 @@ def test_a_parameter_may_say_how_the_memory_goes_with_it(raw, memory):
 
 def test_the_quick_form_may_say_it_too():
     assert parse_quick("n", "1:700:memory=increasing").memory == "increasing"
+    assert parse_quick("n", "16,64,256:memory=increasing") == Choice("n", (16, 64, 256))
+    assert parse_quick("n", "16,64,256:memory=decreasing").memory == "decreasing"
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("1:700:mem=increasing", "found 'mem=increasing' after a range; expected a step, 'log', 'points=N' or 'memory=increasing'"),
+    ("1:700:points=few", "found 'points=few' after a range"),
+    ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
+    ("sgd,adamw:memory=increasing", "'memory' goes with numbers"),
+])  # fmt: skip
+def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
+    with pytest.raises(SpaceError) as raised:
+        parse_quick("n", text)
+    assert problem in str(raised.value)
 
 
 @pytest.mark.parametrize(("raw", "problem"), [

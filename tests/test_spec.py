@@ -143,6 +143,11 @@ def test_flags_say_the_same_as_a_file():
     assert spec.seed == 3
 
 
+def test_flags_say_of_a_list_how_the_memory_goes_with_it():
+    spec = spec_from_flags("resnet50", ["batch_size=16,64,256:memory=increasing", "num_iter=3"], folder=Path())
+    assert spec.space.memory == {"batch_size": "increasing"}
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), max_size=20))
 def test_any_text_may_be_a_choice_on_the_command_line(text):
     spec = spec_from_flags("m:f", [f"x=a{text}a,another"], folder=Path())

@@ -106,12 +106,12 @@ def check_script(
 
 
 def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
-    """The site whose resource group the script names; None where none or several have it."""
+    """The site whose resource group the script names; None where none or several have it, or any site may."""
     if not asked.group:
         return None
     sites = [site for path in known_sites().values() if (site := load_site(str(path))).system is system]
     fitting = [site for site in sites if asked.group in site.groups]
-    return fitting[0] if len(fitting) == 1 else None
+    return fitting[0] if len(fitting) == 1 and not fitting[0].groups[asked.group].common_name else None
 
 
 # ------------------------------------------------------------------------------------- the rules

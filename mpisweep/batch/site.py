@@ -30,7 +30,7 @@ _KEYS = (
     "setup", "launch", "local_folders", "container", "groups",
 )  # fmt: skip
 _CONTAINER_KEYS = ("command", "modules", "directives", "binds")
-_GROUP_KEYS = ("limits", "gpus")
+_GROUP_KEYS = ("limits", "gpus", "common_name")
 _LIMIT_KEYS = ("nodes", "elapse")
 
 
@@ -53,11 +53,13 @@ class ResourceGroup:
     Attributes:
         limits: in the order of their nodes; empty when none is known.
         gpus: most GPUs of a job, where jobs ask for GPUs instead of nodes; None for unknown.
+        common_name: whether groups of other sites are called so, too: a script that names it may be for any of them.
     """
 
     name: str
     limits: tuple[Limit, ...] = ()
     gpus: int | None = None
+    common_name: bool = False
 
     @property
     def most_nodes(self) -> int | None:
@@ -241,6 +243,7 @@ class _Parser:
             name,
             tuple(sorted((self._limit(f"{where}.limits", entry) for entry in limits), key=_by_nodes)),
             self._count(raw, "gpus", f"{where}.gpus", 1),
+            self._yes(raw, "common_name", f"{where}."),
         )
 
     def _limit(self, where: str, raw: dict[str, Any]) -> Limit:
@@ -286,10 +289,10 @@ class _Parser:
             self._fail(where, f"found {value!r}; expected an integer of at least {least}")
         return value
 
-    def _yes(self, raw: dict[str, Any], key: str) -> bool:
+    def _yes(self, raw: dict[str, Any], key: str, prefix: str = "") -> bool:
         value = raw.get(key, False)
         if not isinstance(value, bool):
-            self._fail(key, f"found {value!r}; expected true or false")
+            self._fail(prefix + key, f"found {value!r}; expected true or false")
         return value
 
     def _choice(self, raw: dict[str, Any], key: str, choices: tuple[str, ...], default: str | None = None) -> str:

@@ -118,6 +118,8 @@ def read_file(path: Path) -> SweepState:
     Raises:
         ResultsError: when it is not one of our files, or of a newer format.
     """
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder; a results file is wanted")
     path_bytes = _see_that_it_is_whole(path)
     try:
         file = h5py.File(path, "r")

@@ -118,7 +118,8 @@ def toml_value(value: Value) -> str:
 
 def _parameter_toml(parameter: Parameter) -> str:
     if isinstance(parameter, Choice):
-        return "[" + ", ".join(toml_value(value) for value in parameter.values) + "]"
+        values = "[" + ", ".join(toml_value(value) for value in parameter.values) + "]"
+        return f'{{ values = {values}, memory = "{parameter.memory}" }}' if parameter.memory else values
     parts = [f"from = {parameter.low!r}", f"to = {parameter.high!r}"]
     if parameter.step not in (None, 1) or (isinstance(parameter, FloatRange) and parameter.step is not None):
         parts.append(f"step = {parameter.step!r}")

@@ -8,6 +8,7 @@ milliseconds; the result of a longer one leaves at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -64,6 +65,8 @@ _HELPERS = (
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 #: What oneDNN, torch's library for CPUs, says then, and no more.  Where something else is wrong it names the operation.
 _NO_PRIMITIVE = "could not create a primitive"
+#: How the dynamic linker says that a limit of memory leaves no room for a library; without a limit it is something else.
+_NO_ROOM = "failed to map segment from shared object"
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
@@ -458,9 +461,15 @@ def _cause(error: BaseException) -> FailureCause:
         # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and (any(sign in text for sign in _NO_MEMORY) or text == _NO_PRIMITIVE))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and _memory_is_limited())
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION
+
+
+def _memory_is_limited() -> bool:
+    return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
 
 
 def _peak_text() -> str:
