@@ -418,7 +418,7 @@ def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
             case "same kind" if type(holder[name]) in SAME_KIND:
                 holder[name] = draw(st.sampled_from(SAME_KIND[type(holder[name])]))
             case "longer" if isinstance(holder, list):
-                holder.append(draw(hostile))
+                holder.append(_own(draw(hostile)))
             case "longer" if isinstance(holder, dict):
                 holder[draw(st.sampled_from(NAMES))] = holder[name]
             case "shorter" if isinstance(holder[name], list):
@@ -427,8 +427,13 @@ def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
                 del holder[name]
                 break
             case _:
-                holder[name] = draw(hostile)
+                holder[name] = _own(draw(hostile))
     return fields
+
+
+def _own(value: Any) -> Any:
+    """A copy: what is sampled is one object, and would come to lie within itself."""
+    return json.loads(json.dumps(value))
 
 
 def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:

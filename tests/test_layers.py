@@ -75,6 +75,7 @@ ALLOWED = {
     "scaling": {"tables", "results", "spec", "records"},
     "figures": {"scaling", "tables", "progress", "results", "records"},
     "cli": {
+        "page",
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
         "layout", "rerun", "watch", "export", "forecast", "gpus", "",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -44,3 +46,18 @@ def test_a_sweep_in_which_nothing_has_ended_has_a_page(tmp_path: Path):
     made = page(mpisweep.load(resnet_sweep(tmp_path / "flow.h5", last=0)))
     assert "<svg" not in made
     assert made.endswith("</html>\n")
+
+
+def test_the_command_writes_it_beside_the_results_and_says_where(tmp_path: Path):
+    resnet_sweep(tmp_path / "flow.h5")
+    done = subprocess.run(
+        [sys.executable, "-m", "mpisweep", "report", "flow.h5"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "flow.html"), done.stderr
+    assert (tmp_path / "flow.html").read_text(encoding="utf-8").endswith("</html>\n")
+    refused = subprocess.run(
+        [sys.executable, "-m", "mpisweep", "report", "flow.h5", "-o", "no/such/folder.html"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert refused.stderr == "mpisweep: no/such/folder.html: cannot be written: No such file or directory\n"

@@ -1,4 +1,4 @@
-"""The commands that look at a sweep and change nothing: top, status, watch, export and output."""
+"""The commands that look at a sweep and change nothing: top, status, watch, report, export and output."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def add_commands(commands: Commands) -> None:
     add_file(watch)
     watch.add_argument("--every", type=duration, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
     watch.set_defaults(command=_watch)
+
+    report = commands.add_parser(
+        "report",
+        help="write a sweep's table, figures and failures as one page of HTML",
+        description="Write one HTML file with the table of the best trials, all figures, what has failed, the sweep file "
+        "and what was around. It needs nothing else: it can be mailed.",
+    )
+    add_file(report)
+    report.add_argument("-o", "--output", type=Path, metavar="OUT", help="(default: FILE with .html at its end)")
+    report.add_argument("-k", type=at_least_1, default=5, metavar="K", help="trials in the table (default: 5)")
+    report.set_defaults(command=_report)
 
     export = commands.add_parser(
         "export",
@@ -94,6 +105,22 @@ def _watch(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         # Looking away is how one stops watching; the sweep does not notice.
         return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mpisweep.page import page
+    from mpisweep.results.load import load
+
+    output: Path = options.output or options.file.with_suffix(".html")
+    if output.exists() and output.samefile(options.file):
+        raise ResultsError(f"{output}: is the results file itself")
+    made = page(load(options.file), options.k)
+    try:
+        output.write_text(made, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"{output}: cannot be written: {error.strerror}") from error
+    print(output)
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

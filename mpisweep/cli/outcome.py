@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["begun_runs", "closings", "end_of_share", "recorded_end", "standing", "warn_without_objective"]
 
+#: Ends after which the ranks are started again: all of them may be there then.
+_STARTED_AGAIN = (EndReason.NO_WORKERS, EndReason.TOO_FEW)
 #: How long the ranks of a run that has ended may take to be gone, in seconds.
 _LAST_ACT_S = 10.0
 
@@ -44,7 +46,7 @@ def recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
             return None
         time.sleep(0.05)
     reason = EndReason(str(last["end"]))
-    return None if reason in (EndReason.NO_WORKERS, EndReason.TOO_FEW) else reason.exit_code
+    return None if reason in _STARTED_AGAIN else reason.exit_code
 
 
 def end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
@@ -58,7 +60,7 @@ def end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
     if not ends or not ends[-1]:
         return _unsaid(returned)
     reason = EndReason(ends[-1])
-    return None if reason is EndReason.NO_WORKERS else reason.exit_code
+    return None if reason in _STARTED_AGAIN else reason.exit_code
 
 
 def _unsaid(returned: int) -> int | None:
@@ -73,7 +75,11 @@ def standing(path: Path) -> Standing:
         return Standing()
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
-    return Standing(ended, len(sweep.trials), last if last in (EndReason.ALIKE, EndReason.NOTHING_COMPLETED) else "")
+    trials = len(sweep.trials)
+    if sweep.spec.search == "largest_batch" and last not in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
+        # It asks for trials by what has ended, and was stopped before it had asked for all.
+        trials += 1
+    return Standing(ended, trials, last if last in (EndReason.ALIKE, EndReason.NOTHING_COMPLETED) else "")
 
 
 def begun_runs(path: Path, launch_name: str) -> int:
