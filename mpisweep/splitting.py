@@ -116,11 +116,6 @@ def join(spec: Spec, path: Path, split: int, *, job_id: str, member: str = "") -
         ResultsError: when the sweep cannot be gone on with, or others do it differently.
         OSError: when the folder cannot be written.
     """
-    if spec.search == "largest_batch":
-        raise ResultsError(
-            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
-            f"cannot; run it without --split"
-        )
     folder = shares_folder(path)
     while True:
         shared = read_shared(folder)

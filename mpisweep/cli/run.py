@@ -76,6 +76,11 @@ def _run(options: argparse.Namespace) -> int:
             "command line: --fresh with --split: each of the runs would begin anew; "
             "use another file (-o), or move the old one aside before"
         )
+    if options.split is not None and spec.search == "largest_batch":
+        raise SpecError(
+            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
+            "cannot; run it without --split"
+        )
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
