@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("measured")
         for text in measured:
             terminalreporter.write_line(text)
+
+
+@pytest.fixture(autouse=True)
+def _temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for temporary files for each test, as each job has.
+
+    What Open MPI left behind there when a test killed it must not meet a later mpirun of the same process number; see
+    mpisweep.batch.launchers.session_variables.  The path is short, for it holds sockets.
+    """
+    tmp_path_factory.getbasetemp()  # stays where it is
+    with tempfile.TemporaryDirectory(prefix="mpisweep-test-", ignore_cleanup_errors=True) as made:
+        monkeypatch.setenv("TMPDIR", made)
+        monkeypatch.setattr(tempfile, "tempdir", made)
+        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
 from mpisweep.batch.launch import launch
-from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, start_command
+from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, session_variables, start_command
 from mpisweep.batch.nodes import answering, probe_command
 from mpisweep.batch.placement import NodeRanks, Placement, place
 from mpisweep.batch.start import Start, plan_start
@@ -222,6 +222,32 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
         assert launch(hanging, console=None, restarts=3, recorded_end=lambda name, returned: next(recorded), patience_s=0.5) == 0
     assert (tmp_path / "starts").read_text() == "x\nx\n"
     assert "the ranks have not begun although there was time enough" in caplog.text
+
+
+@pytest.mark.mpi
+def test_what_a_killed_mpirun_has_left_behind_does_not_keep_the_next_one_from_starting(folder, mpisweep: Run, tmp_path, monkeypatch):
+    leaving = tmp_path / "mpirun"
+    leaving.write_text(f"""#!/bin/sh
+mkdir "$TMPDIR/ompi.$$" && touch "$TMPDIR/ompi.$$/pmix.vm.tool"
+exec "{shutil.which('mpirun', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))}" "$@"
+""")
+    leaving.chmod(0o755)
+    monkeypatch.chdir(folder)
+    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"):
+        monkeypatch.setenv(name, "1")
+    two = Start(Allocation("local", ""), Placement((NodeRanks("", 2),)), Launcher(LauncherKind.OPEN_MPI, str(leaving), 5),
+                (sweep_file(folder, "half", 20), "-o", "r.h5"))  # fmt: skip
+    assert launch(two, console=None) == 0
+    assert package.load(folder / "r.h5").state == "complete"
+    assert [path.name.startswith("ompi.") for path in Path(os.environ["TMPDIR"]).iterdir()] == [True], "our own folder is gone"
+
+
+def test_who_has_said_where_open_mpi_keeps_its_sessions_is_not_contradicted():
+    said = {"PRTE_MCA_prte_tmpdir_base": "/scratch"}
+    assert session_variables(OPEN_MPI, {}, "/tmp/x") == {"PRTE_MCA_prte_local_tmpdir_base": "/tmp/x"}
+    assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {"OMPI_MCA_orte_local_tmpdir_base": "/tmp/x"}
+    assert session_variables(OPEN_MPI, said, "/tmp/x") == {}
+    assert session_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}, "/tmp/x") == {}
 
 
 # ------------------------------------------------------------------------------------- when to stop

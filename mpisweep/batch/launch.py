@@ -17,9 +17,10 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
 
@@ -116,7 +117,7 @@ def launch(
     with stops.watched():
         while True:
             stops.expect(patience_s, lambda: begun_runs(name), runs)
-            returned = _run_once(present.command(environment), environment, console, stops)
+            returned = _run_once(present, environment, console, stops)
             if returned in _USER_ERRORS:
                 return returned
             recorded = recorded_end(name, returned)
@@ -153,27 +154,26 @@ def launch(
                 return _INTERRUPTED
 
 
-def _run_once(
-    command: Sequence[str], environment: dict[str, str], console: Console | None, stops: _Stops
-) -> int:
+def _run_once(start: Start, environment: dict[str, str], console: Console | None, stops: _Stops) -> int:
     pipe = None if console is None else subprocess.PIPE
-    ranks = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-    stops.ranks = ranks
-    pester = threading.Thread(target=stops.insist, args=(ranks,), daemon=True)
-    pester.start()
-    try:
-        returned = ranks.wait() if console is None else _draw(ranks, console)
-    finally:
-        stops.ranks = None
+    with tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True) as notes:
+        ranks = subprocess.Popen(
+            start.command(environment),
+            env=environment | start.session(environment, notes),
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        stops.ranks = ranks
+        pester = threading.Thread(target=stops.insist, args=(ranks,), daemon=True)
+        pester.start()
+        try:
+            returned = ranks.wait() if console is None else _draw(ranks, console)
+        finally:
+            stops.ranks = None
     return returned if returned >= 0 else 128 - returned
 
 

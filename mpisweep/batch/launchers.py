@@ -38,7 +38,7 @@ from mpisweep.batch.allocation import batch_system
 from mpisweep.batch.base import Allocation
 from mpisweep.batch.placement import Placement
 
-__all__ = ["LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "pmi_of", "start_command"]
+__all__ = ["LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "pmi_of", "session_variables", "start_command"]
 
 _OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
 #: How long a launcher may take to say its version, in seconds.
@@ -149,6 +149,22 @@ def start_command(
         case LauncherKind.SRUN:
             return command + _of_srun(launcher, allocation, placement)
     return command
+
+
+def session_variables(launcher: Launcher, environment: Mapping[str, str], folder: str) -> dict[str, str]:
+    """What, beside the environment, has a launcher keep its notes of a session on this node in a folder.
+
+    Open MPI calls the folder of a session by the process number of its mpirun, leaves it behind when it is killed, and
+    refuses to start ("the PMIx server's listener thread failed to start", version 5.0.11) when a later mpirun has the
+    same number: in a container, where numbers are small, that happens.  In a folder that is new each time it cannot.
+    """
+    if launcher.kind is not LauncherKind.OPEN_MPI:
+        return {}
+    prefix = "PRTE_MCA_prte" if launcher.major >= 5 else "OMPI_MCA_orte"
+    # Open MPI refuses this one beside the one for all nodes.
+    if f"{prefix}_tmpdir_base" in environment or f"{prefix}_local_tmpdir_base" in environment:
+        return {}
+    return {f"{prefix}_local_tmpdir_base": folder}
 
 
 def _is_spread(allocation: Allocation, placement: Placement) -> bool:

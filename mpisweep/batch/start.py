@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mpisweep.batch.base import Allocation
-from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, start_command
+from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, session_variables, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement
 
@@ -44,6 +44,10 @@ class Start:
         exported = [name for name in _EXPORTED if name in environment]
         exported += sorted(name for name in environment if name.startswith(_OUR_OWN))
         return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
+
+    def session(self, environment: Mapping[str, str], folder: str) -> dict[str, str]:
+        """What the launcher must have in its environment to keep its notes in a folder of its own on this node."""
+        return {} if self.launcher is None else session_variables(self.launcher, environment, folder)
 
     def passes_on(self, number: signal.Signals) -> bool:
         """Whether a signal to the process that is started reaches the ranks and harms nothing."""
