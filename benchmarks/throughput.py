@@ -103,10 +103,11 @@ def sweep(folder: Path, ranks: int, trials: int) -> tuple[float, int]:
 
 def steps(count: int = 128) -> None:
     """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
-    from mpisweep import blocks, messages, planner, scheduler
+    from mpisweep import blocks, messages
     from mpisweep.records import Slot
     from mpisweep.results.journal import Entry, _frame
     from mpisweep.results.replay import SweepState
+    from mpisweep.scheduling import planner, scheduler
 
     numbers = list(range(count))
     columns: dict[str, blocks.Column] = {"x": [n + 1 for n in numbers]}

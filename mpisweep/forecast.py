@@ -15,8 +15,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpisweep.planner import DurationModel
 from mpisweep.progress import counted, duration_text
+from mpisweep.scheduling.planner import DurationModel
 
 __all__ = ["Forecast", "forecast", "forecast_lines"]
 

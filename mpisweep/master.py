@@ -76,9 +76,9 @@ from mpisweep.progress import Progress, ProgressSink
 from mpisweep.recorder import Recorder
 from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.journal import Journal
-from mpisweep.scheduler import Scheduler
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.scheduling.teams import all_devices
 from mpisweep.spec import Spec
-from mpisweep.teams import all_devices
 
 __all__ = ["Master"]
 

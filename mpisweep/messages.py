@@ -342,7 +342,7 @@ class TimePassed:
     """Nothing happened, but it is later."""
 
 
-#: About a share of a sweep; see :mod:`mpisweep.supply`.
+#: About a share of a sweep; see :mod:`mpisweep.scheduling.supply`.
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed

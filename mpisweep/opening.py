@@ -28,18 +28,18 @@ from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.forkserver import ForkServer
-from mpisweep.frontier import Evidence, MemoryFrontier, evidence_of
 from mpisweep.keeper import Keeper
 from mpisweep.numbering import Known, Trials, number_trials
-from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.recorder import Recorder
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
 from mpisweep.results.shares import look_every_s
-from mpisweep.scheduler import Scheduler
+from mpisweep.scheduling.planner import DurationModel, work_from_names
+from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler
+from mpisweep.search.frontier import Evidence, MemoryFrontier, evidence_of
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [

@@ -24,7 +24,7 @@ from mpisweep.messages import Team
 from mpisweep.outputs import read_outputs
 from mpisweep.records import DeviceShare, FailureCause, TrialState
 from mpisweep.results.load import Sweep
-from mpisweep.teams import all_devices
+from mpisweep.scheduling.teams import all_devices
 from mpisweep.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
 
 __all__ = ["Comparison", "Rerun", "rerun"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.forecast import Forecast, forecast, forecast_lines
-from mpisweep.planner import DurationModel
+from mpisweep.scheduling.planner import DurationModel
 
 
 def unmeasured(count: int) -> DurationModel:

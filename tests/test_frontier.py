@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpisweep.frontier import Evidence, MemoryFrontier, aim, evidence_of
 from mpisweep.records import FailureCause, TrialState
+from mpisweep.search.frontier import Evidence, MemoryFrontier, aim, evidence_of
 
 WAITING, RUNNING, COMPLETE, FAILED, INFEASIBLE = (
     int(state)

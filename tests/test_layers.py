@@ -11,6 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
+#: Packages whose modules are rooms of their own.
+PARTED = {"scheduling"}
+
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
     "records": set(),
@@ -25,19 +28,27 @@ ALLOWED = {
     "blocks": {"records"},
     "line": set(),
     "messages": {"blocks", "records"},
-    "search": {"frontier", "space", "spec", "blocks", "records"},
-    "planner": {"records"},
+    "search": {"space", "spec", "blocks", "records"},
+    "scheduling": set(),
+    "scheduling.planner": {"records"},
     "numbering": {"search", "spec", "blocks", "records"},
-    "frontier": {"records"},
-    "memory": {"frontier", "blocks", "records"},
-    "waiting": {"planner"},
-    "health": {"blocks", "records"},
-    "supply": {"messages"},
-    "teams": {"blocks", "records"},
-    "states": {"records"},
-    "slots": {"records"},
-    "handout": {"memory", "messages", "planner", "records", "slots", "states", "teams", "waiting"},
-    "scheduler": {"handout", "slots", "states", "search", "memory", "frontier", "planner", "waiting", "health", "supply", "teams", "messages", "blocks", "records"},
+    "scheduling.memory": {"search", "blocks", "records"},
+    "scheduling.waiting": {"scheduling.planner"},
+    "scheduling.health": {"blocks", "records"},
+    "scheduling.supply": {"messages"},
+    "scheduling.teams": {"blocks", "records"},
+    "scheduling.states": {"records"},
+    "scheduling.slots": {"records"},
+    "scheduling.handout": {
+        *(f"scheduling.{below}" for below in ("memory", "planner", "slots", "states", "teams", "waiting")),
+        "messages", "records",
+    },
+    "scheduling.scheduler": {
+        *(f"scheduling.{below}" for below in (
+            "handout", "health", "memory", "planner", "slots", "states", "supply", "teams", "waiting",
+        )),
+        "search", "messages", "blocks", "records",
+    },
     "staging": set(),
     "forkserver": {"processes", "staging"},
     "trialprocess": {"forkserver", "line", "messages", "blocks", "records"},
@@ -54,21 +65,21 @@ ALLOWED = {
     "batch": {"progress", "processes", "spec"},
     "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
-        "search", "numbering", "planner", "frontier", "scheduler", "results", "recorder", "keeper", "forkserver",
+        "search", "numbering", "scheduling.planner", "scheduling.scheduler", "results", "recorder", "keeper", "forkserver",
         "batch", "spec", "blocks", "records",
     },
     "splitting": {"opening", "numbering", "search", "results", "spec", "records"},
     "master": {
-        "scheduler", "teams", "numbering", "results", "recorder", "keeper", "progress", "spec", "messages", "blocks",
+        "scheduling.scheduler", "scheduling.teams", "numbering", "results", "recorder", "keeper", "progress", "spec", "messages", "blocks",
         "records",
     },
     "rank": {
         "master", "worker", "opening", "splitting", "staging", "transport", "trialprocess", "forkserver", "devices", "environment",
         "batch", "progress", "results", "spec", "messages", "records", "succession", "processes", "",
     },
-    "rerun": {"teams", "messages", "trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
+    "rerun": {"scheduling.teams", "messages", "trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
     "tables": {"rerun", "progress", "results", "spec", "catalogue", "records"},
-    "forecast": {"planner", "progress"},
+    "forecast": {"scheduling.planner", "progress"},
     "export": {"tables", "results"},
     "watch": {"tables", "progress", "results", "records"},
     "page": {"figures", "tables", "results", "spec"},
@@ -110,7 +121,12 @@ def _imports(path: Path) -> set[str]:
 
 
 def _room(module: str) -> str:
-    return module.removeprefix("mpisweep").lstrip(".").partition(".")[0]
+    parts = module.removeprefix("mpisweep").lstrip(".").split(".")
+    return ".".join(parts[: 2 if parts[0] in PARTED else 1])
+
+
+def _room_of(file: Path) -> str:
+    return _room(".".join(file.with_suffix("").parts).removesuffix("__init__").rstrip("."))
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -119,9 +135,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
     inside = path.relative_to(PACKAGE)
-    room = "" if inside.name == "__init__.py" and len(inside.parts) == 1 else inside.parts[0].removesuffix(".py")
+    room = _room_of(inside)
     used = {_room(name) for name in _imports(path) if name == "mpisweep" or name.startswith("mpisweep.")}
-    known = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in FILES}
+    known = {_room_of(p.relative_to(PACKAGE)) for p in FILES}
     # `from mpisweep import __version__` is an import of the package itself.
     used = {name if name in known else "" for name in used}
     if all(name != "mpisweep" for name in _imports(path)):

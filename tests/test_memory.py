@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.frontier import Evidence, MemoryFrontier
 from mpisweep.messages import (
     Assign,
     Commit,
@@ -27,10 +26,11 @@ from mpisweep.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import Scheduler
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch
+from mpisweep.search.frontier import Evidence, MemoryFrontier
 from mpisweep.space import IntegerRange, SearchSpace
 
 WAITING, COMPLETE, FAILED, INFEASIBLE = (

@@ -29,10 +29,10 @@ from mpisweep.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.planner import DurationModel, work_from_names
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import Scheduler
-from mpisweep.states import MOVES, IllegalMoveError
+from mpisweep.scheduling.planner import DurationModel, work_from_names
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.scheduling.states import MOVES, IllegalMoveError
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 

@@ -26,10 +26,10 @@ from mpisweep.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduler import Scheduler
-from mpisweep.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from math import ceil, floor, inf, isfinite, log2, sqrt
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.frontier import Evidence, aim, evidence_of
 from mpisweep.records import Direction, FailureCause
+from mpisweep.search.frontier import Evidence, aim, evidence_of
 from mpisweep.space import Configuration, SearchSpace
 
 __all__ = ["NEAR", "LargestBatch"]

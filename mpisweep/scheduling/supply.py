@@ -106,7 +106,7 @@ class Supply:
             ready: trials that wait for a slot.
             aside: trials that wait, but would not end before the deadline.
             slots: how many trials can run at a time.
-            now: as in :meth:`~mpisweep.scheduler.Scheduler.handle`.
+            now: as in :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`.
         """
         if self.is_dry or self._is_asked or now < self._ask_at:
             return None

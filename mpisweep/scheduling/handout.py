@@ -1,6 +1,6 @@
 """Which trial goes to which slot next.
 
-The longest expected trial goes first (:mod:`mpisweep.planner`).  A slot holds the trials that run and the
+The longest expected trial goes first (:mod:`mpisweep.scheduling.planner`).  A slot holds the trials that run and the
 next ones, so that no device waits for a message.  Trials of known short duration travel together, as many as
 :data:`BATCH_S` seconds hold, and never more than a fair share of what is left; a trial that is longer than
 that, or of unknown length, travels alone.  Whatever the expectation, nothing is stuck behind a long trial:
@@ -9,7 +9,7 @@ when a slot has nothing to do and no trial is waiting, another slot is asked for
 Where it is known when the allocation ends, no trial is started that is not expected to have ended by then,
 with the uncertainty of the expectation; the rest of the time goes to the longest trials that still fit.
 
-Trials of several ranks get as many idle slots at once, by the rules of :mod:`mpisweep.teams`.
+Trials of several ranks get as many idle slots at once, by the rules of :mod:`mpisweep.scheduling.teams`.
 
 Pure: no clock, no I/O.
 """
@@ -19,14 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpisweep.memory import Memory
 from mpisweep.messages import Assign, Decision, Withdraw
-from mpisweep.planner import DurationModel
 from mpisweep.records import Slot
-from mpisweep.slots import Slots
-from mpisweep.states import TrialStates
-from mpisweep.teams import TeamTrial, gather, place
-from mpisweep.waiting import Waiting
+from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.slots import Slots
+from mpisweep.scheduling.states import TrialStates
+from mpisweep.scheduling.teams import TeamTrial, gather, place
+from mpisweep.scheduling.waiting import Waiting
 
 __all__ = ["BATCH_S", "SETTLE_S", "HandOut"]
 

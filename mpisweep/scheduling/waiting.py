@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mpisweep.planner import DurationModel
+from mpisweep.scheduling.planner import DurationModel
 
 __all__ = ["Waiting"]
 

@@ -4,7 +4,7 @@
 those have left behind is not its fault.  In a fresh process it counts.
 
 *Withheld.*  Where the sweep file says how the memory goes with a parameter, trials that may be too large for some
-device wait here and in no queue, until :mod:`mpisweep.frontier` lets them go.
+device wait here and in no queue, until :mod:`mpisweep.search.frontier` lets them go.
 
 *Bound.*  Where there are several kinds of devices, what is known to fit on one of them, or is to show whether it does,
 is handed out to that one before anything else.
@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.frontier import Evidence, MemoryFrontier, Plan, evidence_of
 from mpisweep.records import AttemptEnd, FailureCause, Slot
+from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
 
 __all__ = ["JOIN_S", "Memory"]
 

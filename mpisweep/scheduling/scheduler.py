@@ -4,19 +4,19 @@ Rules
 -----
 1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is all there is; the MPI loop, the tests
    and a simulator drive the very same class.
-2. A trial's state is written in one place, :class:`~mpisweep.states.TrialStates`, which knows the legal moves.
+2. A trial's state is written in one place, :class:`~mpisweep.scheduling.states.TrialStates`, which knows the legal moves.
 3. An event about a trial names its attempt.  What does not match the attempt that this slot holds is
    dropped: a result of attempt 1 must never pass for one of attempt 2.
 4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
 
-Which trial goes to which slot next is the business of :mod:`mpisweep.handout`.
+Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling.handout`.
 
-Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.supply`).
+Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.supply`).
 
-When trials fail because of something else than themselves (:mod:`mpisweep.health`), their device gets no more
+When trials fail because of something else than themselves (:mod:`mpisweep.scheduling.health`), their device gets no more
 trials, or the sweep stops.  One slot always stays.
 
-A trial of several ranks (:mod:`mpisweep.teams`) is assigned to as many idle slots at once, and is over when all of
+A trial of several ranks (:mod:`mpisweep.scheduling.teams`) is assigned to as many idle slots at once, and is over when all of
 them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
 others may join.
 
@@ -27,7 +27,7 @@ States of a trial::
        +----- given back, worker lost and retries left, or its device is to blame
     waiting --inferred--> infeasible
 
-What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.memory`).
+What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.scheduling.memory`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.frontier import MemoryFrontier
-from mpisweep.handout import BATCH_S, HandOut
-from mpisweep.health import CommonError, Devices
-from mpisweep.memory import Memory
 from mpisweep.messages import (
     Commit,
     Decision,
@@ -61,14 +57,18 @@ from mpisweep.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.planner import DurationModel
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.handout import BATCH_S, HandOut
+from mpisweep.scheduling.health import CommonError, Devices
+from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.slots import Slots
+from mpisweep.scheduling.states import TrialStates
+from mpisweep.scheduling.supply import Supply
+from mpisweep.scheduling.teams import TeamTrial
+from mpisweep.scheduling.waiting import Waiting
+from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.largest_batch import LargestBatch
-from mpisweep.slots import Slots
-from mpisweep.states import TrialStates
-from mpisweep.supply import Supply
-from mpisweep.teams import TeamTrial
-from mpisweep.waiting import Waiting
 
 __all__ = ["Scheduler"]
 

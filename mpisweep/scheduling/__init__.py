@@ -1,0 +1,17 @@
+"""The decisions of a sweep: who runs which trial when, and what follows from how it ends.
+
+Pure: events and times come in as arguments, and decisions go out.  Nothing in this room knows MPI, files or a clock,
+so that the master, the tests and a simulation of ten thousand workers drive the very same code.
+
+==============  ==========================================================================
+scheduler       the state machine: :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`
+handout         which trial goes to which slot next
+waiting         the trials that wait, in the order in which they are handed out
+planner         how long a trial will take, as far as that is known
+states, slots   what is known of each trial and of each slot, written in one place
+teams           trials of several ranks
+memory          what is withheld until the memory frontier is known
+health          devices that are ill, and the bug that all trials share
+supply          what this run may run of a sweep that several allocations share
+==============  ==========================================================================
+"""
