@@ -133,10 +133,13 @@ def test_resnet50_has_a_frontier_on_a_cpu(folder, mpisweep: Run):
     trials = package.load(folder / "r.h5").trials
     complete = trials["batch_size"][trials["state"] == "complete"]
     out = trials["batch_size"][trials["cause"] == "out_of_memory"]
+    # About one trial in a hundred that has too little memory dies of it inside a library that does not look.
+    crashed = trials["cause"] == "crash"
     assert len(complete) > 0
     assert max(complete) < min(out)
     assert len(out) <= 6
-    assert (trials["state"] == "infeasible").sum() == 32 - len(complete) - len(out)
+    assert crashed.sum() <= 1
+    assert (trials["state"] == "infeasible").sum() == 32 - len(complete) - len(out) - crashed.sum()
 
 
 def test_the_region_that_does_not_fit_is_shaded(folder, mpisweep: Run):
