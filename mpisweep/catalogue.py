@@ -12,7 +12,7 @@ from typing import Literal
 
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "units_of"]
+__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "markdown", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ _RESNET50_OPTIONS = (
     Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one", "", -1),
     Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
     Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
-    Option("optimizer", "choice", "sgd", "sgd (with momentum) or adamw", values=("sgd", "adamw")),
+    Option("optimizer", "choice", "sgd", "sgd has momentum", values=("sgd", "adamw")),
     Option("learning_rate", "number", 0.1, "step size, at base_batch_size where lr_scaling is linear", "", 0),
-    Option("lr_scaling", "choice", "none", "linear: learning_rate times batch_size / base_batch_size",
+    Option("lr_scaling", "choice", "none", "of the learning rate; linear: times batch_size / base_batch_size",
            values=("none", "linear")),
     Option("base_batch_size", "integer", 256, "batch size that learning_rate is meant for", "image", 1),
     Option("momentum", "number", 0.9, "of sgd", "", 0),
@@ -161,3 +161,21 @@ def entry_of(workload: str, name: str) -> Option | Metric | None:
         return None
     entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)
     return next((entry for entry in entries if entry.name == name), None)
+
+
+def markdown(workload: str) -> str:
+    """The tables of a built-in workload for the documentation: its options, then its metrics."""
+    described = BUILTIN[workload]
+    options = ["| option | default | units | what it is |", "|---|---|---|---|"]
+    for option in described.options:
+        allowed = f" ({', '.join(option.values)})" if option.values else ""
+        default = str(option.default).lower() if option.kind == "boolean" else str(option.default)
+        shown = f"`{default}`" if default else "none"
+        options.append(f"| `{option.name}` | {shown} | {option.units} | {option.description}{allowed} |")
+    metrics = ["| metric | units | what it is |", "|---|---|---|"]
+    metrics += [f"| `{metric.name}` | {metric.units} | {metric.description} |" for metric in described.metrics]
+    return "\n".join([*options, "", *metrics])
+
+
+if __name__ == "__main__":
+    print(markdown("resnet50"))

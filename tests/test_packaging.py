@@ -69,7 +69,7 @@ def mpisweep_in(tmp_path: Path, environment):
     return run
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md", "docs/resnet50.md"])
 def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, page):
     (tmp_path / "my_train.py").write_text("def train(trial): pass\n", encoding="utf-8")
     shown = blocks_of(page, "toml")

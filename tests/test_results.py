@@ -399,6 +399,13 @@ def test_the_documented_table_is_the_table():
     assert markdown() in page.read_text(encoding="utf-8")
 
 
+def test_the_documented_options_of_resnet50_are_its_options():
+    from mpisweep.catalogue import markdown
+
+    page = Path(__file__).parent.parent / "docs" / "resnet50.md"
+    assert markdown("resnet50") in page.read_text(encoding="utf-8")
+
+
 def test_files_follow_the_umask(path):
     old = os.umask(0o027)
     try:
