@@ -139,7 +139,9 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         # others go on; where it does not, the launcher starts all of them again.
         log.error("the fork server of this rank was killed; this rank is lost")
         end_descendants()
-        os._exit(1)
+        # Open MPI's ULFM tells the others at once of a rank that was killed, and of one that has exited not at all.
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise
     except Exception:
         log.exception("this is a bug in mpisweep; every rank is ended, and nothing acknowledged is lost")
         transport.abort()

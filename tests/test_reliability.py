@@ -306,6 +306,8 @@ def test_a_killed_fork_server_or_snapshot_process_is_got_over(folder, environmen
     ranks[1].children()[0].kill()
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
+    # The others were told, and did not wait until it had been silent for long.
+    assert "rank 1 is lost (it died)" in stderr_of(folder)
 
 
 # ------------------------------------------------------------------------------------- stopping
