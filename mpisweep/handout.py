@@ -75,6 +75,10 @@ class HandOut:
         #: Which trial that is.
         self._gathered_for = -1
 
+    def join(self, slot: Slot, now: float) -> None:
+        """A slot is there, with what it holds."""
+        self._free_at[slot] = self._free_from(slot, now)
+
     def forget(self, slot: Slot) -> None:
         """A slot is gone."""
         self._free_at.pop(slot, None)
@@ -190,7 +194,7 @@ class HandOut:
         for slot in slots:
             if self._deadline is not None:
                 takes_s = sum(self._model.upper_s(number) or 0.0 for number in numbers)
-                self._free_at[slot] = self._free_at.get(slot, now) + takes_s
+                self._free_at[slot] += takes_s
             self._slots.give(slot, numbers, attempts, now)
         return Assign(slots, numbers, attempts, numbers[0] in self._memory.fresh)
 

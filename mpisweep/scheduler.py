@@ -270,6 +270,7 @@ class Scheduler:
             if slot not in self._slots.held:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
+            self._handout.join(slot, now)
         return decisions
 
     def _recall(self, number: int, attempt: int) -> bool:

@@ -307,6 +307,18 @@ def grant(*numbers: int, attempt: int = 0, lost: int = 0) -> TrialsGranted:
     return TrialsGranted(numbers, (attempt,) * len(numbers), (lost,) * len(numbers))
 
 
+@pytest.mark.parametrize(("deadline", "more"), [(9.0, 1), (2.5, 0)])
+def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_one_if_that_ends_in_time(deadline, more):
+    states = [COMPLETE] * 3 + [int(TrialState.RUNNING)] + [0] * 6
+    scheduler = scheduler_of(
+        10, states=states, attempts=[1] * 4 + [0] * 6, held={Slot(1, 0): {3: 1}}, deadline=deadline
+    )
+    scheduler._model.observe([0, 1, 2], [1.0, 1.0, 1.0])
+    scheduler._model.fit()
+    assert len(scheduler.handle(WorkerJoined(1, 1, (((3, 1),),)), 0.0)) == more
+    scheduler.check()
+
+
 def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_for_in_time():
     scheduler = shared_of(6)
     assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Lease(shortest=False)]
