@@ -298,8 +298,8 @@ class Master:
                 self._send(slot.rank, [Abandon(slot.place, number, attempt, linger_s)])
             case Withdraw(slot):
                 self._send(slot.rank, [TakeBack(slot.place)])
-            case Stop(grace_s):
-                for rank in self._ranks:
+            case Stop(grace_s, only):
+                for rank in self._ranks if only is None else [only]:
                     self._send(rank, [StopTrials(grace_s)])
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)

@@ -33,6 +33,7 @@ What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.frontier import MemoryFrontier
@@ -159,6 +160,8 @@ class Scheduler:
         self._too_few_since: float | None = None
         self._patience_s = patience_s
         self._stopping: EndReason | None = None
+        #: Until when running trials have time to return by themselves.
+        self._grace_over_at = inf
         self._ended = False
 
     # ------------------------------------------------------------------------------------- reading
@@ -227,6 +230,8 @@ class Scheduler:
                 decisions = self._on_nothing_to_lease(sure, now)
             case TimePassed():
                 decisions = []
+        if self._stopping is not None:
+            self._grace_over_at = min(self._grace_over_at, now + self._grace_s)
         if self._supply is not None:
             self._see_what_is_ours(self._supply, decisions, now)
         if self._model.is_due:
@@ -271,6 +276,8 @@ class Scheduler:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
             self._handout.join(slot, now)
+        if self._stopping is not None:
+            decisions.append(Stop(max(0.0, self._grace_over_at - now), rank))
         return decisions
 
     def _recall(self, number: int, attempt: int) -> bool:

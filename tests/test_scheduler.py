@@ -154,6 +154,16 @@ def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
     assert end == End(EndReason.SIGNAL)
 
 
+def test_a_worker_that_comes_to_a_new_master_after_the_stop_is_told_of_it():
+    """Each survivor passes the signal on when it has said hello: the first one must not stop itself alone."""
+    held = {Slot(1, 0): {0: 1}, Slot(2, 0): {1: 1}}
+    scheduler = scheduler_of(2, states=[int(TrialState.RUNNING)] * 2, attempts=[1, 1], held=held)
+    scheduler.handle(WorkerJoined(1, 1, (((0, 1),),)), 0.0)
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.0) == [Stop(1.0)]
+    assert scheduler.handle(WorkerJoined(2, 1, (((1, 1),),)), 0.25) == [Stop(0.75, 2)]
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.25) == []
+
+
 def test_a_sweep_that_has_ended_before_ends_at_once():
     scheduler = scheduler_of(2, states=[COMPLETE, FAILED])
     assert scheduler.handle(TimePassed(), 0.0) == [End(EndReason.COMPLETE)]
