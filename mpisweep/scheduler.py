@@ -263,6 +263,9 @@ class Scheduler:
                 elif number < self.total and self._waiting.width(number) > 1:
                     # Its other ranks are not there, and it would wait for them.
                     decisions.append(LetGo(slot, number, attempt, 0.0))
+                    if self._trials.states[number] == _WAITING:
+                        # The next attempt must not be taken for this one.
+                        self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
             for number in [number for number in thought if number in self._teams and number not in kept]:
                 del thought[number]
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.WITHDRAWN)

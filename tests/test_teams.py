@@ -250,6 +250,16 @@ def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_t
     assert of(LetGo, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [LetGo(Slot(1, 0), 0, 1, 0.0)]
 
 
+def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_taken_for_the_next_one():
+    """Its assignment was written on a node that is gone, and never reached the disk."""
+    scheduler = Scheduler(bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2])
+    assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),), "n"), 0.0) == [LetGo(Slot(0, 0), 0, 1, 0.0)]
+    [assign] = scheduler.handle(WorkerJoined(1, 1, (), "n"), 0.0)
+    assert assign.attempts == [2]
+    assert scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 0.1) == []
+    scheduler.check()
+
+
 @pytest.mark.parametrize("missing", [0, 1, None])
 def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
     pool = Pool([2], nodes=(2,))
