@@ -167,7 +167,8 @@ class TrialProcess:
         self._accounted = 0
         #: Indices that were given back while the process still had them; it will skip them.
         self._void: set[int] = set()
-        self._taking_back = False
+        #: The index below which :meth:`take_back` has declared void what had not begun, until that is answered.
+        self._void_below: int | None = None
         #: Why this process is being killed, where it is our doing.
         self._killed: FailureCause | AttemptEnd | None = None
         self._killed_because = ""
@@ -227,14 +228,14 @@ class TrialProcess:
     def take_back(self) -> None:
         """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
         self._page.void_below(self._given_count)
-        self._taking_back = True
+        self._void_below = self._given_count
 
     def taken_back(self) -> Returned:
         """The trials that were void in time; to be called at least a millisecond after :meth:`take_back`."""
-        if not self._taking_back:
+        if self._void_below is None:
             return _returned([], AttemptEnd.WITHDRAWN)
-        self._taking_back = False
-        return self._give_back(max(self._page.begun, self._accounted), self._given_count)
+        end, self._void_below = self._void_below, None
+        return self._give_back(max(self._page.begun, self._accounted), end)
 
     def stop(self, grace_s: float, now: float) -> None:
         """Tell the running trial to return, and kill it if it has not done so after the grace."""

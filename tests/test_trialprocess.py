@@ -152,6 +152,19 @@ def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
     assert not slot.process.busy
 
 
+def test_what_is_given_while_it_is_taken_back_is_kept(slot):
+    slot.give([77, 78])
+    slot.until((slot.folder / "long").exists)
+    slot.process.take_back()
+    slot.give([79])
+    time.sleep(0.002)
+    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.held == [(77, 1), (79, 1)]
+    (slot.folder / "go").touch()
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete", 79: "complete"}
+
+
 def test_taking_back_from_a_process_that_dies_meanwhile_gives_back_once(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
