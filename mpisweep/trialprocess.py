@@ -184,6 +184,11 @@ class TrialProcess:
         return self._accounted < self._given_count
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was stopped and its process has ended: what it is given now runs nowhere."""
+        return self._kill_at is not None and not self._line_open
+
+    @property
     def held(self) -> list[tuple[int, int]]:
         """Number and attempt of the trials that are not accounted for, in order."""
         return [(task.number, task.attempt) for task in self._tasks(self._accounted, self._given_count)]
@@ -311,15 +316,15 @@ class TrialProcess:
             self._failed_starts += 1
         fresh = self._next_if_fresh()
         happened += self._account_for_death(status, fresh)
-        self._page.close()
         if self._kill_at is None:
+            self._page.close()
             self._start()
             if fresh is not None:
                 self.give(fresh.body, fresh.size, fresh.team)
                 if self._meeting is not None:
                     self.meet(*self._meeting)
         else:
-            self._given_count = self._accounted = 0
+            self._account(self._given_count - self._accounted)
         return happened
 
     def _on_frame(self, frame: Frame) -> list[Happening]:

@@ -186,6 +186,24 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
     slot.close()
 
 
+def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
+    """A second signal may hurry the others, and a new master may not know yet that everything stops."""
+    slot.give([77])
+    slot.until((slot.folder / "long").exists)
+    slot.process.take_back()
+    slot.process.stop(0.0, time.monotonic())
+    slot.until(lambda: slot.returned)
+    assert slot.returned[0].numbers == (77,)
+    assert slot.returned[0].end is AttemptEnd.INTERRUPTED
+    assert slot.process.taken_back().numbers == ()
+    slot.give([78])
+    assert slot.process.is_over
+    slot.process.take_back()
+    slot.process.stop(0.0, time.monotonic())
+    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.held == []
+
+
 def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
     (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
     slot = Slot(folder)
