@@ -363,7 +363,7 @@ class TrialProcess:
         return None
 
     def _account_for_death(self, status: int, fresh: _Given | None) -> list[Happening]:
-        if self._failed_starts >= _STARTS_AT_MOST and self.busy:
+        if self._failed_starts >= _STARTS_AT_MOST and self.held:
             return self._fail_all(status)
         happened: list[Happening] = []
         begun = self._page.begun
@@ -371,20 +371,22 @@ class TrialProcess:
         if begun > self._accounted:
             # Those before the running one have run, but their results died with the process.
             happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
-            happened.append(self._blame(begun - 1, status))
+            happened += self._blame(begun - 1, status)
         first = max(begun, self._accounted) + (fresh.size if fresh else 0)
         happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
         return [h for h in happened if not isinstance(h, Returned) or h.numbers]
 
-    def _blame(self, index: int, status: int) -> Happening:
-        """What becomes of the trial that was running when its process ended."""
+    def _blame(self, index: int, status: int) -> list[Happening]:
+        """What becomes of the trial that was running when its process ended, unless it was about to be skipped."""
         tasks = self._tasks(index, index + 1)
         if isinstance(self._killed, AttemptEnd):
-            return _returned(tasks, self._killed)
-        self._left_by = tasks[0].number if tasks else None
+            return [_returned(tasks, self._killed)]
+        if not tasks:
+            return []
+        self._left_by = tasks[0].number
         cause = self._killed or FailureCause.CRASH
         block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
-        return Result(encode(block))
+        return [Result(encode(block))]
 
     def _fail_all(self, status: int) -> list[Happening]:
         tasks = self._tasks(self._accounted, self._given_count)

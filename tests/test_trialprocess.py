@@ -219,6 +219,24 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
     slot.close()
 
 
+def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing(folder):
+    waits = "while not Path('die').exists():\n    time.sleep(0.001)\nPath('die').unlink()\nos._exit(9)\n"
+    (folder / "work.py").write_text("import os, time\nfrom pathlib import Path\n" + waits, encoding="utf-8")
+    slot = Slot(folder)
+    for death in range(3):
+        if death == 2:
+            slot.give([1, 2])
+            slot.process.take_back()
+            time.sleep(0.002)
+            slot.take([slot.process.taken_back()])
+        child = slot.process._child
+        (folder / "die").touch()
+        slot.until(lambda child=child: not slot.process.is_child(child))
+    assert [r.numbers for r in slot.returned] == [(1, 2)]
+    assert slot.results == []
+    slot.close()
+
+
 def test_an_import_that_fails_is_every_trials_message(folder):
     (folder / "work.py").write_text("import no_such_module\n", encoding="utf-8")
     slot = Slot(folder)
