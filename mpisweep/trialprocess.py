@@ -172,6 +172,8 @@ class TrialProcess:
         #: Why this process is being killed, where it is our doing.
         self._killed: FailureCause | AttemptEnd | None = None
         self._killed_because = ""
+        #: The trial that ran when it was found to have used up its time.
+        self._killed_index = -1
         self._kill_at: float | None = None
         #: A trial of several ranks that is to be let go of, and when.
         self._abandoned: tuple[_Task, float] | None = None
@@ -283,15 +285,17 @@ class TrialProcess:
         if self._killed is not None or not self._line_open:
             return
         timeout_s, stall_s = self._setting.timeout_s, self._setting.stall_s
+        # Read first: it is never later than the start that is read after it.
+        index = self._page.begun - 1
         started_ns = self._page.started_ns if timeout_s is not None or stall_s is not None else 0
         if started_ns:
             now_ns = time.monotonic_ns()
             if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
                 self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
-                self._kill(FailureCause.TIMEOUT)
+                self._kill(FailureCause.TIMEOUT, index)
             elif stall_s is not None and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9:
                 self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
-                self._kill(FailureCause.TIMEOUT)
+                self._kill(FailureCause.TIMEOUT, index)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
             self._kill(AttemptEnd.INTERRUPTED)
         elif self._abandoned is not None and now >= self._abandoned[1]:
@@ -381,8 +385,9 @@ class TrialProcess:
         tasks = self._tasks(index, index + 1)
         if isinstance(self._killed, AttemptEnd):
             return [_returned(tasks, self._killed)]
-        if not tasks:
-            return []
+        # A kill may come too late for its trial and hit the next one.
+        if not tasks or (self._killed is not None and index != self._killed_index):
+            return [_returned(tasks, AttemptEnd.WITHDRAWN)]
         self._left_by = tasks[0].number
         cause = self._killed or FailureCause.CRASH
         block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
@@ -397,8 +402,8 @@ class TrialProcess:
 
     # ------------------------------------------------------------------------------------- book-keeping
 
-    def _kill(self, why: FailureCause | AttemptEnd) -> None:
-        self._killed = why
+    def _kill(self, why: FailureCause | AttemptEnd, index: int = -1) -> None:
+        self._killed, self._killed_index = why, index
         self._server.kill(self._child)
 
     def _give_back(self, first: int, end: int, how: AttemptEnd = AttemptEnd.WITHDRAWN) -> Returned:

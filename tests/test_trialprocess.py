@@ -23,6 +23,8 @@ def train(trial):
     x = trial.params["x"]
     if x == 13:
         os._exit(5)
+    if x == 99:
+        time.sleep(600)
     if x == 77:
         Path("long").touch()
         while not Path("go").exists():
@@ -183,6 +185,25 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
     slot.until(lambda: 77 in slot.ended)
     assert slot.results[-1].causes == [FailureCause.TIMEOUT]
     assert [r.numbers for r in slot.returned] == [(78,)]
+    slot.close()
+
+
+def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is_not_to_blame(folder):
+    slot = Slot(folder, timeout_s=0.2)
+    kill = slot.server.kill
+
+    def late(child: int) -> None:
+        (folder / "go").touch()
+        while slot.process._page.begun < 2:
+            time.sleep(0.001)
+        kill(child)
+
+    slot.server.kill = late
+    slot.give([77])
+    slot.give([99])
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete"}
+    assert slot.returned == [Returned((99,), (1,), AttemptEnd.WITHDRAWN)]
     slot.close()
 
 
