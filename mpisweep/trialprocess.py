@@ -293,7 +293,11 @@ class TrialProcess:
             if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
                 self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
                 self._kill(FailureCause.TIMEOUT, index)
-            elif stall_s is not None and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9:
+            elif (
+                stall_s is not None
+                and self._speaks(index)
+                and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9
+            ):
                 self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
                 self._kill(FailureCause.TIMEOUT, index)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
@@ -302,6 +306,11 @@ class TrialProcess:
             if tuple(self._abandoned[0]) in self.held:
                 self._kill(AttemptEnd.WITHDRAWN)
             self._abandoned = None
+
+    def _speaks(self, index: int) -> bool:
+        """Whether this trial's reports count: of several ranks only those of rank 0 do."""
+        team = next((given.team for given in self._given if given.first <= index < given.first + given.size), None)
+        return team is None or team.rank == 0
 
     def is_child(self, child: int) -> bool:
         """Whether the fork server's notice is about the present process."""

@@ -11,6 +11,7 @@ import pytest
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.messages import Team
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 from mpisweep.trialprocess import ProcessSetting, Result, Returned, TrialProcess
 
@@ -41,17 +42,19 @@ SPEC = 'workload = "work:train"\n[parameters]\nx = { from = 1, to = 1000 }\n'
 class Slot:
     """A trial process, and what has come from it."""
 
-    def __init__(self, folder: Path, spec: str = SPEC, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, spec: str = SPEC, timeout_s: float | None = None, stall_s: float | None = None
+    ) -> None:
         self.folder = folder
         self.server = ForkServer.start()
-        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None)
+        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, stall_s)
         self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
         self.results: list[EndedBlock] = []
         self.returned: list[Returned] = []
 
-    def give(self, xs: list[int], attempt: int = 1) -> None:
+    def give(self, xs: list[int], attempt: int = 1, team: Team | None = None) -> None:
         block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)})
-        self.process.give(encode(block), len(xs))
+        self.process.give(encode(block), len(xs), team)
 
     def turn(self) -> None:
         files = [f for f in (self.process.fileno(), self.server.fileno()) if f >= 0]
@@ -185,6 +188,20 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
     slot.until(lambda: 77 in slot.ended)
     assert slot.results[-1].causes == [FailureCause.TIMEOUT]
     assert [r.numbers for r in slot.returned] == [(78,)]
+    slot.close()
+
+
+@pytest.mark.parametrize(("rank", "ends"), [(0, "failed"), (1, "complete")])
+def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends):
+    slot = Slot(folder, stall_s=0.2)
+    slot.give([77], team=Team(rank, 2, rank, 2))
+    slot.process.meet(77, 1, "127.0.0.1:1")
+    slot.until((folder / "long").exists)
+    until = time.monotonic() + 0.5
+    slot.until(lambda: slot.ended or time.monotonic() > until)
+    (folder / "go").touch()
+    slot.until(lambda: slot.ended)
+    assert slot.ended == {77: ends}
     slot.close()
 
 
