@@ -555,7 +555,8 @@ class Scheduler:
         return decisions + self._look_for_common_error(block)
 
     def _is_to_blame(self, slot: Slot) -> bool:
-        if not self._quarantine or len(self._slots.held) - len(self._devices.quarantined) < 2:
+        others = len(self._slots.held) - len(self._devices.quarantined) - (slot not in self._devices.quarantined)
+        if not self._quarantine or others < 1:
             return False
         return self._devices.is_to_blame(slot, self._trials.counts[_COMPLETE], self._trials.counts[_FAILED])
 

@@ -251,6 +251,20 @@ def test_a_device_is_taken_back_when_the_trial_fails_elsewhere_too():
     assert [d.why == "" for d in pool.made(Quarantine)] == [False, True]
 
 
+def test_what_a_quarantined_device_has_begun_is_tried_elsewhere_also_where_one_other_is_left():
+    pool = Pool(scheduler_of(40, quarantine=True), 2)
+    pool.end(0, fails="ECC")
+    for _ in range(4):
+        pool.end(1)
+    # It begins the next one before it is asked for it.
+    [running, begun] = pool.held[Slot(0, 0)]
+    block = ended(Slot(0, 0), [running], state=FAILED)
+    pool.scheduler.handle(block, 0.0)
+    pool.held[Slot(0, 0)].popleft()
+    pool.end(0, fails="ECC")
+    assert [d.numbers for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT] == [[begun[0]]]
+
+
 def test_failures_that_others_have_too_blame_nobody():
     pool = Pool(scheduler_of(40, quarantine=True), 3)
     for _ in range(4):
