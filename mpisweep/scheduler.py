@@ -33,7 +33,7 @@ What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf
+from math import inf, nan
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.frontier import MemoryFrontier
@@ -400,7 +400,8 @@ class Scheduler:
                 self._trials.attempts[number] += 1
                 self._trials.move(number, _RUNNING)
                 self._trials.move(number, _FAILED)
-                decisions.append(Commit(_lost_block(Slot(0, 0), [(number, self._trials.attempts[number])])))
+                why = "the allocations that tried it were lost, and no retry is left"
+                decisions.append(Commit(_lost_block(Slot(0, 0), number, self._trials.attempts[number], why)))
             else:
                 self._waiting.put_back([number])
         self._waiting.sort()
@@ -468,18 +469,18 @@ class Scheduler:
             if number in self._teams:
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
         if first is not None and self._waiting.width(first) == 1:
-            decisions.insert(0, self._retry(slot, first, held[first]))
+            decisions.insert(0, self._retry(slot, first, held[first], slot.rank))
         return decisions
 
-    def _retry(self, slot: Slot, number: int, attempt: int) -> Decision:
-        """A trial's worker was lost: it waits again, or has failed when no retry is left."""
+    def _retry(self, slot: Slot, number: int, attempt: int, lost: int) -> Decision:
+        """The worker of rank `lost` was lost with a trial: it waits again, or has failed when no retry is left."""
         self._losses[number] = self._losses.get(number, 0) + 1
         if self._losses[number] <= self._retries:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
         self._trials.move(number, _FAILED)
-        block = _lost_block(slot, [(number, attempt)])
+        block = _lost_block(slot, number, attempt, f"the worker of rank {lost} was lost, and no retry is left")
         if self._search is not None:
             self._search.tell(block)
         return Commit(block)
@@ -499,7 +500,7 @@ class Scheduler:
         if isinstance(how, EndedBlock):
             team.ends.append(how)
         else:
-            team.returns.append(how)
+            team.returns[slot] = how
         if team.is_over:
             del self._teams[team.number]
             return self._end_team(team)
@@ -513,7 +514,8 @@ class Scheduler:
         slot, number, attempt = team.slots[0], team.number, team.attempt
         verdict = team.verdict()
         if verdict is AttemptEnd.LOST:
-            return [self._retry(slot, number, attempt)]
+            lost = next(slot.rank for slot, end in team.returns.items() if end is AttemptEnd.LOST)
+            return [self._retry(slot, number, attempt, lost)]
         if isinstance(verdict, AttemptEnd):
             self._wait_again([number])
             return [GiveUp(slot.rank, [number], [attempt], verdict)]
@@ -767,18 +769,17 @@ def _without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
     )
 
 
-def _lost_block(slot: Slot, trials: list[tuple[int, int]]) -> EndedBlock:
-    """The end of trials whose workers were lost once too often.  They did not run: no time is known."""
-    count = len(trials)
+def _lost_block(slot: Slot, number: int, attempt: int, why: str) -> EndedBlock:
+    """The end of a trial that was lost once too often.  It has not run to an end: no time is known."""
     return EndedBlock(
         worker=slot.rank,
         slot=slot.place,
-        numbers=[number for number, _ in trials],
-        attempts=[attempt for _, attempt in trials],
-        states=[_FAILED] * count,
-        started_at=[float("nan")] * count,
-        wall_time_s=[float("nan")] * count,
+        numbers=[number],
+        attempts=[attempt],
+        states=[_FAILED],
+        started_at=[nan],
+        wall_time_s=[nan],
         metrics={},
-        causes=[int(FailureCause.LOST)] * count,
-        messages=[f"the worker of rank {slot.rank} was lost, and no retry is left"] * count,
+        causes=[int(FailureCause.LOST)],
+        messages=[why],
     )

@@ -417,6 +417,7 @@ def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
     (commit, *_) = scheduler.handle(grant(1, attempt=2, lost=2), 0.2)
     assert isinstance(commit, Commit)
     assert (commit.block.numbers, commit.block.attempts) == ([1], [3])
+    assert commit.block.messages == ["the allocations that tried it were lost, and no retry is left"]
     assert commit.block.causes == [FailureCause.LOST]
     scheduler.check()
 

@@ -190,6 +190,7 @@ def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do
     pool.lose(2)
     [commit] = of(Commit, pool.end(0, FAILED))
     assert commit.block.causes == [FailureCause.LOST]
+    assert commit.block.messages == ["the worker of rank 2 was lost, and no retry is left"]
 
 
 def test_what_is_interrupted_runs_again():
