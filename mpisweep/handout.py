@@ -144,9 +144,9 @@ class HandOut:
                 self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
 
     def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
-        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
+        """Keep slots for the next trial of this width; those that were kept for it already are kept on while all are left."""
         free_from = {slot: self._free_from(slot, now) for slot in usable}
-        is_kept = bool(before) and free_from.keys() >= set(before)
+        is_kept = len(before) == width and free_from.keys() >= set(before)
         kept = list(before) if is_kept else gather(width, free_from, self._slots.nodes)
         self._gathered_for = self._waiting.next(width)
         self.gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))

@@ -221,6 +221,18 @@ def test_wide_trials_do_not_starve_behind_many_narrow_ones():
         assert ended < 12
 
 
+def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
+    pool = Pool([1] * 40 + [3], nodes=(4,))
+    pool.lose(next(iter(pool.scheduler._handout.gathered)).rank)
+    ended = 0
+    while 40 not in pool.running():
+        for slot, held in list(pool.held.items()):
+            if held and held[0][0] != 40:
+                pool.end(slot.rank)
+                ended += 1
+        assert ended < 12
+
+
 def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
     # 0: a long narrow trial; 1: a wide one; the others are short.
     pool = Pool([1] * 8 + [2], nodes=(2,), durations=[100.0, *[1.0] * 7, 5.0])
