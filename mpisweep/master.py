@@ -320,7 +320,7 @@ class Master:
             log.warning("quarantined: %s", self._quarantines[slot])
         elif slot in self._quarantines:
             del self._quarantines[slot]
-            log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
+            log.warning("rank %d is out of quarantine: its trials fail elsewhere too, or nobody else is left", slot.rank)
 
     def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)
