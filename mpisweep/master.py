@@ -295,11 +295,11 @@ class Master:
                 self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
                 self._decided(numbers)
             case LetGo(slot, number, attempt, linger_s):
-                self._send(slot.rank, [Abandon(slot.place, number, attempt, linger_s)])
+                self._send_in_turn(slot.rank, Abandon(slot.place, number, attempt, linger_s))
             case Withdraw(slot):
                 self._send(slot.rank, [TakeBack(slot.place)])
-            case Stop(grace_s):
-                for rank in self._ranks:
+            case Stop(grace_s, only):
+                for rank in self._ranks if only is None else [only]:
                     self._send(rank, [StopTrials(grace_s)])
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)
@@ -320,7 +320,7 @@ class Master:
             log.warning("quarantined: %s", self._quarantines[slot])
         elif slot in self._quarantines:
             del self._quarantines[slot]
-            log.warning("rank %d is out of quarantine: its trials fail elsewhere too", slot.rank)
+            log.warning("rank %d is out of quarantine: its trials fail elsewhere too, or nobody else is left", slot.rank)
 
     def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)
@@ -330,6 +330,13 @@ class Master:
         teams: Sequence[Team | None] = self._teams_of(slots) if len(slots) > 1 else (None,)
         for slot, team in zip(slots, teams, strict=True):
             self._after_write.append((token, slot.rank, Give(slot.place, len(numbers), body, team)))
+
+    def _send_in_turn(self, rank: int, message: Message) -> None:
+        """Not before what it is about has been sent, which may still wait for the disk."""
+        if any(receiver == rank for _, receiver, _ in self._after_write):
+            self._after_write.append((self._after_write[-1][0], rank, message))
+        else:
+            self._send(rank, [message])
 
     def _teams_of(self, slots: Sequence[Slot]) -> list[Team]:
         """What each rank of a trial of several is told of the others."""

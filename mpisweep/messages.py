@@ -414,9 +414,10 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell every worker to stop its trials and to give everything back."""
+    """Tell every worker, or that of one rank, to stop its trials and to give everything back."""
 
     grace_s: float
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ class _Rank:
         self._master: Master | None = None
         self._claim: Claim | None = None
         self._worker: Worker | None = None
-        #: Whether this rank was asked to stop; every new master is told.
+        #: Whether this rank was asked or told to stop; every new master is told.
         self._stop_wanted = False
         #: Whether this rank's worker was told to stop, and whether SIGXCPU leaves it less time for that.
         self._stopping = False
@@ -472,6 +472,8 @@ class _Rank:
 
     def _in_time(self, stop: StopTrials) -> StopTrials:
         self._stopping = True
+        # Whatever the master was asked by, its successor must know.
+        self._stop_wanted = True
         return StopTrials(min(stop.grace_s, HURRIED_GRACE_S)) if self._hurried else stop
 
     def _follow(self, rank: int, lead: Lead, now: float) -> None:

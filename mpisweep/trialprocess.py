@@ -167,10 +167,13 @@ class TrialProcess:
         self._accounted = 0
         #: Indices that were given back while the process still had them; it will skip them.
         self._void: set[int] = set()
-        self._taking_back = False
+        #: The index below which :meth:`take_back` has declared void what had not begun, until that is answered.
+        self._void_below: int | None = None
         #: Why this process is being killed, where it is our doing.
         self._killed: FailureCause | AttemptEnd | None = None
         self._killed_because = ""
+        #: The trial that ran when it was found to have used up its time.
+        self._killed_index = -1
         self._kill_at: float | None = None
         #: A trial of several ranks that is to be let go of, and when.
         self._abandoned: tuple[_Task, float] | None = None
@@ -181,6 +184,11 @@ class TrialProcess:
     def busy(self) -> bool:
         """Whether there are trials that are not accounted for."""
         return self._accounted < self._given_count
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was stopped and its process has ended: what it is given now runs nowhere."""
+        return self._kill_at is not None and not self._line_open
 
     @property
     def held(self) -> list[tuple[int, int]]:
@@ -227,14 +235,14 @@ class TrialProcess:
     def take_back(self) -> None:
         """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
         self._page.void_below(self._given_count)
-        self._taking_back = True
+        self._void_below = self._given_count
 
     def taken_back(self) -> Returned:
         """The trials that were void in time; to be called at least a millisecond after :meth:`take_back`."""
-        if not self._taking_back:
+        if self._void_below is None:
             return _returned([], AttemptEnd.WITHDRAWN)
-        self._taking_back = False
-        return self._give_back(max(self._page.begun, self._accounted), self._given_count)
+        end, self._void_below = self._void_below, None
+        return self._give_back(max(self._page.begun, self._accounted), end)
 
     def stop(self, grace_s: float, now: float) -> None:
         """Tell the running trial to return, and kill it if it has not done so after the grace."""
@@ -277,21 +285,32 @@ class TrialProcess:
         if self._killed is not None or not self._line_open:
             return
         timeout_s, stall_s = self._setting.timeout_s, self._setting.stall_s
+        # Read first: it is never later than the start that is read after it.
+        index = self._page.begun - 1
         started_ns = self._page.started_ns if timeout_s is not None or stall_s is not None else 0
         if started_ns:
             now_ns = time.monotonic_ns()
             if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
                 self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
-                self._kill(FailureCause.TIMEOUT)
-            elif stall_s is not None and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9:
+                self._kill(FailureCause.TIMEOUT, index)
+            elif (
+                stall_s is not None
+                and self._speaks(index)
+                and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9
+            ):
                 self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
-                self._kill(FailureCause.TIMEOUT)
+                self._kill(FailureCause.TIMEOUT, index)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
             self._kill(AttemptEnd.INTERRUPTED)
         elif self._abandoned is not None and now >= self._abandoned[1]:
             if tuple(self._abandoned[0]) in self.held:
                 self._kill(AttemptEnd.WITHDRAWN)
             self._abandoned = None
+
+    def _speaks(self, index: int) -> bool:
+        """Whether this trial's reports count: of several ranks only those of rank 0 do."""
+        team = next((given.team for given in self._given if given.first <= index < given.first + given.size), None)
+        return team is None or team.rank == 0
 
     def is_child(self, child: int) -> bool:
         """Whether the fork server's notice is about the present process."""
@@ -310,15 +329,15 @@ class TrialProcess:
             self._failed_starts += 1
         fresh = self._next_if_fresh()
         happened += self._account_for_death(status, fresh)
-        self._page.close()
         if self._kill_at is None:
+            self._page.close()
             self._start()
             if fresh is not None:
                 self.give(fresh.body, fresh.size, fresh.team)
                 if self._meeting is not None:
                     self.meet(*self._meeting)
         else:
-            self._given_count = self._accounted = 0
+            self._account(self._given_count - self._accounted)
         return happened
 
     def _on_frame(self, frame: Frame) -> list[Happening]:
@@ -357,7 +376,7 @@ class TrialProcess:
         return None
 
     def _account_for_death(self, status: int, fresh: _Given | None) -> list[Happening]:
-        if self._failed_starts >= _STARTS_AT_MOST and self.busy:
+        if self._failed_starts >= _STARTS_AT_MOST and self.held:
             return self._fail_all(status)
         happened: list[Happening] = []
         begun = self._page.begun
@@ -365,20 +384,23 @@ class TrialProcess:
         if begun > self._accounted:
             # Those before the running one have run, but their results died with the process.
             happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
-            happened.append(self._blame(begun - 1, status))
+            happened += self._blame(begun - 1, status)
         first = max(begun, self._accounted) + (fresh.size if fresh else 0)
         happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
         return [h for h in happened if not isinstance(h, Returned) or h.numbers]
 
-    def _blame(self, index: int, status: int) -> Happening:
-        """What becomes of the trial that was running when its process ended."""
+    def _blame(self, index: int, status: int) -> list[Happening]:
+        """What becomes of the trial that was running when its process ended, unless it was about to be skipped."""
         tasks = self._tasks(index, index + 1)
         if isinstance(self._killed, AttemptEnd):
-            return _returned(tasks, self._killed)
-        self._left_by = tasks[0].number if tasks else None
+            return [_returned(tasks, self._killed)]
+        # A kill may come too late for its trial and hit the next one.
+        if not tasks or (self._killed is not None and index != self._killed_index):
+            return [_returned(tasks, AttemptEnd.WITHDRAWN)]
+        self._left_by = tasks[0].number
         cause = self._killed or FailureCause.CRASH
         block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
-        return Result(encode(block))
+        return [Result(encode(block))]
 
     def _fail_all(self, status: int) -> list[Happening]:
         tasks = self._tasks(self._accounted, self._given_count)
@@ -389,8 +411,8 @@ class TrialProcess:
 
     # ------------------------------------------------------------------------------------- book-keeping
 
-    def _kill(self, why: FailureCause | AttemptEnd) -> None:
-        self._killed = why
+    def _kill(self, why: FailureCause | AttemptEnd, index: int = -1) -> None:
+        self._killed, self._killed_index = why, index
         self._server.kill(self._child)
 
     def _give_back(self, first: int, end: int, how: AttemptEnd = AttemptEnd.WITHDRAWN) -> Returned:

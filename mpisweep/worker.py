@@ -108,6 +108,9 @@ class Worker:
             match message:
                 case Give(slot, count, body, team):
                     self._slots[slot].give(body, count, team)
+                    if self._slots[slot].is_over:
+                        # A new master may not know yet that everything stops.
+                        self._take_back(slot, now)
                 case Meet(slot, number, attempt, address):
                     self._slots[slot].meet(number, attempt, address)
                 case Abandon(slot, number, attempt, linger_s):

@@ -339,6 +339,32 @@ def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
     assert package.load(folder / "r.h5").state == "stopped by a signal"
 
 
+STUBBORN = """
+from pathlib import Path
+
+def run(trial):
+    while not trial.should_stop():
+        time.sleep(0.005)
+    Path(f"told.{trial.number}").touch()
+    while not Path("go").exists():
+        time.sleep(0.005)
+"""
+
+
+def test_a_stop_outlives_the_master_that_it_was_asked_of(folder, environment):
+    workload(folder, STUBBORN)
+    process = start(folder, environment, "run", my_sweep(folder, 20, "grace = 600"), "-o", "r.h5", "-n", "3")
+    wait_for((folder / "r.h5").exists)
+    ranks = ranks_by_number(process)
+    (folder / "r.h5.stop").touch()
+    wait_for(lambda: len(list(folder.glob("told.*"))) == 3)
+    ranks[0].kill()
+    wait_for(lambda: "rank 1 is the master now" in stderr_of(folder))
+    (folder / "go").touch()
+    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert set(package.load(folder / "r.h5").trials["state"]) == {"waiting"}
+
+
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, environment, mpisweep: Run):
     workload(folder, SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if os.path.exists('deaf') else 0.01)\n    return 1\n")
     (folder / "s.toml").write_text('name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 4000 }\n'

@@ -154,6 +154,16 @@ def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
     assert end == End(EndReason.SIGNAL)
 
 
+def test_a_worker_that_comes_to_a_new_master_after_the_stop_is_told_of_it():
+    """Each survivor passes the signal on when it has said hello: the first one must not stop itself alone."""
+    held = {Slot(1, 0): {0: 1}, Slot(2, 0): {1: 1}}
+    scheduler = scheduler_of(2, states=[int(TrialState.RUNNING)] * 2, attempts=[1, 1], held=held)
+    scheduler.handle(WorkerJoined(1, 1, (((0, 1),),)), 0.0)
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.0) == [Stop(1.0)]
+    assert scheduler.handle(WorkerJoined(2, 1, (((1, 1),),)), 0.25) == [Stop(0.75, 2)]
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.25) == []
+
+
 def test_a_sweep_that_has_ended_before_ends_at_once():
     scheduler = scheduler_of(2, states=[COMPLETE, FAILED])
     assert scheduler.handle(TimePassed(), 0.0) == [End(EndReason.COMPLETE)]
@@ -241,6 +251,20 @@ def test_a_device_is_taken_back_when_the_trial_fails_elsewhere_too():
     assert [d.why == "" for d in pool.made(Quarantine)] == [False, True]
 
 
+def test_what_a_quarantined_device_has_begun_is_tried_elsewhere_also_where_one_other_is_left():
+    pool = Pool(scheduler_of(40, quarantine=True), 2)
+    pool.end(0, fails="ECC")
+    for _ in range(4):
+        pool.end(1)
+    # It begins the next one before it is asked for it.
+    [running, begun] = pool.held[Slot(0, 0)]
+    block = ended(Slot(0, 0), [running], state=FAILED)
+    pool.scheduler.handle(block, 0.0)
+    pool.held[Slot(0, 0)].popleft()
+    pool.end(0, fails="ECC")
+    assert [d.numbers for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT] == [[begun[0]]]
+
+
 def test_failures_that_others_have_too_blame_nobody():
     pool = Pool(scheduler_of(40, quarantine=True), 3)
     for _ in range(4):
@@ -305,6 +329,18 @@ def shared_of(count: int, **more) -> Scheduler:
 
 def grant(*numbers: int, attempt: int = 0, lost: int = 0) -> TrialsGranted:
     return TrialsGranted(numbers, (attempt,) * len(numbers), (lost,) * len(numbers))
+
+
+@pytest.mark.parametrize(("deadline", "more"), [(9.0, 1), (2.5, 0)])
+def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_one_if_that_ends_in_time(deadline, more):
+    states = [COMPLETE] * 3 + [int(TrialState.RUNNING)] + [0] * 6
+    scheduler = scheduler_of(
+        10, states=states, attempts=[1] * 4 + [0] * 6, held={Slot(1, 0): {3: 1}}, deadline=deadline
+    )
+    scheduler._model.observe([0, 1, 2], [1.0, 1.0, 1.0])
+    scheduler._model.fit()
+    assert len(scheduler.handle(WorkerJoined(1, 1, (((3, 1),),)), 0.0)) == more
+    scheduler.check()
 
 
 def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_for_in_time():
@@ -381,6 +417,7 @@ def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
     (commit, *_) = scheduler.handle(grant(1, attempt=2, lost=2), 0.2)
     assert isinstance(commit, Commit)
     assert (commit.block.numbers, commit.block.attempts) == ([1], [3])
+    assert commit.block.messages == ["the allocations that tried it were lost, and no retry is left"]
     assert commit.block.causes == [FailureCause.LOST]
     scheduler.check()
 

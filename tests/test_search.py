@@ -33,6 +33,9 @@ class SamplerContract:
     def test_a_small_space_is_exhausted_and_no_more(self):
         assert len(self.make(100, parameters=("x=1:3", "y=a,b"))) == 6
 
+    def test_a_range_with_fewer_numbers_than_trials_is_exhausted_too(self):
+        assert len(self.make(9, parameters=("x=1.0:1.0000000000000002",))) <= 2
+
     def test_configurations_belong_to_the_space(self):
         spec = spec_from_flags("m:f", ["x=1:9", "y=a,b"], options={"search": self.search, "trials": 9}, folder=Path())
         assert all(spec.space.contains(c) for c in make_sampler(spec))

@@ -190,6 +190,7 @@ def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do
     pool.lose(2)
     [commit] = of(Commit, pool.end(0, FAILED))
     assert commit.block.causes == [FailureCause.LOST]
+    assert commit.block.messages == ["the worker of rank 2 was lost, and no retry is left"]
 
 
 def test_what_is_interrupted_runs_again():
@@ -216,6 +217,18 @@ def test_wide_trials_do_not_starve_behind_many_narrow_ones():
         for rank in range(4):
             if pool.held[Slot(rank, 0)] and pool.held[Slot(rank, 0)][0][0] != 40:
                 pool.end(rank)
+                ended += 1
+        assert ended < 12
+
+
+def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
+    pool = Pool([1] * 40 + [3], nodes=(4,))
+    pool.lose(next(iter(pool.scheduler._handout.gathered)).rank)
+    ended = 0
+    while 40 not in pool.running():
+        for slot, held in list(pool.held.items()):
+            if held and held[0][0] != 40:
+                pool.end(slot.rank)
                 ended += 1
         assert ended < 12
 
@@ -248,6 +261,16 @@ def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_t
     assert pool.running() == {0: {0, 2}}
     pool.held[Slot(1, 0)] = []
     assert of(LetGo, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [LetGo(Slot(1, 0), 0, 1, 0.0)]
+
+
+def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_taken_for_the_next_one():
+    """Its assignment was written on a node that is gone, and never reached the disk."""
+    scheduler = Scheduler(bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2])
+    assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),), "n"), 0.0) == [LetGo(Slot(0, 0), 0, 1, 0.0)]
+    [assign] = scheduler.handle(WorkerJoined(1, 1, (), "n"), 0.0)
+    assert assign.attempts == [2]
+    assert scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 0.1) == []
+    scheduler.check()
 
 
 @pytest.mark.parametrize("missing", [0, 1, None])

@@ -11,6 +11,7 @@ import pytest
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.forkserver import ForkServer
+from mpisweep.messages import Team
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 from mpisweep.trialprocess import ProcessSetting, Result, Returned, TrialProcess
 
@@ -23,6 +24,8 @@ def train(trial):
     x = trial.params["x"]
     if x == 13:
         os._exit(5)
+    if x == 99:
+        time.sleep(600)
     if x == 77:
         Path("long").touch()
         while not Path("go").exists():
@@ -39,17 +42,19 @@ SPEC = 'workload = "work:train"\n[parameters]\nx = { from = 1, to = 1000 }\n'
 class Slot:
     """A trial process, and what has come from it."""
 
-    def __init__(self, folder: Path, spec: str = SPEC, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, spec: str = SPEC, timeout_s: float | None = None, stall_s: float | None = None
+    ) -> None:
         self.folder = folder
         self.server = ForkServer.start()
-        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None)
+        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, stall_s)
         self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
         self.results: list[EndedBlock] = []
         self.returned: list[Returned] = []
 
-    def give(self, xs: list[int], attempt: int = 1) -> None:
+    def give(self, xs: list[int], attempt: int = 1, team: Team | None = None) -> None:
         block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)})
-        self.process.give(encode(block), len(xs))
+        self.process.give(encode(block), len(xs), team)
 
     def turn(self) -> None:
         files = [f for f in (self.process.fileno(), self.server.fileno()) if f >= 0]
@@ -152,6 +157,19 @@ def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
     assert not slot.process.busy
 
 
+def test_what_is_given_while_it_is_taken_back_is_kept(slot):
+    slot.give([77, 78])
+    slot.until((slot.folder / "long").exists)
+    slot.process.take_back()
+    slot.give([79])
+    time.sleep(0.002)
+    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.held == [(77, 1), (79, 1)]
+    (slot.folder / "go").touch()
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete", 79: "complete"}
+
+
 def test_taking_back_from_a_process_that_dies_meanwhile_gives_back_once(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
@@ -173,6 +191,57 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
     slot.close()
 
 
+@pytest.mark.parametrize(("rank", "ends"), [(0, "failed"), (1, "complete")])
+def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends):
+    slot = Slot(folder, stall_s=0.2)
+    slot.give([77], team=Team(rank, 2, rank, 2))
+    slot.process.meet(77, 1, "127.0.0.1:1")
+    slot.until((folder / "long").exists)
+    until = time.monotonic() + 0.5
+    slot.until(lambda: slot.ended or time.monotonic() > until)
+    (folder / "go").touch()
+    slot.until(lambda: slot.ended)
+    assert slot.ended == {77: ends}
+    slot.close()
+
+
+def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is_not_to_blame(folder):
+    slot = Slot(folder, timeout_s=0.2)
+    kill = slot.server.kill
+
+    def late(child: int) -> None:
+        (folder / "go").touch()
+        while slot.process._page.begun < 2:
+            time.sleep(0.001)
+        kill(child)
+
+    slot.server.kill = late
+    slot.give([77])
+    slot.give([99])
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete"}
+    assert slot.returned == [Returned((99,), (1,), AttemptEnd.WITHDRAWN)]
+    slot.close()
+
+
+def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
+    """A second signal may hurry the others, and a new master may not know yet that everything stops."""
+    slot.give([77])
+    slot.until((slot.folder / "long").exists)
+    slot.process.take_back()
+    slot.process.stop(0.0, time.monotonic())
+    slot.until(lambda: slot.returned)
+    assert slot.returned[0].numbers == (77,)
+    assert slot.returned[0].end is AttemptEnd.INTERRUPTED
+    assert slot.process.taken_back().numbers == ()
+    slot.give([78])
+    assert slot.process.is_over
+    slot.process.take_back()
+    slot.process.stop(0.0, time.monotonic())
+    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.held == []
+
+
 def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
     (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
     slot = Slot(folder)
@@ -185,6 +254,24 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
     assert slot.results[-1].messages == [
         "the trial process ended 3 times before it was ready: it exited with code 9"
     ]
+    slot.close()
+
+
+def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing(folder):
+    waits = "while not Path('die').exists():\n    time.sleep(0.001)\nPath('die').unlink()\nos._exit(9)\n"
+    (folder / "work.py").write_text("import os, time\nfrom pathlib import Path\n" + waits, encoding="utf-8")
+    slot = Slot(folder)
+    for death in range(3):
+        if death == 2:
+            slot.give([1, 2])
+            slot.process.take_back()
+            time.sleep(0.002)
+            slot.take([slot.process.taken_back()])
+        child = slot.process._child
+        (folder / "die").touch()
+        slot.until(lambda child=child: not slot.process.is_child(child))
+    assert [r.numbers for r in slot.returned] == [(1, 2)]
+    assert slot.results == []
     slot.close()
 
 

@@ -75,6 +75,10 @@ class HandOut:
         #: Which trial that is.
         self._gathered_for = -1
 
+    def join(self, slot: Slot, now: float) -> None:
+        """A slot is there, with what it holds."""
+        self._free_at[slot] = self._free_from(slot, now)
+
     def forget(self, slot: Slot) -> None:
         """A slot is gone."""
         self._free_at.pop(slot, None)
@@ -140,9 +144,9 @@ class HandOut:
                 self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
 
     def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
-        """Keep slots for the next trial of this width; those that were kept for it already are kept on."""
+        """Keep slots for the next trial of this width; those that were kept for it already are kept on while all are left."""
         free_from = {slot: self._free_from(slot, now) for slot in usable}
-        is_kept = bool(before) and free_from.keys() >= set(before)
+        is_kept = len(before) == width and free_from.keys() >= set(before)
         kept = list(before) if is_kept else gather(width, free_from, self._slots.nodes)
         self._gathered_for = self._waiting.next(width)
         self.gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
@@ -190,7 +194,7 @@ class HandOut:
         for slot in slots:
             if self._deadline is not None:
                 takes_s = sum(self._model.upper_s(number) or 0.0 for number in numbers)
-                self._free_at[slot] = self._free_at.get(slot, now) + takes_s
+                self._free_at[slot] += takes_s
             self._slots.give(slot, numbers, attempts, now)
         return Assign(slots, numbers, attempts, numbers[0] in self._memory.fresh)
 

@@ -33,6 +33,7 @@ What may need too much memory waits elsewhere than in the queue (:mod:`mpisweep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf, nan
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.messages import (
@@ -159,6 +160,8 @@ class Scheduler:
         self._too_few_since: float | None = None
         self._patience_s = patience_s
         self._stopping: EndReason | None = None
+        #: Until when running trials have time to return by themselves.
+        self._grace_over_at = inf
         self._ended = False
 
     # ------------------------------------------------------------------------------------- reading
@@ -227,6 +230,8 @@ class Scheduler:
                 decisions = self._on_nothing_to_lease(sure, now)
             case TimePassed():
                 decisions = []
+        if self._stopping is not None:
+            self._grace_over_at = min(self._grace_over_at, now + self._grace_s)
         if self._supply is not None:
             self._see_what_is_ours(self._supply, decisions, now)
         if self._model.is_due:
@@ -258,6 +263,9 @@ class Scheduler:
                 elif number < self.total and self._waiting.width(number) > 1:
                     # Its other ranks are not there, and it would wait for them.
                     decisions.append(LetGo(slot, number, attempt, 0.0))
+                    if self._trials.states[number] == _WAITING:
+                        # The next attempt must not be taken for this one.
+                        self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
             for number in [number for number in thought if number in self._teams and number not in kept]:
                 del thought[number]
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.WITHDRAWN)
@@ -270,6 +278,9 @@ class Scheduler:
             if slot not in self._slots.held:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
+            self._handout.join(slot, now)
+        if self._stopping is not None:
+            decisions.append(Stop(max(0.0, self._grace_over_at - now), rank))
         return decisions
 
     def _recall(self, number: int, attempt: int) -> bool:
@@ -389,7 +400,8 @@ class Scheduler:
                 self._trials.attempts[number] += 1
                 self._trials.move(number, _RUNNING)
                 self._trials.move(number, _FAILED)
-                decisions.append(Commit(_lost_block(Slot(0, 0), [(number, self._trials.attempts[number])])))
+                why = "the allocations that tried it were lost, and no retry is left"
+                decisions.append(Commit(_lost_block(Slot(0, 0), number, self._trials.attempts[number], why)))
             else:
                 self._waiting.put_back([number])
         self._waiting.sort()
@@ -457,18 +469,18 @@ class Scheduler:
             if number in self._teams:
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
         if first is not None and self._waiting.width(first) == 1:
-            decisions.insert(0, self._retry(slot, first, held[first]))
+            decisions.insert(0, self._retry(slot, first, held[first], slot.rank))
         return decisions
 
-    def _retry(self, slot: Slot, number: int, attempt: int) -> Decision:
-        """A trial's worker was lost: it waits again, or has failed when no retry is left."""
+    def _retry(self, slot: Slot, number: int, attempt: int, lost: int) -> Decision:
+        """The worker of rank `lost` was lost with a trial: it waits again, or has failed when no retry is left."""
         self._losses[number] = self._losses.get(number, 0) + 1
         if self._losses[number] <= self._retries:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
         self._trials.move(number, _FAILED)
-        block = _lost_block(slot, [(number, attempt)])
+        block = _lost_block(slot, number, attempt, f"the worker of rank {lost} was lost, and no retry is left")
         if self._search is not None:
             self._search.tell(block)
         return Commit(block)
@@ -488,7 +500,7 @@ class Scheduler:
         if isinstance(how, EndedBlock):
             team.ends.append(how)
         else:
-            team.returns.append(how)
+            team.returns[slot] = how
         if team.is_over:
             del self._teams[team.number]
             return self._end_team(team)
@@ -502,7 +514,8 @@ class Scheduler:
         slot, number, attempt = team.slots[0], team.number, team.attempt
         verdict = team.verdict()
         if verdict is AttemptEnd.LOST:
-            return [self._retry(slot, number, attempt)]
+            lost = next(slot.rank for slot, end in team.returns.items() if end is AttemptEnd.LOST)
+            return [self._retry(slot, number, attempt, lost)]
         if isinstance(verdict, AttemptEnd):
             self._wait_again([number])
             return [GiveUp(slot.rank, [number], [attempt], verdict)]
@@ -544,7 +557,8 @@ class Scheduler:
         return decisions + self._look_for_common_error(block)
 
     def _is_to_blame(self, slot: Slot) -> bool:
-        if not self._quarantine or len(self._slots.held) - len(self._devices.quarantined) < 2:
+        others = len(self._slots.held) - len(self._devices.quarantined) - (slot not in self._devices.quarantined)
+        if not self._quarantine or others < 1:
             return False
         return self._devices.is_to_blame(slot, self._trials.counts[_COMPLETE], self._trials.counts[_FAILED])
 
@@ -755,18 +769,17 @@ def _without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
     )
 
 
-def _lost_block(slot: Slot, trials: list[tuple[int, int]]) -> EndedBlock:
-    """The end of trials whose workers were lost once too often.  They did not run: no time is known."""
-    count = len(trials)
+def _lost_block(slot: Slot, number: int, attempt: int, why: str) -> EndedBlock:
+    """The end of a trial that was lost once too often.  It has not run to an end: no time is known."""
     return EndedBlock(
         worker=slot.rank,
         slot=slot.place,
-        numbers=[number for number, _ in trials],
-        attempts=[attempt for _, attempt in trials],
-        states=[_FAILED] * count,
-        started_at=[float("nan")] * count,
-        wall_time_s=[float("nan")] * count,
+        numbers=[number],
+        attempts=[attempt],
+        states=[_FAILED],
+        started_at=[nan],
+        wall_time_s=[nan],
         metrics={},
-        causes=[int(FailureCause.LOST)] * count,
-        messages=[f"the worker of rank {slot.rank} was lost, and no retry is left"] * count,
+        causes=[int(FailureCause.LOST)],
+        messages=[why],
     )

@@ -54,7 +54,7 @@ class TeamTrial:
     #: What those that have ended said, in the order in which it was heard.
     ends: list[EndedBlock] = field(default_factory=list)
     #: How those that gave it back did so.
-    returns: list[AttemptEnd] = field(default_factory=list)
+    returns: dict[Slot, AttemptEnd] = field(default_factory=dict)
     #: How long those that hold it were told to take at most.
     told_s: float = math.inf
 
@@ -84,7 +84,7 @@ class TeamTrial:
             return lead[0]
         # The broken connections that a lost or interrupted rank leaves behind are no failures.
         for end in (AttemptEnd.LOST, AttemptEnd.INTERRUPTED):
-            if end in self.returns:
+            if end in self.returns.values():
                 return end
         return self._failure(failed) if failed else AttemptEnd.WITHDRAWN
 

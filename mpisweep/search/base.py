@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 from mpisweep.space import Configuration, SearchSpace
 
 __all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
 
-#: Proposals for each wanted configuration after which the rest of a small space is taken in order.
+#: Proposals for each wanted configuration after which what is left of a small space is taken in order.
 PATIENCE = 50
 
 
@@ -34,7 +35,7 @@ class DistinctSampler(ABC):
     Args:
         space: what to sample.
         seed: of the sweep.
-        trials: how many configurations; fewer when the space does not have as many.
+        trials: how many configurations; fewer when the space does not seem to have as many.
     """
 
     def __init__(self, space: SearchSpace, seed: int, trials: int) -> None:
@@ -61,10 +62,7 @@ class DistinctSampler(ABC):
         """Endless proposals, which may repeat themselves."""
 
     def _until_exhausted(self, wanted: int) -> Iterator[Configuration]:
-        """The proposals; of a finite space only so many, and then its points in order."""
-        for index, proposal in enumerate(self.proposals()):
-            if self._space.size is not None and index >= PATIENCE * wanted:
-                break
-            yield proposal
+        """So many proposals, and then the points of a finite space in order."""
+        yield from islice(self.proposals(), PATIENCE * wanted)
         for index in range(self._space.size or 0):
             yield self._space.point(index)

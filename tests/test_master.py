@@ -1,0 +1,91 @@
+"""The master's loop without MPI and without a disk: what is sent, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from mpisweep.master import Master
+from mpisweep.messages import Abandon, Give, Hello, Message
+from mpisweep.numbering import number_trials
+from mpisweep.opening import duration_model, trial_widths
+from mpisweep.progress import Progress
+from mpisweep.results.journal import Journal
+from mpisweep.scheduler import Scheduler
+from mpisweep.search import make_sampler
+from mpisweep.spec import parse_spec
+
+
+class SlowDisk:
+    """A journal, and a recorder of snapshots, whose disk has written up to :attr:`written`."""
+
+    segment = ""
+    failure = None
+    busy = False
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.written = self.synced = -1
+
+    def append(self, body: bytes) -> int:
+        self.bodies.append(body)
+        return len(self.bodies) - 1
+
+    def write(self) -> None:
+        self.written = self.synced = len(self.bodies) - 1
+
+    def fileno(self) -> int:
+        return 0
+
+    def poll(self) -> None:
+        """No snapshot is ever done."""
+
+    def fold(self, segment: str) -> None:
+        """And none is begun."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def wants(self, now: float) -> bool:
+        return False
+
+    def show(self, progress: Progress) -> None:
+        """Never called."""
+
+
+class Ranks:
+    """A master, and what every rank was sent, in order."""
+
+    def __init__(self, sweep: str) -> None:
+        spec = parse_spec(sweep, source="sweep.toml", folder=Path())
+        trials = number_trials(spec, make_sampler(spec), None)
+        self.disk = SlowDisk()
+        self.sent: dict[int, list[Message]] = {}
+        self.master = Master(
+            spec=spec, trials=trials, best=None,
+            scheduler=Scheduler(
+                trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
+                widths=trial_widths(spec, trials),
+            ),
+            journal=cast(Journal, self.disk), recorder=cast(Any, self.disk), send=self.send, sink=Silent(),
+            stop_at=None, stop_file=Path("no-such-file"), now=0.0,
+        )  # fmt: skip
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        self.sent.setdefault(rank, []).extend(messages)
+
+    def join(self, rank: int) -> None:
+        self.master.on_messages(rank, [Hello("node", "cpu", 1, 1, environment=((),))], 0.0)
+
+
+def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
+    """It would not know what that is about, and wait for ever for the others when it is given it."""
+    ranks = Ranks('workload = "m:f"\nranks_per_trial = 2\n[parameters]\nx = { from = 1, to = 1 }\n')
+    ranks.join(0)
+    ranks.join(1)
+    ranks.master.on_lost(1, "it died", 0.0)
+    ranks.disk.write()
+    ranks.master.step(0.0, set())
+    assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [Give, Abandon]
