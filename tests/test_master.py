@@ -12,7 +12,7 @@ from mpisweep.numbering import number_trials
 from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
 from mpisweep.results.journal import Journal
-from mpisweep.scheduler import Scheduler
+from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import parse_spec
 
