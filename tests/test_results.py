@@ -36,9 +36,10 @@ from mpisweep.blocks import (
     decode,
     encode,
 )
+from mpisweep.cli import main
 from mpisweep.opening import known_trials
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import ResultsError, journal_folder, snapshot
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
@@ -285,7 +286,10 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
     assert lost == ["/trials/message"]
 
 
-@pytest.mark.parametrize("what", ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker"])
+@pytest.mark.parametrize(
+    "what",
+    ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker", "allocations", "allocations/run"],
+)
 def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
     write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
     finish(path)
@@ -298,6 +302,76 @@ def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone
     write_journal(path, history()[-3:-1], opening("20260102T000000-bbbbbb"))
     fold(path)
     assert len(known_trials(parse_spec(SPEC, source="sweep.toml", folder=path.parent), path).held) == 0
+
+
+def change(path: Path, name: str, data: bytes) -> None:
+    """Other bytes where the values of a column begin, as a disk leaves them."""
+    with h5py.File(path) as file:
+        at = file[name].id.get_offset()
+    with path.open("r+b") as out:
+        out.seek(at)
+        out.write(data)
+
+
+@pytest.fixture
+def finished(path: Path) -> Path:
+    write_journal(path, history())
+    finish(path)
+    return path
+
+
+def test_a_file_of_which_some_byte_has_changed_is_repaired_and_the_doubt_is_told(finished, capsys):
+    change(finished, "trials/metrics/loss", b"\1")
+    damaged = finished.read_bytes()
+    with pytest.raises(ResultsError, match="mpisweep repair"):
+        mpisweep.load(finished)
+    assert main(["repair", str(finished)]) == 0
+    told = capsys.readouterr().out
+    assert "is not what was written" in told
+    assert "repaired; 4 of 4" in told
+    assert mpisweep.load(finished).state == "complete"
+    assert mpisweep.load(finished).environment["python"] == "3"
+    assert (finished.parent / "s.h5.damaged" / "s-1.h5").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("name", ["trials/state", "attempts/end", "curves/loss/offset"])
+def test_a_column_with_values_that_it_cannot_have_is_lost_and_the_others_are_not(finished, name):
+    change(finished, name, b"\x63\x63\x63")
+    found = repair(finished)
+    assert found.lost == (f"/{name}".removesuffix("/offset"),)
+    sweep = mpisweep.load(finished)
+    assert sweep.trials["x"].tolist() == [1, 2, 3, 4]
+    assert sweep.best(1)["loss"].tolist() == ([] if name == "trials/state" else [1.0])
+
+
+def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
+    usual = snapshot._read_column
+
+    def column(dataset, size):
+        if dataset.name == "/trials/message":
+            threading.Event().wait()
+        if dataset.name == "/workers/host":
+            os._exit(139)
+        return usual(dataset, size)
+
+    change(finished, "trials/metrics/loss", b"\1")
+    monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
+    monkeypatch.setattr(snapshot, "_read_column", column)
+    assert repair(finished).lost == ("/trials/message", "/workers/host")
+    monkeypatch.undo()
+    assert mpisweep.load(finished).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
+
+
+def test_the_sweep_file_that_damage_has_taken_is_put_back_by_the_next_run(finished):
+    with h5py.File(finished, "r+") as file:
+        del file.attrs["spec"]
+    assert repair(finished).lost == ("/ attribute spec",)
+    with pytest.raises(ResultsError, match=r"the sweep file in it is lost; `mpisweep run`"):
+        mpisweep.load(finished)
+    spec = parse_spec(SPEC, source="sweep.toml", folder=finished.parent)
+    assert list(known_trials(spec, finished).states) == [2, 2, 4, 2]
+    write_journal(finished, [], opening("20260102T000000-bbbbbb"))
+    assert mpisweep.load(finished).best(1)["number"].tolist() == [3]
 
 
 def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_died(path):

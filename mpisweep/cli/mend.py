@@ -56,10 +56,12 @@ def _repair(options: argparse.Namespace) -> int:
     done = repair(options.file)
     for name in done.lost:
         print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
+    if done.is_changed:
+        print(f"  {options.file}: is not what was written; where a value is wrong in what could be read, nothing shows it")
     for damage in done.damages:
         print(f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read")
     for kept in done.kept:
         print(f"  kept as it was: {kept}")
-    what = "repaired" if done.lost or done.damages else "nothing was damaged"
+    what = "repaired" if done.is_changed or done.damages else "nothing was damaged"
     print(f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run again")
     return 0

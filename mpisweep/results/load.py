@@ -98,6 +98,10 @@ class Sweep:
         self.path = path
         self.damages = damages
         self._state = state
+        if not state.spec:
+            raise ResultsError(
+                f"{path}: the sweep file in it is lost; `mpisweep run` with the sweep file and -o {path} puts it back"
+            )
         try:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
         except SpecError as error:
