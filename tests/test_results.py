@@ -39,7 +39,7 @@ from mpisweep.blocks import (
 from mpisweep.cli import main
 from mpisweep.opening import known_trials
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, journal_folder, snapshot
+from mpisweep.results import ResultsError, claim, journal_folder, snapshot
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
@@ -504,10 +504,10 @@ def test_a_failed_write_leaves_the_old_file(path):
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_sweep(tmp_path):
-    claim = Claim.take(tmp_path, "job 7")
+    held = Claim.take(tmp_path, "job 7")
     with pytest.raises(ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"):
         Claim.take(tmp_path, "")
-    claim.release()
+    held.release()
     Claim.take(tmp_path, "").release()
 
 
@@ -544,13 +544,13 @@ def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, m
 
 def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_without_comparing_clocks(tmp_path):
     elsewhere(tmp_path)
-    claim = tmp_path / "claim.json"
+    file = tmp_path / "claim.json"
 
     def beat(of_the_other_host: float = 1.0) -> None:
         # Its clock is decades behind.
         while not stopped.wait(0.05):
             of_the_other_host += 1
-            os.utime(claim, (of_the_other_host, of_the_other_host))
+            os.utime(file, (of_the_other_host, of_the_other_host))
 
     stopped = threading.Event()
     other = threading.Thread(target=beat)
@@ -561,6 +561,36 @@ def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_withou
     finally:
         stopped.set()
         other.join()
+
+
+def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
+    """The other one takes it over between this one's last look and its own step."""
+    elsewhere(tmp_path)
+    is_dead = claim._is_dead
+
+    def is_dead_and_followed(*arguments):
+        monkeypatch.setattr(claim, "_is_dead", is_dead)
+        (tmp_path / "claim.json").unlink()
+        with monkeypatch.context() as other_process:
+            other_process.setattr(os, "getpid", os.getppid)
+            Claim.take(tmp_path, "faster")
+        return True
+
+    monkeypatch.setattr(claim, "_is_dead", is_dead_and_followed)
+    with pytest.raises(ClaimedError, match="job faster"):
+        Claim.take(tmp_path, "slower")
+    assert "faster" in (tmp_path / "claim.json").read_text()
+    assert os.listdir(tmp_path) == ["claim.json"]
+
+
+def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tmp_path):
+    first = Claim.take(tmp_path, "hangs")
+    second = Claim.inherit(tmp_path, "follows")
+    first.release()
+    with pytest.raises(ClaimedError, match="job follows"):
+        Claim.take(tmp_path, "third")
+    second.release()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_claim_of_before_the_last_boot_is_stale(tmp_path):
