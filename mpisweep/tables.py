@@ -140,6 +140,7 @@ class Status:
     pruned: int
     failed: int
     infeasible: int
+    #: At a time, at most.
     workers: int
     allocations: int
     trial_time_s: float
@@ -179,7 +180,7 @@ def sweep_status(sweep: Sweep) -> Status:
         state=GONE if is_gone else sweep.state,
         trials=len(sweep.trials),
         **counts,
-        workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
+        workers=sweep.most_workers,
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
         objective=sweep.objective,

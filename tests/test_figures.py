@@ -13,6 +13,7 @@ from test_results import NAN, curve, opening, write_journal
 import mpisweep
 from mpisweep import figures, tables
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.results import journal_folder
 from mpisweep.results.snapshot import finish
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
@@ -134,6 +135,40 @@ def test_total_time_is_the_sum_against_the_wall(path):
     assert total.workers == 2
     assert 1.8 < total.speedup < 2
     assert 0.9 < total.utilisation < 1
+
+
+def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
+    """Runs that begin at 1000, each with its name, its end and its workers; each runs a trial of 4 s from 1001 on."""
+    records = [TrialsBlock(list(range(len(runs))), {"x": list(range(1, len(runs) + 1))}, baseline=None)]
+    for number, (run, end, workers) in enumerate(runs):
+        records += [
+            *(JoinedRecord(rank, "node1", f"cpu {rank}", 1, 1, 1000.5) for rank in range(workers)),
+            AssignedBlock([[0, 0]], 1001.0, [number], [1], {"x": number + 1}),
+            EndedBlock(0, 0, [number], [1], [2], [1001.0], [4.0], {"loss": [1.0]}, [], []),
+            ClosedRecord(end, "complete"),
+        ]
+        write_journal(path, records, opening(run))
+        records = []
+    return path
+
+
+def test_what_runs_did_at_the_same_time_counts_once_and_their_workers_together(tmp_path):
+    path = runs_of_one_trial(tmp_path / "s.h5", ("a", 1010.0, 2), ("b", 1020.0, 1))
+    total = figures.total_time(mpisweep.load(path))
+    assert (total.wall_s, total.workers, total.allocations, total.trials_s) == (20.0, 3, 2, 8.0)
+    assert total.utilisation == pytest.approx(8.0 / (2 * 10 + 20))
+
+
+def test_a_run_of_which_the_beginning_is_lost_is_drawn_from_its_first_trial_on(tmp_path):
+    path = runs_of_one_trial(tmp_path / "s.h5", ("a", 1010.0, 1), ("b", 1020.0, 1))
+    segment = journal_folder(path) / "b-000000.000000"
+    segment.write_bytes(b"\0" + segment.read_bytes()[1:])
+    sweep = mpisweep.load(path)
+    assert sweep.damages
+    assert sweep.spans.tolist() == [[1000.0, 1010.0], [1001.0, 1020.0]]
+    assert figures.total_time(sweep).wall_s == 20.0
+    figures.draw_total_time(sweep)
+    figures.draw_timeline(sweep)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

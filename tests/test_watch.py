@@ -73,8 +73,10 @@ def split_sweep(path: Path) -> Path:
 
 
 def test_of_a_split_sweep_all_members_are_seen(tmp_path):
-    watched = look_at(mpisweep.load(split_sweep(tmp_path / "s.h5")), now=1010.0)
+    sweep = mpisweep.load(split_sweep(tmp_path / "s.h5"))
+    watched = look_at(sweep, now=1010.0)
     assert [trial.number for trial in watched.running] == [1, 3]
+    assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
 
 

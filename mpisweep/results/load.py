@@ -171,6 +171,45 @@ class Sweep:
         """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in attempts."""
         return _rows(self._state, "ranks")
 
+    @property
+    def last_ranks(self) -> Rows:
+        """Of :attr:`ranks`, those of each trial's last attempt."""
+        ranks = self.ranks
+        last: Rows = ranks[ranks["attempt"] == self.trials["attempt"][ranks["trial"]]]
+        return last
+
+    @property
+    def spans(self) -> NDArray[np.float64]:
+        """From when to when each run of the program lasted, shape (runs, 2), in seconds since 1970.
+
+        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that of its
+        first one; NaN where it has neither.
+        """
+        allocations, trials = self.allocations, self.trials
+        found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
+        owner = np.append(self.workers["allocation"], -1)[trials["worker"]]
+        for run, end in np.argwhere(~np.isfinite(found)):
+            own = trials["ended_at" if end else "started_at"][owner == run]
+            own = own[np.isfinite(own)]
+            if len(own):
+                found[run, end] = own.max() if end else own.min()
+        return found
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there were at a time at most: of runs one after another, or beside each other."""
+        workers, attempts = self.workers, self.attempts
+        started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
+        # A run that has not said that it ended may go on where its trials do.
+        at_work = np.isin(np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label])
+        at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
+        ended = np.where(at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended)
+        joined = np.fmax(workers["joined_at"], started)
+        left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
+        steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
+        order = np.lexsort((-steps, np.concatenate([joined, left])))
+        return int(steps[order].cumsum().max(initial=0))
+
     def count(self, state: TrialState) -> int:
         """How many trials are in this state."""
         return self._state.trials["state"].count(int(state))
