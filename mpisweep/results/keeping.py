@@ -123,6 +123,8 @@ class _Keeping:
         )
         #: What members that are gone have left, and how often they were found gone.
         self._left_by: dict[str, Mapping[int, Left]] = {}
+        #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.
+        self._unreadable: dict[str, str] = {}
         self._granted: set[tuple[int, int]] = set()
         self._revoked: set[int] = set()
         self._old_stop = self._stop_identity()
@@ -209,13 +211,17 @@ class _Keeping:
             for lease in forgotten:
                 self._grant(lease)
             return
+        self._unreadable.clear()
         while True:
-            found = self._leases.next(
-                shortest=shortest,
-                gone=self._watch.gone,
-                seen_alive=self._watch.seen_alive,
-                left_by=self._what_is_left_by,
-            )
+            try:
+                found = self._leases.next(
+                    shortest=shortest,
+                    gone=self._watch.gone - self._unreadable.keys(),
+                    seen_alive=self._watch.seen_alive,
+                    left_by=self._what_is_left_by,
+                )
+            except ResultsError:
+                continue
             if found is None:
                 self._tell_of_nothing()
                 return
@@ -234,14 +240,18 @@ class _Keeping:
         holders = self._leases.holders - self._watch.gone
         # One that is silent may be dead, and then there is something to do after all.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
-        _tell(self._connection, nothing=self._who(holders), sure=sure)
+        _tell(self._connection, nothing=self._who(holders), sure=sure, error="; ".join(self._unreadable.values()))
 
     def _who(self, names: set[str]) -> str:
         return "; ".join(self._watch.text(name) for name in sorted(names))
 
     def _what_is_left_by(self, member: str) -> Mapping[int, Left]:
         if member not in self._left_by:
-            self._left_by[member] = _read_left(part_file(self._folder, member))
+            try:
+                self._left_by[member] = _read_left(part_file(self._folder, member))
+            except ResultsError as error:
+                self._unreadable[member] = str(error)
+                raise
         return self._left_by[member]
 
     # ------------------------------------------------------------------------------------- the whole file
