@@ -14,10 +14,12 @@ from test_results import SPEC, curve, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.results import journal_folder, shares_folder
+from mpisweep.cli import main
+from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
+from mpisweep.results.snapshot import finish
 from mpisweep.tables import GONE, sweep_status
 from mpisweep.watch import _signs_of_life, look_at, watch
 
@@ -78,6 +80,20 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     assert [trial.number for trial in watched.running] == [1, 3]
     assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
+
+
+def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_others(tmp_path, capsys):
+    path = split_sweep(tmp_path / "s.h5")
+    lost, _ = (part_file(shares_folder(path), member) for member in members(shares_folder(path)))
+    finish(lost)
+    lost.write_bytes(b"nothing")
+    with pytest.raises(ResultsError, match="mpisweep repair"):
+        mpisweep.load(path)
+    assert main(["repair", str(path)]) == 0
+    assert f"{lost.name}/ could not be read" in capsys.readouterr().out
+    assert mpisweep.load(path).trials["state"].tolist() == ["waiting", "waiting", "complete", "running"]
+    assert [kept.read_bytes() for kept in tmp_path.glob("s.h5.damaged/*/*.h5")] == [b"nothing"]
+    assert not shares_folder(path).exists()
 
 
 def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):

@@ -86,14 +86,18 @@ def repair(path: Path) -> Repaired:
             folder.rmdir()
 
 
+class _NothingLeftError(ResultsError):
+    """Nothing of a file can be read, nor of its journal."""
+
+
 def _repair_shares(path: Path) -> Repaired:
     """Repair what each member has of a split sweep, then put it together."""
     folder = shares_folder(path)
-    done = [repair(base_file(folder))] if base_file(folder).exists() else []
+    done = {base_file(folder): _repair_part(base_file(folder))} if base_file(folder).exists() else {}
     for member in members(folder):
         part = part_file(folder, member)
         if part.exists() or segments(journal_folder(part)):
-            done.append(repair(part))
+            done[part] = _repair_part(part)
             # Whoever had claimed it is gone, or it would not have been repaired.
             left_file(folder, member).touch()
     gather(path, STALE_S)
@@ -101,11 +105,26 @@ def _repair_shares(path: Path) -> Repaired:
     return Repaired(
         sum(TrialState(state).is_end for state in states),
         len(states),
-        tuple(name for one in done for name in one.lost),
-        any(one.is_changed for one in done),
-        tuple(damage for one in done for damage in one.damages),
-        (damaged_folder(path),) if any(one.kept for one in done) else (),
+        tuple(f"{part.name}{name}" for part, one in done.items() for name in one.lost),
+        any(one.is_changed for one in done.values()),
+        tuple(damage for one in done.values() for damage in one.damages),
+        (damaged_folder(path),) if any(one.kept for one in done.values()) else (),
     )
+
+
+def _repair_part(part: Path) -> Repaired:
+    """The others' results are not held up by one of which nothing is left."""
+    try:
+        return repair(part)
+    except _NothingLeftError:
+        kept = damaged_folder(part)
+        kept.mkdir(exist_ok=True)
+        if part.exists():
+            _move_aside(part)
+            part.unlink()
+        if segments(journal_folder(part)):
+            os.rename(journal_folder(part), kept / journal_folder(part).name)
+        return Repaired(0, 0, ("/",), True, (), (kept,))
 
 
 def _repair(path: Path, folder: Path) -> Repaired:
@@ -124,7 +143,7 @@ def _repair(path: Path, folder: Path) -> Repaired:
     damages: list[Damage] = []
     add_journal(state, folder, damages)
     if not state.allocations["run"]:
-        raise ResultsError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
+        raise _NothingLeftError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
     kept += keep_damaged(path, damages)
     if is_changed:
         kept.append(_move_aside(path))
