@@ -8,6 +8,7 @@ function of files; during a sweep it runs in a process of its own, :func:`serve`
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from socket import socket
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import h5py
 import numpy as np
@@ -42,7 +43,7 @@ from mpisweep.results.names import as_text, from_link, to_link
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
-__all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "salvage_file", "serve", "write_file"]
+__all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "salvage_file", "serve", "write_file"]
 
 
 #: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
@@ -53,8 +54,11 @@ _TRAILER_MAGIC = b"mSt1"
 _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
 _ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
 
-#: How often a file that is replaced while it is being read is looked at again.
+#: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
 _LOOKS = 20
+_AGAIN_S = 0.05
+
+State = TypeVar("State")
 
 
 class NotOursError(ResultsError):
@@ -72,6 +76,34 @@ class Folded:
 # ------------------------------------------------------------------------------------- reading
 
 
+def read_until_it_stays(
+    read: Callable[[list[Damage]], tuple[State, bool]],
+    by_change: tuple[type[Exception], ...],
+    damages: list[Damage] | None,
+) -> State:
+    """Read what may be changed meanwhile, again until it was not.
+
+    Args:
+        read: returns what it has read, and whether that was there all the time; notes what could not be read.
+        by_change: what a change that comes in between may look like to it.
+        damages: gets what could not be read in the end.
+    """
+    for look in range(_LOOKS):
+        found: list[Damage] = []
+        try:
+            state, has_stayed = read(found)
+        except by_change:
+            if look == _LOOKS - 1:
+                raise
+            time.sleep(_AGAIN_S)
+            continue
+        if has_stayed:
+            break
+    if damages is not None:
+        damages.extend(found)
+    return state
+
+
 def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
     """The state of a sweep from its file and its journal; either may be missing.
 
@@ -82,27 +114,20 @@ def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
     Raises:
         ResultsError: when there is no sweep, or the file is something else.
     """
-    folder = journal_folder(path)
-    for attempt in range(_LOOKS):
-        try:
-            names = segments(folder)
-            state = read_file(path) if path.exists() else SweepState()
-            found: list[Damage] = []
-            add_journal(state, folder, found)
-        except OSError:
-            # The file was replaced while it was being read (NFS says so by ESTALE): look again.
-            if attempt == _LOOKS - 1 or not path.exists():
-                raise
-            time.sleep(0.05)
-            continue
-        # Had a segment gone in between, its records would be in the new file and not in the one that was read.
-        if set(names) <= set(segments(folder)):
-            break
-    if damages is not None:
-        damages.extend(found)
+    # NFS says by ESTALE that the file was replaced while it was being read.
+    state = read_until_it_stays(functools.partial(_read_merged, path), (OSError,), damages)
     if not state.allocations["run"]:
         raise ResultsError(f"{path}: no such results file")
     return state
+
+
+def _read_merged(path: Path, damages: list[Damage]) -> tuple[SweepState, bool]:
+    folder = journal_folder(path)
+    names = segments(folder)
+    state = read_file(path) if path.exists() else SweepState()
+    add_journal(state, folder, damages)
+    # Had a segment gone in between, its records would be in the new file and not in the one that was read.
+    return state, set(names) <= set(segments(folder))
 
 
 def add_journal(state: SweepState, folder: Path, damages: list[Damage]) -> None:
