@@ -176,7 +176,7 @@ def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Cur
     now = {name: column[0] for name, column in ended.metrics.items()}
     metrics: list[Comparison] = []
     for name in dict.fromkeys([*sweep.metrics, *now]):
-        then = float(row[sweep.column(name)]) if name in sweep.metrics else math.nan
+        then = float(row[sweep.metric_column(name)]) if name in sweep.metrics else math.nan
         value = now.get(name)
         metrics.append(Comparison(name, then, math.nan if value is None else value))
     compared: list[Comparison] = []

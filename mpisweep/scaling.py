@@ -62,7 +62,7 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
     if RANKS not in sweep.parameters:
         raise ResultsError(f"{sweep.path}: all trials have one rank; scaling is seen with {RANKS} = [1, 2, 4] under [parameters]")
     trials = sweep.trials.array
-    values = trials[sweep.column(metric)].astype(float)
+    values = trials[sweep.metric_column(metric)].astype(float)
     shown = (trials["state"] == TrialState.COMPLETE.label) & np.isfinite(values) & (values > 0)
     others = [name for name in sweep.spec.space.names if name != RANKS]
     groups: dict[tuple[Any, ...], list[int]] = {}

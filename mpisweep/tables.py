@@ -166,7 +166,7 @@ class Status:
 def sweep_status(sweep: Sweep) -> Status:
     """Count what there is."""
     best = sweep.best(1)
-    row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
+    row = best[0] if len(best) and math.isfinite(best[sweep.metric_column(sweep.objective)][0]) else None
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
@@ -184,7 +184,7 @@ def sweep_status(sweep: Sweep) -> Status:
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
         objective=sweep.objective,
-        best=None if row is None else float(row[sweep.column(sweep.objective)]),
+        best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
         best_parameters={}
         if row is None
@@ -384,7 +384,7 @@ def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
 
 
 def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int, direction: Direction) -> TrialTable:
-    values = complete[sweep.column(metric)]
+    values = complete[sweep.metric_column(metric)]
     if values.dtype.kind not in "iufb":
         raise ResultsError(f"{sweep.path}: {metric} is a text, by which no trial is better than another")
     keys = values.astype(float) if direction == Direction.MINIMIZE else -values.astype(float)
@@ -397,7 +397,7 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
         rank=rank,
         number=int(row["number"]),
         parameters=tuple(_value(row[sweep.column(name)].item()) for name in names),
-        values=(float(row[sweep.column(metric)]),),
+        values=(float(row[sweep.metric_column(metric)]),),
         wall_time_s=float(row["wall_time"]),
     )
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpisweep
+from mpisweep import tables
 from mpisweep.blocks import (
     AssignedBlock,
     BlockError,
@@ -408,6 +409,19 @@ def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
     second = new_run_name(folder)
     write_journal(path, [], opening(second))
     assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
+
+
+def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
+    spec = 'workload = "m:f"\nobjective = "x"\n[parameters]\nx = [1, 2]\nparameter_y = [7]\ny = [8]\n'
+    write_journal(path, [
+        TrialsBlock([0, 1], {"x": [1, 2], "parameter_y": 7, "y": 8}),
+        EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 1.0], {"x": [9.0, 5.0], "metric_x": [0.0, 0.0]}),
+    ], opening(spec=spec))  # fmt: skip
+    sweep = mpisweep.load(path)
+    assert sweep.best(1)["number"].tolist() == [1]
+    assert tables.top_table(sweep, 1).rows[0].values == (5.0,)
+    assert tables.sweep_status(sweep).best == 5.0
+    assert [sweep.trials[sweep.column(name)][1] for name in ("x", "y", "parameter_y", "metric_x")] == [2, 8, 7, 0.0]
 
 
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,10 @@ class Sweep:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
-        self.trials = TrialTable(_trial_rows(state, self.spec.objective))
+        #: Name of a parameter, or of a metric, to its column: that name, unless it was taken.
+        self._parameter_columns: dict[str, str] = {}
+        self._metric_columns: dict[str, str] = {}
+        self.trials = TrialTable(self._trial_rows())
 
     def __repr__(self) -> str:
         return f"<sweep {self.name!r}: {self.count(TrialState.COMPLETE)}/{len(self.trials)} trials complete>"
@@ -219,7 +222,7 @@ class Sweep:
         complete = self.trials.array[self.trials["state"] == TrialState.COMPLETE.label]
         if self.objective not in self.metrics:
             return TrialTable(complete[:0])
-        values = complete[self.column(self.objective)]
+        values = complete[self.metric_column(self.objective)]
         keys = values if self.direction == Direction.MINIMIZE else -values
         keys = np.where(np.isfinite(keys), keys, np.inf)
         return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
@@ -267,14 +270,36 @@ class Sweep:
         Raises:
             KeyError: when there is neither of that name.
         """
-        # Where the plain name is taken, by a fixed column or by a parameter, there is one with a prefix.
-        for taken, column in ((self.parameters, f"parameter_{name}"), (self.metrics, f"metric_{name}")):
-            if name in taken:
-                return name if column not in self.trials.names else column
+        if name in self._parameter_columns:
+            return self._parameter_columns[name]
+        return self.metric_column(name)
+
+    def metric_column(self, name: str) -> str:
+        """The same where a metric is meant, which a parameter may be called like; or a column like ``wall_time``.
+
+        Raises:
+            KeyError: when there is none of that name.
+        """
+        for columns in (self._metric_columns, self._parameter_columns):
+            if name in columns:
+                return columns[name]
         if name in self.trials.names:
             return name
         known = ", ".join((*self.parameters, *self.metrics))
         raise KeyError(f"there is no parameter or metric {name!r}; there are: {known}")
+
+    def _trial_rows(self) -> Rows:
+        """The structured array; a parameter or metric whose name is taken gets a prefix."""
+        state, columns = self._state, _fixed_columns(self._state, self.objective)
+        for name, values in state.parameters.items():
+            native = _native(values)
+            text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
+            column = self._parameter_columns[name] = _free_name(name, "parameter_", columns)
+            columns[column] = text
+        for name, numbers in state.metrics.items():
+            column = self._metric_columns[name] = _free_name(name, "metric_", columns)
+            columns[column] = np.array(numbers, dtype=np.float64)
+        return _structured(columns, state.count)
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:
@@ -291,8 +316,13 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     return Sweep(file, read_sweep(file, damages), damages)
 
 
-def _trial_rows(state: SweepState, objective: str) -> Rows:
-    """The structured array; a parameter or metric whose name is taken gets a prefix."""
+def _free_name(name: str, prefix: str, taken: Container[str]) -> str:
+    while name in taken or not name:
+        name = prefix + name
+    return name
+
+
+def _fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     workers = np.array(state.trials["worker"], dtype=np.int64)
     for column in columns_of("trials"):
@@ -304,13 +334,7 @@ def _trial_rows(state: SweepState, objective: str) -> Rows:
             columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
         else:
             columns[column.name] = _array(column.kind, state.trials[column.name])
-    for name, values in state.parameters.items():
-        native = _native(values)
-        text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
-        columns[f"parameter_{name}" if name in columns or not name else name] = text
-    for name, numbers in state.metrics.items():
-        columns[f"metric_{name}" if name in columns or not name else name] = np.array(numbers, dtype=np.float64)
-    return _structured(columns, state.count)
+    return columns
 
 
 def _rows(state: SweepState, group: str) -> Rows:
