@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -471,6 +472,19 @@ def test_foreign_files_are_refused_in_one_sentence(path, make, message):
     make(path)
     with pytest.raises(ResultsError, match=message):
         mpisweep.load(path)
+
+
+@pytest.mark.parametrize("command", ["status", "repair"])
+def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkeypatch):
+    assert main([command, str(finished / "below.h5")]) == 2
+    assert capsys.readouterr().err == f"mpisweep: {finished}/below.h5: no such results file\n"
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(finished))
+
+    monkeypatch.setattr(snapshot, "_see_that_it_is_whole", refuse)
+    assert main([command, str(finished)]) == 2
+    assert capsys.readouterr().err.startswith(f"mpisweep: {finished}: cannot be read")
 
 
 def test_a_newer_format_is_refused(path):

@@ -53,7 +53,11 @@ def _replay(options: argparse.Namespace) -> int:
 def _repair(options: argparse.Namespace) -> int:
     from mpisweep.results.repair import repair
 
-    done = repair(options.file)
+    try:
+        done = repair(options.file)
+    except OSError as error:
+        where = error.filename or options.file
+        raise ResultsError(f"{where}: cannot be read or written: {error.strerror or error}") from error
     for name in done.lost:
         print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
     if done.is_changed:

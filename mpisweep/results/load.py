@@ -313,7 +313,11 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     """
     file = Path(path)
     damages: list[Damage] = []
-    return Sweep(file, read_sweep(file, damages), damages)
+    try:
+        state = read_sweep(file, damages)
+    except OSError as error:
+        raise ResultsError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+    return Sweep(file, state, damages)
 
 
 def _free_name(name: str, prefix: str, taken: Container[str]) -> str:

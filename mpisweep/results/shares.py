@@ -127,7 +127,7 @@ def read_shared(folder: Path) -> SharedSweep | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return SharedSweep(**{name: found[name] for name in (one.name for one in fields(SharedSweep)) if name in found})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"{path}: is damaged ({error!r}); what the members have found is beside it") from error
