@@ -362,9 +362,11 @@ def to_csv(table: TopTable) -> str:
 
 def to_markdown(table: TopTable) -> str:
     """A Markdown table."""
-    lines = ["| " + " | ".join(table.header) + " |", "|---" + "|---:" * (len(table.header) - 1) + "|"]
-    lines += ["| " + " | ".join(cells) + " |" for cells in table.cells()]
-    return "\n".join(lines) + "\n"
+    header, *rows = (
+        "| " + " | ".join(cell.replace("\n", " ").replace("|", r"\|") for cell in cells) + " |"
+        for cells in (table.header, *table.cells())
+    )
+    return "\n".join([header, "|---" + "|---:" * (len(table.header) - 1) + "|", *rows]) + "\n"
 
 
 def to_latex(table: TopTable) -> str:
@@ -422,7 +424,12 @@ def _seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.3g}"
 
 
+#: What means something to LaTeX, as itself.
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
 def _escaped(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text
+    return text.translate(_LATEX)

@@ -13,6 +13,7 @@ from test_results import NAN, curve, opening, write_journal
 import mpisweep
 from mpisweep import figures, tables
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.figures.curves import _smoothed
 from mpisweep.results import journal_folder
 from mpisweep.results.snapshot import finish
 
@@ -79,6 +80,20 @@ def test_the_table_is_that_of_the_poster(path):
     assert tables.to_csv(table).splitlines()[0] == "rank,batch_size,loss,time [s],trial"
     assert tables.to_markdown(table).count("\n") == 6
     assert r"batch\_size" in tables.to_latex(table)
+
+
+def test_texts_with_signs_of_a_table_stay_in_their_cells():
+    table = tables.TopTable("t", ("op|tion",), ("loss",), (tables.TopRow("1st", 0, ("a|b\nc",), (1.0,), 2.0), tables.TopRow("2nd", 1, (r"x^2~\y_{1}",), (1.0,), 2.0)))
+    markdown = tables.to_markdown(table).splitlines()
+    assert r"a\|b c" in markdown[2]
+    assert {line.replace(r"\|", "").count("|") for line in markdown} == {6}
+    assert r"x\textasciicircum{}2\textasciitilde{}\textbackslash{}y\_\{1\}" in tables.to_latex(table)
+
+
+def test_a_mean_lacks_what_is_no_number_and_the_next_ones_do_not():
+    values = np.array([1.0, NAN, 3.0, 5.0, np.inf, 7.0, 9.0])
+    assert _smoothed(values, 2).tolist() == pytest.approx([1.0, NAN, NAN, 4.0, NAN, NAN, 8.0], nan_ok=True)
+    assert _smoothed(values, 1) is values
 
 
 def test_the_table_can_be_ranked_by_another_metric_in_its_own_direction(path):

@@ -124,6 +124,10 @@ def _colours(
 def _smoothed(values: Floats, width: int) -> Floats:
     if width <= 1 or len(values) == 0:
         return values
-    sums = np.cumsum(np.insert(values, 0, 0.0))
+    is_number = np.isfinite(values)
+    # What is no number is missing in the means that it is part of, and in no other.
+    sums = np.cumsum(np.insert(np.where(is_number, values, 0.0), 0, 0.0))
+    numbers = np.cumsum(np.insert(is_number, 0, False))
     first = np.maximum(np.arange(len(values)) - width + 1, 0)
-    return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)
+    counts = np.arange(len(values)) + 1 - first
+    return np.where(numbers[1:] - numbers[first] == counts, (sums[1:] - sums[first]) / counts, np.nan)
