@@ -341,9 +341,12 @@ def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
     # What has units is a duration or a size, and never twice the same.
     for curve in (curve for curve in done.curves if not units(sweep, curve.name)):
         first = done.first_difference.get(curve.name)
-        same = "the same at every step" if first is None else (
-            f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
-        )  # fmt: skip
+        if first is None:
+            same = "the same at every step"
+        elif curve.is_same:
+            same = f"the same until one of the two ends, before step {first}"
+        else:
+            same = f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
         print(f"  curve of {curve.name}: {same}")
 
 
