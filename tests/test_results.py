@@ -412,6 +412,19 @@ def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
     assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
 
 
+def test_one_long_message_does_not_make_all_trials_large(path):
+    count, message = 5000, "x" * 100_000
+    write_journal(path, [
+        TrialsBlock(list(range(count)), {"x": 1, "mode": "fast"}),
+        EndedBlock(0, 0, [7], [1], [4], [1001.0], [1.0], {"loss": [None]}, [1], [message]),
+    ])  # fmt: skip
+    trials = mpisweep.load(path).trials
+    assert trials.array.nbytes < 2_000_000
+    assert trials["message"][7] == message
+    assert trials["message"].tolist().count("") == count - 1
+    assert trials[trials["message"] != ""]["number"].tolist() == [7]
+
+
 def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
     spec = 'workload = "m:f"\nobjective = "x"\n[parameters]\nx = [1, 2]\nparameter_y = [7]\ny = [8]\n'
     write_journal(path, [

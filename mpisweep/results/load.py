@@ -352,7 +352,10 @@ def _array(kind: Any, values: list[Any]) -> Any:
         return np.array(values, dtype=np.int64)
     if kind == "number":
         return np.array(values, dtype=np.float64)
-    if kind in ("text", "long text"):
+    if kind == "long text":
+        # As an array of text each would take the space of the longest.
+        return np.array([*values, None], dtype=object)[:-1]
+    if kind == "text":
         return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")
     labels: dict[type[Any], list[str]] = {
         TrialState: [member.label for member in TrialState],
