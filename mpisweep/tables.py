@@ -160,7 +160,8 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
-        return asdict(self)
+        known = {name: value if value == value else None for name, value in self.best_parameters.items()}
+        return asdict(self) | {"best_parameters": known}
 
 
 def sweep_status(sweep: Sweep) -> Status:

@@ -346,6 +346,17 @@ def test_a_column_with_values_that_it_cannot_have_is_lost_and_the_others_are_not
     assert sweep.best(1)["loss"].tolist() == ([] if name == "trials/state" else [1.0])
 
 
+@pytest.mark.parametrize("name", ["trials/parameters", "trials/parameters/x"])
+def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
+    with h5py.File(finished, "r+") as file:
+        del file[name]
+    repair(finished)
+    for command in (["top"], ["report"], ["export"], ["status"], ["status", "--json"]):
+        assert main([command[0], str(finished), *command[1:]]) == 0
+    status = json.loads(capsys.readouterr().out.rpartition("\n{\n")[2].join(["{", ""]))
+    assert (status["best"], status["best_parameters"]) == (1.0, {"x": None})
+
+
 def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
     usual = snapshot._read_column
 

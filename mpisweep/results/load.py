@@ -106,6 +106,9 @@ class Sweep:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
+        # What damage has taken is searched all the same.
+        lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
+        state.parameters = lost | state.parameters
         #: Name of a parameter, or of a metric, to its column: that name, unless it was taken.
         self._parameter_columns: dict[str, str] = {}
         self._metric_columns: dict[str, str] = {}
