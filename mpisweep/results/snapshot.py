@@ -725,7 +725,12 @@ def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
             continue
         kept.mkdir(exist_ok=True)
         shutil.copyfile(source, copy)
+        _sync(copy)
         copies.append(copy)
+    if copies:
+        # What it was copied from may go now.
+        _sync(kept)
+        _sync(kept.parent)
     return copies
 
 
