@@ -90,6 +90,16 @@ def test_texts_with_signs_of_a_table_stay_in_their_cells():
     assert r"x\textasciicircum{}2\textasciitilde{}\textbackslash{}y\_\{1\}" in tables.to_latex(table)
 
 
+def test_a_curve_of_one_report_is_seen(tmp_path):
+    path = tmp_path / "s.h5"
+    write_journal(path, [
+        TrialsBlock([0, 1], {"x": [1, 2]}, baseline=None),
+        *(ReportBlock(0, number, 1, {"loss": curve(*values)}) for number, values in enumerate(([3.0], [3.0, 2.0]))),
+    ], opening())  # fmt: skip
+    lines = figures.draw_learning_curves(mpisweep.load(path), "loss").axes[0].lines
+    assert [(line.get_marker(), line.get_linestyle()) for line in lines] == [(".", "None"), ("None", "-")]
+
+
 def test_a_mean_lacks_what_is_no_number_and_the_next_ones_do_not():
     values = np.array([1.0, NAN, 3.0, 5.0, np.inf, 7.0, 9.0])
     assert _smoothed(values, 2).tolist() == pytest.approx([1.0, NAN, NAN, 4.0, NAN, NAN, 8.0], nan_ok=True)

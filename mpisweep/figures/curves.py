@@ -63,11 +63,11 @@ def draw_learning_curves(
         axes = figure.add_subplot()
         colours = _colours(figure, axes, sweep, colour_by, list(drawn))
         for number, (x, y) in drawn.items():
-            axes.plot(x, y, color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
+            axes.plot(x, y, _point(y), color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
         for number, colour, what in _highlights(sweep, list(drawn)):
             x, y = drawn[number]
             axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
-            axes.plot(x, y, color=colour, linewidth=1.8, zorder=5, label=what)
+            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=what)
         axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
         smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
         axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
@@ -78,6 +78,11 @@ def draw_learning_curves(
         legend(figure, axes)
         axes.set_title(f"{sweep.name}: {words(metric)} while training", loc="left", fontsize=11)
     return figure
+
+
+def _point(values: Floats) -> str:
+    """How a curve is drawn: as a line, or where that would not be seen as a point."""
+    return "." if np.isfinite(values).sum() == 1 else "-"
 
 
 def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
