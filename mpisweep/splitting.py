@@ -147,7 +147,7 @@ def join(spec: Spec, path: Path, split: int, *, job_id: str, member: str = "") -
 def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
     """Make the shares, unless somebody else does that at the moment."""
     journal = journal_folder(path)
-    journal.mkdir(exist_ok=True)
+    journal.mkdir(parents=True, exist_ok=True)
     try:
         claim = Claim.take(journal, job_id, purpose="split")
     except ClaimedError as error:

@@ -171,7 +171,8 @@ def sweep_status(sweep: Sweep) -> Status:
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
-    is_gone = sweep.state == "running" and all(map(is_surely_gone, _journals(sweep.path)))
+    journals = _journals(sweep.path)
+    is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
     if is_gone:
         # What it ran runs again.
         counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}

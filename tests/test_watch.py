@@ -20,6 +20,8 @@ from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
 from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
 from mpisweep.results.snapshot import finish
+from mpisweep.spec import parse_spec
+from mpisweep.splitting import join
 from mpisweep.tables import GONE, sweep_status
 from mpisweep.watch import _signs_of_life, look_at, watch
 
@@ -80,6 +82,15 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     assert [trial.number for trial in watched.running] == [1, 3]
     assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
+
+
+def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one(tmp_path):
+    path = tmp_path / "not" / "there" / "s.h5"
+    join(parse_spec(SPEC, source="sweep.toml", folder=tmp_path), path, 2, job_id="")
+    status = sweep_status(mpisweep.load(path))
+    assert (status.state, status.trials, status.waiting) == ("running", 4, 4)
+    assert main(["repair", str(path)]) == 0
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_others(tmp_path, capsys):

@@ -107,7 +107,7 @@ def merge(
         spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
-    merged._grow(max(part.count for part in sources))
+    merged._grow(max(shared.count, *(part.count for part in sources)))
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
@@ -241,7 +241,7 @@ def write_whole(path: Path) -> tuple[SweepState, list[str]]:
     try:
         known = members(folder)
         state = read_sweep(path)
-        if state.count:
+        if state.allocations["run"]:
             write_file(path, state, aside)
         return state, known
     except OSError as error:

@@ -101,7 +101,8 @@ def _repair_shares(path: Path) -> Repaired:
             # Whoever had claimed it is gone, or it would not have been repaired.
             left_file(folder, member).touch()
     gather(path, STALE_S)
-    states = read_merged(path).trials["state"]
+    # Of members that were killed before they could say a word there is no file.
+    states = read_merged(path).trials["state"] if path.exists() else []
     return Repaired(
         sum(TrialState(state).is_end for state in states),
         len(states),
