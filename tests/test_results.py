@@ -615,6 +615,16 @@ def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_withou
         other.join()
 
 
+def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path):
+    elsewhere(tmp_path)
+    letting_go = threading.Timer(0.3, (tmp_path / "claim.json").unlink)
+    letting_go.start()
+    began = time.monotonic()
+    Claim.take(tmp_path, "").release()
+    assert time.monotonic() - began < claim.STALE_S / 2
+    letting_go.join()
+
+
 def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
     """The other one takes it over between this one's last look and its own step."""
     elsewhere(tmp_path)

@@ -177,6 +177,9 @@ def _remove_if_dead(path: Path, me: Holder) -> None:
                     os.link(grave, path)
         grave.unlink(missing_ok=True)
         return
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        # It may have been followed while it was watched.
+        holder = _holder_in(path)
     raise ClaimedError(
         f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
     )
@@ -187,9 +190,12 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
         return not holder.is_running
     until = time.monotonic() + STALE_S
     while True:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if path.stat().st_mtime_ns != before:
                 return False
+        except FileNotFoundError:
+            # It has let go.
+            return True
         if time.monotonic() >= until:
             return True
         time.sleep(min(1.0, STALE_S / 10))
