@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -162,7 +163,10 @@ def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
     while True:
         ours, theirs = forking.Pipe(duplex=False)
         reader = forking.Process(target=_salvage, args=(path, hopeless, theirs))
-        reader.start()
+        with warnings.catch_warnings():
+            # Since Python 3.12: threads of a linear algebra library do not concern a child that reads a file.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            reader.start()
         theirs.close()
         at = "/"
         found: tuple[SweepState, list[str]] | None = None
