@@ -155,7 +155,7 @@ class Status:
     #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
     #: it is); empty where that is not known.
     largest_that_fits: dict[str, Any]
-    #: Devices of the last run that got no more trials, and why.
+    #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -176,6 +176,8 @@ def sweep_status(sweep: Sweep) -> Status:
     if is_gone:
         # What it ran runs again.
         counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
+    started, ended = sweep.spans.T
+    present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
     return Status(
         name=sweep.name,
         path=str(sweep.path),
@@ -198,7 +200,7 @@ def sweep_status(sweep: Sweep) -> Status:
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
             for worker in sweep.workers
-            if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
+            if worker["quarantine"] and worker["allocation"] in present
         ),
     )
 

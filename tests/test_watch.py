@@ -13,7 +13,15 @@ from rich.console import Console
 from test_results import SPEC, curve, opening, write_journal
 
 import mpisweep
-from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.blocks import (
+    AssignedBlock,
+    ClosedRecord,
+    EndedBlock,
+    JoinedRecord,
+    QuarantineRecord,
+    ReportBlock,
+    TrialsBlock,
+)
 from mpisweep.cli import main
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
@@ -61,6 +69,7 @@ def share_of_a_sweep(path: Path, member: str, first: int) -> None:
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
         AssignedBlock([[0, 0]], 1001.0, [first, first + 1], [1, 1], {"x": [first + 1, first + 2], "mode": "fast"}),
         EndedBlock(0, 0, [first], [1], [2], [1001.0], [4.0], {"loss": [1.5]}),
+        QuarantineRecord(0, 1006.0, "slow"),
     ]
     write_journal(part_file(shares_folder(path), member), records, opening(member))
 
@@ -81,6 +90,7 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     watched = look_at(sweep, now=1010.0)
     assert [trial.number for trial in watched.running] == [1, 3]
     assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"
+    assert sweep_status(sweep).quarantined == ("cpu 0 on node1 (rank 0): slow",) * 2
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
 
 
