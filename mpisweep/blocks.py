@@ -27,6 +27,7 @@ Who writes what::
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from array import array
@@ -278,8 +279,18 @@ def encode(record: Record) -> bytes:
         fields[name] = getattr(record, name)
     if isinstance(record, ReportBlock):
         fields["curves"] = _curves_to_text(record.curves)
-    # A lone surrogate (a message with undecodable bytes in it) must not cost the result it came with.
-    return _ENCODER.encode(fields).encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(fields).encode("utf-8", _SHOWN)
+
+
+def _show(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(f"\\\\u{ord(lone):04x}" for lone in error.object[error.start : error.end]), error.end
+
+
+#: A lone surrogate (a name with undecodable bytes in a message) costs no result, here or where the text is written: it
+#: becomes its escape as plain text, which a JSON text has with two backslashes.
+_SHOWN = "mpisweep.show"
+codecs.register_error(_SHOWN, _show)
 
 
 def decode(body: bytes) -> Record:

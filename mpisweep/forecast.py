@@ -74,51 +74,37 @@ def forecast(
     if max(own_widths, default=1) > workers:
         return None
 
-    def laid_out(at_most: Sequence[float], limit_s: float | None) -> tuple[int, float]:
-        if widths is None:
-            return _laid_out(list(expected), list(at_most), workers, limit_s)
-        return _laid_out_wide(own_widths, expected, at_most, workers, limit_s)
-
     return Forecast(
         trials=len(ordered),
         workers=workers,
         trial_time_s=sum(width * seconds for width, seconds in zip(own_widths, expected, strict=True)),
-        wall_time_s=laid_out(expected, None)[1],
-        fitting=laid_out(upper, walltime_s)[0],
+        wall_time_s=_laid_out(own_widths, expected, expected, workers, None)[1],
+        fitting=_laid_out(own_widths, expected, upper, workers, walltime_s)[0],
         is_bound=bool(ordered) and model.expected_s(ordered[0]) is None,
     )
 
 
-def _laid_out(expected: list[float], upper: list[float], workers: int, walltime_s: float | None) -> tuple[int, float]:
-    """How many trials start, and when the last one ends; both lists are in ascending order, and are used up."""
-    free_at = [0.0] * workers
-    started, last_end_s = 0, 0.0
-    while expected and free_at:
-        now = heapq.heappop(free_at)
-        index = len(upper) - 1 if walltime_s is None else bisect_right(upper, walltime_s - now) - 1
-        if index < 0:
-            # For this worker nothing fits any more, and for those that get free later even less.
-            break
-        end = now + expected.pop(index)
-        upper.pop(index)
-        heapq.heappush(free_at, end)
-        started, last_end_s = started + 1, max(last_end_s, end)
-    return started, last_end_s
-
-
-def _laid_out_wide(
+def _laid_out(
     widths: Sequence[int], expected: Sequence[float], upper: Sequence[float], workers: int, walltime_s: float | None
 ) -> tuple[int, float]:
-    """The same for trials that take several workers at once, each as soon as so many are free."""
+    """How many trials start, and when the last one ends; the shortest trials come first."""
     free_at = [0.0] * workers
     started, last_end_s = 0, 0.0
-    for index in sorted(range(len(widths)), key=lambda i: (widths[i], expected[i]), reverse=True):
-        taken = [heapq.heappop(free_at) for _ in range(widths[index])]
-        if walltime_s is None or taken[-1] + upper[index] <= walltime_s:
-            taken = [taken[-1] + expected[index]] * len(taken)
-            started, last_end_s = started + 1, max(last_end_s, taken[-1])
-        for at in taken:
-            heapq.heappush(free_at, at)
+    for width in sorted(set(widths), reverse=True):
+        own = [index for index, other in enumerate(widths) if other == width]
+        bounds = [upper[index] for index in own]
+        while own:
+            taken = [heapq.heappop(free_at) for _ in range(width)]
+            at = len(own) - 1 if walltime_s is None else bisect_right(bounds, walltime_s - taken[-1]) - 1
+            if at >= 0:
+                taken = [taken[-1] + expected[own[at]]] * width
+                started, last_end_s = started + 1, max(last_end_s, taken[-1])
+                del own[at], bounds[at]
+            for until in taken:
+                heapq.heappush(free_at, until)
+            if at < 0:
+                # Later even less fits, but perhaps what needs fewer workers.
+                break
     return started, last_end_s
 
 

@@ -62,6 +62,8 @@ class Keeper:
         self._asked: dict[str, Any] | None = None
         self._unread = b""
         self._error = ""
+        #: How many ranks the trials need that were seen to be left to others.
+        self._wide = 0
         self._start()
 
     def _start(self) -> None:
@@ -78,9 +80,14 @@ class Keeper:
         """Let the process go."""
         self._line.close()
 
-    def lease(self, shortest: bool) -> None:
-        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by NothingToLease."""
-        self._ask({"ask": "lease", "shortest": shortest})
+    def lease(self, shortest: bool, ranks: int | None) -> None:
+        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by NothingToLease.
+
+        Args:
+            shortest: whether to begin with the shortest ones.
+            ranks: how many ranks each may need; None for any number.
+        """
+        self._ask({"ask": "lease", "shortest": shortest, "ranks": ranks})
 
     def leave(self) -> None:
         """The part is written: end this membership; answered by Left or Over."""
@@ -112,6 +119,9 @@ class Keeper:
                 yield TrialsGranted(tuple(numbers), tuple(attempts), tuple(losses))
             case {"nothing": _, "sure": sure}:
                 self._complain(told.get("error", ""))
+                if told.get("wide", 0) > self._wide:
+                    self._wide = told["wide"]
+                    log.warning("trials that need up to %d ranks are left to members with so many workers", self._wide)
                 if self._asked is None or self._asked["ask"] == "lease":
                     self._asked = None
                     yield NothingToLease(sure)

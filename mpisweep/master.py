@@ -303,9 +303,9 @@ class Master:
                     self._send(rank, [StopTrials(grace_s)])
             case Quarantine(slot, why):
                 self._note_quarantine(slot, why)
-            case Lease(shortest):
+            case Lease(shortest, ranks):
                 assert self._keeper is not None
-                self._keeper.lease(shortest)
+                self._keeper.lease(shortest, ranks)
             case End(reason):
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
                 self._closing_since = min(time.time(), self._grace_over_at)

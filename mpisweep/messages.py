@@ -433,6 +433,8 @@ class Lease:
     """Ask for more trials of a sweep that several allocations share, the longest or the shortest ones first."""
 
     shortest: bool
+    #: How many ranks each may need; None for any number.
+    ranks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,7 +363,8 @@ def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
             "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
             damage.segment, damage.length, damage.offset,
         )  # fmt: skip
-    recorded = parse_spec(state.spec, source=state.source, folder=spec.folder)
+    # Where damage has taken the sweep file in it, this one takes its place.
+    recorded = parse_spec(state.spec, source=state.source, folder=spec.folder) if state.spec else spec
     found = spec.differences(recorded)
     if found:
         raise ResultsError(describe_differences(path, found))

@@ -63,7 +63,7 @@ class Rerun:
         message: why, where it failed.
         metrics: final values; durations among them are those of a machine and not of a configuration.
         curves: for each metric the report that differs most, or the last one where none does.
-        first_difference: for each metric whose curve differs, the first step at which it does.
+        first_difference: for each metric whose curve differs, the first step at which it does, or that one of them lacks.
         wall_time_s: then and now.
         output: what a command line has printed.
     """
@@ -176,7 +176,7 @@ def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Cur
     now = {name: column[0] for name, column in ended.metrics.items()}
     metrics: list[Comparison] = []
     for name in dict.fromkeys([*sweep.metrics, *now]):
-        then = float(row[sweep.column(name)]) if name in sweep.metrics else math.nan
+        then = float(row[sweep.metric_column(name)]) if name in sweep.metrics else math.nan
         value = now.get(name)
         metrics.append(Comparison(name, then, math.nan if value is None else value))
     compared: list[Comparison] = []
@@ -191,8 +191,13 @@ def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Cur
         )
         if differs.any():
             first[name] = int(curves[name].step[int(differs.argmax())])
-        gaps = np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0)
-        worst = int(np.nanargmax(gaps)) if differs.any() and np.isfinite(gaps).any() else count - 1
+        elif len(then_curve) != len(now_values):
+            # As far as both go they are the same.
+            longer = curves[name].step if len(now_values) > count else sweep.curve(number, name).step
+            first[name] = int(longer[count])
+        # What is a number in one of them only is the largest difference.
+        gaps = np.nan_to_num(np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf)
+        worst = int(np.argmax(gaps)) if differs.any() else count - 1
         compared.append(Comparison(name, float(then_curve[worst]), float(now_values[worst])))
     message = ended.messages[0] if ended.messages else ""
     if ended.causes and ended.causes[0]:

@@ -1,6 +1,6 @@
 """How trials scale with their ranks: speedup and efficiency, as arrays.
 
-For each configuration of the other searched parameters, the fewest ranks that it was run on are the reference:
+For each configuration of the other parameters, the fewest ranks that it was run on are the reference:
 ``speedup(n)`` is how many times faster *n* ranks are than those, ``efficiency(n)`` the speedup over how many times
 more ranks that is.  What is faster depends on the metric: a rate (``images_per_second``) or a duration.
 """
@@ -62,9 +62,11 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
     if RANKS not in sweep.parameters:
         raise ResultsError(f"{sweep.path}: all trials have one rank; scaling is seen with {RANKS} = [1, 2, 4] under [parameters]")
     trials = sweep.trials.array
-    values = trials[sweep.column(metric)].astype(float)
+    values = trials[sweep.metric_column(metric)].astype(float)
     shown = (trials["state"] == TrialState.COMPLETE.label) & np.isfinite(values) & (values > 0)
-    others = [name for name in sweep.spec.space.names if name != RANKS]
+    searched = [name for name in sweep.spec.space.names if name != RANKS]
+    # A baseline may differ in what is fixed for all others.
+    others = [*searched, *(name for name in sweep.parameters if name not in (*searched, RANKS))]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number in np.flatnonzero(shown):
         key = tuple(trials[sweep.column(name)][number] for name in others)
@@ -77,7 +79,7 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
         order = np.argsort(ranks, kind="stable")
         own = values[numbers][order]
         speedup = own / own[0] if is_rate(sweep, metric) else own[0] / own
-        label = ", ".join(f"{name}={value}" for name, value in zip(others, key, strict=True))
+        label = ", ".join(f"{name}={value}" for name, value in zip(searched, key, strict=False))
         curves.append(ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order]))
     if not curves:
         raise ResultsError(f"{sweep.path}: no configuration has completed on two different numbers of ranks yet")

@@ -11,6 +11,9 @@ long and starts late is what everybody waits for.  A chunk holds at most the sha
 that is left, and at most that share of the trials that are left, so that neither a few very long trials nor a
 wrong expectation gives one member more than its part; so the chunks become smaller and smaller, down to
 1/(64 K) of the trials, and the members end together.  There are some 10 K of them.
+
+The trials of a chunk need equally many ranks, and those that need most come first: a member with fewer workers leaves
+them to others.
 """
 
 from __future__ import annotations
@@ -26,7 +29,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpisweep.numbering import Known, Trials, number_trials
-from mpisweep.opening import KnownSweep, describe_differences, duration_model, known_trials, new_run_name
+from mpisweep.opening import (
+    KnownSweep,
+    describe_differences,
+    duration_model,
+    known_trials,
+    new_run_name,
+    trial_widths,
+)
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError
@@ -137,7 +147,7 @@ def join(spec: Spec, path: Path, split: int, *, job_id: str, member: str = "") -
 def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
     """Make the shares, unless somebody else does that at the moment."""
     journal = journal_folder(path)
-    journal.mkdir(exist_ok=True)
+    journal.mkdir(parents=True, exist_ok=True)
     try:
         claim = Claim.take(journal, job_id, purpose="split")
     except ClaimedError as error:
@@ -163,8 +173,13 @@ def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
         if not waiting and known is not None:
             raise AlreadyCompleteError(_exit_code(trials.states))
         model = duration_model(spec, trials, known)
-        chunks = cut(list(reversed(model.shortest_first(waiting))), model.weight, split)
-        shared = SharedSweep(spec.text, spec.source, split, trials.count, _digest(trials), chunks)
+        longest_first = list(reversed(model.shortest_first(waiting)))
+        widths = trial_widths(spec, trials) or [1] * trials.count
+        chunks: list[list[int]] = []
+        for width in sorted({widths[number] for number in waiting}, reverse=True):
+            chunks += cut([number for number in longest_first if widths[number] == width], model.weight, split)
+        chunk_widths = [widths[chunk[0]] for chunk in chunks]
+        shared = SharedSweep(spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths)
         if create_shares(shares_folder(path), shared, path):
             log.info("%d trials are shared in %d chunks", len(waiting), len(chunks))
     finally:

@@ -140,6 +140,7 @@ class Status:
     pruned: int
     failed: int
     infeasible: int
+    #: At a time, at most.
     workers: int
     allocations: int
     trial_time_s: float
@@ -154,36 +155,40 @@ class Status:
     #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
     #: it is); empty where that is not known.
     largest_that_fits: dict[str, Any]
-    #: Devices of the last run that got no more trials, and why.
+    #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
-        return asdict(self)
+        known = {name: value if value == value else None for name, value in self.best_parameters.items()}
+        return asdict(self) | {"best_parameters": known}
 
 
 def sweep_status(sweep: Sweep) -> Status:
     """Count what there is."""
     best = sweep.best(1)
-    row = best[0] if len(best) and math.isfinite(best[sweep.column(sweep.objective)][0]) else None
+    row = best[0] if len(best) and math.isfinite(best[sweep.metric_column(sweep.objective)][0]) else None
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
-    is_gone = sweep.state == "running" and all(map(is_surely_gone, _journals(sweep.path)))
+    journals = _journals(sweep.path)
+    is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
     if is_gone:
         # What it ran runs again.
         counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
+    started, ended = sweep.spans.T
+    present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
     return Status(
         name=sweep.name,
         path=str(sweep.path),
         state=GONE if is_gone else sweep.state,
         trials=len(sweep.trials),
         **counts,
-        workers=len({(w["host"], int(w["rank"])) for w in sweep.workers}),
+        workers=sweep.most_workers,
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
         objective=sweep.objective,
-        best=None if row is None else float(row[sweep.column(sweep.objective)]),
+        best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
         best_parameters={}
         if row is None
@@ -195,7 +200,7 @@ def sweep_status(sweep: Sweep) -> Status:
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
             for worker in sweep.workers
-            if worker["quarantine"] and worker["allocation"] == len(sweep.allocations) - 1
+            if worker["quarantine"] and worker["allocation"] in present
         ),
     )
 
@@ -340,9 +345,12 @@ def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
     # What has units is a duration or a size, and never twice the same.
     for curve in (curve for curve in done.curves if not units(sweep, curve.name)):
         first = done.first_difference.get(curve.name)
-        same = "the same at every step" if first is None else (
-            f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
-        )  # fmt: skip
+        if first is None:
+            same = "the same at every step"
+        elif curve.is_same:
+            same = f"the same until one of the two ends, before step {first}"
+        else:
+            same = f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
         print(f"  curve of {curve.name}: {same}")
 
 
@@ -361,9 +369,11 @@ def to_csv(table: TopTable) -> str:
 
 def to_markdown(table: TopTable) -> str:
     """A Markdown table."""
-    lines = ["| " + " | ".join(table.header) + " |", "|---" + "|---:" * (len(table.header) - 1) + "|"]
-    lines += ["| " + " | ".join(cells) + " |" for cells in table.cells()]
-    return "\n".join(lines) + "\n"
+    header, *rows = (
+        "| " + " | ".join(cell.replace("\n", " ").replace("|", r"\|") for cell in cells) + " |"
+        for cells in (table.header, *table.cells())
+    )
+    return "\n".join([header, "|---" + "|---:" * (len(table.header) - 1) + "|", *rows]) + "\n"
 
 
 def to_latex(table: TopTable) -> str:
@@ -383,7 +393,7 @@ def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
 
 
 def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int, direction: Direction) -> TrialTable:
-    values = complete[sweep.column(metric)]
+    values = complete[sweep.metric_column(metric)]
     if values.dtype.kind not in "iufb":
         raise ResultsError(f"{sweep.path}: {metric} is a text, by which no trial is better than another")
     keys = values.astype(float) if direction == Direction.MINIMIZE else -values.astype(float)
@@ -396,7 +406,7 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
         rank=rank,
         number=int(row["number"]),
         parameters=tuple(_value(row[sweep.column(name)].item()) for name in names),
-        values=(float(row[sweep.column(metric)]),),
+        values=(float(row[sweep.metric_column(metric)]),),
         wall_time_s=float(row["wall_time"]),
     )
 
@@ -421,7 +431,12 @@ def _seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.3g}"
 
 
+#: What means something to LaTeX, as itself.
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
 def _escaped(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text
+    return text.translate(_LATEX)

@@ -82,6 +82,19 @@ def test_what_cannot_be_exported_is_one_sentence(path, monkeypatch, capsys, argu
     assert path.read_bytes() == before
 
 
+def test_what_no_file_can_hold_of_a_message_is_shown_escaped_in_every_form(tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    block = EndedBlock(0, 0, [0], [1], [4], [1001.0], [1.0], {}, [1], ["FileNotFoundError: \\ \udce4.txt"])
+    write_journal(path, [TrialsBlock([0], {"x": [1]}, baseline=None), block])
+    shown = "FileNotFoundError: \\ \\udce4.txt"
+    assert shown in exported(path, capsys=capsys)
+    assert json.loads(exported(path, "--format", "json", capsys=capsys))["trials"][0]["message"] == shown
+    assert main(["report", str(path)]) == 0
+    assert shown in (tmp_path / "s.html").read_text(encoding="utf-8")
+    finish(path)
+    assert mpisweep.load(path).trials["message"][0] == shown
+
+
 @given(loss=st.floats(), message=st.text(), choice=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, loss, message, choice):

@@ -13,6 +13,8 @@ from test_results import NAN, curve, opening, write_journal
 import mpisweep
 from mpisweep import figures, tables
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
+from mpisweep.figures.curves import _smoothed
+from mpisweep.results import journal_folder
 from mpisweep.results.snapshot import finish
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
@@ -80,6 +82,30 @@ def test_the_table_is_that_of_the_poster(path):
     assert r"batch\_size" in tables.to_latex(table)
 
 
+def test_texts_with_signs_of_a_table_stay_in_their_cells():
+    table = tables.TopTable("t", ("op|tion",), ("loss",), (tables.TopRow("1st", 0, ("a|b\nc",), (1.0,), 2.0), tables.TopRow("2nd", 1, (r"x^2~\y_{1}",), (1.0,), 2.0)))
+    markdown = tables.to_markdown(table).splitlines()
+    assert r"a\|b c" in markdown[2]
+    assert {line.replace(r"\|", "").count("|") for line in markdown} == {6}
+    assert r"x\textasciicircum{}2\textasciitilde{}\textbackslash{}y\_\{1\}" in tables.to_latex(table)
+
+
+def test_a_curve_of_one_report_is_seen(tmp_path):
+    path = tmp_path / "s.h5"
+    write_journal(path, [
+        TrialsBlock([0, 1], {"x": [1, 2]}, baseline=None),
+        *(ReportBlock(0, number, 1, {"loss": curve(*values)}) for number, values in enumerate(([3.0], [3.0, 2.0]))),
+    ], opening())  # fmt: skip
+    lines = figures.draw_learning_curves(mpisweep.load(path), "loss").axes[0].lines
+    assert [(line.get_marker(), line.get_linestyle()) for line in lines] == [(".", "None"), ("None", "-")]
+
+
+def test_a_mean_lacks_what_is_no_number_and_the_next_ones_do_not():
+    values = np.array([1.0, NAN, 3.0, 5.0, np.inf, 7.0, 9.0])
+    assert _smoothed(values, 2).tolist() == pytest.approx([1.0, NAN, NAN, 4.0, NAN, NAN, 8.0], nan_ok=True)
+    assert _smoothed(values, 1) is values
+
+
 def test_the_table_can_be_ranked_by_another_metric_in_its_own_direction(path):
     table = tables.top_table(mpisweep.load(path), 1, "train_time", "maximize")
     assert table.title.endswith("best trials by largest train_time")
@@ -134,6 +160,40 @@ def test_total_time_is_the_sum_against_the_wall(path):
     assert total.workers == 2
     assert 1.8 < total.speedup < 2
     assert 0.9 < total.utilisation < 1
+
+
+def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
+    """Runs that begin at 1000, each with its name, its end and its workers; each runs a trial of 4 s from 1001 on."""
+    records = [TrialsBlock(list(range(len(runs))), {"x": list(range(1, len(runs) + 1))}, baseline=None)]
+    for number, (run, end, workers) in enumerate(runs):
+        records += [
+            *(JoinedRecord(rank, "node1", f"cpu {rank}", 1, 1, 1000.5) for rank in range(workers)),
+            AssignedBlock([[0, 0]], 1001.0, [number], [1], {"x": number + 1}),
+            EndedBlock(0, 0, [number], [1], [2], [1001.0], [4.0], {"loss": [1.0]}, [], []),
+            ClosedRecord(end, "complete"),
+        ]
+        write_journal(path, records, opening(run))
+        records = []
+    return path
+
+
+def test_what_runs_did_at_the_same_time_counts_once_and_their_workers_together(tmp_path):
+    path = runs_of_one_trial(tmp_path / "s.h5", ("a", 1010.0, 2), ("b", 1020.0, 1))
+    total = figures.total_time(mpisweep.load(path))
+    assert (total.wall_s, total.workers, total.allocations, total.trials_s) == (20.0, 3, 2, 8.0)
+    assert total.utilisation == pytest.approx(8.0 / (2 * 10 + 20))
+
+
+def test_a_run_of_which_the_beginning_is_lost_is_drawn_from_its_first_trial_on(tmp_path):
+    path = runs_of_one_trial(tmp_path / "s.h5", ("a", 1010.0, 1), ("b", 1020.0, 1))
+    segment = journal_folder(path) / "b-000000.000000"
+    segment.write_bytes(b"\0" + segment.read_bytes()[1:])
+    sweep = mpisweep.load(path)
+    assert sweep.damages
+    assert sweep.spans.tolist() == [[1000.0, 1010.0], [1001.0, 1020.0]]
+    assert figures.total_time(sweep).wall_s == 20.0
+    figures.draw_total_time(sweep)
+    figures.draw_timeline(sweep)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

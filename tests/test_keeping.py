@@ -6,12 +6,15 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mpisweep.results import shares_folder
+from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.keeping import serve
+from mpisweep.results.leases import Lease
+from mpisweep.results.shares import SharedSweep, create_shares, left_file, part_file, take_lease
 
 
 @pytest.fixture(autouse=True)
@@ -19,15 +22,22 @@ def _stay_as_quick(monkeypatch):
     monkeypatch.setattr(os, "nice", lambda increment: 0)
 
 
-def first_words(path: Path) -> dict[str, object]:
-    """What a new process tells its master, who closes the line then."""
+def words(path: Path, *asked: dict[str, object]) -> Iterator[dict[str, object]]:
+    """What a new process tells its master, to each question a line or so; the master closes the line then."""
     ours, theirs = socket.socketpair()
     arguments = {"path": os.fspath(path), "member": "m", "job_id": "", "silence_s": 30.0}
     process = threading.Thread(target=serve, args=([theirs.detach()], arguments))
     process.start()
-    told: dict[str, object] = json.loads(ours.makefile().readline())
-    ours.close()
+    with ours, ours.makefile() as lines:
+        for question in asked or [None]:
+            if question is not None:
+                ours.sendall(json.dumps(question).encode() + b"\n")
+            yield json.loads(lines.readline())
     process.join()
+
+
+def first_words(path: Path) -> dict[str, object]:
+    [told] = words(path)
     return told
 
 
@@ -42,3 +52,28 @@ def test_shares_that_cannot_be_read_are_told_of_and_looked_at_again(tmp_path):
     told = first_words(tmp_path / "r.h5")
     assert (told["nothing"], told["sure"]) == ("", False)
     assert "sweep.json: is damaged" in str(told["error"])
+
+
+def test_what_a_part_that_cannot_be_read_holds_is_left_alone_and_told_and_all_else_is_done(tmp_path):
+    path = tmp_path / "r.h5"
+    folder = shares_folder(path)
+    create_shares(folder, SharedSweep("text", "s.toml", 2, 3, "digest", [[0], [1], [2]]), path)
+    for chunk, member in enumerate(("damaged", "killed")):
+        assert take_lease(folder, Lease(chunk, 1, member, (chunk,), (0,), (0,)))
+        left_file(folder, member).touch()
+        journal_folder(part_file(folder, member)).mkdir()
+    part_file(folder, "damaged").write_bytes(b"nothing")
+    lease = {"ask": "lease", "shortest": False, "ranks": None}
+    first, second, third = words(path, lease, lease, lease)
+    assert (first["granted"], second["granted"]) == ([[2], [0], [0]], [[1], [0], [0]])
+    assert (third["nothing"], third["sure"]) == ("", True)
+    assert "damaged.h5: is not a readable HDF5 file" in str(third["error"])
+
+
+def test_trials_of_more_ranks_than_there_are_workers_are_left_to_others_and_told(tmp_path):
+    path = tmp_path / "r.h5"
+    create_shares(shares_folder(path), SharedSweep("text", "s.toml", 2, 3, "digest", [[0], [1], [2]], [4, 2, 1]), path)
+    lease = {"ask": "lease", "shortest": False, "ranks": 2}
+    first, second, third = words(path, lease, lease, lease)
+    assert (first["granted"], second["granted"]) == ([[1], [0], [0]], [[2], [0], [0]])
+    assert (third["nothing"], third["sure"], third["wide"]) == ("", True, 4)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease, Leases, Left, owners, superseded
 from mpisweep.results.shares import (
@@ -26,7 +26,8 @@ from mpisweep.results.shares import (
     read_shared,
     take_lease,
 )
-from mpisweep.splitting import cut
+from mpisweep.spec import parse_spec
+from mpisweep.splitting import cut, join
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])
 
@@ -203,6 +204,16 @@ def test_chunks_hold_every_trial_once_and_none_is_more_than_its_share(weights, s
         assert len(chunk) <= max(1, len(weights) / (2 * split))
     # The last ones are small, so that the members end together.
     assert not chunks or len(chunks[-1]) <= max(1, len(weights) / (64 * split))
+
+
+def test_the_trials_of_a_chunk_need_equally_many_ranks(tmp_path: Path):
+    text = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 9 }\nranks_per_trial = [1, 2]\n'
+    join(parse_spec(text, source="s.toml", folder=tmp_path), tmp_path / "r.h5", 2, job_id="")
+    shared = read_shared(shares_folder(tmp_path / "r.h5"))
+    assert shared is not None
+    assert sorted(number for chunk in shared.chunks for number in chunk) == list(range(18))
+    assert [{1 + number % 2 for number in chunk} for chunk in shared.chunks] == [{width} for width in shared.widths]
+    assert shared.widths == sorted(shared.widths, reverse=True)
 
 
 def test_very_long_trials_do_not_all_go_to_one_member():

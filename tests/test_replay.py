@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from test_results import NAN, curve, write_journal
 
 import mpisweep as package
+from mpisweep.blocks import EndedBlock, ReportBlock, TrialsBlock
+from mpisweep.rerun import _compare
+from mpisweep.tables import print_rerun
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -55,6 +59,27 @@ def test_changed_code_shows_where_it_differs(swept: Path, mpisweep: Run):
     done = mpisweep("replay", "r.h5", "0")
     assert done.returncode == 0, done.stderr
     assert "curve of loss: differs from step 4 on; at most 33 %" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ([3.0, 2.0], "the same until one of the two ends, before step 2"),
+        ([3.0, 2.0, 1.0, 0.5], "the same until one of the two ends, before step 3"),
+        ([3.0, 2.0, NAN], "differs from step 2 on; at most nan % (1 then, nan now)"),
+        ([3.0, 2.5, 1.0], "differs from step 1 on; at most 20 % (2 then, 2.5 now)"),
+        ([3.0, 2.0, 1.0], "the same at every step"),
+    ],
+)
+def test_how_two_curves_differ_is_told_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float], told: str):
+    write_journal(tmp_path / "s.h5", [
+        TrialsBlock([0], {"x": [1]}), ReportBlock(0, 0, 1, {"loss": curve(3.0, 2.0, 1.0)}),
+        EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [1.0]}),
+    ])  # fmt: skip
+    sweep = package.load(tmp_path / "s.h5")
+    ended = EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [1.0]})
+    print_rerun(_compare(sweep, 0, ended, {"loss": curve(*now)}, ""), sweep, 0)
+    assert f"curve of loss: {told}\n" in capsys.readouterr().out
 
 
 def test_a_failed_trial_shows_how_it_fails(swept: Path, mpisweep: Run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpisweep
+from mpisweep import tables
 from mpisweep.blocks import (
     AssignedBlock,
     BlockError,
@@ -36,9 +38,10 @@ from mpisweep.blocks import (
     decode,
     encode,
 )
+from mpisweep.cli import main
 from mpisweep.opening import known_trials
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import ResultsError, claim, journal_folder, snapshot
 from mpisweep.results.claim import Claim, ClaimedError
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
@@ -285,7 +288,10 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
     assert lost == ["/trials/message"]
 
 
-@pytest.mark.parametrize("what", ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker"])
+@pytest.mark.parametrize(
+    "what",
+    ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker", "allocations", "allocations/run"],
+)
 def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
     write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
     finish(path)
@@ -298,6 +304,87 @@ def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone
     write_journal(path, history()[-3:-1], opening("20260102T000000-bbbbbb"))
     fold(path)
     assert len(known_trials(parse_spec(SPEC, source="sweep.toml", folder=path.parent), path).held) == 0
+
+
+def change(path: Path, name: str, data: bytes) -> None:
+    """Other bytes where the values of a column begin, as a disk leaves them."""
+    with h5py.File(path) as file:
+        at = file[name].id.get_offset()
+    with path.open("r+b") as out:
+        out.seek(at)
+        out.write(data)
+
+
+@pytest.fixture
+def finished(path: Path) -> Path:
+    write_journal(path, history())
+    finish(path)
+    return path
+
+
+def test_a_file_of_which_some_byte_has_changed_is_repaired_and_the_doubt_is_told(finished, capsys):
+    change(finished, "trials/metrics/loss", b"\1")
+    damaged = finished.read_bytes()
+    with pytest.raises(ResultsError, match="mpisweep repair"):
+        mpisweep.load(finished)
+    assert main(["repair", str(finished)]) == 0
+    told = capsys.readouterr().out
+    assert "is not what was written" in told
+    assert "repaired; 4 of 4" in told
+    assert mpisweep.load(finished).state == "complete"
+    assert mpisweep.load(finished).environment["python"] == "3"
+    assert (finished.parent / "s.h5.damaged" / "s-1.h5").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("name", ["trials/state", "attempts/end", "curves/loss/offset"])
+def test_a_column_with_values_that_it_cannot_have_is_lost_and_the_others_are_not(finished, name):
+    change(finished, name, b"\x63\x63\x63")
+    found = repair(finished)
+    assert found.lost == (f"/{name}".removesuffix("/offset"),)
+    sweep = mpisweep.load(finished)
+    assert sweep.trials["x"].tolist() == [1, 2, 3, 4]
+    assert sweep.best(1)["loss"].tolist() == ([] if name == "trials/state" else [1.0])
+
+
+@pytest.mark.parametrize("name", ["trials/parameters", "trials/parameters/x"])
+def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
+    with h5py.File(finished, "r+") as file:
+        del file[name]
+    repair(finished)
+    for command in (["top"], ["report"], ["export"], ["status"], ["status", "--json"]):
+        assert main([command[0], str(finished), *command[1:]]) == 0
+    status = json.loads(capsys.readouterr().out.rpartition("\n{\n")[2].join(["{", ""]))
+    assert (status["best"], status["best_parameters"]) == (1.0, {"x": None})
+
+
+def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
+    usual = snapshot._read_column
+
+    def column(dataset, size):
+        if dataset.name == "/trials/message":
+            threading.Event().wait()
+        if dataset.name == "/workers/host":
+            os._exit(139)
+        return usual(dataset, size)
+
+    change(finished, "trials/metrics/loss", b"\1")
+    monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
+    monkeypatch.setattr(snapshot, "_read_column", column)
+    assert repair(finished).lost == ("/trials/message", "/workers/host")
+    monkeypatch.undo()
+    assert mpisweep.load(finished).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
+
+
+def test_the_sweep_file_that_damage_has_taken_is_put_back_by_the_next_run(finished):
+    with h5py.File(finished, "r+") as file:
+        del file.attrs["spec"]
+    assert repair(finished).lost == ("/ attribute spec",)
+    with pytest.raises(ResultsError, match=r"the sweep file in it is lost; `mpisweep run`"):
+        mpisweep.load(finished)
+    spec = parse_spec(SPEC, source="sweep.toml", folder=finished.parent)
+    assert list(known_trials(spec, finished).states) == [2, 2, 4, 2]
+    write_journal(finished, [], opening("20260102T000000-bbbbbb"))
+    assert mpisweep.load(finished).best(1)["number"].tolist() == [3]
 
 
 def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_died(path):
@@ -334,6 +421,32 @@ def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
     second = new_run_name(folder)
     write_journal(path, [], opening(second))
     assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
+
+
+def test_one_long_message_does_not_make_all_trials_large(path):
+    count, message = 5000, "x" * 100_000
+    write_journal(path, [
+        TrialsBlock(list(range(count)), {"x": 1, "mode": "fast"}),
+        EndedBlock(0, 0, [7], [1], [4], [1001.0], [1.0], {"loss": [None]}, [1], [message]),
+    ])  # fmt: skip
+    trials = mpisweep.load(path).trials
+    assert trials.array.nbytes < 2_000_000
+    assert trials["message"][7] == message
+    assert trials["message"].tolist().count("") == count - 1
+    assert trials[trials["message"] != ""]["number"].tolist() == [7]
+
+
+def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
+    spec = 'workload = "m:f"\nobjective = "x"\n[parameters]\nx = [1, 2]\nparameter_y = [7]\ny = [8]\n'
+    write_journal(path, [
+        TrialsBlock([0, 1], {"x": [1, 2], "parameter_y": 7, "y": 8}),
+        EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 1.0], {"x": [9.0, 5.0], "metric_x": [0.0, 0.0]}),
+    ], opening(spec=spec))  # fmt: skip
+    sweep = mpisweep.load(path)
+    assert sweep.best(1)["number"].tolist() == [1]
+    assert tables.top_table(sweep, 1).rows[0].values == (5.0,)
+    assert tables.sweep_status(sweep).best == 5.0
+    assert [sweep.trials[sweep.column(name)][1] for name in ("x", "y", "parameter_y", "metric_x")] == [2, 8, 7, 0.0]
 
 
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
@@ -383,6 +496,19 @@ def test_foreign_files_are_refused_in_one_sentence(path, make, message):
     make(path)
     with pytest.raises(ResultsError, match=message):
         mpisweep.load(path)
+
+
+@pytest.mark.parametrize("command", ["status", "repair"])
+def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkeypatch):
+    assert main([command, str(finished / "below.h5")]) == 2
+    assert capsys.readouterr().err == f"mpisweep: {finished}/below.h5: no such results file\n"
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(finished))
+
+    monkeypatch.setattr(snapshot, "_see_that_it_is_whole", refuse)
+    assert main([command, str(finished)]) == 2
+    assert capsys.readouterr().err.startswith(f"mpisweep: {finished}: cannot be read")
 
 
 def test_a_newer_format_is_refused(path):
@@ -437,10 +563,10 @@ def test_a_failed_write_leaves_the_old_file(path):
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_sweep(tmp_path):
-    claim = Claim.take(tmp_path, "job 7")
+    held = Claim.take(tmp_path, "job 7")
     with pytest.raises(ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"):
         Claim.take(tmp_path, "")
-    claim.release()
+    held.release()
     Claim.take(tmp_path, "").release()
 
 
@@ -477,13 +603,13 @@ def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, m
 
 def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_without_comparing_clocks(tmp_path):
     elsewhere(tmp_path)
-    claim = tmp_path / "claim.json"
+    file = tmp_path / "claim.json"
 
     def beat(of_the_other_host: float = 1.0) -> None:
         # Its clock is decades behind.
         while not stopped.wait(0.05):
             of_the_other_host += 1
-            os.utime(claim, (of_the_other_host, of_the_other_host))
+            os.utime(file, (of_the_other_host, of_the_other_host))
 
     stopped = threading.Event()
     other = threading.Thread(target=beat)
@@ -494,6 +620,46 @@ def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_withou
     finally:
         stopped.set()
         other.join()
+
+
+def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path):
+    elsewhere(tmp_path)
+    letting_go = threading.Timer(0.3, (tmp_path / "claim.json").unlink)
+    letting_go.start()
+    began = time.monotonic()
+    Claim.take(tmp_path, "").release()
+    assert time.monotonic() - began < claim.STALE_S / 2
+    letting_go.join()
+
+
+def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
+    """The other one takes it over between this one's last look and its own step."""
+    elsewhere(tmp_path)
+    is_dead = claim._is_dead
+
+    def is_dead_and_followed(*arguments):
+        monkeypatch.setattr(claim, "_is_dead", is_dead)
+        (tmp_path / "claim.json").unlink()
+        with monkeypatch.context() as other_process:
+            other_process.setattr(os, "getpid", os.getppid)
+            Claim.take(tmp_path, "faster")
+        return True
+
+    monkeypatch.setattr(claim, "_is_dead", is_dead_and_followed)
+    with pytest.raises(ClaimedError, match="job faster"):
+        Claim.take(tmp_path, "slower")
+    assert "faster" in (tmp_path / "claim.json").read_text()
+    assert os.listdir(tmp_path) == ["claim.json"]
+
+
+def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tmp_path):
+    first = Claim.take(tmp_path, "hangs")
+    second = Claim.inherit(tmp_path, "follows")
+    first.release()
+    with pytest.raises(ClaimedError, match="job follows"):
+        Claim.take(tmp_path, "third")
+    second.release()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_claim_of_before_the_last_boot_is_stale(tmp_path):

@@ -54,6 +54,17 @@ def test_speedup_and_efficiency_are_against_the_fewest_ranks_of_the_same_configu
     assert large.ranks.tolist() == [1, 2], "a trial that has failed is no point"
 
 
+def test_a_baseline_with_other_fixed_values_is_compared_with_nothing(tmp_path):
+    spec = 'workload = "m:f"\nobjective = "speed"\n[parameters]\nranks_per_trial = [1, 2]\n[fixed]\nmode = "fast"\n[baseline]\nmode = "slow"\nranks_per_trial = 1\n'
+    made = tmp_path / "s.h5"
+    write_journal(made, [
+        TrialsBlock([0, 1, 2], {"ranks_per_trial": [1, 2, 1], "mode": ["fast", "fast", "slow"]}, baseline=2),
+        EndedBlock(0, 0, [0, 1, 2], [1, 1, 1], [2, 2, 2], [1001.0] * 3, [1.0] * 3, {"speed": [4.0, 6.0, 1.0]}),
+    ], opening(spec=spec))  # fmt: skip
+    [only] = scaling(mpisweep.load(made), "speed")
+    assert only.numbers.tolist() == [0, 1]
+
+
 def test_a_duration_is_better_when_it_is_shorter(path):
     [*_, last] = scaling(mpisweep.load(path), "wall_time")
     assert last.speedup.tolist() == [1.0, 1.0]

@@ -362,14 +362,23 @@ def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_f
 
 def test_trials_of_several_ranks_that_wait_for_workers_to_join_are_no_reason_to_ask_for_more():
     scheduler = shared_of(12, widths=[2] * 12)
-    assert scheduler.handle(TimePassed(), 100.0) == [Lease(shortest=False)]
-    assert scheduler.handle(grant(0, 1, 2, 3), 100.1) == []
-    assert scheduler.handle(WorkerJoined(0, 1), 100.2) == []
-    assert scheduler.handle(WorkerJoined(1, 1), 100.3) == [Assign((Slot(0, 0), Slot(1, 0)), [0], [1])]
+    assert scheduler.handle(TimePassed(), 100.0) == []
+    assert scheduler.handle(WorkerJoined(0, 1), 100.1) == []
+    assert scheduler.handle(WorkerJoined(1, 1), 100.2) == [Lease(shortest=False)]
+    assert scheduler.handle(grant(0, 1, 2, 3), 100.3) == [Assign((Slot(0, 0), Slot(1, 0)), [0], [1])]
     # Where one of the two is lost, others may have something that one worker can run.
     assert [type(decision) for decision in scheduler.handle(WorkerLost(1), 100.4)] == [LetGo]
     assert [type(decision) for decision in scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 103.0)][-1:] == [Lease]
     scheduler.check()
+
+
+def test_where_workers_are_too_few_only_trials_that_they_can_run_are_asked_for():
+    scheduler = shared_of(12, widths=[4] * 6 + [1] * 6)
+    assert scheduler.handle(WorkerJoined(0, 1), 0.1) == []
+    assert scheduler.handle(WorkerJoined(1, 1), 0.2) == []
+    assert [scheduler.handle(TimePassed(), now) for now in (1.0, 1.9, 2.1)] == [[], [], []], "others may be about to join"
+    assert scheduler.handle(TimePassed(), 2.3) == [Lease(shortest=False, ranks=2)]
+    assert scheduler.handle(NothingToLease(sure=True), 2.4) == [End(EndReason.SHARE)]
 
 
 def test_a_share_is_done_when_nothing_is_to_be_had_and_nothing_runs():

@@ -13,11 +13,23 @@ from rich.console import Console
 from test_results import SPEC, curve, opening, write_journal
 
 import mpisweep
-from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.results import journal_folder, shares_folder
+from mpisweep.blocks import (
+    AssignedBlock,
+    ClosedRecord,
+    EndedBlock,
+    JoinedRecord,
+    QuarantineRecord,
+    ReportBlock,
+    TrialsBlock,
+)
+from mpisweep.cli import main
+from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
+from mpisweep.results.snapshot import finish
+from mpisweep.spec import parse_spec
+from mpisweep.splitting import join
 from mpisweep.tables import GONE, sweep_status
 from mpisweep.watch import _signs_of_life, look_at, watch
 
@@ -57,6 +69,7 @@ def share_of_a_sweep(path: Path, member: str, first: int) -> None:
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
         AssignedBlock([[0, 0]], 1001.0, [first, first + 1], [1, 1], {"x": [first + 1, first + 2], "mode": "fast"}),
         EndedBlock(0, 0, [first], [1], [2], [1001.0], [4.0], {"loss": [1.5]}),
+        QuarantineRecord(0, 1006.0, "slow"),
     ]
     write_journal(part_file(shares_folder(path), member), records, opening(member))
 
@@ -73,9 +86,35 @@ def split_sweep(path: Path) -> Path:
 
 
 def test_of_a_split_sweep_all_members_are_seen(tmp_path):
-    watched = look_at(mpisweep.load(split_sweep(tmp_path / "s.h5")), now=1010.0)
+    sweep = mpisweep.load(split_sweep(tmp_path / "s.h5"))
+    watched = look_at(sweep, now=1010.0)
     assert [trial.number for trial in watched.running] == [1, 3]
+    assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"
+    assert sweep_status(sweep).quarantined == ("cpu 0 on node1 (rank 0): slow",) * 2
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
+
+
+def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one(tmp_path):
+    path = tmp_path / "not" / "there" / "s.h5"
+    join(parse_spec(SPEC, source="sweep.toml", folder=tmp_path), path, 2, job_id="")
+    status = sweep_status(mpisweep.load(path))
+    assert (status.state, status.trials, status.waiting) == ("running", 4, 4)
+    assert main(["repair", str(path)]) == 0
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_others(tmp_path, capsys):
+    path = split_sweep(tmp_path / "s.h5")
+    lost, _ = (part_file(shares_folder(path), member) for member in members(shares_folder(path)))
+    finish(lost)
+    lost.write_bytes(b"nothing")
+    with pytest.raises(ResultsError, match="mpisweep repair"):
+        mpisweep.load(path)
+    assert main(["repair", str(path)]) == 0
+    assert f"{lost.name}/ could not be read" in capsys.readouterr().out
+    assert mpisweep.load(path).trials["state"].tolist() == ["waiting", "waiting", "complete", "running"]
+    assert [kept.read_bytes() for kept in tmp_path.glob("s.h5.damaged/*/*.h5")] == [b"nothing"]
+    assert not shares_folder(path).exists()
 
 
 def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):

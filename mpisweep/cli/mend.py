@@ -53,13 +53,19 @@ def _replay(options: argparse.Namespace) -> int:
 def _repair(options: argparse.Namespace) -> int:
     from mpisweep.results.repair import repair
 
-    done = repair(options.file)
+    try:
+        done = repair(options.file)
+    except OSError as error:
+        where = error.filename or options.file
+        raise ResultsError(f"{where}: cannot be read or written: {error.strerror or error}") from error
     for name in done.lost:
         print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
+    if done.is_changed:
+        print(f"  {options.file}: is not what was written; where a value is wrong in what could be read, nothing shows it")
     for damage in done.damages:
         print(f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read")
     for kept in done.kept:
         print(f"  kept as it was: {kept}")
-    what = "repaired" if done.lost or done.damages else "nothing was damaged"
+    what = "repaired" if done.is_changed or done.damages else "nothing was damaged"
     print(f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run again")
     return 0

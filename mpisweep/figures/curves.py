@@ -63,11 +63,11 @@ def draw_learning_curves(
         axes = figure.add_subplot()
         colours = _colours(figure, axes, sweep, colour_by, list(drawn))
         for number, (x, y) in drawn.items():
-            axes.plot(x, y, color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
+            axes.plot(x, y, _point(y), color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
         for number, colour, what in _highlights(sweep, list(drawn)):
             x, y = drawn[number]
             axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
-            axes.plot(x, y, color=colour, linewidth=1.8, zorder=5, label=what)
+            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=what)
         axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
         smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
         axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
@@ -78,6 +78,11 @@ def draw_learning_curves(
         legend(figure, axes)
         axes.set_title(f"{sweep.name}: {words(metric)} while training", loc="left", fontsize=11)
     return figure
+
+
+def _point(values: Floats) -> str:
+    """How a curve is drawn: as a line, or where that would not be seen as a point."""
+    return "." if np.isfinite(values).sum() == 1 else "-"
 
 
 def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
@@ -124,6 +129,10 @@ def _colours(
 def _smoothed(values: Floats, width: int) -> Floats:
     if width <= 1 or len(values) == 0:
         return values
-    sums = np.cumsum(np.insert(values, 0, 0.0))
+    is_number = np.isfinite(values)
+    # What is no number is missing in the means that it is part of, and in no other.
+    sums = np.cumsum(np.insert(np.where(is_number, values, 0.0), 0, 0.0))
+    numbers = np.cumsum(np.insert(is_number, 0, False))
     first = np.maximum(np.arange(len(values)) - width + 1, 0)
-    return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)
+    counts = np.arange(len(values)) + 1 - first
+    return np.where(numbers[1:] - numbers[first] == counts, (sums[1:] - sums[first]) / counts, np.nan)

@@ -77,7 +77,7 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
     if not complete.any() and not failed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
     where, categories = positions(trials[sweep.column(parameter)])
-    values = trials[sweep.column(metric)] if complete.any() else np.full(len(trials), np.nan)
+    values = trials[sweep.metric_column(metric)] if complete.any() else np.full(len(trials), np.nan)
     if values.dtype.kind not in "iufb":
         raise FigureError(f"{sweep.path}: {metric} is a text, and no number that could be drawn")
     shown = complete & np.isfinite(values)

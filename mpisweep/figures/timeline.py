@@ -57,31 +57,26 @@ def spans(sweep: Sweep) -> Spans:
     timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
     if not timed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
-    ranks = sweep.ranks
-    last = ranks["attempt"] == trials["attempt"][ranks["trial"]]
-    others = ranks[last & timed[ranks["trial"]] & (ranks["worker"] >= 0)]
+    others = sweep.last_ranks
+    others = others[timed[others["trial"]] & (others["worker"] >= 0)]
     drawn = np.concatenate([np.flatnonzero(timed), others["trial"]])
     worker = np.concatenate([trials["worker"][timed], others["worker"]])
-    workers, allocations = sweep.workers, sweep.allocations
+    workers = sweep.workers
     order = np.lexsort((workers["rank"], workers["allocation"]))
     row_of = np.argsort(order)
-    origin = float(allocations["started_at"].min())
+    started, closed = sweep.spans.T
+    origin = float(np.nanmin(np.append(started, trials["started_at"][timed])))
     end = trials["ended_at"][drawn] - origin
-    closing = allocations["ended_at"] - origin
-    owner = workers["allocation"][worker]
-    for index in range(len(allocations)):
-        if not np.isfinite(closing[index]):
-            closing[index] = end[owner == index].max() if (owner == index).any() else 0.0
-    lasted = (closing - (allocations["started_at"] - origin))[workers["allocation"]]
+    lasted = (closed - started)[workers["allocation"]]
     return Spans(
         worker=row_of[worker],
         start_s=trials["started_at"][drawn] - origin,
         end_s=end,
         state=trials["state"][drawn],
         labels=tuple(f"rank {w['rank']}, {w['device']}" for w in workers[order]),
-        utilisation=(workers["busy_time"] / np.maximum(lasted, 1e-9))[order],
-        allocations_s=allocations["started_at"] - origin,
-        total_s=float(max(end.max(), np.nanmax(closing))),
+        utilisation=np.nan_to_num(workers["busy_time"] / np.maximum(lasted, 1e-9))[order],
+        allocations_s=np.sort(started[np.isfinite(started)]) - origin,
+        total_s=float(np.nanmax(np.append(end, closed - origin))),
     )
 
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mpisweep.figures.style import BLUE, GREY, STYLE, FigureError
+from mpisweep.figures.style import BLUE, GREY, STYLE, FigureError, Floats
 from mpisweep.progress import counted
 from mpisweep.results.load import Sweep
 
@@ -22,8 +22,12 @@ class TotalTime:
     trials_s: float
     #: The same, each trial counted as often as it has ranks.
     busy_s: float
+    #: In which the program ran; what several runs did at the same time once.
     wall_s: float
+    #: What all workers had, each for as long as its run lasted.
+    available_s: float
     workers: int
+    allocations: int
     trials: int
 
     @property
@@ -34,11 +38,11 @@ class TotalTime:
     @property
     def utilisation(self) -> float:
         """Share of the workers' time in which trials ran."""
-        return self.busy_s / self.wall_s / self.workers
+        return self.busy_s / self.available_s
 
 
 def total_time(sweep: Sweep) -> TotalTime:
-    """Sum of all trials' wall times, against the wall time in the allocations.
+    """Sum of all trials' wall times, against the wall time in the allocations and what their workers had.
 
     Raises:
         FigureError: when no trial has ended.
@@ -47,22 +51,29 @@ def total_time(sweep: Sweep) -> TotalTime:
     ended = np.isfinite(wall)
     if not ended.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
-    wall_s, workers = 0.0, 0
-    ends = sweep.trials["ended_at"]
-    rows_of = sweep.workers["allocation"] if len(sweep.workers) else np.empty(0, int)
-    for index, allocation in enumerate(sweep.allocations):
-        own = ended & np.isin(sweep.trials["worker"], np.flatnonzero(rows_of == index))
-        # A run that was killed has no end of its own: the last trial that it ended is the best there is.
-        end = allocation["ended_at"] if np.isfinite(allocation["ended_at"]) else None
-        if end is None and own.any():
-            end = float(ends[own].max())
-        if end is not None:
-            wall_s += float(end - allocation["started_at"])
-        workers = max(workers, int((rows_of == index).sum()))
+    spans = sweep.spans
+    known = np.isfinite(spans).all(axis=1)
+    lasted = np.where(known, spans[:, 1] - spans[:, 0], 0.0)
     widths = np.ones(len(wall), dtype=int)
-    last = sweep.ranks["attempt"] == sweep.trials["attempt"][sweep.ranks["trial"]]
-    np.add.at(widths, sweep.ranks["trial"][last], 1)
-    return TotalTime(float(wall[ended].sum()), float((wall * widths)[ended].sum()), max(wall_s, 1e-9), max(workers, 1), int(ended.sum()))
+    np.add.at(widths, sweep.last_ranks["trial"], 1)
+    return TotalTime(
+        trials_s=float(wall[ended].sum()),
+        busy_s=float((wall * widths)[ended].sum()),
+        wall_s=max(_covered(spans[known]), 1e-9),
+        available_s=max(float(lasted[sweep.workers["allocation"]].sum()), 1e-9),
+        workers=max(sweep.most_workers, 1),
+        allocations=len(spans),
+        trials=int(ended.sum()),
+    )
+
+
+def _covered(spans: Floats) -> float:
+    """How long at least one of some spans of time lasted."""
+    total, until = 0.0, -np.inf
+    for start, end in sorted(spans.tolist()):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def draw_total_time(sweep: Sweep) -> Figure:
@@ -74,7 +85,7 @@ def draw_total_time(sweep: Sweep) -> Figure:
         axes = figure.add_subplot()
         labels = (
             f"{counted(total.trials, 'trial')}\none after another",
-            f"one allocation,\n{counted(total.workers, 'worker')}",
+            f"{counted(total.allocations, 'allocation')},\n{counted(total.workers, 'worker')}",
         )
         bars = axes.barh(labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6)
         axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)

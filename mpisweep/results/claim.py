@@ -71,10 +71,12 @@ class Claim:
 
     Args:
         path: of the claim's file.
+        me: who holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, me: Holder) -> None:
         self._path = path
+        self._me = me
         self._next_beat = 0.0
         #: How often it gives a sign of life, in seconds.
         self.every_s = BEAT_S
@@ -95,7 +97,7 @@ class Claim:
                 try:
                     # Linking is atomic on every file system, NFS included.
                     os.link(aside, path)
-                    return cls(path)
+                    return cls(path, me)
                 except FileExistsError:
                     _remove_if_dead(path, me)
         finally:
@@ -109,7 +111,7 @@ class Claim:
         aside = folder / f"claim.{me.host}-{me.pid}"
         aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
         os.replace(aside, path)
-        return cls(path)
+        return cls(path, me)
 
     def beat(self, now: float) -> None:
         """Give a sign of life when one is due; `now` is the monotonic clock."""
@@ -119,8 +121,10 @@ class Claim:
                 os.utime(self._path)
 
     def release(self) -> None:
-        """Let others have the sweep."""
-        self._path.unlink(missing_ok=True)
+        """Let others have the sweep, unless they have taken it over."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if _holder_in(self._path) == self._me:
+                self._path.unlink()
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -131,7 +135,7 @@ def holder_of(folder: Path) -> Holder | None:
     path = claim_file(folder)
     try:
         before = path.stat().st_mtime_ns
-        holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+        holder = _holder_in(path)
     except (OSError, ValueError, TypeError):
         return None
     return None if _is_dead(holder, _myself(""), path, before) else holder
@@ -140,7 +144,7 @@ def holder_of(folder: Path) -> Holder | None:
 def is_surely_gone(folder: Path) -> bool:
     """Whether nobody holds the sweep whose journal lies in `folder`, as far as can be seen without waiting."""
     try:
-        holder = Holder(**json.loads(claim_file(folder).read_text(encoding="utf-8")))
+        holder = _holder_in(claim_file(folder))
     except FileNotFoundError:
         return True
     except (OSError, ValueError, TypeError):
@@ -148,22 +152,34 @@ def is_surely_gone(folder: Path) -> bool:
     return holder.host == socket.gethostname() and not holder.is_running
 
 
+def _holder_in(path: Path) -> Holder:
+    return Holder(**json.loads(path.read_text(encoding="utf-8")))
+
+
 def _remove_if_dead(path: Path, me: Holder) -> None:
     try:
-        before = path.stat().st_mtime_ns
-        holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+        before = path.stat()
+        holder = _holder_in(path)
     except FileNotFoundError:
         return
     except (ValueError, TypeError):
         path.unlink(missing_ok=True)
         return
-    if _is_dead(holder, me, path, before):
+    if _is_dead(holder, me, path, before.st_mtime_ns):
         # Moved, not deleted: of two that take over at once only one can move it.
         grave = path.with_name(f"claim.dead-{me.host}-{me.pid}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, grave)
+            moved = grave.stat()
+            if (moved.st_ino, moved.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+                # The other one was faster, and this is its claim.
+                with contextlib.suppress(FileExistsError):
+                    os.link(grave, path)
         grave.unlink(missing_ok=True)
         return
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        # It may have been followed while it was watched.
+        holder = _holder_in(path)
     raise ClaimedError(
         f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
     )
@@ -173,12 +189,16 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
     if holder.host == me.host:
         return not holder.is_running
     until = time.monotonic() + STALE_S
-    while time.monotonic() < until:
-        with contextlib.suppress(FileNotFoundError):
+    while True:
+        try:
             if path.stat().st_mtime_ns != before:
                 return False
-        time.sleep(1.0)
-    return True
+        except FileNotFoundError:
+            # It has let go.
+            return True
+        if time.monotonic() >= until:
+            return True
+        time.sleep(min(1.0, STALE_S / 10))
 
 
 def _myself(job_id: str, purpose: str = "") -> Holder:

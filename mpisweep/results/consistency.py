@@ -9,7 +9,7 @@ import numpy as np
 from mpisweep.results.columns import COLUMNS, TABLES
 from mpisweep.results.replay import StoredCurve, SweepState
 
-__all__ = ["see_that_it_is_consistent"]
+__all__ = ["are_values", "is_curve", "is_kind", "see_that_it_is_consistent"]
 
 
 def see_that_it_is_consistent(state: SweepState) -> None:
@@ -26,13 +26,13 @@ def see_that_it_is_consistent(state: SweepState) -> None:
         for column in COLUMNS:
             if column.group == group and column.name in table:
                 _require(len(table[column.name]) == rows, f"{group}/{column.name} has another length")
-                _require(_is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
+                _require(is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
     count = state.count
     for name, values in (state.parameters | state.metrics).items():
         _require(len(values) == count, f"{name} has another length")
-        _require(all(map(_is_value, values)), f"{name} has other values")
+        _require(are_values(values), f"{name} has other values")
     for values in state.metrics.values():
-        _require(_is_kind("number", values), "a metric has other values")
+        _require(is_kind("number", values), "a metric has other values")
     _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
     _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
     _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
@@ -41,7 +41,12 @@ def see_that_it_is_consistent(state: SweepState) -> None:
     _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
     _require(state.trials["number"] == list(range(count)), "trials/number does not count")
     for name, curve in state.stored.items():
-        _require(_is_curve(curve, count), f"curves/{name} does not fit together")
+        _require(is_curve(curve, count), f"curves/{name} does not fit together")
+
+
+def are_values(values: list[Any]) -> bool:
+    """Whether each can be the value of a parameter."""
+    return all(map(_is_value, values))
 
 
 def _is_value(value: Any) -> bool:
@@ -53,7 +58,8 @@ def _require(holds: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def _is_kind(kind: Any, values: list[Any]) -> bool:
+def is_kind(kind: Any, values: list[Any]) -> bool:
+    """Whether values are of the kind of a column."""
     if kind in ("text", "long text"):
         return all(type(value) is str for value in values)
     if kind == "number":
@@ -69,7 +75,8 @@ def _are_rows(rows: list[int], table: list[Any]) -> bool:
     return all(-1 <= row < len(table) for row in rows)
 
 
-def _is_curve(curve: StoredCurve, count: int) -> bool:
+def is_curve(curve: StoredCurve, count: int) -> bool:
+    """Whether the parts of a metric's curves fit each other, and so many trials."""
     arrays = (curve.step, curve.value, curve.time)
     if any(not isinstance(array, np.ndarray) or array.ndim != 1 for array in arrays):
         return False
@@ -78,7 +85,7 @@ def _is_curve(curve: StoredCurve, count: int) -> bool:
     reports = len(curve.step)
     return (
         {len(array) for array in arrays} == {reports}
-        and _is_kind("integer", curve.offset + curve.length)
+        and is_kind("integer", curve.offset + curve.length)
         and len(curve.offset) == len(curve.length) == count
         and all(a >= 0 and n >= 0 and a + n <= reports for a, n in zip(curve.offset, curve.length, strict=True))
     )

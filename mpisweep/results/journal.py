@@ -280,7 +280,7 @@ def segments(folder: Path) -> list[str]:
     """Names of the segments of a journal, in the order in which they were written."""
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.name[-7:-6] == "."]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name[-6:].isdigit())
 

@@ -3,10 +3,11 @@
 It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.keeper`, which is
 the master's end of the line.  A line of JSON asks, lines of JSON tell, some of them unasked::
 
-    asked    {"ask": "lease", "shortest": false}    this member could run more
+    asked    {"ask": "lease", "shortest": false, "ranks": null}    this member could run more, of so many ranks
              {"ask": "leave"}                       its part is written; it ends
     told     {"granted": [numbers, attempts, losses]}
-             {"nothing": who, "sure": true}         nothing to be had; sure when the holders have just been heard of
+             {"nothing": who, "sure": true, "wide": 4}    nothing to be had; sure when the holders have just been
+                                                    heard of; what is left beside that needs up to so many ranks
              {"revoked": numbers}                   others have taken these over
              {"stop": true}                         NAME.h5.stop is there
              {"over": exit code}                    the shares are gone: others have ended the sweep
@@ -116,13 +117,15 @@ class _Keeping:
         self._job_id = job_id
         self._silence_s = silence_s
         self._every_s = look_every_s(silence_s)
-        self._leases = Leases(shared.chunks, member)
+        self._leases = Leases(shared.chunks, member, shared.widths)
         self._files: dict[str, Lease] = {}
         self._watch = MemberWatch(
             self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host
         )
         #: What members that are gone have left, and how often they were found gone.
         self._left_by: dict[str, Mapping[int, Left]] = {}
+        #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.
+        self._unreadable: dict[str, str] = {}
         self._granted: set[tuple[int, int]] = set()
         self._revoked: set[int] = set()
         self._old_stop = self._stop_identity()
@@ -164,7 +167,7 @@ class _Keeping:
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
         if asked["ask"] == "lease":
-            self._lease(bool(asked["shortest"]))
+            self._lease(bool(asked["shortest"]), asked["ranks"])
             return
         for again in range(_LEAVE_TRIES):
             try:
@@ -201,7 +204,7 @@ class _Keeping:
             self._revoked.update(revoked)
             _tell(self._connection, revoked=revoked)
 
-    def _lease(self, shortest: bool) -> None:
+    def _lease(self, shortest: bool, ranks: int | None) -> None:
         self._learn()
         # What was leased for a master before this one, or by a process before this one.
         forgotten = [lease for lease in self._leases.mine if (lease.chunk, lease.epoch) not in self._granted]
@@ -209,15 +212,20 @@ class _Keeping:
             for lease in forgotten:
                 self._grant(lease)
             return
+        self._unreadable.clear()
         while True:
-            found = self._leases.next(
-                shortest=shortest,
-                gone=self._watch.gone,
-                seen_alive=self._watch.seen_alive,
-                left_by=self._what_is_left_by,
-            )
+            try:
+                found = self._leases.next(
+                    shortest=shortest,
+                    ranks=ranks,
+                    gone=self._watch.gone - self._unreadable.keys(),
+                    seen_alive=self._watch.seen_alive,
+                    left_by=self._what_is_left_by,
+                )
+            except ResultsError:
+                continue
             if found is None:
-                self._tell_of_nothing()
+                self._tell_of_nothing(ranks)
                 return
             lease = replace(found, host=self._host, job_id=self._job_id, at=time.time())
             if take_lease(self._folder, lease):
@@ -230,18 +238,25 @@ class _Keeping:
         self._granted.add((lease.chunk, lease.epoch))
         _tell(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
 
-    def _tell_of_nothing(self) -> None:
+    def _tell_of_nothing(self, ranks: int | None) -> None:
         holders = self._leases.holders - self._watch.gone
         # One that is silent may be dead, and then there is something to do after all.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
-        _tell(self._connection, nothing=self._who(holders), sure=sure)
+        _tell(
+            self._connection, nothing=self._who(holders), sure=sure, wide=self._leases.width_beyond(ranks, self._watch.gone),
+            error="; ".join(self._unreadable.values()),
+        )  # fmt: skip
 
     def _who(self, names: set[str]) -> str:
         return "; ".join(self._watch.text(name) for name in sorted(names))
 
     def _what_is_left_by(self, member: str) -> Mapping[int, Left]:
         if member not in self._left_by:
-            self._left_by[member] = _read_left(part_file(self._folder, member))
+            try:
+                self._left_by[member] = _read_left(part_file(self._folder, member))
+            except ResultsError as error:
+                self._unreadable[member] = str(error)
+                raise
         return self._left_by[member]
 
     # ------------------------------------------------------------------------------------- the whole file

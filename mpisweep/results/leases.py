@@ -85,10 +85,12 @@ class Leases:
     Args:
         chunks: the trials of each chunk; those with the longest trials come first.
         member: whose view this is.
+        widths: how many ranks the trials of each chunk need; empty where all need one.
     """
 
-    def __init__(self, chunks: Sequence[Sequence[int]], member: str) -> None:
+    def __init__(self, chunks: Sequence[Sequence[int]], member: str, widths: Sequence[int] = ()) -> None:
         self._chunks = chunks
+        self._widths = widths or [1] * len(chunks)
         self._member = member
         #: Chunk -> its leases, the last one last.
         self._leases: dict[int, list[Lease]] = {}
@@ -120,11 +122,6 @@ class Leases:
         last = (leases[-1] for leases in self._leases.values())
         return {lease.member for lease in last if not self._is_done(lease)} - {self._member}
 
-    @property
-    def all_leased(self) -> bool:
-        """Whether every chunk has a lease."""
-        return len(self._leases) == len(self._chunks)
-
     def next(
         self,
         *,
@@ -132,6 +129,7 @@ class Leases:
         gone: Container[str],
         seen_alive: Container[str],
         left_by: Callable[[str], Mapping[int, Left]],
+        ranks: int | None = None,
     ) -> Lease | None:
         """The lease that this member should try to get now; None when there is none to be had.
 
@@ -142,8 +140,9 @@ class Leases:
             gone: members that have left or count as dead.
             seen_alive: members that were alive while this one was: they have ended beside it.
             left_by: what a member that is gone has left, by trial; a trial that is missing was never tried.
+            ranks: how many ranks a trial may need; None for any number.
         """
-        order = range(len(self._chunks))
+        order = [chunk for chunk, width in enumerate(self._widths) if ranks is None or width <= ranks]
         for chunk in reversed(order) if shortest else order:
             if chunk not in self._leases:
                 numbers = tuple(self._chunks[chunk])
@@ -158,6 +157,15 @@ class Leases:
                 return lease
             self._done.add((last.chunk, last.epoch))
         return None
+
+    def width_beyond(self, ranks: int | None, gone: Container[str]) -> int:
+        """How many ranks the trials need that nobody has and that need more than `ranks`; 0 where there are none."""
+        free = (
+            width
+            for chunk, width in enumerate(self._widths)
+            if chunk not in self._leases or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
+        )
+        return max((width for width in free if ranks is not None and width > ranks), default=0)
 
     def note_done(self, lease: Lease, left: Mapping[int, Left]) -> bool:
         """Whether everything in a lease has ended, by what its member has; remembered once it is so."""

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,11 +98,21 @@ class Sweep:
         self.path = path
         self.damages = damages
         self._state = state
+        if not state.spec:
+            raise ResultsError(
+                f"{path}: the sweep file in it is lost; `mpisweep run` with the sweep file and -o {path} puts it back"
+            )
         try:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
-        self.trials = TrialTable(_trial_rows(state, self.spec.objective))
+        # What damage has taken is searched all the same.
+        lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
+        state.parameters = lost | state.parameters
+        #: Name of a parameter, or of a metric, to its column: that name, unless it was taken.
+        self._parameter_columns: dict[str, str] = {}
+        self._metric_columns: dict[str, str] = {}
+        self.trials = TrialTable(self._trial_rows())
 
     def __repr__(self) -> str:
         return f"<sweep {self.name!r}: {self.count(TrialState.COMPLETE)}/{len(self.trials)} trials complete>"
@@ -167,6 +177,45 @@ class Sweep:
         """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in attempts."""
         return _rows(self._state, "ranks")
 
+    @property
+    def last_ranks(self) -> Rows:
+        """Of :attr:`ranks`, those of each trial's last attempt."""
+        ranks = self.ranks
+        last: Rows = ranks[ranks["attempt"] == self.trials["attempt"][ranks["trial"]]]
+        return last
+
+    @property
+    def spans(self) -> NDArray[np.float64]:
+        """From when to when each run of the program lasted, shape (runs, 2), in seconds since 1970.
+
+        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that of its
+        first one; NaN where it has neither.
+        """
+        allocations, trials = self.allocations, self.trials
+        found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
+        owner = np.append(self.workers["allocation"], -1)[trials["worker"]]
+        for run, end in np.argwhere(~np.isfinite(found)):
+            own = trials["ended_at" if end else "started_at"][owner == run]
+            own = own[np.isfinite(own)]
+            if len(own):
+                found[run, end] = own.max() if end else own.min()
+        return found
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there were at a time at most: of runs one after another, or beside each other."""
+        workers, attempts = self.workers, self.attempts
+        started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
+        # A run that has not said that it ended may go on where its trials do.
+        at_work = np.isin(np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label])
+        at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
+        ended = np.where(at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended)
+        joined = np.fmax(workers["joined_at"], started)
+        left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
+        steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
+        order = np.lexsort((-steps, np.concatenate([joined, left])))
+        return int(steps[order].cumsum().max(initial=0))
+
     def count(self, state: TrialState) -> int:
         """How many trials are in this state."""
         return self._state.trials["state"].count(int(state))
@@ -176,7 +225,7 @@ class Sweep:
         complete = self.trials.array[self.trials["state"] == TrialState.COMPLETE.label]
         if self.objective not in self.metrics:
             return TrialTable(complete[:0])
-        values = complete[self.column(self.objective)]
+        values = complete[self.metric_column(self.objective)]
         keys = values if self.direction == Direction.MINIMIZE else -values
         keys = np.where(np.isfinite(keys), keys, np.inf)
         return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
@@ -224,14 +273,36 @@ class Sweep:
         Raises:
             KeyError: when there is neither of that name.
         """
-        # Where the plain name is taken, by a fixed column or by a parameter, there is one with a prefix.
-        for taken, column in ((self.parameters, f"parameter_{name}"), (self.metrics, f"metric_{name}")):
-            if name in taken:
-                return name if column not in self.trials.names else column
+        if name in self._parameter_columns:
+            return self._parameter_columns[name]
+        return self.metric_column(name)
+
+    def metric_column(self, name: str) -> str:
+        """The same where a metric is meant, which a parameter may be called like; or a column like ``wall_time``.
+
+        Raises:
+            KeyError: when there is none of that name.
+        """
+        for columns in (self._metric_columns, self._parameter_columns):
+            if name in columns:
+                return columns[name]
         if name in self.trials.names:
             return name
         known = ", ".join((*self.parameters, *self.metrics))
         raise KeyError(f"there is no parameter or metric {name!r}; there are: {known}")
+
+    def _trial_rows(self) -> Rows:
+        """The structured array; a parameter or metric whose name is taken gets a prefix."""
+        state, columns = self._state, _fixed_columns(self._state, self.objective)
+        for name, values in state.parameters.items():
+            native = _native(values)
+            text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
+            column = self._parameter_columns[name] = _free_name(name, "parameter_", columns)
+            columns[column] = text
+        for name, numbers in state.metrics.items():
+            column = self._metric_columns[name] = _free_name(name, "metric_", columns)
+            columns[column] = np.array(numbers, dtype=np.float64)
+        return _structured(columns, state.count)
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:
@@ -245,11 +316,20 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     """
     file = Path(path)
     damages: list[Damage] = []
-    return Sweep(file, read_sweep(file, damages), damages)
+    try:
+        state = read_sweep(file, damages)
+    except OSError as error:
+        raise ResultsError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+    return Sweep(file, state, damages)
 
 
-def _trial_rows(state: SweepState, objective: str) -> Rows:
-    """The structured array; a parameter or metric whose name is taken gets a prefix."""
+def _free_name(name: str, prefix: str, taken: Container[str]) -> str:
+    while name in taken or not name:
+        name = prefix + name
+    return name
+
+
+def _fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     workers = np.array(state.trials["worker"], dtype=np.int64)
     for column in columns_of("trials"):
@@ -261,13 +341,7 @@ def _trial_rows(state: SweepState, objective: str) -> Rows:
             columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
         else:
             columns[column.name] = _array(column.kind, state.trials[column.name])
-    for name, values in state.parameters.items():
-        native = _native(values)
-        text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
-        columns[f"parameter_{name}" if name in columns or not name else name] = text
-    for name, numbers in state.metrics.items():
-        columns[f"metric_{name}" if name in columns or not name else name] = np.array(numbers, dtype=np.float64)
-    return _structured(columns, state.count)
+    return columns
 
 
 def _rows(state: SweepState, group: str) -> Rows:
@@ -281,7 +355,10 @@ def _array(kind: Any, values: list[Any]) -> Any:
         return np.array(values, dtype=np.int64)
     if kind == "number":
         return np.array(values, dtype=np.float64)
-    if kind in ("text", "long text"):
+    if kind == "long text":
+        # As an array of text each would take the space of the longest.
+        return np.array([*values, None], dtype=object)[:-1]
+    if kind == "text":
         return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")
     labels: dict[type[Any], list[str]] = {
         TrialState: [member.label for member in TrialState],

@@ -13,11 +13,11 @@ not by any.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
 import socket
-import time
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,12 +39,10 @@ from mpisweep.results.shares import (
     read_leases,
     read_shared,
 )
-from mpisweep.results.snapshot import read_merged, write_file
+from mpisweep.results.snapshot import read_merged, read_until_it_stays, write_file
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
 
-#: How often it is tried to read shares that change under the reader.
-_LOOKS = 20
 _WATCH_EVERY_S = 0.5
 
 
@@ -62,29 +60,16 @@ def read_sweep(path: Path, damages: list[Damage] | None = None) -> SweepState:
     Raises:
         ResultsError: when there is no sweep, or a file is something else.
     """
-    folder = shares_folder(path)
-    for look in range(_LOOKS):
-        found: list[Damage] = []
-        shared = read_shared(folder)
-        if shared is None:
-            return read_merged(path, damages)
-        try:
-            before = len(read_leases(folder))
-            state = _read_parts(folder, shared, found)
-            # A chunk that was taken over in between has results that its former lease does not explain.
-            if len(read_leases(folder)) == before or look == _LOOKS - 1:
-                break
-        except (OSError, ResultsError):
-            # They were cleared away while they were being read, and everything is in the file now.
-            if look == _LOOKS - 1:
-                raise
-            time.sleep(0.05)
-    if damages is not None:
-        damages.extend(found)
-    return state
+    # Cleared away while they are being read, they leave everything in the file.
+    state = read_until_it_stays(functools.partial(_read_parts, shares_folder(path)), (OSError, ResultsError), damages)
+    return read_merged(path, damages) if state is None else state
 
 
-def _read_parts(folder: Path, shared: SharedSweep, damages: list[Damage]) -> SweepState:
+def _read_parts(folder: Path, damages: list[Damage]) -> tuple[SweepState | None, bool]:
+    """What the members have; None where the sweep is not split."""
+    shared = read_shared(folder)
+    if shared is None:
+        return None, True
     leases = read_leases(folder)
     parts: dict[str, SweepState] = {}
     for member in members(folder):
@@ -96,7 +81,9 @@ def _read_parts(folder: Path, shared: SharedSweep, damages: list[Damage]) -> Swe
             if part.exists():
                 raise
     base = base_file(folder)
-    return merge(shared, read_merged(base) if base.exists() else SweepState(), parts, leases)
+    state = merge(shared, read_merged(base) if base.exists() else SweepState(), parts, leases)
+    # A chunk that was taken over in between has results that its former lease does not explain.
+    return state, len(read_leases(folder)) == len(leases)
 
 
 # ------------------------------------------------------------------------------------- merging
@@ -120,7 +107,7 @@ def merge(
         spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
-    merged._grow(max(part.count for part in sources))
+    merged._grow(max(shared.count, *(part.count for part in sources)))
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
@@ -254,7 +241,7 @@ def write_whole(path: Path) -> tuple[SweepState, list[str]]:
     try:
         known = members(folder)
         state = read_sweep(path)
-        if state.count:
+        if state.allocations["run"]:
             write_file(path, state, aside)
         return state, known
     except OSError as error:

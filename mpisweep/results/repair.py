@@ -1,20 +1,28 @@
-"""Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts."""
+"""Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts.
+
+HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process that can
+be spared: it says what it is about to read, and where it does not come back from that another one reads the rest.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import warnings
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.claim import STALE_S, Claim, ClaimedError
-from mpisweep.results.journal import Damage, bar_former_masters, read_journal, segments
+from mpisweep.results.journal import Damage, bar_former_masters, segments
 from mpisweep.results.merging import gather
 from mpisweep.results.replay import SweepState
 from mpisweep.results.shares import base_file, left_file, members, part_file
 from mpisweep.results.snapshot import (
     NotOursError,
+    add_journal,
     finish_with,
     keep_damaged,
     read_file,
@@ -23,6 +31,10 @@ from mpisweep.results.snapshot import (
 )
 
 __all__ = ["Repaired", "repair"]
+
+#: How long reading one part of a file may take, in seconds; and how much longer for each byte of the file.
+_PATIENCE_S = 20.0
+_PATIENCE_S_A_BYTE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,7 @@ class Repaired:
         ended: trials that have ended.
         trials: trials that are known.
         lost: parts of the HDF5 file that could not be read, as their names in it.
+        is_changed: whether the HDF5 file is not what was written: of what was read of it some may be wrong.
         damages: parts of the journal that could not be read.
         kept: where the damaged parts are kept.
     """
@@ -40,6 +53,7 @@ class Repaired:
     ended: int
     trials: int
     lost: tuple[str, ...]
+    is_changed: bool
     damages: tuple[Damage, ...]
     kept: tuple[Path, ...]
 
@@ -73,50 +87,112 @@ def repair(path: Path) -> Repaired:
             folder.rmdir()
 
 
+class _NothingLeftError(ResultsError):
+    """Nothing of a file can be read, nor of its journal."""
+
+
 def _repair_shares(path: Path) -> Repaired:
     """Repair what each member has of a split sweep, then put it together."""
     folder = shares_folder(path)
-    done = [repair(base_file(folder))] if base_file(folder).exists() else []
+    done = {base_file(folder): _repair_part(base_file(folder))} if base_file(folder).exists() else {}
     for member in members(folder):
         part = part_file(folder, member)
         if part.exists() or segments(journal_folder(part)):
-            done.append(repair(part))
+            done[part] = _repair_part(part)
             # Whoever had claimed it is gone, or it would not have been repaired.
             left_file(folder, member).touch()
     gather(path, STALE_S)
-    states = read_merged(path).trials["state"]
+    # Of members that were killed before they could say a word there is no file.
+    states = read_merged(path).trials["state"] if path.exists() else []
     return Repaired(
         sum(TrialState(state).is_end for state in states),
         len(states),
-        tuple(name for one in done for name in one.lost),
-        tuple(damage for one in done for damage in one.damages),
-        (damaged_folder(path),) if any(one.kept for one in done) else (),
+        tuple(f"{part.name}{name}" for part, one in done.items() for name in one.lost),
+        any(one.is_changed for one in done.values()),
+        tuple(damage for one in done.values() for damage in one.damages),
+        (damaged_folder(path),) if any(one.kept for one in done.values()) else (),
     )
+
+
+def _repair_part(part: Path) -> Repaired:
+    """The others' results are not held up by one of which nothing is left."""
+    try:
+        return repair(part)
+    except _NothingLeftError:
+        kept = damaged_folder(part)
+        kept.mkdir(exist_ok=True)
+        if part.exists():
+            _move_aside(part)
+            part.unlink()
+        if segments(journal_folder(part)):
+            os.rename(journal_folder(part), kept / journal_folder(part).name)
+        return Repaired(0, 0, ("/",), True, (), (kept,))
 
 
 def _repair(path: Path, folder: Path) -> Repaired:
     lost: list[str] = []
     kept: list[Path] = []
     state = SweepState()
+    is_changed = False
     if path.exists():
         try:
             state = read_file(path)
         except NotOursError:
             raise
         except ResultsError:
-            state = salvage_file(path, lost)
+            is_changed = True
+            state, lost = _salvaged(path)
     damages: list[Damage] = []
-    for entry in read_journal(folder, state.covered, damages):
-        state.apply(entry)
+    add_journal(state, folder, damages)
     if not state.allocations["run"]:
-        raise ResultsError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
+        raise _NothingLeftError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
     kept += keep_damaged(path, damages)
-    if lost:
+    if is_changed:
         kept.append(_move_aside(path))
-    if lost or segments(folder):
+    if is_changed or segments(folder):
         finish_with(path, state)
     ended = sum(state.trials["state"].count(int(s)) for s in TrialState if s.is_end)
-    return Repaired(ended, state.count, tuple(lost), tuple(damages), tuple(kept))
+    return Repaired(ended, state.count, tuple(lost), is_changed, tuple(damages), tuple(kept))
+
+
+def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
+    """What can be read of a damaged file, and the names of what cannot."""
+    hopeless: set[str] = set()
+    patience_s = _PATIENCE_S + _PATIENCE_S_A_BYTE * path.stat().st_size
+    forking = multiprocessing.get_context("fork")
+    while True:
+        ours, theirs = forking.Pipe(duplex=False)
+        reader = forking.Process(target=_salvage, args=(path, hopeless, theirs))
+        with warnings.catch_warnings():
+            # Since Python 3.12: threads of a linear algebra library do not concern a child that reads a file.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            reader.start()
+        theirs.close()
+        at = "/"
+        found: tuple[SweepState, list[str]] | None = None
+        try:
+            while found is None and ours.poll(patience_s):
+                told = ours.recv()
+                if isinstance(told, str):
+                    at = told
+                else:
+                    found = told
+        except EOFError:
+            pass
+        finally:
+            reader.kill()
+            reader.join()
+            ours.close()
+        if found is not None:
+            return found
+        if at in hopeless:
+            return SweepState(), ["/"]
+        hopeless.add(at)
+
+
+def _salvage(path: Path, hopeless: set[str], line: Connection) -> None:
+    lost: list[str] = []
+    line.send((salvage_file(path, lost, hopeless=hopeless, begin=line.send), lost))
 
 
 def _move_aside(path: Path) -> Path:

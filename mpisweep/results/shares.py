@@ -33,7 +33,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class SharedSweep:
         count: how many trials there are.
         digest: of all their configurations, in order.
         chunks: the trials of each chunk that had not ended when the sweep was split.
+        widths: how many ranks the trials of each chunk need; empty where all need one.
     """
 
     spec: str
@@ -83,6 +84,7 @@ class SharedSweep:
     count: int
     digest: str
     chunks: list[list[int]]
+    widths: list[int] = field(default_factory=list)
 
 
 def look_every_s(silence_s: float) -> float:
@@ -124,8 +126,8 @@ def read_shared(folder: Path) -> SharedSweep | None:
     path = folder / "sweep.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return SharedSweep(**{field.name: found[field.name] for field in fields(SharedSweep)})
-    except FileNotFoundError:
+        return SharedSweep(**{name: found[name] for name in (one.name for one in fields(SharedSweep)) if name in found})
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"{path}: is damaged ({error!r}); what the members have found is beside it") from error

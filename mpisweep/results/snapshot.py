@@ -8,18 +8,20 @@ function of files; during a sweep it runs in a process of its own, :func:`serve`
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from socket import socket
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import h5py
 import numpy as np
@@ -35,13 +37,13 @@ from mpisweep.results.columns import (
     Column,
     columns_of,
 )
-from mpisweep.results.consistency import see_that_it_is_consistent
+from mpisweep.results.consistency import are_values, is_curve, is_kind, see_that_it_is_consistent
 from mpisweep.results.journal import Damage, read_journal, segments
 from mpisweep.results.names import as_text, from_link, to_link
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
-__all__ = ["Folded", "NotOursError", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "salvage_file", "serve", "write_file"]
+__all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "salvage_file", "serve", "write_file"]
 
 
 #: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
@@ -52,8 +54,11 @@ _TRAILER_MAGIC = b"mSt1"
 _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
 _ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
 
-#: How often a file that is replaced while it is being read is looked at again.
+#: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
 _LOOKS = 20
+_AGAIN_S = 0.05
+
+State = TypeVar("State")
 
 
 class NotOursError(ResultsError):
@@ -71,6 +76,34 @@ class Folded:
 # ------------------------------------------------------------------------------------- reading
 
 
+def read_until_it_stays(
+    read: Callable[[list[Damage]], tuple[State, bool]],
+    by_change: tuple[type[Exception], ...],
+    damages: list[Damage] | None,
+) -> State:
+    """Read what may be changed meanwhile, again until it was not.
+
+    Args:
+        read: returns what it has read, and whether that was there all the time; notes what could not be read.
+        by_change: what a change that comes in between may look like to it.
+        damages: gets what could not be read in the end.
+    """
+    for look in range(_LOOKS):
+        found: list[Damage] = []
+        try:
+            state, has_stayed = read(found)
+        except by_change:
+            if look == _LOOKS - 1:
+                raise
+            time.sleep(_AGAIN_S)
+            continue
+        if has_stayed:
+            break
+    if damages is not None:
+        damages.extend(found)
+    return state
+
+
 def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
     """The state of a sweep from its file and its journal; either may be missing.
 
@@ -81,29 +114,27 @@ def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
     Raises:
         ResultsError: when there is no sweep, or the file is something else.
     """
-    folder = journal_folder(path)
-    for attempt in range(_LOOKS):
-        try:
-            names = segments(folder)
-            state = read_file(path) if path.exists() else SweepState()
-            found: list[Damage] = []
-            state.most_trials = state.count + sum(_size_of(folder / name) for name in names)
-            for entry in read_journal(folder, state.covered, found):
-                state.apply(entry)
-        except OSError:
-            # The file was replaced while it was being read (NFS says so by ESTALE): look again.
-            if attempt == _LOOKS - 1 or not path.exists():
-                raise
-            time.sleep(0.05)
-            continue
-        # Had a segment gone in between, its records would be in the new file and not in the one that was read.
-        if set(names) <= set(segments(folder)):
-            break
-    if damages is not None:
-        damages.extend(found)
+    # NFS says by ESTALE that the file was replaced while it was being read.
+    state = read_until_it_stays(functools.partial(_read_merged, path), (OSError,), damages)
     if not state.allocations["run"]:
         raise ResultsError(f"{path}: no such results file")
     return state
+
+
+def _read_merged(path: Path, damages: list[Damage]) -> tuple[SweepState, bool]:
+    folder = journal_folder(path)
+    names = segments(folder)
+    state = read_file(path) if path.exists() else SweepState()
+    add_journal(state, folder, damages)
+    # Had a segment gone in between, its records would be in the new file and not in the one that was read.
+    return state, set(names) <= set(segments(folder))
+
+
+def add_journal(state: SweepState, folder: Path, damages: list[Damage]) -> None:
+    """Take in what a journal has beyond the file that `state` was read from."""
+    state.most_trials = state.count + sum(_size_of(folder / name) for name in segments(folder))
+    for entry in read_journal(folder, state.covered, damages):
+        state.apply(entry)
 
 
 def _size_of(path: Path) -> int:
@@ -192,52 +223,151 @@ def _see_that_it_is_ours(path: Path, file: h5py.File) -> None:
         )
 
 
-def salvage_file(path: Path, lost: list[str]) -> SweepState:
-    """The state that can be read of a damaged file, column by column.
+class _Saving:
+    """Reads what it is asked to and comes back, whatever becomes of that.
+
+    Args:
+        lost: gets the names of what could not be read.
+        hopeless: names of what HDF5 does not come back from; they are lost unread.
+        begin: is told the name of what is about to be read.
+    """
+
+    def __init__(self, lost: list[str], hopeless: Container[str], begin: Callable[[str], None]) -> None:
+        self._lost = lost
+        self._hopeless = hopeless
+        self._begin = begin
+
+    def read(self, name: str, otherwise: Any, how: Callable[..., Any], *arguments: Any) -> Any:
+        """What `how` returns; `otherwise` where that is lost."""
+        if name not in self._hopeless:
+            self._begin(name)
+            with contextlib.suppress(*_DAMAGE):
+                return how(*arguments)
+        self._lost.append(name)
+        return otherwise
+
+
+def salvage_file(
+    path: Path,
+    lost: list[str],
+    *,
+    hopeless: Container[str] = (),
+    begin: Callable[[str], None] = lambda name: None,
+) -> SweepState:
+    """The state that can be read of a damaged file, column by column; all that is not lost fits together.
 
     Args:
         path: of the HDF5 file.
         lost: gets the names of what could not be read; ``/`` for the whole file.
+        hopeless: names of what HDF5 does not come back from.
+        begin: is told the name of what is about to be read.
     """
+    read = _Saving(lost, hopeless, begin).read
     state = SweepState()
     size = path.stat().st_size
-    try:
-        file = h5py.File(path, "r")
-    except OSError:
-        lost.append("/")
+    file = read("/", None, h5py.File, path, "r")
+    if file is None:
         return state
     with file:
-        for name in ("spec", "source", "version"):
-            with _noting(lost, f"/ attribute {name}"):
-                setattr(state, name, str(file.attrs[name]))
-        with _noting(lost, "/ attribute baseline"):
-            baseline = int(file.attrs["baseline"])
-            state.baseline = None if baseline < 0 else baseline
-        with _noting(lost, "/ attribute covered"):
-            state.covered = {n: int(offset) for n, offset in json.loads(file.attrs["covered"]).items()}
+        for name in ("spec", "source", "version", "state"):
+            setattr(state, name, read(f"/ attribute {name}", getattr(state, name), _text_of, file, name))
+        state.baseline = read("/ attribute baseline", None, _baseline_of, file)
+        state.covered = read("/ attribute covered", {}, _covered_of, file)
+        state.report_gaps = read("/ attribute report_gaps", {}, _report_gaps_of, file)
+        state.environment = read("/environment", {}, _environment_of, file)
         for group in TABLES:
-            _salvage_table(file, group, getattr(state, group), lost, size)
+            _salvage_table(file, group, getattr(state, group), read, size)
         count = state.count
-        for group, columns in (("parameters", state.parameters), ("metrics", state.metrics)):
-            with _noting(lost, f"/trials/{group}"):
-                for name in file["trials"][group]:
-                    with _noting(lost, f"/trials/{group}/{name}"):
-                        columns[from_link(name)] = _of_length(_read_column(file["trials"][group][name], size), count)
-        with _noting(lost, "/curves"):
-            for name in file["curves"]:
-                with _noting(lost, f"/curves/{name}"):
-                    group = file["curves"][name]
-                    state.stored[from_link(name)] = StoredCurve(
-                        *(_read_array(group[part], size) for part in ("step", "value", "time")),
-                        *(_of_length(_read_column(group[part], size), count) for part in ("offset", "length")),
-                    )  # fmt: skip
+        for group, columns, kind in (("parameters", state.parameters, ""), ("metrics", state.metrics, "number")):
+            for link in read(f"/trials/{group}", [], _links_of, file, f"trials/{group}"):
+                name = f"/trials/{group}/{link}"
+                values = read(name, None, _sound_column, file, name, size, kind, count)
+                if values is not None:
+                    columns[from_link(link)] = values
+        for link in read("/curves", [], _links_of, file, "curves"):
+            curve = read(f"/curves/{link}", None, _sound_curve, file, link, size, count)
+            if curve is not None:
+                state.stored[from_link(link)] = curve
     _let_go_of_lost_rows(state)
     state.index()
     return state
 
 
+def _salvage_table(
+    file: h5py.File, group: str, table: dict[str, list[Any]], read: Callable[..., Any], size: int
+) -> None:
+    """Read the columns of a table; one that is lost has the usual value in every row."""
+    kinds = {column.name: column.kind for column in columns_of(group)}
+    for name in table:
+        table[name] = read(f"/{group}/{name}", [], _table_column, file, group, name, size, kinds[name])
+    # One of another length than the others is no column of theirs.
+    [(rows, _)] = Counter(len(column) for column in table.values() if column).most_common(1) or [(0, 0)]
+    usual = SweepState.usual_row(group)
+    for name, column in table.items():
+        if len(column) != rows:
+            table[name] = read(f"/{group}/{name}", [], _of_length, column, rows) if column else []
+        table[name] = table[name] or [usual[name]] * rows
+    if group == "trials":
+        table["number"] = list(range(rows))
+
+
+def _text_of(file: h5py.File, name: str) -> str:
+    return str(file.attrs[name])
+
+
+def _baseline_of(file: h5py.File) -> int | None:
+    baseline = int(file.attrs["baseline"])
+    return None if baseline < 0 else baseline
+
+
+def _covered_of(file: h5py.File) -> dict[str, int]:
+    return {name: int(offset) for name, offset in json.loads(file.attrs["covered"]).items()}
+
+
+def _report_gaps_of(file: h5py.File) -> dict[int, set[int]]:
+    return {int(n): set(blocks) for n, blocks in json.loads(file.attrs["report_gaps"]).items()}
+
+
+def _environment_of(file: h5py.File) -> dict[str, str]:
+    return {from_link(name): str(text) for name, text in file["environment"].attrs.items()}
+
+
+def _links_of(file: h5py.File, group: str) -> list[str]:
+    return list(file[group])
+
+
+def _table_column(file: h5py.File, group: str, name: str, size: int, kind: Any) -> list[Any]:
+    return [] if _is_younger(file, group, name) else _sound_column(file, f"{group}/{name}", size, kind)
+
+
+def _sound_column(file: h5py.File, name: str, size: int, kind: Any, count: int | None = None) -> list[Any]:
+    column = _read_column(file[name], size)
+    if not are_values(column) if kind == "" else not is_kind(kind, column):
+        raise ValueError(f"{name} has other values")
+    return column if count is None else _of_length(column, count)
+
+
+def _sound_curve(file: h5py.File, link: str, size: int, count: int) -> StoredCurve:
+    curve = _curve_of(file["curves"][link], size)
+    if not is_curve(curve, count):
+        raise ValueError(f"curves/{link} does not fit together")
+    return curve
+
+
+def _curve_of(group: h5py.Group, size: int) -> StoredCurve:
+    return StoredCurve(
+        *(_read_array(group[name], size) for name in ("step", "value", "time")),
+        *(_read_column(group[name], size) for name in ("offset", "length")),
+    )  # fmt: skip
+
+
 def _let_go_of_lost_rows(state: SweepState) -> None:
-    """What names a row of a table that was lost names none."""
+    """What names a row of a table that was lost names none; what says nothing of any trial goes."""
+    if state.count and not state.allocations["run"]:
+        # There were runs: at least those of the workers that are known.
+        of_workers = state.workers["allocation"]
+        runs = 1 + min(max([0, *of_workers]), len(of_workers))
+        state.allocations = {name: [value] * runs for name, value in SweepState.usual_row("allocations").items()}
     for table, name, rows in (
         (state.trials, "worker", state.workers["rank"]),
         (state.attempts, "worker", state.workers["rank"]),
@@ -247,20 +377,10 @@ def _let_go_of_lost_rows(state: SweepState) -> None:
         (state.workers, "allocation", state.allocations["run"]),
     ):
         table[name] = [row if -1 <= row < len(rows) else -1 for row in table[name]]
-
-
-def _salvage_table(
-    file: h5py.File, group: str, table: dict[str, list[Any]], lost: list[str], size: int
-) -> None:
-    for name in table:
-        with _noting(lost, f"/{group}/{name}"):
-            if not _is_younger(file, group, name):
-                table[name] = _read_column(file[group][name], size)
-    rows = max(map(len, table.values()))
-    usual = SweepState.usual_row(group)
-    for name, column in table.items():
-        if len(column) != rows:
-            table[name] = list(range(rows)) if (group, name) == ("trials", "number") else [usual[name]] * rows
+    for table in (state.attempts, state.ranks):
+        kept = [row for row, number in enumerate(table["trial"]) if number >= 0]
+        for name, column in table.items():
+            table[name] = [column[row] for row in kept]
 
 
 def _is_younger(file: h5py.File, group: str, name: str) -> bool:
@@ -284,26 +404,17 @@ def _of_length(column: list[Any], count: int) -> list[Any]:
     return column
 
 
-@contextlib.contextmanager
-def _noting(lost: list[str], name: str) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE:
-        lost.append(name)
-
-
 def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
     attributes = file.attrs
-    baseline = int(attributes["baseline"])
     state = SweepState(
         spec=attributes["spec"],
         source=attributes["source"],
         version=attributes["version"],
         state=attributes["state"],
-        baseline=None if baseline < 0 else baseline,
-        environment=dict(file["environment"].attrs.items()),
-        covered={name: int(offset) for name, offset in json.loads(attributes["covered"]).items()},
-        report_gaps={int(n): set(blocks) for n, blocks in json.loads(attributes["report_gaps"]).items()},
+        baseline=_baseline_of(file),
+        environment=_environment_of(file),
+        covered=_covered_of(file),
+        report_gaps=_report_gaps_of(file),
     )
     for group in TABLES:
         table = getattr(state, group)
@@ -316,10 +427,7 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
     for link, dataset in file["trials/metrics"].items():
         state.metrics[from_link(link)] = _read_array(dataset, path_bytes).tolist()
     for link, group in file["curves"].items():
-        state.stored[from_link(link)] = StoredCurve(
-            *(_read_array(group[name], path_bytes) for name in ("step", "value", "time")),
-            *(_read_column(group[name], path_bytes) for name in ("offset", "length")),
-        )  # fmt: skip
+        state.stored[from_link(link)] = _curve_of(group, path_bytes)
     see_that_it_is_consistent(state)
     state.index()
     return state
@@ -617,7 +725,12 @@ def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
             continue
         kept.mkdir(exist_ok=True)
         shutil.copyfile(source, copy)
+        _sync(copy)
         copies.append(copy)
+    if copies:
+        # What it was copied from may go now.
+        _sync(kept)
+        _sync(kept.parent)
     return copies
 
 

@@ -419,7 +419,7 @@ class Scheduler:
         return decisions
 
     def _see_what_is_ours(self, supply: Supply, decisions: list[Decision], now: float) -> None:
-        wanted = supply.note_time(now)
+        wanted = supply.note_time(now, self._ranks_at_most() if self._have_joined(now) else None)
         if wanted is not None:
             decisions.append(wanted)
         if not supply.any_revoked:
@@ -435,15 +435,29 @@ class Scheduler:
         return []
 
     def _replenish(self, supply: Supply, decisions: list[Decision], now: float) -> None:
+        ranks = self._ranks_at_most()
+        if ranks is not None and not self._have_joined(now):
+            # There may be slots enough for any trial in a moment.
+            return
         wanted = supply.ask(
-            ready=self._ready(now), aside=self._waiting.count_aside, slots=len(self._slots.held), now=now
+            ready=self._ready(now), aside=self._waiting.count_aside, slots=len(self._slots.held), ranks=ranks, now=now
         )
         if wanted is not None:
             decisions.append(wanted)
 
+    def _have_joined(self, now: float) -> bool:
+        return bool(self._slots.held) and self._memory.have_joined(now)
+
+    def _ranks_at_most(self) -> int | None:
+        """How many ranks a trial may have to run here; None where that is so for all of them."""
+        if self._waiting.widest == 1:
+            return None
+        slots = len(self._slots.usable)
+        return None if self._waiting.widest <= slots else slots
+
     def _ready(self, now: float) -> int:
         """How many trials a slot can have; where all have joined and nothing runs, not those of several ranks."""
-        if self._slots.held and self._memory.have_joined(now) and self.running == 0 and not self._teams:
+        if self._have_joined(now) and self.running == 0 and not self._teams:
             return self._waiting.count()
         return len(self._waiting) - self._waiting.count_aside
 

@@ -8,6 +8,8 @@ this allocation's share is done once nothing is to be had and nothing is left to
 Where the allocation's end is near, the shortest trials are asked for; when not even those end in time, nothing
 more is.
 
+What needs more ranks than there are slots is left to others.
+
 Whoever was held up for a while may have been given up meanwhile: nothing is handed out before it has been heard
 what is still this allocation's.
 
@@ -91,21 +93,22 @@ class Supply:
         self._ask_at = now + AGAIN_S
         self.is_dry = sure and not is_busy
 
-    def note_time(self, now: float) -> Lease | None:
-        """Something happens at this time; what to ask for first when that comes late."""
+    def note_time(self, now: float, ranks: int | None) -> Lease | None:
+        """Something happens at this time; what to ask for first when that comes late; `ranks` as in :meth:`ask`."""
         last, self._last_event = self._last_event, now
         if last is None or now - last < HELD_UP_S or self.is_dry:
             return None
         self.must_hear = self._is_asked = True
-        return Lease(self._shortest)
+        return Lease(self._shortest, ranks)
 
-    def ask(self, *, ready: int, aside: int, slots: int, now: float) -> Lease | None:
+    def ask(self, *, ready: int, aside: int, slots: int, ranks: int | None, now: float) -> Lease | None:
         """What to ask for now.
 
         Args:
             ready: trials that wait for a slot.
             aside: trials that wait, but would not end before the deadline.
             slots: how many trials can run at a time.
+            ranks: how many ranks a trial may need; None for any number.
             now: as in :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`.
         """
         if self.is_dry or self._is_asked or now < self._ask_at:
@@ -118,4 +121,4 @@ class Supply:
             return None
         self._is_asked = True
         self._shortest = aside > 0
-        return Lease(self._shortest)
+        return Lease(self._shortest, ranks)

@@ -31,6 +31,8 @@ class Waiting:
     def __init__(self, model: DurationModel, widths: Sequence[int] | None, numbers: Iterable[int]) -> None:
         self._model = model
         self._widths = widths
+        #: How many ranks a trial needs at most, whether it waits or not.
+        self.widest = max(widths or [1])
         #: Width -> numbers; the next one is the last.
         self._queues: dict[int, list[int]] = {1: []}
         self._aside: list[int] = []
