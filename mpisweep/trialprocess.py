@@ -44,7 +44,7 @@ from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 __all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
 
-#: A process that dies this often before it is ready would do so for ever; its trials fail instead.
+#: Processes that die this often before a trial has begun would do so for ever; their trials fail instead.
 _STARTS_AT_MOST = 3
 
 
@@ -325,7 +325,9 @@ class TrialProcess:
         if self._line_open:
             self._line_open = False
             self._line.close()
-        if not self._ready and self._killed is None:
+        if self._page.begun:
+            self._failed_starts = 0
+        elif self._killed is None and (self.held or not self._ready):
             self._failed_starts += 1
         fresh = self._next_if_fresh()
         happened += self._account_for_death(status, fresh)
@@ -344,7 +346,6 @@ class TrialProcess:
         match frame.kind:
             case k if k == READY:
                 self._ready = True
-                self._failed_starts = 0
                 return []
             case k if k == REPORTS:
                 return [Back(frame.first, frame.second, frame.body)]
@@ -406,7 +407,7 @@ class TrialProcess:
         tasks = self._tasks(self._accounted, self._given_count)
         times = self._failed_starts
         self._failed_starts = 0
-        text = f"the trial process ended {times} times before it was ready: it {_status_text(status)}"
+        text = f"the trial process ended {times} times before a trial began: it {_status_text(status)}"
         return [Result(encode(self._failed_block(tasks, 0, FailureCause.CRASH, text)))]
 
     # ------------------------------------------------------------------------------------- book-keeping

@@ -252,8 +252,33 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
             break
         slot.returned.clear()
     assert slot.results[-1].messages == [
-        "the trial process ended 3 times before it was ready: it exited with code 9"
+        "the trial process ended 3 times before a trial began: it exited with code 9"
     ]
+    slot.close()
+
+
+def test_a_process_that_always_dies_before_a_trial_begins_fails_its_trials(folder):
+    (folder / "work.py").write_text("""
+import os
+from mpisweep.workloads import serve
+
+def die(loop):
+    loop._line.receive()
+    os._exit(9)
+
+serve._Loop._next_frame = die
+
+def run(trial):
+    return 1.0
+""", encoding="utf-8")
+    slot = Slot(folder)
+    for attempt in range(1, 5):
+        slot.give([1], attempt)
+        slot.until(lambda: slot.returned or slot.ended)
+        if slot.ended:
+            break
+        slot.returned.clear()
+    assert slot.results[-1].messages == ["the trial process ended 3 times before a trial began: it exited with code 9"]
     slot.close()
 
 

@@ -95,9 +95,6 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
-    if spec.limits.memory_bytes is not None:
-        # What is written to counts, and not address space: torch maps gigabytes that it never touches.
-        resource.setrlimit(resource.RLIMIT_DATA, (spec.limits.memory_bytes, spec.limits.memory_bytes))
     if arguments["left_by"] is not None:
         remove_checkpoint(Path(arguments["trials_folder"]) / str(arguments["left_by"]))
     loop = _Loop(
@@ -161,6 +158,8 @@ class _Loop:
         self._cores = cores
         self._trials_folder = trials_folder
         self._objective = spec.objective
+        self._memory_bytes = spec.limits.memory_bytes
+        self._is_limited = self._memory_bytes is not None or _memory_is_limited()
         self._defaults: dict[str, Value] = {}
         if isinstance(spec.workload, BuiltinWorkload):
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
@@ -180,7 +179,8 @@ class _Loop:
     def run(self) -> None:
         """Until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
-        run = _load_or_report(self._spec, outputs)
+        with self._limited():
+            run = _load_or_report(self._spec, outputs)
         self._line.send(READY)
         while True:
             frame = self._next_frame()
@@ -254,13 +254,13 @@ class _Loop:
         started_at = time.time()
         started = time.perf_counter()
         try:
-            with self._in_team(team, number, attempt):
+            with self._in_team(team, number, attempt), self._limited():
                 metrics, odd = to_metrics(run(trial), self._spec.objective)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             trial.flush()
-            cause = _cause(error)
+            cause = _cause(error, self._is_limited)
             self._log(f"trial {number}, attempt {attempt}", error)
             gathered.add_failed(
                 number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
@@ -299,6 +299,10 @@ class _Loop:
         is_command = isinstance(self._spec.workload, CommandWorkload)
         return joined(variables(team, address, own_device_only=self._device != "cpu" and not is_command))
 
+    def _limited(self) -> contextlib.AbstractContextManager[None]:
+        """The limit of main memory: it is the workload's, and what it has left of it must not keep us from telling."""
+        return _ALONE if self._memory_bytes is None else _MemoryLimit(self._memory_bytes)
+
     def _log(self, trial: str, error: BaseException) -> None:
         """Keep the whole traceback; the results file has the end of it."""
         if isinstance(error, TrialFailedError):
@@ -324,6 +328,22 @@ class _Loop:
         if gathered.numbers:
             self._gathered = _Gathered(self._worker, self._slot)
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
+
+
+class _MemoryLimit:
+    """What is inside may write to so much memory; a class, because leaving it must not need any."""
+
+    def __init__(self, limit: int) -> None:
+        # What is written to counts, and not address space: torch maps gigabytes that it never touches.
+        self._before = resource.getrlimit(resource.RLIMIT_DATA)
+        hard = self._before[1]
+        self._inside = (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+
+    def __enter__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
 
 class _Gathered:
@@ -451,7 +471,7 @@ def _configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterato
     )
 
 
-def _cause(error: BaseException) -> FailureCause:
+def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
     """Whether this is the device or the host running out of memory, or any other exception."""
     if isinstance(error, TrialFailedError):
         return error.cause
@@ -462,7 +482,7 @@ def _cause(error: BaseException) -> FailureCause:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and (any(sign in text for sign in _NO_MEMORY) or text == _NO_PRIMITIVE))
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and _memory_is_limited())
+        or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and memory_is_limited)
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION
