@@ -41,6 +41,12 @@ def run(trial):
         ended.write(f"{trial.number} {os.getpid()}\\n")
     return {"loss": trial.params["x"] * 2.0}
 
+def half(trial):
+    Path("ended.txt").touch()
+    while not Path("go").exists() and len(Path("ended.txt").read_text().splitlines()) >= 8:
+        time.sleep(0.005)
+    return run(trial)
+
 def gated(trial):
     Path(f"begun.{trial.number}").touch()
     while not Path("go").exists():
@@ -226,7 +232,7 @@ def test_killing_everybody_and_starting_again_goes_on(folder, member, mpisweep: 
 
 
 def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, member, mpisweep: Run):
-    sweep = my_sweep(folder, 30)
+    sweep = my_sweep(folder, 30, "half")
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "3")
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
     refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
@@ -234,6 +240,7 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
     assert "is being worked on in 3 shares, by process" in refused.stderr
     assert "join them with --split 3" in refused.stderr
     kill_all(first)
+    (folder / "go").touch()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
     assert "was shared by several runs; their parts were put together" in alone.stderr
@@ -241,17 +248,18 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
 
 
 def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpisweep: Run):
-    sweep = my_sweep(folder, 30)
+    sweep = my_sweep(folder, 30, "half")
     first = member(sweep, "-o", "r.h5", "-n", "1")
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
     refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert refused.returncode == 2
     assert "another run is writing it" in refused.stderr
     kill_all(first)
+    (folder / "go").touch()
     shared = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert shared.returncode == 0, shared.stderr
     all_is_well(folder, 30)
-    grown = mpisweep("run", my_sweep(folder, 40), "-o", "r.h5", "-n", "1", "--split", "2")
+    grown = mpisweep("run", my_sweep(folder, 40, "half"), "-o", "r.h5", "-n", "1", "--split", "2")
     assert grown.returncode == 0, grown.stderr
     assert len(all_is_well(folder, 40).allocations) == 3
     assert sum(runs_of(folder).values()) <= 40 + 1
