@@ -51,7 +51,7 @@ ALLOWED = {
     "recorder": {"forkserver"},
     "keeper": {"forkserver", "messages", "records"},
     "progress": {"records"},
-    "batch": {"progress", "processes", "spec"},
+    "batch": {"progress", "processes", "records", "spec"},
     "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "planner", "frontier", "scheduler", "results", "recorder", "keeper", "forkserver",

@@ -119,10 +119,10 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     end = recorded_end if options.split is None else end_of_share
     code = launch(
         start,
-        ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
-        restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: end(path, launch_name, returned),
+        ends_at=ends_at,
+        restarts=spec.limits.restarts,
         ended_trials=lambda: standing(path).ended,
         begun_runs=lambda launch_name: begun_runs(path, launch_name),
         patience_s=_START_FACTOR * spec.limits.silence_s,
