@@ -351,6 +351,8 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
             raw["memory"] = part.removeprefix("memory=")
         elif "=" in part:
             raise SpaceError(f"found {part!r} after a range; expected a step, 'log', 'points=N' or 'memory=increasing'")
+        elif "step" in raw:
+            raise SpaceError(f"found {part!r} after a range that has a step; expected FROM:TO:STEP")
         else:
             raw["step"] = _parse_value(part)
     return _parse_range(name, raw)

@@ -167,6 +167,7 @@ def test_the_quick_form_may_say_it_too():
 @pytest.mark.parametrize(("text", "problem"), [
     ("1:700:mem=increasing", "found 'mem=increasing' after a range; expected a step, 'log', 'points=N' or 'memory=increasing'"),
     ("1:700:points=few", "found 'points=few' after a range"),
+    ("1:700:10:20", "found '20' after a range that has a step"),
     ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
     ("sgd,adamw:memory=increasing", "'memory' goes with numbers"),
 ])  # fmt: skip
