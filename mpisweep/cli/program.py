@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from mpisweep import __version__
+from mpisweep.batch.launch import LAUNCH_VARIABLE
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.site import SiteError
 from mpisweep.batch.submit import SubmitError
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser().parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
+    is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
     try:
         code: int = options.command(options)
     except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
@@ -44,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Somebody piped us into `head`; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Ranks know what to do about files; what they let through is a bug, and so is what no file is to blame for.
+        if is_rank or error.filename is None:
+            raise
+        print(f"mpisweep: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return code
 
 

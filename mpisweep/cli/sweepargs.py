@@ -110,8 +110,12 @@ def results_path(options: argparse.Namespace, spec: Spec) -> Path:
         ResultsError: when there can be none of this name.
     """
     path = Path(options.output or f"{spec.name}.h5")
-    if path.is_dir():
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be used: {error.strerror}; -o names another place for the results") from error
+    if is_folder:
         raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
-    if not path.parent.is_dir():
+    if not has_folder:
         raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
     return path

@@ -1,0 +1,56 @@
+"""The program at its edge: what a user can do wrong beside the sweep file, and what the machine can deny."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mpisweep.cli import main
+
+TOO_LONG = "x" * 300 + ".h5"
+LOOKERS = ["top", "status", "report", "export", "repair", "stop"]
+
+
+@pytest.mark.parametrize("command", LOOKERS)
+@pytest.mark.parametrize("name", [".", "/", ""])
+def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        main([command, name])
+    assert left.value.code == 2
+    assert f"{name!r} is not the name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", LOOKERS)
+@pytest.mark.parametrize(("name", "words"), [(TOO_LONG, "File name too long"), ("a-file/x.h5", "Not a directory")])
+def test_what_the_file_system_denies_is_told_in_one_sentence(
+    command: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").touch()
+    assert main([command, name]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mpisweep: ")
+    assert said.count("\n") == 1
+    assert words in said or "no such results file" in said
+
+
+def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "resnet50", "-o", TOO_LONG]) == 2
+    assert capsys.readouterr().err == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the results\n"
+
+
+def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environment: dict[str, str]):
+    (folder / "slow.py").write_text("import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n")
+    command = [sys.executable, "-m", "mpisweep", "check", "slow:train", "-p", "x=1:3"]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as looking:
+        while not (folder / "imported").exists():
+            time.sleep(0.01)
+        looking.send_signal(signal.SIGINT)
+        _, said = looking.communicate(timeout=60)
+    assert (looking.returncode, said) == (130, "")
