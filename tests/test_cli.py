@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mpisweep.batch.chain import Submitted, note
 from mpisweep.cli import main
 
 TOO_LONG = "x" * 300 + ".h5"
@@ -54,3 +57,22 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
         looking.send_signal(signal.SIGINT)
         _, said = looking.communicate(timeout=60)
     assert (looking.returncode, said) == (130, "")
+
+
+def test_who_has_no_name_and_no_home_folder_can_write_and_ask_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    (folder / "squeue").write_text(f'#!/bin/sh\n[ "$3" = {os.getuid()} ] && echo "42 RUNNING None"\n')
+    (folder / "squeue").chmod(0o755)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.chdir(folder)
+    assert main(["jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"]) == 0
+    note(folder / "r.h5", [Submitted("42", "slurm", "job.sh", "/", 1.0)])
+    assert main(["status", "r.h5"]) == 0
+    assert "Slurm job 42: running (RUNNING)" in capsys.readouterr().out
