@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -25,7 +26,8 @@ from mpisweep.batch.chain import (
     why_over,
 )
 from mpisweep.batch.dialect import PBS, PJM, SLURM
-from mpisweep.batch.queue import JobState, parse_answer
+from mpisweep.batch.jobs import cancel_waiting, submit_link
+from mpisweep.batch.queue import JobState, QueuedJob, parse_answer
 from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
 
 ROOT = Path(__file__).parent.parent
@@ -371,6 +373,24 @@ def test_stop_says_when_there_is_no_such_sweep(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
     assert done.stderr == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
+
+
+def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "r.h5"
+
+    def full(path: Path, entries: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("mpisweep.batch.jobs.note", full)
+    monkeypatch.setattr("mpisweep.batch.jobs.submit", lambda *_, **__: "42")
+    with pytest.raises(SubmitError, match=r"Slurm job 42 was submitted, but .*r.h5.jobs cannot be written: Disk quota exceeded"):
+        submit_link(results, Submitted("", "slurm", "job.sh", "/", 0.0), "")
+    monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids: {"42": QueuedJob("42", JobState.RUNNING, "RUNNING")})
+    record = Record((Submitted("42", "slurm", "job.sh", "/", 0.0),))
+    assert cancel_waiting(results, record) == ["Slurm job 42"]
+    assert "r.h5.jobs: cannot be written: Disk quota exceeded; jobs that begin later" in capsys.readouterr().out
 
 
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
