@@ -10,16 +10,19 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
 
 from mpisweep.batch.chain import LINKS_AT_MOST, Submitted
+from mpisweep.batch.checkscript import Facts, check_script
 from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, find_command
+from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import add_sweep, is_sweep_file, quick_words, read_spec, results_path
 from mpisweep.results import ResultsError
@@ -165,14 +168,12 @@ def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
 
 
 def _check_script(options: argparse.Namespace) -> int:
-    from mpisweep.batch.checkscript import check_script
-
     try:
         raw = options.check.read_bytes()
     except OSError as error:
         raise SiteError(f"{options.check}: cannot be read: {error.strerror}") from error
     text = raw.decode("utf-8", "replace")
-    findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_trial_seconds)
+    findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_facts)
     for finding in findings:
         print(f"{options.check}:{finding.line}: {finding.severity}: {finding.what}; {finding.right}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -181,14 +182,26 @@ def _check_script(options: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def _trial_seconds(sweep: str, results: str) -> tuple[float | None, float | None]:
-    """How long the longest trial took, and how long one may take, as far as the script's files say."""
+def _facts(folder: str, sweep: str, results: str) -> Facts:
+    """What the files say that a script names, as far as their names can be told from here."""
     from mpisweep.results.load import load
 
     longest_s = timeout_s = None
-    with contextlib.suppress(ResultsError, OSError, ValueError):
-        times = load(results).trials["wall_time"]
-        longest_s = float(times[times == times].max())
-    with contextlib.suppress(SpecError):
-        timeout_s = load_spec(Path(sweep)).limits.timeout_s if sweep else None
-    return longest_s, timeout_s
+    problem = ""
+    if (path := _seen_from_here(folder, results)) is not None:
+        with contextlib.suppress(ResultsError, OSError, ValueError):
+            times = load(path).trials["wall_time"]
+            longest_s = float(times[times == times].max())
+    is_file = sweep not in BUILTIN and ":" not in sweep
+    if is_file and (path := _seen_from_here(folder, sweep)) is not None:
+        try:
+            timeout_s = load_spec(path).limits.timeout_s
+        except SpecError as error:
+            problem = str(error)
+    return Facts(longest_s, timeout_s, problem)
+
+
+def _seen_from_here(folder: str, name: str) -> Path | None:
+    """A file of a script; None where only the job knows which."""
+    path = Path(*(os.path.expandvars(os.path.expanduser(part)) for part in (folder, name)))  # noqa: PTH111
+    return None if not name or re.search(r"[$`*?]", str(path)) else path
