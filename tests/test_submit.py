@@ -398,6 +398,8 @@ def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: 
     done = run("status", "r.h5", STANDIN_PJSTAT="broken")
     assert done.returncode == 0
     assert "pjstat does not answer; the last job submitted was 9_0" in done.stdout
+    done = run("status", "r.h5", "--json", STANDIN_PJSTAT="broken")
+    assert json.loads(done.stdout) == {"path": "r.h5", "state": "submitted", "jobs": None}
 
 
 def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
