@@ -404,3 +404,11 @@ def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str
 def test_all_kinds_of_systems_have_a_shipped_script():
     names = {path.stem for path in JOBSCRIPTS}
     assert names == {"flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "workstation"}
+
+
+def test_a_job_that_shares_the_sweep_says_so_to_the_sweep_and_to_its_reader():
+    script = write_script(plan_job(site("flow-cx"), TWO_HOURS), dataclasses.replace(PAYLOAD, split=4)).text()
+    assert 'mpisweep run "$sweep" -o "$results" --split 4 --walltime' in script
+    assert "# Submit it several times: the jobs work on the sweep together." in script
+    assert "if no other is at work on it, submit this script again" in script
+    assert "--split" not in write_script(plan_job(site("flow-cx"), TWO_HOURS), PAYLOAD).text()

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 WORKLOADS = '''
+import os
 import time
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def one_a_job(trial):
     """The first trials of every job have the sweep stopped, as its time limit would, and end in time."""
     Path("r.h5.stop").touch()
     while Path("r.h5.stop").exists():
+        time.sleep(0.002)
+    return {"loss": float(trial.params["x"])}
+
+
+def first_of_its_job(trial):
+    """The first trial of each job ends and has the sweep stopped, as its time limit would; the others do not end."""
+    job = Path("job." + (os.environ.get("PJM_SUBJOBID") or os.environ["PBS_JOBID"]))
+    if not job.exists():
+        job.touch()
+        Path("r.h5.stop").touch()
+        return {"loss": float(trial.params["x"])}
+    while not trial.should_stop():
+        time.sleep(0.002)
+    return None
+
+
+def together(trial):
+    """Ends when one of another job has begun, too."""
+    Path(f"begun.{trial.params['x']}").touch()
+    while len(list(Path().glob("begun.*"))) < 2:
         time.sleep(0.002)
     return {"loss": float(trial.params["x"])}
 
@@ -331,6 +352,50 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
             standins.wait_for(job.job_id)
     assert known > 2
     assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: Path, run: Run, standins, system: str):
+    sweep(here, "together", 6)
+    ids = submit_it(run, standins, system, "--split", "2")
+    assert len(ids) == 2
+    codes = [standins.wait_for(job_id)["code"] for job_id in ids]
+    assert codes in ([0, 0], [0, 3], [3, 0]), [standins.log(job_id) for job_id in ids]
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    assert set(ended.trials["attempt"].tolist()) == {1}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("system", "length"), [("pjm", "9"), ("pbs", "9"), ("pjm", "complete")])
+def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
+    sweep(here, "first_of_its_job", 8)
+    ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
+    assert len(ids) == (4 if length == "complete" else 18)
+    known: set[str] = set()
+    while known != (jobs := {job.job_id for job in read_record(here / "r.h5").submitted}):
+        known = jobs
+        for job_id in known:
+            standins.wait_for(job_id)
+    assert len({job.chain for job in read_record(here / "r.h5").submitted}) == 2
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    assert len({standins.job(job_id)["started"] for job_id in known} - {None}) > 4
+    assert not (here / "r.h5.shares").exists()
+
+
+@pytest.mark.mpi
+def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(here: Path, run: Run, standins):
+    sweep(here, "gated", 6)
+    ids = submit_it(run, standins, "pjm", "--split", "2", "--chain", "2")
+    while len(list(here.glob("begun.*"))) < 2:
+        time.sleep(0.01)
+    done = run("stop", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert "2 waiting jobs cancelled" in done.stdout
+    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert [standins.wait_for(job_id)["code"] for job_id in ids] == [3, None, 3, None]
 
 
 @pytest.mark.mpi

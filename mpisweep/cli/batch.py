@@ -24,7 +24,15 @@ from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
-from mpisweep.cli.sweepargs import add_sweep, is_sweep_file, quick_words, read_spec, results_path
+from mpisweep.cli.sweepargs import (
+    add_split,
+    add_sweep,
+    is_sweep_file,
+    quick_words,
+    read_spec,
+    results_path,
+    see_that_it_can_be_split,
+)
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
 
@@ -40,7 +48,7 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
-    _add_job(script)
+    add_split(_add_job(script), "for one of several jobs that work on the sweep together, K or any other number")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
     script.set_defaults(command=_jobscript)
 
@@ -51,14 +59,14 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
     )
     add_sweep(batch)
-    _add_job(batch)
+    add_split(_add_job(batch), "K jobs that work on the sweep together; with --chain, K chains")
     batch.add_argument("--chain", metavar="N", type=_chain_length, default=1,
                        help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
                        "when every trial has ended or when no progress is made")
     batch.set_defaults(command=_submit)
 
 
-def _add_job(parser: argparse.ArgumentParser) -> None:
+def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
     job.add_argument("--site", metavar="SITE", default="", help="a site that mpisweep knows, or the path of a site file")
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
@@ -74,6 +82,7 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
     job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
                      help="whether rank 0 hosts a worker, as in `run`")
+    return job
 
 
 def _chain_length(text: str) -> int:
@@ -114,19 +123,21 @@ def _submit(options: argparse.Namespace) -> int:
         script.chmod(0o755)
     except OSError as error:
         raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
-    first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
-                      chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
-    after = ""
-    # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
-    for link in range(1, (links or 2) + 1):
-        after = submit_link(results, dataclasses.replace(first, link=link), after)
-        print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
+    for _ in range(options.split or 1):
+        first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
+                          chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
+        after = ""
+        # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
+        for link in range(1, (links or 2) + 1):
+            after = submit_link(results, dataclasses.replace(first, link=link), after)
+            print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
     return 0
 
 
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
         raise SiteError("--site: is missing; say where the job is to run, e.g. --site flow-cx, or pjm, slurm, pbs")
+    see_that_it_can_be_split(spec, options.split)
     site = load_site(options.site)
     wishes = Wishes(
         nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
@@ -152,6 +163,7 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
         conda=conda,
         image=options.container,
         grace_s=spec.limits.grace_s,
+        split=options.split,
     )
 
 

@@ -10,7 +10,10 @@ from mpisweep.cli.arguments import at_least_1
 from mpisweep.results import ResultsError
 from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 
-__all__ = ["add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path", "split_command_line"]
+__all__ = [
+    "add_split", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path", "see_that_it_can_be_split",
+    "split_command_line",
+]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
@@ -49,6 +52,24 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--seed", type=int)
     quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
     quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
+
+
+def add_split(parser: argparse._ActionsContainer, text: str) -> None:
+    """Take ``--split``."""
+    parser.add_argument("--split", type=at_least_1, metavar="K", help=text)
+
+
+def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
+    """Refuse what runs that share a sweep cannot do.
+
+    Raises:
+        SpecError: see above.
+    """
+    if split is not None and spec.search == "largest_batch":
+        raise SpecError(
+            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
+            "cannot; run it without --split"
+        )
 
 
 def read_spec(options: argparse.Namespace) -> Spec:
