@@ -130,8 +130,8 @@ def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
         ("flow-cx", {"group": "cx small"}, "--group 'cx small': expected a name without spaces"),
         ("flow-cx", {"project": "a\n#PJM -L node=100"}, "--project"),
         ("flow-cx", {"modules": ("gcc; rm -r x",)}, "--module"),
-        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus"),
-        ("slurm", {"gpus": 0}, "says neither GPUs nor cores of a node; say how many ranks a node gets with --ranks"),
+        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),
+        ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say with --ranks how many ranks a node gets"),
     ],
 )  # fmt: skip
 def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(name: str, wishes: dict[str, object], words: str):
