@@ -29,6 +29,8 @@ from mpisweep.batch.dialect import PBS, PJM, SLURM
 from mpisweep.batch.jobs import cancel_waiting, submit_link
 from mpisweep.batch.queue import JobState, QueuedJob, parse_answer
 from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
+from mpisweep.cli import main
+from mpisweep.results import shares_folder
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,7 +65,7 @@ def one_a_job(trial):
 
 def first_of_its_job(trial):
     """The first trial of each job ends and has the sweep stopped, as its time limit would; the others do not end."""
-    job = Path("job." + (os.environ.get("PJM_SUBJOBID") or os.environ["PBS_JOBID"]))
+    job = Path("job." + next(os.environ[name] for name in ("PJM_SUBJOBID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ))
     if not job.exists():
         job.touch()
         Path("r.h5.stop").touch()
@@ -456,6 +458,19 @@ def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_st
     record = Record((Submitted("42", "slurm", "job.sh", "/", 0.0),))
     assert cancel_waiting(results, record) == ["Slurm job 42"]
     assert "r.h5.jobs: cannot be written: Disk quota exceeded; jobs that begin later" in capsys.readouterr().out
+
+
+def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "r.h5"
+    shares_folder(results).mkdir()
+    note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
+    for state, words in ((JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"), (JobState.GONE, "nothing is running")):
+        job = QueuedJob("42", state, "")
+        monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids, job=job: {"42": job})
+        assert main(["stop", str(results)]) == 0
+        assert capsys.readouterr().out == f"{results}: {words}\n"
 
 
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
