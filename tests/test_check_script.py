@@ -61,8 +61,7 @@ def test_nothing_is_found_where_nothing_is_wrong(system: str):
 @pytest.mark.parametrize("script", sorted((ROOT / "jobscripts").glob("*.sh")), ids=lambda path: path.stem)
 def test_nothing_is_found_in_what_is_shipped(script: Path):
     site = load_site("workstation") if script.stem == "workstation" else None
-    if site is None:
-        assert found(script.read_text()) == []
+    assert found(script.read_text(), site=site) == []
 
 
 @pytest.mark.parametrize(
@@ -135,6 +134,7 @@ def test_windows_line_ends_are_found_before_all_else():
 def test_a_script_without_directives_is_none():
     [finding] = found("echo hello\n")
     assert "no directive" in finding.what
+    assert "--site workstation" in finding.right
 
 
 def test_a_project_group_is_missed_where_the_site_wants_one():

@@ -109,15 +109,17 @@ def check_script(
             script.carriage_returns, Severity.ERROR, "the lines end as on Windows, and the shell takes the carriage "
             "return for a part of every word", "convert them, e.g. with `sed -i 's/\\r$//'`",
         )]  # fmt: skip
-    system = script.system or (site.system if site and site.system.marker else None)
+    system = script.system or (site.system if site else None)
     if system is None:
         return [Finding(
             1, Severity.ERROR, "no directive was found",
-            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}",
+            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}; one that is run "
+            "and not submitted is checked with --site workstation",
         )]  # fmt: skip
     asked = asked_for(script)
     sheet = Sheet(script, asked, system, site or _guess(system, script, asked), look_up)
-    return sorted((finding for rule in _RULES for finding in rule(sheet)), key=lambda finding: finding.line)
+    rules = _RULES if system.marker else (_sweep,)
+    return sorted((finding for rule in rules for finding in rule(sheet)), key=lambda finding: finding.line)
 
 
 def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
