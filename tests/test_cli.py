@@ -48,6 +48,21 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(tmp
     assert capsys.readouterr().err == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the results\n"
 
 
+@pytest.mark.parametrize("arguments", [
+    ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"],
+    ["check", "resnet50"],
+])  # fmt: skip
+def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(folder: Path, environment: dict[str, str], arguments: list[str]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mpisweep", *arguments], cwd=folder, env=environment | {"PYTHONUNBUFFERED": ""},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "mpisweep: what is printed cannot be written: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
 def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environment: dict[str, str]):
     (folder / "slow.py").write_text("import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n")
     command = [sys.executable, "-m", "mpisweep", "check", "slow:train", "-p", "x=1:3"]
