@@ -48,6 +48,13 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(tmp
     assert capsys.readouterr().err == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the results\n"
 
 
+def test_what_a_run_is_told_in_a_job_is_said_when_the_script_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(folder)
+    job = ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"]
+    assert main([*job, "--split", "3", "--master", "idle", "--stage-env"]) == 0
+    assert 'mpisweep run resnet50 --master idle --stage-env -o "$results" --split 3 &' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [
     ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"],
     ["check", "resnet50"],

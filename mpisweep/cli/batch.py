@@ -26,6 +26,7 @@ from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import (
     add_split,
+    add_stage_env,
     add_sweep,
     is_sweep_file,
     quick_words,
@@ -82,6 +83,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
     job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
                      help="whether rank 0 hosts a worker, as in `run`")
+    add_stage_env(job)
     return job
 
 
@@ -151,12 +153,13 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
     conda = options.conda or ("" if venv else os.environ.get("CONDA_PREFIX", ""))
     if not venv and not conda and sys.prefix != sys.base_prefix:
         venv = sys.prefix
-    master = () if options.master == "auto" else ("--master", options.master)
+    passed = [] if options.master == "auto" else ["--master", options.master]
+    passed += ["--stage-env"] if options.stage_env else []
     return Payload(
         name=spec.name,
         sweep=options.sweep if is_sweep_file(options) else "",
         results=str(results),
-        arguments=(*quick_words(options), *master),
+        arguments=(*quick_words(options), *passed),
         command_line=tuple(options.command_line),
         folder=str(Path.cwd()),
         venv=venv,

@@ -28,7 +28,14 @@ from mpisweep.cli.outcome import (
     standing,
     warn_without_objective,
 )
-from mpisweep.cli.sweepargs import add_split, add_sweep, read_spec, results_path, see_that_it_can_be_split
+from mpisweep.cli.sweepargs import (
+    add_split,
+    add_stage_env,
+    add_sweep,
+    read_spec,
+    results_path,
+    see_that_it_can_be_split,
+)
 from mpisweep.cli.workers import add_workers, master_policy, place_workers, usual_node
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.spec import Spec, SpecError
@@ -61,8 +68,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--dry-run", action="store_true",
                         help="print how the ranks would be started and when the sweep would stop, and start nothing")
     add_split(parser, "several runs work on the sweep together, K or any other number: give each the same command")
-    parser.add_argument("--stage-env", action="store_true",
-                        help="pack what trial processes import into one file in the user's cache, and import from that")
+    add_stage_env(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     parser.set_defaults(command=_run)
 

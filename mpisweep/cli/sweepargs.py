@@ -11,8 +11,8 @@ from mpisweep.results import ResultsError
 from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 
 __all__ = [
-    "add_split", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path", "see_that_it_can_be_split",
-    "split_command_line",
+    "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
+    "see_that_it_can_be_split", "split_command_line",
 ]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
@@ -57,6 +57,12 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 def add_split(parser: argparse._ActionsContainer, text: str) -> None:
     """Take ``--split``."""
     parser.add_argument("--split", type=at_least_1, metavar="K", help=text)
+
+
+def add_stage_env(parser: argparse._ActionsContainer) -> None:
+    """Take ``--stage-env``."""
+    parser.add_argument("--stage-env", action="store_true",
+                        help="pack what trial processes import into one file in the user's cache, and import from that")
 
 
 def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
