@@ -55,6 +55,15 @@ def test_what_a_run_is_told_in_a_job_is_said_when_the_script_is_written(folder: 
     assert 'mpisweep run resnet50 --master idle --stage-env -o "$results" --split 3 &' in capsys.readouterr().out
 
 
+def test_containers_need_a_site_that_says_how_ranks_are_started(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(folder)
+    Path("mine.toml").write_text('system = "slurm"\ngpus_per_node = 4\n')
+    job = ["jobscript", "resnet50", "--site", "./mine.toml", "--elapse", "1:00:00", "--container", "image.sif"]
+    assert main(job) == 2
+    assert "--container: the file of site mine does not say how ranks are started outside of it" in capsys.readouterr().err
+    assert main([*job, "--gpus", "1"]) == 0
+
+
 @pytest.mark.parametrize("arguments", [
     ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"],
     ["check", "resnet50"],

@@ -145,7 +145,13 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
         nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
         project=options.project, modules=tuple(options.module),
     )  # fmt: skip
-    return site, plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+    job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+    if options.container and job.ranks > 1 and not site.launch:
+        raise SiteError(
+            f"--container: the file of site {site.name} does not say how ranks are started outside of it; add e.g. "
+            'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
+        )
+    return site, job
 
 
 def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
