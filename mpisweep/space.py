@@ -12,7 +12,7 @@ what was found and what would be right; the caller adds where.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,8 @@ _LIST_KEYS = ("values", "memory")
 MEMORY_WORDS = ("increasing", "decreasing")
 #: Relative slack within which a float counts as a grid point, or as within a range.
 _SLACK = 1e-9
+#: What sums of numbers of some size are wrong by at most, relative to that size.
+_ROUNDING = 1e-12
 
 
 class SpaceError(ValueError):
@@ -139,17 +141,20 @@ class FloatRange:
 
     @cached_property
     def _values(self) -> tuple[float, ...] | None:
+        if self.low == self.high:
+            return (self.low,)
         if self.step is not None:
             steps = int((self.high - self.low) / self.step * (1 + _SLACK) + _SLACK)
-            return tuple(_tidy(self.low + i * self.step) for i in range(steps + 1))
-        if self.points is not None:
-            if self.log:
-                return tuple(_tidy(v) for v in _log_points(self.low, self.high, self.points))
-            if self.points == 1:
-                return (self.low,)
-            gap = (self.high - self.low) / (self.points - 1)
-            return tuple(_tidy(self.low + i * gap) for i in range(self.points))
-        return (self.low,) if self.low == self.high else None
+            return self._linear(self.step, steps + 1)
+        if self.points is None:
+            return None
+        if self.log:
+            return _distinct(_tidy(v) for v in _log_points(self.low, self.high, self.points))
+        return self._linear((self.high - self.low) / max(1, self.points - 1), self.points)
+
+    def _linear(self, gap: float, count: int) -> tuple[float, ...]:
+        scale = max(abs(self.low), abs(self.high))
+        return _distinct([self.low, *(_tidy(self.low + i * gap, scale) for i in range(1, count))])
 
     @property
     def count(self) -> int | None:
@@ -165,11 +170,8 @@ class FloatRange:
         """Which grid point `value` is, or None."""
         if self._values is None or isinstance(value, (bool, str)):
             return None
-        scale = max(abs(self.low), abs(self.high), 1e-300)
-        for index, point in enumerate(self._values):
-            if abs(point - value) <= _SLACK * scale:
-                return index
-        return None
+        near = (index for index, point in enumerate(self._values) if math.isclose(point, value, rel_tol=_SLACK))
+        return next(near, None)
 
     def contains(self, value: Value) -> bool:
         """Whether `value` may be taken."""
@@ -349,6 +351,8 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
             raw["memory"] = part.removeprefix("memory=")
         elif "=" in part:
             raise SpaceError(f"found {part!r} after a range; expected a step, 'log', 'points=N' or 'memory=increasing'")
+        elif "step" in raw:
+            raise SpaceError(f"found {part!r} after a range that has a step; expected FROM:TO:STEP")
         else:
             raw["step"] = _parse_value(part)
     return _parse_range(name, raw)
@@ -471,9 +475,14 @@ def _log_points(low: float, high: float, points: int) -> list[float]:
     return [low, *inner, high]
 
 
-def _tidy(value: float) -> float:
-    """The shortest number within rounding error: 0.3 and not 0.30000000000000004."""
-    return float(f"{value:.12g}")
+def _tidy(value: float, scale: float = 0.0) -> float:
+    """The shortest number within rounding error, that of numbers as large as `scale`: 0.3 and not 0.30000000000000004."""
+    return 0.0 if abs(value) < _ROUNDING * scale else float(f"{value:.12g}")
+
+
+def _distinct(values: Iterable[float]) -> tuple[float, ...]:
+    """Without those that rounding has made equal."""
+    return tuple(dict.fromkeys(values))
 
 
 def _known(value: int | None) -> int:

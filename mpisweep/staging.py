@@ -93,10 +93,11 @@ class _Index:
 
 def pack_file(modules: Sequence[str]) -> Path:
     """Where the pack of these modules lies: in the user's cache, which all nodes see as they see the home."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    # Who has no home folder, as users of containers may, is left with "~".
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     made_of = json.dumps([sys.version, sys.prefix, _import_path(), list(modules)])
     name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
-    return Path(cache).expanduser() / "mpisweep" / f"imports-{name}.pack"
+    return Path(cache) / "mpisweep" / f"imports-{name}.pack"
 
 
 # ------------------------------------------------------------------------------------- making
@@ -111,6 +112,8 @@ def prepare_pack(modules: Sequence[str]) -> Path:
         PackError: when it cannot be made.
     """
     path = pack_file(modules)
+    if not path.is_absolute():
+        raise PackError("what trials import cannot be packed: there is no home folder to keep it in, and XDG_CACHE_HOME names no other")
     with contextlib.suppress(PackError):
         with _Pack.open(path) as pack:
             pack.see_that_no_file_has_changed()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.batch.checkscript import Finding, Severity, check_script
+from mpisweep.batch.checkscript import Facts, Finding, Severity, check_script
 from mpisweep.batch.dialect import PBS, PJM, SLURM
 from mpisweep.batch.directives import asked_for, read_script, time_limit_s
 from mpisweep.batch.site import load_site
@@ -59,8 +61,7 @@ def test_nothing_is_found_where_nothing_is_wrong(system: str):
 @pytest.mark.parametrize("script", sorted((ROOT / "jobscripts").glob("*.sh")), ids=lambda path: path.stem)
 def test_nothing_is_found_in_what_is_shipped(script: Path):
     site = load_site("workstation") if script.stem == "workstation" else None
-    if site is None:
-        assert found(script.read_text()) == []
+    assert found(script.read_text(), site=site) == []
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,7 @@ def test_windows_line_ends_are_found_before_all_else():
 def test_a_script_without_directives_is_none():
     [finding] = found("echo hello\n")
     assert "no directive" in finding.what
+    assert "--site workstation" in finding.right
 
 
 def test_a_project_group_is_missed_where_the_site_wants_one():
@@ -148,16 +150,39 @@ def test_a_project_group_is_missed_where_the_site_wants_one():
     ],
 )
 def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_s: float | None, what: str):
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, str]] = []
 
-    def look_up(sweep: str, results: str) -> tuple[float | None, float | None]:
-        asked.append((sweep, results))
-        return longest_s, timeout_s
+    def look_up(folder: str, sweep: str, results: str) -> Facts:
+        asked.append((folder, sweep, results))
+        return Facts(longest_s, timeout_s)
 
     [finding] = found(GOOD["pjm"], look_up=look_up)
     assert finding.what == what
     assert finding.line == 5
-    assert asked == [("sweep.toml", "/home/me/sweep.h5")]
+    assert asked == [("", "sweep.toml", "/home/me/sweep.h5")]
+
+
+@pytest.mark.parametrize(
+    ("system", "before", "after", "asked"),
+    [
+        ("pjm", "", "", ("", "sweep.toml")),
+        ("pjm", "mpisweep run", "cd /work/me\nmpisweep run", ("/work/me", "sweep.toml")),
+        ("pbs", "", "", ("", "sweep.toml")),
+        ("pbs", 'cd "$PBS_O_WORKDIR"\n', "", ("~", "sweep.toml")),
+        ("slurm", "run sweep.toml -o", "run -n 4 sweep.toml -o", ("", "sweep.toml")),
+        ("slurm", "run sweep.toml -o", "run -q -p x=1:3 -o", ("", "")),
+    ],
+)
+def test_files_are_looked_for_where_the_script_will_be(system: str, before: str, after: str, asked: tuple[str, str]):
+    seen: list[tuple[str, str]] = []
+
+    def look_up(folder: str, sweep: str, results: str) -> Facts:
+        seen.append((folder, sweep))
+        return Facts()
+
+    assert before in GOOD[system]
+    found(GOOD[system].replace(before, after, 1), look_up=look_up)
+    assert seen == [asked]
 
 
 def test_a_site_that_is_named_is_gone_by():
@@ -212,17 +237,51 @@ def test_no_script_is_too_strange_to_be_read(lines: list[str]):
 
 def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(folder: Path, mpisweep: Callable[..., subprocess.CompletedProcess[str]]):
     (folder / "sweep.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n[limits]\ntimeout = '5h'\n")
-    (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "other.toml"))
+    (folder / "quick.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
+    (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml"))
     done = mpisweep("jobscript", "--check", "good.sh")
     assert (done.returncode, done.stdout) == (0, "good.sh: nothing is wrong with it\n")
     (folder / "bad.sh").write_text(GOOD["pjm"])
     done = mpisweep("jobscript", "--check", "bad.sh")
     assert done.returncode == 2
     assert done.stdout == "bad.sh:5: error: 2:00:00 is shorter than what one trial may take: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
-    (folder / "warned.sh").write_text(GOOD["pjm"].replace("sweep.toml", "other.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", ""))
+    (folder / "warned.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", ""))
     done = mpisweep("jobscript", "--check", "warned.sh")
     assert done.returncode == 0
     assert "warning: nothing says where the log goes" in done.stdout
     done = mpisweep("jobscript", "--check", "none.sh")
     assert done.returncode == 2
     assert done.stderr == "mpisweep: none.sh: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "what"),
+    [
+        ("none.toml", "none.toml: cannot be read: No such file or directory"),
+        ("$HOME/none.toml", "none.toml: cannot be read: No such file or directory"),
+        ("wrong.toml", "wrong.toml: parameters.x: found an empty list"),
+        ("there.toml", ""),
+        ("'here we go/there.toml'", ""),
+        ('"$HOME/there.toml"', ""),
+        ("$SOMETHING/none.toml", ""),
+        ("resnet50", ""),
+        ("workloads:half", ""),
+    ],
+)
+def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(folder: Path, environment: dict[str, str], sweep: str, what: str):
+    (folder / "here we go").mkdir()
+    for place in (folder, folder / "here we go"):
+        (place / "there.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
+    (folder / "wrong.toml").write_text("workload = 'workloads:half'\n[parameters]\nx = []\n")
+    text = GOOD["pjm"].replace("mpisweep run sweep.toml", f"cd {shlex.quote(str(folder))}\nmpisweep run {sweep}")
+    (folder / "job.sh").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "mpisweep", "jobscript", "--check", str(folder / "job.sh")], cwd="/",
+        env=environment | {"HOME": str(folder)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if what:
+        assert done.returncode == 2
+        assert "job.sh:11: error: " in done.stdout
+        assert what in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (0, f"{folder / 'job.sh'}: nothing is wrong with it\n")

@@ -130,8 +130,8 @@ def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
         ("flow-cx", {"group": "cx small"}, "--group 'cx small': expected a name without spaces"),
         ("flow-cx", {"project": "a\n#PJM -L node=100"}, "--project"),
         ("flow-cx", {"modules": ("gcc; rm -r x",)}, "--module"),
-        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus"),
-        ("slurm", {"gpus": 0}, "says neither GPUs nor cores of a node; say how many ranks a node gets with --ranks"),
+        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),
+        ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say with --ranks how many ranks a node gets"),
     ],
 )  # fmt: skip
 def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(name: str, wishes: dict[str, object], words: str):
@@ -404,3 +404,11 @@ def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str
 def test_all_kinds_of_systems_have_a_shipped_script():
     names = {path.stem for path in JOBSCRIPTS}
     assert names == {"flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "workstation"}
+
+
+def test_a_job_that_shares_the_sweep_says_so_to_the_sweep_and_to_its_reader():
+    script = write_script(plan_job(site("flow-cx"), TWO_HOURS), dataclasses.replace(PAYLOAD, split=4)).text()
+    assert 'mpisweep run "$sweep" -o "$results" --split 4 --walltime' in script
+    assert "# Submit it several times: the jobs work on the sweep together." in script
+    assert "if no other is at work on it, submit this script again" in script
+    assert "--split" not in write_script(plan_job(site("flow-cx"), TWO_HOURS), PAYLOAD).text()

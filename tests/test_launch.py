@@ -32,6 +32,7 @@ from mpisweep.batch.placement import NodeRanks, Placement, place
 from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.walltime import HURRIED_GRACE_S, closing_s, earliest_end, plan_stop
 from mpisweep.cli import main
+from mpisweep.records import EndReason
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -217,11 +218,33 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
     program.write_text(f'#!/bin/sh\necho x >> "{tmp_path}/starts"\n[ -e "{tmp_path}/again" ] && exit 0\ntouch "{tmp_path}/again"\nsleep 1000\n')
     program.chmod(0o755)
     hanging = Start(allocation("slurm", 2), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
-    recorded = iter([None, 0])
+    recorded = iter([None, EndReason.COMPLETE])
     with caplog.at_level(logging.WARNING):
         assert launch(hanging, console=None, restarts=3, recorded_end=lambda name, returned: next(recorded), patience_s=0.5) == 0
     assert (tmp_path / "starts").read_text() == "x\nx\n"
     assert "the ranks have not begun although there was time enough" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "how"),
+    [
+        (None, "the ranks have ended without a word (mpirun returned 7)"),
+        (EndReason.TOO_FEW, "too few workers were left for the trials that wait"),
+        (EndReason.NO_WORKERS, "no workers were left"),
+    ],
+)
+def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(tmp_path, monkeypatch, caplog, reason, how):
+    monkeypatch.setattr("mpisweep.batch.launch._RESTART_PAUSE_S", 0.0)
+    program = tmp_path / "mpirun"
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    ending = Start(Allocation("local", ""), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
+    with caplog.at_level(logging.WARNING):
+        assert launch(ending, console=None, recorded_end=lambda name, returned: reason, restarts=1, ended_trials=lambda: 1) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{how}; starting the ranks again, 1 trial has ended",
+        f"{how}, and starting them again is not allowed any more; everything that was acknowledged is on disk: run again to go on",
+    ]
 
 
 @pytest.mark.mpi
@@ -237,7 +260,7 @@ exec "{shutil.which('mpirun', path=os.pathsep.join([str(Path(sys.executable).par
         monkeypatch.setenv(name, "1")
     two = Start(Allocation("local", ""), Placement((NodeRanks("", 2),)), Launcher(LauncherKind.OPEN_MPI, str(leaving), 5),
                 (sweep_file(folder, "half", 20), "-o", "r.h5"))  # fmt: skip
-    assert launch(two, console=None) == 0
+    assert launch(two, console=None, recorded_end=lambda name, returned: None if returned else EndReason.COMPLETE) == 0
     assert package.load(folder / "r.h5").state == "complete"
     assert [path.name.startswith("ompi.") for path in Path(os.environ["TMPDIR"]).iterdir()] == [True], "our own folder is gone"
 

@@ -62,7 +62,7 @@ ALLOWED = {
     "recorder": {"forkserver"},
     "keeper": {"forkserver", "messages", "records"},
     "progress": {"records"},
-    "batch": {"progress", "processes", "spec"},
+    "batch": {"progress", "processes", "records", "spec"},
     "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "scheduling.planner", "scheduling.scheduler", "results", "recorder", "keeper", "forkserver",

@@ -80,6 +80,28 @@ def test_steps_of_a_tenth_reach_the_end_and_stay_short():
     assert [parameter.at(i) for i in range(parameter.count)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 
+@pytest.mark.parametrize(
+    ("raw", "values"),
+    [
+        ({"from": -0.3, "to": 0.3, "step": 0.1}, [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
+        ({"from": -0.9, "to": 0.9, "points": 7}, [-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9]),
+        ({"from": -1e-20, "to": 1e-20, "points": 3}, [-1e-20, 0.0, 1e-20]),
+        ({"from": 1.5, "to": 1.5, "points": 3}, [1.5]),
+        ({"from": 1.5, "to": 1.5, "points": 3, "scale": "log"}, [1.5]),
+        ({"from": 0.5, "to": 1.5, "points": 1}, [0.5]),
+    ],
+)
+def test_a_grid_of_numbers_has_each_once_and_zero_as_zero(raw, values):
+    parameter = parse_parameter("f", raw)
+    assert [parameter.at(i) for i in range(parameter.count)] == values
+
+
+def test_numbers_far_smaller_than_the_largest_are_told_apart():
+    parameter = parse_parameter("f", {"from": 1e-10, "to": 1, "scale": "log", "points": 11})
+    assert [parameter.index(parameter.at(i)) for i in range(parameter.count)] == list(range(11))
+    assert not parameter.contains(2e-10)
+
+
 def test_true_is_no_integer():
     assert not IntegerRange("n", 0, 2).contains(True)
     assert not Choice("c", (0, 1)).contains(True)
@@ -145,6 +167,7 @@ def test_the_quick_form_may_say_it_too():
 @pytest.mark.parametrize(("text", "problem"), [
     ("1:700:mem=increasing", "found 'mem=increasing' after a range; expected a step, 'log', 'points=N' or 'memory=increasing'"),
     ("1:700:points=few", "found 'points=few' after a range"),
+    ("1:700:10:20", "found '20' after a range that has a step"),
     ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
     ("sgd,adamw:memory=increasing", "'memory' goes with numbers"),
 ])  # fmt: skip

@@ -131,6 +131,12 @@ def test_any_text_is_a_spec_or_one_sentence(text):
         assert str(error).startswith("sweep.toml: ")
 
 
+def test_a_file_that_was_saved_on_windows_is_read_like_any_other(tmp_path):
+    text = 'workload = "resnet50"\n[parameters]\nbatch_size = { from = 1, to = 7 }\n'
+    (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_spec(tmp_path / "windows.toml").text == text
+
+
 def test_flags_say_the_same_as_a_file():
     spec = spec_from_flags(
         "resnet50", ["batch_size=1:700", "learning_rate=1e-4:1e-1:log:points=3", "optimizer=sgd,adamw", "num_iter=300"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import sysconfig
@@ -139,3 +140,16 @@ def test_a_cache_that_cannot_be_written_costs_a_sentence(folder, mpisweep: Run, 
     assert "cannot be packed into" in done.stderr
     assert "imported from where it is installed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_a_home_folder_there_is_no_pack_and_one_sentence_says_so(monkeypatch, tmp_path):
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PackError, match="there is no home folder to keep it in"):
+        prepare_pack(MODULES)
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -25,13 +26,17 @@ from mpisweep.batch.chain import (
     why_over,
 )
 from mpisweep.batch.dialect import PBS, PJM, SLURM
-from mpisweep.batch.queue import JobState, parse_answer
+from mpisweep.batch.jobs import cancel_waiting, submit_link
+from mpisweep.batch.queue import JobState, QueuedJob, parse_answer
 from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
+from mpisweep.cli import main
+from mpisweep.results import shares_folder
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 WORKLOADS = '''
+import os
 import time
 from pathlib import Path
 
@@ -54,6 +59,26 @@ def one_a_job(trial):
     """The first trials of every job have the sweep stopped, as its time limit would, and end in time."""
     Path("r.h5.stop").touch()
     while Path("r.h5.stop").exists():
+        time.sleep(0.002)
+    return {"loss": float(trial.params["x"])}
+
+
+def first_of_its_job(trial):
+    """The first trial of each job ends and has the sweep stopped, as its time limit would; the others do not end."""
+    job = Path("job." + next(os.environ[name] for name in ("PJM_SUBJOBID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ))
+    if not job.exists():
+        job.touch()
+        Path("r.h5.stop").touch()
+        return {"loss": float(trial.params["x"])}
+    while not trial.should_stop():
+        time.sleep(0.002)
+    return None
+
+
+def together(trial):
+    """Ends when one of another job has begun, too."""
+    Path(f"begun.{trial.params['x']}").touch()
+    while len(list(Path().glob("begun.*"))) < 2:
         time.sleep(0.002)
     return {"loss": float(trial.params["x"])}
 
@@ -333,6 +358,50 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs"])
+def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: Path, run: Run, standins, system: str):
+    sweep(here, "together", 6)
+    ids = submit_it(run, standins, system, "--split", "2")
+    assert len(ids) == 2
+    codes = [standins.wait_for(job_id)["code"] for job_id in ids]
+    assert codes in ([0, 0], [0, 3], [3, 0]), [standins.log(job_id) for job_id in ids]
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    assert set(ended.trials["attempt"].tolist()) == {1}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("system", "length"), [("pjm", "9"), ("pbs", "9"), ("pjm", "complete")])
+def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
+    sweep(here, "first_of_its_job", 8)
+    ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
+    assert len(ids) == (4 if length == "complete" else 18)
+    known: set[str] = set()
+    while known != (jobs := {job.job_id for job in read_record(here / "r.h5").submitted}):
+        known = jobs
+        for job_id in known:
+            standins.wait_for(job_id)
+    assert len({job.chain for job in read_record(here / "r.h5").submitted}) == 2
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    assert len({standins.job(job_id)["started"] for job_id in known} - {None}) > 4
+    assert not (here / "r.h5.shares").exists()
+
+
+@pytest.mark.mpi
+def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(here: Path, run: Run, standins):
+    sweep(here, "gated", 6)
+    ids = submit_it(run, standins, "pjm", "--split", "2", "--chain", "2")
+    while len(list(here.glob("begun.*"))) < 2:
+        time.sleep(0.01)
+    done = run("stop", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert "2 waiting jobs cancelled" in done.stdout
+    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert [standins.wait_for(job_id)["code"] for job_id in ids] == [3, None, 3, None]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["pjm", "pbs"])
 def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: str):
     sweep(here, "never_done", 2)
     ids = submit_it(run, standins, system, "--chain", "5")
@@ -373,11 +442,44 @@ def test_stop_says_when_there_is_no_such_sweep(run: Run):
     assert done.stderr == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
 
 
+def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "r.h5"
+
+    def full(path: Path, entries: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("mpisweep.batch.jobs.note", full)
+    monkeypatch.setattr("mpisweep.batch.jobs.submit", lambda *_, **__: "42")
+    with pytest.raises(SubmitError, match=r"Slurm job 42 was submitted, but .*r.h5.jobs cannot be written: Disk quota exceeded"):
+        submit_link(results, Submitted("", "slurm", "job.sh", "/", 0.0), "")
+    monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids: {"42": QueuedJob("42", JobState.RUNNING, "RUNNING")})
+    record = Record((Submitted("42", "slurm", "job.sh", "/", 0.0),))
+    assert cancel_waiting(results, record) == ["Slurm job 42"]
+    assert "r.h5.jobs: cannot be written: Disk quota exceeded; jobs that begin later" in capsys.readouterr().out
+
+
+def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "r.h5"
+    shares_folder(results).mkdir()
+    note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
+    for state, words in ((JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"), (JobState.GONE, "nothing is running")):
+        job = QueuedJob("42", state, "")
+        monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids, job=job: {"42": job})
+        assert main(["stop", str(results)]) == 0
+        assert capsys.readouterr().out == f"{results}: {words}\n"
+
+
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
     note(here / "r.h5", [LINKS[0]])
     done = run("status", "r.h5", STANDIN_PJSTAT="broken")
     assert done.returncode == 0
     assert "pjstat does not answer; the last job submitted was 9_0" in done.stdout
+    done = run("status", "r.h5", "--json", STANDIN_PJSTAT="broken")
+    assert json.loads(done.stdout) == {"path": "r.h5", "state": "submitted", "jobs": None}
 
 
 def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):

@@ -71,6 +71,18 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(here: 
     assert f"{8 - len(began)} jobs after it cancelled" in log(here, last) or len(began) == 7
 
 
+def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):
+    sweep(here, "first_of_its_job", 6)
+    ids = submit_it(run, standins, "--split", "2", "--chain", "7")
+    assert len(ids) == 14
+    for job_id in ids:
+        cluster.wait(job_id)
+    ended = package.load(here / "r.h5")
+    assert set(ended.trials["state"].tolist()) == {"complete"}
+    assert len(read_record(here / "r.h5").began) > 3
+    assert not (here / "r.h5.shares").exists()
+
+
 def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, cluster):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, "--chain", "2")

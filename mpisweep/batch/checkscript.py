@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
-from mpisweep.batch.dialect import DIALECTS, PJM, SLURM, Dialect, clock
+from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect, clock
 from mpisweep.batch.directives import Asked, Command, JobScript, asked_for, read_script
 from mpisweep.batch.site import Site, known_sites, load_site
 from mpisweep.spec import parse_duration
 
-__all__ = ["Finding", "Severity", "check_script"]
+__all__ = ["Facts", "Finding", "Severity", "check_script"]
 
 #: A walltime may be shorter than the elapse by this much, for loading modules, before it is a waste.
 _SLACK = 0.1
@@ -44,8 +44,23 @@ class Finding:
     right: str
 
 
-#: Given the sweep and the results file: seconds of the longest trial so far, and the time limit of a trial.
-LookUp = Callable[[str, str], tuple[float | None, float | None]]
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the files say that a script names; None and empty for nothing.
+
+    Attributes:
+        longest_s: the longest trial so far.
+        timeout_s: the time limit of a trial.
+        problem: why the sweep file cannot be run.
+    """
+
+    longest_s: float | None = None
+    timeout_s: float | None = None
+    problem: str = ""
+
+
+#: Given the folder that the script goes to (empty for where it is submitted from), the sweep and the results file.
+LookUp = Callable[[str, str, str], Facts]
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ class Sheet:
 
 
 def check_script(
-    text: str, *, site: Site | None = None, look_up: LookUp = lambda sweep, results: (None, None)
+    text: str, *, site: Site | None = None, look_up: LookUp = lambda folder, sweep, results: Facts()
 ) -> list[Finding]:
     """All findings, in the order of their lines.
 
@@ -94,15 +109,17 @@ def check_script(
             script.carriage_returns, Severity.ERROR, "the lines end as on Windows, and the shell takes the carriage "
             "return for a part of every word", "convert them, e.g. with `sed -i 's/\\r$//'`",
         )]  # fmt: skip
-    system = script.system or (site.system if site and site.system.marker else None)
+    system = script.system or (site.system if site else None)
     if system is None:
         return [Finding(
             1, Severity.ERROR, "no directive was found",
-            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}",
+            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}; one that is run "
+            "and not submitted is checked with --site workstation",
         )]  # fmt: skip
     asked = asked_for(script)
     sheet = Sheet(script, asked, system, site or _guess(system, script, asked), look_up)
-    return sorted((finding for rule in _RULES for finding in rule(sheet)), key=lambda finding: finding.line)
+    rules = _RULES if system.marker else (_sweep,)
+    return sorted((finding for rule in rules for finding in rule(sheet)), key=lambda finding: finding.line)
 
 
 def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
@@ -259,7 +276,7 @@ def _sweep(sheet: Sheet) -> Iterator[Finding]:
                 "gone after the job", "a folder that all nodes share",
             )  # fmt: skip
         yield from _walltime(sheet, command, _option(arguments, "--walltime"))
-        yield from _one_trial(sheet, command, arguments, results)
+        yield from _files(sheet, command, arguments, results)
 
 
 def _walltime(sheet: Sheet, command: Command, given: str) -> Iterator[Finding]:
@@ -284,10 +301,14 @@ def _walltime(sheet: Sheet, command: Command, given: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _one_trial(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: str) -> Iterator[Finding]:
-    elapse_s = sheet.asked.elapse_s
-    sweep = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    longest_s, timeout_s = sheet.look_up(sweep, results)
+def _files(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: str) -> Iterator[Finding]:
+    facts = sheet.look_up(_working_folder(sheet, command), _sweep_of(arguments), results)
+    if facts.problem:
+        yield Finding(
+            command.line, Severity.ERROR, facts.problem, "the path of a sweep file that `mpisweep check` finds nothing wrong with, "
+            "as seen from where the job runs",
+        )  # fmt: skip
+    elapse_s, longest_s, timeout_s = sheet.asked.elapse_s, facts.longest_s, facts.timeout_s
     if elapse_s is None:
         return
     if longest_s is not None and longest_s > elapse_s:
@@ -316,13 +337,21 @@ def _option(arguments: tuple[str, ...], *names: str) -> str:
     return ""
 
 
+def _sweep_of(arguments: tuple[str, ...]) -> str:
+    """The sweep that `mpisweep run` is given; empty where that cannot be told."""
+    ours = tuple(takewhile(lambda word: word not in ("--", "&", "&&", "|", "||", ";"), arguments))
+    first = ours[0] if ours and not ours[0].startswith("-") else ""
+    return first or next((word for word in ours if word.endswith(".toml")), "")
+
+
 def _working_folder(sheet: Sheet, command: Command) -> str:
-    """The folder of the last `cd` before a command."""
-    found = ""
+    """The folder of the last `cd` before a command; empty for where the script is submitted from."""
+    # Alone of all, PBS starts a job in the home folder.
+    found = "~" if sheet.system is PBS else ""
     for other in sheet.script.commands:
         if other.line < command.line and other.words[0] in ("cd", "pushd") and len(other.words) > 1:
             found = other.words[-1]
-    return found
+    return "" if re.fullmatch(rf"\$\{{?{sheet.system.submit_folder}\}}?", found) else found
 
 
 def _local_folder(sheet: Sheet, path: str) -> str:

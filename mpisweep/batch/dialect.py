@@ -14,13 +14,13 @@ __all__ = ["DIALECTS", "PBS", "PJM", "SLURM", "WORKSTATION", "Dialect", "clock"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One batch system.
+    """One batch system; what is not said it does not have.
 
     Attributes:
         name: as in :class:`mpisweep.batch.allocation.Allocation`.
         title: as people call it.
-        marker: begins a directive.
         submit: the command that takes a script.
+        marker: begins a directive.
         ask: the command that lists jobs.
         cancel: the command that ends jobs, before their ids.
         submit_folder: the variable of a job that holds the folder it was submitted from.
@@ -36,18 +36,18 @@ class Dialect:
 
     name: str
     title: str
-    marker: str
     submit: str
-    ask: str
-    cancel: str
-    submit_folder: str
-    flags: frozenset[str]
-    valued: frozenset[str]
-    resources: frozenset[str]
-    resource_option: str
-    local_folders: tuple[str, ...]
-    name_length: int
-    tells_its_end: bool
+    marker: str = ""
+    ask: str = ""
+    cancel: str = ""
+    submit_folder: str = ""
+    flags: frozenset[str] = frozenset()
+    valued: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
+    resource_option: str = ""
+    local_folders: tuple[str, ...] = ()
+    name_length: int = 200
+    tells_its_end: bool = False
 
 
 def _words(text: str) -> frozenset[str]:
@@ -80,7 +80,6 @@ PJM = Dialect(
     resource_option="-L",
     local_folders=("PJM_LOCALDIR", "PJM_LOCALTMP", "PJM_JOBDIR", "PJM_SSD_DIR", "TMPDIR"),
     name_length=63,
-    tells_its_end=False,
 )
 
 #: sbatch of Slurm 22.05, `sbatch --help`.
@@ -111,10 +110,7 @@ SLURM = Dialect(
         "--thread-spec --threads-per-core --time -t --time-min --tmp --tres-per-task --uid --wait-all-nodes "
         "--wckey --wrap"
     ),
-    resources=frozenset(),
-    resource_option="",
     local_folders=("SLURM_TMPDIR", "TMPDIR"),
-    name_length=200,
     tells_its_end=True,
 )
 
@@ -129,30 +125,13 @@ PBS = Dialect(
     submit_folder="PBS_O_WORKDIR",
     flags=_words("-f -h -I -V -X -x -z --version"),
     valued=_words("-a -A -c -C -e -G -j -J -k -l -m -M -N -o -p -P -q -r -R -S -u -v -W"),
-    resources=frozenset(),
     resource_option="-l",
     local_folders=("PBS_JOBDIR", "TMPDIR"),
     name_length=230,
-    tells_its_end=False,
 )
 
 #: A machine of one's own: a script that is run and not submitted.
-WORKSTATION = Dialect(
-    name="workstation",
-    title="a workstation",
-    marker="",
-    submit="bash",
-    ask="",
-    cancel="",
-    submit_folder="",
-    flags=frozenset(),
-    valued=frozenset(),
-    resources=frozenset(),
-    resource_option="",
-    local_folders=(),
-    name_length=200,
-    tells_its_end=False,
-)
+WORKSTATION = Dialect(name="workstation", title="a workstation", submit="bash")
 
 DIALECTS = {dialect.name: dialect for dialect in (PJM, SLURM, PBS, WORKSTATION)}
 

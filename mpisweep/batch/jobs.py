@@ -9,19 +9,29 @@ from pathlib import Path
 from mpisweep.batch.chain import Record, Stopped, Submitted, jobs_file, note, read_record
 from mpisweep.batch.dialect import DIALECTS
 from mpisweep.batch.queue import JobState, QueuedJob, ask
-from mpisweep.batch.submit import cancel, submit
+from mpisweep.batch.submit import SubmitError, cancel, submit
 from mpisweep.progress import counted
 
 __all__ = ["cancel_waiting", "describe_jobs", "jobs_as_json", "submit_link", "was_submitted"]
 
 
 def submit_link(results: Path, link: Submitted, after: str) -> str:
-    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns its id."""
+    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns its id.
+
+    Raises:
+        SubmitError: when it was not taken, or was taken and cannot be noted.
+    """
     at = time.time()
     job_id = submit(
         DIALECTS[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after
     )
-    note(results, [replace(link, job_id=job_id, at=at)])
+    try:
+        note(results, [replace(link, job_id=job_id, at=at)])
+    except OSError as error:
+        raise SubmitError(
+            f"{DIALECTS[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be written: "
+            f"{error.strerror}; `mpisweep stop` and `status` do not know of it"
+        ) from error
     return job_id
 
 
@@ -71,7 +81,10 @@ def cancel_waiting(results: Path, record: Record) -> list[str]:
     """Cancel what waits, note the stop, and name what runs."""
     if not record.submitted:
         return []
-    note(results, [Stopped(time.time())])
+    try:
+        note(results, [Stopped(time.time())])
+    except OSError as error:
+        print(f"{jobs_file(results)}: cannot be written: {error.strerror}; jobs that begin later do not know of the stop")
     running: list[str] = []
     for system, jobs in _asked(record).items():
         if jobs is None:

@@ -43,6 +43,7 @@ class Payload:
         image: of a container.
         grace_s: what running trials get when the sweep is stopped.
         chained: whether the job is one of several in a row.
+        split: in how many shares jobs that work on the sweep together do it; None for a job that does it alone.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Payload:
     image: str = ""
     grace_s: float = 10.0
     chained: bool = False
+    split: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
         f"  {system.submit} THIS_SCRIPT",
         "",
         "Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.",
+        *(["Submit it several times: the jobs work on the sweep together."] if payload.split else []),
         *_limits_sentence(job),
     )
 
@@ -337,6 +340,8 @@ _ASK = '[ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true'
 def _run_block(job: Job, payload: Payload) -> Block:
     system = job.site.system
     words = ["mpisweep run", *(['"$sweep"'] if payload.sweep else []), *map(in_shell, payload.arguments), '-o "$results"']
+    if payload.split:
+        words.append(f"--split {payload.split}")
     if not system.marker:
         words.append('"$@"')
     elif not system.tells_its_end:
@@ -380,11 +385,12 @@ def _run_block(job: Job, payload: Payload) -> Block:
 
 def _end_block(system: Dialect, payload: Payload) -> Block:
     again = "submit this script again" if system.marker else "run this script again"
+    early = "This job has stopped before the sweep is complete: if no other is at work on it," if payload.split else "The sweep has stopped early:"
     return Block(
         "The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong input.",
         (
             f'{_inside(payload)}mpisweep top "$results" || true',
-            f'if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: {again} and it goes on."; fi',
+            f'if [ "$code" -eq 3 ]; then echo "{early} {again} and it goes on."; fi',
             'exit "$code"',
         ),
     )

@@ -28,7 +28,8 @@ from rich.console import Console
 
 from mpisweep.batch.start import Start
 from mpisweep.processes import end_family
-from mpisweep.progress import Bar, parse
+from mpisweep.progress import Bar, counted, parse
+from mpisweep.records import EndReason
 
 __all__ = ["ENDS_VARIABLE", "LAUNCH_VARIABLE", "PROGRESS_VARIABLE", "launch", "mpi_environment"]
 
@@ -44,6 +45,8 @@ ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 #: What the ranks return when the user's input was refused.
 _USER_ERRORS = (2,)
 _INTERRUPTED = 3
+#: Ends after which the ranks are started again: all of them may be there then.
+_STARTED_AGAIN = (EndReason.NO_WORKERS, EndReason.TOO_FEW)
 #: So many restarts in a row may be in vain.
 _FRUITLESS = 2
 #: Pause before the ranks are started again, in seconds: mpirun may still be clearing up.
@@ -77,9 +80,9 @@ def launch(
     start: Start,
     *,
     console: Console | None,
+    recorded_end: Callable[[str, int], EndReason | None],
     ends_at: float | None = None,
     restarts: int = 0,
-    recorded_end: Callable[[str, int], int | None] = lambda launch, returned: returned,
     ended_trials: Callable[[], int] = lambda: 0,
     begun_runs: Callable[[str], int] = lambda launch: 0,
     patience_s: float = math.inf,
@@ -96,10 +99,10 @@ def launch(
     Args:
         start: how the ranks are started, from :func:`~mpisweep.batch.start.plan_start`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
+        recorded_end: given the name of this launch and what mpirun has returned, why its last run has ended, as the
+            results say; None when they say nothing.
         ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
         restarts: how often the ranks may be started again.
-        recorded_end: given the name of this launch and what mpirun has returned, the exit code with which the
-            last run has ended in order, as the results say; None when it has not.
         ended_trials: how many trials have ended, as the results say.
         begun_runs: given the name of this launch, how many runs of it have begun, as the results say.
         patience_s: how long the ranks may take to begin a run.  An mpirun that cannot start its daemons on a node
@@ -120,9 +123,9 @@ def launch(
             returned = _run_once(present, environment, console, stops)
             if returned in _USER_ERRORS:
                 return returned
-            recorded = recorded_end(name, returned)
-            if recorded is not None:
-                return recorded
+            reason = recorded_end(name, returned)
+            if reason is not None and reason not in _STARTED_AGAIN:
+                return reason.exit_code
             if stops.asked:
                 log.warning("stopped; everything that was acknowledged is on disk: run again to go on")
                 return _INTERRUPTED
@@ -130,21 +133,19 @@ def launch(
             fruitless = 0 if now_ended > stops.ended_before else fruitless + 1
             stops.ended_before = now_ended
             is_over = ends_at is not None and time.time() > ends_at - _WORTHWHILE_S
+            how = f"the ranks have ended without a word (mpirun returned {returned})" if reason is None else str(reason)
             if restarts == 0 or fruitless > _FRUITLESS or is_over:
                 log.error(
-                    "the ranks have ended without a word (mpirun returned %d), %s; everything that was "
-                    "acknowledged is on disk: run again to go on",
-                    returned,
+                    "%s, %s; everything that was acknowledged is on disk: run again to go on",
+                    how,
                     "and the allocation is over" if is_over
                     else "and starting them again is not allowed any more" if restarts == 0
                     else f"{fruitless} times in a row before any trial had ended",
                 )  # fmt: skip
                 return _INTERRUPTED
             restarts -= 1
-            log.warning(
-                "the ranks have ended without a word (mpirun returned %d); starting them again, %d trials have ended",
-                returned, now_ended,
-            )  # fmt: skip
+            so_far = f"{counted(now_ended, 'trial')} {'has' if now_ended == 1 else 'have'} ended"
+            log.warning("%s; starting the ranks again, %s", how, so_far)
             stops.wait(_RESTART_PAUSE_S)
             if not stops.asked:
                 runs = begun_runs(name)

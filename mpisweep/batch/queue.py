@@ -6,7 +6,7 @@ that does not answer is no error: then nothing is known.
 
 from __future__ import annotations
 
-import getpass
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def ask(system: Dialect, job_ids: Sequence[str]) -> dict[str, QueuedJob] | None:
     # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists step jobs.
     commands = {
         PJM.name: [["pjstat", "-E"], ["pjstat"]],
-        SLURM.name: [["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i %T %r"]],
+        SLURM.name: [["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i %T %r"]],
         PBS.name: [["qstat", "-f", *job_ids]],
     }[system.name]
     for command in commands:

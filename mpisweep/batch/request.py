@@ -74,8 +74,8 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
     gpus = site.gpus_per_node if wishes.gpus is None else wishes.gpus
     if gpus is None and site.system.marker:
         raise SiteError(
-            f"--site {site.name}: does not say how many GPUs a node has; say it with --gpus (0 for none), "
-            "or in a copy of the site's file"
+            f"--site {site.name}: does not say how many GPUs a node has; say it with --gpus (where there is "
+            "none, --gpus 0 and --ranks), or in a copy of the site's file"
         )
     nodes = 1 if site.unit == "gpu" or not site.system.marker else wishes.nodes
     if nodes != wishes.nodes:
@@ -116,7 +116,10 @@ def _usual_ranks(site: Site, gpus: int, devices_per_trial: float) -> int:
     if not site.system.marker:
         return 1
     if site.cores_per_node is None:
-        raise SiteError(f"--site {site.name}: says neither GPUs nor cores of a node; say how many ranks a node gets with --ranks")
+        raise SiteError(
+            f"--site {site.name}: does not say how many cores a node has, and there are no GPUs to go by; say with --ranks "
+            "how many ranks a node gets, or the cores in a copy of the site's file (cores_per_node)"
+        )
     return min(site.cores_per_node, _RANKS_WITHOUT_GPUS)
 
 

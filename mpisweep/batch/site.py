@@ -141,7 +141,9 @@ class Site:
 
 def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Where sites are looked for by name: the user's own folder first, then what comes with mpisweep."""
-    config = Path(environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME") or "~").expanduser() / ".config")
+    # Who has no home folder, as users of containers may, is left with "~", where there is nothing.
+    home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+    config = Path(environment.get("XDG_CONFIG_HOME") or Path(home) / ".config")
     return [config / "mpisweep" / "sites", Path(__file__).parent / "sites"]
 
 

@@ -42,9 +42,16 @@ def duration(text: str) -> float:
     return seconds
 
 
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return path
+
+
 def add_file(parser: argparse.ArgumentParser) -> None:
     """Take a results file, as ``file``."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a results file")
+    parser.add_argument("file", type=_file, metavar="FILE", help="a results file")
 
 
 def add_trial(parser: argparse.ArgumentParser) -> None:

@@ -10,18 +10,30 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
 
 from mpisweep.batch.chain import LINKS_AT_MOST, Submitted
+from mpisweep.batch.checkscript import Facts, check_script
 from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, find_command
+from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
-from mpisweep.cli.sweepargs import add_sweep, is_sweep_file, quick_words, read_spec, results_path
+from mpisweep.cli.sweepargs import (
+    add_split,
+    add_stage_env,
+    add_sweep,
+    is_sweep_file,
+    quick_words,
+    read_spec,
+    results_path,
+    see_that_it_can_be_split,
+)
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
 
@@ -37,7 +49,7 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
-    _add_job(script)
+    add_split(_add_job(script), "for one of several jobs that work on the sweep together, K or any other number")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
     script.set_defaults(command=_jobscript)
 
@@ -48,14 +60,14 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
     )
     add_sweep(batch)
-    _add_job(batch)
+    add_split(_add_job(batch), "K jobs that work on the sweep together; with --chain, K chains")
     batch.add_argument("--chain", metavar="N", type=_chain_length, default=1,
                        help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
                        "when every trial has ended or when no progress is made")
     batch.set_defaults(command=_submit)
 
 
-def _add_job(parser: argparse.ArgumentParser) -> None:
+def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
     job.add_argument("--site", metavar="SITE", default="", help="a site that mpisweep knows, or the path of a site file")
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
@@ -71,6 +83,8 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
     job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
                      help="whether rank 0 hosts a worker, as in `run`")
+    add_stage_env(job)
+    return job
 
 
 def _chain_length(text: str) -> int:
@@ -111,25 +125,33 @@ def _submit(options: argparse.Namespace) -> int:
         script.chmod(0o755)
     except OSError as error:
         raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
-    first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
-                      chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
-    after = ""
-    # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
-    for link in range(1, (links or 2) + 1):
-        after = submit_link(results, dataclasses.replace(first, link=link), after)
-        print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
+    for _ in range(options.split or 1):
+        first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
+                          chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
+        after = ""
+        # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
+        for link in range(1, (links or 2) + 1):
+            after = submit_link(results, dataclasses.replace(first, link=link), after)
+            print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
     return 0
 
 
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
         raise SiteError("--site: is missing; say where the job is to run, e.g. --site flow-cx, or pjm, slurm, pbs")
+    see_that_it_can_be_split(spec, options.split)
     site = load_site(options.site)
     wishes = Wishes(
         nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
         project=options.project, modules=tuple(options.module),
     )  # fmt: skip
-    return site, plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+    job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+    if options.container and job.ranks > 1 and not site.launch:
+        raise SiteError(
+            f"--container: the file of site {site.name} does not say how ranks are started outside of it; add e.g. "
+            'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
+        )
+    return site, job
 
 
 def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
@@ -137,18 +159,20 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
     conda = options.conda or ("" if venv else os.environ.get("CONDA_PREFIX", ""))
     if not venv and not conda and sys.prefix != sys.base_prefix:
         venv = sys.prefix
-    master = () if options.master == "auto" else ("--master", options.master)
+    passed = [] if options.master == "auto" else ["--master", options.master]
+    passed += ["--stage-env"] if options.stage_env else []
     return Payload(
         name=spec.name,
         sweep=options.sweep if is_sweep_file(options) else "",
         results=str(results),
-        arguments=(*quick_words(options), *master),
+        arguments=(*quick_words(options), *passed),
         command_line=tuple(options.command_line),
         folder=str(Path.cwd()),
         venv=venv,
         conda=conda,
         image=options.container,
         grace_s=spec.limits.grace_s,
+        split=options.split,
     )
 
 
@@ -165,14 +189,12 @@ def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
 
 
 def _check_script(options: argparse.Namespace) -> int:
-    from mpisweep.batch.checkscript import check_script
-
     try:
         raw = options.check.read_bytes()
     except OSError as error:
         raise SiteError(f"{options.check}: cannot be read: {error.strerror}") from error
     text = raw.decode("utf-8", "replace")
-    findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_trial_seconds)
+    findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_facts)
     for finding in findings:
         print(f"{options.check}:{finding.line}: {finding.severity}: {finding.what}; {finding.right}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -181,14 +203,26 @@ def _check_script(options: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def _trial_seconds(sweep: str, results: str) -> tuple[float | None, float | None]:
-    """How long the longest trial took, and how long one may take, as far as the script's files say."""
+def _facts(folder: str, sweep: str, results: str) -> Facts:
+    """What the files say that a script names, as far as their names can be told from here."""
     from mpisweep.results.load import load
 
     longest_s = timeout_s = None
-    with contextlib.suppress(ResultsError, OSError, ValueError):
-        times = load(results).trials["wall_time"]
-        longest_s = float(times[times == times].max())
-    with contextlib.suppress(SpecError):
-        timeout_s = load_spec(Path(sweep)).limits.timeout_s if sweep else None
-    return longest_s, timeout_s
+    problem = ""
+    if (path := _seen_from_here(folder, results)) is not None:
+        with contextlib.suppress(ResultsError, OSError, ValueError):
+            times = load(path).trials["wall_time"]
+            longest_s = float(times[times == times].max())
+    is_file = sweep not in BUILTIN and ":" not in sweep
+    if is_file and (path := _seen_from_here(folder, sweep)) is not None:
+        try:
+            timeout_s = load_spec(path).limits.timeout_s
+        except SpecError as error:
+            problem = str(error)
+    return Facts(longest_s, timeout_s, problem)
+
+
+def _seen_from_here(folder: str, name: str) -> Path | None:
+    """A file of a script; None where only the job knows which."""
+    path = Path(*(os.path.expandvars(os.path.expanduser(part)) for part in (folder, name)))  # noqa: PTH111
+    return None if not name or re.search(r"[$`*?]", str(path)) else path

@@ -83,7 +83,10 @@ def _status(options: argparse.Namespace) -> int:
         # Of a sweep whose first job still waits there is nothing but the job.
         if not was_submitted(options.file) or options.file.exists():
             raise
-        print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
+        if options.json:
+            print(json.dumps({"path": str(options.file), "state": "submitted", "jobs": jobs_as_json(options.file)}, indent=2))
+        else:
+            print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
         return 0
     if options.json:
         jobs = {"jobs": jobs_as_json(options.file)}

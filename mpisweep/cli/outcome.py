@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["begun_runs", "closings", "end_of_share", "recorded_end", "standing", "warn_without_objective"]
 
-#: Ends after which the ranks are started again: all of them may be there then.
-_STARTED_AGAIN = (EndReason.NO_WORKERS, EndReason.TOO_FEW)
 #: How long the ranks of a run that has ended may take to be gone, in seconds.
 _LAST_ACT_S = 10.0
 
@@ -33,8 +31,8 @@ def _sweep(path: Path) -> Sweep | None:
         return None
 
 
-def recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
-    """The exit code of the last run, when it is of this launch and has ended for good; else None."""
+def recorded_end(path: Path, launch_name: str, returned: int) -> EndReason | None:
+    """Why the last run has ended, when it is of this launch and has ended in order; else None."""
     sweep = _sweep(path)
     last = sweep.allocations[-1] if sweep is not None and len(sweep.allocations) else None
     if last is None or last["launch"] != launch_name or not last["end"]:
@@ -45,27 +43,25 @@ def recorded_end(path: Path, launch_name: str, returned: int) -> int | None:
         if time.monotonic() > until:
             return None
         time.sleep(0.05)
-    reason = EndReason(str(last["end"]))
-    return None if reason in _STARTED_AGAIN else reason.exit_code
+    return EndReason(str(last["end"]))
 
 
-def end_of_share(path: Path, launch_name: str, returned: int) -> int | None:
+def end_of_share(path: Path, launch_name: str, returned: int) -> EndReason | None:
     """The same, where other runs work on the sweep as well."""
     sweep = _sweep(path)
     if sweep is None:
         return _unsaid(returned)
     if sweep.state in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
-        return EndReason(sweep.state).exit_code
+        return EndReason(sweep.state)
     ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch_name]
     if not ends or not ends[-1]:
         return _unsaid(returned)
-    reason = EndReason(ends[-1])
-    return None if reason in _STARTED_AGAIN else reason.exit_code
+    return EndReason(ends[-1])
 
 
-def _unsaid(returned: int) -> int | None:
-    """The exit code of a run whose end is not in the results: a disk that takes nothing does not take that either."""
-    return EndReason.DISK.exit_code if returned == EndReason.DISK.exit_code else None
+def _unsaid(returned: int) -> EndReason | None:
+    """Why a run has ended whose end is not in the results: a disk that takes nothing does not take that either."""
+    return EndReason.DISK if returned == EndReason.DISK.exit_code else None
 
 
 def standing(path: Path) -> Standing:

@@ -7,12 +7,14 @@ user's input is wrong; 1 a bug.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from mpisweep import __version__
+from mpisweep.batch.launch import LAUNCH_VARIABLE
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.site import SiteError
 from mpisweep.batch.submit import SubmitError
@@ -25,14 +27,21 @@ from mpisweep.transport import TransportError, expected_rank
 
 __all__ = ["main"]
 
+#: What a disk says that takes nothing more, into which our output goes.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser().parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
+    is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
     try:
         code: int = options.command(options)
+        if sys.stdout is not None:
+            # Otherwise Python finds out when it is too late to say something.
+            sys.stdout.flush()
     except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
         if expected_rank() in (0, None):
             print(f"mpisweep: {error}", file=sys.stderr)
@@ -42,9 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         # Somebody piped us into `head`; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Ranks know what to do about files; what they let through is a bug, and so is what no file is to blame for.
+        if is_rank or (error.filename is None and error.errno not in _FULL):
+            raise
+        if error.filename is None:
+            _print_no_more()
+        print(f"mpisweep: {error.filename or 'what is printed cannot be written'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return code
+
+
+def _print_no_more() -> None:
+    """Have Python not try again, when it ends, to print what could not be printed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.slurm import copies_without_mpi
 from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.walltime import earliest_end, plan_stop
-from mpisweep.cli.arguments import Commands, at_least_1, duration
+from mpisweep.cli.arguments import Commands, duration
 from mpisweep.cli.outcome import (
     begun_runs,
     closings,
@@ -28,7 +28,14 @@ from mpisweep.cli.outcome import (
     standing,
     warn_without_objective,
 )
-from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path
+from mpisweep.cli.sweepargs import (
+    add_split,
+    add_stage_env,
+    add_sweep,
+    read_spec,
+    results_path,
+    see_that_it_can_be_split,
+)
 from mpisweep.cli.workers import add_workers, master_policy, place_workers, usual_node
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.spec import Spec, SpecError
@@ -60,11 +67,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
     parser.add_argument("--dry-run", action="store_true",
                         help="print how the ranks would be started and when the sweep would stop, and start nothing")
-    parser.add_argument("--split", type=at_least_1, metavar="K",
-                        help="several runs work on the sweep together, K or any other number: "
-                        "give each the same command")
-    parser.add_argument("--stage-env", action="store_true",
-                        help="pack what trial processes import into one file in the user's cache, and import from that")
+    add_split(parser, "several runs work on the sweep together, K or any other number: give each the same command")
+    add_stage_env(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     parser.set_defaults(command=_run)
 
@@ -76,11 +80,7 @@ def _run(options: argparse.Namespace) -> int:
             "command line: --fresh with --split: each of the runs would begin anew; "
             "use another file (-o), or move the old one aside before"
         )
-    if options.split is not None and spec.search == "largest_batch":
-        raise SpecError(
-            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
-            "cannot; run it without --split"
-        )
+    see_that_it_can_be_split(spec, options.split)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
@@ -119,10 +119,10 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     end = recorded_end if options.split is None else end_of_share
     code = launch(
         start,
-        ends_at=ends_at,
         console=console if console.is_terminal and not options.quiet else None,
-        restarts=spec.limits.restarts,
         recorded_end=lambda launch_name, returned: end(path, launch_name, returned),
+        ends_at=ends_at,
+        restarts=spec.limits.restarts,
         ended_trials=lambda: standing(path).ended,
         begun_runs=lambda launch_name: begun_runs(path, launch_name),
         patience_s=_START_FACTOR * spec.limits.silence_s,

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpisweep.batch.allocation import this_allocation
@@ -87,7 +88,7 @@ def _stop(options: argparse.Namespace) -> int:
         raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
     running = cancel_waiting(results, record)
     if shares_folder(results).exists():
-        return _stop_members(results, no_wait=options.no_wait)
+        return _stop_members(results, running, no_wait=options.no_wait)
     holder = holder_of(journal_folder(results))
     if holder is None and not running:
         print(f"{results}: nothing is running")
@@ -105,8 +106,8 @@ def _stop(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop_members(results: Path, *, no_wait: bool) -> int:
-    """Stop all runs that work on one sweep together."""
+def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> int:
+    """Stop all runs that work on one sweep together, in these jobs or elsewhere."""
     from mpisweep.results.claim import STALE_S
     from mpisweep.results.shares import MemberWatch, members
 
@@ -114,7 +115,9 @@ def _stop_members(results: Path, *, no_wait: bool) -> int:
     watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=socket.gethostname())
     alive = watch.settle(members(folder))
     if not alive:
-        print(f"{results}: nothing is running")
+        # A request that is older than a run does not stop it.
+        has_begun = f"{' and '.join(running)} has begun but not the sweep in it; ask again when it has"
+        print(f"{results}: {has_begun if running else 'nothing is running'}")
         return 0
     request = _request_stop(results)
     print(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop", flush=True)

@@ -10,7 +10,10 @@ from mpisweep.cli.arguments import at_least_1
 from mpisweep.results import ResultsError
 from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 
-__all__ = ["add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path", "split_command_line"]
+__all__ = [
+    "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
+    "see_that_it_can_be_split", "split_command_line",
+]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
@@ -49,6 +52,30 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--seed", type=int)
     quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
     quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
+
+
+def add_split(parser: argparse._ActionsContainer, text: str) -> None:
+    """Take ``--split``."""
+    parser.add_argument("--split", type=at_least_1, metavar="K", help=text)
+
+
+def add_stage_env(parser: argparse._ActionsContainer) -> None:
+    """Take ``--stage-env``."""
+    parser.add_argument("--stage-env", action="store_true",
+                        help="pack what trial processes import into one file in the user's cache, and import from that")
+
+
+def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
+    """Refuse what runs that share a sweep cannot do.
+
+    Raises:
+        SpecError: see above.
+    """
+    if split is not None and spec.search == "largest_batch":
+        raise SpecError(
+            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
+            "cannot; run it without --split"
+        )
 
 
 def read_spec(options: argparse.Namespace) -> Spec:
@@ -110,8 +137,12 @@ def results_path(options: argparse.Namespace, spec: Spec) -> Path:
         ResultsError: when there can be none of this name.
     """
     path = Path(options.output or f"{spec.name}.h5")
-    if path.is_dir():
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be used: {error.strerror}; -o names another place for the results") from error
+    if is_folder:
         raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
-    if not path.parent.is_dir():
+    if not has_folder:
         raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
     return path

@@ -54,7 +54,8 @@ def load_spec(path: Path) -> Spec:
         SpecError: when it cannot be read or says something wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows put a mark before the first line.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
