@@ -1,6 +1,6 @@
 # make            create .venv, with everything in it, or bring it up to date
 # make demo       a real ResNet50 sweep on MPI ranks; table and figures in demo/
-# make test       all tests
+# make test       all tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make bench      benchmarks
@@ -30,6 +30,8 @@ READY := $(VENV)/.ready
 PY    := $(VENV)/bin/python
 endif
 
+# Most tests wait for processes more than they compute.
+JOBS   ?= 2
 KILLS  ?= 200
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
@@ -54,7 +56,7 @@ demo: $(READY)
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
 
 test: $(READY)
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)ruff check .

@@ -74,19 +74,24 @@ def seeded(trial):
 '''
 
 
-_MEASURED = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Have a measured number printed at the end of the tests, where it can be seen."""
-    return request.config.stash.setdefault(_MEASURED, []).append
+    return lambda text: record_property("measured", text)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if measured := config.stash.get(_MEASURED, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    told = [
+        str(text)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, text in report.user_properties
+        if name == "measured"
+    ]
+    if told:
         terminalreporter.section("measured")
-        for text in measured:
+        for text in told:
             terminalreporter.write_line(text)
 
 
