@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,11 @@ def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(folde
 def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environment: dict[str, str]):
     (folder / "slow.py").write_text("import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n")
     command = [sys.executable, "-m", "mpisweep", "check", "slow:train", "-p", "x=1:3"]
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as looking:
+    # Who starts tests in the background has their shell ignore the signal, and that is inherited.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as looking:
         while not (folder / "imported").exists():
             time.sleep(0.01)
         looking.send_signal(signal.SIGINT)

@@ -120,6 +120,7 @@ def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: st
     commands = [command for command in shown if "SWEEP.toml" not in command and "..." not in command]
     assert commands
     work = tmp_path / "mpisweep"
+    environment["WORK"] = str(tmp_path)
     (work / "examples").mkdir(parents=True)
     shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
     for command in commands:
@@ -130,4 +131,5 @@ def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: st
         )
         assert done.returncode == 0, (command, done.stdout + done.stderr)
         if done.stdout.startswith("#!"):
-            (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "/work"))
+            # Where tests are run is a node's own folder.
+            (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "$WORK"))
