@@ -299,3 +299,13 @@ def test_children_that_a_trial_leaves_are_gone_with_its_process(folder):
     pid = int((folder / "child").read_text())
     slot.until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
     slot.close()
+
+
+def test_a_sweep_file_may_be_larger_than_any_packet(folder):
+    slot = Slot(folder, SPEC + "# " + "x" * 3_000_000)
+    try:
+        slot.give([4])
+        slot.until(lambda: slot.ended)
+        assert slot.ended == {4: "complete"}
+    finally:
+        slot.close()
