@@ -589,3 +589,13 @@ class Sweep(RuleBasedStateMachine):
 
 TestSweep = Sweep.TestCase
 TestSweep.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("values", [[1e308, 1.2e308, 1.7e308, 3.0], [-1.7e308, 0.0, 1.7e308, 1.0], [5e-324, 1e-300, 1e308, 2.0], [2.0**62] * 4])
+def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list[float]):
+    work = work_from_names({"width": values, "depth": values})
+    model = DurationModel({"width": values, "depth": values}, work, 4)
+    model.observe([0, 1, 2], [1.0, 2.0, 3.0])
+    model.fit()
+    assert all(0 < (model.expected_s(number) or 0) < 100 for number in range(4))
+    assert sorted(model.shortest_first(range(4))) == [0, 1, 2, 3]
