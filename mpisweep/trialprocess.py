@@ -46,6 +46,8 @@ __all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "
 
 #: A process that dies this often before it is ready would do so for ever; its trials fail instead.
 _STARTS_AT_MOST = 3
+#: How long a trial that was declared void has to be skipped, in seconds, before it is looked at again.
+_SKIPPED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ class TrialProcess:
         #: The trial that ran when it was found to have used up its time.
         self._killed_index = -1
         self._kill_at: float | None = None
-        #: A trial of several ranks that is to be let go of, and when.
-        self._abandoned: tuple[_Task, float] | None = None
+        #: Trials that are to be let go of, and when.
+        self._abandoned: dict[_Task, float] = {}
 
     # ------------------------------------------------------------------------------------- orders
 
@@ -224,13 +226,10 @@ class TrialProcess:
                 self._line.send(MEET, address.encode(), number, attempt)
 
     def abandon(self, number: int, attempt: int, until: float) -> None:
-        """See that a trial of several ranks is let go of by then, if it is still held."""
+        """See that a trial is let go of by then, if it is still held; those that were given with it are kept."""
         task = _Task(number, attempt)
-        if tuple(task) not in self.held:
-            return
-        if self._abandoned is not None and self._abandoned[0] == task:
-            until = min(until, self._abandoned[1])
-        self._abandoned = task, until
+        if self._index_of(task) is not None:
+            self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
     def take_back(self) -> None:
         """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
@@ -302,10 +301,19 @@ class TrialProcess:
                 self._kill(FailureCause.TIMEOUT, index)
         if self._kill_at is not None and now >= self._kill_at and self.busy:
             self._kill(AttemptEnd.INTERRUPTED)
-        elif self._abandoned is not None and now >= self._abandoned[1]:
-            if tuple(self._abandoned[0]) in self.held:
+            return
+        for task in [task for task, until in self._abandoned.items() if now >= until]:
+            place = self._index_of(task)
+            if place is None:
+                del self._abandoned[task]
+            elif place < self._page.begun:
                 self._kill(AttemptEnd.WITHDRAWN)
-            self._abandoned = None
+                self._abandoned.clear()
+                return
+            else:
+                # Another trial runs, which is nobody else's.
+                self._page.void_below(place + 1)
+                self._abandoned[task] = now + _SKIPPED_S
 
     def _speaks(self, index: int) -> bool:
         """Whether this trial's reports count: of several ranks only those of rank 0 do."""
@@ -365,7 +373,7 @@ class TrialProcess:
 
     def _next_if_fresh(self) -> _Given | None:
         """The trial that is next, where it must have a process that has run nothing: the one to come."""
-        if self._kill_at is not None or self._killed is not None or self._abandoned is not None:
+        if self._kill_at is not None or self._killed is not None or self._abandoned:
             return None
         first = max(self._page.begun, self._accounted)
         for given in self._given:
@@ -430,7 +438,15 @@ class TrialProcess:
 
     def _tasks(self, first: int, end: int) -> list[_Task]:
         """The trials from index `first` up to `end`, less those that were given back before."""
-        tasks: list[_Task] = []
+        return list(self._indexed(first, end).values())
+
+    def _index_of(self, wanted: _Task) -> int | None:
+        """Where a trial is on the line; None where it is not accounted for any more."""
+        held = self._indexed(self._accounted, self._given_count)
+        return next((index for index, task in held.items() if task == wanted), None)
+
+    def _indexed(self, first: int, end: int) -> dict[int, _Task]:
+        tasks: dict[int, _Task] = {}
         for given in self._given:
             if given.first + given.size <= first or given.first >= end:
                 continue
@@ -439,7 +455,7 @@ class TrialProcess:
             for position, (number, attempt) in enumerate(zip(block.numbers, block.attempts, strict=True)):
                 index = given.first + position
                 if first <= index < end and index not in self._void:
-                    tasks.append(_Task(number, attempt))
+                    tasks[index] = _Task(number, attempt)
         return tasks
 
     def _death_text(self, status: int) -> str:

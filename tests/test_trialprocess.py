@@ -309,3 +309,27 @@ def test_a_sweep_file_may_be_larger_than_any_packet(folder):
         assert slot.ended == {4: "complete"}
     finally:
         slot.close()
+
+
+def test_a_trial_that_others_have_is_let_go_of_and_the_one_before_it_goes_on(folder, slot):
+    slot.give([77, 5])
+    slot.until((folder / "long").exists)
+    slot.process.abandon(5, 1, time.monotonic())
+    slot.turn()
+    (folder / "go").touch()
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete"}
+    assert [returned.numbers for returned in slot.returned] == [(5,)]
+
+
+def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
+    slot.give([77])
+    slot.give([5])
+    slot.until((folder / "long").exists)
+    for number in (77, 5):
+        slot.process.abandon(number, 1, time.monotonic())
+    slot.until(lambda: not slot.process.held)
+    assert slot.ended == {}
+    assert sorted(number for returned in slot.returned for number in returned.numbers) == [5, 77]
+    slot.give([6])
+    slot.until(lambda: slot.ended == {6: "complete"})

@@ -260,10 +260,10 @@ class Scheduler:
             for number, attempt in held[index] if index < len(held) else ():
                 if thought.get(number) == attempt or self._recall(number, attempt):
                     kept[number] = attempt
-                elif number < self.total and self._waiting.width(number) > 1:
-                    # Its other ranks are not there, and it would wait for them.
+                elif number < self.total:
+                    # Others run it by now, or have run it; or its other ranks are not there and it would wait for them.
                     decisions.append(LetGo(slot, number, attempt, 0.0))
-                    if self._trials.states[number] == _WAITING:
+                    if self._waiting.width(number) > 1 and self._trials.states[number] == _WAITING:
                         # The next attempt must not be taken for this one.
                         self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
             for number in [number for number in thought if number in self._teams and number not in kept]:
