@@ -365,3 +365,17 @@ def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
     # It ends well before its grace is over.
     block = EndedBlock(0, 0, [0], [1], [COMPLETE], [0.0], [1.0], {"loss": [350.0]})
     assert scheduler.handle(TrialsEnded(block), 2.0) == [Commit(block), End(EndReason.WALLTIME)]
+
+
+def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
+    frontier = frontier_of(100)
+    frontier.learn(49, "gpu", Evidence.TOO_LARGE)
+    states = bytearray(100)
+    states[49], states[79] = FAILED, int(TrialState.RUNNING)
+    attempts = [int(number in (49, 79)) for number in range(100)]
+    scheduler = scheduler_of(100, frontier=frontier, states=states, attempts=attempts, held={Slot(1, 0): {79: 1}})
+    decisions = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 0.0)
+    for tick in range(10):
+        decisions += scheduler.handle(TimePassed(), 1.0 + tick)
+    [inferred] = [decision for decision in decisions if isinstance(decision, Infer)] or [Infer([], "")]
+    assert inferred.numbers in ([], list(range(80, 100)))

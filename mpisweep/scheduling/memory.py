@@ -67,6 +67,12 @@ class Memory:
         """Whether all workers have had the time to join."""
         return now - self._joined_at >= JOIN_S
 
+    def note_running(self, numbers: Iterable[int]) -> None:
+        """These run already, and may still show what fits."""
+        if self._frontier is not None:
+            for number in numbers:
+                self._frontier.note_running(number)
+
     # ------------------------------------------------------------------------------------- slots
 
     def note_worker(self, slots: Iterable[Slot], kind: str, now: float) -> None:

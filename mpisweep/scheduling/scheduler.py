@@ -135,6 +135,7 @@ class Scheduler:
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
         self._memory = Memory(frontier, fresh)
+        self._memory.note_running(away)
         self._search = search
         waiting = [n for n, s in enumerate(self._trials.states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None

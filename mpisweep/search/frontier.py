@@ -257,6 +257,12 @@ class MemoryFrontier:
         self._release(line, position)
         line.out[position] = ""
 
+    def note_running(self, number: int) -> None:
+        """A trial runs already, on whatever kind of device."""
+        if number in self._places:
+            line, position = self._places[number]
+            line.out[position] = ""
+
     def join(self, kind: str) -> None:
         """A slot of this kind gets trials from now on."""
         if kind not in self._slots:
