@@ -654,6 +654,8 @@ class Scheduler:
     def _ration(self, decisions: list[Decision], now: float) -> None:
         """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
         idle = [slot for slot in self._slots.idle if slot not in self._handout.gathered] if not self._waiting.count() else []
+        if self._waiting.any_widths:
+            self._memory.note_room(self._slots.count_usable, self._has_slots)
         plan = self._memory.plan(self._trials.states, idle, now)
         if plan is None:
             return
@@ -668,6 +670,10 @@ class Scheduler:
             for number in numbers:
                 self._trials.move(number, _INFEASIBLE)
             decisions.append(Infer(numbers, why))
+
+    def _has_slots(self, number: int) -> bool:
+        """Whether there are as many slots as a trial needs."""
+        return self._waiting.width(number) <= self._slots.count_usable
 
     def _may_go_on(self, decisions: list[Decision], now: float) -> bool:
         """Whether something that is withheld will still run, or be inferred, although nothing runs and nothing can."""
@@ -701,7 +707,7 @@ class Scheduler:
             reason = self._stopping
         elif self._waiting.count() or not self._slots.held:
             return
-        elif self._waiting.wide():
+        elif self._waiting.wide() or (self._memory and not any(map(self._has_slots, self._memory))):
             # Nothing runs, and yet none of them was started.
             if self._too_few_since is None:
                 self._too_few_since = now

@@ -63,6 +63,11 @@ class Waiting:
         """How many ranks a trial needs."""
         return 1 if self._widths is None else self._widths[number]
 
+    @property
+    def any_widths(self) -> bool:
+        """Whether trials may need more than one rank."""
+        return self._widths is not None
+
     def wide(self) -> list[int]:
         """The widths above one of which trials wait that were not set aside, the largest first."""
         if len(self._queues) == 1:
