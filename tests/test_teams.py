@@ -17,6 +17,7 @@ from mpisweep.messages import (
     End,
     GiveUp,
     LetGo,
+    Quarantine,
     Stop,
     StopRequested,
     TimePassed,
@@ -501,3 +502,25 @@ class WideSweep(RuleBasedStateMachine):
 
 TestWideSweep = WideSweep.TestCase
 TestWideSweep.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_a_quarantined_device_is_back_when_all_that_waits_needs_it():
+    pool = Pool([1] * 20 + [3], nodes=(3,), quarantine=True)
+    pool.lose(2)  # and the wide trial must wait
+    while not of(Quarantine, pool.made):
+        assert pool.now < 100.0
+        if pool.held[Slot(1, 0)] and pool.now > 10.0 and pool.scheduler.count(TrialState.COMPLETE) % 5 == 0:
+            pool.end(1, FAILED)
+        pool.end(0)
+    pool.held[Slot(2, 0)] = []
+    pool.feed(WorkerJoined(2, 1, (), "n0"))
+    while pool.running().keys() != {20}:
+        assert pool.now < 300.0
+        busy = [slot.rank for slot, held in pool.held.items() if held]
+        if busy:
+            pool.end(busy[0])
+        else:
+            pool.feed(TimePassed())
+            assert of(End, pool.made) == []
+    back = of(Quarantine, pool.made)
+    assert [(quarantine.slot.rank, bool(quarantine.why)) for quarantine in back] == [(1, True), (1, False)]

@@ -14,7 +14,7 @@ Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling
 Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.supply`).
 
 When trials fail because of something else than themselves (:mod:`mpisweep.scheduling.health`), their device gets no more
-trials, or the sweep stops.  One slot always stays.
+trials, or the sweep stops.  One slot always stays, and where what is left waits for more slots than stay, all are back.
 
 A trial of several ranks (:mod:`mpisweep.scheduling.teams`) is assigned to as many idle slots at once, and is over when all of
 them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
@@ -708,6 +708,10 @@ class Scheduler:
         elif self._waiting.count() or not self._slots.held:
             return
         elif self._waiting.wide() or (self._memory and not any(map(self._has_slots, self._memory))):
+            if self._devices.quarantined:
+                # Nothing else is left to run, and a device that may be ill is better than none.
+                decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
+                return
             # Nothing runs, and yet none of them was started.
             if self._too_few_since is None:
                 self._too_few_since = now
