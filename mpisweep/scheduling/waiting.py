@@ -82,6 +82,12 @@ class Waiting:
         """The trial of this width that is handed out next; there must be one."""
         return self._queues[width][-1]
 
+    def any_within(self, left_s: float, width: int) -> bool:
+        """Whether any trial of this width is not expected to take longer than so many seconds."""
+        queue = self._queues[width]
+        # The shortest one is the first, unless it was put back and is the next.
+        return any((self._model.upper_s(number) or 0.0) <= left_s for number in (queue[-1], queue[0]))
+
     def take(self, width: int = 1) -> int:
         """Hand it out."""
         return self._queues[width].pop()
