@@ -617,7 +617,7 @@ class Scheduler:
     def _learn(self) -> None:
         self._model.fit()
         # Sorting a hundred thousand trials takes longer than running them where each is this short.
-        if self._waiting.any_aside or (self._model.longest_s or 0.0) > BATCH_S:
+        if self._waiting.count_aside or (self._model.longest_s or 0.0) > BATCH_S:
             self._waiting.reconsider()
 
     def _look_at_memory(self, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:

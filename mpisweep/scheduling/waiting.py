@@ -41,22 +41,14 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values())) + len(self._aside)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._queues.get(self.width(number), ()) or number in self._aside
-
     def __iter__(self) -> Iterator[int]:
         for queue in self._queues.values():
             yield from queue
         yield from self._aside
 
     @property
-    def any_aside(self) -> bool:
-        """Whether trials wait that will not end in time, as far as is known."""
-        return bool(self._aside)
-
-    @property
     def count_aside(self) -> int:
-        """How many these are."""
+        """How many trials wait that will not end in time, as far as is known."""
         return len(self._aside)
 
     def width(self, number: int) -> int:
