@@ -112,6 +112,16 @@ class _Task(NamedTuple):
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Kill:
+    """Why a process is being killed, where it is our doing."""
+
+    why: FailureCause | AttemptEnd
+    #: The trial that ran when it was found to have used up its time.
+    index: int = -1
+    text: str = ""
+
+
 class TrialProcess:
     """The trial process of one slot, and each one that replaces it.
 
@@ -171,11 +181,7 @@ class TrialProcess:
         self._void: set[int] = set()
         #: The index below which :meth:`take_back` has declared void what had not begun, until that is answered.
         self._void_below: int | None = None
-        #: Why this process is being killed, where it is our doing.
-        self._killed: FailureCause | AttemptEnd | None = None
-        self._killed_because = ""
-        #: The trial that ran when it was found to have used up its time.
-        self._killed_index = -1
+        self._killed: _Kill | None = None
         self._kill_at: float | None = None
         #: Trials that are to be let go of, and when.
         self._abandoned: dict[_Task, float] = {}
@@ -290,24 +296,22 @@ class TrialProcess:
         if started_ns:
             now_ns = time.monotonic_ns()
             if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
-                self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
-                self._kill(FailureCause.TIMEOUT, index)
+                self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s, the timeout of a trial"))
             elif (
                 stall_s is not None
                 and self._speaks(index)
                 and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9
             ):
-                self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
-                self._kill(FailureCause.TIMEOUT, index)
+                self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed because it reported nothing for {stall_s:g} s"))
         if self._kill_at is not None and now >= self._kill_at and self.busy:
-            self._kill(AttemptEnd.INTERRUPTED)
+            self._kill(_Kill(AttemptEnd.INTERRUPTED))
             return
         for task in [task for task, until in self._abandoned.items() if now >= until]:
             place = self._index_of(task)
             if place is None:
                 del self._abandoned[task]
             elif place < self._page.begun:
-                self._kill(AttemptEnd.WITHDRAWN)
+                self._kill(_Kill(AttemptEnd.WITHDRAWN))
                 self._abandoned.clear()
                 return
             else:
@@ -400,14 +404,17 @@ class TrialProcess:
     def _blame(self, index: int, status: int) -> list[Happening]:
         """What becomes of the trial that was running when its process ended, unless it was about to be skipped."""
         tasks = self._tasks(index, index + 1)
-        if isinstance(self._killed, AttemptEnd):
-            return [_returned(tasks, self._killed)]
+        killed = self._killed
+        cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
+        if killed is not None:
+            if isinstance(killed.why, AttemptEnd):
+                return [_returned(tasks, killed.why)]
+            cause, text = killed.why, killed.text
         # A kill may come too late for its trial and hit the next one.
-        if not tasks or (self._killed is not None and index != self._killed_index):
+        if not tasks or (killed is not None and index != killed.index):
             return [_returned(tasks, AttemptEnd.WITHDRAWN)]
         self._left_by = tasks[0].number
-        cause = self._killed or FailureCause.CRASH
-        block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
+        block = self._failed_block(tasks, self._page.started_ns, cause, text)
         return [Result(encode(block))]
 
     def _fail_all(self, status: int) -> list[Happening]:
@@ -419,8 +426,8 @@ class TrialProcess:
 
     # ------------------------------------------------------------------------------------- book-keeping
 
-    def _kill(self, why: FailureCause | AttemptEnd, index: int = -1) -> None:
-        self._killed, self._killed_index = why, index
+    def _kill(self, why: _Kill) -> None:
+        self._killed = why
         self._server.kill(self._child)
 
     def _give_back(self, first: int, end: int, how: AttemptEnd = AttemptEnd.WITHDRAWN) -> Returned:
@@ -457,9 +464,6 @@ class TrialProcess:
                 if first <= index < end and index not in self._void:
                     tasks[index] = _Task(number, attempt)
         return tasks
-
-    def _death_text(self, status: int) -> str:
-        return self._killed_because or f"the trial process {_status_text(status)}"
 
     def _failed_block(
         self, tasks: Sequence[_Task], started_ns: int, cause: FailureCause, text: str
