@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import shlex
 import string
@@ -204,7 +203,7 @@ def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
             with contextlib.suppress(OverflowError):
                 numbers[name] = float(value)
     step = numbers.pop("step", None)
-    return int(step) if step is not None and math.isfinite(step) else None, numbers
+    return int(step) if step is not None and abs(step) < 2**63 else None, numbers
 
 
 def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value]]) -> None:

@@ -13,7 +13,8 @@ when the fork server dies.  A trial process leads a process group of its own, an
 is left of that group when the leader has ended; what has left the group as well becomes the fork server's
 child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
 
-Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.
+Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What a child is
+told is in a file without a name, for a sweep file may be larger than any packet.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from mpisweep.processes import adopt_orphans, end_descendants
 from mpisweep.staging import PackError, imported_from
@@ -119,7 +121,10 @@ class ForkServer:
             The child's number, which :class:`Died` will name.
         """
         self._children += 1
-        self._request(files, spawn=entry, child=self._children, arguments=arguments)
+        with _nameless_file() as told:
+            told.write(json.dumps(arguments).encode())
+            told.flush()
+            self._request([told.fileno(), *files], spawn=entry, child=self._children)
         return self._children
 
     def kill(self, child: int) -> None:
@@ -210,8 +215,8 @@ class _Server:
         if not packet:
             return False
         match json.loads(packet):
-            case {"spawn": entry, "child": child, "arguments": arguments}:
-                self._fork(child, lambda: _load(entry)(files, arguments))
+            case {"spawn": entry, "child": child}:
+                self._fork(child, lambda: _load(entry)(files[1:], _told(files[0])))
             case {"kill": child}:
                 if child in self._children:
                     # One that has ended by itself is asked for too, when its line is found closed.
@@ -303,6 +308,20 @@ def _preload(modules: Sequence[str], pack: str) -> None:
 def _kill_group(process: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
+
+
+def _nameless_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("mpisweep-arguments"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _told(file: int) -> dict[str, Any]:
+    """What a child is told; the position in the file is shared with who has written it."""
+    with open(file, "rb") as told:
+        told.seek(0)
+        arguments: dict[str, Any] = json.load(told)
+        return arguments
 
 
 def _load(entry: str) -> Callable[[list[int], dict[str, Any]], object]:

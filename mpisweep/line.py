@@ -228,7 +228,7 @@ class Page:
 
     def void_below(self, index: int) -> None:
         """Declare void whatever has a smaller index and has not begun."""
-        self._numbers[self._VOID_BELOW] = index
+        self._numbers[self._VOID_BELOW] = max(index, self._numbers[self._VOID_BELOW])
 
     def ask_to_stop(self) -> None:
         """Ask the running trial to return soon."""

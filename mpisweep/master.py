@@ -210,7 +210,8 @@ class Master:
 
     def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)
-        if lead is not None and lead.rank == rank:
+        # A later attempt may be led by the same rank, and has a meeting of its own.
+        if lead is not None and lead.rank == rank and self._scheduler.held.get(lead, {}).get(number) == attempt:
             for slot in others:
                 self._send(slot.rank, [Meet(slot.place, number, attempt, address)])
 

@@ -11,7 +11,7 @@ Between ranks (lists of these, over :mod:`mpisweep.transport`)::
                        StopWanted     this rank was asked to stop, by a signal
     master -> worker   Give           run these, after those that the slot already has
                        Meet           where they meet, to the trial's other ranks
-                       Abandon        a trial of several ranks is over, or cannot go on: let go of it soon
+                       Abandon        a trial of several ranks is over, or cannot go on, or others have it: let go of it
                        TakeBack       give back all that this slot has not begun
                        StopTrials     give back all; tell the running ones to stop, and kill them after a grace
                        Acknowledge    these deliveries are on disk: forget them
@@ -210,7 +210,7 @@ class Meet:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """A slot has `linger_s` seconds to let go of a trial of several ranks by itself; then it is made to."""
+    """A slot has `linger_s` seconds to let go of a trial by itself; then it is made to."""
 
     slot: int
     number: int
@@ -397,7 +397,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """Tell a slot to let go of a trial of several ranks within so many seconds."""
+    """Tell a slot to let go of a trial that is not its own any more within so many seconds."""
 
     slot: Slot
     number: int

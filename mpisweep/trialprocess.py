@@ -46,6 +46,8 @@ __all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "
 
 #: Processes that die this often before a trial has begun would do so for ever; their trials fail instead.
 _STARTS_AT_MOST = 3
+#: How long a trial that was declared void has to be skipped, in seconds, before it is looked at again.
+_SKIPPED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,16 @@ class _Task(NamedTuple):
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Kill:
+    """Why a process is being killed, where it is our doing."""
+
+    why: FailureCause | AttemptEnd
+    #: The trial that ran when it was found to have used up its time.
+    index: int = -1
+    text: str = ""
+
+
 class TrialProcess:
     """The trial process of one slot, and each one that replaces it.
 
@@ -169,14 +181,10 @@ class TrialProcess:
         self._void: set[int] = set()
         #: The index below which :meth:`take_back` has declared void what had not begun, until that is answered.
         self._void_below: int | None = None
-        #: Why this process is being killed, where it is our doing.
-        self._killed: FailureCause | AttemptEnd | None = None
-        self._killed_because = ""
-        #: The trial that ran when it was found to have used up its time.
-        self._killed_index = -1
+        self._killed: _Kill | None = None
         self._kill_at: float | None = None
-        #: A trial of several ranks that is to be let go of, and when.
-        self._abandoned: tuple[_Task, float] | None = None
+        #: Trials that are to be let go of, and when.
+        self._abandoned: dict[_Task, float] = {}
 
     # ------------------------------------------------------------------------------------- orders
 
@@ -224,13 +232,10 @@ class TrialProcess:
                 self._line.send(MEET, address.encode(), number, attempt)
 
     def abandon(self, number: int, attempt: int, until: float) -> None:
-        """See that a trial of several ranks is let go of by then, if it is still held."""
+        """See that a trial is let go of by then, if it is still held; those that were given with it are kept."""
         task = _Task(number, attempt)
-        if tuple(task) not in self.held:
-            return
-        if self._abandoned is not None and self._abandoned[0] == task:
-            until = min(until, self._abandoned[1])
-        self._abandoned = task, until
+        if self._index_of(task) is not None:
+            self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
     def take_back(self) -> None:
         """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
@@ -291,21 +296,28 @@ class TrialProcess:
         if started_ns:
             now_ns = time.monotonic_ns()
             if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
-                self._killed_because = f"killed after {timeout_s:g} s, the timeout of a trial"
-                self._kill(FailureCause.TIMEOUT, index)
+                self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s, the timeout of a trial"))
             elif (
                 stall_s is not None
                 and self._speaks(index)
                 and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9
             ):
-                self._killed_because = f"killed because it reported nothing for {stall_s:g} s"
-                self._kill(FailureCause.TIMEOUT, index)
+                self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed because it reported nothing for {stall_s:g} s"))
         if self._kill_at is not None and now >= self._kill_at and self.busy:
-            self._kill(AttemptEnd.INTERRUPTED)
-        elif self._abandoned is not None and now >= self._abandoned[1]:
-            if tuple(self._abandoned[0]) in self.held:
-                self._kill(AttemptEnd.WITHDRAWN)
-            self._abandoned = None
+            self._kill(_Kill(AttemptEnd.INTERRUPTED))
+            return
+        for task in [task for task, until in self._abandoned.items() if now >= until]:
+            place = self._index_of(task)
+            if place is None:
+                del self._abandoned[task]
+            elif place < self._page.begun:
+                self._kill(_Kill(AttemptEnd.WITHDRAWN))
+                self._abandoned.clear()
+                return
+            else:
+                # Another trial runs, which is nobody else's.
+                self._page.void_below(place + 1)
+                self._abandoned[task] = now + _SKIPPED_S
 
     def _speaks(self, index: int) -> bool:
         """Whether this trial's reports count: of several ranks only those of rank 0 do."""
@@ -366,7 +378,7 @@ class TrialProcess:
 
     def _next_if_fresh(self) -> _Given | None:
         """The trial that is next, where it must have a process that has run nothing: the one to come."""
-        if self._kill_at is not None or self._killed is not None or self._abandoned is not None:
+        if self._kill_at is not None or self._killed is not None or self._abandoned:
             return None
         first = max(self._page.begun, self._accounted)
         for given in self._given:
@@ -393,14 +405,17 @@ class TrialProcess:
     def _blame(self, index: int, status: int) -> list[Happening]:
         """What becomes of the trial that was running when its process ended, unless it was about to be skipped."""
         tasks = self._tasks(index, index + 1)
-        if isinstance(self._killed, AttemptEnd):
-            return [_returned(tasks, self._killed)]
+        killed = self._killed
+        cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
+        if killed is not None:
+            if isinstance(killed.why, AttemptEnd):
+                return [_returned(tasks, killed.why)]
+            cause, text = killed.why, killed.text
         # A kill may come too late for its trial and hit the next one.
-        if not tasks or (self._killed is not None and index != self._killed_index):
+        if not tasks or (killed is not None and index != killed.index):
             return [_returned(tasks, AttemptEnd.WITHDRAWN)]
         self._left_by = tasks[0].number
-        cause = self._killed or FailureCause.CRASH
-        block = self._failed_block(tasks, self._page.started_ns, cause, self._death_text(status))
+        block = self._failed_block(tasks, self._page.started_ns, cause, text)
         return [Result(encode(block))]
 
     def _fail_all(self, status: int) -> list[Happening]:
@@ -412,8 +427,8 @@ class TrialProcess:
 
     # ------------------------------------------------------------------------------------- book-keeping
 
-    def _kill(self, why: FailureCause | AttemptEnd, index: int = -1) -> None:
-        self._killed, self._killed_index = why, index
+    def _kill(self, why: _Kill) -> None:
+        self._killed = why
         self._server.kill(self._child)
 
     def _give_back(self, first: int, end: int, how: AttemptEnd = AttemptEnd.WITHDRAWN) -> Returned:
@@ -431,7 +446,15 @@ class TrialProcess:
 
     def _tasks(self, first: int, end: int) -> list[_Task]:
         """The trials from index `first` up to `end`, less those that were given back before."""
-        tasks: list[_Task] = []
+        return list(self._indexed(first, end).values())
+
+    def _index_of(self, wanted: _Task) -> int | None:
+        """Where a trial is on the line; None where it is not accounted for any more."""
+        held = self._indexed(self._accounted, self._given_count)
+        return next((index for index, task in held.items() if task == wanted), None)
+
+    def _indexed(self, first: int, end: int) -> dict[int, _Task]:
+        tasks: dict[int, _Task] = {}
         for given in self._given:
             if given.first + given.size <= first or given.first >= end:
                 continue
@@ -440,11 +463,8 @@ class TrialProcess:
             for position, (number, attempt) in enumerate(zip(block.numbers, block.attempts, strict=True)):
                 index = given.first + position
                 if first <= index < end and index not in self._void:
-                    tasks.append(_Task(number, attempt))
+                    tasks[index] = _Task(number, attempt)
         return tasks
-
-    def _death_text(self, status: int) -> str:
-        return self._killed_because or f"the trial process {_status_text(status)}"
 
     def _failed_block(
         self, tasks: Sequence[_Task], started_ns: int, cause: FailureCause, text: str

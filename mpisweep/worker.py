@@ -181,6 +181,8 @@ class Worker:
                     self._reports.setdefault((number, attempt), []).append(body)
                     out.append(Reported(body))
                 case (numbers, attempts, end):
+                    if slot in self._meetings and self._meetings[slot].number in numbers:
+                        del self._meetings[slot]
                     for trial in zip(numbers, attempts, strict=True):
                         self._reports.pop(trial, None)
                     out.append(Returned(slot, numbers, attempts, end))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from mpisweep.master import Master
-from mpisweep.messages import Abandon, Give, Hello, Message
+from mpisweep.messages import Abandon, Give, Hello, Meet, Meeting, Message, Returned
 from mpisweep.numbering import number_trials
 from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
+from mpisweep.records import AttemptEnd
 from mpisweep.results.journal import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
@@ -89,3 +90,13 @@ def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
     ranks.disk.write()
     ranks.master.step(0.0, set())
     assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [Give, Abandon]
+
+
+def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
+    ranks = Ranks('workload = "m:f"\nranks_per_trial = 2\n[parameters]\nx = { from = 1, to = 1 }\n')
+    ranks.join(0)
+    ranks.join(1)
+    for rank in (0, 1):
+        ranks.master.on_messages(rank, [Returned(0, (0,), (1,), AttemptEnd.WITHDRAWN)], 0.0)
+    ranks.master.on_messages(0, [Meeting(0, 1, "node:1"), Meeting(0, 2, "node:2")], 0.0)
+    assert [message for message in ranks.sent[1] if isinstance(message, Meet)] == [Meet(0, 0, 2, "node:2")]

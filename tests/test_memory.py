@@ -365,3 +365,56 @@ def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
     # It ends well before its grace is over.
     block = EndedBlock(0, 0, [0], [1], [COMPLETE], [0.0], [1.0], {"loss": [350.0]})
     assert scheduler.handle(TrialsEnded(block), 2.0) == [Commit(block), End(EndReason.WALLTIME)]
+
+
+def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
+    frontier = frontier_of(100)
+    frontier.learn(49, "gpu", Evidence.TOO_LARGE)
+    states = bytearray(100)
+    states[49], states[79] = FAILED, int(TrialState.RUNNING)
+    attempts = [int(number in (49, 79)) for number in range(100)]
+    scheduler = scheduler_of(100, frontier=frontier, states=states, attempts=attempts, held={Slot(1, 0): {79: 1}})
+    decisions = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 0.0)
+    for tick in range(10):
+        decisions += scheduler.handle(TimePassed(), 1.0 + tick)
+    [inferred] = [decision for decision in decisions if isinstance(decision, Infer)] or [Infer([], "")]
+    assert inferred.numbers in ([], list(range(80, 100)))
+
+
+def test_probes_that_are_too_wide_for_the_slots_that_are_left_hold_nobody_up():
+    sizes, widths = [*range(1, 201), *range(1, 9)], [4] * 200 + [1] * 8
+    frontier = MemoryFrontier({"ranks_per_trial": widths, "x": sizes}, {"x": "increasing"})
+    scheduler = Scheduler(
+        bytes(208), [0] * 208, DurationModel({"x": sizes}, None, 208), retries=1, grace_s=1.0, frontier=frontier,
+        widths=widths, patience_s=5.0,
+    )  # fmt: skip
+    ranks = Ranks(scheduler, ["gpu", "gpu"], {"gpu": 1000})
+    assert ranks.run() is EndReason.TOO_FEW
+    assert ranks.states[200:].count(COMPLETE) == 8
+    assert ranks.states[:200].count(WAITING) == 200
+
+
+def test_a_probe_that_became_too_wide_is_withheld_again_and_runs_when_there_are_slots_again():
+    sizes, widths = list(range(1, 9)) * 2, [2] * 8 + [1] * 8
+    frontier = MemoryFrontier({"ranks_per_trial": widths, "x": sizes}, {"x": "increasing"})
+    scheduler = Scheduler(
+        bytes(16), [0] * 16, DurationModel({"x": sizes}, None, 16), retries=1, grace_s=1.0, frontier=frontier,
+        widths=widths, patience_s=60.0,
+    )  # fmt: skip
+    scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 0.0)
+    scheduler.handle(WorkerJoined(1, 1, (), "n", "gpu"), 0.0)
+    now, seen = 1.0, []
+    scheduler.handle(WorkerLost(1), now)
+    while sum(widths[number] == 1 for number in seen) < 8:
+        now += 1.0
+        scheduler.check()
+        held = next(iter(scheduler.held[Slot(0, 0)].items()), None)
+        if held is None:
+            assert now < 100.0, "nothing runs"
+            scheduler.handle(TimePassed(), now)
+            continue
+        seen.append(held[0])
+        scheduler.handle(TrialsEnded(EndedBlock(0, 0, [held[0]], [held[1]], [COMPLETE], [0.0], [1.0], {})), now)
+    assert sorted(number for number in seen if widths[number] == 1) == list(range(8, 16))
+    decisions = scheduler.handle(WorkerJoined(2, 1, (), "n", "gpu"), now + 1.0)
+    assert [decision.slots for decision in decisions if isinstance(decision, Assign)] == [(Slot(0, 0), Slot(2, 0))]

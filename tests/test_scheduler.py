@@ -598,3 +598,29 @@ class Sweep(RuleBasedStateMachine):
 
 TestSweep = Sweep.TestCase
 TestSweep.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("values", [[1e308, 1.2e308, 1.7e308, 3.0], [-1.7e308, 0.0, 1.7e308, 1.0], [5e-324, 1e-300, 1e308, 2.0], [2.0**62] * 4])
+def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list[float]):
+    work = work_from_names({"width": values, "depth": values})
+    model = DurationModel({"width": values, "depth": values}, work, 4)
+    model.observe([0, 1, 2], [1.0, 2.0, 3.0])
+    model.fit()
+    assert all(0 < (model.expected_s(number) or 0) < 100 for number in range(4))
+    assert sorted(model.shortest_first(range(4))) == [0, 1, 2, 3]
+
+
+def test_a_rank_that_was_given_up_and_is_back_lets_go_of_what_others_run_and_keeps_what_nobody_does():
+    scheduler = scheduler_of(5)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    held = scheduler.held[Slot(1, 0)].copy()
+    scheduler.handle(WorkerLost(1), 1.0)
+    [_, assign] = scheduler.handle(ended(Slot(2, 0), [(next(iter(scheduler.held[Slot(2, 0)])), 1)]), 2.0)
+    [elsewhere] = assign.numbers
+    assert elsewhere in held
+    decisions = scheduler.handle(WorkerJoined(1, 1, (tuple(held.items()),)), 3.0)
+    scheduler.check()
+    assert decisions[0] == LetGo(Slot(1, 0), elsewhere, 1, 0.0)
+    [kept] = held.keys() - {elsewhere}
+    assert scheduler.held[Slot(1, 0)][kept] == 1

@@ -17,6 +17,7 @@ from mpisweep.messages import (
     End,
     GiveUp,
     LetGo,
+    Quarantine,
     Stop,
     StopRequested,
     TimePassed,
@@ -501,3 +502,36 @@ class WideSweep(RuleBasedStateMachine):
 
 TestWideSweep = WideSweep.TestCase
 TestWideSweep.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_a_quarantined_device_is_back_when_all_that_waits_needs_it():
+    pool = Pool([1] * 20 + [3], nodes=(3,), quarantine=True)
+    pool.lose(2)  # and the wide trial must wait
+    while not of(Quarantine, pool.made):
+        assert pool.now < 100.0
+        if pool.held[Slot(1, 0)] and pool.now > 10.0 and pool.scheduler.count(TrialState.COMPLETE) % 5 == 0:
+            pool.end(1, FAILED)
+        pool.end(0)
+    pool.held[Slot(2, 0)] = []
+    pool.feed(WorkerJoined(2, 1, (), "n0"))
+    while pool.running().keys() != {20}:
+        assert pool.now < 300.0
+        busy = [slot.rank for slot, held in pool.held.items() if held]
+        if busy:
+            pool.end(busy[0])
+        else:
+            pool.feed(TimePassed())
+            assert of(End, pool.made) == []
+    back = of(Quarantine, pool.made)
+    assert [(quarantine.slot.rank, bool(quarantine.why)) for quarantine in back] == [(1, True), (1, False)]
+
+
+def test_no_slots_are_kept_idle_for_a_wide_trial_that_cannot_end_before_the_deadline():
+    model = DurationModel({"x": [1, 1, 1, 1, 2]}, None, 5)
+    # Narrow trials take 20 s, the wide one 60 s.
+    model._expected_s, model._uncertainty = [20.0, 20.0, 20.0, 20.0, 60.0], 1.0
+    scheduler = Scheduler(bytes(5), [0] * 5, model, retries=1, grace_s=1.0, widths=[1, 1, 1, 1, 2], deadline=75.0)
+    made = scheduler.handle(WorkerJoined(0, 1, (), "n"), 0.0)
+    made += scheduler.handle(WorkerJoined(1, 1, (), "n"), 1.0)
+    # Rank 0 has two trials, until 40 s: the wide one would end at 100 s.
+    assert sorted(number for assign in of(Assign, made) for number in assign.numbers) == [0, 1, 2, 3]

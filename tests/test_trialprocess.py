@@ -324,3 +324,37 @@ def test_children_that_a_trial_leaves_are_gone_with_its_process(folder):
     pid = int((folder / "child").read_text())
     slot.until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
     slot.close()
+
+
+def test_a_sweep_file_may_be_larger_than_any_packet(folder):
+    slot = Slot(folder, SPEC + "# " + "x" * 3_000_000)
+    try:
+        slot.give([4])
+        slot.until(lambda: slot.ended)
+        assert slot.ended == {4: "complete"}
+    finally:
+        slot.close()
+
+
+def test_a_trial_that_others_have_is_let_go_of_and_the_one_before_it_goes_on(folder, slot):
+    slot.give([77, 5])
+    slot.until((folder / "long").exists)
+    slot.process.abandon(5, 1, time.monotonic())
+    slot.turn()
+    (folder / "go").touch()
+    slot.until(lambda: not slot.process.busy)
+    assert slot.ended == {77: "complete"}
+    assert [returned.numbers for returned in slot.returned] == [(5,)]
+
+
+def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
+    slot.give([77])
+    slot.give([5])
+    slot.until((folder / "long").exists)
+    for number in (77, 5):
+        slot.process.abandon(number, 1, time.monotonic())
+    slot.until(lambda: not slot.process.held)
+    assert slot.ended == {}
+    assert sorted(number for returned in slot.returned for number in returned.numbers) == [5, 77]
+    slot.give([6])
+    slot.until(lambda: slot.ended == {6: "complete"})

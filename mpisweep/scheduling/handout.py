@@ -144,12 +144,20 @@ class HandOut:
                 self._gather(width, before if waiting.next(width) == self._gathered_for else [], usable, now)
 
     def _gather(self, width: int, before: Sequence[Slot], usable: Sequence[Slot], now: float) -> None:
-        """Keep slots for the next trial of this width; those that were kept for it already are kept on while all are left."""
+        """Keep slots for the next trial of this width, where one would end in time.
+
+        Those that were kept for it already are kept on while all are left.
+        """
         free_from = {slot: self._free_from(slot, now) for slot in usable}
         is_kept = len(before) == width and free_from.keys() >= set(before)
         kept = list(before) if is_kept else gather(width, free_from, self._slots.nodes)
+        starts_at = max((free_from[slot] for slot in kept), default=now)
+        left_s = math.inf if self._deadline is None else self._deadline - starts_at
+        if not self._waiting.any_within(left_s, width):
+            # Should the slots be free earlier than is expected, it has them all the same.
+            return
         self._gathered_for = self._waiting.next(width)
-        self.gathered = dict.fromkeys(kept, max((free_from[slot] for slot in kept), default=now))
+        self.gathered = dict.fromkeys(kept, starts_at)
 
     def _free_from(self, slot: Slot, now: float) -> float:
         """When a slot will have run what it holds, at the latest; infinite where nobody knows."""

@@ -14,7 +14,7 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot
@@ -67,6 +67,12 @@ class Memory:
         """Whether all workers have had the time to join."""
         return now - self._joined_at >= JOIN_S
 
+    def note_running(self, numbers: Iterable[int]) -> None:
+        """These run already, and may still show what fits."""
+        if self._frontier is not None:
+            for number in numbers:
+                self._frontier.note_running(number)
+
     # ------------------------------------------------------------------------------------- slots
 
     def note_worker(self, slots: Iterable[Slot], kind: str, now: float) -> None:
@@ -91,6 +97,11 @@ class Memory:
         """The kind that all of these are of; None where they are of several."""
         kinds = {self._kinds.get(slot, "") for slot in slots}
         return kinds.pop() if len(kinds) == 1 else None
+
+    def note_room(self, room: int, can_run: Callable[[int], bool]) -> None:
+        """So many slots get trials; `can_run` says whether these are enough for a trial."""
+        if self._frontier is not None:
+            self._frontier.note_room(room, can_run)
 
     # ------------------------------------------------------------------------------------- ends
 

@@ -47,8 +47,9 @@ def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | Non
     known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
     if not known:
         return None
-    product = np.prod([np.asarray(column, dtype=float) for column in known], axis=0)
-    return [float(work) for work in product]
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = np.prod([np.asarray(column, dtype=float) for column in known], axis=0)
+    return [float(work) for work in np.nan_to_num(product)]
 
 
 class DurationModel:
@@ -148,7 +149,7 @@ def _features(
     """One row a trial: a constant, then standardised features that a duration plausibly depends on."""
     made: list[NDArray[np.float64]] = []
     if work is not None:
-        log_work = np.log(np.maximum(np.asarray(work, dtype=float), 1e-300))
+        log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
         made += [log_work, log_work**2]
     for column in columns.values():
         made += _column_features(column)
@@ -169,6 +170,8 @@ def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
 
 
 def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
+    # The squares of what is near the end of what a float holds would not be finite.
+    feature = feature / (np.abs(feature).max(initial=0.0) or 1.0)
     spread = float(feature.std())
     return np.asarray((feature - feature.mean()) / (spread if spread > 0 else 1.0), dtype=np.float64)
 

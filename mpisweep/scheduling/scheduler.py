@@ -14,7 +14,7 @@ Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling
 Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.supply`).
 
 When trials fail because of something else than themselves (:mod:`mpisweep.scheduling.health`), their device gets no more
-trials, or the sweep stops.  One slot always stays.
+trials, or the sweep stops.  One slot always stays, and where what is left waits for more slots than stay, all are back.
 
 A trial of several ranks (:mod:`mpisweep.scheduling.teams`) is assigned to as many idle slots at once, and is over when all of
 them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
@@ -135,6 +135,7 @@ class Scheduler:
         #: Number -> how often its worker was lost.  Sparse.
         self._losses = dict(losses or {})
         self._memory = Memory(frontier, fresh)
+        self._memory.note_running(away)
         self._search = search
         waiting = [n for n, s in enumerate(self._trials.states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
@@ -260,10 +261,10 @@ class Scheduler:
             for number, attempt in held[index] if index < len(held) else ():
                 if thought.get(number) == attempt or self._recall(number, attempt):
                     kept[number] = attempt
-                elif number < self.total and self._waiting.width(number) > 1:
-                    # Its other ranks are not there, and it would wait for them.
+                elif number < self.total:
+                    # Others run it by now, or have run it; or its other ranks are not there and it would wait for them.
                     decisions.append(LetGo(slot, number, attempt, 0.0))
-                    if self._trials.states[number] == _WAITING:
+                    if self._waiting.width(number) > 1 and self._trials.states[number] == _WAITING:
                         # The next attempt must not be taken for this one.
                         self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
             for number in [number for number in thought if number in self._teams and number not in kept]:
@@ -630,7 +631,7 @@ class Scheduler:
     def _learn(self) -> None:
         self._model.fit()
         # Sorting a hundred thousand trials takes longer than running them where each is this short.
-        if self._waiting.any_aside or (self._model.longest_s or 0.0) > BATCH_S:
+        if self._waiting.count_aside or (self._model.longest_s or 0.0) > BATCH_S:
             self._waiting.reconsider()
 
     def _look_at_memory(self, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
@@ -667,6 +668,8 @@ class Scheduler:
     def _ration(self, decisions: list[Decision], now: float) -> None:
         """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
         idle = [slot for slot in self._slots.idle if slot not in self._handout.gathered] if not self._waiting.count() else []
+        if self._waiting.any_widths:
+            self._memory.note_room(self._slots.count_usable, self._has_slots)
         plan = self._memory.plan(self._trials.states, idle, now)
         if plan is None:
             return
@@ -681,6 +684,10 @@ class Scheduler:
             for number in numbers:
                 self._trials.move(number, _INFEASIBLE)
             decisions.append(Infer(numbers, why))
+
+    def _has_slots(self, number: int) -> bool:
+        """Whether there are as many slots as a trial needs."""
+        return self._waiting.width(number) <= self._slots.count_usable
 
     def _may_go_on(self, decisions: list[Decision], now: float) -> bool:
         """Whether something that is withheld will still run, or be inferred, although nothing runs and nothing can."""
@@ -714,7 +721,11 @@ class Scheduler:
             reason = self._stopping
         elif self._waiting.count() or not self._slots.held:
             return
-        elif self._waiting.wide():
+        elif self._waiting.wide() or (self._memory and not any(map(self._has_slots, self._memory))):
+            if self._devices.quarantined:
+                # Nothing else is left to run, and a device that may be ill is better than none.
+                decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
+                return
             # Nothing runs, and yet none of them was started.
             if self._too_few_since is None:
                 self._too_few_since = now

@@ -50,6 +50,11 @@ class Slots:
         return len(self.held) - len(self.idle) - len(self.benched)
 
     @property
+    def count_usable(self) -> int:
+        """How many get trials."""
+        return len(self.held) - len(self._quarantined)
+
+    @property
     def usable(self) -> list[Slot]:
         """Those that get trials."""
         return [slot for slot in self.held if slot not in self._quarantined]

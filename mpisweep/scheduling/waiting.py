@@ -43,27 +43,24 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values())) + len(self._aside)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._queues.get(self.width(number), ()) or number in self._aside
-
     def __iter__(self) -> Iterator[int]:
         for queue in self._queues.values():
             yield from queue
         yield from self._aside
 
     @property
-    def any_aside(self) -> bool:
-        """Whether trials wait that will not end in time, as far as is known."""
-        return bool(self._aside)
-
-    @property
     def count_aside(self) -> int:
-        """How many these are."""
+        """How many trials wait that will not end in time, as far as is known."""
         return len(self._aside)
 
     def width(self, number: int) -> int:
         """How many ranks a trial needs."""
         return 1 if self._widths is None else self._widths[number]
+
+    @property
+    def any_widths(self) -> bool:
+        """Whether trials may need more than one rank."""
+        return self._widths is not None
 
     def wide(self) -> list[int]:
         """The widths above one of which trials wait that were not set aside, the largest first."""
@@ -78,6 +75,12 @@ class Waiting:
     def next(self, width: int = 1) -> int:
         """The trial of this width that is handed out next; there must be one."""
         return self._queues[width][-1]
+
+    def any_within(self, left_s: float, width: int) -> bool:
+        """Whether any trial of this width is not expected to take longer than so many seconds."""
+        queue = self._queues[width]
+        # The shortest one is the first, unless it was put back and is the next.
+        return any((self._model.upper_s(number) or 0.0) <= left_s for number in (queue[-1], queue[0]))
 
     def take(self, width: int = 1) -> int:
         """Hand it out."""

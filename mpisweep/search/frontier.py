@@ -25,6 +25,10 @@ of *w* open ones the first sqrt(2 w).
 that runs could still show the contrary.  What is smaller than a trial that has completed is taken to fit, whatever
 was seen before.
 
+Several ranks
+-------------
+A trial that needs more ranks than there are slots is no probe, and holds no other one up: it waits for slots.
+
 Several kinds of devices
 ------------------------
 What fits everywhere goes anywhere.  What fits on some kinds goes to these, the largest first; each kind finds its own
@@ -37,7 +41,7 @@ Pure: evidence in, plans out.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf, isqrt
@@ -172,6 +176,9 @@ class MemoryFrontier:
         #: Groups of which something was learned since the last plan.
         self._due = set(range(len(self._groups)))
         self._withheld = 0
+        #: How many slots get trials, where that matters, and whether these are enough for a trial.
+        self._room = 1
+        self._can_run: Callable[[int], bool] = lambda number: True
 
     def _arrange(self, columns: Mapping[str, Sequence[Value]]) -> None:
         alike = list(zip(*(column for name, column in columns.items() if name not in self._directions), strict=True))
@@ -257,6 +264,12 @@ class MemoryFrontier:
         self._release(line, position)
         line.out[position] = ""
 
+    def note_running(self, number: int) -> None:
+        """A trial runs already, on whatever kind of device."""
+        if number in self._places:
+            line, position = self._places[number]
+            line.out[position] = ""
+
     def join(self, kind: str) -> None:
         """A slot of this kind gets trials from now on."""
         if kind not in self._slots:
@@ -268,6 +281,12 @@ class MemoryFrontier:
         self._slots[kind] -= 1
         if not self._slots[kind]:
             del self._slots[kind]
+            self._due.update(range(len(self._groups)))
+
+    def note_room(self, room: int, can_run: Callable[[int], bool]) -> None:
+        """There are so many slots; `can_run` says whether these are enough for a trial."""
+        if room != self._room:
+            self._room, self._can_run = room, can_run
             self._due.update(range(len(self._groups)))
 
     def learn(self, number: int, kind: str | None, evidence: Evidence) -> None:
@@ -340,7 +359,9 @@ class MemoryFrontier:
             has_begun = states[line.numbers[position]] != _WAITING
             if position <= free:
                 del line.out[position]
-            elif not has_begun and (kind not in self._slots or position >= line.bracket(kind)[1]):
+            elif not has_begun and (
+                kind not in self._slots or position >= line.bracket(kind)[1] or not self._can_run(line.numbers[position])
+            ):
                 self._withhold(line, position)
                 plan.withheld.append(line.numbers[position])
         # A kind of device has joined of which less is known than of those before.
@@ -355,9 +376,10 @@ class MemoryFrontier:
         for group in due if kind in self._last_done else self._groups:
             for line in group:
                 low, high = line.bracket(kind)
-                candidates = line.open_ones(low, high)
+                candidates = self._candidates(line, low, high)
                 if not line.under_way(kind) and not candidates:
-                    self._note_done(line, kind)
+                    if not line.open_ones(low, high):
+                        self._note_done(line, kind)
                     continue
                 if not line.under_way(kind):
                     expected = self._last_done.get(kind)
@@ -368,6 +390,10 @@ class MemoryFrontier:
                 continue
             if kind not in self._last_done:
                 return
+
+    def _candidates(self, line: _Line, low: int, high: int) -> list[int]:
+        """Withheld positions in between for which there are slots enough."""
+        return [position for position in line.open_ones(low, high) if self._can_run(line.numbers[position])]
 
     def _note_done(self, line: _Line, kind: str) -> None:
         low, high = line.bracket(kind)
@@ -380,7 +406,7 @@ class MemoryFrontier:
         """Of what fits on this kind and not everywhere, have as much under way as its slots run and run next."""
         wanted = 2 * self._slots[kind] - sum(where == kind for line in self._lines for where in line.out.values())
         for line in self._lines:
-            for position in line.open_ones(-1, line.bracket(kind)[0] + 1)[::-1][: max(0, wanted)]:
+            for position in self._candidates(line, -1, line.bracket(kind)[0] + 1)[::-1][: max(0, wanted)]:
                 self._let_out(line, position, kind, plan)
                 wanted -= 1
 
@@ -389,7 +415,7 @@ class MemoryFrontier:
         for line in self._lines:
             while count > 0 and line.withheld and (probes := line.under_way(kind)):
                 low = line.bracket(kind)[0]
-                candidates = line.open_ones(low, min(probes))
+                candidates = self._candidates(line, low, min(probes))
                 if not candidates:
                     break
                 self._let_out(line, _nearest(candidates, (low + min(probes)) // 2), kind, plan)
@@ -398,7 +424,7 @@ class MemoryFrontier:
             if count <= 0 or not self._withheld:
                 return
             low, high = line.bracket(kind)
-            for position in line.open_ones(low, min(high, low + 1 + isqrt(2 * (high - low - 1))))[:count]:
+            for position in self._candidates(line, low, min(high, low + 1 + isqrt(2 * (high - low - 1))))[:count]:
                 self._let_out(line, position, kind, plan)
                 count -= 1
 

@@ -211,7 +211,7 @@ class _Run:
                 if value is None:
                     continue
                 stated = _number(match["step"]) if "step" in pattern.groupindex else None
-                self._trial.add(int(stated) if stated is not None else next(steps), {name: value})
+                self._trial.add(next(steps) if stated is None else _whole(stated), {name: value})
         self._on_json(line)
 
     def _on_report(self, raw: bytes, whole: bytes) -> None:
@@ -289,6 +289,11 @@ def _die_with(parent: int) -> None:
 def _kill_group(process: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
+
+
+def _whole(number: float) -> int:
+    """The step that a program has printed; it is not there to be told that this is none."""
+    return int(max(-(2.0**62), min(2.0**62, number))) if number == number else 0
 
 
 def _number(text: str | None) -> float | None:

@@ -4,9 +4,9 @@ Rank 0 of the trial reserves a port that the system chooses, so that no two tria
 to its worker; the master hands it to the others.  Whoever listens there (torch.distributed, most of the time) does
 so in the trial's rank 0: mpisweep itself opens no port.
 
-A port is *reserved* by leaving a closed connection of its own on it: for a minute the kernel gives it to nobody who
-asks for any port, yet lets a program bind it that sets SO_REUSEADDR, as servers do.  The technique is that of
-Yelp's ephemeral-port-reserve.
+A port is *reserved* by a socket that is bound to it and listens to nobody: the kernel gives it to nobody who asks for
+any port, yet lets a program bind it that sets SO_REUSEADDR, as servers do.  Nothing stays of it when the trial is over
+(a closed connection would for a minute, and tens of thousands of short trials would use up a node's ports).
 """
 
 from __future__ import annotations
@@ -18,25 +18,19 @@ from collections.abc import Iterator
 
 from mpisweep.messages import Team
 
-__all__ = ["joined", "reserve_address", "variables"]
+__all__ = ["joined", "reserved", "variables"]
 
 _LOCALHOST = "127.0.0.1"
 
 
-def reserve_address(team: Team) -> str:
-    """``HOST:PORT``, where the ranks of this trial can meet; on one node a host that needs no network."""
+@contextlib.contextmanager
+def reserved(team: Team) -> Iterator[str]:
+    """``HOST:PORT``, where the ranks of this trial can meet while inside; on one node a host that needs no network."""
     host = _LOCALHOST if team.nodes == 1 else socket.gethostname()
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
-        listener.listen(1)
-        port = listener.getsockname()[1]
-        with socket.create_connection((_LOCALHOST, port)) as client:
-            accepted, _ = listener.accept()
-            # Who closes first keeps the port busy: it is the listener's side that must.
-            accepted.close()
-            client.recv(1)
-    return f"{host}:{port}"
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
+        yield f"{host}:{keeper.getsockname()[1]}"
 
 
 def variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, str]:

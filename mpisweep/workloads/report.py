@@ -12,9 +12,12 @@ started by mpisweep, so that it may stay in the program for good::
 from __future__ import annotations
 
 import json
+import math
+import operator
 import os
+from typing import SupportsFloat, SupportsIndex
 
-__all__ = ["REPORT_VARIABLE", "report"]
+__all__ = ["REPORT_VARIABLE", "report", "whole_step"]
 
 #: Holds the pipe's descriptor, its inode, and the process that reads it: ``5:123456:789``.
 REPORT_VARIABLE = "MPISWEEP_REPORT"
@@ -27,17 +30,41 @@ def report(step: int | None = None, **metrics: float) -> None:
     """Add one step to the curves of the trial that this program is.
 
     Args:
-        step: any integer that counts up; without it the calls are counted.
+        step: any integer that counts up, or a float that is whole; without it the calls are counted.
         metrics: metric names and their values, anything that ``float()`` takes.
+
+    Raises:
+        TypeError: when the step is not an integer.
     """
+    whole = None if step is None else whole_step(step)
     pipe = _find_pipe()
     if pipe is None or not metrics:
         return
     numbers: dict[str, float | int] = {name: float(value) for name, value in metrics.items()}
-    if step is not None:
-        numbers["step"] = int(step)
+    if whole is not None:
+        numbers["step"] = whole
     # At most 4096 bytes go into a pipe in one piece, whoever else writes to it.
     os.write(pipe, (json.dumps(numbers) + "\n").encode())
+
+
+def whole_step(step: SupportsIndex | SupportsFloat) -> int:
+    """The step as the integer that it is.
+
+    Raises:
+        TypeError: when it is none, or does not fit into 64 bits.
+    """
+    try:
+        whole = operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        number = math.nan if isinstance(step, (str, bytes)) or not hasattr(step, "__float__") else float(step)
+        if not number.is_integer():
+            raise TypeError(
+                f"the step of a report is {step!r}; expected an integer that counts up, e.g. the iteration"
+            ) from None
+        whole = int(number)
+    if not -(2**63) <= whole < 2**63:
+        raise TypeError(f"the step of a report is {step!r}; expected an integer of at most 64 bits")
+    return whole
 
 
 def _find_pipe() -> int | None:

@@ -46,7 +46,7 @@ from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
-from mpisweep.workloads.meeting import joined, reserve_address, variables
+from mpisweep.workloads.meeting import joined, reserved, variables
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
@@ -198,12 +198,8 @@ class _Loop:
             self._frames.extend(self._line.receive())
         return self._frames.popleft()
 
-    def _meet(self, team: Team, number: int, attempt: int) -> str:
-        """Where the ranks of this trial meet: rank 0 says it, the others wait to be told."""
-        if team.rank == 0:
-            address = reserve_address(team)
-            self._line.send(MEETING, address.encode(), number, attempt)
-            return address
+    def _told_address(self, number: int, attempt: int) -> str:
+        """Wait to be told where the ranks of this trial meet."""
         while True:
             for frame in self._frames:
                 if (frame.kind, frame.first, frame.second) == (MEET, number, attempt):
@@ -289,15 +285,24 @@ class _Loop:
     def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """What a trial of several ranks needs around it; nothing for any other."""
         if team is not None:
-            address = self._meet(team, number, attempt)
-        elif self._spec.says_ranks:
-            # A program that is made for several ranks asks for the variables also when it is alone.
-            team = _SOLE
-            address = reserve_address(team)
-        else:
-            return _ALONE
-        is_command = isinstance(self._spec.workload, CommandWorkload)
-        return joined(variables(team, address, own_device_only=self._device != "cpu" and not is_command))
+            return self._meet(team, number, attempt)
+        # A program that is made for several ranks asks for the variables also when it is alone.
+        return self._meet(_SOLE, number, attempt) if self._spec.says_ranks else _ALONE
+
+    @contextlib.contextmanager
+    def _meet(self, team: Team, number: int, attempt: int) -> Iterator[None]:
+        """While inside, this process has the variables by which the trial's ranks find each other: rank 0 says where."""
+        with contextlib.ExitStack() as inside:
+            if team.rank:
+                address = self._told_address(number, attempt)
+            else:
+                address = inside.enter_context(reserved(team))
+                if team.size > 1:
+                    self._line.send(MEETING, address.encode(), number, attempt)
+            is_command = isinstance(self._spec.workload, CommandWorkload)
+            found = variables(team, address, own_device_only=self._device != "cpu" and not is_command)
+            inside.enter_context(joined(found))
+            yield
 
     def _limited(self) -> contextlib.AbstractContextManager[None]:
         """The limit of main memory: it is the workload's, and what it has left of it must not keep us from telling."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from mpisweep.blocks import Curve
 from mpisweep.messages import Team
 from mpisweep.records import FailureCause, Value
+from mpisweep.workloads.report import whole_step
 
 __all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
 
@@ -133,13 +134,18 @@ class Trial:
         """Add one step to the trial's curves; cheap enough for every iteration.
 
         Args:
-            step: any integer that counts up, e.g. the iteration.
+            step: any integer that counts up, e.g. the iteration; a float that is whole will do.
             metrics: metric names and their values at this step.
+
+        Raises:
+            TypeError: when the step is not an integer.
         """
         self.add(step, metrics)
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """:meth:`report`, for metrics whose names are no Python names."""
+        # A curve of which one column is longer than another could not be read.
+        step = whole_step(step)
         now = time.monotonic() - self._started
         curves = self._curves
         for name, value in metrics.items():
