@@ -242,8 +242,8 @@ def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
     assert slot.process.held == []
 
 
-def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
-    (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
+def given_until_it_ends(folder: Path) -> Slot:
+    """A trial, given again to a slot of its own for as long as it is given back."""
     slot = Slot(folder)
     for attempt in range(1, 5):
         slot.give([1], attempt)
@@ -251,6 +251,12 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
         if slot.ended:
             break
         slot.returned.clear()
+    return slot
+
+
+def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
+    (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
+    slot = given_until_it_ends(folder)
     assert slot.results[-1].messages == [
         "the trial process ended 3 times before a trial began: it exited with code 9"
     ]
@@ -271,13 +277,7 @@ serve._Loop._next_frame = die
 def run(trial):
     return 1.0
 """, encoding="utf-8")
-    slot = Slot(folder)
-    for attempt in range(1, 5):
-        slot.give([1], attempt)
-        slot.until(lambda: slot.returned or slot.ended)
-        if slot.ended:
-            break
-        slot.returned.clear()
+    slot = given_until_it_ends(folder)
     assert slot.results[-1].messages == ["the trial process ended 3 times before a trial began: it exited with code 9"]
     slot.close()
 
