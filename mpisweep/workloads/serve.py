@@ -158,8 +158,10 @@ class _Loop:
         self._cores = cores
         self._trials_folder = trials_folder
         self._objective = spec.objective
-        self._memory_bytes = spec.limits.memory_bytes
-        self._is_limited = self._memory_bytes is not None or _memory_is_limited()
+        limit = spec.limits.memory_bytes
+        self._is_limited = limit is not None or _memory_is_limited()
+        #: The limit of main memory is the workload's, and what it has left of it must not keep us from telling.
+        self._limited: contextlib.AbstractContextManager[None] = _ALONE if limit is None else _MemoryLimit(limit)
         self._defaults: dict[str, Value] = {}
         if isinstance(spec.workload, BuiltinWorkload):
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
@@ -179,7 +181,7 @@ class _Loop:
     def run(self) -> None:
         """Until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
-        with self._limited():
+        with self._limited:
             run = _load_or_report(self._spec, outputs)
         self._line.send(READY)
         while True:
@@ -250,7 +252,7 @@ class _Loop:
         started_at = time.time()
         started = time.perf_counter()
         try:
-            with self._in_team(team, number, attempt), self._limited():
+            with self._in_team(team, number, attempt), self._limited:
                 metrics, odd = to_metrics(run(trial), self._spec.objective)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
@@ -304,10 +306,6 @@ class _Loop:
             inside.enter_context(joined(found))
             yield
 
-    def _limited(self) -> contextlib.AbstractContextManager[None]:
-        """The limit of main memory: it is the workload's, and what it has left of it must not keep us from telling."""
-        return _ALONE if self._memory_bytes is None else _MemoryLimit(self._memory_bytes)
-
     def _log(self, trial: str, error: BaseException) -> None:
         """Keep the whole traceback; the results file has the end of it."""
         if isinstance(error, TrialFailedError):
@@ -335,7 +333,7 @@ class _Loop:
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
 
 
-class _MemoryLimit:
+class _MemoryLimit(contextlib.AbstractContextManager[None]):
     """What is inside may write to so much memory; a class, because leaving it must not need any."""
 
     def __init__(self, limit: int) -> None:
