@@ -166,7 +166,7 @@ def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_
     ("system", "before", "after", "asked"),
     [
         ("pjm", "", "", ("", "sweep.toml")),
-        ("pjm", "mpisweep run", "cd /work/me\nmpisweep run", ("/work/me", "sweep.toml")),
+        ("pjm", "mpisweep run", "cd /scratch/me\nmpisweep run", ("/scratch/me", "sweep.toml")),
         ("pbs", "", "", ("", "sweep.toml")),
         ("pbs", 'cd "$PBS_O_WORKDIR"\n', "", ("~", "sweep.toml")),
         ("slurm", "run sweep.toml -o", "run -n 4 sweep.toml -o", ("", "sweep.toml")),
