@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 PAYLOAD = Payload(name="tiny", sweep="sweep.toml", results="tiny.h5")
 TWO_HOURS = Wishes(elapse_s=7200)
+#: It comes with the environment of the tests, which need not be on PATH.
+SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
 def site(name: str, **changes: object) -> Site:
@@ -383,21 +385,21 @@ def test_a_shipped_script_passes_the_shell_s_own_checks(script: Path):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck")
 @pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
 def test_a_shipped_script_passes_shellcheck(script: Path):
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([SHELLCHECK, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck")
 @pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "workstation"])
 def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str):
     payload = dataclasses.replace(PAYLOAD, folder=HOSTILE, sweep=f"{HOSTILE}.toml", conda=HOSTILE, chained=True)
     text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
     (tmp_path / "job.sh").write_text(text)
     # Names that would expand unquoted are what the hostile ones look like, and are meant.
-    done = subprocess.run(["shellcheck", "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False)
+    done = subprocess.run([SHELLCHECK, "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
