@@ -105,6 +105,11 @@ class EndReason(StrEnum):
             return 0
         return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.ALIKE) else 3
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether the launcher starts the ranks again: all of them may be there then."""
+        return self in (EndReason.NO_WORKERS, EndReason.TOO_FEW)
+
 
 class Direction(StrEnum):
     """Whether a smaller or a larger objective is better."""

@@ -37,8 +37,8 @@ __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 SILENCE_S = 60.0
 #: Reading takes at most this share of the time, however large the sweep is.
 _SHARE_OF_TIME = 0.1
-#: States of a sweep that goes on: where no ranks are left, or too few, the launcher starts them again.
-_GOES_ON = ("running", EndReason.NO_WORKERS.value, EndReason.TOO_FEW.value)
+#: States of a sweep that goes on.
+_GOES_ON = ("running", *(end.value for end in EndReason if end.is_passing))
 #: Running trials that a terminal shows; the longest running ones.
 _ROWS = 16
 

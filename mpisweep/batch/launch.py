@@ -45,8 +45,6 @@ ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 #: What the ranks return when the user's input was refused.
 _USER_ERRORS = (2,)
 _INTERRUPTED = 3
-#: Ends after which the ranks are started again: all of them may be there then.
-_STARTED_AGAIN = (EndReason.NO_WORKERS, EndReason.TOO_FEW)
 #: So many restarts in a row may be in vain.
 _FRUITLESS = 2
 #: Pause before the ranks are started again, in seconds: mpirun may still be clearing up.
@@ -124,7 +122,7 @@ def launch(
             if returned in _USER_ERRORS:
                 return returned
             reason = recorded_end(name, returned)
-            if reason is not None and reason not in _STARTED_AGAIN:
+            if reason is not None and not reason.is_passing:
                 return reason.exit_code
             if stops.asked:
                 log.warning("stopped; everything that was acknowledged is on disk: run again to go on")
