@@ -29,6 +29,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -78,6 +79,8 @@ class ForkServer:
         self._process = process
         self._control = control
         self._children = 0
+        #: The loop of a rank and the thread that opens a sweep may both ask for something.
+        self._asking = threading.RLock()
 
     @classmethod
     def start(cls) -> ForkServer:
@@ -93,7 +96,6 @@ class ForkServer:
             ours.close()
             _child_main(lambda: _Server(theirs).run(), parent=rank, death_signal=_RANK_DIED)
         theirs.close()
-        ours.setblocking(False)
         return cls(process, ours)
 
     def fileno(self) -> int:
@@ -120,12 +122,12 @@ class ForkServer:
         Returns:
             The child's number, which :class:`Died` will name.
         """
-        self._children += 1
-        with _nameless_file() as told:
+        with self._asking, _nameless_file() as told:
+            self._children += 1
             told.write(json.dumps(arguments).encode())
             told.flush()
             self._request([told.fileno(), *files], spawn=entry, child=self._children)
-        return self._children
+            return self._children
 
     def kill(self, child: int) -> None:
         """Kill the child and its process group; nothing when it has ended already."""
@@ -139,7 +141,7 @@ class ForkServer:
         """
         died: list[Died] = []
         try:
-            while packet := self._control.recv(_PACKET_BYTES):
+            while packet := self._control.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
                 died.append(Died(**json.loads(packet)))
         except BlockingIOError:
             return died
@@ -156,13 +158,11 @@ class ForkServer:
     def _request(self, files: Sequence[int], **request: Any) -> None:
         # The server reads at once except while it imports; the socket holds hundreds of requests till then.
         packet = json.dumps(request).encode()
-        self._control.setblocking(True)
         try:
-            socket.send_fds(self._control, [packet], list(files))
+            with self._asking:
+                socket.send_fds(self._control, [packet], list(files))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ForkServerLostError from error
-        finally:
-            self._control.setblocking(False)
 
 
 class _Server:

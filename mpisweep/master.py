@@ -3,21 +3,21 @@
 The order in which things reach the outside is what the promises about results rest on:
 
 * an assignment is sent once its record is written;
-* a result is acknowledged once its record is synced;
+* a result is acknowledged once its record is synced, and while nobody can have taken the sweep over meanwhile;
 * the file is replaced by another process, which tells what it covers.
 
-Nothing in here waits for a disk.
+Nothing in here waits for a disk, nor touches one: the journal and the claim have threads, the file has a process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from mpisweep.blocks import (
@@ -75,10 +75,12 @@ from mpisweep.numbering import Trials
 from mpisweep.progress import Progress, ProgressSink
 from mpisweep.recorder import Recorder
 from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.results.journal import Journal
+from mpisweep.results.claim import FollowedError, RunOverError
+from mpisweep.results.journal import RECORD_BYTES, Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.spec import Spec
+from mpisweep.vigil import Vigil
 
 __all__ = ["Master"]
 
@@ -95,8 +97,10 @@ _FAILURES_LOGGED = 20
 _LAST_SNAPSHOT_S = 60.0
 #: Pause after a last snapshot that failed, in seconds.
 _AGAIN_S = 1.0
-#: How often the stop file is looked for, in seconds.
-_STOP_FILE_EVERY_S = 0.5
+#: A disk that owes an answer for so long hangs, in seconds.
+_HANGS_S = 5.0
+#: How long the last steps may take after everything is on disk, in seconds.
+_LEAVE_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +113,21 @@ class _Best:
     number: int | None = None
 
 
+class _Closing(Enum):
+    """What the end of a run waits for, in this order."""
+
+    #: That everything is in the journal, and acknowledged.
+    JOURNAL = auto()
+    #: That the last snapshot is written.
+    SNAPSHOT = auto()
+    #: That the other members of a split sweep are told.
+    SHARE = auto()
+    #: That the claim is released.
+    CLAIM = auto()
+    #: Nothing.
+    OVER = auto()
+
+
 class Master:
     """The master of one run.
 
@@ -119,10 +138,11 @@ class Master:
         scheduler: decides.
         journal: takes records.
         recorder: makes snapshots.
+        vigil: keeps the claim.
         send: sends messages to a rank.
         sink: shows progress.
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
-        stop_file: a file whose appearance asks for a stop.
+        folders: are removed at the end if they are empty.
         now: the monotonic clock now.
         keeper: gets trials, where other allocations work on the sweep as well.
     """
@@ -136,10 +156,11 @@ class Master:
         scheduler: Scheduler,
         journal: Journal,
         recorder: Recorder,
+        vigil: Vigil,
         send: Callable[[int, Sequence[Message]], None],
         sink: ProgressSink,
         stop_at: float | None,
-        stop_file: Path,
+        folders: Sequence[Path],
         now: float,
         keeper: Keeper | None = None,
     ) -> None:
@@ -148,17 +169,19 @@ class Master:
         self._scheduler = scheduler
         self._journal = journal
         self._recorder = recorder
+        self._vigil = vigil
         self._keeper = keeper
         self._send = send
         self._sink = sink
         self._stop_at = stop_at
-        self._stop_file = stop_file
-        self._next_look = now
+        self._folders = [str(folder) for folder in folders]
         self._failing_since: float | None = None
+        self._last_step = now
+        #: What was confirmed before this time says nothing: this rank was held up since.
+        self._confirm_after = now
         self._hellos: dict[int, Hello] = {}
         self._quarantines: dict[Slot, str] = {}
-        self._last_snapshot_until = math.inf
-        self._again_at = 0.0
+        self._again_at = math.inf
         self._started = now
         self._ended_before = self._ended_count()
         self._ranks: list[int] = []
@@ -177,9 +200,14 @@ class Master:
         #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
         self._grace_over_at = math.inf
         self._closing_since = 0.0
-        self._closing: Callable[[], bool] | None = None
+        self._closing: _Closing | None = None
+        self._close_by = math.inf
         self._journal_open = True
-        self._journal_failure: OSError | None = None
+        self._journal_failure = ""
+        #: Of a run that is over, apart from what :attr:`_closing` waits for.
+        self._code = 0
+        #: Whether a later master of this run has taken over.
+        self.is_followed = False
         self.exit_code: int | None = None
 
     def files(self) -> list[int]:
@@ -198,7 +226,7 @@ class Master:
                 case Ended(delivery, body):
                     self._on_ended(rank, delivery, body, now)
                 case Reported(body):
-                    self._append(body)
+                    self._on_reported(rank, body)
                 case Returned(slot, numbers, attempts, end):
                     self._handle(TrialsReturned(Slot(rank, slot), numbers, attempts, end), now)
                 case Hello():
@@ -207,6 +235,12 @@ class Master:
                     self._pass_meeting_on(rank, number, attempt, address)
                 case StopWanted():
                     self._request_stop(EndReason.SIGNAL, now)
+
+    def _on_reported(self, rank: int, body: bytes) -> None:
+        if len(body) > RECORD_BYTES:
+            log.error("rank %d has sent %d MiB of reports at once, which no record holds: dropped", rank, len(body) >> 20)
+            return
+        self._append(body)
 
     def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)
@@ -248,11 +282,16 @@ class Master:
 
     def step_down(self) -> None:
         """Somebody else is master: let go of everything and touch nothing."""
-        self._journal.abandon()
-        self._journal_open = False
+        self._let_journal_go()
+        self._vigil.end()
         self._recorder.close()
         if self._keeper is not None:
             self._keeper.close()
+
+    def _let_journal_go(self) -> None:
+        if self._journal_open:
+            self._journal.abandon()
+        self._journal_open = False
 
     def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
         block = decode(body)
@@ -311,7 +350,8 @@ class Master:
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
                 self._closing_since = min(time.time(), self._grace_over_at)
                 self._end = reason
-                self._closing = self._close_journal
+                self._closing = _Closing.JOURNAL
+                self._close_by = time.monotonic() + max(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
 
     def _note_quarantine(self, slot: Slot, why: str) -> None:
         hello = self._hellos[slot.rank]
@@ -375,6 +415,9 @@ class Master:
             now: the monotonic clock.
             ready: descriptors that are readable.
         """
+        if now - self._last_step > self._vigil.lease_s:
+            self._confirm_after = now
+        self._last_step = now
         if self._journal_open and self._journal.fileno() in ready:
             self._journal.drain()
         if self._recorder.fileno() in ready:
@@ -388,11 +431,11 @@ class Master:
             if self._stop_at is not None and now >= self._stop_at:
                 self._stop_at = None
                 self._request_stop(EndReason.WALLTIME, now)
-            self._tell_of_failing_disk(now)
-            self._look_for_stop_file(now)
+            self._watch_disk(now)
+            self._look_at_vigil(now)
         if self._closing is None:
             self._snapshot(now)
-        elif self._closing():
+        elif self._close(now):
             sent = True
         if self._sink.wants(now):
             self._sink.show(self.progress(now))
@@ -404,7 +447,7 @@ class Master:
         while self._after_write and self._after_write[0][0] <= written:
             _, rank, message = self._after_write.popleft()
             out.setdefault(rank, []).append(message)
-        synced = self._journal.synced
+        synced = self._journal.synced if self._is_sole(time.monotonic()) else -1
         deliveries: dict[int, list[int]] = {}
         while self._after_sync and self._after_sync[0][0] <= synced:
             _, rank, delivery = self._after_sync.popleft()
@@ -414,6 +457,11 @@ class Master:
         for rank, messages in out.items():
             self._send(rank, messages)
         return bool(out)
+
+    def _is_sole(self, now: float) -> bool:
+        """Whether nobody can have taken over before now: what is on disk now is what a successor will find."""
+        confirmed_at = self._vigil.confirmed_at
+        return confirmed_at >= self._confirm_after and now - confirmed_at <= self._vigil.lease_s
 
     def _snapshot(self, now: float) -> None:
         """Have the file replaced when there is something new and the last time is long enough ago."""
@@ -429,12 +477,13 @@ class Master:
             self._recorded_token = self._journal.synced
             self._recorder.fold(self._journal.segment)
 
-    def _tell_of_failing_disk(self, now: float) -> None:
-        failure = self._journal.failure if self._journal_open else None
-        if failure is not None and self._journal_failure is None:
+    def _watch_disk(self, now: float) -> None:
+        """Say when results cannot be written, and end the run when that has lasted for too long."""
+        failure = self._disk_failure(now) if self._journal_open else ""
+        if failure and not self._journal_failure:
             log.error("the journal cannot be written (%s); results stay with the workers until it can", failure)
-            self._failing_since = now
-        elif failure is None and self._journal_failure is not None:
+            self._failing_since = self._journal.waits_since or now
+        elif self._journal_failure and not failure:
             log.warning("the journal can be written again")
             self._failing_since = None
         self._journal_failure = failure
@@ -443,22 +492,43 @@ class Master:
                 "the journal could not be written for %g s (%s); everything that was acknowledged is on disk: "
                 "make room and run again", self._spec.limits.disk_s, failure,
             )  # fmt: skip
-            self._failing_since = None
-            self._end = EndReason.DISK
-            self._journal.abandon()
-            self._journal_open = False
-            self.exit_code = EndReason.DISK.exit_code
-            self._closing = lambda: False
+            self._give_up_disk()
 
-    def _look_for_stop_file(self, now: float) -> None:
-        if now < self._next_look:
-            return
-        self._next_look = now + _STOP_FILE_EVERY_S
-        if self._stop_file.exists():
-            log.info("%s is there", self._stop_file.name)
-            with contextlib.suppress(OSError):
-                self._stop_file.unlink()
+    def _disk_failure(self, now: float) -> str:
+        """Why the journal cannot be written; empty while it can."""
+        since = self._journal.waits_since
+        if since is not None and now - since >= min(_HANGS_S, self._spec.limits.disk_s):
+            return "the disk does not answer"
+        return str(self._journal.failure or "")
+
+    def _give_up_disk(self) -> None:
+        """End at once: what the journal has is all that will be there."""
+        self._failing_since = None
+        self._let_journal_go()
+        self._vigil.end()
+        self._recorder.kill()
+        self._end = EndReason.DISK
+        self._end_with(EndReason.DISK.exit_code)
+
+    def _end_with(self, exit_code: int) -> None:
+        self._closing = _Closing.OVER
+        self.exit_code = exit_code
+
+    def _look_at_vigil(self, now: float) -> None:
+        vigil = self._vigil
+        if vigil.stop_seen:
+            vigil.stop_seen = False
+            log.info("the stop file is there")
             self._request_stop(EndReason.SIGNAL, now)
+        if self._closing in (_Closing.CLAIM, _Closing.OVER) or self.is_followed:
+            return
+        if isinstance(vigil.lost, FollowedError):
+            self.is_followed = True
+        elif isinstance(vigil.lost, RunOverError):
+            log.warning("%s: another run has taken the sweep over; this one ends, and changes nothing", self._spec.name)
+            self.step_down()
+            self._end = EndReason.SUPERSEDED
+            self._end_with(EndReason.SUPERSEDED.exit_code)
 
     # ------------------------------------------------------------------------------------- a shared sweep
 
@@ -478,13 +548,13 @@ class Master:
         assert self._end is not None
         if code != EndReason.SHARE.exit_code:
             log.info("%s: all trials of all members have ended, and are in one file", self._spec.name)
-            self.exit_code = code
-            return
-        if who:
+            self._code = code
+        elif who:
             log.warning("%s: still at work on the sweep: %s", self._spec.name, who)
         else:
             log.warning("%s: some trials have not ended, and nobody is at work on them: run again", self._spec.name)
-        self.exit_code = self._end.exit_code
+        if self._closing is _Closing.SHARE:
+            self._begin_to_leave()
 
     def _on_over(self, code: int) -> None:
         """What this member shared with others is gone: the results file holds everything that counts."""
@@ -494,46 +564,78 @@ class Master:
             log.info("%s: all trials of all members have ended, and are in one file", self._spec.name)
         self.step_down()
         self._end = EndReason.SHARE
-        self._closing = lambda: False
-        self.exit_code = code
+        self._end_with(code)
 
-    # Closing goes through these in turn; each returns True when it has let go to the next.
+    # ------------------------------------------------------------------------------------- closing
 
-    def _close_journal(self) -> bool:
-        if self._journal.synced < self._last_token or self._after_sync or self._recorder.busy:
+    def _close(self, now: float) -> bool:
+        """See to the next step of the end; True when there was one."""
+        match self._closing:
+            case _Closing.JOURNAL:
+                return self._close_journal(now)
+            case _Closing.SNAPSHOT:
+                return self._await_last_snapshot(now)
+            case _Closing.CLAIM:
+                return self._await_release(now)
+        return False
+
+    def _close_journal(self, now: float) -> bool:
+        if self._recorder.busy:
+            # A snapshot that was asked for before.
             self._recorder.poll()
+        if self._journal.synced < self._last_token or self._after_sync or self._recorder.busy:
+            if now >= self._close_by:
+                self._lose_last_snapshot()
             return False
         self._journal.close()
         self._journal_open = False
         self._recorder.finish(self._closing_since)
-        self._last_snapshot_until = time.monotonic() + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
-        self._closing = self._await_last_snapshot
+        self._close_by = now + max(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
+        self._closing = _Closing.SNAPSHOT
         return True
 
-    def _await_last_snapshot(self) -> bool:
+    def _await_last_snapshot(self, now: float) -> bool:
         snapshot = self._recorder.poll()
         if snapshot is None:
-            if self._again_at and time.monotonic() >= self._again_at:
-                self._again_at = 0.0
+            if now >= self._close_by:
+                self._lose_last_snapshot()
+            elif now >= self._again_at:
+                self._again_at = math.inf
                 self._recorder.finish(self._closing_since)
             return False
         assert self._end is not None
-        self.exit_code = self._end.exit_code
         if snapshot.error:
-            if time.monotonic() < self._last_snapshot_until:
-                self._again_at, self.exit_code = time.monotonic() + _AGAIN_S, None
-                return False
-            log.error("the last snapshot could not be written; the journal keeps everything: make room and run again")
-            self.exit_code = EndReason.DISK.exit_code
-        self._sink.show(self.progress(time.monotonic()))
-        log.log(logging.INFO if self.exit_code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
+            self._close_by = min(self._close_by, now + min(_LAST_SNAPSHOT_S, self._spec.limits.disk_s))
+            self._again_at = now + _AGAIN_S
+            return False
+        self._code = self._end.exit_code
+        self._sink.show(self.progress(now))
+        log.log(logging.INFO if self._code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
         for text in self._quarantines.values():
             log.warning("quarantined: %s", text)
-        self._closing = lambda: False
-        if self._keeper is not None and not snapshot.error:
+        if self._keeper is None:
+            self._begin_to_leave()
+        else:
             # What it brings with it decides how the run ends.
-            self.exit_code = None
+            self._closing = _Closing.SHARE
             self._keeper.leave()
+        return True
+
+    def _lose_last_snapshot(self) -> None:
+        log.error("the last snapshot could not be written; the journal keeps everything: make room and run again")
+        self._give_up_disk()
+
+    def _begin_to_leave(self) -> None:
+        self._vigil.end()
+        self._recorder.leave(self._folders)
+        self._close_by = time.monotonic() + _LEAVE_S
+        self._closing = _Closing.CLAIM
+
+    def _await_release(self, now: float) -> bool:
+        # One that hangs here leaves a claim that is nobody's; everything is on disk.
+        if self._recorder.poll() is None and now < self._close_by:
+            return False
+        self._end_with(self._code)
         return True
 
     # ------------------------------------------------------------------------------------- progress

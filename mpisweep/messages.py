@@ -2,7 +2,9 @@
 
 Between ranks (lists of these, over :mod:`mpisweep.transport`)::
 
-    master -> all      Lead           I am the master of this run; say hello
+    master -> all      Lead           I am the master of this run; say that you follow, and hello
+                       Begun          the sweep is open, and the run has this name
+    all -> master      Follow         I obey the master of this epoch, and none before it any more
     worker -> master   Hello          I am here, with so many slots of such a device, and hold these trials
                        Ended          a block of trials has ended; keep it, then acknowledge it
                        Reported       metrics of a running trial
@@ -36,12 +38,14 @@ __all__ = [
     "Acknowledge",
     "Assign",
     "Beat",
+    "Begun",
     "Commit",
     "Decision",
     "End",
     "Ended",
     "Event",
     "Finish",
+    "Follow",
     "Give",
     "GiveUp",
     "Hello",
@@ -92,6 +96,22 @@ class Lead:
     epoch: int
     #: When the allocation ends, in seconds since 1970, where that is known.
     ends_at: float | None = None
+    #: Whether a master has opened the sweep, so that the run is in its results.
+    has_begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The sweep is open: who becomes master after this one takes over a run of this name."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """A rank's first word to a master; what it says after that it says to nobody else."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +278,7 @@ class Finish:
 #: What only a master receives, and what only a worker does.
 ToMaster = Hello | Ended | Reported | Returned | Meeting | StopWanted
 ToWorker = Give | Meet | Abandon | TakeBack | StopTrials | Acknowledge
-Message = ToMaster | ToWorker | Lead | Beat | Kill | Finish
+Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish
 
 
 # ------------------------------------------------------------------------------------- into the scheduler

@@ -4,38 +4,33 @@ Everything that can be refused is refused here, before a trial runs: a sweep tha
 results file that is something else, a sweep file that no longer describes what the results file holds.
 
 A master that takes over from one that is gone goes the same way, and keeps the run's name.  First of all it
-bars the way of those before it, which may hang and come back: their folders for snapshots are removed, and the
-opening record of the new segment says how far the older ones count.
+fences those before it, which may hang and come back (:mod:`mpisweep.results.claim`); the opening record of the new
+segment says how far the older ones count, and what counts is synced before anything is done about it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
-import secrets
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
-from mpisweep.forkserver import ForkServer
-from mpisweep.keeper import Keeper
 from mpisweep.numbering import Known, Trials, number_trials
+from mpisweep.processes import this_host
 from mpisweep.recorder import Recorder
-from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
+from mpisweep.records import AttemptEnd, Direction, EndReason, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import Claim, ClaimedError
-from mpisweep.results.journal import Journal, aside_folder, bar_former_masters, segments
-from mpisweep.results.shares import look_every_s
+from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError
+from mpisweep.results.journal import Damage, Journal, segments, sync_segments
+from mpisweep.results.replay import SweepState
 from mpisweep.scheduling.planner import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler
@@ -44,14 +39,16 @@ from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
     "KnownSweep",
+    "Mastership",
     "Opened",
+    "RunEndedError",
     "SharePlan",
     "describe_differences",
     "duration_model",
     "known_trials",
     "move_aside",
-    "new_run_name",
     "open_sweep",
+    "run_has_ended",
     "trial_widths",
 ]
 
@@ -68,19 +65,43 @@ log = logging.getLogger(__name__)
 class Opened:
     """A sweep that is ready to run."""
 
-    #: Name of the run; a master that takes over keeps it.
-    run: str
+    #: The HDF5 file that is written: of a split sweep, this run's part.
+    path: Path
     trials: Trials
     #: The best trial of the runs before, and its objective.
     best: tuple[int, float] | None
     scheduler: Scheduler
     journal: Journal
-    recorder: Recorder
     claim: Claim
     #: When to stop for the end of the allocation; None where that is not known.
     stop: StopPlan | None
-    #: Gets trials of a sweep that several allocations share; None where this one has it all.
-    keeper: Keeper | None = None
+    #: The place in a sweep that several allocations share; None where this one has it all.
+    share: SharePlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mastership:
+    """Which master of which run somebody is.
+
+    Attributes:
+        run: name of the run.
+        epoch: of this master, see :mod:`mpisweep.succession`.
+        is_first: whether there was none before it.
+        has_begun: whether one before it has told that it has opened the sweep.
+    """
+
+    run: str
+    epoch: int
+    is_first: bool
+    has_begun: bool = False
+
+
+class RunEndedError(Exception):
+    """The run is over whose master somebody was about to become; :attr:`exit_code` is that of the run."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the run is over")
+        self.exit_code = exit_code
 
 
 class SharePlan(Protocol):
@@ -107,65 +128,56 @@ def open_sweep(
     path: Path,
     *,
     fresh: bool,
-    server: ForkServer,
+    recorder: Recorder,
+    mastership: Mastership,
     allocation: Allocation,
     ranks: int,
     environment: dict[str, str],
     version: str,
-    epoch: int = 0,
     launch: str = "",
-    predecessor: str = "",
     until: float | None = None,
     share: SharePlan | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
 
+    It waits for the disk: a rank calls it in a thread of its own.
+
     Args:
         spec: the sweep file.
         path: of the HDF5 file.
         fresh: whether to begin anew and move what is there aside.
-        server: forks the snapshot process.
+        recorder: reads the results file.
+        mastership: of whom.
         allocation: where this run lives.
         ranks: how many MPI ranks.
         environment: what the file will say was around.
         version: of this program.
-        epoch: of this master, see :mod:`mpisweep.succession`.
         launch: the command that has started the ranks.
-        predecessor: name of the run that this master takes over; empty for a new one.
         until: when the allocation ends, by the monotonic clock; None where nobody knows.
         share: where several allocations share the sweep, and `path` is the part of this one.
 
     Raises:
         ResultsError: when the sweep cannot be gone on with, saying why and what to do.
-        OSError: when the folder cannot be written.
+        OSError: when the disk fails, or the folder cannot be written.
+        RunOverError: when the run is over whose mastership this is.
+        FollowedError: when a later master of it has taken over.
     """
-    folder = journal_folder(path)
-    # Shares that others have cleared away must not come into being again.
-    folder.mkdir(parents=share is None, exist_ok=True)
+    claim = _claim(path, recorder, mastership, allocation.job_id, is_share=share is not None)
     try:
-        claim = Claim.inherit(folder, allocation.job_id) if predecessor else Claim.take(folder, allocation.job_id)
-    except ClaimedError as error:
-        raise ResultsError(str(error)) from error
-    try:
-        bar_former_masters(folder)
-        if share is not None:
-            claim.every_s = min(claim.every_s, look_every_s(spec.limits.silence_s))
-        elif not predecessor:
-            end_shares(spec, path, fresh=fresh)
-        if fresh:
-            move_aside(path)
-        recorder = Recorder(server, path)
-        known = known_trials(spec, path)
+        if share is None and mastership.is_first:
+            end_shares(spec, path, recorder, fresh=fresh)
+        if fresh and not (mastership.has_begun or _knows_run(path, recorder, claim.run)):
+            move_aside(path, claim.token)
+        known = known_trials(spec, path, recorder.read)
+        # What the masters before have written may never have been synced; from here on it counts.
+        sync_segments(journal_folder(path))
+        follows = known is not None and claim.run in known.allocations_table["run"]
         sampler = make_sampler(spec)
         trials = number_trials(spec, sampler, known) if share is None else share.trials(known)
-        run = predecessor or (share.member if share else new_run_name(folder))
-        aside = aside_folder(folder, run, epoch)
-        aside.mkdir(exist_ok=True)
-        recorder.write_in(aside)
         opening = RunRecord(
-            run=run,
-            epoch=epoch,
-            host=socket.gethostname(),
+            run=claim.run,
+            epoch=mastership.epoch,
+            host=this_host(),
             pid=os.getpid(),
             started_at=time.time(),
             ranks=ranks,
@@ -179,12 +191,14 @@ def open_sweep(
             launch=launch,
             follows=known.covered if known else {},
         )
-        journal = Journal(folder, opening)
+        journal = Journal(journal_folder(path), opening, claim.token)
         journal.start()
-    except BaseException:
-        claim.release()
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    except (RunOverError, FollowedError):
+        raise
+    except BaseException as error:
+        # A disk that fails a run that is under way may be there again in a moment.
+        if mastership.is_first or not isinstance(error, OSError):
+            claim.release()
         raise
     search = _search(spec, sampler, trials, known)
     _introduce(journal, trials)
@@ -200,14 +214,14 @@ def open_sweep(
         duration_model(spec, trials, before),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
-        held=known.held if known and predecessor else {},
-        losses=_losses(known, launch, predecessor),
+        held=known.held if known and follows else {},
+        losses=_losses(known, launch, follows),
         deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
         shared=share is not None,
         widths=trial_widths(spec, trials),
-        teams=known.teams if known and predecessor else {},
+        teams=known.teams if known and follows else {},
         # What one member finds out about memory the others do not know, and most trials are not its own.
         frontier=_frontier(spec, trials, known) if share is None else None,
         search=search,
@@ -215,14 +229,51 @@ def open_sweep(
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    keeper = None
-    if share is not None:
-        silence_s = spec.limits.silence_s
-        keeper = Keeper(server, share.path, member=run, job_id=allocation.job_id, silence_s=silence_s)
-    return Opened(run, trials, before.best if before else None, scheduler, journal, recorder, claim, stop, keeper)
+    return Opened(path, trials, before.best if before else None, scheduler, journal, claim, stop, share)
 
 
-def end_shares(spec: Spec, path: Path, *, fresh: bool) -> None:
+def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, *, is_share: bool) -> Claim:
+    """The claim of the sweep, taken anew or over from the master before."""
+    folder = journal_folder(path)
+    run, epoch = mastership.run, mastership.epoch
+    if not mastership.is_first:
+        try:
+            return Claim.inherit(folder, job_id, run=run, epoch=epoch)
+        except RunOverError:
+            # Unless the master before this one had not come as far as claiming the sweep.
+            if mastership.has_begun or _knows_run(path, recorder, run):
+                raise
+    try:
+        # Shares that others have cleared away must not come into being again.
+        return Claim.take(folder, job_id, run=run, epoch=epoch, parents=not is_share)
+    except ClaimedError as error:
+        raise ResultsError(str(error)) from error
+
+
+def _knows_run(path: Path, recorder: Recorder, run: str) -> bool:
+    try:
+        state, _ = recorder.read(path)
+    except ResultsError:
+        # Whatever this is, the run has not made it.
+        return False
+    return state is not None and run in state.allocations["run"]
+
+
+def run_has_ended(path: Path, recorder: Recorder, run: str) -> RunEndedError:
+    """What to raise where a run is over: with its exit code, as its results say."""
+    return RunEndedError(_exit_code_of(path, recorder, run))
+
+
+def _exit_code_of(path: Path, recorder: Recorder, run: str) -> int:
+    try:
+        state, _ = recorder.read(path)
+    except (ResultsError, OSError):
+        state = None
+    ends = dict(zip(state.allocations["run"], state.allocations["end"], strict=True)) if state else {}
+    return EndReason(ends[run]).exit_code if ends.get(run) else EndReason.SUPERSEDED.exit_code
+
+
+def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> None:
     """What several allocations had of a sweep that one goes on with alone is put together first, or moved aside.
 
     Raises:
@@ -230,9 +281,7 @@ def end_shares(spec: Spec, path: Path, *, fresh: bool) -> None:
     """
     if not shares_folder(path).exists():
         return
-    from mpisweep.results.merging import gather
-
-    gather(path, spec.limits.silence_s)
+    recorder.gather(path, spec.limits.silence_s)
     if not fresh:
         log.info("%s was shared by several runs; their parts were put together, and this run has it alone", path.name)
 
@@ -344,20 +393,33 @@ class KnownSweep(Known):
         return losses
 
 
-def known_trials(spec: Spec, path: Path) -> KnownSweep | None:
+def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
+    """The state of a sweep, and what could not be read of its journal; None where there is none."""
+    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
+        return None, []
+    # h5py is for those who go on with a file; a new sweep starts without it.
+    from mpisweep.results.merging import read_sweep
+
+    damages: list[Damage] = []
+    return read_sweep(path, damages), damages
+
+
+def known_trials(
+    spec: Spec, path: Path, read: Callable[[Path], tuple[SweepState | None, list[Damage]]] = read_here
+) -> KnownSweep | None:
     """The trials that the results file has; None when there is no file.
+
+    Args:
+        spec: the sweep file.
+        path: of the HDF5 file.
+        read: reads it.
 
     Raises:
         ResultsError: when the sweep file no longer describes them.
     """
-    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
+    state, damages = read(path)
+    if state is None:
         return None
-    # h5py is for those who go on with a file; a new sweep starts without it.
-    from mpisweep.results.journal import Damage
-    from mpisweep.results.merging import read_sweep
-
-    damages: list[Damage] = []
-    state = read_sweep(path, damages)
     for damage in damages:
         log.warning(
             "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
@@ -407,8 +469,12 @@ def describe_differences(path: Path, found: list[str]) -> str:
     )
 
 
-def move_aside(path: Path) -> Path | None:
+def move_aside(path: Path, token: Path) -> Path | None:
     """Rename an old results file, and what the journal has of it, so that nothing is deleted.
+
+    Args:
+        path: of the HDF5 file.
+        token: of the master who does it; see :mod:`mpisweep.results.claim`.
 
     Returns:
         The new name of the file; None when there was nothing.
@@ -426,20 +492,16 @@ def move_aside(path: Path) -> Path | None:
     if old_segments:
         journal_folder(kept).mkdir()
         for name in old_segments:
-            os.rename(folder / name, journal_folder(kept) / name)
+            _move_through(token, folder / name, journal_folder(kept) / name)
     if path.exists():
-        os.rename(path, kept)
+        _move_through(token, path, kept)
     log.info("%s was moved to %s", path.name, kept.name)
     return kept
 
 
-def new_run_name(folder: Path) -> str:
-    """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    earlier = [name.rpartition("-")[0] for name in segments(folder)]
-    # "x" comes after the "-" that follows a run's name in the names of its segments.
-    after = max(earlier, default="")
-    return f"{now if now > after else after + 'x'}-{secrets.token_hex(3)}"
+def _move_through(token: Path, old: Path, new: Path) -> None:
+    os.rename(old, token / "moved")
+    os.rename(token / "moved", new)
 
 
 def _introduce(journal: Journal, trials: Trials) -> None:
@@ -489,10 +551,10 @@ def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFro
     return frontier
 
 
-def _losses(known: KnownSweep | None, launch: str, predecessor: str) -> dict[int, int]:
+def _losses(known: KnownSweep | None, launch: str, follows: bool) -> dict[int, int]:
     if known is None or not launch:
         return {}
-    return known.losses(launch) if predecessor else known.losses_of_crash(launch)
+    return known.losses(launch) if follows else known.losses_of_crash(launch)
 
 
 def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:

@@ -6,13 +6,42 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Container
 from pathlib import Path
 
-__all__ = ["adopt_orphans", "children_of", "end_descendants", "end_family", "kill_if_same", "process_start"]
+__all__ = [
+    "HOSTS_VARIABLE", "adopt_orphans", "children_of", "end_descendants", "end_family", "kill_if_same", "machine_id",
+    "process_start", "this_host",
+]  # fmt: skip
 
+#: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round and
+#: round.  So several ranks of one machine can be tested as if they were on several.
+HOSTS_VARIABLE = "MPISWEEP_HOSTS"
+_RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def this_host() -> str:
+    """The name of this node; see :data:`HOSTS_VARIABLE`."""
+    names = os.environ.get(HOSTS_VARIABLE, "").split(",")
+    rank = os.environ.get(_RANK_VARIABLE, "")
+    return names[int(rank) % len(names)] if names[0] and rank.isdigit() else socket.gethostname()
+
+
+def machine_id() -> str:
+    """Names the kernel and the process numbers that this process lives with.
+
+    Two machines can have the same host name, and so can two containers on one machine: process numbers mean the same
+    only where this is the same.
+    """
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        found.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with contextlib.suppress(OSError):
+        found.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(found)
 
 
 def process_start(pid: int) -> int:

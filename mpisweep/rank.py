@@ -6,9 +6,10 @@ so that the results file is there while torch is still being imported.
 
 Every rank knows by :mod:`mpisweep.succession` who is master.  A master's first word is Lead, whereupon every
 worker says Hello with all that it holds; so a master that takes over from a dead one and the first one begin
-in the same way.
+in the same way (:mod:`mpisweep.leading`).
 
-One loop serves everything and blocks nowhere.  While there is nothing to do it sleeps in poll(), which the
+One loop serves everything and blocks nowhere, and touches nothing of the sweep on the disk: threads and processes
+beside it do that.  While there is nothing to do it sleeps in poll(), which the
 trial processes and the journal end at once; MPI has no descriptor to poll, so the sleep grows from 50
 microseconds to 8 milliseconds and no further: an idle rank costs about one percent of a core.
 """
@@ -23,21 +24,26 @@ import signal
 import sys
 import time
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.base import Allocation
 from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices import LayoutError, Node, lay_out, this_node
 from mpisweep.environment import describe_environment
 from mpisweep.forkserver import ForkServer, ForkServerLostError
+from mpisweep.keeper import Keeper
+from mpisweep.leading import DiskFailedError, Leading
 from mpisweep.messages import (
     Abandon,
     Acknowledge,
     Beat,
+    Begun,
     Finish,
+    Follow,
     Give,
     Kill,
     Lead,
@@ -49,22 +55,24 @@ from mpisweep.messages import (
     ToMaster,
     ToWorker,
 )
+from mpisweep.opening import Mastership, Opened, RunEndedError, run_has_ended
 from mpisweep.processes import adopt_orphans, end_descendants, kill_if_same, process_start
-from mpisweep.records import DeviceShare
-from mpisweep.results import ResultsError, journal_folder, logs_folder, stop_file, trials_folder
-from mpisweep.results.journal import bar_former_masters
+from mpisweep.recorder import Recorder
+from mpisweep.records import DeviceShare, EndReason
+from mpisweep.results import ResultsError, logs_folder, stop_file, trials_folder
+from mpisweep.results.claim import FollowedError, RunOverError, run_name
 from mpisweep.spec import RANKS, CommandWorkload, Spec
 from mpisweep.splitting import AlreadyCompleteError
 from mpisweep.staging import PackError, pack_file, prepare_pack
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.trialprocess import ProcessSetting
+from mpisweep.vigil import Vigil
 from mpisweep.worker import Worker
 
 if TYPE_CHECKING:
     from mpisweep.master import Master
     from mpisweep.progress import ProgressSink
-    from mpisweep.results.claim import Claim
     from mpisweep.splitting import Share
 
 __all__ = ["RankOptions", "configure_logging", "run_rank"]
@@ -104,6 +112,14 @@ class RankOptions:
     ends_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a rank finds out before MPI is there: where the results file lies, and where this run lives."""
+
+    path: Path
+    allocation: Allocation
+
+
 def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
     waker = _watch_signals()
@@ -112,6 +128,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     environment = describe_environment(spec.folder, template) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
+    # Whoever serves MPI does not ask the disk.
+    place = _Place(options.path.resolve(), this_allocation())
     if is_first and options.stage_env:
         # The other ranks wait for this one in MPI_Init, and want the pack after that.
         _stage(spec)
@@ -126,7 +144,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
             log.error("%s", error)
         return 2
     try:
-        rank = _Rank(spec, options, node, server, transport, environment, allocation_ends_at)
+        rank = _Rank(spec, options, place, node, server, transport, environment, allocation_ends_at)
         exit_code = rank.run(waker)
         server.close()
         transport.leave(exit_code, politely=rank.nobody_hangs)
@@ -163,6 +181,7 @@ class _Rank:
         self,
         spec: Spec,
         options: RankOptions,
+        place: _Place,
         node: Node,
         server: ForkServer,
         transport: Transport,
@@ -172,14 +191,15 @@ class _Rank:
         self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
-        #: The results file that this run writes: of a split sweep, its own part.
-        self._path = options.path
+        self._place = place
         self._node = node
         self._server = server
         self._transport = transport
         self._environment = environment
+        #: While this rank is becoming the master; then the master.
+        self._leading: Leading | None = None
+        self._recorder: Recorder | None = None
         self._master: Master | None = None
-        self._claim: Claim | None = None
         self._worker: Worker | None = None
         #: Whether this rank was asked or told to stop; every new master is told.
         self._stop_wanted = False
@@ -191,9 +211,7 @@ class _Rank:
         self._succession = Succession(
             transport.rank, transport.size, silence_s=spec.limits.silence_s, now=now
         )
-        #: Name of the run, once a master has told it.
-        self._run_name = ""
-        #: The last master's first word.
+        #: The last master's last word.
         self._leader: Lead | None = None
         #: Ranks that were given up for being silent, and may hang.
         self._given_up: set[int] = set()
@@ -208,160 +226,62 @@ class _Rank:
 
     def run(self, waker: int) -> int:
         """The whole life of the rank; `waker` becomes readable by a signal."""
-        if self._succession.must_lead and not self._lead():
-            assert self._exit_code is not None
-            return self._exit_code
-        share = self._layout()
+        share, refusal = self._layout()
+        # What the ranks do together is done.
+        _end_if_stuck(None)
+        if refusal:
+            log.error("%s", refusal)
+            self._refuse(2)
+            return 2
+        if self._succession.must_lead:
+            # First of all, so that the process that reads the file is there while torch is still being imported.
+            self._lead()
         built_in = self._spec.built_in
         modules = built_in.preload if built_in else ()
         pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
         self._server.preload(modules, pack)
-        _end_if_stuck(None)
         if share is not None:
             self._start_worker(share)
         self._last_turn = time.monotonic()
         self._loop(waker)
         if self._worker is not None:
             self._worker.close()
-        if self._claim is not None:
-            self._leave_journal()
         assert self._exit_code is not None
         return self._exit_code
 
     # ------------------------------------------------------------------------------------- beginning
 
-    def _lead(self) -> bool:
-        """Become master and tell everybody; False when the sweep is refused."""
-        try:
-            self._become_master()
-        except AlreadyCompleteError as complete:
-            log.info("%s: every trial has ended", self._options.path.name)
-            self._refuse(complete.exit_code)
-            return False
-        except (ResultsError, OSError) as error:
-            # Every rank leaves with the same code; the others wait for a word.
-            log.error("%s", _in_words(error))
-            self._refuse(2)
-            return False
-        self._succession.lead()
-        former, process = self._leader, os.getpid()
-        lead = Lead(
-            self._run_name,
-            self._transport.host,
-            process,
-            process_start(process),
-            self._succession.epoch,
-            self._ends_at,
-        )
-        # Also to those that were given up for their silence: they may be back, and follow another.
-        for rank in range(self._transport.size):
-            self._transport.send(rank, [lead])
-            if former is not None:
-                # It may hang and not be dead; only its own node can end it.
-                self._transport.send(rank, [Kill(former.host, former.process, former.process_start)])
-        self._leader = lead
-        return True
+    def _layout(self) -> tuple[DeviceShare | None, str]:
+        """What this rank's worker may use of its node, None when it hosts none; and, on rank 0, why nothing can run.
 
-    def _become_master(self) -> None:
-        from mpisweep.opening import open_sweep
-
-        workers = self._transport.size - (self._options.master == "idle")
-        if workers < self._spec.most_ranks:
-            raise ResultsError(
-                f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
-                f"{workers} workers; start more ranks"
-            )
-        if self._options.refusal:
-            raise ResultsError(self._options.refusal)
-        share = self._join()
-        opened = open_sweep(
-            self._spec,
-            self._path,
-            fresh=self._options.fresh,
-            server=self._server,
-            allocation=this_allocation(),
-            ranks=self._transport.size,
-            environment=self._environment,
-            version=__version__,
-            epoch=self._succession.next_epoch,
-            launch=self._options.launch,
-            predecessor=self._run_name,
-            until=self._allocation_until(),
-            share=share,
-        )
-        from mpisweep.master import Master
-
-        if opened.stop is not None:
-            log.info(
-                "the sweep stops in %.0f s, %.0f s before the end of its time",
-                opened.stop.stop_at - time.monotonic(), opened.stop.ends_at - opened.stop.stop_at,
-            )  # fmt: skip
-
-        if self._run_name:
-            log.warning("rank %d is the master now", self._transport.rank)
-        self._run_name = opened.run
-        self._claim = opened.claim
-        self._master = Master(
-            spec=self._spec,
-            trials=opened.trials,
-            best=opened.best,
-            scheduler=opened.scheduler,
-            journal=opened.journal,
-            recorder=opened.recorder,
-            send=self._transport.send,
-            sink=self._options.sink,
-            stop_at=None if opened.stop is None else opened.stop.stop_at,
-            stop_file=stop_file(self._path),
-            now=time.monotonic(),
-            keeper=opened.keeper,
-        )
-
-    def _allocation_until(self) -> float | None:
-        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
-        ends: list[float] = []
-        if self._options.walltime_s is not None:
-            ends.append(self._started + self._options.walltime_s)
-        if self._ends_at is not None:
-            ends.append(time.monotonic() + self._ends_at - time.time())
-        return min(ends, default=None)
-
-    def _join(self) -> Share | None:
-        """The place of this run in a split sweep; None where it has the sweep alone."""
-        if self._options.split is None:
-            return None
-        from mpisweep.splitting import join
-
-        job_id = this_allocation().job_id
-        share = join(self._spec, self._options.path, self._options.split, job_id=job_id, member=self._run_name)
-        self._path = share.part
-        return share
-
-    def _refuse(self, exit_code: int) -> None:
-        self._exit_code = exit_code
-        self._finish_others()
-        if self._worker is None:
-            # The others are still finding their devices, which takes all ranks of a node.
-            with contextlib.suppress(LayoutError):
-                self._layout()
-
-    def _layout(self) -> DeviceShare | None:
-        """What this rank's worker may use of its node; None when it hosts none."""
+        All ranks call it.
+        """
         transport = self._transport
+        share: DeviceShare | None = None
+        problem = ""
+        shares = transport.share_on_node(self._node)
         try:
-            shares = lay_out(
-                transport.share_on_node(self._node),
+            share = lay_out(
+                shares,
                 has_master=transport.node_ranks[0] == 0,
                 policy=self._options.master if transport.size > 1 else "works",
                 devices_per_trial=self._spec.devices_per_trial,
                 memory_bytes=self._spec.limits.memory_bytes,
                 host=transport.host,
-            )
+            )[transport.node_ranks.index(transport.rank)]
         except LayoutError as error:
-            if transport.node_ranks[0] == transport.rank:
-                log.error("%s", error)
-            self._transport.abort(2)
-            raise
-        return shares[transport.node_ranks.index(transport.rank)]
+            problem = str(error)
+        problems = transport.gather(problem)
+        if problems is None:
+            return share, ""
+        workers = transport.size - (self._options.master == "idle")
+        if workers < self._spec.most_ranks:
+            problems.append(
+                f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
+                f"{workers} workers; start more ranks"
+            )
+        found = dict.fromkeys(filter(None, [self._options.refusal, *problems]))
+        return share, "; ".join(found)
 
     def _start_worker(self, share: DeviceShare) -> None:
         spec = self._spec
@@ -369,7 +289,7 @@ class _Rank:
             spec=spec.text,
             source=spec.source,
             folder=spec.folder,
-            trials_folder=trials_folder(self._options.path.resolve()),
+            trials_folder=trials_folder(self._place.path),
             log_file=self._logs() / f"rank-{self._transport.rank:04d}.log",
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
@@ -381,8 +301,163 @@ class _Rank:
 
     def _logs(self) -> Path:
         """Where this rank's trials log: of a split sweep, where no rank of another member does."""
-        folder = logs_folder(self._options.path.resolve())
+        folder = logs_folder(self._place.path)
         return folder if self._options.split is None else folder / f"{self._transport.host}-{os.getpid()}"
+
+    # ------------------------------------------------------------------------------------- becoming master
+
+    def _lead(self) -> None:
+        """Tell everybody that this rank is the master, and begin to be it."""
+        former, succession = self._leader, self._succession
+        succession.lead()
+        run = former.run if former else run_name()
+        process = os.getpid()
+        self._leader = Lead(
+            run, self._transport.host, process, process_start(process), succession.epoch, self._ends_at,
+            former is not None and former.has_begun,
+        )  # fmt: skip
+        # Also to those that were given up for their silence: they may be back, and follow another.
+        for rank in range(self._transport.size):
+            self._transport.send(rank, [self._leader])
+            if former is not None:
+                # It may hang and not be dead; only its own node can end it.
+                self._transport.send(rank, [Kill(former.host, former.process, former.process_start)])
+        if former is not None:
+            log.warning("rank %d is the master now", self._transport.rank)
+        is_first = former is None and succession.epoch == 0
+        mastership = Mastership(run, succession.epoch, is_first, self._leader.has_begun)
+        self._recorder = recorder = Recorder(self._server)
+        self._leading = Leading(
+            () if is_first else succession.alive,
+            lambda: self._open(recorder, mastership),
+            0.0 if is_first else self._spec.limits.disk_s,
+        )
+
+    def _open(self, recorder: Recorder, mastership: Mastership) -> Opened:
+        """Open the sweep; runs in a thread of its own."""
+        path = self._options.path
+        try:
+            share = self._join(recorder, mastership)
+            return self._open_part(recorder, mastership, path if share is None else share.part, share)
+        except RunOverError as error:
+            raise run_has_ended(path, recorder, mastership.run) from error
+
+    def _join(self, recorder: Recorder, mastership: Mastership) -> Share | None:
+        """The place of this run in a split sweep; None where it has the sweep alone."""
+        if self._options.split is None:
+            return None
+        from mpisweep.splitting import join
+
+        return join(
+            self._spec, self._options.path, self._options.split, recorder, job_id=self._place.allocation.job_id,
+            member=mastership.run, has_begun=mastership.has_begun,
+        )  # fmt: skip
+
+    def _open_part(self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None) -> Opened:
+        from mpisweep.opening import open_sweep
+
+        return open_sweep(
+            self._spec,
+            path,
+            fresh=self._options.fresh,
+            recorder=recorder,
+            mastership=mastership,
+            allocation=self._place.allocation,
+            ranks=self._transport.size,
+            environment=self._environment,
+            version=__version__,
+            launch=self._options.launch,
+            until=self._allocation_until(),
+            share=share,
+        )
+
+    def _allocation_until(self) -> float | None:
+        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
+        ends: list[float] = []
+        if self._options.walltime_s is not None:
+            ends.append(self._started + self._options.walltime_s)
+        if self._ends_at is not None:
+            ends.append(time.monotonic() + self._ends_at - time.time())
+        return min(ends, default=None)
+
+    def _take_office(self, leading: Leading, now: float) -> None:
+        """The sweep is open, or why it is not is known."""
+        outcome, self._leading = leading.outcome, None
+        leading.close()
+        match outcome:
+            case Opened():
+                self._become_master(outcome, now)
+                assert self._master is not None
+                for rank, missed in leading.kept:
+                    if isinstance(missed, str):
+                        self._master.on_lost(rank, missed, now)
+                    else:
+                        self._master.on_messages(rank, missed, now)
+                return
+            case AlreadyCompleteError():
+                log.info("%s: every trial has ended", self._options.path.name)
+                self._refuse(outcome.exit_code)
+            case FollowedError():
+                # Its first word is on its way.
+                self._succession.give_way(now)
+            case RunEndedError():
+                log.warning("%s: the run has ended without this rank, which was held up", self._spec.name)
+                self._refuse(outcome.exit_code)
+            case DiskFailedError():
+                log.error(
+                    "the files of the sweep could not be used for %g s (%s); everything that was acknowledged is on "
+                    "disk: make room and run again", self._spec.limits.disk_s, outcome,
+                )  # fmt: skip
+                self._refuse(EndReason.DISK.exit_code)
+            case ResultsError() | OSError():
+                # Every rank leaves with the same code; the others wait for a word.
+                log.error("%s", _in_words(outcome))
+                self._refuse(2)
+            case BaseException():
+                raise outcome
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+
+    def _become_master(self, opened: Opened, now: float) -> None:
+        from mpisweep.master import Master
+
+        assert self._recorder is not None
+        assert self._leader is not None
+        if opened.stop is not None:
+            log.info(
+                "the sweep stops in %.0f s, %.0f s before the end of its time",
+                opened.stop.stop_at - now, opened.stop.ends_at - opened.stop.stop_at,
+            )  # fmt: skip
+        self._leader = replace(self._leader, run=opened.claim.run, has_begun=True)
+        for rank in range(self._transport.size):
+            self._transport.send(rank, [Begun(opened.claim.run)])
+        self._recorder.write(opened.path, opened.claim.token)
+        keeper = None
+        if opened.share is not None:
+            keeper = Keeper(
+                self._server, opened.share.path, member=opened.claim.run, job_id=self._place.allocation.job_id,
+                silence_s=self._spec.limits.silence_s,
+            )  # fmt: skip
+        self._master = Master(
+            spec=self._spec,
+            trials=opened.trials,
+            best=opened.best,
+            scheduler=opened.scheduler,
+            journal=opened.journal,
+            recorder=self._recorder,
+            vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s),
+            send=self._transport.send,
+            sink=self._options.sink,
+            stop_at=None if opened.stop is None else opened.stop.stop_at,
+            folders=(trials_folder(self._place.path),),
+            now=now,
+            keeper=keeper,
+        )
+
+    def _refuse(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._finish_others()
 
     # ------------------------------------------------------------------------------------- the loop
 
@@ -417,19 +492,33 @@ class _Rank:
         self._watch_over(now)
         if self._worker is not None:
             happened = self._worker.step(now, ready) or happened
+        if self._leading is not None and self._leading.outcome is not None:
+            happened = True
+            self._take_office(self._leading, now)
         if self._master is not None:
             happened = self._master.step(now, ready) or happened
-            if self._master.exit_code is not None:
+            if self._master.is_followed:
+                self._step_down()
+                self._succession.give_way(now)
+            elif self._master.exit_code is not None:
                 self._exit_code = self._master.exit_code
                 self._finish_others()
-            if self._claim is not None:
-                self._claim.beat(now)
         return happened
+
+    def _step_down(self) -> None:
+        """Another rank is the master, or about to say so."""
+        if self._leading is not None:
+            self._leading.drop()
+            self._leading = None
+        if self._master is not None:
+            self._master.step_down()
+            self._master = None
+        self._recorder = None
 
     def _deliver(self, rank: int, messages: Sequence[Message], now: float) -> None:
         succession = self._succession
         succession.hear(rank, now)
-        if succession.is_lost(rank) and self._master is not None:
+        if succession.is_lost(rank) and self._is_leader:
             # It was given up, but is back: what it says now has no meaning before it has said hello anew.
             succession.welcome(rank, now)
             self._given_up.discard(rank)
@@ -442,6 +531,12 @@ class _Rank:
             match message:
                 case Lead():
                     self._follow(rank, message, now)
+                case Follow(epoch):
+                    if self._leading is not None and epoch == succession.epoch:
+                        self._leading.follow(rank)
+                case Begun(run):
+                    if rank == succession.master and self._leader is not None:
+                        self._leader = replace(self._leader, run=run, has_begun=True)
                 case Beat():
                     pass
                 case Kill(host, process, start):
@@ -458,6 +553,8 @@ class _Rank:
                     for_master.append(message)
         if for_master and self._master is not None:
             self._master.on_messages(rank, for_master, now)
+        elif for_master and self._leading is not None:
+            self._leading.keep(rank, for_master)
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
 
@@ -479,11 +576,11 @@ class _Rank:
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
         if not self._succession.obeys(rank, lead.epoch, now):
             return
-        if self._master is not None and rank != self._transport.rank:
+        if self._is_leader and rank != self._transport.rank:
             log.warning("rank %d has become master while this rank was held up", rank)
-            self._master.step_down()
-            self._master = self._claim = None
-        self._run_name, self._leader, self._ends_at = lead.run, lead, lead.ends_at
+            self._step_down()
+        self._leader, self._ends_at = lead, lead.ends_at
+        self._tell_master([Follow(lead.epoch)])
         if self._worker is not None:
             self._worker.follow()
         if self._stop_wanted:
@@ -502,7 +599,7 @@ class _Rank:
             self._given_up.add(rank)
             self._on_lost(rank, f"nothing was heard of it for {self._spec.limits.silence_s:g} s", now)
         others = [rank for rank in self._succession.alive if rank != self._transport.rank]
-        for rank in others if self._master is not None else [self._succession.master]:
+        for rank in others if self._is_leader else [self._succession.master]:
             self._transport.send(rank, [Beat()])
 
     def _on_lost(self, rank: int, why: str, now: float) -> None:
@@ -514,34 +611,31 @@ class _Rank:
         self._succession.lose(rank, now)
         if self._master is not None:
             self._master.on_lost(rank, why, now)
+        elif self._leading is not None:
+            self._leading.lose(rank, why)
         elif self._succession.must_lead:
             log.warning("rank %d, the master, is lost (%s)", rank, why)
-            if self._lead():
-                assert self._master is not None
-                # Those of its workers that are gone will not say hello.
-                for gone in sorted(set(range(self._transport.size)) - set(self._succession.alive)):
-                    self._master.on_lost(gone, "it died before this master took over", now)
+            self._lead()
+            assert self._leading is not None
+            # Those of its workers that are gone will not say hello.
+            for gone in sorted(set(range(self._transport.size)) - set(self._succession.alive)):
+                self._leading.lose(gone, "it died before this master took over")
 
     def _finish_others(self) -> None:
+        """Tell every rank how the run has ended; one that hangs is told when it is back."""
         assert self._exit_code is not None
-        for rank in self._succession.alive:
+        for rank in range(self._transport.size):
             if rank != self._transport.rank:
                 self._transport.send(rank, [Finish(self._exit_code)])
 
-    def _leave_journal(self) -> None:
-        """The last snapshot holds everything: what is left of the journal folder is the claim."""
-        assert self._claim is not None
-        self._claim.release()
-        folder = journal_folder(self._path)
-        with contextlib.suppress(OSError):
-            bar_former_masters(folder)
-            folder.rmdir()
-        with contextlib.suppress(OSError):
-            # Empty once no trial has a checkpoint left.
-            trials_folder(self._options.path).rmdir()
+    @property
+    def _is_leader(self) -> bool:
+        """Whether this rank is the master, or on its way to that."""
+        return self._master is not None or self._leading is not None
 
     def _files(self) -> list[int]:
         files = self._worker.files() if self._worker is not None else [self._server.fileno()]
+        files += [self._leading.fileno()] if self._leading is not None else []
         return files + (self._master.files() if self._master is not None else [])
 
     def _tell_master(self, messages: Sequence[Message]) -> None:

@@ -97,6 +97,7 @@ class EndReason(StrEnum):
     TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"
+    SUPERSEDED = "superseded by another run"
 
     @property
     def exit_code(self) -> int:

@@ -18,29 +18,22 @@ them to others.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpisweep.numbering import Known, Trials, number_trials
-from mpisweep.opening import (
-    KnownSweep,
-    describe_differences,
-    duration_model,
-    known_trials,
-    new_run_name,
-    trial_widths,
-)
+from mpisweep.opening import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
+from mpisweep.processes import this_host
+from mpisweep.recorder import Recorder
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import Claim, ClaimedError
-from mpisweep.results.journal import bar_former_masters, segments
+from mpisweep.results.claim import Claim, ClaimedError, RunOverError
+from mpisweep.results.journal import segments
 from mpisweep.results.shares import (
     MemberWatch,
     SharedSweep,
@@ -111,18 +104,23 @@ class Share:
         return replace(self._trials, states=states, attempts=attempts, first_new=self._trials.count)
 
 
-def join(spec: Spec, path: Path, split: int, *, job_id: str, member: str = "") -> Share:
+def join(
+    spec: Spec, path: Path, split: int, recorder: Recorder, *, job_id: str, member: str, has_begun: bool
+) -> Share:
     """Become a member, the first one or another one.
 
     Args:
         spec: the sweep file.
         path: of the sweep's results file.
         split: in how many shares the sweep is to be done.
+        recorder: reads and writes the results file.
         job_id: of the batch system.
-        member: name of the member whose master has ended; empty for a new one.
+        member: name of the member, which is that of its run.
+        has_begun: whether it is one already, whose master has ended.
 
     Raises:
         AlreadyCompleteError: when nothing is left to do.
+        RunOverError: when the others have ended the sweep without this member.
         ResultsError: when the sweep cannot be gone on with, or others do it differently.
         OSError: when the folder cannot be written.
     """
@@ -130,24 +128,21 @@ def join(spec: Spec, path: Path, split: int, *, job_id: str, member: str = "") -
     while True:
         shared = read_shared(folder)
         if shared is None:
-            if member:
-                raise ResultsError(f"{folder}: is gone: the sweep was ended by others")
-            _begin(spec, path, split, job_id)
+            if has_begun:
+                raise RunOverError(member)
+            _begin(spec, path, split, recorder, job_id)
             continue
-        base_path = base_file(folder)
-        base = known_trials(spec, base_path) if base_path.exists() else None
+        base = known_trials(spec, base_file(folder), recorder.read)
         trials = number_trials(spec, make_sampler(spec), base)
         found = _differences(spec, trials, split, shared)
         if not found:
-            name = member or new_run_name(journal_folder(path))
-            return Share(path, name, part_file(folder, name), base, trials)
-        _refuse_or_gather(spec, path, shared, found)
+            return Share(path, member, part_file(folder, member), base, trials)
+        _refuse_or_gather(spec, path, recorder, shared, found)
 
 
-def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
+def _begin(spec: Spec, path: Path, split: int, recorder: Recorder, job_id: str) -> None:
     """Make the shares, unless somebody else does that at the moment."""
     journal = journal_folder(path)
-    journal.mkdir(parents=True, exist_ok=True)
     try:
         claim = Claim.take(journal, job_id, purpose="split")
     except ClaimedError as error:
@@ -155,19 +150,12 @@ def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
             raise ResultsError(str(error)) from error
         time.sleep(_AGAIN_S)
         return
-    except FileNotFoundError:
-        # Whoever made the shares has removed the folder of the journal, which was empty.
-        return
     try:
         if shares_folder(path).exists():
             return
-        bar_former_masters(journal)
         if segments(journal):
-            # h5py is for those who go on with a file; a new sweep starts without it.
-            from mpisweep.results.snapshot import finish
-
-            finish(path)
-        known = known_trials(spec, path)
+            recorder.finish_journal(path, claim.token)
+        known = known_trials(spec, path, recorder.read)
         trials = number_trials(spec, make_sampler(spec), known)
         waiting = [n for n, state in enumerate(trials.states) if not TrialState(state).is_end]
         if not waiting and known is not None:
@@ -180,12 +168,10 @@ def _begin(spec: Spec, path: Path, split: int, job_id: str) -> None:
             chunks += cut([number for number in longest_first if widths[number] == width], model.weight, split)
         chunk_widths = [widths[chunk[0]] for chunk in chunks]
         shared = SharedSweep(spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths)
-        if create_shares(shares_folder(path), shared, path):
+        if create_shares(shares_folder(path), shared, path, claim.token):
             log.info("%d trials are shared in %d chunks", len(waiting), len(chunks))
     finally:
         claim.release()
-        with contextlib.suppress(OSError):
-            journal.rmdir()
 
 
 def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int) -> list[list[int]]:
@@ -236,11 +222,13 @@ def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) ->
     return found
 
 
-def _refuse_or_gather(spec: Spec, path: Path, shared: SharedSweep, found: list[str]) -> None:
+def _refuse_or_gather(
+    spec: Spec, path: Path, recorder: Recorder, shared: SharedSweep, found: list[str]
+) -> None:
     """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
     folder = shares_folder(path)
     watch = MemberWatch(
-        folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S, host=socket.gethostname()
+        folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S, host=this_host()
     )
     alive = watch.settle(members(folder))
     if alive:
@@ -252,7 +240,5 @@ def _refuse_or_gather(spec: Spec, path: Path, shared: SharedSweep, found: list[s
     real = spec.differences(parse_spec(shared.spec, source=shared.source, folder=spec.folder))
     if real:
         raise ResultsError(describe_differences(path, real))
-    from mpisweep.results.merging import gather
-
     log.info("nobody is at work on %s: its parts are put together, and the sweep is shared anew", path.name)
-    gather(path, spec.limits.silence_s)
+    recorder.gather(path, spec.limits.silence_s)

@@ -107,6 +107,11 @@ class Succession:
         self._led = True
         return True
 
+    def give_way(self, now: float) -> None:
+        """Another rank has become master in place of this one, and its first word is on its way."""
+        self._led = False
+        self._heard[self.master] = now
+
     def silent(self, now: float) -> list[int]:
         """The ranks that have been silent for too long."""
         if self.master == self._rank:

@@ -1,30 +1,79 @@
-"""Two runs never write one sweep: the first claims it, the second is refused or takes over from the dead.
+"""Two runs never write one sweep, and of one run no two masters do.
 
-The claim is a small file in the journal folder, made exclusively.  Its holder is dead when, on the same host,
-the machine has been restarted since, or its process is gone or is another one that got its number.  From
-another host nothing of that can be seen; there the holder's heartbeat decides: the file's time changes every
-few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes over.  It watches for
-change and does not compare clocks, for those of two hosts differ.
+Two files decide that, both in the journal folder.
+
+The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link.  Its holder is dead when
+it is of this machine (boot and process numbers, see :func:`~mpisweep.processes.machine_id`) and its process is gone
+or is another one that got its number.  Of any other machine nothing of that can be seen; there the heartbeat decides:
+the file's time changes every few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes
+over.  It watches for change and does not compare clocks, for those of two hosts differ.
+
+The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is changed
+but by a rename that begins or ends in the token: the results file and new segments of the journal are made in it and
+renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a second name of the claim in
+it.  So whoever takes the token away has *fenced* its master, wherever that may be paused and whenever it wakes up:
+each of its renames fails, for one of the two names does not exist any more.
+
+* A master that takes over from another one of its run renames the token to its own, with its own, higher epoch.  If
+  there is no token of the run any more, the run is over; one of a higher epoch has another master.
+* A run that takes a claim removes the tokens of all others.
+* A run that ends moves its claim into its token, removes the token, and the folder if nothing else is in it.
+
+On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a fence
+waits until it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import socket
+import secrets
+import shutil
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mpisweep.processes import process_start
+from mpisweep.processes import machine_id, process_start, this_host
+from mpisweep.results.journal import master_name, run_of, segments
 
-__all__ = ["STALE_S", "Claim", "ClaimedError", "Holder", "claim_file", "holder_of", "is_surely_gone"]
+__all__ = [
+    "ASIDE",
+    "STALE_S",
+    "Claim",
+    "ClaimedError",
+    "FollowedError",
+    "Holder",
+    "RunOverError",
+    "after_token",
+    "claim_file",
+    "holder_of",
+    "is_gone_here",
+    "is_surely_gone",
+    "new_run_name",
+    "remove_through",
+    "run_name",
+    "token_of",
+]  # fmt: skip
 
-#: How often a holder gives a sign of life, and how long none must come, in seconds.
-BEAT_S = 5.0
+#: A claim whose time has not changed for so long is nobody's, in seconds; holders change it many times as often.
 STALE_S = 30.0
+#: How the names of tokens end.
+ASIDE = ".aside"
+#: How the name of a token begins that was taken away and is being removed.
+_FENCED = "fenced-"
+#: How long a holder whose process is gone is waited for while the process that has started it lives: another master of
+#: its run may be about to take over, in seconds.
+_SUCCESSION_S = 3.0
+#: How often a claim is looked at, and a race with others is run again, in seconds.
+_LOOK_S = 1.0
+_RACE_S = 0.01
+#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same node.
+_REMOVE_S = 5.0
+
+_CLAIM = "claim.json"
 
 
 class ClaimedError(Exception):
@@ -35,11 +84,20 @@ class ClaimedError(Exception):
         self.holder = holder
 
 
+class RunOverError(Exception):
+    """The run has been closed, or another one has taken its sweep: nobody of it may change anything any more."""
+
+
+class FollowedError(Exception):
+    """A later master of the same run has taken over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who holds a sweep."""
 
     host: str
+    #: See :func:`~mpisweep.processes.machine_id`.
     boot_id: str
     pid: int
     #: Start of the process in clock ticks since boot: tells it from a later one with the same number.
@@ -48,11 +106,26 @@ class Holder:
     since: float
     #: What it does with the sweep, where that is over in a moment; empty for a run.
     purpose: str = ""
+    #: Name of the run.
+    run: str = ""
+    #: The process that has started this one, which may start or hold others of the run.
+    parent: int = 0
+    parent_start: int = 0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of this machine, so that its process can be looked for."""
+        return self.host == this_host() and self.boot_id == machine_id()
 
     @property
     def is_running(self) -> bool:
-        """Whether its process is there, for a holder of this host."""
-        return self.boot_id == _boot_id() and process_start(self.pid) == self.process_start
+        """Whether its process is there, for a holder of this machine."""
+        return self.is_here and process_start(self.pid) == self.process_start
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether the process that has started it is there, for a holder of this machine."""
+        return self.is_here and self.parent > 1 and process_start(self.parent) == self.parent_start
 
     def text(self) -> str:
         """For messages."""
@@ -63,82 +136,242 @@ class Holder:
 
 def claim_file(folder: Path) -> Path:
     """The claim of the sweep whose journal lies in `folder`."""
-    return folder / "claim.json"
+    return folder / _CLAIM
+
+
+def token_of(folder: Path, run: str, epoch: int) -> Path:
+    """The token of one master."""
+    return folder / f"{master_name(run, epoch)}{ASIDE}"
+
+
+def after_token(token: Path) -> str:
+    """What sorts after all segments of this master and before those of later ones."""
+    return f"{token.name.removesuffix(ASIDE)}~"
+
+
+def new_run_name(folder: Path) -> str:
+    """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
+    after = _last_run(folder)
+    # "x" comes after the "-" that follows a run's name in the names of its segments.
+    name = run_name()
+    return name if name > after else f"{after}x-{secrets.token_hex(3)}"
+
+
+def run_name() -> str:
+    """A name that no other run has; those of later runs sort after it, if the clock is right."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(3)}"
+
+
+def _last_run(folder: Path) -> str:
+    return max(map(run_of, segments(folder)), default="")
 
 
 class Claim:
-    """A claim that this process holds.
+    """The claim of one master, in whichever of its processes.
 
     Args:
-        path: of the claim's file.
-        me: who holds it.
+        token: see the module.
+
+    Attributes:
+        run: name of the run.
+        token: the folder from which, and into which, everything is renamed.
     """
 
-    def __init__(self, path: Path, me: Holder) -> None:
-        self._path = path
-        self._me = me
-        self._next_beat = 0.0
-        #: How often it gives a sign of life, in seconds.
-        self.every_s = BEAT_S
+    def __init__(self, token: Path) -> None:
+        self._folder = token.parent
+        self.run = token.name.removesuffix(ASIDE).rpartition("-")[0]
+        self.token = token
 
     @classmethod
-    def take(cls, folder: Path, job_id: str, purpose: str = "") -> Claim:
-        """Claim the sweep whose journal lies in `folder`, which must exist.
+    def take(
+        cls, folder: Path, job_id: str, *, run: str = "", epoch: int = 0, purpose: str = "", parents: bool = True
+    ) -> Claim:
+        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other run.
+
+        Args:
+            folder: of the journal.
+            job_id: of the batch system.
+            run: name of the run; another one is taken where it is empty, or does not sort after those before.
+            epoch: of the run's first master.
+            purpose: what is done with the sweep, where that is over in a moment.
+            parents: whether folders above `folder` may be made.
 
         Raises:
             ClaimedError: when a run that is alive holds it.
+            OSError: when the folder cannot be written.
         """
-        path = claim_file(folder)
-        me = _myself(job_id, purpose)
-        aside = folder / f"claim.{me.host}-{me.pid}"
-        aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
+        while True:
+            folder.mkdir(parents=parents, exist_ok=True)
+            judged = _judged_dead(folder)
+            me = _myself(job_id, run if run > _last_run(folder) else new_run_name(folder), purpose)
+            claim = cls(token_of(folder, me.run, epoch))
+            try:
+                if claim._try_to_take(me, judged):
+                    return claim
+            except FileNotFoundError:
+                # Somebody has left and removed the folder, or has taken the claim and fenced this one.
+                if not folder.parent.exists():
+                    raise
+            except BaseException:
+                claim._leave()
+                raise
+            claim._leave()
+            time.sleep(_RACE_S)
+
+    def _try_to_take(self, me: Holder, judged: os.stat_result | None) -> bool:
+        """Create the claim where there is none but the one that was judged dead; False when others were faster."""
+        self.token.mkdir(exist_ok=True)
+        self._write(me)
+        if judged is not None and not self._bury(judged):
+            return False
         try:
-            while True:
-                try:
-                    # Linking is atomic on every file system, NFS included.
-                    os.link(aside, path)
-                    return cls(path, me)
-                except FileExistsError:
-                    _remove_if_dead(path, me)
-        finally:
-            aside.unlink(missing_ok=True)
+            os.link(self.token / _CLAIM, claim_file(self._folder))
+        except FileExistsError:
+            return False
+        self._fence_others()
+        if not self._is_mine():
+            # A master that is fenced now was just taking over from one that was dead.
+            self._put_claim()
+        # A run that was over in a moment may have come in between, with a later name.
+        if me.run > _last_run(self._folder):
+            return True
+        self.release()
+        return False
 
     @classmethod
-    def inherit(cls, folder: Path, job_id: str) -> Claim:
-        """Take the claim over from a master of the same run, which may hang and be alive."""
-        path = claim_file(folder)
-        me = _myself(job_id)
-        aside = folder / f"claim.{me.host}-{me.pid}"
-        aside.write_text(json.dumps(asdict(me)), encoding="utf-8")
-        os.replace(aside, path)
-        return cls(path, me)
+    def inherit(cls, folder: Path, job_id: str, *, run: str, epoch: int) -> Claim:
+        """Take the claim over from a master of the same run, which may be alive and is fenced.
 
-    def beat(self, now: float) -> None:
-        """Give a sign of life when one is due; `now` is the monotonic clock."""
-        if now >= self._next_beat:
-            self._next_beat = now + self.every_s
-            with contextlib.suppress(OSError):
-                os.utime(self._path)
+        Args:
+            folder: of the journal.
+            job_id: of the batch system.
+            run: name of the run.
+            epoch: of the master that takes over.
+
+        Raises:
+            RunOverError: when the run is over.
+            FollowedError: when a master of a higher epoch has taken over.
+            OSError: when the folder cannot be used.
+        """
+        me = _myself(job_id, run, "")
+        claim = cls(token_of(folder, run, epoch))
+        while not claim.token.exists():
+            names = sorted(name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE))
+            if not names:
+                raise RunOverError(run)
+            if names[-1] > claim.token.name:
+                raise FollowedError(run)
+            # Another one may be faster.
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder / names[-1], claim.token)
+        for left in claim.token.iterdir():
+            # What the one before was making.
+            left.unlink()
+        try:
+            claim._write(me)
+            claim._put_claim()
+        except FileNotFoundError as error:
+            raise RunOverError(run) from error
+        return claim
+
+    def beat(self) -> None:
+        """Give a sign of life.
+
+        Raises:
+            RunOverError: when the run is over.
+            FollowedError: when a later master of the run has taken over.
+            OSError: when the folder cannot be used.
+        """
+        try:
+            os.utime(self.token / _CLAIM)
+        except FileNotFoundError as error:
+            names = _names_in(self._folder)
+            if any(name.startswith(f"{self.run}-") and name.endswith(ASIDE) for name in names):
+                raise FollowedError(self.run) from error
+            raise RunOverError(self.run) from error
 
     def release(self) -> None:
-        """Let others have the sweep, unless they have taken it over."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            if _holder_in(self._path) == self._me:
-                self._path.unlink()
+        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is in it."""
+        released = self.token / "released"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(claim_file(self._folder), released)
+            if not released.samefile(self.token / _CLAIM):
+                # Somebody else's: put it back.
+                with contextlib.suppress(FileExistsError):
+                    os.link(released, claim_file(self._folder))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the token up."""
+        with contextlib.suppress(OSError):
+            _take_away(self.token)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def _write(self, me: Holder) -> None:
+        file = self.token / _CLAIM
+        file.unlink(missing_ok=True)
+        file.write_text(json.dumps(asdict(me)), encoding="utf-8")
+
+    def _put_claim(self) -> None:
+        """Have the claim be this one, whatever it is; fails where this one was fenced."""
+        os.link(self.token / _CLAIM, self.token / "out")
+        os.replace(self.token / "out", claim_file(self._folder))
+
+    def _bury(self, judged: os.stat_result) -> bool:
+        """Move the claim away that was judged dead; False when there is another one by now."""
+        grave = self.token / "grave"
+        try:
+            os.rename(claim_file(self._folder), grave)
+        except FileNotFoundError:
+            # Its holder has let go, or somebody else was faster; the link will tell.
+            return True
+        moved = grave.stat()
+        is_same = (moved.st_ino, moved.st_mtime_ns) == (judged.st_ino, judged.st_mtime_ns)
+        if not is_same:
+            # Should a third one be faster still, it fences the one whose claim this is.
+            with contextlib.suppress(FileExistsError):
+                os.link(grave, claim_file(self._folder))
+        grave.unlink()
+        return is_same
+
+    def _is_mine(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return claim_file(self._folder).samefile(self.token / _CLAIM)
+        return False
+
+    def _fence_others(self) -> None:
+        """Take away the tokens of all who held the sweep before, or tried to."""
+        for name in _names_in(self._folder):
+            if name.endswith(ASIDE) and name != self.token.name:
+                _take_away(self._folder / name)
+            elif name.startswith(_FENCED):
+                _remove(self._folder / name)
+
+
+def remove_through(token: Path, path: Path) -> None:
+    """Remove a file in the name of the master that has this token.
+
+    Raises:
+        FileNotFoundError: when the file is gone, or the master was fenced.
+    """
+    gone = token / f"gone-{secrets.token_hex(4)}"
+    os.rename(path, gone)
+    gone.unlink()
 
 
 def holder_of(folder: Path) -> Holder | None:
     """Who holds the sweep whose journal lies in `folder`; None when nobody does who is alive.
 
-    From another host it takes up to :data:`STALE_S` to see that a holder has died.
+    For a holder of another machine it takes up to :data:`STALE_S` to see that it has died.
     """
     path = claim_file(folder)
     try:
-        before = path.stat().st_mtime_ns
+        before = path.stat()
         holder = _holder_in(path)
     except (OSError, ValueError, TypeError):
         return None
-    return None if _is_dead(holder, _myself(""), path, before) else holder
+    return None if _is_dead(holder, path, before.st_mtime_ns) else holder
 
 
 def is_surely_gone(folder: Path) -> bool:
@@ -149,46 +382,63 @@ def is_surely_gone(folder: Path) -> bool:
         return True
     except (OSError, ValueError, TypeError):
         return False
-    return holder.host == socket.gethostname() and not holder.is_running
+    return is_gone_here(holder)
+
+
+def is_gone_here(holder: Holder) -> bool:
+    """Whether a holder is of this machine, and its process is gone."""
+    return holder.is_here and not holder.is_running
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _holder_in(path: Path) -> Holder:
     return Holder(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _remove_if_dead(path: Path, me: Holder) -> None:
+def _judged_dead(folder: Path) -> os.stat_result | None:
+    """The claim that there is, whose holder is dead; None where there is none.
+
+    Raises:
+        ClaimedError: when its holder is alive.
+    """
+    path = claim_file(folder)
     try:
         before = path.stat()
         holder = _holder_in(path)
     except FileNotFoundError:
-        return
+        return None
     except (ValueError, TypeError):
-        path.unlink(missing_ok=True)
-        return
-    if _is_dead(holder, me, path, before.st_mtime_ns):
-        # Moved, not deleted: of two that take over at once only one can move it.
-        grave = path.with_name(f"claim.dead-{me.host}-{me.pid}")
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, grave)
-            moved = grave.stat()
-            if (moved.st_ino, moved.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
-                # The other one was faster, and this is its claim.
-                with contextlib.suppress(FileExistsError):
-                    os.link(grave, path)
-        grave.unlink(missing_ok=True)
-        return
+        # Cut off while it was written.
+        return before
+    if _is_dead(holder, path, before.st_mtime_ns):
+        return before
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
         # It may have been followed while it was watched.
         holder = _holder_in(path)
     raise ClaimedError(
-        f"{path.parent.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
+        f"{folder.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
     )
 
 
-def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
-    if holder.host == me.host:
-        return not holder.is_running
-    until = time.monotonic() + STALE_S
+def _is_dead(holder: Holder, path: Path, before: int) -> bool:
+    if holder.is_here:
+        if holder.is_running:
+            return False
+        # What started it and this process as well would not have started this one beside it.
+        may_be_followed = holder.has_parent and holder.parent != os.getppid()
+        return not may_be_followed or _stands_still(path, before, _SUCCESSION_S, holder)
+    return _stands_still(path, before, STALE_S)
+
+
+def _stands_still(path: Path, before: int, seconds: float, holder: Holder | None = None) -> bool:
+    """Whether a claim does not change for so long, or its holder lets go, or leaves no parent behind."""
+    until = time.monotonic() + seconds
     while True:
         try:
             if path.stat().st_mtime_ns != before:
@@ -196,17 +446,41 @@ def _is_dead(holder: Holder, me: Holder, path: Path, before: int) -> bool:
         except FileNotFoundError:
             # It has let go.
             return True
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or (holder is not None and not holder.has_parent):
             return True
-        time.sleep(min(1.0, STALE_S / 10))
+        time.sleep(min(_LOOK_S, seconds / 10))
 
 
-def _myself(job_id: str, purpose: str = "") -> Holder:
-    pid = os.getpid()
-    return Holder(socket.gethostname(), _boot_id(), pid, process_start(pid), job_id, time.time(), purpose)
+def _take_away(token: Path) -> None:
+    """Make a token no token any more, at once, and remove it."""
+    fenced = token.with_name(f"{_FENCED}{secrets.token_hex(4)}")
+    try:
+        os.rename(token, fenced)
+    except FileNotFoundError:
+        return
+    _remove(fenced)
 
 
-def _boot_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
+def _remove(folder: Path) -> None:
+    """Remove a token that was taken away; whoever had it may just be putting something in."""
+    until = time.monotonic() + _REMOVE_S
+    while True:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or time.monotonic() >= until:
+                raise
+            time.sleep(_RACE_S)
+        else:
+            return
+
+
+def _myself(job_id: str, run: str, purpose: str) -> Holder:
+    pid, parent = os.getpid(), os.getppid()
+    return Holder(
+        this_host(), machine_id(), pid, process_start(pid), job_id, time.time(), purpose, run, parent,
+        process_start(parent),
+    )  # fmt: skip

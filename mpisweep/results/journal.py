@@ -14,13 +14,16 @@ reader looks for the next one that does, and reports what it skipped.
 Writing is a thread's work: :meth:`Journal.append` only queues.  Whatever gathers during one fsync goes with
 the next (group commit).  After a failed write or fsync nothing that was not synced before can be trusted, and
 a repeated fsync may lie; so the segment is abandoned and everything unsynced is written again to a new one.
+
+A new segment is made in the master's token and linked into the journal's folder: a master whose token was taken away
+(:mod:`mpisweep.results.claim`) makes none any more, and of what it still writes to the one that it has, the opening
+record of its successor says how far it counts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import struct
 import threading
 import time
@@ -34,27 +37,25 @@ from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
 from mpisweep.results.checking import is_sensible
 
 __all__ = [
+    "RECORD_BYTES",
     "Damage",
     "Entry",
     "Journal",
-    "aside_folder",
-    "bar_former_masters",
     "master_name",
     "read_journal",
     "run_of",
     "segments",
     "sync_folder",
+    "sync_segments",
 ]
 
 _MAGIC = b"mSj1"
 _HEADER = struct.Struct("<4sII")
 _BODY_BEGINS = b'{"kind":'
-#: A body longer than this is no body: its length was damaged.
-_BODY_AT_MOST = 1 << 28
+#: The longest body, in bytes; where a frame says more, its length was damaged.
+RECORD_BYTES = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
 _PART_BYTES = 8 << 20
-#: How the folders end in which snapshots are written before they take their place.
-_ASIDE = ".aside"
 #: Pauses after a failure, in seconds: the first, and the longest.
 _RETRY_FIRST_S = 0.2
 _RETRY_AT_MOST_S = 10.0
@@ -66,11 +67,13 @@ class Journal:
     Args:
         folder: of the journal; it must exist.
         opening: the first record of every segment; it names run and epoch.
+        token: the master's folder in which segments are made.
     """
 
-    def __init__(self, folder: Path, opening: RunRecord) -> None:
+    def __init__(self, folder: Path, opening: RunRecord, token: Path) -> None:
         self._folder = folder
         self._opening = opening
+        self._token = token
         self._part = 0
         self._file: int | None = None
         self._file_bytes = 0
@@ -80,6 +83,8 @@ class Journal:
         self._written = 0
         self._synced = 0
         self._failure: OSError | None = None
+        #: Since when the thread has been waiting for the disk, by the monotonic clock; None while it is not.
+        self._waits_since: float | None = None
         self._work = threading.Event()
         self._closing = False
         self._abandoned = False
@@ -98,7 +103,13 @@ class Journal:
         self._thread.start()
 
     def append(self, body: bytes) -> int:
-        """Queue one encoded record; returns its token.  Never waits for the disk."""
+        """Queue one encoded record; returns its token.  Never waits for the disk.
+
+        Raises:
+            ValueError: for a body of more than :data:`RECORD_BYTES`, which nobody could read.
+        """
+        if len(body) > RECORD_BYTES:
+            raise ValueError(f"a record of {len(body):,} bytes; the journal takes up to {RECORD_BYTES:,}")
         self._appended += 1
         self._queue.append(body)
         if not self._work.is_set():
@@ -121,6 +132,11 @@ class Journal:
         return self._failure
 
     @property
+    def waits_since(self) -> float | None:
+        """Since when the disk has owed an answer, by the monotonic clock; None while it owes none."""
+        return self._waits_since
+
+    @property
     def segment(self) -> str:
         """Name of the segment that is being written."""
         return self.name_of(self._part)
@@ -135,26 +151,30 @@ class Journal:
             os.read(self._ours, 4096)
 
     def close(self) -> None:
-        """Write and sync what is queued, and end the thread."""
+        """Write and sync what is queued, and let the thread end; waits for neither."""
         self._closing = True
         self._work.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
         self._thread.join()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        os.close(self._ours)
-        os.close(self._theirs)
 
     def abandon(self) -> None:
         """Write nothing more, and wait for nothing: the thread may be inside a write that never returns."""
         self._abandoned = True
-        self._closing = True
         self._queue.clear()
-        self._work.set()
+        self.close()
 
     # ------------------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
+        self._write_until_closed()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = None
+
+    def _write_until_closed(self) -> None:
         unsynced: list[bytes] = []
         pause_s = _RETRY_FIRST_S
         while True:
@@ -166,6 +186,7 @@ class Journal:
                 return
             fresh = [self._queue.popleft() for _ in range(len(self._queue))]
             unsynced += fresh
+            self._waits_since = time.monotonic()
             try:
                 if self._file is None:
                     self._open_part()
@@ -182,6 +203,7 @@ class Journal:
                 os.fsync(self._file)
             except OSError as error:
                 self._failure = error
+                self._waits_since = None
                 self._abandon_part()
                 self._notify()
                 if self._closing:
@@ -190,7 +212,7 @@ class Journal:
                 pause_s = min(2 * pause_s, _RETRY_AT_MOST_S)
                 self._work.set()
                 continue
-            self._failure = None
+            self._failure = self._waits_since = None
             pause_s = _RETRY_FIRST_S
             self._synced = self._written
             unsynced.clear()
@@ -200,23 +222,30 @@ class Journal:
 
     def _open_part(self) -> None:
         """Create the next segment, with its first record, durably."""
-        while True:
-            path = self._folder / self.name_of(self._part)
-            try:
-                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-                break
-            except FileExistsError:
-                self._part += 1
+        made = self._token / "segment"
+        made.unlink(missing_ok=True)
+        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             data = _frame(encode(self._opening))
             _write_all(file, data)
             os.fsync(file)
+            self._link_part(made)
             sync_folder(self._folder)
         except OSError:
             os.close(file)
             raise
         self._file = file
         self._file_bytes = len(data)
+
+    def _link_part(self, made: Path) -> None:
+        while True:
+            try:
+                os.link(made, self._folder / self.name_of(self._part))
+            except FileExistsError:
+                self._part += 1
+            else:
+                made.unlink()
+                return
 
     def _abandon_part(self) -> None:
         if self._file is not None:
@@ -255,17 +284,6 @@ class Entry:
     record: Record
 
 
-def aside_folder(folder: Path, run: str, epoch: int) -> Path:
-    """Where a master's snapshots are written before they take their place."""
-    return folder / f"{master_name(run, epoch)}{_ASIDE}"
-
-
-def bar_former_masters(folder: Path) -> None:
-    """Take from masters that were given up, and may still be there, the folder to make snapshots in."""
-    for barred in folder.glob(f"*{_ASIDE}"):
-        shutil.rmtree(barred, ignore_errors=True)
-
-
 def master_name(run: str, epoch: int) -> str:
     """How the segments of one master begin; sorts in the order of runs and of masters."""
     return f"{run}-{epoch:06d}"
@@ -286,7 +304,7 @@ def segments(folder: Path) -> list[str]:
 
 
 def read_journal(
-    folder: Path, covered: Mapping[str, int], damages: list[Damage]
+    folder: Path, covered: Mapping[str, int], damages: list[Damage], sizes: dict[str, int] | None = None
 ) -> Iterator[Entry]:
     """All records beyond what is covered, the first record of each segment always among them.
 
@@ -294,17 +312,19 @@ def read_journal(
         folder: of the journal; it need not exist.
         covered: segment -> offset up to which the HDF5 file has it.
         damages: gets what could not be read.
+        sizes: gets, for each segment, how many bytes of it there were.
     """
     names = segments(folder)
     valid = _valid_bytes(folder, names)
     for name in names:
-        if valid.get(name) == 0:
-            continue
         try:
-            data = (folder / name).read_bytes()[: valid.get(name)]
+            data = (folder / name).read_bytes()
         except FileNotFoundError:
             # A running sweep has folded this segment into the file meanwhile; the caller looks again.
             continue
+        if sizes is not None:
+            sizes[name] = len(data)
+        data = data[: valid.get(name)]
         yield from _read_segment(name, data, covered.get(name, 0), damages)
 
 
@@ -326,7 +346,7 @@ def _opening_of(path: Path) -> RunRecord | None:
         with path.open("rb") as file:
             header = file.read(_HEADER.size)
             length = _HEADER.unpack(header)[1] if len(header) == _HEADER.size else 0
-            data = header + file.read(length if length <= _BODY_AT_MOST else 0)
+            data = header + file.read(length if length <= RECORD_BYTES else 0)
     except OSError:
         return None
     found = _record_at(data, 0)
@@ -364,7 +384,7 @@ def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
         return None
     magic, length, checksum = _HEADER.unpack_from(data, at)
     start, end = at + _HEADER.size, at + _HEADER.size + length
-    if magic != _MAGIC or length > _BODY_AT_MOST or end > len(data):
+    if magic != _MAGIC or length > RECORD_BYTES or end > len(data):
         return None
     # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
     if not data.startswith(_BODY_BEGINS, start) or data[end - 1 : end] != b"}":
@@ -393,9 +413,25 @@ def _write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
+def sync_segments(folder: Path) -> None:
+    """Have every segment, and the names of all of them, on the disk.
+
+    Whoever wrote them may have died before it did that: what was read of them must not count before.
+    """
+    for name in segments(folder):
+        # The snapshot process of a master that is not fenced yet may remove one.
+        with contextlib.suppress(FileNotFoundError):
+            _sync(folder / name)
+    sync_folder(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk."""
-    file = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
     finally:

@@ -6,17 +6,20 @@ be spared: it says what it is about to read, and where it does not come back fro
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.claim import STALE_S, Claim, ClaimedError
-from mpisweep.results.journal import Damage, bar_former_masters, segments
+from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, RunOverError
+from mpisweep.results.journal import Damage, segments
 from mpisweep.results.merging import gather
 from mpisweep.results.replay import SweepState
 from mpisweep.results.shares import base_file, left_file, members, part_file
@@ -73,18 +76,15 @@ def repair(path: Path) -> Repaired:
     folder = journal_folder(path)
     if not path.exists() and not segments(folder):
         raise ResultsError(f"{path}: no such results file")
-    folder.mkdir(exist_ok=True)
     try:
-        claim = Claim.take(folder, "")
+        claim = Claim.take(folder, "", purpose="repair")
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
-        bar_former_masters(folder)
-        return _repair(path, folder)
+        with _kept(claim):
+            return _repair(path, folder, claim.token)
     finally:
         claim.release()
-        if not segments(folder):
-            folder.rmdir()
 
 
 class _NothingLeftError(ResultsError):
@@ -129,7 +129,24 @@ def _repair_part(part: Path) -> Repaired:
         return Repaired(0, 0, ("/",), True, (), (kept,))
 
 
-def _repair(path: Path, folder: Path) -> Repaired:
+@contextlib.contextmanager
+def _kept(claim: Claim) -> Iterator[None]:
+    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead one."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(STALE_S / 10):
+            with contextlib.suppress(OSError, RunOverError, FollowedError):
+                claim.beat()
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     lost: list[str] = []
     kept: list[Path] = []
     state = SweepState()
@@ -150,7 +167,7 @@ def _repair(path: Path, folder: Path) -> Repaired:
     if is_changed:
         kept.append(_move_aside(path))
     if is_changed or segments(folder):
-        finish_with(path, state)
+        finish_with(path, state, token)
     ended = sum(state.trials["state"].count(int(s)) for s in TrialState if s.is_end)
     return Repaired(ended, state.count, tuple(lost), is_changed, tuple(damages), tuple(kept))
 

@@ -36,7 +36,13 @@ from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
 from mpisweep.results.columns import columns_of
 from mpisweep.results.journal import Entry, run_of
 
-__all__ = ["StoredCurve", "SweepState", "Table"]
+__all__ = ["TABLE_FIELDS", "StoredCurve", "SweepState", "Table"]
+
+#: What a SweepState holds beside its curves.
+TABLE_FIELDS = (
+    "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics", "attempts",
+    "ranks", "workers", "allocations", "covered",
+)  # fmt: skip
 
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
@@ -91,6 +97,8 @@ class SweepState:
     most_trials: int = 1 << 24
     #: Segment -> offset up to which it is in here.
     covered: dict[str, int] = field(default_factory=dict)
+    #: Segment -> how many bytes of it there were when it was read, whatever they were.
+    sizes: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
     _worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)

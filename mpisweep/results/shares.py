@@ -38,7 +38,7 @@ from enum import Enum
 from pathlib import Path
 
 from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results.claim import Holder, claim_file
+from mpisweep.results.claim import Holder, claim_file, is_gone_here
 from mpisweep.results.journal import sync_folder
 from mpisweep.results.leases import Lease
 
@@ -133,15 +133,16 @@ def read_shared(folder: Path) -> SharedSweep | None:
         raise ResultsError(f"{path}: is damaged ({error!r}); what the members have found is beside it") from error
 
 
-def create_shares(folder: Path, shared: SharedSweep, before: Path) -> bool:
+def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path | None = None) -> bool:
     """Make the folder, whole or not at all; False when it is there already.
 
     Args:
         folder: to make.
         shared: what goes into it.
         before: the results file; it need not exist.
+        token: in which it is made, of the claim in whose name; None where nobody else can be at work on the sweep.
     """
-    made = folder.with_name(f"{folder.name}.new-{secrets.token_hex(4)}")
+    made = (token or folder.parent) / f"{folder.name}.new-{secrets.token_hex(4)}"
     made.mkdir()
     try:
         if before.exists():
@@ -308,7 +309,7 @@ class MemberWatch:
         else:
             watched.silent_s += since_s
         patience_s = self._silence_s
-        if watched.holder is not None and watched.holder.host == self._host and not watched.holder.is_running:
+        if watched.holder is not None and watched.holder.host == self._host and is_gone_here(watched.holder):
             patience_s = min(patience_s, _SUCCESSION_S)
         if watched.silent_s > patience_s:
             watched.life = Life.DEAD

@@ -2,7 +2,8 @@
 
 Every file is written aside, synced, renamed over the old one, and the folder synced; at every moment the name
 leads to a complete, closed file.  :func:`fold` makes a new file of the old one and the journal, as a pure
-function of files; during a sweep it runs in a process of its own, :func:`serve`, which holds up nobody.
+function of files; during a sweep it runs in a process of its own (:mod:`mpisweep.results.storing`), which holds up
+nobody.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from socket import socket
 from typing import Any, BinaryIO, TypeVar
 
 import h5py
@@ -28,6 +28,7 @@ import numpy as np
 
 from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
+from mpisweep.results.claim import after_token, remove_through
 from mpisweep.results.columns import (
     COLUMNS,
     CURVE_COLUMNS,
@@ -38,12 +39,12 @@ from mpisweep.results.columns import (
     columns_of,
 )
 from mpisweep.results.consistency import are_values, is_curve, is_kind, see_that_it_is_consistent
-from mpisweep.results.journal import Damage, read_journal, segments
+from mpisweep.results.journal import Damage, read_journal, segments, sync_folder
 from mpisweep.results.names import as_text, from_link, to_link
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 
-__all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "salvage_file", "serve", "write_file"]
+__all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "remove_covered", "salvage_file", "write_file"]
 
 
 #: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
@@ -133,7 +134,7 @@ def _read_merged(path: Path, damages: list[Damage]) -> tuple[SweepState, bool]:
 def add_journal(state: SweepState, folder: Path, damages: list[Damage]) -> None:
     """Take in what a journal has beyond the file that `state` was read from."""
     state.most_trials = state.count + sum(_size_of(folder / name) for name in segments(folder))
-    for entry in read_journal(folder, state.covered, damages):
+    for entry in read_journal(folder, state.covered, damages, state.sizes):
         state.apply(entry)
 
 
@@ -668,7 +669,7 @@ def _sync(path: Path) -> None:
 
 
 def fold(
-    path: Path, keep: str = "", aside: Path | None = None, *, closing_since: float | None = None
+    path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
 ) -> Folded:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
 
@@ -676,42 +677,54 @@ def fold(
 
     Args:
         path: of the HDF5 file.
-        keep: name of the segment that is being written and must stay.
-        aside: see :func:`write_file`.
+        keep: name of the segment that is being written: it and all later ones stay.
+        token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody else
+            can be at work on the sweep.
         closing_since: see :func:`write_file`.
     """
     started = time.monotonic()
     damages: list[Damage] = []
     state = read_merged(path, damages)
-    size = write_file(path, state, aside, closing_since=closing_since)
+    size = write_file(path, state, token, closing_since=closing_since)
     keep_damaged(path, damages)
-    folder = journal_folder(path)
-    for name in segments(folder):
-        # Segments are written one after another: those before the present one will not grow any more.
-        if name < keep and state.covered.get(name, -1) >= (folder / name).stat().st_size:
-            (folder / name).unlink()
+    remove_covered(path, state, token, keep)
     return Folded(time.monotonic() - started, size)
 
 
-def finish(path: Path, aside: Path | None = None, *, closing_since: float | None = None) -> Folded:
-    """The last fold of a run in order: afterwards there is only the HDF5 file."""
-    folded = fold(path, aside=aside, closing_since=closing_since)
-    _remove_segments(path)
+def finish(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Folded:
+    """The last fold of a run in order: afterwards there is only the HDF5 file, and what a later master has written."""
+    folded = fold(path, "" if token is None else after_token(token), token, closing_since=closing_since)
+    sync_folder(journal_folder(path))
     return folded
 
 
-def finish_with(path: Path, state: SweepState) -> None:
+def finish_with(path: Path, state: SweepState, token: Path | None = None) -> None:
     """Write what was read and repaired, then let the journal go."""
     state.covered = {}
-    write_file(path, state)
-    _remove_segments(path)
+    write_file(path, state, token)
+    remove_covered(path, state, token)
+    sync_folder(journal_folder(path))
 
 
-def _remove_segments(path: Path) -> None:
+def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str = "") -> None:
+    """Delete the segments of which the file that `state` was written to has everything.
+
+    Args:
+        path: of the HDF5 file.
+        state: what was read, and of how much of each segment.
+        token: see :func:`fold`.
+        keep: segments from this name on stay; empty for none.
+    """
     folder = journal_folder(path)
     for name in segments(folder):
-        (folder / name).unlink()
-    _sync(folder)
+        segment = folder / name
+        # Whatever was appended since it was read is in no file.
+        if (keep and name >= keep) or state.sizes.get(name) != segment.stat().st_size:
+            continue
+        if token is None:
+            segment.unlink()
+        else:
+            remove_through(token, segment)
 
 
 def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
@@ -732,26 +745,3 @@ def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
         _sync(kept)
         _sync(kept.parent)
     return copies
-
-
-def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
-    """Entry of the process that makes snapshots: a line of JSON asks, a line of JSON answers.
-
-    Args:
-        files: the socket.
-        arguments: ``path`` of the HDF5 file.
-    """
-    path = Path(arguments["path"])
-    # A snapshot is never urgent; a trial's data loader on the same core is.
-    with contextlib.suppress(OSError):
-        os.nice(10)
-    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
-        for text in line:
-            asked = json.loads(text)
-            try:
-                aside = Path(asked["aside"])
-                folded = finish(path, aside, closing_since=asked["since"]) if asked["last"] else fold(path, asked["keep"], aside)
-                answer = {"seconds": folded.seconds, "bytes": folded.bytes, "error": ""}
-            except (OSError, ResultsError, ValueError, TypeError) as error:
-                answer = {"seconds": 0.0, "bytes": 0, "error": str(error)}
-            print(json.dumps(answer), file=line, flush=True)

@@ -1,0 +1,118 @@
+"""The process that reads and writes the results file for a master, which must never wait for a disk.
+
+One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.recorder` for the other end::
+
+    {"ask": "read", "path": ...}                               the tables of a sweep, without its curves
+    {"ask": "fold", "path": ..., "token": ..., "keep": ...}    a snapshot
+    {"ask": "finish", "path": ..., "token": ..., "since": ...} the last snapshot of a run
+    {"ask": "gather", "path": ..., "silence_s": ...}           put the parts of a split sweep together
+    {"ask": "leave", "token": ..., "folders": [...]}           release the claim, and remove folders that are empty
+
+Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing between two
+questions: it can be killed at any time, and another one be asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.claim import Claim
+from mpisweep.results.journal import Damage, segments
+from mpisweep.results.replay import TABLE_FIELDS, SweepState
+
+__all__ = ["serve", "state_from", "state_to"]
+
+
+def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
+    """Entry of the process.
+
+    Args:
+        files: the socket.
+        arguments: none.
+    """
+    # A snapshot is never urgent; a trial's data loader on the same core is.
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
+        for text in line:
+            print(json.dumps(_answer(json.loads(text))), file=line, flush=True)
+
+
+def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    started = time.monotonic()
+    answer: dict[str, Any] = {"error": ""}
+    try:
+        answer |= _ANSWERS[asked["ask"]](asked)
+    except ResultsError as error:
+        answer |= {"error": str(error), "refused": True}
+    except OSError as error:
+        answer |= {"error": str(error), "errno": error.errno, "filename": str(error.filename)}
+    except (ValueError, TypeError) as error:
+        answer["error"] = str(error)
+    return answer | {"seconds": time.monotonic() - started}
+
+
+def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(asked["path"])
+    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
+        return {"state": None, "damages": []}
+    # h5py is for those who go on with a file; a new sweep starts without it.
+    from mpisweep.results.merging import read_sweep
+
+    damages: list[Damage] = []
+    state = read_sweep(path, damages)
+    return {"state": state_to(state), "damages": [[one.segment, one.offset, one.length] for one in damages]}
+
+
+def _fold(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.snapshot import fold
+
+    fold(Path(asked["path"]), asked["keep"], Path(asked["token"]))
+    return {}
+
+
+def _finish(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.snapshot import finish
+
+    finish(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
+    return {}
+
+
+def _gather(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.merging import gather
+
+    return {"was_split": gather(Path(asked["path"]), asked["silence_s"])}
+
+
+def _leave(asked: Mapping[str, Any]) -> dict[str, Any]:
+    Claim(Path(asked["token"])).release()
+    for folder in asked["folders"]:
+        # Of trials: empty once none has a checkpoint left.
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+    return {}
+
+
+_ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "read": _read, "fold": _fold, "finish": _finish, "gather": _gather, "leave": _leave,
+}  # fmt: skip
+
+
+def state_to(state: SweepState) -> dict[str, Any]:
+    """The tables of a sweep as JSON has them; no curves."""
+    return {name: getattr(state, name) for name in TABLE_FIELDS}
+
+
+def state_from(told: Mapping[str, Any]) -> SweepState:
+    """What :func:`state_to` was given, without its curves."""
+    state = SweepState(**{name: told[name] for name in TABLE_FIELDS})
+    state.index()
+    return state
