@@ -5,6 +5,7 @@
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make bench      benchmarks
 # make storm      random kills until a sweep is done, then a comparison; KILLS=200
+# make mutants    remove one mechanism at a time, and see that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
 # make clean      remove what was made here, except .venv
 #
 # VENV=path       another environment
@@ -33,9 +34,10 @@ endif
 # Most tests wait for processes more than they compute.
 JOBS   ?= 2
 KILLS  ?= 200
+SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
-.PHONY: all demo test lint jobscripts bench storm clean help
+.PHONY: all demo test lint jobscripts bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -72,6 +74,10 @@ bench: $(READY)
 
 storm: $(READY)
 	$(PY) tests/storm.py --kills $(KILLS)
+
+# JOBS=0 means one after another, as for the tests.
+mutants: $(READY)
+	$(PY) tests/mutation.py --jobs $(if $(filter-out 0,$(JOBS)),$(JOBS),1) $(if $(ONLY),--only $(ONLY),--share $(SHARE)) $(if $(WITHIN),--within $(WITHIN))
 
 clean:
 	rm -rf demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

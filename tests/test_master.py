@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master import Master
-from mpisweep.messages import Abandon, Give, Hello, Meet, Meeting, Message, Returned
+from mpisweep.messages import Abandon, Acknowledge, Ended, Give, Hello, Meet, Meeting, Message, Returned
 from mpisweep.numbering import number_trials
 from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
-from mpisweep.records import AttemptEnd
+from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results.journal import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
@@ -19,7 +20,7 @@ from mpisweep.spec import parse_spec
 
 
 class SlowDisk:
-    """A journal, and a recorder of snapshots, whose disk has written up to :attr:`written`."""
+    """A journal, and a recorder of snapshots, whose disk has come as far as it is told."""
 
     segment = ""
     failure = None
@@ -34,7 +35,11 @@ class SlowDisk:
         return len(self.bodies) - 1
 
     def write(self) -> None:
-        self.written = self.synced = len(self.bodies) - 1
+        self.written = len(self.bodies) - 1
+
+    def sync(self) -> None:
+        self.write()
+        self.synced = self.written
 
     def fileno(self) -> int:
         return 0
@@ -44,6 +49,12 @@ class SlowDisk:
 
     def fold(self, segment: str) -> None:
         """And none is begun."""
+
+    def close(self) -> None:
+        """The run ends."""
+
+    def finish(self, closing_since: float) -> None:
+        """Its last snapshot is not done either."""
 
 
 class Silent:
@@ -79,6 +90,51 @@ class Ranks:
 
     def join(self, rank: int) -> None:
         self.master.on_messages(rank, [Hello("node", "cpu", 1, 1, environment=((),))], 0.0)
+
+    def end(self, rank: int, delivery: int, number: int, attempt: int = 1) -> None:
+        """A worker sends the result of a trial."""
+        block = EndedBlock(rank, 0, [number], [attempt], [int(TrialState.COMPLETE)], [1.0], [1.0], {"loss": [1.0]})
+        self.master.on_messages(rank, [Ended(delivery, encode(block))], 0.0)
+
+    def take(self, rank: int) -> list[type[Message]]:
+        """What a rank is sent when the master goes on, by kind."""
+        self.master.step(0.0, set())
+        return [type(message) for message in self.sent.pop(rank, [])]
+
+
+ONE_TRIAL = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 1 }\n'
+
+
+def test_an_assignment_is_sent_once_its_record_is_written_and_a_result_acknowledged_once_it_is_synced():
+    """What is not written when the master dies was never sent; what is not synced may be gone with the power."""
+    ranks = Ranks(ONE_TRIAL)
+    ranks.join(1)
+    assert ranks.take(1) == []
+    ranks.disk.write()
+    assert ranks.take(1) == [Give]
+    ranks.end(1, delivery=5, number=0)
+    ranks.disk.write()
+    assert ranks.take(1) == []
+    ranks.disk.sync()
+    ranks.master.step(0.0, set())
+    assert ranks.sent == {1: [Acknowledge((5,))]}
+
+
+def test_a_result_of_several_ranks_is_acknowledged_to_each_once_the_trial_s_end_is_synced():
+    ranks = Ranks("ranks_per_trial = 2\n" + ONE_TRIAL)
+    for rank in (0, 1):
+        ranks.join(rank)
+    ranks.disk.sync()
+    assert (ranks.take(0), ranks.take(1)) == ([Give], [Give])
+    ranks.end(1, delivery=7, number=0)
+    ranks.disk.sync()
+    assert (ranks.take(0), ranks.take(1)) == ([], []), "the trial has not ended before all of its ranks have"
+    ranks.end(0, delivery=3, number=0)
+    ranks.disk.write()
+    assert (ranks.take(0), ranks.take(1)) == ([], [])
+    ranks.disk.sync()
+    ranks.master.step(0.0, set())
+    assert ranks.sent == {0: [Acknowledge((3,))], 1: [Acknowledge((7,))]}
 
 
 def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():

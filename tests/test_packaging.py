@@ -35,11 +35,6 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     assert "mpisweep = mpisweep.cli:main" in entry_points
 
 
-@pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.name)
-def test_a_job_script_is_valid_bash(script: Path):
-    subprocess.run(["bash", "-n", script], check=True)
-
-
 def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_path: Path, environment):
     shutil.copytree(ROOT / "mpisweep", tmp_path / "mpisweep")
     shutil.copy(ROOT / "Makefile", tmp_path)

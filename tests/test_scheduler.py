@@ -12,6 +12,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.messages import (
     Assign,
     Commit,
+    Decision,
     End,
     GiveUp,
     Lease,
@@ -409,11 +410,18 @@ def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
 
 
 def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
-    scheduler = shared_of(5)
-    scheduler.handle(WorkerJoined(0, 1), 0.0)
-    scheduler.handle(grant(0, 1, 2), 0.1)
-    late = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 40.0)
-    assert [type(decision) for decision in late] == [Lease, Commit] or [type(d) for d in late] == [Commit, Lease]
+    def when_a_trial_ends_at(now: float) -> tuple[Scheduler, list[Decision]]:
+        scheduler = shared_of(5)
+        scheduler.handle(WorkerJoined(0, 1), 0.0)
+        scheduler.handle(grant(0, 1, 2), 0.1)
+        return scheduler, scheduler.handle(ended(Slot(0, 0), [(0, 1)]), now)
+
+    _, (commit, *more) = when_a_trial_ends_at(0.9)
+    assert isinstance(commit, Commit)
+    assert more == [Assign((Slot(0, 0),), [2], [1]), Lease(shortest=False)]
+    scheduler, (commit, *more) = when_a_trial_ends_at(40.0)
+    assert isinstance(commit, Commit)
+    assert more == [Lease(shortest=False)]
     assert scheduler.handle(TrialsRevoked((1, 2)), 40.1) == []
     assert scheduler.handle(grant(3), 40.2) == [Assign((Slot(0, 0),), [3], [1]), Lease(shortest=False)]
     scheduler.check()

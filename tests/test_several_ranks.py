@@ -159,7 +159,7 @@ def test_what_one_rank_dies_of_is_what_the_trial_dies_of_and_the_sweep_goes_on(f
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
     assert trials["state"].tolist() == ["failed", "failed", "failed", "complete"]
-    assert trials["cause"].tolist() == ["exception", "crash", "out_of_memory", "none"] or trials["cause"].tolist()[3] == ""
+    assert trials["cause"].tolist() == ["exception", "crash", "out_of_memory", ""]
     assert trials["message"][0].startswith("rank 1 of 3: ValueError: rank 1 has had enough")
     assert trials["message"][1].startswith("rank 1 of 3: the trial process exited with code 3")
 

@@ -1,7 +1,8 @@
 """A kill or a power cut at every point of every write: what was acknowledged is there, and nothing is wrong.
 
 The writes of one journal are recorded, with what was acknowledged when.  Disks are then made as a crash could
-have left them: cut at any byte, and with any of the writes that no fsync followed turned into zeros.  The HDF5
+have left them: cut at any byte, with any of the writes that no fsync followed turned into zeros, without the files
+whose names no fsync of their folder followed, and without what a failed fsync was asked to write.  The HDF5
 file is replaced on a machine that stops at any step and may forget whatever was not synced.
 """
 
@@ -163,13 +164,18 @@ class RecordingOs:
         self._failing = {"sync": set(failing_syncs), "write": set(failing_writes)}
         self._calls = {"sync": 0, "write": 0}
         self._names: dict[int, str] = {}
+        self._folders: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
         file = os.open(path, flags, mode)
-        self._names[file] = "" if flags & os.O_ACCMODE == os.O_RDONLY else Path(path).name
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            self._folders[file] = Path(path).name
+        else:
+            self._names[file] = Path(path).name
+            self.events.append(("create", self._names[file], None))
         return file
 
     def close(self, file: int) -> None:
@@ -184,10 +190,16 @@ class RecordingOs:
         return os.write(file, data)
 
     def fsync(self, file: int) -> None:
-        if self._names[file]:
+        if file not in self._names:
+            self.events.append(("sync folder", self._folders[file], None))
+            return
+        try:
             self._fail_if_told("sync", errno.EIO)
-            os.fsync(file)
-            self.events.append(("sync", self._names[file], None))
+        except OSError:
+            self.events.append(("sync failed", self._names[file], None))
+            raise
+        os.fsync(file)
+        self.events.append(("sync", self._names[file], None))
 
     def _fail_if_told(self, call: str, number: int) -> None:
         self._calls[call] += 1
@@ -199,20 +211,39 @@ class RecordingOs:
 class Disk:
     """What is certainly on the disk, and what was written but not synced, each write by itself."""
 
+    #: Whether an fsync that fails drops what it was asked to write, as Linux does: the next one succeeds, and lies.
+    drops: bool = False
     synced: dict[str, bytes] = field(default_factory=dict)
     pending: list[tuple[str, bytes]] = field(default_factory=list)
+    #: Names that were given, and the folders that were synced since with how many of them.
+    created: list[str] = field(default_factory=list)
+    named: dict[str, int] = field(default_factory=dict)
     acknowledged: int = 0
 
     def take(self, event: tuple[str, Any, Any]) -> None:
         what, name, data = event
-        if what == "write":
+        if what == "create":
+            self.created.append(name)
+        elif what == "write":
             self.synced.setdefault(name, b"")
             self.pending.append((name, data))
         elif what == "sync":
-            self.synced[name] += b"".join(part for of, part in self.pending if of == name)
-            self.pending = [(of, part) for of, part in self.pending if of != name]
-        else:
+            self._settle(name, b"".join(part for of, part in self.pending if of == name))
+        elif what == "sync failed" and self.drops:
+            self._settle(name, bytes(sum(len(part) for of, part in self.pending if of == name)))
+        elif what == "sync folder":
+            self.named[name] = len(self.created)
+        elif what == "acknowledged":
             self.acknowledged = name
+
+    def _settle(self, name: str, data: bytes) -> None:
+        self.synced[name] += data
+        self.pending = [(of, part) for of, part in self.pending if of != name]
+
+    def with_lasting_names(self, folder: Path) -> dict[str, bytes]:
+        """What is left where the names are gone that no fsync of their folder followed; as is the folder's own."""
+        lasting = self.created[: self.named.get(folder.name, 0)] if folder.parent.name in self.named else []
+        return {name: self.synced.get(name, b"") for name in lasting}
 
     def after_crash(self, zeroed: set[int], cut: int = 0) -> dict[str, bytes]:
         """Segments when the pending writes in `zeroed` did not reach the disk, nor the last `cut` bytes."""
@@ -257,10 +288,10 @@ def undisturbed() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-def disks(events: Sequence[tuple[str, Any, Any]]) -> Iterator[Disk]:
+def disks(events: Sequence[tuple[str, Any, Any]], *, drops: bool = False) -> Iterator[Disk]:
     """The disk after each event."""
     for at in range(len(events) + 1):
-        disk = Disk()
+        disk = Disk(drops)
         for event in events[:at]:
             disk.take(event)
         yield disk
@@ -279,10 +310,15 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
+#: The journal whose writes are recorded: its folder, in the folder of the results file.
+RECORDED = Path("recorded", "s.h5.journal")
+
+
 def recorded(tmp_path_factory: pytest.TempPathFactory, *, part_bytes: int = 8 << 20, **how: Any) -> list[Disk]:
-    """The disks of a run of its own; the fake's arguments in `how`."""
-    folder = tmp_path_factory.mktemp("recorded")
-    return list(disks(record_run(folder, RecordingOs(**how), part_bytes)))
+    """The disks of a run of its own; the fake's arguments in `how`.  A failed fsync drops its data, or does not."""
+    folder = tmp_path_factory.mktemp("runs") / RECORDED
+    events = record_run(folder, RecordingOs(**how), part_bytes)
+    return [*disks(events), *disks(events, drops=True)] if "failing_syncs" in how else list(disks(events))
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +361,12 @@ def test_nothing_is_acknowledged_before_it_is_synced(fine, coarse, failing, scra
     """Whatever no fsync has followed may be gone at any time; what was acknowledged may not."""
     for disk in [*fine, *coarse, *failing]:
         check(recover(scratch, dict(disk.synced)), RECORDS[: disk.acknowledged])
+
+
+def test_nothing_is_acknowledged_before_its_segment_has_a_lasting_name(fine, coarse, failing, scratch):
+    """A file whose folder was not synced may be there without a name, which is not to be there; the folder too."""
+    for disk in [*fine, *coarse, *failing]:
+        check(recover(scratch, disk.with_lasting_names(RECORDED)), RECORDS[: disk.acknowledged])
 
 
 def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
@@ -441,9 +483,11 @@ class Machine:
         self._stopped = False
         self._unsynced: set[str] = set()
         self._renamed: list[tuple[str, str, bytes | None]] = []
+        self._copied: list[str] = []
         self._real = SimpleNamespace(
-            replace=os.replace, fsync=os.fsync, unlink=os.unlink, open=io.open, truncate=os.truncate
-        )
+            replace=os.replace, fsync=os.fsync, unlink=os.unlink, open=io.open, truncate=os.truncate,
+            mkdir=os.mkdir, copyfile=shutil.copyfile,
+        )  # fmt: skip
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(os, "replace", self._replace)
@@ -451,7 +495,9 @@ class Machine:
         patch.setattr(os, "fsync", self._fsync)
         patch.setattr(os, "unlink", self._unlink)
         patch.setattr(os, "remove", self._unlink)
+        patch.setattr(os, "mkdir", self._mkdir)
         patch.setattr(io, "open", self._open)
+        patch.setattr(shutil, "copyfile", self._copyfile)
 
     def step(self, name: str) -> None:
         if self._stopped or len(self.steps) == self._stops_at:
@@ -459,17 +505,20 @@ class Machine:
             raise PowerCutError(name)
         self.steps.append(name)
 
-    def forget(self, data: bool, renames: bool) -> None:
-        """What may be lost of what was not synced: the data of files, and that they were renamed."""
+    def forget(self, data: bool, names: bool) -> None:
+        """What may be lost of what was not synced: the data of files, and that they were renamed or copied."""
         if data:
             for path in self._unsynced:
                 if Path(path).exists():
                     self._real.truncate(path, 0)
-        if renames:
+        if names:
             for source, target, old in reversed(self._renamed):
                 self._real.replace(target, source)
                 if old is not None:
                     Path(target).write_bytes(old)
+            for path in reversed(self._copied):
+                shutil.rmtree(path, ignore_errors=True)
+                Path(path).unlink(missing_ok=True)
 
     def _replace(self, source: Any, target: Any) -> None:
         self.step("before rename")
@@ -486,7 +535,20 @@ class Machine:
         path = os.fspath(Path(f"/proc/self/fd/{file}").readlink())
         self._unsynced.discard(path)
         self._renamed = [move for move in self._renamed if os.fspath(Path(move[1]).parent) != path]
+        self._copied = [made for made in self._copied if os.fspath(Path(made).parent) != path]
         self.step("after fsync")
+
+    def _mkdir(self, path: Any, mode: int = 0o777) -> None:
+        self._real.mkdir(path, mode)
+        self._copied.append(os.fspath(path))
+        self.step("after mkdir")
+
+    def _copyfile(self, source: Any, target: Any) -> None:
+        self.step("before copy")
+        self._real.copyfile(source, target)
+        self._unsynced.add(os.fspath(target))
+        self._copied.append(os.fspath(target))
+        self.step("after copy")
 
     def _unlink(self, path: Any, **how: Any) -> None:
         self.step("before unlink")
@@ -559,7 +621,7 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
     names = segments(journal_folder(made))
     assert len(names) > 2
 
-    def folded(stops_at: int | None, data: bool, renames: bool) -> list[str]:
+    def folded(stops_at: int | None, data: bool, names_too: bool) -> list[str]:
         folder = tmp_path / "copy"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made.parent, folder)
@@ -570,8 +632,8 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
                 finish(folder / "s.h5") if kind == "the last fold" else fold(folder / "s.h5", names[-1])
             except PowerCutError:
                 assert stops_at is not None
-        machine.forget(data, renames)
-        told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, renames lost: {renames}"
+        machine.forget(data, names_too)
+        told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, names lost: {names_too}"
         assert facts(folder / "s.h5") == whole, told
         fold(folder / "s.h5", names[-1])
         assert facts(folder / "s.h5") == whole, f"{told}, and folded again"
@@ -583,8 +645,38 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
     steps = folded(None, False, False)
     assert {"before write", "half written", "after fsync", "after rename", "before unlink"} <= set(steps)
     assert steps.index("before create") < steps.index("before write") < steps.index("before rename")
-    for stops_at, data, renames in itertools.product(range(len(steps)), [False, True], [False, True]):
-        folded(stops_at, data, renames)
+    for stops_at, data, names_too in itertools.product(range(len(steps)), [False, True], [False, True]):
+        folded(stops_at, data, names_too)
+
+
+def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
+    """A damaged segment is in the journal until a copy of it is on the disk, its folder and its name included."""
+    (tmp_path / "made").mkdir()
+    made = prepare(tmp_path / "made", fine, "the first file")
+    hurt = journal_folder(made) / segments(journal_folder(made))[0]
+    data = bytearray(hurt.read_bytes())
+    data[len(_frame(encode(RUN))) + 20] ^= 1
+    hurt.write_bytes(data)
+
+    def finished(stops_at: int | None, lost: bool, names_too: bool) -> list[str]:
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made.parent, folder)
+        machine = Machine(folder, stops_at)
+        with pytest.MonkeyPatch.context() as patch:
+            machine.install(patch)
+            with contextlib.suppress(PowerCutError):
+                finish(folder / "s.h5")
+        machine.forget(lost, names_too)
+        kept = [path.read_bytes() for path in (*journal_folder(folder / "s.h5").iterdir(), *folder.glob("s.h5.damaged/*"))]
+        told = f"cut at step {stops_at} {machine.steps}, data lost: {lost}, names lost: {names_too}"
+        assert bytes(data) in kept, told
+        return machine.steps
+
+    steps = finished(None, True, True)
+    assert steps.index("after mkdir") < steps.index("after copy") < steps.index("before unlink")
+    for stops_at, lost, names_too in itertools.product(range(len(steps)), [False, True], [False, True]):
+        finished(stops_at, lost, names_too)
 
 
 def test_what_a_cut_off_fold_leaves_aside_is_no_results_file(fine, tmp_path):

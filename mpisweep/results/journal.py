@@ -94,12 +94,13 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
-        """Create the first segment and start the thread.
+        """Create the first segment, in a folder that has a lasting name too, and start the thread.
 
         Raises:
             OSError: when the segment cannot be created.
         """
         self._open_part()
+        sync_folder(self._folder.parent)
         self._thread.start()
 
     def append(self, body: bytes) -> int:
