@@ -144,6 +144,7 @@ class Master:
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
         folders: are removed at the end if they are empty.
         now: the monotonic clock now.
+        clock: that clock.
         keeper: gets trials, where other allocations work on the sweep as well.
     """
 
@@ -162,6 +163,7 @@ class Master:
         stop_at: float | None,
         folders: Sequence[Path],
         now: float,
+        clock: Callable[[], float] = time.monotonic,
         keeper: Keeper | None = None,
     ) -> None:
         self._spec = spec
@@ -176,6 +178,7 @@ class Master:
         self._stop_at = stop_at
         self._folders = [str(folder) for folder in folders]
         self._failing_since: float | None = None
+        self._clock = clock
         self._last_step = now
         #: What was confirmed before this time says nothing: this rank was held up since.
         self._confirm_after = now
@@ -447,7 +450,10 @@ class Master:
         while self._after_write and self._after_write[0][0] <= written:
             _, rank, message = self._after_write.popleft()
             out.setdefault(rank, []).append(message)
-        synced = self._journal.synced if self._is_sole(time.monotonic()) else -1
+        # In this order: what is synced later than the clock is read may be too late.
+        synced = self._journal.synced
+        if not self._is_sole(self._clock()):
+            synced = -1
         deliveries: dict[int, list[int]] = {}
         while self._after_sync and self._after_sync[0][0] <= synced:
             _, rank, delivery = self._after_sync.popleft()

@@ -48,6 +48,7 @@ __all__ = [
     "known_trials",
     "move_aside",
     "open_sweep",
+    "read_here",
     "run_has_ended",
     "trial_widths",
 ]

@@ -6,11 +6,15 @@ import os
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpisweep.opening import read_here
+from mpisweep.recorder import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease, Leases, Left, owners, superseded
@@ -147,13 +151,12 @@ def watched(tmp_path: Path) -> tuple[MemberWatch, Claim]:
 
 def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tmp_path: Path):
     watch, claim = watched(tmp_path)
-    claim.every_s = 0.0
     now = 100.0
     watch.look(["a"], now)
     assert watch.life("a") is Life.UNCERTAIN
     assert watch.seen_alive == set()
     time.sleep(0.01)  # The clock of the file system must have moved on.
-    claim.beat(1.0)
+    claim.beat()
     watch.look(["a"], now + 1)
     assert watch.life("a") is Life.ALIVE
     for second in range(2, 12):
@@ -165,7 +168,7 @@ def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tm
     assert "process" in watch.text("a")
     assert "job 7" in watch.text("a")
     time.sleep(0.01)
-    claim.beat(2.0)
+    claim.beat()
     watch.look(["a"], now + 13)
     assert watch.life("a") is Life.ALIVE
 
@@ -208,7 +211,9 @@ def test_chunks_hold_every_trial_once_and_none_is_more_than_its_share(weights, s
 
 def test_the_trials_of_a_chunk_need_equally_many_ranks(tmp_path: Path):
     text = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 9 }\nranks_per_trial = [1, 2]\n'
-    join(parse_spec(text, source="s.toml", folder=tmp_path), tmp_path / "r.h5", 2, job_id="")
+    recorder = cast(Recorder, SimpleNamespace(read=read_here))
+    spec = parse_spec(text, source="s.toml", folder=tmp_path)
+    join(spec, tmp_path / "r.h5", 2, recorder, job_id="", member="m", has_begun=False)
     shared = read_shared(shares_folder(tmp_path / "r.h5"))
     assert shared is not None
     assert sorted(number for chunk in shared.chunks for number in chunk) == list(range(18))

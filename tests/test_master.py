@@ -13,17 +13,19 @@ from mpisweep.numbering import number_trials
 from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
 from mpisweep.records import AttemptEnd, TrialState
+from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.spec import parse_spec
+from mpisweep.vigil import Vigil
 
 
 class SlowDisk:
     """A journal, and a recorder of snapshots, whose disk has come as far as it is told."""
 
     segment = ""
-    failure = None
+    failure = waits_since = busy_since = None
     busy = False
 
     def __init__(self) -> None:
@@ -53,8 +55,23 @@ class SlowDisk:
     def close(self) -> None:
         """The run ends."""
 
+    def abandon(self) -> None:
+        """The run is somebody else's."""
+
     def finish(self, closing_since: float) -> None:
         """Its last snapshot is not done either."""
+
+
+class Watchful:
+    """A vigil that has found the claim held just now, or when it is told."""
+
+    lease_s = 1.0
+    stop_seen = False
+    lost: RunOverError | FollowedError | None = None
+    confirmed_at = 0.0
+
+    def end(self) -> None:
+        """It looks no more."""
 
 
 class Silent:
@@ -74,6 +91,8 @@ class Ranks:
         spec = parse_spec(sweep, source="sweep.toml", folder=Path())
         trials = number_trials(spec, make_sampler(spec), None)
         self.disk = SlowDisk()
+        self.vigil = Watchful()
+        self.now = 0.0
         self.sent: dict[int, list[Message]] = {}
         self.master = Master(
             spec=spec, trials=trials, best=None,
@@ -81,8 +100,8 @@ class Ranks:
                 trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
                 widths=trial_widths(spec, trials),
             ),
-            journal=cast(Journal, self.disk), recorder=cast(Any, self.disk), send=self.send, sink=Silent(),
-            stop_at=None, stop_file=Path("no-such-file"), now=0.0,
+            journal=cast(Journal, self.disk), recorder=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
+            send=self.send, sink=Silent(), stop_at=None, folders=(), now=0.0, clock=lambda: self.now,
         )  # fmt: skip
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
@@ -98,7 +117,7 @@ class Ranks:
 
     def take(self, rank: int) -> list[type[Message]]:
         """What a rank is sent when the master goes on, by kind."""
-        self.master.step(0.0, set())
+        self.master.step(self.now, set())
         return [type(message) for message in self.sent.pop(rank, [])]
 
 
@@ -156,3 +175,50 @@ def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
         ranks.master.on_messages(rank, [Returned(0, (0,), (1,), AttemptEnd.WITHDRAWN)], 0.0)
     ranks.master.on_messages(0, [Meeting(0, 1, "node:1"), Meeting(0, 2, "node:2")], 0.0)
     assert [message for message in ranks.sent[1] if isinstance(message, Meet)] == [Meet(0, 0, 2, "node:2")]
+
+
+def test_a_master_that_was_held_up_acknowledges_nothing_before_it_knows_that_the_sweep_is_still_its_own():
+    """While it was, another one may have read what was on disk, and whatever came to it later counts for nothing."""
+    ranks = Ranks(ONE_TRIAL)
+    ranks.join(0)
+    ranks.disk.sync()
+    ranks.take(0)
+    ranks.end(0, 1, 0)
+    ranks.now = 60.0
+    ranks.disk.sync()
+    assert Acknowledge not in ranks.take(0)
+    ranks.now = 60.5
+    assert Acknowledge not in ranks.take(0)
+    ranks.vigil.confirmed_at = 60.5
+    assert Acknowledge in ranks.take(0)
+
+
+def test_a_disk_that_does_not_confirm_the_claim_holds_acknowledgements_up_and_nothing_else():
+    ranks = Ranks(ONE_TRIAL)
+    for tenth in range(20):
+        ranks.now = tenth / 10
+        ranks.take(0)
+    ranks.join(0)
+    ranks.disk.sync()
+    assert Give in ranks.take(0)
+    ranks.end(0, 1, 0)
+    ranks.disk.sync()
+    assert Acknowledge not in ranks.take(0)
+
+
+def test_a_master_whose_run_was_taken_over_by_another_run_ends_and_touches_nothing():
+    ranks = Ranks(ONE_TRIAL)
+    ranks.vigil.lost = RunOverError("r")
+    ranks.now = 1.0
+    ranks.take(0)
+    assert ranks.master.exit_code == 3
+    assert not ranks.master.is_followed
+
+
+def test_a_master_that_another_one_of_its_run_follows_does_not_end_the_run():
+    ranks = Ranks(ONE_TRIAL)
+    ranks.vigil.lost = FollowedError("r")
+    ranks.now = 1.0
+    ranks.take(0)
+    assert ranks.master.is_followed
+    assert ranks.master.exit_code is None

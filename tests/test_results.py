@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from array import array
@@ -40,9 +41,17 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.opening import known_trials
+from mpisweep.processes import this_host
 from mpisweep.records import AttemptEnd, EndReason
 from mpisweep.results import ResultsError, claim, journal_folder, snapshot
-from mpisweep.results.claim import Claim, ClaimedError
+from mpisweep.results.claim import (
+    Claim,
+    ClaimedError,
+    FollowedError,
+    RunOverError,
+    claim_file,
+    remove_through,
+)
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
 from mpisweep.results.repair import repair
@@ -86,11 +95,13 @@ def history() -> list[object]:
 def write_journal(path: Path, records: list[object], run: RunRecord | None = None) -> Journal:
     folder = journal_folder(path)
     folder.mkdir(exist_ok=True)
-    journal = Journal(folder, run or opening())
-    journal.start()
-    for record in records:
-        journal.append(encode(record))
-    journal.close()
+    with tempfile.TemporaryDirectory(dir=path.parent) as token:
+        journal = Journal(folder, run or opening(), Path(token))
+        journal.start()
+        for record in records:
+            journal.append(encode(record))
+        journal.close()
+        journal.join()
     return journal
 
 
@@ -178,7 +189,8 @@ sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
 from test_results import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = journal_folder(Path({os.fspath(path)!r})); folder.mkdir()
-journal = Journal(folder, opening()); journal.start()
+token = folder / "token"; token.mkdir()
+journal = Journal(folder, opening(), token); journal.start()
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 for record in history(): journal.append(encode(record))
@@ -189,7 +201,7 @@ assert journal.synced == 0, journal.synced
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 while journal.synced < len(history()): time.sleep(0.001)
 assert journal.failure is None
-journal.close()
+journal.close(); journal.join()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     state = read_merged(path)
@@ -414,7 +426,7 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
 
 
 def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
-    from mpisweep.opening import new_run_name
+    from mpisweep.results.claim import new_run_name
 
     folder = journal_folder(path)
     write_journal(path, [], opening("99991231T235959999999-ffffff"))
@@ -622,11 +634,12 @@ def test_a_process_with_the_holders_number_is_not_the_holder(tmp_path):
     Claim.take(tmp_path, "").release()
 
 
-def elsewhere(folder: Path) -> None:
+def elsewhere(folder: Path, host: str = "node7") -> Claim:
     """The claim of a run on another host, about which nothing but the claim's file can be known."""
-    Claim.take(folder, "")
+    taken = Claim.take(folder, "")
     holder = json.loads((folder / "claim.json").read_text())
-    (folder / "claim.json").write_text(json.dumps(holder | {"host": "node7", "boot_id": "another", "pid": 1}))
+    (folder / "claim.json").write_text(json.dumps(holder | {"host": host, "boot_id": "another", "pid": 1}))
+    return taken
 
 
 def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, monkeypatch):
@@ -676,28 +689,122 @@ def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, mon
         (tmp_path / "claim.json").unlink()
         with monkeypatch.context() as other_process:
             other_process.setattr(os, "getpid", os.getppid)
-            Claim.take(tmp_path, "faster")
+            faster.append(Claim.take(tmp_path, "faster"))
         return True
 
+    faster: list[Claim] = []
     monkeypatch.setattr(claim, "_is_dead", is_dead_and_followed)
     with pytest.raises(ClaimedError, match="job faster"):
         Claim.take(tmp_path, "slower")
     assert "faster" in (tmp_path / "claim.json").read_text()
-    assert os.listdir(tmp_path) == ["claim.json"]
+    assert sorted(os.listdir(tmp_path)) == sorted([faster[0].token.name, "claim.json"])
+    faster[0].beat()
 
 
 def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tmp_path):
     first = Claim.take(tmp_path, "hangs")
-    second = Claim.inherit(tmp_path, "follows")
+    second = Claim.inherit(tmp_path, "follows", run=first.run, epoch=1)
+    with pytest.raises(FollowedError):
+        first.beat()
     first.release()
     with pytest.raises(ClaimedError, match="job follows"):
         Claim.take(tmp_path, "third")
     second.release()
-    assert os.listdir(tmp_path) == []
+    assert not tmp_path.exists()
 
 
-def test_a_claim_of_before_the_last_boot_is_stale(tmp_path):
+def test_a_run_that_was_closed_is_over_for_all_of_its_masters(tmp_path):
+    run = Claim.take(tmp_path, "")
+    run.release()
+    with pytest.raises(RunOverError):
+        Claim.inherit(tmp_path, "", run=run.run, epoch=1)
+    assert not tmp_path.exists()
+
+
+def test_a_claim_is_inherited_within_its_run_only(tmp_path):
+    """A rank of a run that has ended wakes up while the next run is under way."""
+    earlier = Claim.take(tmp_path, "")
+    earlier.release()
+    later = Claim.take(tmp_path, "later")
+    for epoch in (1, 7):
+        with pytest.raises(RunOverError):
+            Claim.inherit(tmp_path, "", run=earlier.run, epoch=epoch)
+    earlier.release()
+    later.beat()
+    assert "later" in (tmp_path / "claim.json").read_text()
+
+
+def test_a_master_of_a_lower_epoch_does_not_follow_one_of_a_higher(tmp_path):
+    run = Claim.take(tmp_path, "").run
+    Claim.inherit(tmp_path, "", run=run, epoch=5)
+    with pytest.raises(FollowedError):
+        Claim.inherit(tmp_path, "", run=run, epoch=3)
+    # One that was cut off in the middle of it begins again.
+    Claim.inherit(tmp_path, "", run=run, epoch=5).beat()
+
+
+def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch):
+    """It was paused on another host for so long that it counted as dead."""
+    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    paused = elsewhere(tmp_path)
+    (paused.token / "made").write_text("a snapshot that was ready to take its place")
     Claim.take(tmp_path, "")
-    holder = json.loads((tmp_path / "claim.json").read_text())
-    (tmp_path / "claim.json").write_text(json.dumps(holder | {"boot_id": "another"}))
+    with pytest.raises(RunOverError):
+        paused.beat()
+    with pytest.raises(FileNotFoundError):
+        os.replace(paused.token / "made", tmp_path / "r.h5")
+    with pytest.raises(FileNotFoundError):
+        remove_through(paused.token, tmp_path / "claim.json")
+    paused.release()
+    assert (tmp_path / "claim.json").exists()
+
+
+def test_a_successor_comes_right_behind_and_keeps_what_it_has_made(tmp_path, monkeypatch):
+    """It takes the claim the moment that the holder lets it go, while the holder is still clearing up."""
+    first = Claim.take(tmp_path, "")
+    take_away = claim._take_away
+    successors: list[Claim] = []
+
+    def take_away_late(token: Path) -> None:
+        monkeypatch.setattr(claim, "_take_away", take_away)
+        successors.append(Claim.take(tmp_path, "prompt"))
+        take_away(token)
+
+    monkeypatch.setattr(claim, "_take_away", take_away_late)
+    first.release()
+    assert successors[0].token.is_dir()
+    successors[0].beat()
+    assert "prompt" in (tmp_path / "claim.json").read_text()
+
+
+def test_a_successor_that_is_expected_is_waited_for(tmp_path):
+    """The master has died and its mpirun lives: another rank is about to follow, and is not to lose its sweep."""
+    take = (
+        "import sys; from pathlib import Path; from mpisweep.results.claim import Claim; "
+        "print(Claim.take(Path(sys.argv[1]), '').run, flush=True)"
+    )
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", start, take, os.fspath(tmp_path)]
+    mpirun = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert mpirun.stdout is not None
+    run = mpirun.stdout.readline().strip()
+    assert mpirun.stdout.readline() == "\n", "the master has ended"
+    following = threading.Timer(0.5, lambda: Claim.inherit(tmp_path, "follows", run=run, epoch=1))
+    following.start()
+    with pytest.raises(ClaimedError, match="job follows"):
+        Claim.take(tmp_path, "")
+    following.join()
+    mpirun.communicate("")
+
+
+def test_another_machine_of_the_same_name_is_another_machine(tmp_path, monkeypatch):
+    """Cloud images and containers have equal host names: whether its process lives cannot be seen from here."""
+    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.5)
+    elsewhere(tmp_path, host=this_host())
+    before = claim_file(tmp_path).stat().st_mtime_ns
+    beating = threading.Timer(0.2, lambda: os.utime(claim_file(tmp_path), ns=(before + 1, before + 1)))
+    beating.start()
+    with pytest.raises(ClaimedError):
+        Claim.take(tmp_path, "")
+    beating.join()
     Claim.take(tmp_path, "").release()

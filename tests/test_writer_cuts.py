@@ -16,6 +16,7 @@ import os
 import select
 import shutil
 import sys
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,10 @@ def check_curve(state: SweepState, number: int, acknowledged: Sequence[Record]) 
 # ------------------------------------------------------------------------------------- recording the writes
 
 
+#: A segment that is being made in its master's token.
+UNNAMED = ""
+
+
 class RecordingOs:
     """The os module as journal.py sees it: writes a piece at a time, fails when told to, remembers the order."""
 
@@ -174,9 +179,14 @@ class RecordingOs:
         if flags & os.O_ACCMODE == os.O_RDONLY:
             self._folders[file] = Path(path).name
         else:
-            self._names[file] = Path(path).name
-            self.events.append(("create", self._names[file], None))
+            self._names[file] = UNNAMED
         return file
+
+    def link(self, made: Path, path: Path) -> None:
+        """A segment that was made elsewhere gets its name."""
+        os.link(made, path)
+        self._names = {file: Path(path).name if name == UNNAMED else name for file, name in self._names.items()}
+        self.events.append(("link", Path(path).name, None))
 
     def close(self, file: int) -> None:
         self._names.pop(file, None)
@@ -222,8 +232,10 @@ class Disk:
 
     def take(self, event: tuple[str, Any, Any]) -> None:
         what, name, data = event
-        if what == "create":
+        if what == "link":
             self.created.append(name)
+            self.synced[name] = self.synced.pop(UNNAMED, b"")
+            self.pending = [(name if of == UNNAMED else of, part) for of, part in self.pending]
         elif what == "write":
             self.synced.setdefault(name, b"")
             self.pending.append((name, data))
@@ -253,6 +265,7 @@ class Disk:
         if self.pending:
             name = self.pending[-1][0]
             found[name] = found[name][: max(len(self.synced[name]), len(found[name]) - cut)]
+        found.pop(UNNAMED, None)
         return found
 
 
@@ -261,9 +274,11 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "os", fake)
-        patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic))
         patch.setattr(journal_module, "_PART_BYTES", part_bytes)
-        journal = Journal(folder, RUN)
+        token = folder.parent / "token"
+        token.mkdir()
+        journal = Journal(folder, RUN, token)
         journal.start()
         for group in GROUPS:
             # The thread gets its turn when the group is complete: the same writes in every run of the test.
@@ -275,6 +290,7 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
                 journal.drain()
             fake.events.append(("acknowledged", journal.synced, None))
         journal.close()
+        journal.join()
     assert journal.synced == len(RECORDS)
     return fake.events
 

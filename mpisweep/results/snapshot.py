@@ -668,6 +668,10 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------- folding
 
 
+#: Sorts after the names of all segments.
+_ALL = "~"
+
+
 def fold(
     path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
 ) -> Folded:
@@ -677,7 +681,7 @@ def fold(
 
     Args:
         path: of the HDF5 file.
-        keep: name of the segment that is being written: it and all later ones stay.
+        keep: name of the segment that is being written: it and all later ones stay; empty for all.
         token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody else
             can be at work on the sweep.
         closing_since: see :func:`write_file`.
@@ -693,7 +697,7 @@ def fold(
 
 def finish(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file, and what a later master has written."""
-    folded = fold(path, "" if token is None else after_token(token), token, closing_since=closing_since)
+    folded = fold(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
     sync_folder(journal_folder(path))
     return folded
 
@@ -702,24 +706,24 @@ def finish_with(path: Path, state: SweepState, token: Path | None = None) -> Non
     """Write what was read and repaired, then let the journal go."""
     state.covered = {}
     write_file(path, state, token)
-    remove_covered(path, state, token)
+    remove_covered(path, state, token, _ALL)
     sync_folder(journal_folder(path))
 
 
-def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str = "") -> None:
+def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str) -> None:
     """Delete the segments of which the file that `state` was written to has everything.
 
     Args:
         path: of the HDF5 file.
         state: what was read, and of how much of each segment.
         token: see :func:`fold`.
-        keep: segments from this name on stay; empty for none.
+        keep: segments from this name on stay.
     """
     folder = journal_folder(path)
     for name in segments(folder):
         segment = folder / name
         # Whatever was appended since it was read is in no file.
-        if (keep and name >= keep) or state.sizes.get(name) != segment.stat().st_size:
+        if name >= keep or state.sizes.get(name) != segment.stat().st_size:
             continue
         if token is None:
             segment.unlink()
