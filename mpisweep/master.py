@@ -209,8 +209,8 @@ class Master:
         self._journal_failure = ""
         #: Of a run that is over, apart from what :attr:`_closing` waits for.
         self._code = 0
-        #: Whether a later master of this run has taken over.
-        self.is_followed = False
+        #: Why the sweep is not this master's any more, where a later master or another run has taken it over.
+        self.fenced: FollowedError | RunOverError | None = None
         self.exit_code: int | None = None
 
     def files(self) -> list[int]:
@@ -526,15 +526,9 @@ class Master:
             vigil.stop_seen = False
             log.info("the stop file is there")
             self._request_stop(EndReason.SIGNAL, now)
-        if self._closing in (_Closing.CLAIM, _Closing.OVER) or self.is_followed:
-            return
-        if isinstance(vigil.lost, FollowedError):
-            self.is_followed = True
-        elif isinstance(vigil.lost, RunOverError):
-            log.warning("%s: another run has taken the sweep over; this one ends, and changes nothing", self._spec.name)
-            self.step_down()
-            self._end = EndReason.SUPERSEDED
-            self._end_with(EndReason.SUPERSEDED.exit_code)
+        # Of a split sweep that the others have ended the process that keeps the leases tells.
+        if self._closing not in (_Closing.CLAIM, _Closing.OVER) and self._keeper is None:
+            self.fenced = vigil.lost
 
     # ------------------------------------------------------------------------------------- a shared sweep
 

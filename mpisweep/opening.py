@@ -98,11 +98,11 @@ class Mastership:
 
 
 class RunEndedError(Exception):
-    """The run is over whose master somebody was about to become; :attr:`exit_code` is that of the run."""
+    """The run is over of which somebody is, or was about to be, the master; :attr:`reason` is how it has ended."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("the run is over")
-        self.exit_code = exit_code
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class SharePlan(Protocol):
@@ -261,17 +261,13 @@ def _knows_run(path: Path, recorder: Recorder, run: str) -> bool:
 
 
 def run_has_ended(path: Path, recorder: Recorder, run: str) -> RunEndedError:
-    """What to raise where a run is over: with its exit code, as its results say."""
-    return RunEndedError(_exit_code_of(path, recorder, run))
-
-
-def _exit_code_of(path: Path, recorder: Recorder, run: str) -> int:
+    """What to raise where a run is over: with the end that its results tell; where they tell none, another run came."""
     try:
         state, _ = recorder.read(path)
     except (ResultsError, OSError):
         state = None
     ends = dict(zip(state.allocations["run"], state.allocations["end"], strict=True)) if state else {}
-    return EndReason(ends[run]).exit_code if ends.get(run) else EndReason.SUPERSEDED.exit_code
+    return RunEndedError(EndReason(ends[run]) if ends.get(run) else EndReason.SUPERSEDED)
 
 
 def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> None:

@@ -400,9 +400,10 @@ class _Rank:
             case FollowedError():
                 # Its first word is on its way.
                 self._succession.give_way(now)
-            case RunEndedError():
-                log.warning("%s: the run has ended without this rank, which was held up", self._spec.name)
-                self._refuse(outcome.exit_code)
+            case RunEndedError(reason=reason):
+                how = "another run has taken the sweep over" if reason is EndReason.SUPERSEDED else reason.value
+                log.warning("%s: the run has ended without rank %d: %s", self._spec.name, self._transport.rank, how)
+                self._refuse(reason.exit_code)
             case DiskFailedError():
                 log.error(
                     "the files of the sweep could not be used for %g s (%s); everything that was acknowledged is on "
@@ -497,13 +498,27 @@ class _Rank:
             self._take_office(self._leading, now)
         if self._master is not None:
             happened = self._master.step(now, ready) or happened
-            if self._master.is_followed:
-                self._step_down()
-                self._succession.give_way(now)
+            if self._master.fenced is not None:
+                self._give_way(self._master.fenced, now)
             elif self._master.exit_code is not None:
                 self._exit_code = self._master.exit_code
                 self._finish_others()
         return happened
+
+    def _give_way(self, fenced: FollowedError | RunOverError, now: float) -> None:
+        """The sweep was taken over while this rank, its master, was held up."""
+        self._step_down()
+        if isinstance(fenced, FollowedError):
+            self._succession.give_way(now)
+            return
+        assert self._leader is not None
+        run = self._leader.run
+        self._recorder = recorder = Recorder(self._server)
+
+        def find_out() -> Opened:
+            raise run_has_ended(self._options.path, recorder, run)
+
+        self._leading = Leading((), find_out, 0.0)
 
     def _step_down(self) -> None:
         """Another rank is the master, or about to say so."""

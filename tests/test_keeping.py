@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from mpisweep.results import journal_folder, shares_folder
+from mpisweep.results import journal_folder, shares_folder, stop_file
 from mpisweep.results.keeping import serve
 from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, create_shares, left_file, part_file, take_lease
+from mpisweep.results.shares import SharedSweep, clear_away, create_shares, left_file, part_file, take_lease
 
 
 @pytest.fixture(autouse=True)
-def _stay_as_quick(monkeypatch):
+def _stay_as_quick(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "nice", lambda increment: 0)
+    # The process takes the folder of the shares for its working directory.
+    monkeypatch.chdir(tmp_path)
 
 
 def words(path: Path, *asked: dict[str, object]) -> Iterator[dict[str, object]]:
@@ -77,3 +79,23 @@ def test_trials_of_more_ranks_than_there_are_workers_are_left_to_others_and_told
     first, second, third = words(path, lease, lease, lease)
     assert (first["granted"], second["granted"]) == ([[1], [0], [0]], [[2], [0], [0]])
     assert (third["nothing"], third["sure"], third["wide"]) == ("", True, 4)
+
+
+@pytest.mark.parametrize("question", [{"ask": "lease", "shortest": False, "ranks": None}, {"ask": "leave"}])
+def test_a_process_of_an_earlier_split_changes_nothing_of_a_later_one(tmp_path, question):
+    """It was paused while the others ended the sweep, which grew and was split again."""
+    path = tmp_path / "r.h5"
+    folder = shares_folder(path)
+    split = SharedSweep("text", "s.toml", 2, 2, "digest", [[0], [1]])
+    create_shares(folder, split, path)
+    lease = {"ask": "lease", "shortest": False, "ranks": None}
+    talk = words(path, lease, question)
+    assert next(talk)["granted"] == [[0], [0], [0]]
+    clear_away(folder, ["m"], tmp_path / "damaged")
+    stop_file(path).touch()
+    create_shares(folder, split, path)
+    before = sorted(os.listdir(folder))
+    assert next(talk) == {"over": 3}
+    assert list(talk) == []
+    assert sorted(os.listdir(folder)) == before
+    assert sorted(os.listdir(tmp_path)) == ["r.h5.shares", "r.h5.stop"]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master import Master
 from mpisweep.messages import Abandon, Acknowledge, Ended, Give, Hello, Meet, Meeting, Message, Returned
@@ -206,19 +208,16 @@ def test_a_disk_that_does_not_confirm_the_claim_holds_acknowledgements_up_and_no
     assert Acknowledge not in ranks.take(0)
 
 
-def test_a_master_whose_run_was_taken_over_by_another_run_ends_and_touches_nothing():
+@pytest.mark.parametrize("lost", [RunOverError("r"), FollowedError("r")])
+def test_a_master_that_was_fenced_says_so_and_acknowledges_nothing(lost):
     ranks = Ranks(ONE_TRIAL)
-    ranks.vigil.lost = RunOverError("r")
-    ranks.now = 1.0
+    ranks.join(0)
+    ranks.disk.sync()
     ranks.take(0)
-    assert ranks.master.exit_code == 3
-    assert not ranks.master.is_followed
-
-
-def test_a_master_that_another_one_of_its_run_follows_does_not_end_the_run():
-    ranks = Ranks(ONE_TRIAL)
-    ranks.vigil.lost = FollowedError("r")
-    ranks.now = 1.0
-    ranks.take(0)
-    assert ranks.master.is_followed
+    ranks.end(0, 1, 0)
+    ranks.vigil.lost = lost
+    ranks.now = 2.0
+    ranks.disk.sync()
+    assert Acknowledge not in ranks.take(0)
+    assert ranks.master.fenced is lost
     assert ranks.master.exit_code is None

@@ -14,6 +14,9 @@ the master's end of the line.  A line of JSON asks, lines of JSON tell, some of 
              {"left": exit code, "who": who}        the member has left; 3 while something is left to do
 
 All that is known is in the files; the process can be killed and started again at any time.
+
+The folder that the members share is its working directory, and what it does there goes by names in that: when the
+shares have been cleared away, nothing of it reaches others that were made under the same name since.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mpisweep.processes import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left
@@ -66,13 +70,15 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
         files: the socket.
         arguments: ``path`` of the HDF5 file, ``member``, ``job_id`` and ``silence_s``.
     """
-    path = Path(arguments["path"])
+    path = Path(arguments["path"]).absolute()
     # A trial's data loader on the same core comes first.
     with contextlib.suppress(OSError):
         os.nice(5)
     with socket.socket(fileno=files[0]) as connection:
         try:
-            shared = read_shared(shares_folder(path))
+            with contextlib.suppress(FileNotFoundError):
+                os.chdir(shares_folder(path))
+            shared = read_shared(_HERE) if _is_in_place(path) else None
         except (OSError, ResultsError) as error:
             # The master starts another process, which looks again.
             time.sleep(_AGAIN_S)
@@ -86,6 +92,17 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
             connection, path, shared, arguments["member"], arguments["job_id"], arguments["silence_s"]
         )
         keeping.run()
+
+
+#: The folder that the members share, whatever it is called by now.
+_HERE = Path()
+
+
+def _is_in_place(path: Path) -> bool:
+    """Whether the working directory is what the members of a sweep share, and not what others shared before."""
+    with contextlib.suppress(OSError):
+        return shares_folder(path).samefile(_HERE)
+    return False
 
 
 def _tell(connection: socket.socket, **what: Any) -> None:
@@ -111,9 +128,9 @@ class _Keeping:
     ) -> None:
         self._connection = connection
         self._path = path
-        self._folder = shares_folder(path)
+        self._folder = _HERE
         self._member = member
-        self._host = socket.gethostname()
+        self._host = this_host()
         self._job_id = job_id
         self._silence_s = silence_s
         self._every_s = look_every_s(silence_s)
@@ -158,7 +175,7 @@ class _Keeping:
         try:
             act()
         except (OSError, ResultsError) as error:
-            if not self._folder.exists():
+            if not _is_in_place(self._path):
                 self._is_over = True
                 _tell(self._connection, over=_exit_code_of_file(self._path))
             else:
@@ -174,7 +191,7 @@ class _Keeping:
                 self._leave()
                 return
             except (OSError, ResultsError) as error:
-                if not self._folder.exists():
+                if not _is_in_place(self._path):
                     raise
                 if again == _LEAVE_TRIES - 1:
                     # The part is on disk; whoever is next puts the parts together.
@@ -185,6 +202,8 @@ class _Keeping:
     # ------------------------------------------------------------------------------------- leases
 
     def _look(self) -> None:
+        if not _is_in_place(self._path):
+            raise FileNotFoundError(self._path)
         self._learn()
         if self._stop_identity() not in (None, self._old_stop):
             _tell(self._connection, stop=True)
@@ -285,7 +304,7 @@ class _Keeping:
                 from mpisweep.results.merging import write_whole
 
                 os.nice(10)
-                write_whole(self._path)
+                write_whole(self._path, _HERE)
             os._exit(0)
         self._writer = process, now
 
@@ -298,15 +317,15 @@ class _Keeping:
         while True:
             try:
                 self._learn()
-                state, known = write_whole(self._path)
+                state, known = write_whole(self._path, _HERE)
                 code = exit_code_of(state)
                 others = {name for name in known if name != self._member} - self._watch.gone
-                if code != 3 and not others and clear_away(self._folder, known, damaged_folder(self._path)):
+                if code != 3 and not others and clear_away(shares_folder(self._path), known, damaged_folder(self._path), _HERE):
                     break
             except OvertakenError:
                 # Another one leaves as well, and writes what this one would.
                 code, others = 3, set()
-                if self._folder.exists():
+                if _is_in_place(self._path):
                     time.sleep(0.1)
                     continue
                 code = _exit_code_of_file(self._path)
@@ -320,7 +339,7 @@ class _Keeping:
 
     def _remove_request_that_all_have_obeyed(self) -> None:
         """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one sees all."""
-        if self._stop_identity() in (None, self._old_stop):
+        if self._stop_identity() in (None, self._old_stop) or not _is_in_place(self._path):
             return
         here: set[str] = set()
         with contextlib.suppress(FileNotFoundError):

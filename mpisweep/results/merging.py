@@ -17,13 +17,13 @@ import functools
 import os
 import secrets
 import shutil
-import socket
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mpisweep.blocks import Curve
+from mpisweep.processes import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder
 from mpisweep.results.journal import Damage
@@ -50,18 +50,20 @@ class OvertakenError(Exception):
     """Another member has begun to write the whole file after this one."""
 
 
-def read_sweep(path: Path, damages: list[Damage] | None = None) -> SweepState:
+def read_sweep(path: Path, damages: list[Damage] | None = None, *, folder: Path | None = None) -> SweepState:
     """The state of a sweep from its file and its journal, or from its parts while it is split.
 
     Args:
         path: of the HDF5 file.
         damages: gets what could not be read in the journals.
+        folder: of the parts; None for that which belongs to the file.
 
     Raises:
         ResultsError: when there is no sweep, or a file is something else.
     """
+    parts = shares_folder(path) if folder is None else folder
     # Cleared away while they are being read, they leave everything in the file.
-    state = read_until_it_stays(functools.partial(_read_parts, shares_folder(path)), (OSError, ResultsError), damages)
+    state = read_until_it_stays(functools.partial(_read_parts, parts), (OSError, ResultsError), damages)
     return read_merged(path, damages) if state is None else state
 
 
@@ -225,8 +227,12 @@ def exit_code_of(state: SweepState) -> int:
 # ------------------------------------------------------------------------------------- writing
 
 
-def write_whole(path: Path) -> tuple[SweepState, list[str]]:
+def write_whole(path: Path, folder: Path) -> tuple[SweepState, list[str]]:
     """Replace the results file by one that holds what all members have found so far.
+
+    Args:
+        path: of the HDF5 file.
+        folder: that the members share.
 
     Returns:
         What it holds, and the members whose parts are in it.
@@ -236,11 +242,10 @@ def write_whole(path: Path) -> tuple[SweepState, list[str]]:
         ResultsError: when a part cannot be read.
         OSError: when the disk does not take it.
     """
-    folder = shares_folder(path)
     aside = _overtake_others(folder)
     try:
         known = members(folder)
-        state = read_sweep(path)
+        state = read_sweep(path, folder=folder)
         if state.allocations["run"]:
             write_file(path, state, aside)
         return state, known
@@ -281,7 +286,7 @@ def gather(path: Path, silence_s: float) -> bool:
     if not folder.exists():
         return False
     while (shared := read_shared(folder)) is not None:
-        watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S, host=socket.gethostname())
+        watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S, host=this_host())
         alive = watch.settle(members(folder))
         if alive:
             raise ResultsError(
@@ -289,6 +294,6 @@ def gather(path: Path, silence_s: float) -> bool:
                 f"join them with --split {shared.split}, or wait until they have ended"
             )
         with contextlib.suppress(OvertakenError):
-            _, known = write_whole(path)
+            _, known = write_whole(path, folder)
             clear_away(folder, known, damaged_folder(path))
     return True

@@ -162,13 +162,14 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
         shutil.rmtree(made, ignore_errors=True)
 
 
-def clear_away(folder: Path, known: Iterable[str], damaged: Path) -> bool:
+def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | None = None) -> bool:
     """Remove the folder, whose members' results are all in the results file.
 
     Args:
         folder: of the shares.
         known: members whose results these are.
         damaged: where what could not be read of their files is kept.
+        same: that folder by another name, which leads to no other that was made since; None where none can have been.
 
     Returns:
         False when a member beyond the `known` ones has come meanwhile; then the folder stays.
@@ -176,7 +177,7 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path) -> bool:
     gone = folder.with_name(f"{folder.name}.gone-{secrets.token_hex(4)}")
     # From here on nobody can join.
     os.rename(folder, gone)
-    if set(members(gone)) - set(known):
+    if set(members(gone)) - set(known) or not (same is None or same.samefile(gone)):
         os.rename(gone, folder)
         return False
     for kept in gone.glob("*.damaged"):
