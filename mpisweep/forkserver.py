@@ -9,7 +9,8 @@ Who dies with whom (Linux: PR_SET_PDEATHSIG)::
     rank --> fork server --> trial process and its process group
 
 The kernel tells the fork server when its rank has died, however that happened, and kills the trial processes
-when the fork server dies.  A trial process leads a process group of its own, and the fork server kills what
+when the fork server dies.  A rank that hangs without dying the fork server kills itself, once it is asked to watch it:
+on a node where no other rank is nobody else could.  A trial process leads a process group of its own, and the fork server kills what
 is left of that group when the leader has ended; what has left the group as well becomes the fork server's
 child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
 
@@ -23,6 +24,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -52,6 +54,8 @@ _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, sign
 #: A batch system ends a job by killing all of its processes within milliseconds.  That a trial process has died of
 #: it must not become the trial's fault because its rank lives a little longer; so long it is waited, in seconds.
 _EVERYBODY_S = 0.25
+#: How often a rank is looked at that is watched, in seconds.
+_WATCH_S = 1.0
 _KILLED = (-signal.SIGTERM, -signal.SIGKILL)
 
 
@@ -129,6 +133,14 @@ class ForkServer:
             self._request([told.fileno(), *files], spawn=entry, child=self._children)
             return self._children
 
+    def watch(self, silence_s: float) -> None:
+        """Have this process killed when it has not called :meth:`beat` for so many seconds; 0 calls that off."""
+        self._request([], watch=silence_s)
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self._request([], beat=True)
+
     def kill(self, child: int) -> None:
         """Kill the child and its process group; nothing when it has ended already."""
         self._request([], kill=child)
@@ -175,6 +187,10 @@ class _Server:
         #: Children that the rank wanted dead.
         self._condemned: set[int] = set()
         self._wakeup: socket.socket | None = None
+        self._rank = os.getppid()
+        #: How long the rank may be silent, and for how long it has been; see :meth:`_watch_rank`.
+        self._silence_s = math.inf
+        self._silent_s = 0.0
 
     def run(self) -> None:
         waker, self._wakeup = socket.socketpair()
@@ -190,7 +206,9 @@ class _Server:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wakeup, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select()]
+                looked = time.monotonic()
+                ready = [key.fileobj for key, _ in selector.select(None if math.isinf(self._silence_s) else _WATCH_S)]
+                self._watch_rank(time.monotonic() - looked)
                 if self._wakeup in ready:
                     with contextlib.suppress(BlockingIOError):
                         self._wakeup.recv(4096)
@@ -198,6 +216,14 @@ class _Server:
                 if self._control in ready and not self._serve_request():
                     break
         self._leave()
+
+    def _watch_rank(self, seconds: float) -> None:
+        """Kill the rank when it has been silent for too long.  Time in which this process did not run does not count."""
+        self._silent_s += min(seconds, 2 * _WATCH_S)
+        if self._silent_s > self._silence_s:
+            self._silence_s = math.inf
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._rank, signal.SIGKILL)
 
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
@@ -223,6 +249,10 @@ class _Server:
                     if not _has_ended(self._children[child]):
                         self._condemned.add(child)
                     _kill_group(self._children[child])
+            case {"beat": _}:
+                self._silent_s = 0.0
+            case {"watch": silence_s}:
+                self._silence_s, self._silent_s = silence_s or math.inf, 0.0
             case {"preload": modules, "pack": pack}:
                 _preload(modules, pack)
         for file in files:

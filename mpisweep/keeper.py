@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from mpisweep.messages import NothingToLease, StopRequested, TrialsGranted, Tria
 from mpisweep.records import EndReason
 
 __all__ = ["Keeper", "Left", "Over"]
+
+#: A process hangs that does not answer for so long, in seconds; the last one to leave writes the whole file before.
+_HANGS_S = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class Keeper:
         }  # fmt: skip
         #: The question that has no answer yet.
         self._asked: dict[str, Any] | None = None
+        self._asked_at = 0.0
         self._unread = b""
         self._error = ""
         #: How many ranks the trials need that were seen to be left to others.
@@ -68,7 +73,7 @@ class Keeper:
 
     def _start(self) -> None:
         self._line, theirs = socket.socketpair()
-        self._server.spawn("mpisweep.results.keeping:serve", [theirs.fileno()], self._arguments)
+        self._child = self._server.spawn("mpisweep.results.keeping:serve", [theirs.fileno()], self._arguments)
         theirs.close()
         self._line.setblocking(False)
 
@@ -102,15 +107,25 @@ class Keeper:
         except ConnectionResetError:
             received = b""
         if not received:
-            self._line.close()
-            self._unread = b""
-            self._start()
-            if self._asked is not None:
-                self._ask(self._asked)
+            self._replace()
             return
         *lines, self._unread = (self._unread + received).split(b"\n")
         for line in lines:
             yield from self._understand(json.loads(line))
+
+    def keep_time(self, now: float) -> None:
+        """Replace a process that hangs."""
+        if self._asked is not None and now - self._asked_at > _HANGS_S:
+            self._server.kill(self._child)
+            self._replace()
+
+    def _replace(self) -> None:
+        """Start another process, and ask it what this one has not answered."""
+        self._line.close()
+        self._unread = b""
+        self._start()
+        if self._asked is not None:
+            self._ask(self._asked)
 
     def _understand(self, told: dict[str, Any]) -> Iterator[Told]:
         match told:
@@ -147,6 +162,7 @@ class Keeper:
 
     def _ask(self, request: dict[str, Any]) -> None:
         self._asked = request
+        self._asked_at = time.monotonic()
         # One that has just died is replaced when its line is seen to be closed.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(json.dumps(request).encode() + b"\n")

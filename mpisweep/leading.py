@@ -13,6 +13,7 @@ would try it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -53,6 +54,7 @@ class Leading:
         self._disk_s = disk_s
         self._thread: threading.Thread | None = None
         self._wanted = True
+        self._give_up_at = math.inf
         self._ours, self._theirs = os.pipe()
         self.kept: list[tuple[int, Sequence[ToMaster] | str]] = []
         self.outcome: Opened | BaseException | None = None
@@ -76,6 +78,13 @@ class Leading:
         self.kept.append((rank, why))
         self.follow(rank)
 
+    def keep_time(self, now: float) -> None:
+        """Take a disk that does not answer for one that has failed for too long."""
+        # The thread itself gives up a little earlier where the disk answers.
+        if self.outcome is None and now >= self._give_up_at + _AGAIN_S:
+            self._wanted = False
+            self.outcome = DiskFailedError("the disk does not answer")
+
     def close(self) -> None:
         """The outcome was taken, or somebody else is master."""
         self._wanted = False
@@ -89,6 +98,7 @@ class Leading:
 
     def _go_on(self) -> None:
         if not self._unheard and self._thread is None:
+            self._give_up_at = time.monotonic() + self._disk_s if self._disk_s else math.inf
             self._thread = threading.Thread(target=self._run, name="opening", daemon=True)
             self._thread.start()
 
@@ -100,6 +110,7 @@ class Leading:
             outcome = error
         if self._wanted:
             self.outcome = outcome
+            self._wanted = False
         elif isinstance(outcome, Opened):
             outcome.journal.abandon()
         # The other end is closed once nobody is interested.

@@ -436,6 +436,8 @@ class Master:
                 self._request_stop(EndReason.WALLTIME, now)
             self._watch_disk(now)
             self._look_at_vigil(now)
+            if self._keeper is not None:
+                self._keeper.keep_time(now)
         if self._closing is None:
             self._snapshot(now)
         elif self._close(now):
@@ -471,6 +473,7 @@ class Master:
 
     def _snapshot(self, now: float) -> None:
         """Have the file replaced when there is something new and the last time is long enough ago."""
+        self._recorder.keep_time(now)
         folded = self._recorder.poll()
         if folded is not None:
             pause_s = max(_SNAPSHOT_EVERY_S, folded.seconds / _SNAPSHOT_SHARE)
@@ -570,6 +573,8 @@ class Master:
 
     def _close(self, now: float) -> bool:
         """See to the next step of the end; True when there was one."""
+        if self._closing is not _Closing.OVER:
+            self._recorder.keep_time(now)
         match self._closing:
             case _Closing.JOURNAL:
                 return self._close_journal(now)

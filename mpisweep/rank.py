@@ -85,6 +85,10 @@ _NAP_ALONE_S = 20e-3
 _STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGXCPU)})
 #: How often a rank gives a sign of life, in seconds.
 _BEAT_S = 1.0
+#: A rank that gives no sign of life for this many times the silence, and so many seconds more, is killed by its own fork
+#: server: the others have given it up by then, and nobody else may be able to.
+_HANGS_FACTOR = 2.0
+_HANGS_BEYOND_S = 5.0
 #: A turn of the loop that comes this late means that the rank itself was held up, in seconds.
 _HELD_UP_S = 1.0
 
@@ -242,8 +246,11 @@ class _Rank:
         self._server.preload(modules, pack)
         if share is not None:
             self._start_worker(share)
+        if self._transport.size > 1:
+            self._server.watch(_HANGS_FACTOR * self._spec.limits.silence_s + _HANGS_BEYOND_S)
         self._last_turn = time.monotonic()
         self._loop(waker)
+        self._server.watch(0)
         if self._worker is not None:
             self._worker.close()
         assert self._exit_code is not None
@@ -493,9 +500,11 @@ class _Rank:
         self._watch_over(now)
         if self._worker is not None:
             happened = self._worker.step(now, ready) or happened
-        if self._leading is not None and self._leading.outcome is not None:
-            happened = True
-            self._take_office(self._leading, now)
+        if self._leading is not None:
+            self._leading.keep_time(now)
+            if self._leading.outcome is not None:
+                happened = True
+                self._take_office(self._leading, now)
         if self._master is not None:
             happened = self._master.step(now, ready) or happened
             if self._master.fenced is not None:
@@ -610,6 +619,7 @@ class _Rank:
         self._next_beat = now + _BEAT_S
         if self._transport.size == 1:
             return
+        self._server.beat()
         for rank in self._succession.silent(now):
             self._given_up.add(rank)
             self._on_lost(rank, f"nothing was heard of it for {self._spec.limits.silence_s:g} s", now)

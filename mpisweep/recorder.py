@@ -24,6 +24,9 @@ __all__ = ["Answer", "Recorder", "RecorderLostError"]
 
 #: What is told of a process that was killed.
 _KILLED = "the process that writes the results file was killed"
+#: A process hangs that does not answer for so long, in seconds, and for so many times as long as the last answer took.
+_HANGS_S = 60.0
+_HANGS_FACTOR = 10.0
 #: How often a question is asked of a process that does not live to answer it.
 _TRIES = 3
 
@@ -59,6 +62,8 @@ class Recorder:
         #: When what was asked for was asked for, by the monotonic clock; None where nothing is.
         self.busy_since: float | None = None
         self._complained = False
+        #: How long the last answer took.
+        self._usual_s = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -166,14 +171,23 @@ class Recorder:
             received = b""
         self._unread += received
         if not received:
-            since = self.busy_since
-            self.restart()
-            self._line.setblocking(False)
-            if since is not None:
-                # Whatever it was doing, the file is whole: it is replaced by one rename or not at all.
-                self.busy_since = since
-                answer = {"seconds": time.monotonic() - since, "error": _KILLED}
-                self._unread = json.dumps(answer).encode() + b"\n"
+            self._replace(_KILLED)
+
+    def keep_time(self, now: float) -> None:
+        """Replace a process that has not answered for much longer than it did before: it hangs."""
+        if self.busy_since is not None and now - self.busy_since > max(_HANGS_S, _HANGS_FACTOR * self._usual_s):
+            self._server.kill(self._child)
+            self._replace("the process that writes the results file does not answer")
+
+    def _replace(self, error: str) -> None:
+        """Start another process; whatever this one was doing, the file is replaced by one rename or not at all."""
+        since = self.busy_since
+        self.restart()
+        self._line.setblocking(False)
+        if since is not None:
+            self.busy_since = since
+            answer = {"seconds": time.monotonic() - since, "error": error}
+            self._unread = json.dumps(answer).encode() + b"\n"
 
     def poll(self) -> Answer | None:
         """What has come of what was asked for, once it is there."""
@@ -183,6 +197,8 @@ class Recorder:
         self.busy_since = None
         told = json.loads(text)
         made = Answer(told["seconds"], told["error"])
+        if not made.error:
+            self._usual_s = made.seconds
         if made.error and not self._complained:
             log.error("%s cannot be replaced (%s); the journal keeps everything until it can", self._path, made.error)
         self._complained = bool(made.error)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mpisweep.messages import Message
+from mpisweep.processes import HOSTS_VARIABLE, this_host
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
@@ -37,6 +37,10 @@ Fact = TypeVar("Fact")
 _TAG = 7
 #: Set to 1 by an Open MPI that survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
+#: So many messages are taken in at once; then the others of a rank's duties have their turn.
+_RECEIVE_AT_MOST = 256
+#: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the loop.
+_FAILURES_AT_MOST = 1000
 #: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
 _LEAVE_S = 2.0
 #: How long one that leaves with all others waits, for what it has sent and for the end of MPI, in seconds.
@@ -124,7 +128,7 @@ class LoneTransport:
         self.rank = 0
         self.size = 1
         self.node_ranks: tuple[int, ...] = (0,)
-        self.host = socket.gethostname()
+        self.host = this_host()
         self._own: list[Message] = []
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
@@ -166,7 +170,7 @@ class MpiTransport:
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self.node_ranks = tuple(node_comm.allgather(self.rank))
-        self.host = socket.gethostname()
+        self.host = this_host()
         from mpi4py import MPI
 
         self._error = MPI.Exception
@@ -175,8 +179,10 @@ class MpiTransport:
         self._own: list[Message] = []
         self._dead: set[int] = set()
         self._newly_dead: list[int] = []
-        #: Sends that may not be complete; the buffer must live as long.
-        self._sends: deque[tuple[Request, bytes]] = deque()
+        #: Rank -> sends to it that may not be complete, in order; the buffer must live as long.
+        self._sends: dict[int, deque[tuple[Request, bytes]]] = {}
+        #: How often in a row receiving has failed and nobody had died.
+        self._failures = 0
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
         """See :class:`Transport`."""
@@ -187,7 +193,8 @@ class MpiTransport:
             return
         data = pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL)
         try:
-            self._sends.append((self._comm.Isend(data, dest=rank, tag=_TAG), data))
+            request = self._comm.Isend(data, dest=rank, tag=_TAG)
+            self._sends.setdefault(rank, deque()).append((request, data))
         except self._error:
             self._look_for_dead()
 
@@ -198,16 +205,21 @@ class MpiTransport:
         if self._own:
             arrived.append((self.rank, self._own))
             self._own = []
-        while True:
+        while len(arrived) < _RECEIVE_AT_MOST:
             try:
                 found = self._next()
             except self._error:
                 # It fails as long as there is a death that was not acknowledged.
                 self._look_for_dead()
-                continue
+                self._failures += 1
+                if self._failures > _FAILURES_AT_MOST:
+                    raise TransportError("MPI does not receive any more, although every death was acknowledged") from None
+                return arrived
+            self._failures = 0
             if found is None:
                 return arrived
             arrived.append(found)
+        return arrived
 
     def lost(self) -> list[int]:
         """See :class:`Transport`."""
@@ -265,13 +277,17 @@ class MpiTransport:
         return status.Get_source(), pickle.loads(data)
 
     def _forget_complete_sends(self) -> None:
-        while self._sends:
-            try:
-                if not self._sends[0][0].Test():
-                    return
-            except self._error:
-                self._look_for_dead()
-            self._sends.popleft()
+        """Let go of what has arrived, or never will: one rank that takes nothing keeps what was sent to it, no more."""
+        for rank, sends in list(self._sends.items()):
+            while sends:
+                try:
+                    if not sends[0][0].Test():
+                        break
+                except self._error:
+                    self._look_for_dead()
+                sends.popleft()
+            if not sends:
+                del self._sends[rank]
 
     def _look_for_dead(self) -> None:
         """Acknowledge deaths to MPI, which else refuses to receive from anybody.
@@ -324,4 +340,7 @@ def connect() -> Transport:
             f"the launcher has started {size} ranks, but this rank finds {world.Get_size()}: "
             f"mpi4py uses {library}, and mpirun belongs to another MPI; use the mpirun of the same MPI"
         )
+    if HOSTS_VARIABLE in os.environ:
+        hosts = world.allgather(this_host())
+        return MpiTransport(world.Dup(), world.Split(hosts.index(this_host())))
     return MpiTransport(world.Dup(), world.Split_type(MPI.COMM_TYPE_SHARED))

@@ -52,7 +52,7 @@ ALLOWED = {
     "staging": set(),
     "forkserver": {"processes", "staging"},
     "trialprocess": {"forkserver", "line", "messages", "blocks", "records"},
-    "transport": {"messages"},
+    "transport": {"messages", "processes"},
     "worker": {"trialprocess", "forkserver", "messages", "blocks", "records", "processes"},
     "gpus": set(),
     "devices": {"gpus", "records"},

@@ -51,6 +51,9 @@ class SlowDisk:
     def poll(self) -> None:
         """No snapshot is ever done."""
 
+    def keep_time(self, now: float) -> None:
+        """It does not hang."""
+
     def fold(self, segment: str) -> None:
         """And none is begun."""
 
