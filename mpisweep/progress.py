@@ -21,6 +21,7 @@ from rich.progress import Progress as RichProgress
 from mpisweep.records import Value
 
 __all__ = [
+    "ALIVE",
     "MARK",
     "Bar",
     "JsonProgress",
@@ -36,6 +37,8 @@ __all__ = [
 
 #: Begins a line that is for the launcher and not for people; a program's own output never has it.
 MARK = "\x1e"
+#: What a rank prints to standard error as soon as it runs code of ours, for the launcher that has started it.
+ALIVE = MARK + "alive"
 #: Seconds between two marked lines: a bar that moves four times a second looks alive.
 _JSON_EVERY_S = 0.25
 #: Seconds between the first two plain lines, and the factor and limit by which that grows.
@@ -130,7 +133,11 @@ def parse(line: str) -> Progress | None:
     """The progress in a marked line; None for any other line."""
     if not line.startswith(MARK):
         return None
-    return Progress(**json.loads(line.removeprefix(MARK)))
+    try:
+        return Progress(**json.loads(line.removeprefix(MARK)))
+    except (ValueError, TypeError):
+        # Cut off where a rank was killed while it wrote.
+        return None
 
 
 def progress_line(progress: Progress) -> str:

@@ -90,7 +90,9 @@ class EndReason(StrEnum):
 
     COMPLETE = "complete"
     NOTHING_COMPLETED = "no trial completed"
+    NOTHING_FINITE = "no completed trial has a finite objective"
     SIGNAL = "stopped by a signal"
+    REQUEST = "stopped on request"
     WALLTIME = "stopped before the walltime"
     SHARE = "its share of the sweep is done"
     NO_WORKERS = "no workers were left"
@@ -101,10 +103,29 @@ class EndReason(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """0 every trial has ended; 3 stopped and resumable; 4 no trial has completed, or all fail alike."""
+        """0 every trial has ended; 3 stopped and resumable; 4 nothing came of it that could be ranked."""
         if self is EndReason.COMPLETE:
             return 0
-        return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.ALIKE) else 3
+        return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE, EndReason.ALIKE) else 3
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every trial has ended."""
+        return self in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE)
+
+    @staticmethod
+    def of_all(*, completed: bool, measured: bool, finite: bool) -> EndReason:
+        """How a sweep ends of which every trial has ended.
+
+        Args:
+            completed: whether a trial has completed or was pruned, or there are none.
+            measured: whether a trial has reported any metric, or the sweep file says how metrics are found.
+            finite: whether the objective of a trial is finite.
+        """
+        if not completed:
+            return EndReason.NOTHING_COMPLETED
+        # A sweep that measures nothing is run for the files that its trials leave.
+        return EndReason.COMPLETE if finite or not measured else EndReason.NOTHING_FINITE
 
     @property
     def is_passing(self) -> bool:

@@ -25,13 +25,23 @@ from test_run import family, start, sweep_file, wait_for
 import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
-from mpisweep.batch.launch import launch
-from mpisweep.batch.launchers import Launcher, LauncherKind, kind_of, pmi_of, session_variables, start_command
+from mpisweep.batch.launch import Ended, launch
+from mpisweep.batch.launchers import (
+    Launcher,
+    LauncherKind,
+    LaunchError,
+    kind_of,
+    pmi_of,
+    session_variables,
+    start_command,
+)
 from mpisweep.batch.nodes import answering, probe_command
 from mpisweep.batch.placement import NodeRanks, Placement, place
 from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.walltime import HURRIED_GRACE_S, closing_s, earliest_end, plan_stop
+from mpisweep.batch.watchdog import RunEnd
 from mpisweep.cli import main
+from mpisweep.cli.outcome import OwnResults
 from mpisweep.records import EndReason
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,38 +223,189 @@ def test_only_open_mpi_is_sent_what_others_die_of():
         assert start.passes_on(signal.SIGUSR1)
 
 
-def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog):
-    program = tmp_path / "mpirun"
-    program.write_text(f'#!/bin/sh\necho x >> "{tmp_path}/starts"\n[ -e "{tmp_path}/again" ] && exit 0\ntouch "{tmp_path}/again"\nsleep 1000\n')
+class Told:
+    """What results say, as a test wants it: an end for each time that they are asked for it, the last one from then on."""
+
+    def __init__(self, *ends: RunEnd, ended: int = 1, begun: int = 1, running: bool = True) -> None:
+        self._ends = list(ends)
+        self._ended, self._begun, self._running = ended, begun, running
+
+    def end(self, launch: str, returned: int | None) -> RunEnd:
+        if returned is None:
+            # Nobody else has come.
+            return RunEnd()
+        return self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
+
+    def ended_trials(self) -> int:
+        return self._ended
+
+    def begun_runs(self, launch: str) -> int:
+        return self._begun
+
+    def stamp(self) -> tuple[int, ...]:
+        return (1,) if self._running else ()
+
+
+#: What a rank prints as its sign of life, for programs that stand for mpirun.
+LIVES = r"printf '\036alive\n' >&2"
+
+
+def mpirun_that(folder: Path, *lines: str) -> Start:
+    """How ranks are started by a program that is none of MPI's."""
+    program = folder / "mpirun"
+    program.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
     program.chmod(0o755)
-    hanging = Start(allocation("slurm", 2), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
-    recorded = iter([None, EndReason.COMPLETE])
+    return Start(Allocation("local", ""), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpisweep.batch.launch._RESTART_PAUSE_S", 0.0)
+
+
+def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog, no_pause):
+    hanging = mpirun_that(
+        tmp_path, f'echo x >> "{tmp_path}/starts"', f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}', f'touch "{tmp_path}/again"', "sleep 1000",
+    )  # fmt: skip
+    told = Told(RunEnd(), RunEnd(EndReason.COMPLETE))
     with caplog.at_level(logging.WARNING):
-        assert launch(hanging, console=None, restarts=3, recorded_end=lambda name, returned: next(recorded), patience_s=0.5) == 0
+        assert launch(hanging, console=None, restarts=3, results=told, patience_s=0.6) == Ended(0, EndReason.COMPLETE)
     assert (tmp_path / "starts").read_text() == "x\nx\n"
-    assert "the ranks have not begun although there was time enough" in caplog.text
+    assert "no rank started within 0.01 min; starting the ranks again (1 trial has ended)" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("reason", "how"),
     [
-        (None, "the ranks have ended without a word (mpirun returned 7)"),
+        (None, "mpirun exited with 7 before the sweep reported an end"),
         (EndReason.TOO_FEW, "too few workers were left for the trials that wait"),
         (EndReason.NO_WORKERS, "no workers were left"),
     ],
 )
-def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(tmp_path, monkeypatch, caplog, reason, how):
-    monkeypatch.setattr("mpisweep.batch.launch._RESTART_PAUSE_S", 0.0)
-    program = tmp_path / "mpirun"
-    program.write_text("#!/bin/sh\nexit 7\n")
-    program.chmod(0o755)
-    ending = Start(Allocation("local", ""), EVENLY, Launcher(LauncherKind.UNKNOWN, str(program)), ())
+def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(tmp_path, no_pause, caplog, reason, how):
+    ending = mpirun_that(tmp_path, LIVES, "exit 7")
     with caplog.at_level(logging.WARNING):
-        assert launch(ending, console=None, recorded_end=lambda name, returned: reason, restarts=1, ended_trials=lambda: 1) == 3
+        assert launch(ending, console=None, results=Told(RunEnd(reason)), restarts=1) == Ended(3)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{how}; starting the ranks again, 1 trial has ended",
-        f"{how}, and starting them again is not allowed any more; everything that was acknowledged is on disk: run again to go on",
+        f"{how}; starting the ranks again (1 trial has ended)",
+        f"{how}; restart limit (limits.restarts) reached; run the same command to resume",
     ]
+
+
+def test_a_run_that_another_one_has_followed_is_not_started_again(tmp_path, no_pause, caplog):
+    ending = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "exit 137")
+    told = Told(RunEnd(superseded_by="on n2, job 7"))
+    assert launch(ending, console=None, results=told, restarts=9) == Ended(3)
+    assert caplog.messages == ["another run has taken this sweep over (on n2, job 7); this launch ends and leaves the results to it"]
+    assert (tmp_path / "starts").read_text() == "x\n"
+
+
+def test_a_run_that_is_followed_while_the_launcher_pauses_is_not_started_again_either(tmp_path, no_pause, caplog):
+    class Followed(Told):
+        def end(self, launch: str, returned: int | None) -> RunEnd:
+            return RunEnd(superseded_by="on n2" if returned is None else "")
+
+    ending = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "exit 137")
+    assert launch(ending, console=None, results=Followed(RunEnd()), restarts=9) == Ended(3)
+    assert (tmp_path / "starts").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("code", [1, 126, 127, 213, 255])
+def test_a_launcher_that_cannot_start_any_rank_ends_at_once_in_its_own_words(tmp_path, capfd, code):
+    failing = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', "echo 'mpirun: libpmix.so.2: cannot open' >&2", f"exit {code}")
+    with pytest.raises(LaunchError, match=f"^mpirun could not start any rank \\(exit code {code}\\): mpirun: libpmix.so.2: cannot open$"):
+        launch(failing, console=None, results=Told(RunEnd(), begun=0), restarts=20)
+    assert (tmp_path / "starts").read_text() == "x\n"
+    assert capfd.readouterr().err == "", "the words are in the sentence"
+
+
+def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
+    rule = "-" * 60
+    failing = mpirun_that(
+        tmp_path, f"echo {rule}", "echo 'A daemon failed to report back.'", f"echo {rule}", "echo 'python: No module named mpisweep' >&2",
+        "echo 'python: No module named mpisweep' >&2", "exit 1",
+    )  # fmt: skip
+    with pytest.raises(LaunchError) as raised:
+        launch(failing, console=None, results=Told(RunEnd(), begun=0))
+    first, *words = str(raised.value).splitlines()
+    assert first == "mpirun could not start any rank (exit code 1); its words:"
+    assert sorted(words) == ["  A daemon failed to report back.", "  python: No module named mpisweep"]
+
+
+def test_ranks_that_die_before_they_begin_are_a_loss_the_first_times_and_then_an_error(tmp_path, no_pause, caplog):
+    dying = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "echo 'PML add procs failed' >&2", "exit 14")
+    with pytest.raises(LaunchError, match=r"no rank could begin the sweep: mpirun \(exit code 14, 3 times\): PML add procs failed"):
+        launch(dying, console=None, results=Told(RunEnd(), ended=0, begun=0), restarts=20)
+    assert (tmp_path / "starts").read_text() == "x\nx\nx\n"
+
+
+def test_an_mpirun_that_a_signal_has_ended_before_any_rank_was_alive_is_a_loss(tmp_path, no_pause, caplog):
+    killed = mpirun_that(tmp_path, f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}', f'touch "{tmp_path}/again"', "kill -9 $$")
+    told = Told(RunEnd(), RunEnd(EndReason.COMPLETE), begun=0)
+    assert launch(killed, console=None, results=told, restarts=2) == Ended(0, EndReason.COMPLETE)
+    assert "mpirun exited with 137 before the sweep reported an end; starting the ranks again" in caplog.text
+
+
+def test_an_mpirun_that_cannot_be_executed_is_one_sentence(tmp_path):
+    start = mpirun_that(tmp_path, "exit 0")
+    (tmp_path / "mpirun").chmod(0o644)
+    with pytest.raises(LaunchError, match="mpirun cannot be started: Permission denied"):
+        launch(start, console=None, results=Told(RunEnd()))
+
+
+def test_words_before_the_first_rank_lives_are_shown_once_it_does(tmp_path, capfd):
+    warning = mpirun_that(tmp_path, "echo 'a warning' >&2", LIVES, "echo later >&2", "echo out", "exit 3")
+    assert launch(warning, console=None, results=Told(RunEnd(EndReason.SIGNAL))) == Ended(3, EndReason.SIGNAL)
+    assert capfd.readouterr() == ("out\n", "a warning\nlater\n")
+
+
+def test_an_mpirun_that_stays_after_its_run_has_ended_is_ended(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.2)
+    monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
+
+    class Over(Told):
+        def end(self, launch: str, returned: int | None) -> RunEnd:
+            return RunEnd(EndReason.COMPLETE) if returned is None else RunEnd()
+
+    staying = mpirun_that(tmp_path, LIVES, "trap '' TERM INT USR1", "sleep 1000")
+    assert launch(staying, console=None, results=Over(RunEnd(), running=False), restarts=3) == Ended(0, EndReason.COMPLETE)
+    assert caplog.messages == ["the run has ended and a rank has not; mpirun was ended"]
+
+
+def test_a_run_that_let_go_of_the_sweep_without_an_end_was_on_a_disk_that_took_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.1)
+    monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
+    staying = mpirun_that(tmp_path, LIVES, "sleep 1000")
+    assert launch(staying, console=None, results=Told(RunEnd(), running=False), restarts=3) == Ended(3, EndReason.DISK)
+
+
+@pytest.mark.parametrize("asked", ["stamp", "end"])
+def test_a_file_system_that_hangs_does_not_keep_the_launcher_from_its_signals(tmp_path, environment, asked):
+    """The program itself, because signals come to a main thread; a FIFO that nobody opens is a disk that hangs."""
+    (tmp_path / "hang.py").write_text(f"""
+import os, sys
+from test_launch import RunEnd, Told, launch, mpirun_that, LIVES
+from pathlib import Path
+
+class Hanging(Told):
+    def {asked}(self, *_):
+        Path("asked").touch()
+        return open("fifo").read()
+
+os.mkfifo("fifo")
+start = mpirun_that(Path.cwd(), LIVES, "sleep 1000" if {asked!r} == "stamp" else "exit 137")
+print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
+""")
+    path = os.pathsep.join([str(Path(package.__file__).parent.parent), str(Path(__file__).parent)])
+    with subprocess.Popen(
+        [sys.executable, "hang.py"], cwd=tmp_path, env=environment | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    ) as hanging:
+        wait_for((tmp_path / "asked").exists)
+        # Two different ones: of two alike that come at once the kernel delivers one.
+        hanging.send_signal(signal.SIGINT)
+        hanging.send_signal(signal.SIGTERM)
+        printed, _ = hanging.communicate(timeout=60)
+    assert printed == "Ended(exit_code=3, reason=None)\n"
 
 
 @pytest.mark.mpi
@@ -260,7 +421,7 @@ exec "{shutil.which('mpirun', path=os.pathsep.join([str(Path(sys.executable).par
         monkeypatch.setenv(name, "1")
     two = Start(Allocation("local", ""), Placement((NodeRanks("", 2),)), Launcher(LauncherKind.OPEN_MPI, str(leaving), 5),
                 (sweep_file(folder, "half", 20), "-o", "r.h5"))  # fmt: skip
-    assert launch(two, console=None, recorded_end=lambda name, returned: None if returned else EndReason.COMPLETE) == 0
+    assert launch(two, console=None, results=OwnResults(folder / "r.h5")) == Ended(0, EndReason.COMPLETE)
     assert package.load(folder / "r.h5").state == "complete"
     assert [path.name.startswith("ompi.") for path in Path(os.environ["TMPDIR"]).iterdir()] == [True], "our own folder is gone"
 

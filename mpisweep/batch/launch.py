@@ -1,11 +1,14 @@
 """Keeping the ranks running: the launcher half of ``mpisweep run``.
 
-mpirun gets a session of its own and never a TERM or INT of ours, because it would kill the ranks within half
-a second of one.  A polite stop is SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has
-sent us that: it leaves the ranks less time.  The sweep's own last word, and not mpirun's exit code, says how the
-run ended; the two agree except when something was killed.
+How a run has ended is said by the results, and not by mpirun's exit code: it has been seen to return 0 after the loss
+of a node.  The two agree except when something was killed.
 
-When a node goes, the ranks are started again in the same allocation, on the nodes that still answer.
+* A run that has ended in order is over, also where mpirun does not return because a rank hangs: mpirun is ended then.
+* Where another run has taken the sweep over, this launch ends and touches nothing.
+* Where no rank was ever alive there is nothing to lose and nothing to repeat: mpirun's own words go to the user.
+* After a loss the ranks are started again in the same allocation, on the nodes that still answer.
+
+The file system may hang.  It is asked by threads of their own, so that signals are heard all the time.
 """
 
 from __future__ import annotations
@@ -14,26 +17,33 @@ import contextlib
 import logging
 import math
 import os
+import pwd
 import secrets
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rich.console import Console
 
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.output import Output, PlainView
 from mpisweep.batch.start import Start
-from mpisweep.processes import end_family
-from mpisweep.progress import Bar, counted, parse
+from mpisweep.batch.stops import Stops
+from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
+from mpisweep.progress import Bar, counted
 from mpisweep.records import EndReason
 
-__all__ = ["ENDS_VARIABLE", "LAUNCH_VARIABLE", "PROGRESS_VARIABLE", "launch", "mpi_environment"]
+__all__ = [
+    "ENDS_VARIABLE", "LAUNCH_VARIABLE", "ONE_HOST_VARIABLE", "PROGRESS_VARIABLE", "Ended", "launch", "mpi_environment",
+]  # fmt: skip
 
-#: Tells the ranks that their output is read by the launcher.
+#: Tells the ranks that their output is drawn by the launcher.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 
 #: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
@@ -42,19 +52,23 @@ LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
 #: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find out.
 ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 
-#: What the ranks return when the user's input was refused.
-_USER_ERRORS = (2,)
+#: Tells the ranks that they are all on one host.
+ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
+
+_REFUSED = 2
 _INTERRUPTED = 3
 #: So many restarts in a row may be in vain.
 _FRUITLESS = 2
 #: Pause before the ranks are started again, in seconds: mpirun may still be clearing up.
 _RESTART_PAUSE_S = 1.0
-#: How often the ranks are asked to stop until they do, in seconds.
-_INSIST_S = 1.0
 #: With less than this left of the allocation, in seconds, the ranks are not started again.
 _WORTHWHILE_S = 10.0
+#: Exit codes where a signal has ended a process; Hydra returns the number of the signal itself.
+_BY_SIGNAL = (9, 15, *range(129, 193))
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader.
 #: Of a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes, and
@@ -71,198 +85,237 @@ _MPI_ENVIRONMENT = {
 
 def mpi_environment() -> dict[str, str]:
     """The caller's environment, with what MPI needs where the caller has not said otherwise."""
-    return _MPI_ENVIRONMENT | os.environ
+    return _MPI_ENVIRONMENT | {"HOME": _home()} | os.environ
+
+
+def _home() -> str:
+    """Open MPI does not start without a home folder; who has none gets the one for temporary files."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_dir
+    return tempfile.gettempdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a launch has ended; without a reason the user was told already."""
+
+    exit_code: int
+    reason: EndReason | None = None
 
 
 def launch(
     start: Start,
     *,
     console: Console | None,
-    recorded_end: Callable[[str, int], EndReason | None],
+    results: Results,
     ends_at: float | None = None,
     restarts: int = 0,
-    ended_trials: Callable[[], int] = lambda: 0,
-    begun_runs: Callable[[str], int] = lambda launch: 0,
     patience_s: float = math.inf,
-) -> int:
-    """Start the ranks, start them again after a loss that they did not survive, and return the exit code.
+) -> Ended:
+    """Start the ranks, start them again after a loss that they did not survive, and return how that has ended.
 
-    Neither what mpirun returns nor that it returns says how the sweep stands: it has been seen to return 0
-    after the loss of a node.  So the sweep's own state decides.  Starting again ends with the first of: an
-    orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them in a row in which no trial ended,
-    the end of the allocation.
+    Starting again ends with the first of: an orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them
+    in a row in which no trial ended, the end of the allocation.
 
     The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
 
     Args:
         start: how the ranks are started, from :func:`~mpisweep.batch.start.plan_start`.
         console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
-        recorded_end: given the name of this launch and what mpirun has returned, why its last run has ended, as the
-            results say; None when they say nothing.
+        results: what the results say.
         ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
         restarts: how often the ranks may be started again.
-        ended_trials: how many trials have ended, as the results say.
-        begun_runs: given the name of this launch, how many runs of it have begun, as the results say.
-        patience_s: how long the ranks may take to begin a run.  An mpirun that cannot start its daemons on a node
+        patience_s: how long the ranks may take until one is alive.  An mpirun that cannot start its daemons on a node
             has been seen to wait for ever; after so long it is ended, and started again.
+
+    Raises:
+        LaunchError: when no rank can be started.
     """
-    environment = mpi_environment()
-    environment[LAUNCH_VARIABLE] = name = secrets.token_hex(8)
-    environment[ENDS_VARIABLE] = "" if ends_at is None else repr(ends_at)
-    if console is not None:
-        environment[PROGRESS_VARIABLE] = "json"
-    stops = _Stops(start.passes_on(signal.SIGXCPU))
-    fruitless = 0
-    runs = 0
-    present = start
+    stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
+        return _Launch(start, console, results, ends_at, restarts, patience_s, stops).run()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One start of the ranks, and what came of it."""
+
+    returned: int
+    #: Whether a rank was alive.
+    lived: bool
+    #: Whether mpirun was ended because no rank was alive in time.
+    was_hung: bool
+    #: How its run has ended, where that was seen before mpirun had returned.
+    seen: RunEnd | None
+    words: list[str]
+
+
+class _Launch:
+    """All starts of the ranks by one launcher."""
+
+    def __init__(
+        self, start: Start, console: Console | None, results: Results, ends_at: float | None, restarts: int,
+        patience_s: float, stops: Stops,
+    ) -> None:  # fmt: skip
+        self._start = start
+        self._console = console
+        self._results = results
+        self._ends_at = ends_at
+        self._restarts = restarts
+        self._patience_s = patience_s
+        self._stops = stops
+        self._name = secrets.token_hex(8)
+        self._program = os.path.basename(start.launcher.program if start.launcher else sys.executable)
+        #: Runs that have begun, starts in a row in which no trial has ended, and trials that had ended before the last one.
+        self._begun = 0
+        self._fruitless = 0
+        self._ended_before = 0
+
+    def run(self) -> Ended:
+        """See :func:`launch`."""
+        present = self._start
         while True:
-            stops.expect(patience_s, lambda: begun_runs(name), runs)
-            returned = _run_once(present, environment, console, stops)
-            if returned in _USER_ERRORS:
-                return returned
-            reason = recorded_end(name, returned)
-            if reason is not None and not reason.is_passing:
-                return reason.exit_code
-            if stops.asked:
-                log.warning("stopped; everything that was acknowledged is on disk: run again to go on")
-                return _INTERRUPTED
-            now_ended = ended_trials()
-            fruitless = 0 if now_ended > stops.ended_before else fruitless + 1
-            stops.ended_before = now_ended
-            is_over = ends_at is not None and time.time() > ends_at - _WORTHWHILE_S
-            how = f"the ranks have ended without a word (mpirun returned {returned})" if reason is None else str(reason)
-            if restarts == 0 or fruitless > _FRUITLESS or is_over:
-                log.error(
-                    "%s, %s; everything that was acknowledged is on disk: run again to go on",
-                    how,
-                    "and the allocation is over" if is_over
-                    else "and starting them again is not allowed any more" if restarts == 0
-                    else f"{fruitless} times in a row before any trial had ended",
-                )  # fmt: skip
-                return _INTERRUPTED
-            restarts -= 1
-            so_far = f"{counted(now_ended, 'trial')} {'has' if now_ended == 1 else 'have'} ended"
-            log.warning("%s; starting the ranks again, %s", how, so_far)
-            stops.wait(_RESTART_PAUSE_S)
-            if not stops.asked:
-                runs = begun_runs(name)
-                # What the first run has begun anew is gone on with.
-                present = replace(start.on_what_answers(), fresh=start.fresh and runs == 0)
-            if stops.asked:
-                return _INTERRUPTED
+            attempt = self._run_once(present)
+            if attempt.returned == _REFUSED and attempt.lived:
+                return Ended(_REFUSED)
+            if attempt.seen is not None:
+                log.warning("the run has ended and a rank has not; %s was ended", self._program)
+            end = attempt.seen or self._ask(lambda: self._results.end(self._name, attempt.returned), RunEnd())  # noqa: B023
+            if (over := self._over(attempt, end)) is not None:
+                return over
+            self._say_that_it_starts_again(attempt, end)
+            following = self._before_the_next()
+            if isinstance(following, Ended):
+                return following
+            present = following
 
+    # ------------------------------------------------------------------------------------- between two starts
 
-def _run_once(start: Start, environment: dict[str, str], console: Console | None, stops: _Stops) -> int:
-    pipe = None if console is None else subprocess.PIPE
-    with tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True) as notes:
-        ranks = subprocess.Popen(
-            start.command(environment),
-            env=environment | start.session(environment, notes),
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            start_new_session=True,
-            text=True,
-            errors="replace",
+    def _over(self, attempt: _Attempt, end: RunEnd) -> Ended | None:
+        """How the launch ends after this; None when the ranks are to be started again."""
+        reason = end.reason
+        if reason is not None and not reason.is_passing:
+            return Ended(reason.exit_code, reason)
+        if end.superseded_by:
+            return self._superseded(end)
+        self._begun = self._ask(lambda: self._results.begun_runs(self._name), self._begun)
+        if self._stops.asked:
+            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if self._begun else "had begun")
+            return Ended(_INTERRUPTED)
+        if not attempt.lived and not self._begun and not attempt.was_hung and attempt.returned not in (0, *_BY_SIGNAL):
+            raise LaunchError(_cannot_start(self._program, attempt))
+        now_ended = self._ask(self._results.ended_trials, 0)
+        self._fruitless = 0 if now_ended > self._ended_before else self._fruitless + 1
+        self._ended_before = now_ended
+        is_late = self._ends_at is not None and time.time() > self._ends_at - _WORTHWHILE_S
+        if self._restarts > 0 and self._fruitless <= _FRUITLESS and not is_late:
+            return None
+        if not self._begun:
+            raise LaunchError(_cannot_start(self._program, attempt, self._fruitless))
+        why = (
+            "the allocation is over" if is_late
+            else "restart limit (limits.restarts) reached" if self._restarts == 0
+            else f"no trial has ended in {self._fruitless} starts in a row"
+        )  # fmt: skip
+        log.error("%s; %s; run the same command to resume", self._how(attempt, reason), why)
+        return Ended(_INTERRUPTED)
+
+    def _superseded(self, end: RunEnd) -> Ended:
+        log.error(
+            "another run has taken this sweep over (%s); this launch ends and leaves the results to it", end.superseded_by
         )
-        stops.ranks = ranks
-        pester = threading.Thread(target=stops.insist, args=(ranks,), daemon=True)
-        pester.start()
-        try:
-            returned = ranks.wait() if console is None else _draw(ranks, console)
-        finally:
-            stops.ranks = None
-    return returned if returned >= 0 else 128 - returned
+        return Ended(_INTERRUPTED)
+
+    def _how(self, attempt: _Attempt, reason: EndReason | None) -> str:
+        if reason is not None:
+            return str(reason)
+        if attempt.was_hung:
+            return f"no rank started within {self._patience_s / 60:.3g} min"
+        return f"{self._program} exited with {attempt.returned} before the sweep reported an end"
+
+    def _say_that_it_starts_again(self, attempt: _Attempt, end: RunEnd) -> None:
+        so_far = f"{counted(self._ended_before, 'trial')} {'has' if self._ended_before == 1 else 'have'} ended"
+        log.warning("%s; starting the ranks again (%s)", self._how(attempt, end.reason), so_far)
+
+    def _before_the_next(self) -> Start | Ended:
+        """Pause, look who is there, and make sure that the sweep is still this launch's."""
+        self._restarts -= 1
+        self._stops.wait(_RESTART_PAUSE_S)
+        following = self._start if self._stops.asked else self._start.on_what_answers()
+        end = self._ask(lambda: self._results.end(self._name, None), RunEnd())
+        if end.superseded_by:
+            return self._superseded(end)
+        if self._stops.asked:
+            log.warning("stopped before the ranks were started again; run the same command to resume")
+            return Ended(_INTERRUPTED)
+        # What the first run has begun anew is resumed.
+        return replace(following, fresh=self._start.fresh and not self._begun)
+
+    def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """The answer of the file system; `otherwise` when somebody wants the end at once before it has answered."""
+        answers: list[Answer] = []
+        failures: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question())
+            except BaseException as error:
+                failures.append(error)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        while asking.is_alive() and not self._stops.at_once:
+            asking.join(0.1)
+        if failures:
+            raise failures[0]
+        return answers[0] if answers else otherwise
+
+    # ------------------------------------------------------------------------------------- one start
+
+    def _run_once(self, start: Start) -> _Attempt:
+        environment = self._environment(start)
+        with tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True) as notes, contextlib.ExitStack() as drawn:
+            view = PlainView() if self._console is None else drawn.enter_context(Bar(self._console))
+            output = Output(view)
+            watchdog = Watchdog(self._results, self._name, self._begun, output, self._patience_s)
+            ranks = _started(start, environment, notes)
+            output.follow(ranks)
+            with self._stops.passed_on_to(ranks), watchdog.over(ranks):
+                returned = ranks.wait()
+            code = returned if returned >= 0 else 128 - returned
+            # Where no rank was alive, the words become part of our own sentence.
+            output.finish(quietly=not output.lives or code in (0, _REFUSED, _INTERRUPTED, 4) or watchdog.seen is not None)
+            words = output.words()
+            if output.lives or code in (0, *_BY_SIGNAL):
+                output.release()
+        return _Attempt(code, output.lives, watchdog.was_hung, watchdog.seen, words)
+
+    def _environment(self, start: Start) -> dict[str, str]:
+        environment = mpi_environment()
+        environment[LAUNCH_VARIABLE] = self._name
+        environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
+        if len(start.placement.nodes) == 1:
+            environment[ONE_HOST_VARIABLE] = "1"
+        if self._console is not None:
+            environment[PROGRESS_VARIABLE] = "json"
+        return environment
 
 
-def _draw(ranks: subprocess.Popen[str], console: Console) -> int:
-    with Bar(console) as bar:
-        errors = threading.Thread(target=_pass_errors_on, args=(ranks, bar), daemon=True)
-        errors.start()
-        assert ranks.stdout is not None
-        for line in ranks.stdout:
-            progress = parse(line)
-            if progress is None:
-                bar.write(line.rstrip("\n"))
-            else:
-                bar.show(progress)
-        returned = ranks.wait()
-        errors.join()
-    return returned
+def _started(start: Start, environment: dict[str, str], notes: str) -> subprocess.Popen[bytes]:
+    command = start.command(environment)
+    try:
+        return subprocess.Popen(
+            command, env=environment | start.session(environment, notes), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise LaunchError(f"{command[0]} cannot be started: {error.strerror}") from error
 
 
-def _pass_errors_on(ranks: subprocess.Popen[str], bar: Bar) -> None:
-    assert ranks.stderr is not None
-    for line in ranks.stderr:
-        bar.write(line.rstrip("\n"), error=True)
-
-
-class _Stops:
-    """Requests to stop: one polite request to the ranks, then an impolite one."""
-
-    def __init__(self, passes_hurry_on: bool) -> None:
-        #: Whether SIGXCPU reaches the ranks; other launchers than Open MPI's die of it.
-        self._passes_hurry_on = passes_hurry_on
-        self.asked = 0
-        self.ended_before = 0
-        self.ranks: subprocess.Popen[str] | None = None
-        #: When the ranks must have begun a run, by the monotonic clock, and what says whether they have.
-        self._begin_by = math.inf
-        self._has_begun: Callable[[], bool] = lambda: True
-        #: What the ranks are asked by.
-        self._request = signal.SIGUSR1
-        self._wake = threading.Event()
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """While inside, signals are requests to stop."""
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
-        before = [signal.signal(number, self._on_signal) for number in handled]
-        try:
-            yield
-        finally:
-            for number, handler in zip(handled, before, strict=True):
-                signal.signal(number, handler)
-
-    def wait(self, seconds: float) -> None:
-        """Until the time is up or somebody asks for a stop."""
-        until = time.monotonic() + seconds
-        while not self.asked and (left_s := until - time.monotonic()) > 0:
-            time.sleep(min(0.1, left_s))
-
-    def expect(self, patience_s: float, begun_runs: Callable[[], int], before: int) -> None:
-        """The ranks that are about to be started must begin one run more than before within this time."""
-        self._begin_by = time.monotonic() + patience_s
-        self._has_begun = lambda: begun_runs() > before
-
-    def insist(self, ranks: subprocess.Popen[str]) -> None:
-        """Repeat the polite request: a rank that is still starting Python does not hear the first one.
-
-        And end those that have not begun in time.
-        """
-        while ranks.poll() is None:
-            self._wake.wait(_INSIST_S)
-            self._wake.clear()
-            if self.asked == 1 and ranks.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    ranks.send_signal(self._request)
-            if time.monotonic() > self._begin_by:
-                self._begin_by = math.inf
-                if not self._has_begun():
-                    log.error("the ranks have not begun although there was time enough; ending what should start them")
-                    end_family(ranks.pid)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
-        polite = number in (signal.SIGUSR1, signal.SIGXCPU)
-        self.asked += 0 if polite and self.asked else 1
-        if number == signal.SIGXCPU and self._passes_hurry_on:
-            self._request = signal.SIGXCPU
-        ranks = self.ranks
-        if ranks is None:
-            return
-        if self.asked == 1:
-            self._wake.set()
-        else:
-            end_family(ranks.pid)
+def _cannot_start(program: str, attempt: _Attempt, times: int = 1) -> str:
+    how = f"{program} could not start any rank" if not attempt.lived else f"no rank could begin the sweep: {program}"
+    code = f"exit code {attempt.returned}" + (f", {times} times" if times > 1 else "")
+    if not attempt.words:
+        return f"{how} ({code}), and said nothing; `mpisweep run ... --dry-run` prints the command"
+    said = f": {attempt.words[0]}" if len(attempt.words) == 1 else "; its words:" + "".join(f"\n  {line}" for line in attempt.words)
+    return f"{how} ({code}){said}"

@@ -9,13 +9,14 @@ the size of the sweep and on the file system, so it is learned: every run measur
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mpisweep.batch.base import Allocation
 
-__all__ = ["HURRIED_GRACE_S", "StopPlan", "closing_s", "earliest_end", "plan_stop"]
+__all__ = ["HURRIED_GRACE_S", "StopPlan", "closing_s", "earliest_end", "plan_stop", "why_too_short"]
 
 #: The grace when SIGXCPU asks, in seconds.  PJM sends it at the elapse limit, and SIGKILL ten seconds later: three
 #: for the trials leave six for closing and one for the signal's own way.
@@ -87,3 +88,22 @@ def plan_stop(now: float, left_s: float | None, grace_s: float, measured: Iterab
         return None
     trials_end_at = now + left_s - closing_s(left_s, measured)
     return StopPlan(trials_end_at - grace_s, trials_end_at, now + left_s)
+
+
+def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] = ()) -> str:
+    """Why no trial can run within a walltime, and what would be enough; empty where one can.
+
+    Args:
+        walltime_s: from now.
+        grace_s: of the sweep file.
+        measured: see :func:`closing_s`.
+    """
+    measured = list(measured)
+    closing = closing_s(walltime_s, measured)
+    if walltime_s > grace_s + closing:
+        return ""
+    enough_s = next(s for s in itertools.count(math.ceil(grace_s)) if s > grace_s + closing_s(s, measured))
+    return (
+        f"{walltime_s:g} s leave no time for trials: {grace_s:g} s are for running trials to return (limits.grace) and "
+        f"{closing:.2g} s for closing; give at least {enough_s} s, or a smaller grace"
+    )

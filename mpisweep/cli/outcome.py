@@ -5,18 +5,21 @@ Asked by those who start runs.  A file that is not there yet, or cannot be read,
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpisweep.batch.chain import Standing
+from mpisweep.batch.watchdog import RunEnd
 from mpisweep.records import EndReason, TrialState
-from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import ResultsError, journal_folder, shares_folder
 
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
 
-__all__ = ["begun_runs", "closings", "end_of_share", "recorded_end", "standing", "warn_without_objective"]
+__all__ = ["OwnResults", "SharedResults", "closings", "describe_end", "standing"]
 
 #: How long the ranks of a run that has ended may take to be gone, in seconds.
 _LAST_ACT_S = 10.0
@@ -31,37 +34,109 @@ def _sweep(path: Path) -> Sweep | None:
         return None
 
 
-def recorded_end(path: Path, launch_name: str, returned: int) -> EndReason | None:
-    """Why the last run has ended, when it is of this launch and has ended in order; else None."""
-    sweep = _sweep(path)
-    last = sweep.allocations[-1] if sweep is not None and len(sweep.allocations) else None
-    if last is None or last["launch"] != launch_name or not last["end"]:
-        return _unsaid(returned)
-    # mpirun may be gone before the last rank is, whose last act is to remove the journal.
-    until = time.monotonic() + _LAST_ACT_S
-    while journal_folder(path).exists():
-        if time.monotonic() > until:
+class OwnResults:
+    """The results of a sweep that one run at a time has to itself.
+
+    Made when the launch begins.
+
+    Args:
+        path: of the results file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._since = time.time()
+
+    def end(self, launch: str, returned: int | None) -> RunEnd:
+        """See :class:`mpisweep.batch.launch.Results`."""
+        sweep = _sweep(self._path)
+        rows = [] if sweep is None else list(sweep.allocations)
+        own = [index for index, row in enumerate(rows) if row["launch"] == launch]
+        if own and rows[own[-1]]["end"]:
+            return self._once_closed(rows[own[-1]])
+        # Of a launch whose ranks were lost before they had begun a run, the time says what has come after it.
+        if rows and (own[-1] + 1 < len(rows) if own else rows[-1]["started_at"] > self._since):
+            return RunEnd(superseded_by=_who(rows[-1]))
+        return RunEnd(_unsaid(returned))
+
+    def _once_closed(self, row: Any) -> RunEnd:
+        """Its end, once everything of it is in the one file; nothing where that does not happen."""
+        from mpisweep.results.journal import segments
+
+        # mpirun may be gone before the last rank is, whose last act is to remove the journal.
+        until = time.monotonic() + _LAST_ACT_S
+        while any(name.startswith(f"{row['run']}-") for name in segments(journal_folder(self._path))):
+            if time.monotonic() > until:
+                return RunEnd()
+            time.sleep(0.05)
+        return RunEnd(EndReason(str(row["end"])))
+
+    def ended_trials(self) -> int:
+        """See :class:`mpisweep.batch.launch.Results`."""
+        return standing(self._path).ended
+
+    def begun_runs(self, launch: str) -> int:
+        """See :class:`mpisweep.batch.launch.Results`."""
+        sweep = _sweep(self._path)
+        return 0 if sweep is None else int((sweep.allocations["launch"] == launch).sum())
+
+    def stamp(self) -> tuple[int, ...]:
+        """The time of the claim, which whoever runs the sweep renews."""
+        from mpisweep.results.claim import claim_file
+
+        try:
+            found = claim_file(journal_folder(self._path)).stat()
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_ino
+
+
+class SharedResults(OwnResults):
+    """The results of a sweep on which other runs work as well."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._left_before = self._left()
+
+    def end(self, launch: str, returned: int | None) -> RunEnd:
+        """See :class:`mpisweep.batch.launch.Results`."""
+        sweep = _sweep(self._path)
+        if sweep is not None:
+            if (reason := _final(sweep.state)) is not None:
+                return RunEnd(reason)
+            ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch]
+            if ends and ends[-1]:
+                return RunEnd(EndReason(ends[-1]))
+        return RunEnd(_unsaid(returned))
+
+    def stamp(self) -> tuple[int, ...]:
+        """Empty once a member has left the sweep, which may be another one."""
+        left = self._left()
+        return () if left is None or left != self._left_before else (len(left),)
+
+    def _left(self) -> frozenset[str] | None:
+        """The members that have said that they left; None where the sweep is not shared."""
+        try:
+            return frozenset(name for name in os.listdir(shares_folder(self._path)) if name.endswith(".left"))
+        except OSError:
             return None
-        time.sleep(0.05)
-    return EndReason(str(last["end"]))
 
 
-def end_of_share(path: Path, launch_name: str, returned: int) -> EndReason | None:
-    """The same, where other runs work on the sweep as well."""
-    sweep = _sweep(path)
-    if sweep is None:
-        return _unsaid(returned)
-    if sweep.state in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
-        return EndReason(sweep.state)
-    ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch_name]
-    if not ends or not ends[-1]:
-        return _unsaid(returned)
-    return EndReason(ends[-1])
+def _final(state: str) -> EndReason | None:
+    return next((reason for reason in EndReason if reason == state and reason.is_final), None)
 
 
-def _unsaid(returned: int) -> EndReason | None:
+def _unsaid(returned: int | None) -> EndReason | None:
     """Why a run has ended whose end is not in the results: a disk that takes nothing does not take that either."""
     return EndReason.DISK if returned == EndReason.DISK.exit_code else None
+
+
+def _who(row: Any) -> str:
+    """A run, as messages name it."""
+    job = f", job {row['job_id']}" if row["job_id"] else ""
+    since = float(row["started_at"])
+    when = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since)) if math.isfinite(since) else ""
+    return f"on {row['host']}{job}{when}"
 
 
 def standing(path: Path) -> Standing:
@@ -72,16 +147,11 @@ def standing(path: Path) -> Standing:
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
     trials = len(sweep.trials)
-    if sweep.spec.search == "largest_batch" and last not in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED):
+    if sweep.spec.search == "largest_batch" and _final(last) is None:
         # It asks for trials by what has ended, and was stopped before it had asked for all.
         trials += 1
-    return Standing(ended, trials, last if last in (EndReason.ALIKE, EndReason.NOTHING_COMPLETED) else "")
-
-
-def begun_runs(path: Path, launch_name: str) -> int:
-    """How many runs of this launch the results know."""
-    sweep = _sweep(path)
-    return 0 if sweep is None else int((sweep.allocations["launch"] == launch_name).sum())
+    hopeless = next((reason for reason in EndReason if reason == last and reason.exit_code == 4), None)
+    return Standing(ended, trials, "" if hopeless is None else str(hopeless))
 
 
 def closings(path: Path) -> list[float]:
@@ -90,14 +160,34 @@ def closings(path: Path) -> list[float]:
     return [] if sweep is None else [float(seconds) for seconds in sweep.allocations["closing_time"]]
 
 
-def warn_without_objective(path: Path) -> None:
-    """Warn of a sweep that is complete and of no use: a pattern that never matched, or a name that is not returned."""
-    from mpisweep.rank import log
-    from mpisweep.results.load import load
+def describe_end(path: Path, name: str, reason: EndReason) -> str:
+    """The last line of a launcher: how the sweep has ended, how far it is, and what can be done.
 
-    sweep = load(path)
-    if len(sweep.trials) and sweep.objective not in sweep.metrics:
-        log.warning(
-            "no trial has reported the objective, %r; metrics there are: %s",
-            sweep.objective, ", ".join(sweep.metrics) or "none",
-        )  # fmt: skip
+    Args:
+        path: of the results file.
+        name: of the sweep.
+        reason: why its run has ended.
+    """
+    now = standing(path)
+    parts = [f"{name}: {reason}"]
+    if now.trials:
+        parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
+    if reason is EndReason.NOTHING_FINITE:
+        parts.append(_what_is_measured(path))
+    elif reason.exit_code == 4:
+        parts.append(f"`mpisweep status {path}` counts the failures by cause")
+    elif reason is EndReason.DISK:
+        parts.append("make room, then run the same command to resume")
+    elif reason.exit_code == 3:
+        parts.append("run the same command to resume")
+    return "; ".join(part for part in parts if part)
+
+
+def _what_is_measured(path: Path) -> str:
+    """Why no objective is finite: a pattern that never matched, a name that is not returned, or trials that diverge."""
+    sweep = _sweep(path)
+    if sweep is None:
+        return ""
+    if sweep.objective not in sweep.metrics:
+        return f"no trial has reported {sweep.objective!r}, only {', '.join(sweep.metrics) or 'nothing at all'}"
+    return f"every {sweep.objective} is missing, NaN or infinite"

@@ -7,27 +7,31 @@ rank it starts without MPI.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
-from mpisweep.batch.describe import describe_end, describe_start
-from mpisweep.batch.launch import ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE, launch, mpi_environment
+from mpisweep.batch import describe
+from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.launch import (
+    ENDS_VARIABLE,
+    LAUNCH_VARIABLE,
+    ONE_HOST_VARIABLE,
+    PROGRESS_VARIABLE,
+    launch,
+    mpi_environment,
+)
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.slurm import copies_without_mpi
 from mpisweep.batch.start import Start, plan_start
-from mpisweep.batch.walltime import earliest_end, plan_stop
+from mpisweep.batch.walltime import earliest_end, plan_stop, why_too_short
 from mpisweep.cli.arguments import Commands, duration
-from mpisweep.cli.outcome import (
-    begun_runs,
-    closings,
-    end_of_share,
-    recorded_end,
-    standing,
-    warn_without_objective,
-)
+from mpisweep.cli.logs import configure_logging, is_on_one_host
+from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
 from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
@@ -36,18 +40,21 @@ from mpisweep.cli.sweepargs import (
     results_path,
     see_that_it_can_be_split,
 )
-from mpisweep.cli.workers import add_workers, master_policy, place_workers, usual_node
+from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_that_they_fit, usual_node
 from mpisweep.preflight import see_that_it_starts
+from mpisweep.progress import ALIVE
 from mpisweep.spec import Spec, SpecError
 from mpisweep.transport import expected_rank
 
 __all__ = ["add_commands"]
 
-#: After so many times the silence that makes a rank lost, ranks of which nothing was heard are started again.  The
-#: ranks themselves give up waiting for each other after half of it.
+#: After so many times the silence that makes a rank lost, an mpirun of which no rank was alive is started again.  Ranks
+#: themselves give up waiting for each other after half of it.
 _START_FACTOR = 20
 #: What is for the launcher, or only for the first ranks that it starts.
 _NOT_FOR_RANKS = ("--dry-run", "--fresh")
+
+log = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
@@ -99,37 +106,41 @@ def _run(options: argparse.Namespace) -> int:
 def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from mpisweep.rank import configure_logging
-
-    configure_logging(None, "", quiet=options.quiet)
+    allocation = with_end(this_allocation())
+    configure_logging(None, socket.gethostname() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     see_that_it_starts(spec)
     path = results_path(options, spec)
-    console = Console(stderr=True)
-    allocation = with_end(this_allocation())
+    _see_that_there_is_time(spec, options, closings(path))
+    start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
-    node = usual_node(allocation)
-    start = plan_start(
-        allocation, place_workers(options, spec, allocation, node), _rank_arguments(options), fresh=options.fresh
-    )
     if options.dry_run:
-        _print_plan(start, len(node.gpus), ends_at, ends_by, spec.limits.grace_s, path)
+        _print_plan(start, len(usual_node(allocation).gpus), ends_at, ends_by, spec.limits.grace_s, path)
         return 0
     if ends_at is None:
         warn_of_unknown_end(allocation)
-    end = recorded_end if options.split is None else end_of_share
-    code = launch(
+    console = Console(stderr=True)
+    ended = launch(
         start,
         console=console if console.is_terminal and not options.quiet else None,
-        recorded_end=lambda launch_name, returned: end(path, launch_name, returned),
+        results=OwnResults(path) if options.split is None else SharedResults(path),
         ends_at=ends_at,
         restarts=spec.limits.restarts,
-        ended_trials=lambda: standing(path).ended,
-        begun_runs=lambda launch_name: begun_runs(path, launch_name),
         patience_s=_START_FACTOR * spec.limits.silence_s,
     )
-    if code == 0:
-        warn_without_objective(path)
-    return code
+    if ended.reason is not None:
+        log.log(logging.WARNING if ended.exit_code else logging.INFO, "%s", describe_end(path, spec.name, ended.reason))
+    return ended.exit_code
+
+
+def _see_that_there_is_time(spec: Spec, options: argparse.Namespace, measured: Sequence[float] = ()) -> None:
+    if options.walltime is not None and (why := why_too_short(options.walltime, spec.limits.grace_s, measured)):
+        raise SpecError(f"--walltime: {why}")
+
+
+def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> Start:
+    placement = place_workers(options, spec, allocation, usual_node(allocation))
+    see_that_they_fit(options, spec, allocation, placement)
+    return plan_start(allocation, placement, _rank_arguments(options), fresh=options.fresh)
 
 
 def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
@@ -148,36 +159,40 @@ def _print_plan(
     left_s = None if ends_at is None else ends_at - time.time()
     plan = plan_stop(0.0, left_s, grace_s, closings(path))
     command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
-    print("\n".join(describe_start(start, command, gpus_per_node)))
-    print("\n".join(describe_end(start.allocation, ends_at, ends_by, plan, time.time())))
+    print("\n".join(describe.describe_start(start, command, gpus_per_node)))
+    print("\n".join(describe.describe_end(start.allocation, ends_at, ends_by, plan, time.time())))
 
 
 # ------------------------------------------------------------------------------------- rank
 
 
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
-    import socket
-
     from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
-    from mpisweep.rank import RankOptions, configure_logging, log, run_rank
+    from mpisweep.rank import RankOptions, run_rank
+    from mpisweep.rank import log as rank_log
 
-    configure_logging(expected_rank() or 0, socket.gethostname(), quiet=options.quiet)
-    sink: ProgressSink
-    if options.quiet:
-        sink = NoProgress()
-    elif os.environ.get(PROGRESS_VARIABLE) == "json":
-        sink = JsonProgress(sys.stdout)
-    else:
-        sink = LineProgress(log.info)
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
+    has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
+    if launch_name:
+        print(ALIVE, file=sys.stderr, flush=True)
+    configure_logging(expected_rank() or 0, "" if has_one_host else socket.gethostname(), quiet=options.quiet)
+    sink: ProgressSink
+    if options.quiet:
+        sink = NoProgress()
+    elif is_drawn:
+        sink = JsonProgress(sys.stdout)
+    else:
+        sink = LineProgress(rank_log.info)
     path = results_path(options, spec)
     refusal = ""
     if not launch_name and expected_rank() == 0:
         # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
         try:
             see_that_it_starts(spec)
+            _see_that_there_is_time(spec, options)
         except SpecError as error:
             refusal = str(error)
     return run_rank(spec, RankOptions(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import socket
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.placement import Placement, place
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.devices import LayoutError, Node, default_workers, this_node
+from mpisweep.devices import LayoutError, Node, default_workers, lay_out, this_node
 from mpisweep.gpus import Gpu
 from mpisweep.spec import RANKS, Spec
 from mpisweep.transport import expected_rank
 
-__all__ = ["add_workers", "master_policy", "place_workers", "usual_node", "workers_here"]
+__all__ = ["add_workers", "master_policy", "place_workers", "see_that_they_fit", "usual_node", "workers_here"]
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -64,3 +65,25 @@ def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocatio
             f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
         )
     return placement
+
+
+def see_that_they_fit(options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement) -> None:
+    """Refuse more workers than this node has devices for, as the ranks here would; other nodes cannot be seen.
+
+    Raises:
+        LayoutError: see above.
+    """
+    if allocation.is_elsewhere:
+        return
+    host = socket.gethostname()
+    for index, node in enumerate(placement.nodes):
+        if node.host and node.host.partition(".")[0] != host.partition(".")[0]:
+            continue
+        lay_out(
+            [this_node()] * node.ranks,
+            has_master=index == 0,
+            policy=master_policy(options) if placement.ranks > 1 else "works",
+            devices_per_trial=spec.devices_per_trial,
+            memory_bytes=spec.limits.memory_bytes,
+            host=host,
+        )

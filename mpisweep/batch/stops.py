@@ -1,0 +1,97 @@
+"""Requests to stop, as they reach the launcher: one polite request to the ranks, then an impolite one.
+
+mpirun never gets a TERM or INT of ours, because it would kill the ranks within half a second of one.  A polite stop is
+SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has sent us that: it leaves the ranks less
+time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from mpisweep.processes import end_family
+
+__all__ = ["Stops"]
+
+#: How often the ranks are asked to stop until they do, in seconds.
+_INSIST_S = 1.0
+
+
+class Stops:
+    """Signals to the launcher while it is watching them.
+
+    Args:
+        passes_hurry_on: whether SIGXCPU reaches the ranks; other launchers than Open MPI's die of it.
+    """
+
+    def __init__(self, *, passes_hurry_on: bool) -> None:
+        self._passes_hurry_on = passes_hurry_on
+        #: How often a stop was asked for; from the second time on it is meant at once.
+        self.asked = 0
+        self._ranks: subprocess.Popen[bytes] | None = None
+        self._request = signal.SIGUSR1
+        self._wake = threading.Event()
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nobody wants to wait for an orderly end any more."""
+        return self.asked > 1
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While inside, signals are requests to stop."""
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+        before = [signal.signal(number, self._on_signal) for number in handled]
+        try:
+            yield
+        finally:
+            for number, handler in zip(handled, before, strict=True):
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def passed_on_to(self, ranks: subprocess.Popen[bytes]) -> Iterator[None]:
+        """While inside, requests reach these ranks."""
+        self._ranks = ranks
+        threading.Thread(target=self._insist, args=(ranks,), daemon=True).start()
+        if self.at_once:
+            # It came while they were being started.
+            end_family(ranks.pid)
+        try:
+            yield
+        finally:
+            self._ranks = None
+
+    def wait(self, seconds: float) -> None:
+        """Until the time is up or somebody asks for a stop."""
+        until = time.monotonic() + seconds
+        while not self.asked and (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(0.1, left_s))
+
+    def _insist(self, ranks: subprocess.Popen[bytes]) -> None:
+        """Repeat the polite request: a rank that is still starting Python does not hear the first one."""
+        while ranks.poll() is None:
+            self._wake.wait(_INSIST_S)
+            self._wake.clear()
+            if self.asked == 1 and ranks.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    ranks.send_signal(self._request)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
+        polite = number in (signal.SIGUSR1, signal.SIGXCPU)
+        self.asked += 0 if polite and self.asked else 1
+        if number == signal.SIGXCPU and self._passes_hurry_on:
+            self._request = signal.SIGXCPU
+        ranks = self._ranks
+        if ranks is None:
+            return
+        if self.asked == 1:
+            self._wake.set()
+        else:
+            end_family(ranks.pid)
