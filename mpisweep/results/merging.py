@@ -113,7 +113,10 @@ def merge(
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
+        for name in part.metrics:
+            merged._metric(name)
     owner = owners(leases)
+    curve_names = {id(part): part.curve_names for part in sources}
     for number in range(merged.count):
         member, part = "", base
         if number in owner:
@@ -123,6 +126,7 @@ def merge(
                 member, part = lease.member, leased
         if number < part.count:
             _copy_trial(merged, part, number, rows[member])
+            _copy_curves(merged, part, number, curve_names[id(part)])
     # What was taken over and not tried again yet was tried by another member: attempts count on from there.
     for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
         if merged.trials["state"][number] == TrialState.WAITING:
@@ -179,16 +183,16 @@ def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker:
         value = part.trials[name][number]
         column[number] = value + first_worker if name == "worker" and value >= 0 else value
     for name, values in part.metrics.items():
-        if values[number] == values[number]:
-            merged._metric(name)[number] = values[number]
-        else:
-            merged._metric(name)
-    curves = {name: _curve_of(part, number, name) for name in part.curve_names}
-    kept = {name: [(0, curve)] for name, curve in curves.items() if len(curve.step)}
-    if kept:
-        merged.fresh[number] = kept
+        merged.metrics[name][number] = values[number]
     if number in part.report_gaps:
         merged.report_gaps[number] = set(part.report_gaps[number])
+
+
+def _copy_curves(merged: SweepState, part: SweepState, number: int, names: Iterable[str]) -> None:
+    for name in names:
+        curve = _curve_of(part, number, name)
+        if len(curve.step):
+            merged.add_reports(number, name, 0, curve)
 
 
 def _curve_of(part: SweepState, number: int, metric: str) -> Curve:

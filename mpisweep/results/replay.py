@@ -99,6 +99,8 @@ class SweepState:
     covered: dict[str, int] = field(default_factory=dict)
     #: Segment -> how many bytes of it there were when it was read, whatever they were.
     sizes: dict[str, int] = field(default_factory=dict)
+    #: Metric -> how many trials have fresh reports of it.
+    _reporting: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
     _worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -302,9 +304,16 @@ class SweepState:
         # A worker tells a new master all that it does not know to be safe, and some of it is.
         if not self._is_new_block(number, record.sequence):
             return
-        curves = self.fresh.setdefault(number, {})
         for name, curve in record.curves.items():
-            insort(curves.setdefault(name, []), (record.sequence, curve), key=_sequence)
+            self.add_reports(number, name, record.sequence, curve)
+
+    def add_reports(self, number: int, metric: str, sequence: int, curve: Curve) -> None:
+        """Take in one block of reports of one metric of a trial, in the order of its blocks."""
+        curves = self.fresh.setdefault(number, {})
+        if metric not in curves:
+            curves[metric] = []
+            self._reporting[metric] = self._reporting.get(metric, 0) + 1
+        insort(curves[metric], (sequence, curve), key=_sequence)
 
     def _is_latest(self, number: int, attempt: int) -> bool:
         """Whether an attempt is the last one; where its assignment was damaged, it becomes so here."""
@@ -376,7 +385,8 @@ class SweepState:
 
     def _drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""
-        self.fresh.pop(number, None)
+        for name in self.fresh.pop(number, {}):
+            self._reporting[name] -= 1
         self.report_gaps.pop(number, None)
         self.trials["report_blocks"][number] = 0
         self.outdated.add(number)
@@ -438,10 +448,8 @@ class SweepState:
     @property
     def curve_names(self) -> list[str]:
         """Metrics that have reports."""
-        names = dict.fromkeys(self.stored)
-        for curves in self.fresh.values():
-            names.update(dict.fromkeys(curves))
-        return list(names)
+        reporting = [name for name, trials in self._reporting.items() if trials and name not in self.stored]
+        return [*self.stored, *reporting]
 
 
 #: Columns of the trials that are computed when they are written or read.
