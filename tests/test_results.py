@@ -32,6 +32,7 @@ from mpisweep.blocks import (
     Curve,
     EndedBlock,
     JoinedRecord,
+    LeftRecord,
     ReportBlock,
     RunRecord,
     TrialsBlock,
@@ -423,6 +424,21 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
     # The first one of a slot may have run; the one behind it had not begun.
     assert sweep.attempts["end"].tolist() == ["lost", "withdrawn", "lost"]
     assert len(sweep.allocations) == 2
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
+    trials, first, second, *_ = history()
+    write_journal(path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")])
+    assert mpisweep.load(path).workers["left_at"].tolist() == [1002.0, 1002.5]
+    if folded:
+        fold(path)
+    write_journal(path, [JoinedRecord(1, "node1", "cpu 0", 1, 1, 1003.0)])
+    sweep = mpisweep.load(path)
+    assert sweep.workers["joined_at"].tolist() == [1001.0, 1001.0]
+    assert [math.isnan(left) for left in sweep.workers["left_at"]] == [True, False]
+    write_journal(path, [LeftRecord(1, 1009.0, "lost")])
+    assert mpisweep.load(path).workers["left_at"].tolist() == [1009.0, 1002.5]
 
 
 def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):

@@ -197,9 +197,11 @@ class SweepState:
 
     def _on_joined(self, record: JoinedRecord, run: int) -> None:
         key = (run, record.worker)
-        if key in self._worker_rows:
+        row = self._worker_rows.setdefault(key, len(self.workers["rank"]))
+        if row < len(self.workers["rank"]):
+            # It had been given up, and is back; or a new master has met it.
+            self.workers["left_at"][row] = _NAN
             return
-        self._worker_rows[key] = len(self.workers["rank"])
         _append(
             self.workers,
             allocation=run, rank=record.worker, host=record.host, device=record.device, device_kind=record.device_kind, cores=record.cores,
