@@ -194,7 +194,7 @@ def revoke(cluster: Cluster) -> None:
     waiting = next(iter(cluster.scheduler._waiting), None)
     slot = cluster.random.choice(list(cluster.held))
     held = [number for number, _ in cluster.held[slot]][-1:]
-    cluster.feed(TrialsRevoked(tuple([*held, *([] if waiting is None else [waiting])])))
+    cluster.feed(TrialsRevoked((*held, *([] if waiting is None else [waiting]))))
 
 
 def lose_one(cluster: Cluster) -> None:

@@ -175,6 +175,10 @@ class MemoryFrontier:
         self._last_done: dict[str, float] = {}
         #: Groups of which something was learned since the last plan.
         self._due = set(range(len(self._groups)))
+        #: Groups of which something is infeasible, should no other kind of device join.
+        self._unsaid: set[int] = set()
+        #: Kinds of devices for which nothing is left to be found, unless something is learned.
+        self._exhausted: set[str] = set()
         self._withheld = 0
         #: How many slots get trials, where that matters, and whether these are enough for a trial.
         self._room = 1
@@ -213,10 +217,11 @@ class MemoryFrontier:
         for line in self._lines:
             yield from (line.numbers[position] for position in line.withheld)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether something was learned since the last plan."""
-        return bool(self._due)
+    def is_due(self, idle: Mapping[str, int], *, all_joined: bool) -> bool:
+        """Whether a plan would say anything new; arguments as for :meth:`plan`."""
+        if self._due or (all_joined and self._unsaid):
+            return True
+        return bool(self._withheld) and not self._exhausted.issuperset(idle)
 
     @property
     def is_mixed(self) -> bool:
@@ -330,7 +335,12 @@ class MemoryFrontier:
         plan = Plan([], [], [], [])
         if not self._slots:
             return plan
+        if all_joined:
+            self._due |= self._unsaid
+            self._unsaid.clear()
         due = [self._groups[group] for group in sorted(self._due)]
+        if due:
+            self._exhausted.clear()
         self._due.clear()
         for line in (line for group in due for line in group):
             self._sort_out(line, states, plan)
@@ -423,10 +433,14 @@ class MemoryFrontier:
         for line in self._lines:
             if count <= 0 or not self._withheld:
                 return
+            if not line.withheld:
+                continue
             low, high = line.bracket(kind)
             for position in self._candidates(line, low, min(high, low + 1 + isqrt(2 * (high - low - 1))))[:count]:
                 self._let_out(line, position, kind, plan)
                 count -= 1
+        if count > 0:
+            self._exhausted.add(kind)
 
     def _infer(self, line: _Line, all_joined: bool, plan: Plan) -> None:
         first = max(line.bracket(kind)[1] for kind in self._slots)
@@ -434,7 +448,7 @@ class MemoryFrontier:
         if not positions or self._may_be_wrong(line, first):
             return
         if not all_joined:
-            self._due.add(line.group)
+            self._unsaid.add(line.group)
             return
         why = self._why(line)
         plan.infeasible.extend((line.numbers[position], why) for position in positions)
