@@ -125,13 +125,13 @@ class HandOut:
         if slots.idle or slots.kept_idle:
             waiting.set_aside(self._deadline - now)
         while slots.idle and waiting.count():
-            self._assign_next(next(iter(slots.idle)), self._deadline - now, decisions, now)
+            self._assign_next(next(iter(slots.idle)), self._batch_size(), self._deadline - now, decisions, now)
             waiting.set_aside(self._deadline - now)
         while slots.kept_idle and waiting.count():
             left_s = self._kept_until(now) - now
             if not self._model.is_known or not self._is_within(waiting.next(), left_s):
                 return
-            self._assign_next(next(iter(slots.kept_idle)), left_s, decisions, now)
+            self._assign_next(next(iter(slots.kept_idle)), self._batch_size(), left_s, decisions, now)
 
     def _fill_ahead(self, decisions: list[Decision], now: float) -> None:
         """Give slots what they run next; each is looked at once after it has changed."""
@@ -139,13 +139,15 @@ class HandOut:
         for _ in range(len(slots.hungry)):
             if not waiting.count() or waiting.next() in self._losses.suspects:
                 return
-            slot = next(iter(slots.hungry))
-            left_s = self._left_s(slot, now)
-            if self._may_have_more(slot, self._batch_size()) and self._is_within(waiting.next(), left_s):
-                self._assign_next(slot, left_s, decisions, now)
-                slots.hungry.move_to_end(slot)
-            else:
-                del slots.hungry[slot]
+            slot, size = next(iter(slots.hungry)), self._batch_size()
+            if self._may_have_more(slot, size):
+                left_s = self._left_s(slot, now)
+                if self._is_within(waiting.next(), left_s):
+                    self._assign_next(slot, size, left_s, decisions, now)
+                    if len(slots.held[slot]) <= size:
+                        slots.hungry.move_to_end(slot)
+                        continue
+            del slots.hungry[slot]
 
     def _fill_bound(self, decisions: list[Decision], now: float) -> None:
         """Hand out what is to run on one kind of device."""
@@ -192,16 +194,16 @@ class HandOut:
 
     def _batch_size(self) -> int:
         """How many trials like the next one travel together."""
-        expected_s = self._model.expected_s(self._waiting.next())
-        if expected_s is None:
+        number = self._waiting.next()
+        expected_s = self._model.expected_s(number)
+        if expected_s is None or expected_s > BATCH_S or number in self._losses.suspects or self._memory.fresh:
             return 1
         fair_share = self._waiting.count() // (2 * len(self._slots))
         return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
 
-    def _assign_next(self, slot: Slot, left_s: float, decisions: list[Decision], now: float) -> None:
-        """Give a slot the next trial, and with it as many as are short enough to travel with it and end in time."""
+    def _assign_next(self, slot: Slot, size: int, left_s: float, decisions: list[Decision], now: float) -> None:
+        """Give a slot the next trial, and with it up to `size` that are short enough to travel with it and end in time."""
         waiting = self._waiting
-        size = 1 if self._memory.fresh or waiting.next() in self._losses.suspects else self._batch_size()
         if size == 1:
             numbers = [waiting.take()]
         else:
