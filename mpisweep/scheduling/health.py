@@ -160,7 +160,7 @@ class Losses:
         if len(numbers) > 1:
             self._together.update(numbers)
         else:
-            self._together.discard(numbers[0])
+            self._together.difference_update(numbers)
 
     def note_ended(self, numbers: Iterable[int]) -> None:
         """These have ends."""

@@ -141,6 +141,9 @@ class Scheduler:
         waiting = [n for n, s in enumerate(self._trials.states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
         self._losses = Losses(losses or {}, [number for number in waiting if attempts[number]])
+        for trials in self._away.values():
+            # Which of them were assigned together nobody knows.
+            self._losses.note_assigned(list(trials))
         queued = [] if shared else self._memory.hold(waiting)
         self._waiting = Waiting(model, widths, queued, self._losses.suspects)
         self._model = model
@@ -283,9 +286,7 @@ class Scheduler:
             if slot not in self._slots.held:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
-            if kept:
-                # Which of them were assigned together nobody knows.
-                self._losses.note_assigned(list(kept))
+            self._losses.note_assigned(list(kept))
         if self._stopping is not None:
             decisions.append(Stop(max(0.0, self._grace_over_at - now), rank))
         return decisions
