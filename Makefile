@@ -70,6 +70,7 @@ jobscripts: $(READY)
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
+	$(PY) benchmarks/events.py
 	$(PY) benchmarks/trial.py
 
 storm: $(READY)

@@ -281,6 +281,33 @@ def test_a_kind_of_device_that_joins_late_is_not_given_what_was_only_seen_to_fit
     assert {kind for _, kind in plan.first} == {"small", "large"}
 
 
+def test_what_is_given_back_as_another_kind_of_device_joins_is_withheld_once():
+    frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
+    frontier.hold(range(8))
+    frontier.join("large")
+    frontier.learn(8, "large", Evidence.FITS)
+    states = [WAITING] * 8 + [COMPLETE]
+    frontier.plan(states, {}, all_joined=True)
+    frontier.join("small")
+    assert frontier.hold([3]) == []
+    plan = frontier.plan(states, {}, all_joined=True)
+    assert sorted([*frontier, *(number for number, _ in plan.first)]) == list(range(8))
+
+
+def test_a_further_device_of_a_kind_gets_what_fits_on_that_kind_alone():
+    frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
+    frontier.hold(range(8))
+    for kind in ("large", "small"):
+        frontier.join(kind)
+    frontier.learn(8, "large", Evidence.FITS)
+    frontier.learn(0, "small", Evidence.TOO_LARGE)
+    states = [FAILED, *[WAITING] * 7, COMPLETE]
+    assert len(frontier.plan(states, {}, all_joined=True).first) == 2
+    frontier.join("large")
+    assert frontier.is_due({"large": 1}, all_joined=True)
+    assert len(frontier.plan(states, {"large": 1}, all_joined=True).first) == 2
+
+
 def test_trials_that_nothing_is_comparable_with_are_free():
     frontier = MemoryFrontier({"lr": [0.1, 0.2, 0.3], "x": [1, 2, 3]}, {"x": "increasing"})
     assert frontier.hold(range(3)) == [0, 1, 2]

@@ -34,13 +34,18 @@ ALLOWED = {
     "numbering": {"search", "spec", "blocks", "records"},
     "scheduling.memory": {"search", "blocks", "records"},
     "scheduling.waiting": {"scheduling.planner"},
-    "scheduling.health": {"blocks", "records"},
+    "scheduling.ranking": set(),
+    "scheduling.health": {"scheduling.ranking", "blocks", "records"},
     "scheduling.supply": {"messages"},
     "scheduling.teams": {"blocks", "records"},
     "scheduling.states": {"records"},
-    "scheduling.slots": {"records"},
+    "scheduling.slots": {"scheduling.ranking", "records"},
+    "scheduling.timetable": {"scheduling.planner", "scheduling.ranking", "scheduling.slots", "records"},
+    "scheduling.room": {"scheduling.ranking", "records"},
     "scheduling.handout": {
-        *(f"scheduling.{below}" for below in ("memory", "planner", "slots", "states", "teams", "waiting")),
+        *(f"scheduling.{below}" for below in (
+            "health", "memory", "planner", "room", "slots", "states", "teams", "timetable", "waiting",
+        )),
         "messages", "records",
     },
     "scheduling.scheduler": {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pickle
-from collections import deque
+from collections import Counter, deque
 
 import pytest
 from hypothesis import settings
@@ -131,6 +131,114 @@ def test_a_trial_whose_workers_are_lost_too_often_has_failed():
     [commit, end] = scheduler.handle(WorkerLost(2), 0.0)
     assert commit.block.causes == [FailureCause.LOST]
     assert end == End(EndReason.NOTHING_COMPLETED)
+
+
+def known(count: int, seconds: float = 0.0003) -> DurationModel:
+    """All trials are expected to take equally long."""
+    model = DurationModel({"x": list(range(1, count + 1))}, None, count)
+    model.observe([0, 1, 2], [seconds] * 3)
+    model.fit()
+    return model
+
+
+class Poisoned:
+    """One worker at a time, which dies in one trial, as it begins.
+
+    What was assigned together ends in one block, and the end of what ran before the poison has not left by then.
+    """
+
+    def __init__(self, poison: int, *, retries: int, count: int = 200, seconds: float = 0.0003) -> None:
+        self.scheduler = Scheduler(bytes(count), [0] * count, known(count, seconds), retries=retries, grace_s=1.0)
+        self.seconds = seconds
+        self.poison = poison
+        self.rank = 0
+        self.end: EndReason | None = None
+        self.lost: list[int] = []
+        self.runs = Counter()
+        self.committed: dict[int, int] = {}
+        self.units: dict[Slot, deque[list[tuple[int, int]]]] = {}
+        self.join()
+        while self.end is None:
+            self.run_one()
+
+    def feed(self, event) -> None:
+        for decision in self.scheduler.handle(event, 0.0):
+            match decision:
+                case Assign((slot,), numbers, attempts):
+                    self.units[slot].append(list(zip(numbers, attempts, strict=True)))
+                case Commit(block):
+                    self.committed |= dict(zip(block.numbers, block.states, strict=True))
+                    self.lost += [n for n, c in zip(block.numbers, block.causes, strict=False) if c == FailureCause.LOST]
+                case End(reason):
+                    self.end = reason
+        if self.end is None:
+            self.scheduler.check()
+
+    def join(self) -> None:
+        self.rank += 1
+        self.units = {Slot(self.rank, 0): deque()}
+        self.feed(WorkerJoined(self.rank, 1))
+
+    def run_one(self) -> None:
+        [slot] = self.units
+        unit = self.units[slot].popleft()
+        self.runs.update(number for number, _ in unit)
+        begins = [*unit, *(self.units[slot][0] if self.units[slot] else ())]
+        if self.poison in [number for number, _ in begins]:
+            # Another is there before it is lost: the sweep goes on.
+            lost = self.rank
+            self.join()
+            self.feed(WorkerLost(lost))
+        else:
+            self.feed(ended(slot, unit, wall_time_s=self.seconds))
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+@pytest.mark.parametrize("poison", [0, 1, 17, 29, 60, 199])
+def test_of_trials_that_were_assigned_together_only_the_one_that_takes_the_worker_along_is_lost(poison, retries):
+    sweep = Poisoned(poison, retries=retries)
+    assert sweep.lost == [poison]
+    assert len(sweep.committed) == 200
+    # Once with the others, then alone; one that was running with it is tried once more.
+    assert max(runs for number, runs in sweep.runs.items() if number != poison) <= 3
+
+
+@pytest.mark.parametrize("retries", [1, 2])
+@pytest.mark.parametrize("poison", range(6))
+def test_a_trial_whose_end_was_lost_because_the_next_one_took_the_worker_along_does_not_fail_for_it(poison, retries):
+    sweep = Poisoned(poison, retries=retries, count=6, seconds=1.0)
+    assert sweep.lost == [poison]
+    assert len(sweep.committed) == 6
+
+
+def test_what_a_worker_held_that_is_lost_with_the_master_is_tried_alone_and_nobody_is_blamed_at_once():
+    held = {Slot(1, 0): {0: 1, 1: 1}}
+    scheduler = scheduler_of(3, retries=0, states=[int(TrialState.RUNNING)] * 2 + [0], attempts=[1, 1, 0], held=held)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    [give_up, *_] = scheduler.handle(WorkerLost(1), 0.0)
+    assert give_up == GiveUp(1, [0, 1], [1, 1], AttemptEnd.WITHDRAWN)
+    [_, assign] = scheduler.handle(ended(Slot(2, 0), [(2, 1)]), 0.0)
+    assert assign == Assign((Slot(2, 0),), [0], [2])
+    [commit] = scheduler.handle(WorkerLost(2), 0.0)[:1]
+    assert (commit.block.numbers, commit.block.causes) == ([0], [FailureCause.LOST])
+
+
+def test_trials_that_were_lost_together_are_tried_one_by_one_with_nothing_behind_them():
+    scheduler = Scheduler(bytes(60), [0] * 60, known(60), retries=0, grace_s=1.0)
+    [first, *_] = scheduler.handle(WorkerJoined(1, 1), 0.0)
+    assert len(first.numbers) == 30
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    [given_up, *_] = scheduler.handle(WorkerLost(1), 0.0)
+    assert (given_up.end, given_up.numbers[:30]) == (AttemptEnd.WITHDRAWN, first.numbers)
+    slot, tried = Slot(2, 0), []
+    while len(tried) < len(given_up.numbers):
+        held = list(scheduler.held[slot].items())
+        if held[0][0] in given_up.numbers:
+            assert len(held) == 1
+            tried.append(held[0][0])
+        scheduler.handle(ended(slot, held[:1], wall_time_s=0.0003), 0.0)
+        scheduler.check()
+    assert sorted(tried) == sorted(given_up.numbers)
 
 
 def test_an_idle_slot_takes_what_another_has_not_begun():
@@ -554,7 +662,7 @@ class Sweep(RuleBasedStateMachine):
         self.asked.clear()
         self.scheduler = scheduler_of(
             self.COUNT, retries=2, quarantine=True, states=bytes(old._trials.states), attempts=list(old._trials.attempts),
-            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old._losses),
+            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old._losses.counts),
         )  # fmt: skip
         for rank in sorted(self.alive):
             held = self.alive[rank]
@@ -624,8 +732,10 @@ def test_a_rank_that_was_given_up_and_is_back_lets_go_of_what_others_run_and_kee
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     held = scheduler.held[Slot(1, 0)].copy()
     scheduler.handle(WorkerLost(1), 1.0)
-    [_, assign] = scheduler.handle(ended(Slot(2, 0), [(next(iter(scheduler.held[Slot(2, 0)])), 1)]), 2.0)
-    [elsewhere] = assign.numbers
+    # What was lost runs alone: when rank 2 has ended both that it holds.
+    for pair in list(scheduler.held[Slot(2, 0)].items()):
+        [_, *assigned] = scheduler.handle(ended(Slot(2, 0), [pair]), 2.0)
+    [elsewhere] = assigned[0].numbers
     assert elsewhere in held
     decisions = scheduler.handle(WorkerJoined(1, 1, (tuple(held.items()),)), 3.0)
     scheduler.check()

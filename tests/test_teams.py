@@ -6,7 +6,7 @@ from collections import deque
 from random import Random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -29,8 +29,9 @@ from mpisweep.messages import (
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices, gather, place
+from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 
@@ -51,21 +52,44 @@ def on_nodes(*sizes: int) -> dict[Slot, str]:
 # ------------------------------------------------------------------------------------- where
 
 
+def room_of(nodes: dict[Slot, str], idle=(), free_at=None, kept=()) -> Room:
+    room = Room()
+    for slot, node in nodes.items():
+        at = (free_at or {}).get(slot, math.inf)
+        room.note(slot, node, is_idle=slot in idle, is_kept=slot in kept, free_at=at)
+    return room
+
+
+def place(width: int, idle, nodes, **more) -> tuple[Slot, ...] | None:
+    return room_of(nodes, idle, **more).place(width, also_kept=True)
+
+
+def gather(width: int, free_at, nodes) -> list[Slot]:
+    return list(room_of(nodes, free_at=free_at).gather(width))
+
+
 def test_a_trial_that_fits_a_node_runs_on_the_fullest_one_that_has_room():
     nodes = on_nodes(4, 4)
-    assert place(2, slots(0, 1, 2, 3, 5, 6), nodes, nodes) == slots(5, 6)
-    assert place(3, slots(0, 1, 2, 3, 5, 6), nodes, nodes) == slots(0, 1, 2)
+    assert place(2, slots(0, 1, 2, 3, 5, 6), nodes) == slots(5, 6)
+    assert place(3, slots(0, 1, 2, 3, 5, 6), nodes) == slots(0, 1, 2)
 
 
 def test_a_trial_that_fits_a_node_waits_for_one_and_does_not_straddle_two():
     nodes = on_nodes(4, 4)
-    assert place(4, slots(0, 1, 4, 5), nodes, nodes) is None
+    assert place(4, slots(0, 1, 4, 5), nodes) is None
 
 
 def test_a_trial_that_fits_no_node_takes_the_emptiest_nodes_first():
     nodes = on_nodes(4, 4, 4)
-    assert place(6, slots(0, 4, 5, 6, 8, 9, 10, 11), nodes, nodes) == slots(8, 9, 10, 11, 4, 5)
-    assert place(6, slots(0, 4, 5, 8, 9), nodes, nodes) is None
+    assert place(6, slots(0, 4, 5, 6, 8, 9, 10, 11), nodes) == slots(8, 9, 10, 11, 4, 5)
+    assert place(6, slots(0, 4, 5, 8, 9), nodes) is None
+
+
+def test_slots_that_are_kept_for_one_trial_are_not_for_others():
+    room = room_of(on_nodes(4), slots(0, 1, 2), kept=slots(0, 1))
+    assert room.place(2, also_kept=False) is None
+    assert room.place(2, also_kept=True) == slots(0, 1)
+    assert room.place(1, also_kept=False) == slots(2)
 
 
 def test_slots_are_gathered_where_a_trial_can_start_soonest():
@@ -80,6 +104,59 @@ def test_slots_that_are_free_long_before_a_trial_can_start_are_not_gathered_for_
     nodes = on_nodes(4)
     assert gather(2, dict(zip(slots(0, 1, 2, 3), (0.0, 50.0, 50.0, 90.0), strict=True)), nodes) == list(slots(1, 2))
     assert gather(3, dict(zip(slots(0, 1, 2, 3), (0.0, math.inf, math.inf, math.inf), strict=True)), nodes) == list(slots(1, 2, 3))
+
+
+class Searched:
+    """What :class:`Room` says, found by looking at all slots."""
+
+    def __init__(self) -> None:
+        #: Slot -> its node, whether it is idle, whether it is kept, when it is free.
+        self.slots: dict[Slot, tuple[str, bool, bool, float]] = {}
+
+    def by_node(self) -> list[list[Slot]]:
+        found: dict[str, list[Slot]] = {}
+        for slot in sorted(self.slots):
+            found.setdefault(self.slots[slot][0], []).append(slot)
+        return list(found.values())
+
+    def room_on(self, slots_: list[Slot], also_kept: bool) -> int:
+        return sum(self.slots[slot][1] and (also_kept or not self.slots[slot][2]) for slot in slots_)
+
+    def start(self, slots_: list[Slot], width: int) -> float:
+        return sorted(-math.inf if self.slots[slot][1] else self.slots[slot][3] for slot in slots_)[width - 1]
+
+
+@given(st.lists(
+    st.tuples(st.integers(0, 7), st.sampled_from(["gone", "idle", "busy"]), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40,
+), st.integers(1, 6))  # fmt: skip
+def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
+    room, searched = Room(), Searched()
+    nodes = on_nodes(1, 2, 2, 3)
+    for rank, how, is_kept, free_at in changes:
+        slot = Slot(rank, 0)
+        if how == "gone":
+            room.forget(slot)
+            searched.slots.pop(slot, None)
+        else:
+            room.note(slot, nodes[slot], is_idle=how == "idle", is_kept=is_kept, free_at=free_at)
+            searched.slots[slot] = (nodes[slot], how == "idle", is_kept, free_at)
+        everywhere = sorted(searched.slots)
+        fitting = [some for some in searched.by_node() if len(some) >= width] or ([everywhere] if len(everywhere) >= width else [])
+        for also_kept in (True, False):
+            chosen = room.place(width, also_kept=also_kept)
+            enough = [some for some in fitting if searched.room_on(some, also_kept) >= width]
+            assert (chosen is not None) == bool(enough)
+            assert chosen is None or searched.room_on(list(chosen), also_kept) == len(set(chosen)) == width
+            if enough and enough != [everywhere]:
+                assert searched.slots[chosen[0]][0] in {
+                    searched.slots[some[0]][0] for some in enough
+                    if searched.room_on(some, also_kept) == min(searched.room_on(other, also_kept) for other in enough)
+                }  # fmt: skip
+        if rank % 2:
+            gathered = room.gather(width)
+            assert len(gathered) == (width if fitting else 0)
+            if fitting:
+                assert max(gathered.values()) == min(searched.start(some, width) for some in fitting)
 
 
 def test_the_devices_of_all_ranks_of_a_node_are_joined():
@@ -224,7 +301,7 @@ def test_wide_trials_do_not_starve_behind_many_narrow_ones():
 
 def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
     pool = Pool([1] * 40 + [3], nodes=(4,))
-    pool.lose(next(iter(pool.scheduler._handout.gathered)).rank)
+    pool.lose(next(iter(pool.scheduler._slots.kept)).rank)
     ended = 0
     while 40 not in pool.running():
         for slot, held in list(pool.held.items()):
@@ -460,7 +537,7 @@ class WideSweep(RuleBasedStateMachine):
         gone = {slot for where in teams.values() for slot in where} - set(self.alive)
         held |= {slot: {n: old._trials.attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
         self.scheduler = self.make(
-            bytes(old._trials.states), list(old._trials.attempts), self.model, held=held, losses=dict(old._losses), teams=teams
+            bytes(old._trials.states), list(old._trials.attempts), self.model, held=held, losses=dict(old._losses.counts), teams=teams
         )
         for rank in sorted({slot.rank for slot in self.alive}):
             own = sorted(slot for slot in self.alive if slot.rank == rank)

@@ -1,10 +1,20 @@
-"""When trials fail because of something else than themselves: a device that is ill, or a bug that all share.
+"""When trials fail because of something else than themselves: an ill device, a lost worker, a bug that all share.
 
 *One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
 completed elsewhere since the first one failed and none has failed there, is to blame: it is quarantined, and the
 trial is tried again elsewhere.  If it fails there too, the slot is acquitted.  So slow that it is quarantined
 is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
 :data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.
+
+*A lost worker.*  What a slot holds it runs in order, and all that is known of where it was is which ends have arrived.
+The ends of trials that were assigned one by one are sent one by one, each before the next trial begins: so the first
+one without an end was running.  The ends of trials that were assigned together travel in blocks: any of them can have
+been running.  Hence a loss counts, as one of the trial's retries, against a trial that was assigned by itself.
+Where it was one of several nothing is counted: all of them are *suspects*, as is what a lost worker was known to run.
+A suspect is assigned by itself, to a slot that holds nothing, and nothing is handed out behind it, so that its next loss
+is its own.  So are trials that were tried before this run, or by others, and have no end: nobody knows what they did
+there.  An end that was sent, and lost because the next trial took the worker along at once, costs the one before it a
+retry: a single one, for from then on it is alone.
 
 *The same bug in every trial.*  So many first trials that fail alike, numbers in their errors aside, stop the
 sweep.  Running out of memory or of time does not count: the longest trials come first.
@@ -17,14 +27,15 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import FailureCause, Slot
+from mpisweep.scheduling.ranking import Ranking
 
-__all__ = ["OTHERS_DONE", "SLOW_FACTOR", "SLOW_TRIALS", "CommonError", "Devices"]
+__all__ = ["OTHERS_DONE", "SLOW_FACTOR", "SLOW_TRIALS", "CommonError", "Devices", "Losses"]
 
 #: Completed elsewhere before a device can be blamed for two failures in a row.
 OTHERS_DONE = 4
@@ -50,32 +61,40 @@ class Devices:
 
     def __init__(self) -> None:
         self._records: dict[Slot, _Record] = {}
-        #: Quarantined slot -> the trials that are tried elsewhere because of it.
+        #: Quarantined slot -> the trials that are tried elsewhere because of it; and the same the other way round.
         self.quarantined: dict[Slot, set[int]] = {}
-
-    @property
-    def clean(self) -> bool:
-        """Whether there is nothing against any slot, and nothing to remember."""
-        return not self._records and not self.quarantined
+        self._because_of: dict[int, list[Slot]] = {}
+        #: Slots that are not quarantined and of which enough is known, by how slow they are.
+        self._by_slowness: Ranking[Slot] = Ranking()
 
     def is_clean(self, slot: Slot) -> bool:
         """Whether nothing is known of this slot, and no slot is quarantined."""
         return slot not in self._records and not self.quarantined
 
+    def quarantine(self, slot: Slot) -> None:
+        """A slot gets no more trials."""
+        self.quarantined[slot] = set()
+        self._by_slowness.discard(slot)
+
+    def suspect(self, slot: Slot, numbers: Iterable[int]) -> None:
+        """These have failed on a quarantined slot, and are tried elsewhere."""
+        for number in numbers:
+            self.quarantined[slot].add(number)
+            self._because_of.setdefault(number, []).append(slot)
+
     def forget(self, slot: Slot) -> None:
         """The slot is gone, or begins anew."""
         self._records.pop(slot, None)
-        self.quarantined.pop(slot, None)
+        self._by_slowness.discard(slot)
+        for number in self.quarantined.pop(slot, ()):
+            self._because_of[number].remove(slot)
 
     def acquitted(self, number: int, failed: bool) -> list[Slot]:
         """A trial has ended somewhere: the quarantined slots that are not to blame for its failure before."""
-        slots: list[Slot] = []
-        for slot, trials in self.quarantined.items():
-            if number in trials:
-                trials.discard(number)
-                if failed:
-                    slots.append(slot)
-        return slots
+        slots = self._because_of.pop(number, [])
+        for slot in slots:
+            self.quarantined[slot].discard(number)
+        return slots if failed else []
 
     def note_success(self, slot: Slot) -> None:
         """A trial has not failed on this slot."""
@@ -99,25 +118,68 @@ class Devices:
 
     def note_duration(self, slot: Slot, wall_time_s: float, expected_s: float) -> str:
         """A long trial has ended; why its slot is to be quarantined for being slow, or ""."""
-        mine = self._of(slot).slowness
-        mine.append(math.log(wall_time_s / expected_s))
-        if slot in self.quarantined or len(mine) < SLOW_TRIALS:
+        record = self._of(slot)
+        record.slowness.append(math.log(wall_time_s / expected_s))
+        if slot in self.quarantined or len(record.slowness) < SLOW_TRIALS:
             return ""
-        others = [
-            median(record.slowness)
-            for other, record in self._records.items()
-            if other != slot and other not in self.quarantined and len(record.slowness) >= SLOW_TRIALS
-        ]
-        if len(others) < 2:
+        mine, ranking = median(record.slowness), self._by_slowness
+        ranking.set(slot, mine)
+        if len(ranking) < 3:
             return ""
-        # The model has learned from all of them: only the difference between slots says something.
-        usual = median(others)
-        if median(mine) - usual < math.log(SLOW_FACTOR) or max(others) - usual > math.log(SLOW_FACTOR / 2):
+        # The others are those before and those behind; the model has learned from all: only the difference says something.
+        at, count = ranking.place(slot), len(ranking) - 1
+        low, high = (ranking[place + (place >= at)][0] for place in ((count - 1) // 2, count // 2))
+        usual = (low + high) / 2
+        slowest = ranking[count - 1 + (count - 1 >= at)][0]
+        if mine - usual < math.log(SLOW_FACTOR) or slowest - usual > math.log(SLOW_FACTOR / 2):
             return ""
-        return f"trials take {math.exp(median(mine) - usual):.1f} times as long here as elsewhere"
+        return f"trials take {math.exp(mine - usual):.1f} times as long here as elsewhere"
 
     def _of(self, slot: Slot) -> _Record:
         return self._records.setdefault(slot, _Record())
+
+
+class Losses:
+    """What lost workers say of the trials that they held.
+
+    Args:
+        counts: trial -> how often its loss has counted before.
+        tried: trials that were tried before and have no end.
+    """
+
+    def __init__(self, counts: Mapping[int, int], tried: Iterable[int]) -> None:
+        #: Sparse.
+        self.counts = dict(counts)
+        #: Trials that are assigned by themselves.
+        self.suspects = set(tried)
+        #: Trials that run, or are to run, among others that were assigned with them.
+        self._together: set[int] = set()
+
+    def note_assigned(self, numbers: Sequence[int]) -> None:
+        """These were assigned together."""
+        if len(numbers) > 1:
+            self._together.update(numbers)
+        else:
+            self._together.difference_update(numbers)
+
+    def note_ended(self, numbers: Iterable[int]) -> None:
+        """These have ends."""
+        self._together.difference_update(numbers)
+        if self.suspects:
+            self.suspects.difference_update(numbers)
+
+    def count(self, number: int, times: int = 1) -> int:
+        """Its worker was lost because of this trial alone, as far as is known; returns how often that was so."""
+        self.suspects.add(number)
+        self.counts[number] = self.counts.get(number, 0) + times
+        return self.counts[number]
+
+    def blame(self, held: Sequence[int]) -> int | None:
+        """A slot was lost that held these, in this order: which one the loss counts against; None where nobody knows."""
+        if not held or held[0] not in self._together:
+            return held[0] if held else None
+        self.suspects.update(number for number in held if number in self._together)
+        return None
 
 
 class CommonError:

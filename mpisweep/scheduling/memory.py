@@ -14,7 +14,8 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot
@@ -39,18 +40,19 @@ class Memory:
         #: Trials that must have a process that has run nothing before.
         self.fresh = set(fresh)
         #: Kind of device -> trials that are to run there next; of several kinds only.
-        self._bound: dict[str, list[int]] = {}
-        self._kinds: dict[Slot, str] = {}
+        self.bound: dict[str, deque[int]] = {}
+        #: Slot -> the kind of its device.
+        self.kinds: dict[Slot, str] = {}
         #: When the last worker has joined.
         self._joined_at = 0.0
 
     def __bool__(self) -> bool:
         """Whether any trial waits here."""
-        return bool(self._frontier) or any(self._bound.values())
+        return bool(self._frontier) or any(self.bound.values())
 
     def __iter__(self) -> Iterator[int]:
         yield from self._frontier or ()
-        for queue in self._bound.values():
+        for queue in self.bound.values():
             yield from queue
 
     @property
@@ -61,7 +63,7 @@ class Memory:
     @property
     def any_bound(self) -> bool:
         """Whether trials wait for one kind of device."""
-        return any(self._bound.values())
+        return any(self.bound.values())
 
     def have_joined(self, now: float) -> bool:
         """Whether all workers have had the time to join."""
@@ -77,25 +79,25 @@ class Memory:
 
     def note_worker(self, slots: Iterable[Slot], kind: str, now: float) -> None:
         """A worker has said hello; its slots are of this kind."""
-        self._kinds |= dict.fromkeys(slots, kind)
+        self.kinds |= dict.fromkeys(slots, kind)
         self._joined_at = now
 
     def note_present(self, slot: Slot) -> None:
         """A slot gets trials from now on."""
         if self._frontier is not None:
-            self._frontier.join(self._kinds[slot])
+            self._frontier.join(self.kinds[slot])
 
     def note_absent(self, slot: Slot) -> list[int]:
         """A slot gets none any more; returns trials that were bound to its kind, where it was the last, and queue now."""
         if self._frontier is None:
             return []
-        kind = self._kinds[slot]
+        kind = self.kinds[slot]
         self._frontier.leave(kind)
-        return [] if self._frontier.knows(kind) else self._frontier.hold(self._bound.pop(kind, []))
+        return [] if self._frontier.knows(kind) else self._frontier.hold(self.bound.pop(kind, ()))
 
     def kind_of(self, slots: Iterable[Slot]) -> str | None:
         """The kind that all of these are of; None where they are of several."""
-        kinds = {self._kinds.get(slot, "") for slot in slots}
+        kinds = {self.kinds.get(slot, "") for slot in slots}
         return kinds.pop() if len(kinds) == 1 else None
 
     def note_room(self, room: int, can_run: Callable[[int], bool]) -> None:
@@ -156,7 +158,7 @@ class Memory:
         if self._frontier is not None and self._frontier.holds(number):
             self._frontier.take(number)
             return True
-        for queue in self._bound.values():
+        for queue in self.bound.values():
             if number in queue:
                 queue.remove(number)
                 return True
@@ -166,32 +168,26 @@ class Memory:
         """Have a trial run next on this kind of device; False where all devices are alike, or may be."""
         if kind is None or self._frontier is None or not self._frontier.is_mixed:
             return False
-        self._bound.setdefault(kind, []).insert(0, number)
+        self.bound.setdefault(kind, deque()).appendleft(number)
         return True
 
-    def bound_to(self, slot: Slot) -> list[int]:
-        """The queue of what is to run on the slot's kind of device, the next one first."""
-        return self._bound.get(self._kinds[slot], [])
-
-    def plan(self, states: Sequence[int], idle: Iterable[Slot], now: float) -> Plan | None:
+    def plan(self, states: Sequence[int], idle: Mapping[str, int], now: float) -> Plan | None:
         """What is to become of withheld trials; None where nothing is new.
 
         Args:
             states: each trial's TrialState.
-            idle: slots for which nothing waits.
+            idle: kind of device -> how many slots of it there are for which nothing waits.
             now: the clock of the scheduler.
         """
         assert self._frontier is not None
-        wanting: dict[str, int] = {}
-        for slot in idle:
-            kind = self._kinds[slot]
-            if not self._bound.get(kind):
-                wanting[kind] = wanting.get(kind, 0) + 1
-        if not self._frontier.is_due and not (wanting and self._frontier):
+        wanting = {kind: count for kind, count in idle.items() if count and not self.bound.get(kind)}
+        all_joined = self.have_joined(now)
+        if not self._frontier.is_due(wanting, all_joined=all_joined):
             return None
-        plan = self._frontier.plan(states, wanting, all_joined=self.have_joined(now))
+        plan = self._frontier.plan(states, wanting, all_joined=all_joined)
         if plan.withheld:
-            self._bound = {k: [n for n in queue if n not in plan.withheld] for k, queue in self._bound.items()}
+            gone = frozenset(plan.withheld)
+            self.bound = {kind: deque(n for n in queue if n not in gone) for kind, queue in self.bound.items()}
         for number, _ in plan.infeasible:
             self.fresh.discard(number)
         return plan

@@ -13,7 +13,7 @@ Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,10 +119,30 @@ class DurationModel:
         """A duration in seconds that the trial will hardly exceed, or None before anything was measured."""
         return None if self._expected_s is None else self._expected_s[number] * self._uncertainty
 
+    def upper_sum_s(self, numbers: Iterable[int]) -> float:
+        """What these will hardly exceed one after another, in seconds; infinite before anything was measured."""
+        if self._expected_s is None:
+            return math.inf
+        return sum(map(self._expected_s.__getitem__, numbers)) * self._uncertainty
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of durations."""
+        return self._expected_s is not None
+
+    @property
+    def uncertainty(self) -> float:
+        """By which factor the duration that is hardly exceeded lies above the expected one."""
+        return self._uncertainty
+
+    @property
+    def weights(self) -> list[float] | None:
+        """What trials are ordered by, one number each; None where nothing is known.  Another list after each fit."""
+        return self._expected_s or self._work
+
     def weight(self, number: int) -> float:
         """Expected work of a trial beside that of the others, in a unit of its own; the same for all if unknown."""
-        keys = self._expected_s or self._work
-        return 1.0 if keys is None else keys[number]
+        return 1.0 if self.weights is None else self.weights[number]
 
     @property
     def longest_s(self) -> float | None:
@@ -134,7 +154,7 @@ class DurationModel:
 
         The trial to start next is the last one, so a list pops it in constant time.
         """
-        keys = self._expected_s or self._work
+        keys = self.weights
         backwards = sorted(numbers, reverse=True)
         return backwards if keys is None else sorted(backwards, key=keys.__getitem__)
 

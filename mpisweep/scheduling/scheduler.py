@@ -60,7 +60,7 @@ from mpisweep.messages import (
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.handout import BATCH_S, HandOut
-from mpisweep.scheduling.health import CommonError, Devices
+from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.memory import Memory
 from mpisweep.scheduling.planner import DurationModel
 from mpisweep.scheduling.slots import Slots
@@ -127,19 +127,25 @@ class Scheduler:
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
         self._away = {slot: dict(trials) for slot, trials in (held or {}).items()}
+        self._away_of: dict[int, list[Slot]] = {}
+        for slot in self._away:
+            self._away_of.setdefault(slot.rank, []).append(slot)
         away = {number for trials in self._away.values() for number in trials}
         self._trials = TrialStates(
             [_WAITING if state == _RUNNING and number not in away else state for number, state in enumerate(states)],
             attempts,
         )
-        #: Number -> how often its worker was lost.  Sparse.
-        self._losses = dict(losses or {})
         self._memory = Memory(frontier, fresh)
         self._memory.note_running(away)
         self._search = search
         waiting = [n for n, s in enumerate(self._trials.states) if s == _WAITING]
         self._supply = Supply(waiting) if shared else None
-        self._waiting = Waiting(model, widths, [] if shared else self._memory.hold(waiting))
+        self._losses = Losses(losses or {}, [number for number in waiting if attempts[number]])
+        for trials in self._away.values():
+            # Which of them were assigned together nobody knows.
+            self._losses.note_assigned(list(trials))
+        queued = [] if shared else self._memory.hold(waiting)
+        self._waiting = Waiting(model, widths, queued, self._losses.suspects)
         self._model = model
         self._retries = retries
         self._grace_s = grace_s
@@ -147,7 +153,7 @@ class Scheduler:
         self._common_error = CommonError(same_failures)
         self._quarantine = quarantine
         self._devices = Devices()
-        self._slots = Slots(self._devices.quarantined)
+        self._slots = Slots(self._devices.quarantined, self._memory.kinds, shared=shared)
         #: Running trials of several ranks.
         self._teams = {
             number: TeamTrial(number, self._trials.attempts[number], tuple(slots), set(slots))
@@ -155,7 +161,7 @@ class Scheduler:
             if number in away
         }
         self._handout = HandOut(
-            self._trials, self._slots, self._waiting, self._memory, model, self._teams, deadline
+            self._trials, self._slots, self._waiting, self._memory, self._losses, model, self._teams, deadline
         )
         #: Since when there have been too few workers for every trial that waits; None while there are enough.
         self._too_few_since: float | None = None
@@ -234,10 +240,11 @@ class Scheduler:
         if self._stopping is not None:
             self._grace_over_at = min(self._grace_over_at, now + self._grace_s)
         if self._supply is not None:
-            self._see_what_is_ours(self._supply, decisions, now)
+            self._look_at_clock(self._supply, decisions, now)
         if self._model.is_due:
             self._learn()
         if self._stopping is None:
+            self._handout.note(decisions, now)
             if self._search is not None:
                 self._ask(self._search, decisions)
             if self._memory.is_rationed:
@@ -279,7 +286,7 @@ class Scheduler:
             if slot not in self._slots.held:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
-            self._handout.join(slot, now)
+            self._losses.note_assigned(list(kept))
         if self._stopping is not None:
             decisions.append(Stop(max(0.0, self._grace_over_at - now), rank))
         return decisions
@@ -293,7 +300,7 @@ class Scheduler:
         if self._waiting.width(number) > 1:
             return False
         if not self._memory.take(number):
-            self._waiting.remove(number)
+            self._waiting.discard(number)
         self._trials.attempts[number] = attempt
         self._trials.move(number, _RUNNING)
         return True
@@ -324,6 +331,7 @@ class Scheduler:
             block = _without(block, frozenset(stale))
         if not block.numbers:
             return []
+        self._losses.note_ended(block.numbers)
         decisions: list[Decision] = []
         if has_failed or self._memory.is_rationed:
             block, decisions = self._look_at_memory((slot,), block)
@@ -362,16 +370,16 @@ class Scheduler:
 
     def _on_worker_lost(self, rank: int) -> list[Decision]:
         decisions: list[Decision] = []
-        for slot in [slot for slot in self._away if slot.rank == rank]:
-            decisions += self._lose(slot, self._away.pop(slot))
-        for slot in [slot for slot in self._slots.held if slot.rank == rank]:
+        for slot in self._away_of.pop(rank, ()):
+            if slot in self._away:
+                decisions += self._lose(slot, self._away.pop(slot))
+        for slot in self._slots.of_rank(rank):
             held = self._slots.leave(slot)
-            self._handout.forget(slot)
             if slot not in self._devices.quarantined:
                 self._waiting.put_back(self._memory.note_absent(slot))
             self._devices.forget(slot)
             decisions += self._lose(slot, held)
-        if self._slots.held.keys() == self._devices.quarantined.keys():
+        if self._slots.count_usable == 0:
             decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
         if not self._slots.held and not self._away and self._stopping is None:
             self._stopping = EndReason.NO_WORKERS
@@ -390,44 +398,47 @@ class Scheduler:
     ) -> list[Decision]:
         assert self._supply is not None
         decisions: list[Decision] = []
+        granted: list[int] = []
         new = set(self._supply.grant(numbers, self._waiting.count_aside))
         for number, attempt, lost in zip(numbers, attempts, losses, strict=True):
             if number not in new:
                 continue
             self._trials.attempts[number] = max(self._trials.attempts[number], attempt)
-            self._losses[number] = self._losses.get(number, 0) + lost
-            if lost and self._losses[number] > self._retries:
+            if lost and self._losses.count(number, lost) > self._retries:
                 # Each allocation that tried it has ended: it may be what they died of.
                 self._trials.attempts[number] += 1
                 self._trials.move(number, _RUNNING)
                 self._trials.move(number, _FAILED)
                 why = "the allocations that tried it were lost, and no retry is left"
                 decisions.append(Commit(_lost_block(Slot(0, 0), number, self._trials.attempts[number], why)))
-            else:
-                self._waiting.put_back([number])
-        self._waiting.sort()
+                continue
+            if attempt:
+                self._losses.suspects.add(number)
+            granted.append(number)
+        self._waiting.add(granted)
         return decisions
 
     def _on_trials_revoked(self, numbers: Sequence[int]) -> list[Decision]:
         assert self._supply is not None
         self._supply.revoke(numbers)
         decisions: list[Decision] = []
-        for slot, held in self._slots.held.items():
+        for number in numbers:
+            if self._waiting.discard(number):
+                self._supply.send_away(number)
+                continue
+            holder = self._slots.holder(number)
+            slots = self._teams[number].slots if number in self._teams else (holder,) if holder is not None else ()
             # What it runs it may as well finish; what is next is for others.
-            if len(held) > 1 and slot not in self._slots.asked and any(map(self._supply.is_revoked, held)):
-                self._slots.asked.add(slot)
-                decisions.append(Withdraw(slot))
+            for slot in slots:
+                if len(self._slots.held.get(slot, ())) > 1 and slot not in self._slots.asked:
+                    self._slots.asked.add(slot)
+                    decisions.append(Withdraw(slot))
         return decisions
 
-    def _see_what_is_ours(self, supply: Supply, decisions: list[Decision], now: float) -> None:
+    def _look_at_clock(self, supply: Supply, decisions: list[Decision], now: float) -> None:
         wanted = supply.note_time(now, self._ranks_at_most() if self._have_joined(now) else None)
         if wanted is not None:
             decisions.append(wanted)
-        if not supply.any_revoked:
-            return
-        for number in [number for number in self._waiting if supply.is_revoked(number)]:
-            self._waiting.remove(number)
-            supply.send_away(number)
 
     def _on_nothing_to_lease(self, sure: bool, now: float) -> list[Decision]:
         assert self._supply is not None
@@ -453,7 +464,7 @@ class Scheduler:
         """How many ranks a trial may have to run here; None where that is so for all of them."""
         if self._waiting.widest == 1:
             return None
-        slots = len(self._slots.usable)
+        slots = self._slots.count_usable
         return None if self._waiting.widest <= slots else slots
 
     def _ready(self, now: float) -> int:
@@ -470,30 +481,28 @@ class Scheduler:
     # ------------------------------------------------------------------------------------- rules
 
     def _lose(self, slot: Slot, held: dict[int, int]) -> list[Decision]:
-        """A slot went away with these trials: they wait again, unless the one that ran has no retry left."""
+        """A slot went away with these trials: they wait again, unless one is to blame and has no retry left."""
         decisions: list[Decision] = []
-        # Only the first one can have run, and it alone may be what the worker died of.
-        first = next(iter(held), None)
-        others = [(n, a) for n, a in held.items() if n != first and n not in self._teams]
+        alone = [number for number in held if number not in self._teams]
+        blamed = self._losses.blame(alone) if next(iter(held), None) not in self._teams else None
+        others = [number for number in alone if number != blamed]
         if others:
-            self._wait_again([n for n, _ in others])
-            decisions.append(
-                GiveUp(slot.rank, [n for n, _ in others], [a for _, a in others], AttemptEnd.WITHDRAWN)
-            )
+            self._wait_again(others)
+            decisions.append(GiveUp(slot.rank, others, [held[number] for number in others], AttemptEnd.WITHDRAWN))
         for number in held:
             if number in self._teams:
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
-        if first is not None and self._waiting.width(first) == 1:
-            decisions.insert(0, self._retry(slot, first, held[first], slot.rank))
+        if blamed is not None:
+            decisions.insert(0, self._retry(slot, blamed, held[blamed], slot.rank))
         return decisions
 
     def _retry(self, slot: Slot, number: int, attempt: int, lost: int) -> Decision:
         """The worker of rank `lost` was lost with a trial: it waits again, or has failed when no retry is left."""
-        self._losses[number] = self._losses.get(number, 0) + 1
-        if self._losses[number] <= self._retries:
+        if self._losses.count(number) <= self._retries:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
+        self._losses.note_ended([number])
         self._trials.move(number, _FAILED)
         block = _lost_block(slot, number, attempt, f"the worker of rank {lost} was lost, and no retry is left")
         if self._search is not None:
@@ -584,13 +593,13 @@ class Scheduler:
         why = f"trials fail here and not elsewhere: {block.messages[suspect[0]].partition(chr(10))[0]}"
         decisions: list[Decision] = [GiveUp(slot.rank, numbers, attempts, AttemptEnd.SUSPECT)]
         decisions += self._bench(slot, why)
-        self._devices.quarantined[slot].update(numbers)
+        self._devices.suspect(slot, numbers)
         return decisions
 
     def _bench(self, slot: Slot, why: str) -> list[Decision]:
         if slot in self._devices.quarantined:
             return []
-        self._devices.quarantined[slot] = set()
+        self._devices.quarantine(slot)
         self._waiting.put_back(self._memory.note_absent(slot))
         decisions: list[Decision] = [Quarantine(slot, why)]
         if self._slots.held[slot] and slot not in self._slots.asked:
@@ -633,6 +642,7 @@ class Scheduler:
         # Sorting a hundred thousand trials takes longer than running them where each is this short.
         if self._waiting.count_aside or (self._model.longest_s or 0.0) > BATCH_S:
             self._waiting.reconsider()
+        self._handout.reconsider()
 
     def _look_at_memory(self, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
         """Learn what fits; what ran out of memory and is to run again is not in the block that is returned."""
@@ -667,14 +677,14 @@ class Scheduler:
 
     def _ration(self, decisions: list[Decision], now: float) -> None:
         """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
-        idle = [slot for slot in self._slots.idle if slot not in self._handout.gathered] if not self._waiting.count() else []
+        idle = {} if self._waiting.count() else self._slots.idle_of_kind
         if self._waiting.any_widths:
             self._memory.note_room(self._slots.count_usable, self._has_slots)
         plan = self._memory.plan(self._trials.states, idle, now)
         if plan is None:
             return
-        if plan.withheld:
-            self._waiting.remove_all(plan.withheld)
+        for number in plan.withheld:
+            self._waiting.discard(number)
         if plan.free:
             self._waiting.add(plan.free)
         for number, kind in reversed(plan.first):
@@ -743,6 +753,8 @@ class Scheduler:
         """Trials that ran, or were to run, wait again, and are the next ones."""
         for number in numbers:
             self._trials.move(number, _WAITING)
+        if self._supply is not None:
+            numbers = self._supply.keep_ours(numbers)
         self._waiting.put_back(self._memory.hold(numbers))
 
     # ------------------------------------------------------------------------------------- invariants

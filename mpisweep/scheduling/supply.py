@@ -63,7 +63,7 @@ class Supply:
 
     def grant(self, numbers: Sequence[int], aside: int) -> list[int]:
         """Take these in; returns those that are new.  `aside`: how many trials do not fit before the deadline."""
-        new = [number for number in numbers if number in self._elsewhere]
+        new = [number for number in numbers if number in self._elsewhere and number not in self._revoked]
         self._elsewhere.difference_update(new)
         self._is_asked = self.must_hear = False
         self._last_grant = len(new)
@@ -74,14 +74,12 @@ class Supply:
         """Others have these now; those that run here go elsewhere when they are given back."""
         self._revoked.update(numbers)
 
-    def is_revoked(self, number: int) -> bool:
-        """Whether others have taken a trial over."""
-        return number in self._revoked
-
-    @property
-    def any_revoked(self) -> bool:
-        """Whether others have taken anything over."""
-        return bool(self._revoked)
+    def keep_ours(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Trials have been given back here: those that others have go elsewhere; returns the rest."""
+        if not self._revoked:
+            return numbers
+        self._elsewhere.update(self._revoked.intersection(numbers))
+        return [number for number in numbers if number not in self._revoked]
 
     def send_away(self, number: int) -> None:
         """A trial that waited here was taken over by others."""

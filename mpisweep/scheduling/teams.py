@@ -1,14 +1,4 @@
-"""Trials of several ranks: which slots run one together, and when it is over.
-
-Where one runs
---------------
-A trial needs all of its slots at once, and idle ones.  One that fits a node runs on one node, the fullest
-that has room; one that does not takes the nodes with the most idle slots first.  The widest trials go first:
-while nothing else runs they fit without a gap, and the narrow ones fill what is left at the end.  Where a trial
-cannot start yet, slots are *gathered* for it: of those with which it can start soonest the ones that are free
-last, so that the others go on with what they can have.  Until it has started the gathered ones get
-nothing that is not expected to have ended by then.  So wide trials do not starve, and slots idle as little as
-that allows.
+"""Trials of several ranks: when one is over, and what it has died of.  Where one runs: :mod:`mpisweep.scheduling.room`.
 
 When one is over
 ----------------
@@ -23,13 +13,13 @@ Pure: no clock, no I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
 
-__all__ = ["FAREWELL_S", "LINGER_S", "TeamTrial", "all_devices", "gather", "place"]
+__all__ = ["FAREWELL_S", "LINGER_S", "TeamTrial", "all_devices"]
 
 #: How long the other ranks of a trial that cannot go on have to say what they have seen, in seconds.
 LINGER_S = 2.0
@@ -96,52 +86,6 @@ class TeamTrial:
             told, worker=self.slots[0].rank, slot=self.slots[0].place, metrics=lead.metrics,
             messages=[f"rank {rank} of {len(self.slots)}: {told.messages[0]}"],
         )  # fmt: skip
-
-
-def place(width: int, idle: Iterable[Slot], usable: Iterable[Slot], nodes: Mapping[Slot, str]) -> tuple[Slot, ...] | None:
-    """Slots for a trial that is `width` ranks wide; None where it must wait.
-
-    Args:
-        width: how many ranks.
-        idle: slots that hold nothing.
-        usable: all slots that get trials.
-        nodes: where each slot is.
-    """
-    free = _by_node(idle, nodes)
-    if any(len(slots) >= width for slots in _by_node(usable, nodes).values()):
-        fitting = [slots for slots in free.values() if len(slots) >= width]
-        return tuple(min(fitting, key=len)[:width]) if fitting else None
-    most_first = sorted(free.values(), key=len, reverse=True)
-    chosen = [slot for slots in most_first for slot in slots][:width]
-    return tuple(chosen) if len(chosen) == width else None
-
-
-def gather(width: int, free_from: Mapping[Slot, float], nodes: Mapping[Slot, str]) -> list[Slot]:
-    """The slots to gather for a trial of this width; empty where there are too few.
-
-    Args:
-        width: how many ranks.
-        free_from: all slots that get trials -> when each will be free; infinite where nobody knows.
-        nodes: where each slot is.
-    """
-    by_node = _by_node(free_from, nodes)
-    candidates = [slots for slots in by_node.values() if len(slots) >= width]
-    if not candidates:
-        everywhere = [slot for slots in by_node.values() for slot in slots]
-        candidates = [everywhere] if len(everywhere) >= width else []
-    starts = [sorted(free_from[slot] for slot in slots)[width - 1] for slots in candidates]
-    if not starts:
-        return []
-    soonest = candidates[starts.index(min(starts))]
-    in_time = sorted((slot for slot in soonest if free_from[slot] <= min(starts)), key=lambda slot: (free_from[slot], slot))
-    return in_time[-width:]
-
-
-def _by_node(slots: Iterable[Slot], nodes: Mapping[Slot, str]) -> dict[str, list[Slot]]:
-    found: dict[str, list[Slot]] = {}
-    for slot in sorted(slots):
-        found.setdefault(nodes.get(slot, ""), []).append(slot)
-    return found
 
 
 def all_devices(own: Sequence[Sequence[tuple[str, str]]]) -> tuple[tuple[str, str], ...]:

@@ -41,6 +41,7 @@ Pure: evidence in, plans out.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -95,16 +96,25 @@ class _Known:
     fits: int = -1
     #: Positions that were too large, and the trials that showed it.
     too_large: dict[int, int] = field(default_factory=dict)
+    #: The first of them after the last position that fits; infinite where there is none.
+    ceiling: float = inf
 
-    def bracket(self, end: int) -> tuple[int, int]:
-        """The last position that fits and the first that is too large: what lies between is open."""
-        return self.fits, min((p for p in self.too_large if p > self.fits), default=end)
+    def note_fits(self, position: int) -> None:
+        self.fits = position
+        self.ceiling = min((p for p in self.too_large if p > position), default=inf)
+
+    def note_too_large(self, position: int, number: int) -> None:
+        self.too_large[position] = number
+        if position > self.fits:
+            self.ceiling = min(self.ceiling, position)
 
 
 @dataclass(slots=True)
 class _Line:
     """Comparable trials that differ in the first memory parameter alone, by what they need."""
 
+    #: Its place among all lines.
+    place: int
     group: int
     #: Need of each position by the first parameter, ascending.
     needs: list[float]
@@ -116,17 +126,45 @@ class _Line:
     withheld: list[int] = field(default_factory=list)
     #: Positions that were handed out although they were not known to fit everywhere, and to which kind of device.
     out: dict[int, str] = field(default_factory=dict)
+    #: Kind of device -> these positions, ascending.
+    out_at: dict[str, list[int]] = field(default_factory=dict)
     #: The last position that was let go because it fits everywhere.
     freed: int = -1
 
     def bracket(self, kind: str) -> tuple[int, int]:
+        """The last position that fits and the first that is too large: what lies between is open."""
         known = self.known.get(kind)
-        return (-1, len(self.numbers)) if known is None else known.bracket(len(self.numbers))
+        if known is None:
+            return -1, len(self.numbers)
+        return known.fits, len(self.numbers) if known.ceiling == inf else int(known.ceiling)
 
-    def under_way(self, kind: str) -> list[int]:
-        """Positions that were handed out and will show where the frontier of this kind is."""
+    def under_way(self, kind: str) -> int | None:
+        """The first position that was handed out and will show where the frontier of this kind is."""
         low, high = self.bracket(kind)
-        return [position for position, where in self.out.items() if low < position < high and where in ("", kind)]
+        found = high
+        for positions in (self.out_at.get("", ()), self.out_at.get(kind, ())):
+            after = bisect_right(positions, low)
+            found = min([found, *positions[after : after + 1]])
+        return found if found < high else None
+
+    def let_out(self, position: int, kind: str) -> None:
+        """A position is handed out to a kind of device; to any, where that is empty."""
+        self.let_in(position)
+        self.out[position] = kind
+        insort(self.out_at.setdefault(kind, []), position)
+
+    def let_in(self, position: int) -> str | None:
+        """A position is handed out no longer; returns to which kind of device it was, None where it was not."""
+        kind = self.out.pop(position, None)
+        if kind is not None:
+            positions = self.out_at[kind]
+            del positions[bisect_left(positions, position)]
+        return kind
+
+    def holds(self, position: int) -> bool:
+        """Whether a position is withheld."""
+        at = bisect_left(self.withheld, position)
+        return self.withheld[at : at + 1] == [position]
 
     def open_ones(self, low: int, high: int) -> list[int]:
         """Withheld positions in between."""
@@ -152,6 +190,58 @@ def aim(low: int, high: int, expected: int | None) -> int:
     return max(high - (expected - high), middle)
 
 
+class _Lines:
+    """Lines that are to be looked at, in their order."""
+
+    def __init__(self) -> None:
+        self._places: list[int] = []
+        self._members: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def __iter__(self) -> Iterator[int]:
+        """Those that are there now, whatever is added and discarded meanwhile."""
+        return iter(self._places[:])
+
+    def first(self) -> int:
+        return self._places[0]
+
+    def add(self, place: int) -> None:
+        if place not in self._members:
+            self._members.add(place)
+            insort(self._places, place)
+
+    def discard(self, place: int) -> None:
+        if place in self._members:
+            self._members.discard(place)
+            del self._places[bisect_left(self._places, place)]
+
+
+@dataclass(slots=True)
+class _ToDo:
+    """Lines where something may be found for devices of one kind; each leaves when it was looked at in vain.
+
+    It is back when something was learned of its group, or something was let out of it.
+    """
+
+    #: That have something that fits on this kind and not everywhere.
+    feeds: _Lines = field(default_factory=_Lines)
+    #: That have something below a trial that is under way.
+    halves: _Lines = field(default_factory=_Lines)
+    #: That have something small that is open.
+    smallest: _Lines = field(default_factory=_Lines)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is any line to look at."""
+        return bool(self.feeds or self.halves or self.smallest)
+
+    def add(self, place: int) -> None:
+        for lines in (self.feeds, self.halves, self.smallest):
+            lines.add(place)
+
+
 class MemoryFrontier:
     """What is known of the frontier, and which trials are withheld because of it.
 
@@ -175,10 +265,17 @@ class MemoryFrontier:
         self._last_done: dict[str, float] = {}
         #: Groups of which something was learned since the last plan.
         self._due = set(range(len(self._groups)))
+        #: Groups of which something is infeasible, should no other kind of device join.
+        self._unsaid: set[int] = set()
+        self._todo: dict[str, _ToDo] = {}
         self._withheld = 0
+        #: Kind of device -> how many trials are handed out to it.
+        self._out: Counter[str] = Counter()
         #: How many slots get trials, where that matters, and whether these are enough for a trial.
         self._room = 1
-        self._can_run: Callable[[int], bool] = lambda number: True
+        self._can_run: Callable[[int], bool] | None = None
+        #: Whether there are other slots than at the last plan, so that what is handed out may have none.
+        self._has_moved = True
 
     def _arrange(self, columns: Mapping[str, Sequence[Value]]) -> None:
         alike = list(zip(*(column for name, column in columns.items() if name not in self._directions), strict=True))
@@ -196,7 +293,8 @@ class MemoryFrontier:
             made: list[_Line] = []
             for others_, entries in lines.items():
                 entries.sort()
-                line = _Line(len(self._groups), [need for need, _ in entries], [n for _, n in entries], others_)
+                needs_, numbers = [need for need, _ in entries], [number for _, number in entries]
+                line = _Line(len(self._lines) + len(made), len(self._groups), needs_, numbers, others_)
                 self._places.update((number, (line, position)) for position, number in enumerate(line.numbers))
                 made.append(line)
             self._groups.append(made)
@@ -213,10 +311,11 @@ class MemoryFrontier:
         for line in self._lines:
             yield from (line.numbers[position] for position in line.withheld)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether something was learned since the last plan."""
-        return bool(self._due)
+    def is_due(self, idle: Mapping[str, int], *, all_joined: bool) -> bool:
+        """Whether a plan would say anything new; arguments as for :meth:`plan`."""
+        if self._due or (all_joined and self._unsaid):
+            return True
+        return bool(self._withheld) and any(self._todo_of(kind).is_open for kind in idle)
 
     @property
     def is_mixed(self) -> bool:
@@ -228,7 +327,7 @@ class MemoryFrontier:
         if number not in self._places:
             return False
         line, position = self._places[number]
-        return position in line.withheld
+        return line.holds(position)
 
     def knows(self, kind: str) -> bool:
         """Whether there are slots of this kind that get trials."""
@@ -261,19 +360,20 @@ class MemoryFrontier:
     def take(self, number: int) -> None:
         """A trial that was withheld turns out to run."""
         line, position = self._places[number]
-        self._release(line, position)
-        line.out[position] = ""
+        self._release(line, position, "")
 
     def note_running(self, number: int) -> None:
         """A trial runs already, on whatever kind of device."""
         if number in self._places:
             line, position = self._places[number]
-            line.out[position] = ""
+            self._let_in(line, position)
+            line.let_out(position, "")
+            self._out[""] += 1
 
     def join(self, kind: str) -> None:
         """A slot of this kind gets trials from now on."""
         if kind not in self._slots:
-            self._due.update(range(len(self._groups)))
+            self._note_moved()
         self._slots[kind] = self._slots.get(kind, 0) + 1
 
     def leave(self, kind: str) -> None:
@@ -281,20 +381,25 @@ class MemoryFrontier:
         self._slots[kind] -= 1
         if not self._slots[kind]:
             del self._slots[kind]
-            self._due.update(range(len(self._groups)))
+            self._todo.pop(kind, None)
+            self._note_moved()
 
     def note_room(self, room: int, can_run: Callable[[int], bool]) -> None:
         """There are so many slots; `can_run` says whether these are enough for a trial."""
         if room != self._room:
             self._room, self._can_run = room, can_run
-            self._due.update(range(len(self._groups)))
+            self._note_moved()
+
+    def _note_moved(self) -> None:
+        self._has_moved = True
+        self._due.update(range(len(self._groups)))
 
     def learn(self, number: int, kind: str | None, evidence: Evidence) -> None:
         """What the end of a trial has shown on one kind of device; on several at once, None, it shows nothing."""
         if number not in self._places:
             return
         line, position = self._places[number]
-        if line.out.pop(position, None) is not None:
+        if self._let_in(line, position):
             self._due.add(line.group)
         if kind is None:
             return
@@ -308,13 +413,13 @@ class MemoryFrontier:
     def _note_fits(self, line: _Line, position: int, kind: str) -> None:
         known = line.known.setdefault(kind, _Known())
         if position > known.fits:
-            known.fits = position
+            known.note_fits(position)
             self._due.add(line.group)
 
     def _note_too_large(self, line: _Line, position: int, kind: str, number: int) -> None:
         known = line.known.setdefault(kind, _Known())
         if position < len(line.numbers) and position not in known.too_large:
-            known.too_large[position] = number
+            known.note_too_large(position, number)
             self._due.add(line.group)
 
     # ------------------------------------------------------------------------------------- planning
@@ -330,15 +435,21 @@ class MemoryFrontier:
         plan = Plan([], [], [], [])
         if not self._slots:
             return plan
+        if all_joined:
+            self._due |= self._unsaid
+            self._unsaid.clear()
         due = [self._groups[group] for group in sorted(self._due)]
         self._due.clear()
         for line in (line for group in due for line in group):
             self._sort_out(line, states, plan)
-        if due:
             for kind in self._slots:
+                self._todo_of(kind).add(line.place)
+        self._has_moved = False
+        for kind in self._slots:
+            if due:
                 self._probe(kind, due, plan)
-                if self.is_mixed:
-                    self._feed(kind, plan)
+            if self.is_mixed:
+                self._feed(kind, plan)
         for line in (line for group in due for line in group if line.withheld):
             self._infer(line, all_joined, plan)
         for kind, count in idle.items():
@@ -355,21 +466,27 @@ class MemoryFrontier:
         plan.free.extend(line.numbers[position] for position in line.withheld[:count])
         del line.withheld[:count]
         self._withheld -= count
-        for position, kind in list(line.out.items()):
-            has_begun = states[line.numbers[position]] != _WAITING
-            if position <= free:
-                del line.out[position]
-            elif not has_begun and (
-                kind not in self._slots or position >= line.bracket(kind)[1] or not self._can_run(line.numbers[position])
-            ):
-                self._withhold(line, position)
-                plan.withheld.append(line.numbers[position])
+        for kind, positions in line.out_at.items():
+            for position in positions[: bisect_right(positions, free)]:
+                self._let_in(line, position)
+            # Where no slot is another one, only what has turned out to be too large since is handed out in vain.
+            first = 0 if self._has_moved else bisect_left(positions, line.bracket(kind)[1])
+            for position in positions[first:]:
+                if states[line.numbers[position]] == _WAITING and not self._is_wanted(line, position, kind):
+                    self._withhold(line, position)
+                    plan.withheld.append(line.numbers[position])
         # A kind of device has joined of which less is known than of those before.
         for position in range(free + 1, line.freed + 1):
-            if states[line.numbers[position]] == _WAITING and position not in line.out:
+            is_queued = position not in line.out and not line.holds(position)
+            if is_queued and states[line.numbers[position]] == _WAITING:
                 self._withhold(line, position)
                 plan.withheld.append(line.numbers[position])
         line.freed = free
+
+    def _is_wanted(self, line: _Line, position: int, kind: str) -> bool:
+        """Whether what was handed out to a kind of device can run there, and may fit."""
+        can_run = self._can_run is None or self._can_run(line.numbers[position])
+        return can_run and kind in self._slots and position < line.bracket(kind)[1]
 
     def _probe(self, kind: str, due: Sequence[list[_Line]], plan: Plan) -> None:
         """Have one probe under way in each group that is open; before any line is done, in one of them."""
@@ -377,11 +494,12 @@ class MemoryFrontier:
             for line in group:
                 low, high = line.bracket(kind)
                 candidates = self._candidates(line, low, high)
-                if not line.under_way(kind) and not candidates:
+                is_under_way = line.under_way(kind) is not None
+                if not is_under_way and not candidates:
                     if not line.open_ones(low, high):
                         self._note_done(line, kind)
                     continue
-                if not line.under_way(kind):
+                if not is_under_way:
                     expected = self._last_done.get(kind)
                     target = aim(low, high, None if expected is None else bisect_left(line.needs, expected))
                     self._let_out(line, _nearest(candidates, target), kind, plan)
@@ -393,7 +511,10 @@ class MemoryFrontier:
 
     def _candidates(self, line: _Line, low: int, high: int) -> list[int]:
         """Withheld positions in between for which there are slots enough."""
-        return [position for position in line.open_ones(low, high) if self._can_run(line.numbers[position])]
+        positions, can_run = line.open_ones(low, high), self._can_run
+        if can_run is None:
+            return positions
+        return [position for position in positions if can_run(line.numbers[position])]
 
     def _note_done(self, line: _Line, kind: str) -> None:
         low, high = line.bracket(kind)
@@ -404,29 +525,43 @@ class MemoryFrontier:
 
     def _feed(self, kind: str, plan: Plan) -> None:
         """Of what fits on this kind and not everywhere, have as much under way as its slots run and run next."""
-        wanted = 2 * self._slots[kind] - sum(where == kind for line in self._lines for where in line.out.values())
-        for line in self._lines:
-            for position in self._candidates(line, -1, line.bracket(kind)[0] + 1)[::-1][: max(0, wanted)]:
+        wanted, feeds = 2 * self._slots[kind] - self._out[kind], self._todo_of(kind).feeds
+        while wanted > 0 and feeds:
+            line = self._lines[feeds.first()]
+            candidates = self._candidates(line, -1, line.bracket(kind)[0] + 1)
+            for position in candidates[::-1][:wanted]:
                 self._let_out(line, position, kind, plan)
-                wanted -= 1
+            wanted -= len(candidates)
+            if wanted >= 0:
+                feeds.discard(line.place)
 
     def _occupy(self, kind: str, count: int, plan: Plan) -> None:
         """Find something for so many slots that would have nothing to do."""
-        for line in self._lines:
-            while count > 0 and line.withheld and (probes := line.under_way(kind)):
+        todo = self._todo_of(kind)
+        if count <= 0:
+            return
+        for line in map(self._lines.__getitem__, todo.halves):
+            while count > 0 and (probe := line.under_way(kind)) is not None:
                 low = line.bracket(kind)[0]
-                candidates = self._candidates(line, low, min(probes))
+                candidates = self._candidates(line, low, probe)
                 if not candidates:
                     break
-                self._let_out(line, _nearest(candidates, (low + min(probes)) // 2), kind, plan)
+                self._let_out(line, _nearest(candidates, (low + probe) // 2), kind, plan)
                 count -= 1
-        for line in self._lines:
-            if count <= 0 or not self._withheld:
+            if count <= 0:
                 return
+            todo.halves.discard(line.place)
+        for line in map(self._lines.__getitem__, todo.smallest):
             low, high = line.bracket(kind)
-            for position in self._candidates(line, low, min(high, low + 1 + isqrt(2 * (high - low - 1))))[:count]:
+            candidates = self._candidates(line, low, min(high, low + 1 + isqrt(2 * (high - low - 1))))
+            for position in candidates[:count]:
                 self._let_out(line, position, kind, plan)
-                count -= 1
+            count -= len(candidates)
+            if count < 0:
+                return
+            todo.smallest.discard(line.place)
+            if count == 0:
+                return
 
     def _infer(self, line: _Line, all_joined: bool, plan: Plan) -> None:
         first = max(line.bracket(kind)[1] for kind in self._slots)
@@ -434,7 +569,7 @@ class MemoryFrontier:
         if not positions or self._may_be_wrong(line, first):
             return
         if not all_joined:
-            self._due.add(line.group)
+            self._unsaid.add(line.group)
             return
         why = self._why(line)
         plan.infeasible.extend((line.numbers[position], why) for position in positions)
@@ -462,18 +597,29 @@ class MemoryFrontier:
     # ------------------------------------------------------------------------------------- book-keeping
 
     def _withhold(self, line: _Line, position: int) -> None:
-        line.out.pop(position, None)
+        self._let_in(line, position)
         insort(line.withheld, position)
         self._withheld += 1
         self._due.add(line.group)
 
-    def _release(self, line: _Line, position: int) -> None:
-        line.withheld.remove(position)
+    def _todo_of(self, kind: str) -> _ToDo:
+        return self._todo.setdefault(kind, _ToDo())
+
+    def _release(self, line: _Line, position: int, kind: str) -> None:
+        del line.withheld[bisect_left(line.withheld, position)]
         self._withheld -= 1
+        line.let_out(position, kind)
+        self._out[kind] += 1
+
+    def _let_in(self, line: _Line, position: int) -> bool:
+        kind = line.let_in(position)
+        if kind is not None:
+            self._out[kind] -= 1
+        return kind is not None
 
     def _let_out(self, line: _Line, position: int, kind: str, plan: Plan) -> None:
-        self._release(line, position)
-        line.out[position] = kind
+        self._release(line, position, kind)
+        self._todo_of(kind).halves.add(line.place)
         plan.first.append((line.numbers[position], kind))
 
 

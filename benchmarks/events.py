@@ -1,0 +1,254 @@
+"""Microseconds that the scheduler takes per event, by the number of workers.
+
+    python benchmarks/events.py [--workers 100,1000,10000] [--events 4000] [--only wide] [--json]
+
+The real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time: no MPI, no files.  Workers of one slot, eight
+per node, run trials of 1 to 4 s, three per worker and those that are measured.  Each line is one mechanism at work; the
+last columns are the mean beside that of the fewest workers.  What is measured begins when all workers have joined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.messages import (
+    Assign,
+    Decision,
+    End,
+    Event,
+    Lease,
+    NothingToLease,
+    TimePassed,
+    TrialsEnded,
+    TrialsGranted,
+    TrialsReturned,
+    TrialsRevoked,
+    Withdraw,
+    WorkerJoined,
+    WorkerLost,
+)
+from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search.frontier import MemoryFrontier
+
+COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
+#: Workers per node, and the rank count of a wide trial.
+PER_NODE, WIDE = 8, 8
+#: Events between two that a variant adds.
+EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One mechanism: how the scheduler is made, what trials do, and what else happens."""
+
+    options: Callable[[int], dict[str, Any]] = lambda count: {}
+    wide: bool = False
+    kinds: tuple[str, ...] = ("gpu",)
+    #: Where this share of a trial's size is reached, it runs out of memory on a device of the second kind; on the first never.
+    room: float = 1.0
+    #: Ranks whose devices are slow or fail: one in so many; 0 for none.
+    ill_every: int = 0
+    #: What else happens every now and then.
+    also: Callable[[Cluster], None] | None = None
+
+
+class Cluster:
+    """Workers in virtual time, and the time that their events take the scheduler."""
+
+    def __init__(self, variant: Variant, workers: int, events: int) -> None:
+        random = Random(1)
+        count = 3 * workers + 2 * events
+        self.variant, self.random, self.workers = variant, random, workers
+        sizes = [1 + number // 50 for number in range(count)]
+        self.durations = [random.uniform(1.0, 4.0) for _ in range(count)]
+        self.widths = [WIDE if variant.wide and number % 20 == 0 else 1 for number in range(count)]
+        model = DurationModel({"t": self.durations}, None, count)
+        model.observe(range(0, count, count // 200), self.durations[:: count // 200])
+        model.fit()
+        model._next_fit = 2 * count  # what a fit costs is measured elsewhere: it is paid each time the ends have doubled
+        self.too_large = variant.room * sizes[-1]
+        self.sizes = sizes
+        options = variant.options(count)
+        if options.pop("frontier", False):
+            groups = [number % 50 for number in range(count)]
+            options["frontier"] = MemoryFrontier({"x": sizes, "group": groups}, {"x": "increasing"})
+        self.scheduler = Scheduler(
+            bytes(count), [0] * count, model, retries=2, grace_s=1.0,
+            widths=self.widths if variant.wide else None, **options,
+        )  # fmt: skip
+        self.ungranted = deque(range(count))
+        self.now = 0.0
+        self.held: dict[Slot, list[tuple[int, int]]] = {}
+        #: (when, in which order, slot, number, attempt) of each running trial.
+        self.ends: list[tuple[float, int, Slot, int, int]] = []
+        self.begun = 0
+        self.microseconds: list[float] = []
+        self.is_over = False
+        for rank in range(workers):
+            self.join(rank)
+
+    def kind(self, rank: int) -> str:
+        return self.variant.kinds[rank % len(self.variant.kinds)]
+
+    def join(self, rank: int) -> None:
+        self.held[Slot(rank, 0)] = []
+        self.feed(WorkerJoined(rank, 1, (), f"node{rank // PER_NODE}", self.kind(rank)))
+
+    def lose(self, rank: int) -> None:
+        self.held.pop(Slot(rank, 0))
+        self.feed(WorkerLost(rank))
+
+    def feed(self, first: Event) -> None:
+        """Let an event in, and everything that follows from it at once."""
+        events = deque([first])
+        while events and not self.is_over:
+            event = events.popleft()
+            started = time.perf_counter_ns()
+            decisions = self.scheduler.handle(event, self.now)
+            self.microseconds.append((time.perf_counter_ns() - started) / 1000)
+            for decision in decisions:
+                self.carry_out(decision, events)
+
+    def carry_out(self, decision: Decision, events: deque[Event]) -> None:
+        match decision:
+            case Assign(slots, numbers, attempts):
+                for slot in slots:
+                    held = self.held[slot]
+                    held += zip(numbers, attempts, strict=True)
+                    if len(held) == len(numbers):
+                        self.begin(slot)
+            case Withdraw(slot):
+                back = self.held[slot][1:]
+                del self.held[slot][1:]
+                numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
+                events.append(TrialsReturned(slot, numbers, attempts, AttemptEnd.WITHDRAWN))
+            case Lease():
+                granted = [self.ungranted.popleft() for _ in range(min(len(self.ungranted), max(8, self.workers // 4)))]
+                zeros = (0,) * len(granted)
+                events.append(TrialsGranted(tuple(granted), zeros, zeros) if granted else NothingToLease(False))
+            case End():
+                self.is_over = True
+
+    def begin(self, slot: Slot) -> None:
+        number, attempt = self.held[slot][0]
+        self.begun += 1
+        heappush(self.ends, (self.now + self.takes_s(slot, number), self.begun, slot, number, attempt))
+
+    def is_ill(self, slot: Slot) -> bool:
+        every = self.variant.ill_every
+        return bool(every) and slot.rank % every == every - 1
+
+    def takes_s(self, slot: Slot, number: int) -> float:
+        return self.durations[number] * (4 if self.is_ill(slot) and slot.rank % 2 else 1)
+
+    def end_next(self) -> None:
+        """Let the trial end that is the next to."""
+        when, _, slot, number, attempt = heappop(self.ends)
+        if (number, attempt) not in self.held.get(slot, ())[:1]:
+            return
+        self.now = max(self.now, when)
+        self.held[slot].pop(0)
+        if self.held[slot]:
+            self.begin(slot)
+        is_out = self.variant.room < 1 and self.kind(slot.rank) != self.variant.kinds[0] and self.sizes[number] > self.too_large
+        fails = is_out or (self.is_ill(slot) and slot.rank % 2 == 0)
+        cause = FailureCause.OUT_OF_MEMORY if is_out else FailureCause.EXCEPTION
+        self.feed(TrialsEnded(EndedBlock(
+            slot.rank, slot.place, [number], [attempt], [FAILED if fails else COMPLETE], [0.0],
+            [self.takes_s(slot, number)], {}, [int(cause)] if fails else [], ["ill"] if fails else [],
+        )))  # fmt: skip
+
+    def run(self, events: int) -> list[float]:
+        """Microseconds of so many events, or as many as there are."""
+        self.microseconds.clear()
+        ended = 0
+        while self.ends and not self.is_over and len(self.microseconds) < events:
+            self.end_next()
+            ended += 1
+            if self.variant.also is not None and ended % EVERY == 0:
+                self.variant.also(self)
+            if ended % 100 == 0:
+                self.feed(TimePassed())
+        return self.microseconds
+
+
+def revoke(cluster: Cluster) -> None:
+    """Others take over one trial that waits here and one that is held."""
+    waiting = next(iter(cluster.scheduler._waiting), None)
+    slot = cluster.random.choice(list(cluster.held))
+    held = [number for number, _ in cluster.held[slot]][-1:]
+    cluster.feed(TrialsRevoked((*held, *([] if waiting is None else [waiting]))))
+
+
+def lose_one(cluster: Cluster) -> None:
+    """A worker is lost, and is back."""
+    rank = cluster.random.choice(list(cluster.held)).rank
+    cluster.lose(rank)
+    cluster.join(rank)
+
+
+VARIANTS: dict[str, Variant] = {
+    "plain": Variant(),
+    "wide": Variant(wide=True),
+    "leases": Variant(lambda count: {"shared": True}),
+    "revocations": Variant(lambda count: {"shared": True}, also=revoke),
+    "wide, leases, revocations": Variant(lambda count: {"shared": True}, wide=True, also=revoke),
+    "deadline": Variant(lambda count: {"deadline": 3.5}),
+    "wide, deadline": Variant(lambda count: {"deadline": 3.5}, wide=True),
+    "memory": Variant(lambda count: {"frontier": True}, kinds=("large", "small"), room=0.5),
+    "quarantine": Variant(lambda count: {"quarantine": True}, ill_every=50),
+    "lost workers": Variant(also=lose_one),
+}
+
+
+def measure(variant: Variant, workers: int, events: int) -> tuple[float, float]:
+    """Median and mean microseconds per event."""
+    cluster = Cluster(variant, workers, events)
+    gc.collect()
+    gc.disable()
+    found = cluster.run(events)
+    gc.enable()
+    return median(found), fmean(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", default="100,1000,10000", help="numbers of workers, the fewest first")
+    parser.add_argument("--events", type=int, default=4000, help="how many to measure")
+    parser.add_argument("--only", choices=VARIANTS, help="one variant")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    counts = [int(text) for text in options.workers.split(",")]
+    found: dict[str, dict[int, tuple[float, float]]] = {}
+    if not options.json:
+        columns = "".join(f"{f'{count:,} workers':>22}" for count in counts)
+        print(f"microseconds per event, median and mean\n{'':<28}{columns}   mean beside {counts[0]:,} workers")
+    for name in [options.only] if options.only else VARIANTS:
+        found[name] = {count: measure(VARIANTS[name], count, options.events) for count in counts}
+        if not options.json:
+            cells = "".join(f"{middle:>12.1f}{mean:>10.1f}" for middle, mean in found[name].values())
+            first = found[name][counts[0]][1]
+            print(f"{name:<28}{cells}   " + "  ".join(f"{found[name][n][1] / first:.2f}" for n in counts[1:]), flush=True)
+    if options.json:
+        print(json.dumps({name: {n: {"median_us": m, "mean_us": a} for n, (m, a) in rows.items()} for name, rows in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
