@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -38,21 +39,26 @@ from mpisweep.line import (
     Line,
     LineClosedError,
     Page,
+    SignalPage,
 )
 from mpisweep.messages import Team
 from mpisweep.outputs import output_file
-from mpisweep.processes import adopt_orphans, end_descendants
+from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
+from mpisweep.workloads.startstate import is_survived, take_usual_signals
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
+#: How long a trial that a signal has ended waits to see whether everybody was sent one, in seconds.
+_EVERYBODY_S = 0.25
+_LOOK_S = 0.005
 #: A trial that is shorter than this has started no process.
 _CHILDLESS_S = 0.0002
 #: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
@@ -81,12 +87,14 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     """Entry of a trial process, called by the fork server.
 
     Args:
-        files: the line's socket and the page.
+        files: the line's socket, the page, and the page of the fork server's signals.
         arguments: see :class:`mpisweep.trialprocess.TrialProcess`.
     """
     line = Line(socket.socket(fileno=files[0]))
-    page = Page(files[1])
-    os.close(files[1])
+    page, signals = Page(files[1]), SignalPage(files[2])
+    for file in files[1:]:
+        os.close(file)
+    take_usual_signals()
     _leave_mpi()
     adopt_orphans()
     os.environ.update(arguments["environment"])
@@ -100,6 +108,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     loop = _Loop(
         line,
         page,
+        signals,
         spec,
         worker=arguments["worker"],
         slot=arguments["slot"],
@@ -114,6 +123,9 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     except LineClosedError:
         # The worker has closed the line, which is how it says that it needs this process no longer.
         return
+    except KeyboardInterrupt:
+        # Between two trials; that is nothing to print a traceback for.
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _leave_mpi() -> None:
@@ -137,6 +149,7 @@ class _Loop:
         self,
         line: Line,
         page: Page,
+        signals: SignalPage,
         spec: Spec,
         *,
         worker: int,
@@ -151,6 +164,7 @@ class _Loop:
         self._note_report = page.note_report if watch_reports else None
         self._line = line
         self._page = page
+        self._signals = signals
         self._spec = spec
         self._worker = worker
         self._slot = slot
@@ -182,7 +196,7 @@ class _Loop:
         """Until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
-            run = _load_or_report(self._spec, outputs)
+            run = _load_or_report(self._spec, outputs, self._signals)
         self._line.send(READY)
         while True:
             frame = self._next_frame()
@@ -258,6 +272,9 @@ class _Loop:
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             trial.flush()
+            if self._was_everybody_sent(_killed_by(error), wall_time_s):
+                self._send_interrupted()
+                raise SystemExit(0) from None
             cause = _cause(error, self._is_limited)
             self._log(f"trial {number}, attempt {attempt}", error)
             gathered.add_failed(
@@ -271,9 +288,8 @@ class _Loop:
                 raise SystemExit(0) from None
         else:
             trial.flush()
-            if trial.told_to_stop:
-                self._send_gathered()
-                self._line.send(INTERRUPTED, first=self._next)
+            if trial.told_to_stop or self._may_have_been_told(wall_time_s):
+                self._send_interrupted()
                 return
             metrics = trial.last_reported | metrics
             if self._objective not in metrics and trial.rank == 0:
@@ -283,6 +299,27 @@ class _Loop:
             _end_leftovers()
         if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
             self._send_gathered()
+
+    def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
+        """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
+        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+        # The fork server may be the last to get it; to find out may cost a fiftieth of what the trial has taken.
+        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 50))
+        while not self._signals.any_since(self._page.started_ns):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def _may_have_been_told(self, wall_time_s: float) -> bool:
+        """Whether a trial that has ended well may have done so, too early, because of what its job was sent."""
+        if self._runs_here:
+            return not is_survived() and self._was_everybody_sent(0, wall_time_s)
+        return self._signals.any_since(self._page.started_ns)
+
+    def _send_interrupted(self) -> None:
+        self._send_gathered()
+        self._line.send(INTERRUPTED, first=self._next)
 
     def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """What a trial of several ranks needs around it; nothing for any other."""
@@ -434,11 +471,18 @@ class _Gathered:
         self._wall_time_s.append(wall_time_s)
 
 
-def _load_or_report(spec: Spec, outputs: Path) -> Callable[[Trial], Any]:
+def _killed_by(error: BaseException) -> int:
+    """The signal that has ended a trial, or the program that it is; 0 where none has."""
+    if isinstance(error, TrialFailedError):
+        return error.killed_by
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
+
+
+def _load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
     """The workload as a function; where it cannot be loaded, one that says so for every trial."""
     try:
         if isinstance(spec.workload, CommandWorkload):
-            return make_run(spec.workload, spec.folder, outputs)
+            return make_run(spec.workload, spec.folder, outputs, signals)
         return load_function(spec)
     except BaseException as error:
         problem = error

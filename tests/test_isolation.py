@@ -1,0 +1,257 @@
+"""Every trial finds what the first one of a process finds, and what is sent to a whole job is no trial's own end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from test_run import family, start, wait_for
+
+import mpisweep as package
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.mpi
+
+
+def sweep(folder: Path, workload: str, more: str = "", parameters: str = "x = { from = 1, to = 4 }", top: str = "") -> str:
+    text = f'name = "s"\nworkload = {workload}\n{top}\n[parameters]\n{parameters}\n{more}\n'
+    (folder / "s.toml").write_text(text, encoding="utf-8")
+    return "s.toml"
+
+
+def function(folder: Path, code: str, more: str = "", **tables: str) -> str:
+    (folder / "mine.py").write_text("import os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + code)
+    return sweep(folder, '"mine:run"', more, **tables)
+
+
+def stderr_of(folder: Path) -> str:
+    return (folder / "stderr.txt").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------- signals
+
+IGNORED = "[metrics]\nignored = 'SigIgn:\\s+(?P<value>\\d+)'\nblocked = 'SigBlk:\\s+(?P<value>\\d+)'\n"
+
+
+@contextlib.contextmanager
+def deaf_shell():
+    """As under nohup, in the background of a script, and under launchers that block signals while they start something."""
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2, signal.SIGPIPE)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGALRM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_program_starts_with_no_signal_ignored_or_blocked(folder, mpisweep: Run, ranks):
+    command = '{ command = ["sh", "-c", "cat /proc/self/status", "{x}"] }'
+    spec = sweep(folder, command, IGNORED, f"x = [1, 2]\nranks_per_trial = [{ranks}]")
+    with deaf_shell():
+        done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["ignored"].tolist() == [0.0, 0.0]
+    assert trials["blocked"].tolist() == [0.0, 0.0]
+
+
+SEES = """
+def run(trial):
+    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    own = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.SIG_IGN, signal.SIGXFSZ: signal.SIG_IGN}
+    held_up = (signal.SIGUSR1, signal.SIGXCPU)
+    odd = [n for n in range(1, 32) if n not in held_up and signal.getsignal(n) is not usual.get(n, signal.SIG_DFL)]
+    odd += [n for n in held_up if not callable(signal.getsignal(n))]
+    Path(f"saw.{trial.number}.{trial.rank}").write_text(f"{fields['SigIgn'].strip()} {own['SigBlk'].strip()} {odd}")
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_function_finds_the_usual_signals_and_what_it_starts_does_too(folder, mpisweep: Run, ranks):
+    spec = function(folder, SEES, parameters="x = [1, 2]", top=f"ranks_per_trial = {ranks}")
+    with deaf_shell():
+        done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
+    assert done.returncode == 0, done.stderr
+    nothing = "0" * 16
+    saw = {path.name: path.read_text() for path in folder.glob("saw.*")}
+    assert saw == {f"saw.{number}.{rank}": f"{nothing} {nothing} []" for number in (0, 1) for rank in range(ranks)}
+
+
+TRAPS = """
+trap 'echo "checkpoint: 1"; exit 0' {name}
+(sleep 0.3; kill -{name} $$) &
+i=0; while [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done
+echo "checkpoint: 0"
+"""
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "USR1", "USR2", "XCPU", "TERM"])
+def test_a_shell_script_may_trap_what_it_likes(folder, mpisweep: Run, name):
+    (folder / "job.sh").write_text(TRAPS.format(name=name))
+    spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[metrics]\ncheckpoint = 'checkpoint: '\n", "x = [1]")
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["checkpoint"].tolist() == [1.0]
+
+
+def test_a_function_may_interrupt_itself(folder, mpisweep: Run):
+    code = """
+import _thread, threading
+def run(trial):
+    threading.Timer(0.05, _thread.interrupt_main).start()
+    try:
+        while True:
+            time.sleep(0.001)
+    except KeyboardInterrupt:
+        return 1.0
+"""
+    done = mpisweep("run", function(folder, code), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["loss"].tolist() == [1.0] * 4
+
+
+# ------------------------------------------------------------------------------------- signals to everybody
+
+
+def send_to_everybody(process: subprocess.Popen[str], number: int, *, last_first: bool = True) -> None:
+    """As batch systems do it: to one process of the job after another."""
+    members = family(process)
+    for member in reversed(members) if last_first else members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(number)
+
+
+PROGRAMS = {
+    "dies": "touch begun.$1; sleep 600",
+    "saves": "trap 'sleep 1; touch saved.$1; exit 0' XCPU USR1; touch begun.$1; while :; do sleep 0.05; done",
+    "complains": "trap 'exit 3' XCPU USR1; touch begun.$1; while :; do sleep 0.05; done",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGUSR1])
+@pytest.mark.parametrize("how", PROGRAMS)
+def test_a_program_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, environment, number, how):
+    (folder / "job.sh").write_text(PROGRAMS[how])
+    spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[limits]\ngrace = 60\n")
+    process = start(folder, environment, "run", spec, "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    send_to_everybody(process, number)
+    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["waiting"] * 4
+    assert set(found.attempts["end"].tolist()) <= {"interrupted", "withdrawn"}
+    assert len(list(folder.glob("saved.*"))) == (2 if how == "saves" else 0)
+
+
+FUNCTIONS = {
+    "saves": """
+def run(trial):
+    Path(f"begun.{trial.number}").touch()
+    while not trial.should_stop():
+        time.sleep(0.002)
+    Path(f"saved.{trial.number}").touch()
+""",
+    "has a helper": """
+def run(trial):
+    helper = subprocess.Popen(["sleep", "600"])
+    Path(f"begun.{trial.number}").touch()
+    if helper.wait() != 0:
+        raise RuntimeError("the helper has died")
+    return 1.0
+""",
+    "handles it itself": """
+def run(trial):
+    told = []
+    for number in (signal.SIGUSR1, signal.SIGXCPU):
+        signal.signal(number, lambda *_: told.append(1))
+    Path(f"begun.{trial.number}").touch()
+    while not told:
+        time.sleep(0.002)
+    return 0.5
+""",
+    "has it end itself": """
+def run(trial):
+    for number in (signal.SIGUSR1, signal.SIGXCPU):
+        signal.signal(number, signal.SIG_DFL)
+    Path(f"begun.{trial.number}").touch()
+    time.sleep(600)
+""",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGUSR1])
+@pytest.mark.parametrize("how", FUNCTIONS)
+def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, environment, number, how):
+    process = start(folder, environment, "run", function(folder, FUNCTIONS[how], "[limits]\ngrace = 3"), "-n", "2", "-o", "r.h5")
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    send_to_everybody(process, number, last_first=how != "has a helper")
+    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["waiting"] * 4
+    assert set(found.attempts["end"].tolist()) <= {"interrupted", "withdrawn"}
+    assert len(list(folder.glob("saved.*"))) == (2 if how == "saves" else 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("kind", ["function", "program"])
+def test_what_ends_the_trials_and_not_the_ranks_is_nobodys_fault(folder, environment, number, kind):
+    """Under nohup ranks do not notice what ends everything else."""
+    if kind == "program":
+        (folder / "job.sh").write_text("echo x >> begun.$1; until test -e go; do sleep 0.02; done")
+        spec = sweep(folder, '{ command = "bash job.sh {x}" }')
+    else:
+        spec = function(folder, """
+def run(trial):
+    with open(f"begun.{trial.number}", "a") as begun:
+        begun.write("x\\n")
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return 1.0
+""")
+    with deaf_shell():
+        process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
+    wait_for(lambda: list(folder.glob("begun.*")))
+    send_to_everybody(process, number)
+    wait_for(lambda: sum(len(path.read_text().split()) for path in folder.glob("begun.*")) >= 2)
+    (folder / "go").touch()
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["complete"] * 4
+    assert "interrupted" in found.attempts["end"].tolist()
+
+
+def test_a_signal_that_a_trial_sends_itself_is_its_own_doing(folder, mpisweep: Run):
+    code = """
+def run(trial):
+    how = trial.params["how"]
+    if how == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    if how == "hang up":
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+    if how == "usr1":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return 1.0
+"""
+    spec = function(folder, code, parameters='how = ["interrupt", "hang up", "usr1", "nothing"]')
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["state"].tolist() == ["failed", "failed", "complete", "complete"]
+    assert trials["cause"].tolist() == ["exception", "crash", "", ""]
+    assert trials["message"][0].startswith("KeyboardInterrupt")
+    assert trials["message"][1] == "the trial process was killed by signal 1 (SIGHUP)"
