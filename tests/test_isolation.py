@@ -255,3 +255,43 @@ def run(trial):
     assert trials["cause"].tolist() == ["exception", "crash", "", ""]
     assert trials["message"][0].startswith("KeyboardInterrupt")
     assert trials["message"][1] == "the trial process was killed by signal 1 (SIGHUP)"
+
+
+# ------------------------------------------------------------------------------------- processes of a trial
+
+FORKS = """
+def run(trial):
+    how = trial.params["how"]
+    child = os.fork()
+    if child == 0:
+        if how == "raises":
+            raise ValueError("in the child")
+        if how == "exits":
+            sys.exit(7)
+        if how == "says why":
+            sys.exit("not so")
+        return 999.0
+    _, status = os.waitpid(child, 0)
+    return {"loss": 1.0, "status": os.waitstatus_to_exitcode(status)}
+"""
+
+
+def test_only_the_process_that_was_given_a_trial_answers_for_it(folder, mpisweep: Run):
+    spec = function(folder, FORKS, parameters='how = ["returns", "raises", "exits", "says why"]')
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    found = package.load(folder / "r.h5")
+    assert found.trials["loss"].tolist() == [1.0] * 4
+    assert found.trials["status"].tolist() == [0.0, 1.0, 7.0, 1.0]
+    assert found.attempts["end"].tolist().count("ended") == 4
+    logs = "".join(log.read_text() for log in (folder / "r.h5.logs").glob("rank-*.log"))
+    assert "ValueError: in the child" in logs
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_a_module_has_forked_while_it_was_imported_runs_no_trial(folder, mpisweep: Run):
+    code = "if os.fork() == 0:\n    Path('forked').touch()\ndef run(trial):\n    return float(os.getpid())\n"
+    done = mpisweep("run", function(folder, code), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "forked").exists()
+    assert len(set(package.load(folder / "r.h5").trials["loss"].tolist())) == 1

@@ -21,7 +21,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.catalogue import BUILTIN
@@ -160,6 +160,8 @@ class _Loop:
         log_file: Path,
         watch_reports: bool,
     ) -> None:
+        #: The process that answers for trials; what they fork, and does not end, comes out of them as well.
+        self._process = os.getpid()
         self._log_file = log_file
         self._note_report = page.note_report if watch_reports else None
         self._line = line
@@ -197,6 +199,8 @@ class _Loop:
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
             run = _load_or_report(self._spec, outputs, self._signals)
+        if os.getpid() != self._process:
+            _leave(0)
         self._line.send(READY)
         while True:
             frame = self._next_frame()
@@ -267,10 +271,15 @@ class _Loop:
         started = time.perf_counter()
         try:
             with self._in_team(team, number, attempt), self._limited:
-                metrics, odd = to_metrics(run(trial), self._spec.objective)
+                returned = run(trial)
+                if os.getpid() != self._process:
+                    _leave(0)
+                metrics, odd = to_metrics(returned, self._spec.objective)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
+            if os.getpid() != self._process:
+                self._leave_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
             trial.flush()
             if self._was_everybody_sent(_killed_by(error), wall_time_s):
                 self._send_interrupted()
@@ -299,6 +308,16 @@ class _Loop:
             _end_leftovers()
         if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
             self._send_gathered()
+
+    def _leave_by(self, error: BaseException, where: str) -> NoReturn:
+        """End a process that a trial has forked, with the status that Python gives it for this."""
+        if not isinstance(error, SystemExit):
+            self._log(where, error)
+            _leave(1)
+        if error.code is None or isinstance(error.code, int):
+            _leave(error.code or 0)
+        print(error.code, file=sys.stderr)
+        _leave(1)
 
     def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
         """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
@@ -469,6 +488,14 @@ class _Gathered:
         self._states.append(state)
         self._started_at.append(started_at)
         self._wall_time_s.append(wall_time_s)
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process without the handlers of the one that it was forked from."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status & 0xFF)
 
 
 def _killed_by(error: BaseException) -> int:
