@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -295,3 +297,133 @@ def test_a_process_that_a_module_has_forked_while_it_was_imported_runs_no_trial(
     assert done.returncode == 0, done.stderr
     assert (folder / "forked").exists()
     assert len(set(package.load(folder / "r.h5").trials["loss"].tolist())) == 1
+
+
+# ------------------------------------------------------------------------------------- state
+
+STATE = """
+import ctypes, json, locale, random, resource
+{imports}
+
+def state(trial):
+    {imports}
+    variables = subprocess.run(["env", "-0"], capture_output=True, text=True, check=True).stdout.split("\\0")
+    return [
+        os.getcwd(), sorted(variables), sorted(os.environ.items()), sys.path, sys.argv, locale.setlocale(locale.LC_ALL),
+        os.umask(0o22), [str(signal.getsignal(n)) for n in range(1, 32)], sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+        signal.getitimer(signal.ITIMER_REAL), [resource.getrlimit(n) for n in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)],
+        random.random(), random.gauss(0, 1), {draws}
+    ]
+
+def spoil(trial):
+    trial.directory.mkdir(exist_ok=True)
+    os.chdir(trial.directory)
+    trial.directory.rename("../gone." + str(trial.number))
+    os.environ["MINE"] = "1"
+    os.environ["PATH"] += ":/mine"
+    del os.environ["HOME"]
+    ctypes.CDLL(None).setenv(b"OF_A_LIBRARY", b"1", 1)
+    sys.path.insert(0, "/mine")
+    sys.argv = ["mine"]
+    locale.setlocale(locale.LC_ALL, "C")
+    os.umask(0o77)
+    for n in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU, signal.SIGALRM, signal.SIGPROF):
+        signal.signal(n, lambda *_: os._exit(n))
+    signal.alarm(1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+def run(trial):
+    found = json.dumps(state(trial), default=str)
+    Path(f"saw.{{trial.number}}.{{trial.rank}}").write_text(found)
+    spoil(trial)
+    if trial.params["x"] == 3:
+        raise ValueError("a failure leaves no more than a success")
+    return float(os.getpid())
+"""
+NUMPY = ("import numpy as np", "float(np.random.random()), float(np.random.normal())")
+TORCH = ("import torch", "float(torch.rand(1)), torch.initial_seed()")
+
+
+@pytest.mark.parametrize("where", ["module", "function"])
+@pytest.mark.parametrize("library", [NUMPY, TORCH], ids=["numpy", "torch"])
+def test_every_trial_finds_what_the_first_one_found(folder, mpisweep: Run, library, where):
+    imports, draws = library
+    code = STATE.format(imports=imports, draws=draws)
+    if where == "function":
+        code = code.replace(f"\n{imports}\n", "\n", 1)
+    spec = function(folder, code, parameters="x = { from = 1, to = 5 }")
+    done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["state"].tolist() == ["complete", "complete", "failed", "complete", "complete"]
+    assert len({pid for pid in trials["loss"].tolist() if pid == pid}) == 1, "the process was replaced"
+    saw = [(folder / f"saw.{number}.0").read_text() for number in trials["started_at"].argsort()]
+    if where == "function":
+        # The first trial imports the library, whose generator begins anywhere; the others begin alike.
+        saw = saw[1:]
+    assert len(set(saw)) == 1
+
+
+def test_the_ranks_of_a_wide_trial_find_what_those_of_the_first_one_found(folder, mpisweep: Run):
+    code = STATE.format(imports="", draws="").replace('"MASTER_PORT"', "")
+    code = code.replace("sorted(variables)", "None").replace("sorted(os.environ.items())", "sorted(os.environ)")
+    spec = function(folder, code, parameters="x = [1, 2, 4, 5]", top="ranks_per_trial = 2")
+    done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        saw = [json.loads((folder / f"saw.{number}.{rank}").read_text()) for number in range(4)]
+        assert [state[:-2] for state in saw] == [saw[0][:-2]] * 4
+
+
+def test_the_next_trial_finds_the_folder_whatever_the_one_before_did(folder, mpisweep: Run):
+    code = """
+def run(trial):
+    rows = len(open("data.txt").readlines())
+    was_set = "MY_FLAG" in os.environ
+    os.environ["MY_FLAG"] = "1"
+    os.chdir(trial.directory)
+    return {"loss": float(rows), "leaked": float(was_set)}
+"""
+    (folder / "data.txt").write_text("a\nb\n")
+    done = mpisweep("run", function(folder, code, parameters="x = { from = 1, to = 8 }"), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert trials["loss"].tolist() == [2.0] * 8
+    assert trials["leaked"].tolist() == [0.0] * 8
+
+
+@pytest.mark.parametrize("spoils", ["os.fchdir = None", "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"])
+def test_what_cannot_be_had_again_costs_the_process_and_no_trial(folder, mpisweep: Run, spoils):
+    code = f"""
+import resource
+def run(trial):
+    if trial.params["x"] == 2:
+        {spoils}
+        time.sleep(0.001)
+    return float(os.getpid())
+"""
+    done = mpisweep("run", function(folder, code), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    found = package.load(folder / "r.h5")
+    assert found.trials["state"].tolist() == ["complete"] * 4
+    # A limit can be raised again by some users, such as root of the machine.
+    assert len(set(found.trials["loss"].tolist())) == 2 or "rlimit" in spoils
+    assert "lost" not in found.attempts["end"].tolist()
+
+
+COST = """
+import timeit
+from mpisweep.workloads.startstate import StartState
+start = StartState()
+print(min(timeit.repeat(lambda: start.restore(all_of_it=False), number=2000, repeat=20)) / 2000 * 1e6)
+"""
+
+
+@pytest.mark.parametrize("libraries", ["", "import numpy.random, torch\n"], ids=["bare", "numpy and torch"])
+def test_looking_for_changes_costs_microseconds(libraries, tell):
+    done = subprocess.run([sys.executable, "-c", libraries + COST], capture_output=True, text=True, check=True)
+    took_us = float(done.stdout)
+    tell(f"a trial's state made as it was, nothing changed: {took_us:.1f} us" + (" with numpy and torch" if libraries else ""))
+    assert took_us < 20

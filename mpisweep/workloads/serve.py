@@ -49,7 +49,7 @@ from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
-from mpisweep.workloads.startstate import is_survived, take_usual_signals
+from mpisweep.workloads.startstate import StartState, take_usual_signals
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
@@ -61,6 +61,8 @@ _EVERYBODY_S = 0.25
 _LOOK_S = 0.005
 #: A trial that is shorter than this has started no process.
 _CHILDLESS_S = 0.0002
+#: After a trial that is shorter than this nobody looks for changes that are rare and take 10 microseconds to look for.
+_CHANGELESS_S = 0.0002
 #: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
 _HELPERS = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
@@ -184,6 +186,10 @@ class _Loop:
         #: Whether trials leave anything behind in this process; a program takes everything with it.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._is_warm = False
+        #: What every trial finds; None before the workload is loaded, and where no trial can change it.
+        self._start: StartState | None = None
+        #: Whether a trial has left something that cannot be made as it was.
+        self._is_spoilt = False
         #: Index on the line of the next trial.
         self._next = 0
         #: Frames that have come and are not dealt with.
@@ -201,6 +207,8 @@ class _Loop:
             run = _load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
             _leave(0)
+        if self._runs_here:
+            self._start = StartState()
         self._line.send(READY)
         while True:
             frame = self._next_frame()
@@ -280,6 +288,7 @@ class _Loop:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
                 self._leave_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+            self._restore(wall_time_s)
             trial.flush()
             if self._was_everybody_sent(_killed_by(error), wall_time_s):
                 self._send_interrupted()
@@ -296,8 +305,9 @@ class _Loop:
                 self._send_gathered()
                 raise SystemExit(0) from None
         else:
+            handled = self._restore(wall_time_s)
             trial.flush()
-            if trial.told_to_stop or self._may_have_been_told(wall_time_s):
+            if trial.told_to_stop or self._may_have_been_told(handled, wall_time_s):
                 self._send_interrupted()
                 return
             metrics = trial.last_reported | metrics
@@ -308,6 +318,20 @@ class _Loop:
             _end_leftovers()
         if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
             self._send_gathered()
+        if self._is_spoilt:
+            self._send_gathered()
+            raise SystemExit(0)
+
+    def _restore(self, wall_time_s: float) -> bool:
+        """Have everything as it was before the first trial; True when the trial has handled signals itself."""
+        if self._start is None:
+            return False
+        try:
+            return self._start.restore(all_of_it=wall_time_s >= _CHANGELESS_S)
+        except Exception:
+            # Such as a limit that only root may raise again; the next trial gets another process.
+            self._is_spoilt = True
+            return True
 
     def _leave_by(self, error: BaseException, where: str) -> NoReturn:
         """End a process that a trial has forked, with the status that Python gives it for this."""
@@ -330,10 +354,10 @@ class _Loop:
             time.sleep(_LOOK_S)
         return True
 
-    def _may_have_been_told(self, wall_time_s: float) -> bool:
+    def _may_have_been_told(self, handled: bool, wall_time_s: float) -> bool:
         """Whether a trial that has ended well may have done so, too early, because of what its job was sent."""
         if self._runs_here:
-            return not is_survived() and self._was_everybody_sent(0, wall_time_s)
+            return handled and self._was_everybody_sent(0, wall_time_s)
         return self._signals.any_since(self._page.started_ns)
 
     def _send_interrupted(self) -> None:
