@@ -1,4 +1,4 @@
-"""Processes of this node, as the kernel shows them, and the ends of those that must not stay."""
+"""Processes of this node: how those of our own are started, how the kernel shows them, how they are ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = [
     "HOSTS_VARIABLE", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "end_descendants", "end_family",
-    "handles_any", "kill_if_same", "machine_id", "process_start", "this_host",
+    "handles_any", "kill_if_same", "machine_id", "process_start", "python_command", "this_host",
 ]  # fmt: skip
 
 #: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round and
@@ -24,6 +24,19 @@ _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_CHILD_SUBREAPER = 36
 #: What batch systems send to all processes of a job, to ask for an end or to make one.
 SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+
+def python_command() -> list[str]:
+    """Python for a process that imports this mpisweep, and nothing that lies in the folder where it is started.
+
+    Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it can.
+    """
+    assert __package__
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    found = (spec for finder in finders if (spec := finder.find_spec(__package__, None)) is not None)
+    first = next(found, None)
+    is_found = first is not None and first.origin == sys.modules[__package__].__file__
+    return [sys.executable, "-P"] if is_found else [sys.executable]
 
 
 def this_host() -> str:

@@ -24,7 +24,7 @@ ALLOWED = {
     "commandline": {"records"},
     "outputs": set(),
     "spec": {"space", "catalogue", "commandline", "records"},
-    "preflight": {"spec", "catalogue", "commandline"},
+    "preflight": {"spec", "catalogue", "commandline", "processes"},
     "blocks": {"records"},
     "line": set(),
     "messages": {"blocks", "records"},
