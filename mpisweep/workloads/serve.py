@@ -47,6 +47,7 @@ from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
+from mpisweep.workloads.devicefailure import is_of_device, lacks_memory
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
 from mpisweep.workloads.startstate import StartState, take_usual_signals
@@ -185,6 +186,7 @@ class _Loop:
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
         #: Whether trials leave anything behind in this process; a program takes everything with it.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
+        self._uses_gpu = self._runs_here and device != "cpu"
         self._is_warm = False
         #: What every trial finds; None before the workload is loaded, and where no trial can change it.
         self._start: StartState | None = None
@@ -261,19 +263,7 @@ class _Loop:
         if team is not None:
             # Its end must not wait for others, nor theirs for it.
             self._send_gathered()
-        trial = Trial(
-            number,
-            params,
-            sweep_seed=self._spec.seed,
-            device=self._device,
-            cores=self._cores,
-            folder=self._trials_folder,
-            send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
-            stop_asked=self._stop_asked,
-            note_report=self._note_report,
-            attempt=attempt,
-            team=team,
-        )
+        trial = self._trial(number, attempt, params, team)
         gathered = self._gathered
         started_at = time.time()
         started = time.perf_counter()
@@ -293,15 +283,15 @@ class _Loop:
             if self._was_everybody_sent(_killed_by(error), wall_time_s):
                 self._send_interrupted()
                 raise SystemExit(0) from None
-            cause = _cause(error, self._is_limited)
+            cause, of_device = self._causes(error)
             self._log(f"trial {number}, attempt {attempt}", error)
             gathered.add_failed(
                 number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
             )
-            if cause is FailureCause.OUT_OF_MEMORY or team is not None:
+            if cause is FailureCause.OUT_OF_MEMORY or team is not None or self._uses_gpu:
                 # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
                 # the next one gets a process of its own, which costs less than one more trial that fails for it.
-                gathered.warm = self._is_warm and cause is FailureCause.OUT_OF_MEMORY
+                gathered.warm = self._is_warm and (of_device or cause is FailureCause.OUT_OF_MEMORY)
                 self._send_gathered()
                 raise SystemExit(0) from None
         else:
@@ -321,6 +311,27 @@ class _Loop:
         if self._is_spoilt:
             self._send_gathered()
             raise SystemExit(0)
+
+    def _trial(self, number: int, attempt: int, params: dict[str, Value], team: Team | None) -> Trial:
+        return Trial(
+            number,
+            params,
+            sweep_seed=self._spec.seed,
+            device=self._device,
+            cores=self._cores,
+            folder=self._trials_folder,
+            send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
+            stop_asked=self._stop_asked,
+            note_report=self._note_report,
+            attempt=attempt,
+            team=team,
+        )
+
+    def _causes(self, error: BaseException) -> tuple[FailureCause, bool]:
+        """Why a trial has failed, and whether its device has reported that."""
+        cause = _cause(error, self._is_limited)
+        of_device = self._uses_gpu and cause is FailureCause.EXCEPTION and is_of_device(error)
+        return FailureCause.OUT_OF_MEMORY if of_device and lacks_memory(error) else cause, of_device
 
     def _restore(self, wall_time_s: float) -> bool:
         """Have everything as it was before the first trial; True when the trial has handled signals itself."""
@@ -593,9 +604,11 @@ def _memory_is_limited() -> bool:
 def _peak_text() -> str:
     """The most memory that this process has used: on its GPU where it has one in use, else in all."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
-        return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
+    # After some failures CUDA does not answer any more.
+    with contextlib.suppress(Exception):
+        if torch is not None and torch.cuda.is_initialized():
+            used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+            return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
     return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of main memory"
 
 
