@@ -153,7 +153,8 @@ class EndedBlock:
     #: :class:`~mpisweep.records.FailureCause` values.
     causes: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    #: Whether the process had run others before the last of them, when that one ran out of memory.
+    #: Whether the last of them may have failed of what others had left in its process or on its device: it ran out of memory
+    #: or met an error of the device, and the process had run others before.
     warm: bool = False
 
 

@@ -14,6 +14,10 @@ on a node where no other rank is nobody else could.  A trial process leads a pro
 is left of that group when the leader has ended; what has left the group as well becomes the fork server's
 child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
 
+Signals: batch systems send some to every process of a job, and the fork server with them, to which nobody else sends
+any.  It is not ended by them and writes down when they came (:class:`mpisweep.line.SignalPage`), so that a
+trial that ends by the same signal is not blamed for it.  Its children are started with them ignored.
+
 Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What a child is
 told is in a file without a name, for a sweep file may be larger than any packet.
 """
@@ -39,7 +43,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from mpisweep.processes import adopt_orphans, end_descendants
+from mpisweep.line import SignalPage, page_file
+from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.staging import PackError, imported_from
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError"]
@@ -48,15 +53,11 @@ _PACKET_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 #: What the fork server gets when its rank has died: not SIGKILL, for it has processes to end.
 _RANK_DIED = signal.SIGRTMIN
-#: What a batch system or a keyboard sends to everybody: it is the rank that answers it.
-_NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
-
-#: A batch system ends a job by killing all of its processes within milliseconds.  That a trial process has died of
-#: it must not become the trial's fault because its rank lives a little longer; so long it is waited, in seconds.
+#: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it must not
+#: become the trial's fault because this process is reached, or its rank ended, a little later; so long it is waited.
 _EVERYBODY_S = 0.25
 #: How often a rank is looked at that is watched, in seconds.
 _WATCH_S = 1.0
-_KILLED = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 class ForkServerLostError(RuntimeError):
@@ -77,11 +78,15 @@ class ForkServer:
     Args:
         process: its process id.
         control: this end of the socket pair.
+        signals_file: descriptor of the page on which it writes down when signals came.
     """
 
-    def __init__(self, process: int, control: socket.socket) -> None:
+    def __init__(self, process: int, control: socket.socket, signals_file: int) -> None:
         self._process = process
         self._control = control
+        #: For children, which see by it what their fork server has received.
+        self.signals_file = signals_file
+        self.signals = SignalPage(signals_file)
         self._children = 0
         #: The loop of a rank and the thread that opens a sweep may both ask for something.
         self._asking = threading.RLock()
@@ -95,12 +100,13 @@ class ForkServer:
         sys.stdout.flush()
         sys.stderr.flush()
         rank = os.getpid()
+        signals_file = page_file()
         process = os.fork()
         if process == 0:
             ours.close()
-            _child_main(lambda: _Server(theirs).run(), parent=rank, death_signal=_RANK_DIED)
+            _child_main(lambda: _Server(theirs, SignalPage(signals_file)).run(), parent=rank, death_signal=_RANK_DIED)
         theirs.close()
-        return cls(process, ours)
+        return cls(process, ours, signals_file)
 
     def fileno(self) -> int:
         """For select(); readable when there are notices."""
@@ -164,6 +170,8 @@ class ForkServer:
     def close(self) -> None:
         """End the server, and with it every child that is left; returns when the server is gone."""
         self._control.close()
+        self.signals.close()
+        os.close(self.signals_file)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._process, 0)
 
@@ -180,8 +188,9 @@ class ForkServer:
 class _Server:
     """What runs in the fork server."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, signals: SignalPage) -> None:
         self._control = control
+        self._signals = signals
         #: Child number -> process id, of those that are not reaped.
         self._children: dict[int, int] = {}
         #: Children that the rank wanted dead.
@@ -196,8 +205,8 @@ class _Server:
         waker, self._wakeup = socket.socketpair()
         for end in (waker, self._wakeup):
             end.setblocking(False)
-        for number in _NOT_OURS:
-            signal.signal(number, signal.SIG_IGN)
+        for number in SENT_TO_EVERYBODY:
+            signal.signal(number, lambda *_: self._signals.note())
         signal.signal(_RANK_DIED, lambda *_: self._leave())
         adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -264,9 +273,10 @@ class _Server:
         process = os.fork()
         if process == 0:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(_RANK_DIED, signal.SIG_DFL)
+            for number in SENT_TO_EVERYBODY:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+            for number in (signal.SIGCHLD, _RANK_DIED):
+                signal.signal(number, signal.SIG_DFL)
             self._control.close()
             os.setpgid(0, 0)
             _child_main(run, parent=server)
@@ -285,7 +295,7 @@ class _Server:
             del self._children[child]
             notice = {"child": child, "status": os.waitstatus_to_exitcode(status)}
             end_descendants(keep=set(self._children.values()))
-            if notice["status"] in _KILLED and child not in self._condemned:
+            if -notice["status"] in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
                 time.sleep(_EVERYBODY_S)
             self._condemned.discard(child)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -22,6 +22,9 @@ runs, and since when.  The worker needs that to blame the right trial for a cras
 the other direction it declares trials void.  A trial process first says that it begins a trial and then
 looks whether that trial is void; the worker first declares it void and then, a moment later, looks what has
 begun.  So one of the two sees the other, and no trial runs that was given to somebody else.
+
+A second page belongs to the fork server, which writes down there when a batch system's signal has reached it.  No
+trial sends it any: what it gets was sent to every process of the job.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM", "Frame", "Line",
-    "LineClosedError", "Page",
+    "LineClosedError", "Page", "SignalPage", "page_file",
 ]  # fmt: skip
 
 READY = 1
@@ -155,35 +158,51 @@ class Line:
         return frames
 
 
-class Page:
-    """The memory that both ends see: five 64-bit numbers.
+def page_file() -> int:
+    """An open descriptor of a fresh page of memory, without a name in any folder."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("mpisweep-page")
+    else:
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    os.ftruncate(file, mmap.PAGESIZE)
+    return file
+
+
+class _Numbers:
+    """A page of memory that several processes see, as 64-bit numbers.
 
     Args:
-        file: descriptor made by :meth:`make_file`; it is not needed afterwards.
+        file: descriptor made by :func:`page_file`; it is not needed afterwards.
     """
-
-    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
 
     def __init__(self, file: int) -> None:
         self._memory = mmap.mmap(file, mmap.PAGESIZE)
         self._numbers = memoryview(self._memory).cast("q")
-
-    @staticmethod
-    def make_file() -> int:
-        """An open descriptor of a fresh page, without a name in any folder."""
-        if hasattr(os, "memfd_create"):
-            file = os.memfd_create("mpisweep-page")
-        else:
-            with tempfile.TemporaryFile() as made:
-                file = os.dup(made.fileno())
-        os.ftruncate(file, mmap.PAGESIZE)
-        return file
 
     def close(self) -> None:
         """Let the memory go."""
         if not self._memory.closed:
             self._numbers.release()
             self._memory.close()
+
+
+class SignalPage(_Numbers):
+    """When the fork server received a signal that a batch system sends to every process of a job."""
+
+    def note(self) -> None:
+        """It has received one just now."""
+        self._numbers[0] = time.monotonic_ns()
+
+    def any_since(self, ns: int) -> bool:
+        """Whether it has received one since then, by the monotonic clock."""
+        return self._numbers[0] >= ns
+
+
+class Page(_Numbers):
+    """The memory that both ends of a line see: five numbers."""
+
+    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
 
     # Written by the trial process.
 

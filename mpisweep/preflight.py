@@ -7,15 +7,19 @@ terminal; found later, a place in the queue.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import all_suffixes
 from pathlib import Path
+from typing import NamedTuple
 
 from mpisweep.catalogue import BuiltinDescription
 from mpisweep.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
+from mpisweep.processes import python_command
 from mpisweep.spec import FunctionWorkload, Spec, SpecError
 
 __all__ = ["see_that_it_starts"]
@@ -24,6 +28,8 @@ __all__ = ["see_that_it_starts"]
 _IMPORT_S = 120.0
 #: Of Python's own options those after which no script follows.
 _NO_SCRIPT = ("-m", "-c", "-")
+
+log = logging.getLogger(__name__)
 
 
 def see_that_it_starts(spec: Spec) -> None:
@@ -99,10 +105,69 @@ def _see_template(spec: Spec, workload: CommandWorkload) -> None:
             )
 
 
+def _see_modules(spec: Spec, workload: FunctionWorkload) -> None:
+    """The folder comes last where modules are looked for: see that it is not asked for what others have."""
+    hidden = _hidden(spec.folder)
+    own = hidden.get(workload.module.partition(".")[0])
+    if own is not None:
+        raise SpecError(
+            f"{spec.source}: workload: {spec.folder / own.file} cannot be imported: its name is that of a module in "
+            f"{own.by}; give it another one"
+        )
+    files = [module.file for module in hidden.values()]
+    if len(files) > 1:
+        log.warning(
+            "%s: %s and %s have the names of installed modules, which trials import instead; give them other ones",
+            spec.folder, ", ".join(files[:-1]), files[-1],
+        )  # fmt: skip
+    elif files:
+        log.warning(
+            "%s: %s has the name of an installed module, which trials import instead; give it another one",
+            spec.folder, files[0],
+        )  # fmt: skip
+
+
+class _Hidden(NamedTuple):
+    """A file or a package that an import does not find, and what is found in its place."""
+
+    file: str
+    by: str
+
+
+def _hidden(folder: Path) -> dict[str, _Hidden]:
+    """Modules in a folder whose names others have, by these names."""
+    found: dict[str, _Hidden] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in all_suffixes() if path.name.endswith(suffix)), "")
+        name = path.name.removesuffix(suffix)
+        if not name.isidentifier() or not (suffix or (path / "__init__.py").is_file()):
+            continue
+        by = _found_elsewhere(name, path)
+        if by:
+            found[name] = _Hidden(path.name, by)
+    return found
+
+
+def _found_elsewhere(name: str, path: Path) -> str:
+    """Where a module of this name is found before this folder is looked at; "" where it is not, or is this one."""
+    if name in sys.stdlib_module_names:
+        return "the standard library"
+    if name == __package__:
+        # Whichever is running: it has been imported already.
+        return ""
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
+        if spec is not None and spec.origin is not None and spec.has_location:
+            place = Path(spec.origin).resolve()
+            return "" if path.resolve() in (place, place.parent) else os.fspath(Path(spec.origin).parent)
+    return ""
+
+
 def _see_function(spec: Spec, workload: FunctionWorkload) -> None:
+    _see_modules(spec, workload)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
+            [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
             input=spec.text, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -1,19 +1,20 @@
-"""Processes of this node, as the kernel shows them, and the ends of those that must not stay."""
+"""Processes of this node: how those of our own are started, how the kernel shows them, how they are ended."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 __all__ = [
-    "HOSTS_VARIABLE", "adopt_orphans", "children_of", "end_descendants", "end_family", "kill_if_same", "machine_id",
-    "process_start", "this_host",
+    "HOSTS_VARIABLE", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "end_descendants", "end_family",
+    "handles_any", "kill_if_same", "machine_id", "process_start", "python_command", "this_host",
 ]  # fmt: skip
 
 #: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round and
@@ -21,6 +22,21 @@ __all__ = [
 HOSTS_VARIABLE = "MPISWEEP_HOSTS"
 _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_CHILD_SUBREAPER = 36
+#: What batch systems send to all processes of a job, to ask for an end or to make one.
+SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+
+def python_command() -> list[str]:
+    """Python for a process that imports this mpisweep, and nothing that lies in the folder where it is started.
+
+    Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it can.
+    """
+    assert __package__
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    found = (spec for finder in finders if (spec := finder.find_spec(__package__, None)) is not None)
+    first = next(found, None)
+    is_found = first is not None and first.origin == sys.modules[__package__].__file__
+    return [sys.executable, "-P"] if is_found else [sys.executable]
 
 
 def this_host() -> str:
@@ -58,6 +74,16 @@ def process_start(pid: int) -> int:
     # The command's name is in parentheses and may hold anything; the fields come after the last one.
     fields = text.rpartition(")")[2].split()
     return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def handles_any(pid: int, numbers: Iterable[int]) -> bool:
+    """Whether a process has a handler for any of these signals, as far as the kernel tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    handled = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return handled is not None and any(int(handled[1], 16) >> (number - 1) & 1 for number in numbers)
 
 
 def kill_if_same(pid: int, start: int) -> None:

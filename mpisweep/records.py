@@ -74,7 +74,8 @@ class AttemptEnd(IntEnum):
     WITHDRAWN = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
-    #: Ran out of memory in a process that had run others before it; the trial runs again in a fresh one.
+    #: Ran out of memory, or met an error of its device, in a process that had run others before it; the trial runs again
+    #: in a fresh one.
     NOT_FRESH = 6
     #: Ran out of memory on its kind of device; the trial waits for one of another kind.
     TOO_LARGE = 7

@@ -55,7 +55,7 @@ _MAGIC = b"mSpack1\n"
 _MAKE = """
 import json, sys
 from pathlib import Path
-sys.path[1:] = json.loads(sys.argv[1])
+sys.path[:] = json.loads(sys.argv[1])
 from mpisweep.staging import write_pack
 write_pack(Path(sys.argv[2]), sys.argv[3:])
 """
@@ -95,7 +95,7 @@ def pack_file(modules: Sequence[str]) -> Path:
     """Where the pack of these modules lies: in the user's cache, which all nodes see as they see the home."""
     # Who has no home folder, as users of containers may, is left with "~".
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    made_of = json.dumps([sys.version, sys.prefix, _import_path(), list(modules)])
+    made_of = json.dumps([sys.version, sys.prefix, sys.path, list(modules)])
     name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     return Path(cache) / "mpisweep" / f"imports-{name}.pack"
 
@@ -118,7 +118,7 @@ def prepare_pack(modules: Sequence[str]) -> Path:
         with _Pack.open(path) as pack:
             pack.see_that_no_file_has_changed()
             return path
-    command = [sys.executable, "-c", _MAKE, json.dumps(_import_path()), os.fspath(path), *modules]
+    command = [sys.executable, "-P", "-c", _MAKE, json.dumps(sys.path), os.fspath(path), *modules]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         last = made.stderr.strip().rpartition("\n")[2] or f"exit code {made.returncode}"
@@ -157,7 +157,7 @@ def write_pack(path: Path, modules: Sequence[str]) -> None:
         code.append(body)
         at += len(body)
     missing = [name for name in absent.names if name not in sys.modules]
-    index = _Index(sys.version, _import_path(), _folders(), packed, missing)
+    index = _Index(sys.version, list(sys.path), _folders(), packed, missing)
     text = json.dumps(asdict(index)).encode()
     rest = text + b"".join(code)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +210,6 @@ def _folders() -> dict[str, int]:
     return {folder: Path(folder).stat().st_mtime_ns for folder in _installed_folders()}
 
 
-def _import_path() -> list[str]:
-    """Where modules are looked for, but for the first place, which depends on how Python was started."""
-    return sys.path[1:]
-
-
 # ------------------------------------------------------------------------------------- using
 
 
@@ -252,7 +247,7 @@ class _Pack:
         modules = {name: _Module(**module) for name, module in found.pop("modules").items()}
         self.index = _Index(modules=modules, **found)
         self._begins = begins
-        if self.index.python != sys.version or self.index.path != _import_path():
+        if self.index.python != sys.version or self.index.path != sys.path:
             raise PackError(f"{path}: was made for another Python or another path")
         if self.index.folders != _folders():
             raise PackError(f"{path}: something was installed or removed since it was made")

@@ -38,8 +38,10 @@ from mpisweep.line import (
     Line,
     LineClosedError,
     Page,
+    page_file,
 )
 from mpisweep.messages import Team
+from mpisweep.processes import SENT_TO_EVERYBODY
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 __all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
@@ -146,11 +148,11 @@ class TrialProcess:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        file = Page.make_file()
+        file = page_file()
         setting, share = self._setting, self._share
         self._child = self._server.spawn(
             "mpisweep.workloads.serve:serve",
-            [theirs.fileno(), file],
+            [theirs.fileno(), file, self._server.signals_file],
             {
                 "spec": setting.spec,
                 "source": setting.source,
@@ -407,6 +409,8 @@ class TrialProcess:
         tasks = self._tasks(index, index + 1)
         killed = self._killed
         cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
+        if killed is None and self._ended_with_everybody(status):
+            return [_returned(tasks, AttemptEnd.INTERRUPTED)]
         if killed is not None:
             if isinstance(killed.why, AttemptEnd):
                 return [_returned(tasks, killed.why)]
@@ -417,6 +421,11 @@ class TrialProcess:
         self._left_by = tasks[0].number
         block = self._failed_block(tasks, self._page.started_ns, cause, text)
         return [Result(encode(block))]
+
+    def _ended_with_everybody(self, status: int) -> bool:
+        """Whether the process was ended by what all processes of this job were sent while its trial ran."""
+        is_sent = -status in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+        return is_sent and self._server.signals.any_since(self._page.started_ns)
 
     def _fail_all(self, status: int) -> list[Happening]:
         tasks = self._tasks(self._accounted, self._given_count)

@@ -642,7 +642,7 @@ def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environment, number):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 6, "[limits]\nrestarts = 0\n"), "-n", "2", "-o", "r.h5")
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)

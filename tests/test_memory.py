@@ -151,6 +151,26 @@ def test_what_runs_out_of_memory_in_a_process_that_has_run_others_runs_once_more
     assert len([g for g in ranks.made(GiveUp) if g.end is AttemptEnd.NOT_FRESH]) == 1
 
 
+@pytest.mark.parametrize("frontier", [None, frontier_of(2)])
+def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_process(frontier):
+    scheduler = scheduler_of(2, frontier=frontier)
+    [assign, *_] = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 5.0)
+    [number], [attempt] = assign.numbers, assign.attempts
+
+    def fail(attempt: int, *, warm: bool) -> list[object]:
+        block = EndedBlock(0, 0, [number], [attempt], [FAILED], [0.0], [1.0], {}, [int(FailureCause.EXCEPTION)], ["CUDA error"], warm)
+        made = scheduler.handle(TrialsEnded(block), 6.0)
+        scheduler.check()
+        return made
+
+    made = fail(attempt, warm=True)
+    assert GiveUp(0, [number], [attempt], AttemptEnd.NOT_FRESH) in made
+    # Another one may have been handed out ahead.
+    [again] = [decision for decision in [*made, *scheduler.handle(TimePassed(), 7.0)] if isinstance(decision, Assign) and decision.fresh]
+    assert again.numbers == [number]
+    assert any(isinstance(decision, Commit) for decision in fail(again.attempts[0], warm=False))
+
+
 def test_what_runs_out_of_memory_in_a_fresh_process_has_failed_at_once():
     ranks = Ranks(scheduler_of(3), ["gpu"], {"gpu": 2})
     ranks.end(0)

@@ -87,7 +87,7 @@ def find_launcher(allocation: Allocation) -> Launcher:
     beside = Path(sys.executable).parent / "mpirun"
     program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
     if program is None and allocation.system == "slurm" and (srun := shutil.which("srun")):
-        return Launcher(LauncherKind.SRUN, srun, pmi=pmi_of(_output([sys.executable, "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])))
+        return Launcher(LauncherKind.SRUN, srun, pmi=pmi_of(_output([sys.executable, "-P", "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])))
     if program is None:
         raise LaunchError(
             "no mpirun was found beside Python nor on PATH; load your system's MPI module, "

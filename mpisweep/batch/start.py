@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from mpisweep.batch.base import Allocation
 from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, session_variables, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement
+from mpisweep.processes import python_command
 
 __all__ = ["Start", "plan_start"]
 
@@ -38,7 +38,7 @@ class Start:
     def command(self, environment: Mapping[str, str]) -> list[str]:
         """The whole command line, for ranks that get this environment."""
         fresh = ["--fresh"] if self.fresh else []
-        program = [sys.executable, "-m", "mpisweep", "run", *fresh, *self.arguments]
+        program = [*python_command(), "-m", "mpisweep", "run", *fresh, *self.arguments]
         if self.launcher is None:
             return program
         exported = [name for name in _EXPORTED if name in environment]

@@ -1,7 +1,7 @@
 """Trials and memory, for the scheduler: what is withheld, what runs on one kind of device only, what runs once more.
 
-*Once more.*  A trial that runs out of memory in a process that had run others before it runs again in a fresh one: what
-those have left behind is not its fault.  In a fresh process it counts.
+*Once more.*  A trial that runs out of memory, or meets an error of its device, in a process that had run others before it
+runs again in a fresh one: what those have left behind is not its fault.  In a fresh process it counts.
 
 *Withheld.*  Where the sweep file says how the memory goes with a parameter, trials that may be too large for some
 device wait here and in no queue, until :mod:`mpisweep.search.frontier` lets them go.
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, FailureCause, Slot
+from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
 from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
 
 __all__ = ["JOIN_S", "Memory"]
@@ -32,7 +32,7 @@ class Memory:
 
     Args:
         frontier: None where nothing is said of memory.
-        fresh: trials that have run out of memory in a process that was not fresh.
+        fresh: trials that are to run once more in a fresh process.
     """
 
     def __init__(self, frontier: MemoryFrontier | None, fresh: Iterable[int]) -> None:
@@ -122,8 +122,8 @@ class Memory:
         last = len(block.numbers) - 1
         for index, number in enumerate(block.numbers):
             evidence = evidence_of(block.states[index], block.causes[index] if block.causes else FailureCause.NONE)
-            # A process ends with the trial that runs out of memory in it.
-            if evidence is Evidence.TOO_LARGE and block.warm and index == last:
+            # A process ends with the trial that fails so in it.
+            if block.warm and index == last and block.states[index] == TrialState.FAILED:
                 self.fresh.add(number)
                 again[index] = AttemptEnd.NOT_FRESH
                 continue

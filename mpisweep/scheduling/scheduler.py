@@ -100,7 +100,7 @@ class Scheduler:
         teams: trials of several ranks that run -> their slots, as the journal has it.
         frontier: says which trials may need too much memory; None where nothing is said of memory.
         search: asks for more trials by what has ended; None where all trials are known beforehand.
-        fresh: trials that have run out of memory in a process that was not fresh.
+        fresh: trials that are to run once more in a fresh process.
         patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 

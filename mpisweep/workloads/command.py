@@ -25,9 +25,12 @@ from mpisweep.commandline import (
     render,
     render_template,
 )
+from mpisweep.line import SignalPage
 from mpisweep.outputs import Tape, append_output
+from mpisweep.processes import handles_any
 from mpisweep.records import FailureCause, Value
 from mpisweep.workloads.report import REPORT_VARIABLE
+from mpisweep.workloads.startstate import SURVIVED
 from mpisweep.workloads.trial import Trial, TrialFailedError
 
 __all__ = ["make_run"]
@@ -50,18 +53,19 @@ _OUT_OF_MEMORY = (
 _PR_SET_PDEATHSIG = 1
 
 
-def make_run(workload: CommandWorkload, folder: Path, outputs: Path) -> Callable[[Trial], None]:
+def make_run(workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage) -> Callable[[Trial], None]:
     """The function that runs a trial of this command line.
 
     Args:
         workload: the command line.
         folder: of the sweep file.
         outputs: the file that takes what the programs print.
+        signals: says when all processes of the job were sent one.
     """
     template = (folder / workload.template).read_text(encoding="utf-8") if workload.template else ""
 
     def run(trial: Trial) -> None:
-        _Run(workload, folder, outputs, trial).run(template)
+        _Run(workload, folder, outputs, signals, trial).run(template)
 
     return run
 
@@ -69,10 +73,14 @@ def make_run(workload: CommandWorkload, folder: Path, outputs: Path) -> Callable
 class _Run:
     """One program from its start to its end."""
 
-    def __init__(self, workload: CommandWorkload, folder: Path, outputs: Path, trial: Trial) -> None:
+    def __init__(
+        self, workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage, trial: Trial
+    ) -> None:
         self._workload = workload
         self._folder = folder
         self._outputs = outputs
+        self._signals = signals
+        self._started_ns = time.monotonic_ns()
         self._trial = trial
         self._tape = Tape()
         self._patterns = [(metric.name, metric.compiled(), iter(range(1 << 62))) for metric in workload.metrics]
@@ -189,10 +197,13 @@ class _Run:
             time.sleep(_LOOK_S / 10)
 
     def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
-        """Tell the program once that the trial is to stop."""
-        if not self._trial.told_to_stop and self._trial.should_stop():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGTERM)
+        """Tell the program once that the trial is to stop, but for one that is at work on a signal that its job was sent."""
+        if self._trial.told_to_stop or not self._trial.should_stop():
+            return
+        if self._signals.any_since(self._started_ns) and handles_any(program.pid, SURVIVED):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGTERM)
 
     def _read(self, file: int, lines: _Lines) -> bool:
         try:
@@ -239,7 +250,9 @@ class _Run:
             cause = FailureCause.OUT_OF_MEMORY
         first = f"{ended}: {last[-1]}" if last else ended
         details = self._tape.content().decode("utf-8", "replace")
-        raise TrialFailedError(cause, "\n".join([first, *last[:-1]]), details)
+        # A shell adds 128 to the signal that has ended what it ran.
+        killed_by = -status if status < 0 else max(0, status - 128)
+        raise TrialFailedError(cause, "\n".join([first, *last[:-1]]), details, killed_by=killed_by)
 
 
 class _Lines:

@@ -28,7 +28,8 @@ class WorkloadError(Exception):
 def load_function(spec: Spec) -> Run:
     """The function that runs a trial of this sweep.
 
-    A user's module is looked for beside the sweep file first.
+    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there must not be
+    taken for a module that Python, torch or mpisweep is about to import.
 
     Raises:
         WorkloadError: when the module has no such function.
@@ -40,7 +41,7 @@ def load_function(spec: Spec) -> Run:
     assert isinstance(spec.workload, FunctionWorkload), "a command line is run by workloads.command"
     folder = os.fspath(spec.folder)
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     module = importlib.import_module(spec.workload.module)
     found: object = module
     for name in spec.workload.function.split("."):

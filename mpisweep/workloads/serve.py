@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -20,7 +21,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.catalogue import BUILTIN
@@ -38,23 +39,31 @@ from mpisweep.line import (
     Line,
     LineClosedError,
     Page,
+    SignalPage,
 )
 from mpisweep.messages import Team
 from mpisweep.outputs import output_file
-from mpisweep.processes import adopt_orphans, end_descendants
+from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.records import FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
+from mpisweep.workloads.devicefailure import is_of_device, lacks_memory
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
+from mpisweep.workloads.startstate import StartState, take_usual_signals
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
+#: How long a trial that a signal has ended waits to see whether everybody was sent one, in seconds.
+_EVERYBODY_S = 0.25
+_LOOK_S = 0.005
 #: A trial that is shorter than this has started no process.
 _CHILDLESS_S = 0.0002
+#: After a trial that is shorter than this nobody looks for changes that are rare and take 10 microseconds to look for.
+_CHANGELESS_S = 0.0002
 #: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
 _HELPERS = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
@@ -81,12 +90,14 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     """Entry of a trial process, called by the fork server.
 
     Args:
-        files: the line's socket and the page.
+        files: the line's socket, the page, and the page of the fork server's signals.
         arguments: see :class:`mpisweep.trialprocess.TrialProcess`.
     """
     line = Line(socket.socket(fileno=files[0]))
-    page = Page(files[1])
-    os.close(files[1])
+    page, signals = Page(files[1]), SignalPage(files[2])
+    for file in files[1:]:
+        os.close(file)
+    take_usual_signals()
     _leave_mpi()
     adopt_orphans()
     os.environ.update(arguments["environment"])
@@ -100,6 +111,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     loop = _Loop(
         line,
         page,
+        signals,
         spec,
         worker=arguments["worker"],
         slot=arguments["slot"],
@@ -114,6 +126,9 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     except LineClosedError:
         # The worker has closed the line, which is how it says that it needs this process no longer.
         return
+    except KeyboardInterrupt:
+        # Between two trials; that is nothing to print a traceback for.
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _leave_mpi() -> None:
@@ -137,6 +152,7 @@ class _Loop:
         self,
         line: Line,
         page: Page,
+        signals: SignalPage,
         spec: Spec,
         *,
         worker: int,
@@ -147,10 +163,13 @@ class _Loop:
         log_file: Path,
         watch_reports: bool,
     ) -> None:
+        #: The process that answers for trials; what they fork, and does not end, comes out of them as well.
+        self._process = os.getpid()
         self._log_file = log_file
         self._note_report = page.note_report if watch_reports else None
         self._line = line
         self._page = page
+        self._signals = signals
         self._spec = spec
         self._worker = worker
         self._slot = slot
@@ -167,7 +186,12 @@ class _Loop:
             self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
         #: Whether trials leave anything behind in this process; a program takes everything with it.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
+        self._uses_gpu = self._runs_here and device != "cpu"
         self._is_warm = False
+        #: What every trial finds; None before the workload is loaded, and where no trial can change it.
+        self._start: StartState | None = None
+        #: Whether a trial has left something that cannot be made as it was.
+        self._is_spoilt = False
         #: Index on the line of the next trial.
         self._next = 0
         #: Frames that have come and are not dealt with.
@@ -182,7 +206,11 @@ class _Loop:
         """Until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
-            run = _load_or_report(self._spec, outputs)
+            run = _load_or_report(self._spec, outputs, self._signals)
+        if os.getpid() != self._process:
+            _leave(0)
+        if self._runs_here:
+            self._start = StartState()
         self._line.send(READY)
         while True:
             frame = self._next_frame()
@@ -235,7 +263,57 @@ class _Loop:
         if team is not None:
             # Its end must not wait for others, nor theirs for it.
             self._send_gathered()
-        trial = Trial(
+        trial = self._trial(number, attempt, params, team)
+        gathered = self._gathered
+        started_at = time.time()
+        started = time.perf_counter()
+        try:
+            with self._in_team(team, number, attempt), self._limited:
+                returned = run(trial)
+                if os.getpid() != self._process:
+                    _leave(0)
+                metrics, odd = to_metrics(returned, self._spec.objective)
+            wall_time_s = time.perf_counter() - started
+        except BaseException as error:
+            wall_time_s = time.perf_counter() - started
+            if os.getpid() != self._process:
+                self._leave_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+            self._restore(wall_time_s)
+            trial.flush()
+            if self._was_everybody_sent(_killed_by(error), wall_time_s):
+                self._send_interrupted()
+                raise SystemExit(0) from None
+            cause, of_device = self._causes(error)
+            self._log(f"trial {number}, attempt {attempt}", error)
+            gathered.add_failed(
+                number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
+            )
+            if cause is FailureCause.OUT_OF_MEMORY or team is not None or self._uses_gpu:
+                # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
+                # the next one gets a process of its own, which costs less than one more trial that fails for it.
+                gathered.warm = self._is_warm and (of_device or cause is FailureCause.OUT_OF_MEMORY)
+                self._send_gathered()
+                raise SystemExit(0) from None
+        else:
+            handled = self._restore(wall_time_s)
+            trial.flush()
+            if trial.told_to_stop or self._may_have_been_told(handled, wall_time_s):
+                self._send_interrupted()
+                return
+            metrics = trial.last_reported | metrics
+            if self._objective not in metrics and trial.rank == 0:
+                odd = odd or f"it has ended well, but its objective {self._objective!r} was never reported"
+            gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
+        if wall_time_s >= _CHILDLESS_S:
+            _end_leftovers()
+        if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
+            self._send_gathered()
+        if self._is_spoilt:
+            self._send_gathered()
+            raise SystemExit(0)
+
+    def _trial(self, number: int, attempt: int, params: dict[str, Value], team: Team | None) -> Trial:
+        return Trial(
             number,
             params,
             sweep_seed=self._spec.seed,
@@ -248,41 +326,54 @@ class _Loop:
             attempt=attempt,
             team=team,
         )
-        gathered = self._gathered
-        started_at = time.time()
-        started = time.perf_counter()
+
+    def _causes(self, error: BaseException) -> tuple[FailureCause, bool]:
+        """Why a trial has failed, and whether its device has reported that."""
+        cause = _cause(error, self._is_limited)
+        of_device = self._uses_gpu and cause is FailureCause.EXCEPTION and is_of_device(error)
+        return FailureCause.OUT_OF_MEMORY if of_device and lacks_memory(error) else cause, of_device
+
+    def _restore(self, wall_time_s: float) -> bool:
+        """Have everything as it was before the first trial; True when the trial has handled signals itself."""
+        if self._start is None:
+            return False
         try:
-            with self._in_team(team, number, attempt), self._limited:
-                metrics, odd = to_metrics(run(trial), self._spec.objective)
-            wall_time_s = time.perf_counter() - started
-        except BaseException as error:
-            wall_time_s = time.perf_counter() - started
-            trial.flush()
-            cause = _cause(error, self._is_limited)
-            self._log(f"trial {number}, attempt {attempt}", error)
-            gathered.add_failed(
-                number, attempt, started_at, wall_time_s, trial.last_reported, cause, _message(error, cause)
-            )
-            if cause is FailureCause.OUT_OF_MEMORY or team is not None:
-                # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
-                # the next one gets a process of its own, which costs less than one more trial that fails for it.
-                gathered.warm = self._is_warm and cause is FailureCause.OUT_OF_MEMORY
-                self._send_gathered()
-                raise SystemExit(0) from None
-        else:
-            trial.flush()
-            if trial.told_to_stop:
-                self._send_gathered()
-                self._line.send(INTERRUPTED, first=self._next)
-                return
-            metrics = trial.last_reported | metrics
-            if self._objective not in metrics and trial.rank == 0:
-                odd = odd or f"it has ended well, but its objective {self._objective!r} was never reported"
-            gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
-        if wall_time_s >= _CHILDLESS_S:
-            _end_leftovers()
-        if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
-            self._send_gathered()
+            return self._start.restore(all_of_it=wall_time_s >= _CHANGELESS_S)
+        except Exception:
+            # Such as a limit that only root may raise again; the next trial gets another process.
+            self._is_spoilt = True
+            return True
+
+    def _leave_by(self, error: BaseException, where: str) -> NoReturn:
+        """End a process that a trial has forked, with the status that Python gives it for this."""
+        if not isinstance(error, SystemExit):
+            self._log(where, error)
+            _leave(1)
+        if error.code is None or isinstance(error.code, int):
+            _leave(error.code or 0)
+        print(error.code, file=sys.stderr)
+        _leave(1)
+
+    def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
+        """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
+        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+        # The fork server may be the last to get it; to find out may cost a fiftieth of what the trial has taken.
+        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 50))
+        while not self._signals.any_since(self._page.started_ns):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def _may_have_been_told(self, handled: bool, wall_time_s: float) -> bool:
+        """Whether a trial that has ended well may have done so, too early, because of what its job was sent."""
+        if self._runs_here:
+            return handled and self._was_everybody_sent(0, wall_time_s)
+        return self._signals.any_since(self._page.started_ns)
+
+    def _send_interrupted(self) -> None:
+        self._send_gathered()
+        self._line.send(INTERRUPTED, first=self._next)
 
     def _in_team(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """What a trial of several ranks needs around it; nothing for any other."""
@@ -434,11 +525,26 @@ class _Gathered:
         self._wall_time_s.append(wall_time_s)
 
 
-def _load_or_report(spec: Spec, outputs: Path) -> Callable[[Trial], Any]:
+def _leave(status: int) -> NoReturn:
+    """End this process without the handlers of the one that it was forked from."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status & 0xFF)
+
+
+def _killed_by(error: BaseException) -> int:
+    """The signal that has ended a trial, or the program that it is; 0 where none has."""
+    if isinstance(error, TrialFailedError):
+        return error.killed_by
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
+
+
+def _load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
     """The workload as a function; where it cannot be loaded, one that says so for every trial."""
     try:
         if isinstance(spec.workload, CommandWorkload):
-            return make_run(spec.workload, spec.folder, outputs)
+            return make_run(spec.workload, spec.folder, outputs, signals)
         return load_function(spec)
     except BaseException as error:
         problem = error
@@ -498,9 +604,11 @@ def _memory_is_limited() -> bool:
 def _peak_text() -> str:
     """The most memory that this process has used: on its GPU where it has one in use, else in all."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
-        return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
+    # After some failures CUDA does not answer any more.
+    with contextlib.suppress(Exception):
+        if torch is not None and torch.cuda.is_initialized():
+            used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+            return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
     return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of main memory"
 
 

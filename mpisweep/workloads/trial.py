@@ -46,12 +46,14 @@ class TrialFailedError(Exception):
         cause: for the results file.
         message: the same; its first line says what happened.
         details: for the log, where people look for more.
+        killed_by: number of the signal that has ended the program of the trial; 0 where none has.
     """
 
-    def __init__(self, cause: FailureCause, message: str, details: str = "") -> None:
+    def __init__(self, cause: FailureCause, message: str, details: str = "", *, killed_by: int = 0) -> None:
         super().__init__(message)
         self.cause = cause
         self.details = details
+        self.killed_by = killed_by
 
 
 class Trial:
