@@ -146,7 +146,7 @@ class Keeper:
                 )
                 yield TrialsRevoked(tuple(numbers))
             case {"stop": _}:
-                yield StopRequested(EndReason.SIGNAL)
+                yield StopRequested(EndReason.REQUEST)
             case {"over": code}:
                 self._asked = None
                 yield Over(code)

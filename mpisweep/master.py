@@ -135,6 +135,8 @@ class Master:
         spec: the sweep file.
         trials: all trials and what was known of them at the start.
         best: the best trial of the runs before and its objective, where there is one.
+        measures: whether trials have metrics, as far as is known beforehand.
+        tells_end: whether to log how the run has ended; a launcher does that itself.
         scheduler: decides.
         journal: takes records.
         recorder: makes snapshots.
@@ -154,6 +156,8 @@ class Master:
         spec: Spec,
         trials: Trials,
         best: tuple[int, float] | None,
+        measures: bool,
+        tells_end: bool,
         scheduler: Scheduler,
         journal: Journal,
         recorder: Recorder,
@@ -198,6 +202,8 @@ class Master:
         self._next_snapshot = now
         self._recorded_token = -1
         self._best = _Best() if best is None else _Best(best[1], best[0])
+        self._measures = measures
+        self._tells_end = tells_end
         self._failures_logged = 0
         self._end: EndReason | None = None
         #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
@@ -349,12 +355,19 @@ class Master:
             case Lease(shortest, ranks):
                 assert self._keeper is not None
                 self._keeper.lease(shortest, ranks)
-            case End(reason):
+            case End(decided):
+                reason = self._judged(decided)
                 self._append(encode(ClosedRecord(time.time(), reason.value)))
                 self._closing_since = min(time.time(), self._grace_over_at)
                 self._end = reason
                 self._closing = _Closing.JOURNAL
                 self._close_by = time.monotonic() + max(_LAST_SNAPSHOT_S, self._spec.limits.disk_s)
+
+    def _judged(self, reason: EndReason) -> EndReason:
+        """How the run ends, which the scheduler, who knows of no metrics, may think complete."""
+        if reason is not EndReason.COMPLETE or not self._trials.count:
+            return reason
+        return EndReason.of_all(completed=True, measured=self._measures, finite=self._best.value is not None)
 
     def _note_quarantine(self, slot: Slot, why: str) -> None:
         hello = self._hellos[slot.rank]
@@ -527,8 +540,8 @@ class Master:
         vigil = self._vigil
         if vigil.stop_seen:
             vigil.stop_seen = False
-            log.info("the stop file is there")
-            self._request_stop(EndReason.SIGNAL, now)
+            log.info("stop requested (the stop file exists)")
+            self._request_stop(EndReason.REQUEST, now)
         # Of a split sweep that the others have ended the process that keeps the leases tells.
         if self._closing not in (_Closing.CLAIM, _Closing.OVER) and self._keeper is None:
             self.fenced = vigil.lost
@@ -615,7 +628,8 @@ class Master:
             return False
         self._code = self._end.exit_code
         self._sink.show(self.progress(now))
-        log.log(logging.INFO if self._code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
+        if self._tells_end:
+            log.log(logging.INFO if self._code == 0 else logging.WARNING, "%s: %s", self._spec.name, self._end.value)
         for text in self._quarantines.values():
             log.warning("quarantined: %s", text)
         if self._keeper is None:
@@ -676,6 +690,7 @@ class Master:
         return sum(self._scheduler.count(state) for state in TrialState if state.is_end)
 
     def _note_ends(self, block: EndedBlock) -> None:
+        self._measures = self._measures or bool(block.metrics)
         values = block.metrics.get(self._spec.objective)
         if values is not None:
             self._note_best(block, values)

@@ -71,6 +71,8 @@ class Opened:
     trials: Trials
     #: The best trial of the runs before, and its objective.
     best: tuple[int, float] | None
+    #: Whether trials have metrics, as far as is known.
+    measures: bool
     scheduler: Scheduler
     journal: Journal
     claim: Claim
@@ -230,7 +232,8 @@ def open_sweep(
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    return Opened(path, trials, before.best if before else None, scheduler, journal, claim, stop, share)
+    best, measures = (before.best, before.has_metrics) if before else (None, False)
+    return Opened(path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share)
 
 
 def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, *, is_share: bool) -> Claim:
@@ -298,6 +301,8 @@ class KnownSweep(Known):
     causes: Sequence[int] = ()
     #: Of each trial; empty where no trial has reported it.
     objectives: Sequence[float] = ()
+    #: Whether a trial has reported any metric.
+    has_metrics: bool = False
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -441,6 +446,7 @@ def known_trials(
         allocations_table=state.allocations,
         causes=state.trials["cause"],
         objectives=state.metrics.get(spec.objective, []),
+        has_metrics=bool(state.metrics),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 

@@ -453,6 +453,8 @@ class _Rank:
             spec=self._spec,
             trials=opened.trials,
             best=opened.best,
+            measures=opened.measures,
+            tells_end=not self._options.launch,
             scheduler=opened.scheduler,
             journal=opened.journal,
             recorder=self._recorder,

@@ -30,7 +30,7 @@ from mpisweep.numbering import Known, Trials, number_trials
 from mpisweep.opening import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.processes import this_host
 from mpisweep.recorder import Recorder
-from mpisweep.records import TrialState
+from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, RunOverError
 from mpisweep.results.journal import segments
@@ -159,7 +159,7 @@ def _begin(spec: Spec, path: Path, split: int, recorder: Recorder, job_id: str) 
         trials = number_trials(spec, make_sampler(spec), known)
         waiting = [n for n, state in enumerate(trials.states) if not TrialState(state).is_end]
         if not waiting and known is not None:
-            raise AlreadyCompleteError(_exit_code(trials.states))
+            raise AlreadyCompleteError(_exit_code(spec, known))
         model = duration_model(spec, trials, known)
         longest_first = list(reversed(model.shortest_first(waiting)))
         widths = trial_widths(spec, trials) or [1] * trials.count
@@ -201,9 +201,10 @@ def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int
     return [*chunks, chunk] if chunk else chunks
 
 
-def _exit_code(states: Sequence[int]) -> int:
-    some = any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
-    return 0 if some or not states else 4
+def _exit_code(spec: Spec, known: KnownSweep) -> int:
+    completed = any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in known.states) or not known.states
+    measured = spec.measures or known.has_metrics
+    return EndReason.of_all(completed=completed, measured=measured, finite=known.best is not None).exit_code
 
 
 def _digest(trials: Trials) -> str:

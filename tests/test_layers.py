@@ -96,7 +96,7 @@ ALLOWED = {
         "page",
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
         "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "watch", "export", "forecast", "gpus", "",
+        "layout", "rerun", "watch", "export", "forecast", "gpus", "processes", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},

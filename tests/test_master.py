@@ -100,7 +100,7 @@ class Ranks:
         self.now = 0.0
         self.sent: dict[int, list[Message]] = {}
         self.master = Master(
-            spec=spec, trials=trials, best=None,
+            spec=spec, trials=trials, best=None, measures=False, tells_end=False,
             scheduler=Scheduler(
                 trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
                 widths=trial_widths(spec, trials),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,17 @@ class OwnResults:
         # Of a launch whose ranks were lost before they had begun a run, the time says what has come after it.
         if rows and (own[-1] + 1 < len(rows) if own else rows[-1]["started_at"] > self._since):
             return RunEnd(superseded_by=_who(rows[-1]))
-        return RunEnd(_unsaid(returned))
+        if returned != EndReason.DISK.exit_code:
+            return RunEnd()
+        # The ranks have ended in order and could not write why: the sweep is another run's by now, or the disk takes nothing.
+        return RunEnd(superseded_by=other) if (other := self._other_holder(rows, own)) else RunEnd(EndReason.DISK)
+
+    def _other_holder(self, rows: Sequence[Any], own: Sequence[int]) -> str:
+        """Another run that holds the sweep and has not written its first record yet; empty for none."""
+        from mpisweep.results.claim import holder_of
+
+        holder = holder_of(journal_folder(self._path))
+        return "" if holder is None or holder.run in {str(rows[index]["run"]) for index in own} else holder.text()
 
     def _once_closed(self, row: Any) -> RunEnd:
         """Its end, once everything of it is in the one file; nothing where that does not happen."""
@@ -107,7 +118,8 @@ class SharedResults(OwnResults):
             ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch]
             if ends and ends[-1]:
                 return RunEnd(EndReason(ends[-1]))
-        return RunEnd(_unsaid(returned))
+        # A disk that takes nothing does not take that either.
+        return RunEnd(EndReason.DISK if returned == EndReason.DISK.exit_code else None)
 
     def stamp(self) -> tuple[int, ...]:
         """Empty once a member has left the sweep, which may be another one."""
@@ -124,11 +136,6 @@ class SharedResults(OwnResults):
 
 def _final(state: str) -> EndReason | None:
     return next((reason for reason in EndReason if reason == state and reason.is_final), None)
-
-
-def _unsaid(returned: int | None) -> EndReason | None:
-    """Why a run has ended whose end is not in the results: a disk that takes nothing does not take that either."""
-    return EndReason.DISK if returned == EndReason.DISK.exit_code else None
 
 
 def _who(row: Any) -> str:

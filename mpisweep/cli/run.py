@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from mpisweep.cli.sweepargs import (
 )
 from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_that_they_fit, usual_node
 from mpisweep.preflight import see_that_it_starts
+from mpisweep.processes import HOSTS_VARIABLE, this_host
 from mpisweep.progress import ALIVE
 from mpisweep.spec import Spec, SpecError
 from mpisweep.transport import expected_rank
@@ -108,10 +108,10 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     from rich.console import Console
 
     allocation = with_end(this_allocation())
-    configure_logging(None, socket.gethostname() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
+    configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     see_that_it_starts(spec)
     path = results_path(options, spec)
-    _see_that_there_is_time(spec, options, closings(path))
+    _see_that_there_is_time(spec, options, closings(path) if options.walltime is not None else ())
     start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     if options.dry_run:
@@ -178,9 +178,10 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
     is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
+    has_one_host = has_one_host and HOSTS_VARIABLE not in os.environ
     if launch_name:
         print(ALIVE, file=sys.stderr, flush=True)
-    configure_logging(expected_rank() or 0, "" if has_one_host else socket.gethostname(), quiet=options.quiet)
+    configure_logging(expected_rank() or 0, "" if has_one_host else this_host(), quiet=options.quiet)
     sink: ProgressSink
     if options.quiet:
         sink = NoProgress()

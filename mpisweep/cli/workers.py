@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import socket
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.placement import Placement, place
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.devices import LayoutError, Node, default_workers, lay_out, this_node
 from mpisweep.gpus import Gpu
+from mpisweep.processes import this_host
 from mpisweep.spec import RANKS, Spec
 from mpisweep.transport import expected_rank
 
@@ -75,7 +75,7 @@ def see_that_they_fit(options: argparse.Namespace, spec: Spec, allocation: Alloc
     """
     if allocation.is_elsewhere:
         return
-    host = socket.gethostname()
+    host = this_host()
     for index, node in enumerate(placement.nodes):
         if node.host and node.host.partition(".")[0] != host.partition(".")[0]:
             continue

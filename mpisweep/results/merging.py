@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import secrets
 import shutil
@@ -40,6 +41,7 @@ from mpisweep.results.shares import (
     read_shared,
 )
 from mpisweep.results.snapshot import read_merged, read_until_it_stays, write_file
+from mpisweep.spec import SpecError, parse_spec
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
 
@@ -214,18 +216,32 @@ def _curve_of(part: SweepState, number: int, metric: str) -> Curve:
 def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
     states = merged.trials["state"]
     if all(state >= TrialState.COMPLETE for state in states):
-        return EndReason.COMPLETE.value if exit_code_of(merged) == 0 else EndReason.NOTHING_COMPLETED.value
+        return _end_of_all(merged).value
     said = [part.state for part in sources if part.allocations["run"]]
     return "running" if "running" in said or not said else said[-1]
 
 
 def exit_code_of(state: SweepState) -> int:
-    """0 when every trial has ended and one has completed or been pruned, 4 when none has, else 3."""
-    states = state.trials["state"]
-    if not all(value >= TrialState.COMPLETE for value in states):
+    """That of the whole sweep when every trial has ended, else 3."""
+    if not all(value >= TrialState.COMPLETE for value in state.trials["state"]):
         return EndReason.SHARE.exit_code
-    some = any(value in (TrialState.COMPLETE, TrialState.PRUNED) for value in states) or not states
-    return (EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED).exit_code
+    return _end_of_all(state).exit_code
+
+
+def _end_of_all(state: SweepState) -> EndReason:
+    try:
+        spec = parse_spec(state.spec, source=state.source, folder=Path())
+        objective, measured = spec.objective, spec.measures or bool(state.metrics)
+    except SpecError:
+        # Damage has taken what says which metric counts.
+        objective, measured = "", False
+    objectives = state.metrics.get(objective) or [math.nan] * state.count
+    useful = [
+        math.isfinite(value)
+        for value, reached in zip(objectives, state.trials["state"], strict=True)
+        if reached in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
+    return EndReason.of_all(completed=bool(useful) or not state.count, measured=measured, finite=any(useful))
 
 
 # ------------------------------------------------------------------------------------- writing

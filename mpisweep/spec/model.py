@@ -102,6 +102,11 @@ class Spec:
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
+    def measures(self) -> bool:
+        """Whether it is known beforehand that trials have metrics."""
+        return self.built_in is not None or (isinstance(self.workload, CommandWorkload) and bool(self.workload.metrics))
+
+    @property
     def says_ranks(self) -> bool:
         """Whether the sweep says how many ranks its trials have; if so each is started like one of several."""
         return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
