@@ -4,7 +4,7 @@
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make bench      benchmarks
-# make storm      random kills until a sweep is done, then a comparison; KILLS=200
+# make storm      random kills, stops and bad disks until a sweep is done, then a comparison; STRIKES=200
 # make mutants    remove one mechanism at a time, and see that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
 # make clean      remove what was made here, except .venv
 #
@@ -33,7 +33,7 @@ endif
 
 # Most tests wait for processes more than they compute.
 JOBS   ?= 2
-KILLS  ?= 200
+STRIKES ?= 200
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
@@ -73,7 +73,7 @@ bench: $(READY)
 	$(PY) benchmarks/trial.py
 
 storm: $(READY)
-	$(PY) tests/storm.py --kills $(KILLS)
+	$(PY) tests/storm.py --strikes $(STRIKES)
 
 # JOBS=0 means one after another, as for the tests.
 mutants: $(READY)

@@ -114,6 +114,8 @@ class RankOptions:
     stage_env: bool = False
     #: When the allocation ends, in seconds since 1970, where a launcher has found out.
     ends_at: float | None = None
+    #: Whether other ranks of this launch have begun the sweep.
+    has_begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +339,7 @@ class _Rank:
         self._leading = Leading(
             () if is_first else succession.alive,
             lambda: self._open(recorder, mastership),
-            0.0 if is_first else self._spec.limits.disk_s,
+            0.0 if is_first and not self._options.has_begun else self._spec.limits.disk_s,
         )
 
     def _open(self, recorder: Recorder, mastership: Mastership) -> Opened:

@@ -1,12 +1,16 @@
-"""A storm: real SIGKILLs of worker ranks, masters, trial processes, fork servers and whole jobs, until a sweep is done.
+"""A storm: processes are killed and stopped, and the disk fails, fills, hangs and is slow, until a sweep is done.
 
-Run it by hand with a seed and a number of kills; the tests run a bounded share of it::
+Run it by hand with a seed and a number of strikes; the tests run a bounded share of it::
 
-    python tests/storm.py --kills 200 --seed 1 --workers 4
+    python tests/storm.py --strikes 200 --seed 1 --workers 4
 
-A grid of short trials runs again and again, each time in a new file, until there were enough kills; in every second
-sweep half of the trials have two ranks.  Each sweep
-is resumed until it is done, and then compared with what an uninterrupted run gives: every trial once, with the
+Killed (SIGKILL) are trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.  Stopped
+(SIGSTOP) for up to two and a half times as long as a rank may be silent are ranks, masters, the processes that write
+the results file, fork servers and launchers; they go on meanwhile.  The disk is that of disk.c.
+
+A grid of short trials runs again and again, each time in a new file, until there were enough strikes; in every second
+sweep half of the trials have two ranks, and in every third one the ranks are on several hosts, by their names.  Each
+sweep is resumed until it is done, and then compared with what an uninterrupted run gives: every trial once, with the
 right value and the right curve.  Whatever was once seen as ended must stay ended with the same value.
 """
 
@@ -23,14 +27,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from disks import Disk
 
 import mpisweep
+from mpisweep.processes import HOSTS_VARIABLE
 
 TRIALS = 240
 WORKLOAD = """
@@ -55,11 +61,20 @@ same_failures = 0
 quarantine = false
 silence = 2
 """
+SILENCE_S = 2.0
 #: The parameters of one sweep and the next.
 NARROW = f"x = {{ from = 1, to = {TRIALS} }}"
 WIDE = f"x = {{ from = 1, to = {TRIALS // 2} }}\nranks_per_trial = [1, 2]"
-#: What is killed how often, relative to the others.
-KINDS = {"trial process": 8, "worker rank": 4, "master rank": 5, "two ranks at once": 2, "fork server": 1, "job": 2}
+#: What is struck how often, relative to the others.
+KILLS = {"trial process": 8, "worker rank": 4, "master rank": 5, "two ranks at once": 2, "fork server": 1, "job": 2}
+STOPS = {
+    "stopped worker rank": 2, "stopped master rank": 3, "stopped writer": 2, "stopped fork server": 1,
+    "stopped launcher": 1,
+}  # fmt: skip
+DISKS = {"hanging disk": 2, "full disk": 2, "failing disk": 1, "slow disk": 1}
+KINDS = KILLS | STOPS | DISKS
+#: How the disk is then, see disk.c.
+STATES = {"hanging disk": "hang", "full disk": "fail 28", "failing disk": "fail 5", "slow disk": "slow 0.1"}
 
 
 @dataclass
@@ -69,38 +84,46 @@ class Storm:
     folder: Path
     random: random.Random
     workers: int
-    kills: collections.Counter[str] = field(default_factory=collections.Counter)
-    recovery_s: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    kinds: dict[str, int]
+    strikes: collections.Counter[str] = field(default_factory=collections.Counter)
+    disk: Disk = field(init=False)
     sweeps: int = 0
+    #: What is done when: processes go on, the disk is fine.
+    later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
-    def run(self, kills: int, seconds: float) -> None:
-        """Sweep after sweep, until there were so many kills or the time is up."""
+    def run(self, strikes: int, seconds: float) -> None:
+        """Sweep after sweep, until there were so many strikes or the time is up."""
         until = time.monotonic() + seconds
         (self.folder / "storm_workload.py").write_text(WORKLOAD)
-        while self.kills.total() < kills and time.monotonic() < until:
+        self.disk = Disk(self.folder / "disk", self.folder)
+        while self.strikes.total() < strikes and time.monotonic() < until:
             self.sweeps += 1
             (self.folder / "storm.toml").write_text(SWEEP % (NARROW if self.sweeps % 2 else WIDE))
-            self._one_sweep(self.folder / f"storm-{self.sweeps}.h5", kills)
+            self._one_sweep(self.folder / "disk" / f"storm-{self.sweeps}.h5", strikes)
 
-    def _one_sweep(self, path: Path, kills: int) -> None:
-        before = self.kills["trial process"]
+    def _one_sweep(self, path: Path, strikes: int) -> None:
+        before = self.strikes["trial process"]
         seen: dict[int, float] = {}
-        while not self._run_until_killed(path, seen, kills):
+        hosts = "" if self.sweeps % 3 else ",".join(self.random.choices(["n1", "n2", "n3"], k=self.workers))
+        while not self._run_until_killed(path, seen, strikes, hosts):
+            self._bring_back(math.inf)
             remember(path, seen)
-        check(path, seen, self.kills["trial process"] - before)
+        check(path, seen, self.strikes["trial process"] - before)
 
-    def _run_until_killed(self, path: Path, seen: dict[int, float], kills: int) -> bool:
-        """One launch; True when it has ended by itself, False when the whole job was killed."""
+    def _run_until_killed(self, path: Path, seen: dict[int, float], strikes: int, hosts: str) -> bool:
+        """One launch; True when it has ended by itself, False when the whole job was killed or gave up."""
+        environment = os.environ | self.disk.environment | ({HOSTS_VARIABLE: hosts} if hosts else {})
         with (self.folder / "stderr.txt").open("a") as stderr:
             launcher = psutil.Popen(
-                [sys.executable, "-m", "mpisweep", "run", "storm.toml", "-o", path.name, "-n", str(self.workers), "-q"],
-                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+                [sys.executable, "-m", "mpisweep", "run", "storm.toml", "-o", f"disk/{path.name}", "-n", str(self.workers), "-q"],
+                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment,
             )  # fmt: skip
         try:
             while launcher.poll() is None:
                 with contextlib.suppress(psutil.TimeoutExpired):
                     launcher.wait(self.random.uniform(0.02, 0.25))
-                if self.kills.total() >= kills or not path.with_name(path.name + ".journal").exists():
+                self._bring_back(time.monotonic())
+                if self.strikes.total() >= strikes or not path.with_name(path.name + ".journal").exists():
                     continue
                 # Most of the time when there is somebody to hit, sometimes while everything is being started.
                 is_up = master_of(path) in [rank.pid for rank in ranks_of(launcher)]
@@ -108,32 +131,77 @@ class Storm:
                     return False
                 if self.random.random() < 0.05:
                     remember(path, seen)
+            self._bring_back(math.inf)
             # 3: started again too often before any trial had ended.
-            assert launcher.returncode in (0, 3), (self.folder / "stderr.txt").read_text()[-5000:]
+            assert launcher.returncode in (0, 3), (self.folder / "stderr.txt").read_text(errors="replace")[-5000:]
             return bool(launcher.returncode == 0)
         finally:
+            self._bring_back(math.inf)
             kill(launcher, everything=True)
 
+    def _bring_back(self, now: float) -> None:
+        """Do what is due."""
+        due = [act for at, act in self.later if at <= now]
+        self.later = [(at, act) for at, act in self.later if at > now]
+        for act in due:
+            act()
+
     def _strike(self, launcher: psutil.Process, path: Path) -> str:
-        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = self.random.choices(list(self.kinds), list(self.kinds.values()))[0]
+        if kind in DISKS:
+            self._spoil_disk(kind)
+        elif kind in STOPS:
+            self._stop(kind, self._victims(kind.removeprefix("stopped "), launcher, path))
+        else:
+            self._kill(kind, launcher, path)
+        return kind
+
+    def _kill(self, kind: str, launcher: psutil.Process, path: Path) -> None:
         if kind == "job":
-            self.kills[kind] += 1
+            self.strikes[kind] += 1
             kill(launcher, everything=True)
-            return kind
-        ranks = ranks_of(launcher)
-        master = master_of(path)
-        victims = {
-            "trial process": [trial for rank in ranks for trial in trials_of(rank)],
-            "worker rank": [rank for rank in ranks if rank.pid != master],
-            "master rank": [rank for rank in ranks if rank.pid == master],
-            "two ranks at once": ranks,
-            "fork server": [server for rank in ranks for server in children(rank)],
-        }[kind]
+            return
+        victims = self._victims(kind, launcher, path)
         chosen = self.random.sample(victims, min(len(victims), 2 if kind == "two ranks at once" else 1))
         for victim in chosen:
             kill(victim)
-        self.kills[kind] += bool(chosen)
-        return kind
+        self.strikes[kind] += bool(chosen)
+
+    def _stop(self, kind: str, victims: list[psutil.Process]) -> None:
+        """Stop one of them, shorter or longer than a rank may be silent; one at a time."""
+        if not victims or self.later:
+            return
+        victim = self.random.choice(victims)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.suspend()
+            self.strikes[kind] += 1
+            self.later.append((time.monotonic() + self.random.uniform(0.5, 2.5) * SILENCE_S, lambda: wake(victim)))
+
+    def _spoil_disk(self, kind: str) -> None:
+        if self.later:
+            return
+        self.disk.be(STATES[kind])
+        self.strikes[kind] += 1
+        self.later.append((time.monotonic() + self.random.uniform(0.2, 2.0) * SILENCE_S, lambda: self.disk.be("fine")))
+
+    def _victims(self, kind: str, launcher: psutil.Process, path: Path) -> list[psutil.Process]:
+        ranks = ranks_of(launcher)
+        master = master_of(path)
+        return {
+            "trial process": lambda: [trial for rank in ranks for trial in trials_of(rank)],
+            "worker rank": lambda: [rank for rank in ranks if rank.pid != master],
+            "master rank": lambda: [rank for rank in ranks if rank.pid == master],
+            "two ranks at once": lambda: ranks,
+            "fork server": lambda: [server for rank in ranks for server in children(rank)],
+            "writer": lambda: [writer for rank in ranks for writer in writers_of(rank)],
+            "launcher": lambda: [launcher],
+        }[kind]()
+
+
+def wake(process: psutil.Process) -> None:
+    """Let a stopped process go on, if it is still there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
 
 
 def kill(process: psutil.Process, *, everything: bool = False) -> None:
@@ -170,18 +238,22 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def writers_of(rank: psutil.Process) -> list[psutil.Process]:
+    """The processes that write the results file for a rank: nicer by ten than the rank."""
+    return [child for server in children(rank) for child in children(server) if nice(child) == min(19, nice(rank) + 10)]
+
+
 def trials_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The trial processes of a rank: what its fork server has started, less the process for snapshots."""
-    grandchildren = [child for server in children(rank) for child in children(server)]
-    return [child for child in grandchildren if nice(child) == 0]
+    """The trial processes of a rank: what its fork server has started, and is not nicer than the rank."""
+    return [child for server in children(rank) for child in children(server) if nice(child) == nice(rank)]
 
 
 def nice(process: psutil.Process) -> int:
-    """Niceness of a process; the one that makes snapshots is the only one that is nice."""
+    """Niceness of a process."""
     try:
         return int(process.nice())
     except psutil.NoSuchProcess:
-        return -1
+        return -100
 
 
 def master_of(path: Path) -> int | None:
@@ -243,7 +315,8 @@ def check(path: Path, seen: dict[int, float], trial_kills: int) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--strikes", type=int, default=200)
+    parser.add_argument("--only", choices=["kills", "stops", "disks"], help="strikes of one kind alone")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no further sweep after this time")
     parser.add_argument("--workers", type=int, default=4)
@@ -254,11 +327,12 @@ def main() -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(exist_ok=True)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
-        storm = Storm(folder, random.Random(options.seed), options.workers)
-        storm.run(options.kills, options.seconds)
-    print(f"seed {options.seed}: {storm.kills.total()} kills over {storm.sweeps} sweeps of {TRIALS} trials "
+        kinds = {"kills": KILLS, "stops": STOPS, "disks": DISKS, None: KINDS}[options.only]
+        storm = Storm(folder, random.Random(options.seed), options.workers, kinds)
+        storm.run(options.strikes, options.seconds)
+    print(f"seed {options.seed}: {storm.strikes.total()} strikes over {storm.sweeps} sweeps of {TRIALS} trials "
           f"in {time.monotonic() - started:.0f} s; every trial ended once, with the right value and curve")
-    for kind, count in storm.kills.most_common():
+    for kind, count in storm.strikes.most_common():
         print(f"  {count:5d} {kind}")
 
 

@@ -143,7 +143,7 @@ def test_a_rank_that_hangs_for_ever_alone_on_its_host_does_not_keep_the_allocati
 
 def side_process(rank: psutil.Process) -> psutil.Process:
     """The process of the master that writes the results file."""
-    [found] = [child for server in storm.children(rank) for child in storm.children(server) if storm.nice(child) == 10]
+    [found] = storm.writers_of(rank)
     return found
 
 

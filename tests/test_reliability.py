@@ -578,10 +578,10 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 # ------------------------------------------------------------------------------------- the storm, security
 
 
-def test_a_storm_of_kills(folder, tell):
-    """Two hundred real kills; the counts by kind are printed."""
+def test_a_storm(folder, tell):
+    """Two hundred real strikes; the counts by kind are printed."""
     done = subprocess.run(
-        [sys.executable, Path(storm.__file__), "--kills", "200", "--seed", os.environ.get("STORM_SEED", "1"),
+        [sys.executable, Path(storm.__file__), "--strikes", "200", "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
         capture_output=True, text=True, check=False, timeout=1500,
     )  # fmt: skip

@@ -481,3 +481,21 @@ def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisw
     trials = package.load(folder / "r.h5").trials
     assert trials["cause"].tolist() == ["out_of_memory"]
     assert "of main memory" in trials["message"][0]
+
+
+def test_a_link_to_a_results_file_stays_and_what_is_behind_it_is_written(folder, mpisweep: Run):
+    """Results on scratch, a link to them in the home folder."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    link = folder / "r.h5"
+    link.symlink_to("scratch/real.h5")
+    assert mpisweep("run", sweep_file(folder, "half", 3), "-n", "1", "-o", "r.h5").returncode == 0
+    assert mpisweep("run", sweep_file(folder, "half", 5), "-n", "2", "-o", "r.h5").returncode == 0
+    assert link.is_symlink()
+    assert os.listdir(scratch) == ["real.h5"]
+    assert len(package.load(link).trials) == len(package.load(scratch / "real.h5").trials) == 5
+    assert "5 trials" in mpisweep("status", "r.h5").stdout
+    assert mpisweep("repair", "r.h5").returncode == 0
+    assert mpisweep("run", sweep_file(folder, "half", 5), "-n", "1", "-o", "r.h5", "--fresh").returncode == 0
+    assert link.is_symlink()
+    assert len(os.listdir(scratch)) == 2

@@ -40,7 +40,7 @@ from mpisweep.progress import Bar, counted
 from mpisweep.records import EndReason
 
 __all__ = [
-    "ENDS_VARIABLE", "LAUNCH_VARIABLE", "ONE_HOST_VARIABLE", "PROGRESS_VARIABLE", "Ended", "launch", "mpi_environment",
+    "BEGUN_VARIABLE", "ENDS_VARIABLE", "LAUNCH_VARIABLE", "ONE_HOST_VARIABLE", "PROGRESS_VARIABLE", "Ended", "launch", "mpi_environment",
 ]  # fmt: skip
 
 #: Tells the ranks that their output is drawn by the launcher.
@@ -48,6 +48,9 @@ PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 
 #: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
+
+#: Tells the ranks that others of their launch have begun the sweep: a disk that fails may be there again in a moment.
+BEGUN_VARIABLE = "MPISWEEP_BEGUN"
 
 #: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find out.
 ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
@@ -294,6 +297,7 @@ class _Launch:
         environment = mpi_environment()
         environment[LAUNCH_VARIABLE] = self._name
         environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
+        environment[BEGUN_VARIABLE] = "1" if self._begun else ""
         if len(start.placement.nodes) == 1:
             environment[ONE_HOST_VARIABLE] = "1"
         if self._console is not None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import parse_duration
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _file(text: str) -> Path:
     path = Path(text)
     if not path.name:
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
-    return path
+    return behind_link(path)
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:

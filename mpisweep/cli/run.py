@@ -18,6 +18,7 @@ from pathlib import Path
 from mpisweep.batch import describe
 from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
 from mpisweep.batch.launch import (
+    BEGUN_VARIABLE,
     ENDS_VARIABLE,
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
@@ -173,6 +174,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
 
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
+    has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
     is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
@@ -197,5 +199,5 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
             refusal = str(error)
     return run_rank(spec, RankOptions(
         path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
-        options.stage_env, ends_at=float(stated_end) if stated_end else None,
+        options.stage_env, ends_at=float(stated_end) if stated_end else None, has_begun=has_begun,
     ))  # fmt: skip

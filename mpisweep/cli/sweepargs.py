@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 
 __all__ = [
@@ -145,4 +145,4 @@ def results_path(options: argparse.Namespace, spec: Spec) -> Path:
         raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
     if not has_folder:
         raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
-    return path
+    return behind_link(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 __all__ = [
     "ResultsError",
+    "behind_link",
     "damaged_folder",
     "journal_folder",
     "logs_folder",
@@ -17,6 +19,15 @@ __all__ = [
 
 class ResultsError(Exception):
     """A results file that cannot be used; the message is one sentence for the user."""
+
+
+def behind_link(path: Path) -> Path:
+    """The file itself, where a symbolic link leads to it: it is replaced as a whole, and the link has to stay.
+
+    What belongs to a results file lies beside the file and not beside a link to it, so that all who come by either name
+    find it.
+    """
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def journal_folder(path: Path) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Value
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.columns import columns_of
 from mpisweep.results.journal import Damage
 from mpisweep.results.merging import read_sweep
@@ -314,7 +314,7 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     Raises:
         ResultsError: when there is no sweep, or the file is something else.
     """
-    file = Path(path)
+    file = behind_link(Path(path))
     damages: list[Damage] = []
     try:
         state = read_sweep(file, damages)

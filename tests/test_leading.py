@@ -1,0 +1,246 @@
+"""A rank that becomes master: whom it tells, whom it waits for, and what is read and synced before anything counts."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from test_results import SPEC, history, opening, write_journal
+
+from mpisweep.batch.base import Allocation
+from mpisweep.blocks import EndedBlock, encode
+from mpisweep.leading import DiskFailedError, Leading
+from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
+from mpisweep.opening import Mastership, Opened, open_sweep, read_here
+from mpisweep.rank import RankOptions, _Place, _Rank
+from mpisweep.recorder import Recorder
+from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results import journal as journal_module
+from mpisweep.results.claim import RunOverError
+from mpisweep.results.journal import read_journal, segments
+from mpisweep.spec import parse_spec
+
+ENDED = next(record for record in history() if isinstance(record, EndedBlock))
+HERE = cast(Recorder, SimpleNamespace(read=read_here))
+
+
+def outcome_of(leading: Leading) -> Opened | BaseException:
+    assert select.select([leading.fileno()], [], [], 20)[0], "nothing comes of it"
+    assert leading.outcome is not None
+    return leading.outcome
+
+
+# ------------------------------------------------------------------------------------- who is waited for
+
+
+def test_a_sweep_is_opened_once_everybody_follows_or_is_lost():
+    opened = threading.Event()
+
+    def open_sweep() -> Opened:
+        opened.set()
+        raise ResultsError("opened")
+
+    leading = Leading([1, 2, 3], open_sweep, 0.0)
+    leading.follow(1)
+    leading.keep(1, [])
+    assert not opened.wait(0.1)
+    leading.follow(3)
+    assert not opened.wait(0.1)
+    leading.lose(2, "it died")
+    assert isinstance(outcome_of(leading), ResultsError)
+    assert opened.is_set()
+    assert leading.kept == [(1, []), (2, "it died")]
+    leading.close()
+
+
+class Ranks:
+    """A transport of three ranks, of which this is rank 1, and what was sent to each."""
+
+    rank, size, host, node_ranks = 1, 3, "n2", (1,)
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, Message]] = []
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        self.sent += [(rank, message) for message in messages]
+
+
+class Server:
+    """A fork server that starts nothing."""
+
+    def spawn(self, entry: str, files: list[int], arguments: dict[str, Any]) -> int:
+        return 1
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[_Rank]:
+    """Rank 1 of three, which has followed rank 0."""
+    spec = parse_spec(SPEC, source="sweep.toml", folder=tmp_path)
+    options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))
+    place = _Place(tmp_path / "s.h5", Allocation("local", ""))
+    rank = _Rank(spec, options, place, cast(Any, None), cast(Any, Server()), cast(Any, Ranks()), {}, None)
+    rank._deliver(0, [Lead("run", "n1", 7, 70, 0, has_begun=True)], time.monotonic())
+    yield rank
+    if rank._recorder is not None:
+        rank._recorder.close()
+    if rank._leading is not None:
+        rank._leading.drop()
+
+
+def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_all_have_followed(second):
+    transport = cast(Ranks, second._transport)
+    second._on_lost(0, "it died", time.monotonic())
+    lead = second._leader
+    assert lead is not None
+    assert (lead.run, lead.epoch, lead.has_begun) == ("run", 1, True)
+    assert [rank for rank, message in transport.sent if message == lead] == [0, 1, 2]
+    assert [rank for rank, message in transport.sent if message == Kill("n1", 7, 70)] == [0, 1, 2]
+    leading = second._leading
+    assert leading is not None
+    second._deliver(1, [Follow(1)], time.monotonic())
+    # What was said to the master before, or follows that one, is no answer.
+    second._deliver(2, [Beat(), Follow(0)], time.monotonic())
+    assert leading._thread is None
+    second._deliver(2, [Follow(1), Hello("n3", "cpu", 1, 1), Ended(1, b"")], time.monotonic())
+    assert leading._thread is not None
+    assert leading.kept == [(0, "it died before this master took over"), (2, [Hello("n3", "cpu", 1, 1), Ended(1, b"")])]
+    assert isinstance(outcome_of(leading), BaseException)
+
+
+def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(second):
+    transport = cast(Ranks, second._transport)
+    transport.sent.clear()
+    second._deliver(2, [Lead("run", "n3", 9, 90, 2)], time.monotonic())
+    assert transport.sent == [(2, Follow(2))]
+    second._deliver(0, [Lead("run", "n1", 7, 70, 0)], time.monotonic())
+    assert transport.sent == [(2, Follow(2))]
+
+
+def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_too_long(monkeypatch):
+    monkeypatch.setattr("mpisweep.leading._AGAIN_S", 0.01)
+    tries: list[float] = []
+
+    def open_sweep() -> Opened:
+        tries.append(time.monotonic())
+        raise OSError(28, "No space left on device")
+
+    leading = Leading([], open_sweep, 0.2)
+    assert isinstance(outcome_of(leading), DiskFailedError)
+    assert len(tries) > 2
+    leading.close()
+    first = Leading([], open_sweep, 0.0)
+    assert isinstance(outcome_of(first), OSError)
+    first.close()
+
+
+# ------------------------------------------------------------------------------------- opening
+
+
+def opened(path: Path, mastership: Mastership, **more: Any) -> Opened:
+    spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
+    return open_sweep(
+        spec, path, fresh=False, recorder=HERE, mastership=mastership, allocation=Allocation("local", ""), ranks=3,
+        environment={}, version="0", **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.h5"
+
+
+def test_what_a_master_before_wrote_is_synced_with_its_folder_before_it_counts(path, monkeypatch):
+    """It has died between its write and its fsync."""
+    first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
+    first.journal.close()
+    first.journal.join()
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def note(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    start = journal_module.Journal.start
+    counted: list[list[Path]] = []
+
+    def start_and_count(journal: journal_module.Journal) -> None:
+        # Nothing is acknowledged, nor handed out, before there is a journal of this master.
+        counted.append(list(synced))
+        start(journal)
+
+    monkeypatch.setattr(journal_module.Journal, "start", start_and_count)
+    second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
+    folder = journal_folder(path).resolve()
+    assert {folder / segments(folder)[0], folder} <= set(counted[0])
+    second.journal.abandon()
+
+
+def test_what_a_former_master_writes_after_its_successor_has_read_does_not_count(path):
+    first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
+    second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
+    first.journal.append(encode(ENDED))
+    first.journal.close()
+    first.journal.join()
+    kinds = [type(entry.record).__name__ for entry in read_journal(journal_folder(path), {}, [])]
+    assert "EndedBlock" not in kinds
+    second.journal.abandon()
+
+
+def test_a_former_master_begins_no_segment_any_more(path, monkeypatch):
+    monkeypatch.setattr(journal_module, "_PART_BYTES", 1)
+    first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
+    second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
+    before = segments(journal_folder(path))
+    first.journal.append(encode(ENDED))
+    while first.journal.failure is None:
+        time.sleep(0.001)
+    first.journal.abandon()
+    assert segments(journal_folder(path)) == before
+    second.journal.abandon()
+
+
+def test_a_run_that_is_over_is_not_opened_again(path):
+    first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
+    first.journal.close()
+    first.journal.join()
+    first.claim.release()
+    before = sorted(os.listdir(journal_folder(path)))
+    for has_begun in (True, False):
+        with pytest.raises(RunOverError):
+            opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=has_begun))
+    assert sorted(os.listdir(journal_folder(path))) == before
+
+
+def test_who_follows_a_master_that_had_not_come_as_far_as_claiming_the_sweep_claims_it(path):
+    second = opened(path, Mastership("20260101T000000-aaaaaa", 1, is_first=False))
+    assert second.claim.run == "20260101T000000-aaaaaa"
+    second.claim.beat()
+    second.journal.abandon()
+
+
+def test_a_sweep_that_was_begun_anew_is_not_begun_anew_by_the_next_master(path):
+    """`--fresh` is what every rank of a typed mpirun was told."""
+    spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
+
+    def begun_anew(mastership: Mastership) -> Opened:
+        return open_sweep(
+            spec, path, fresh=True, recorder=HERE, mastership=mastership, allocation=Allocation("local", ""), ranks=3,
+            environment={}, version="0",
+        )  # fmt: skip
+
+    write_journal(path, [], opening())
+    first = begun_anew(Mastership("20270101T000000-aaaaaa", 0, is_first=True))
+    assert len(list(path.parent.glob("s.*.h5.journal"))) == 1
+    second = begun_anew(Mastership(first.claim.run, 1, is_first=False))
+    assert len(list(path.parent.glob("s.*.h5.journal"))) == 1, "what the first one has begun is still there"
+    for one in (first, second):
+        one.journal.abandon()
