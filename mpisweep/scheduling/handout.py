@@ -38,7 +38,7 @@ from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.slots import Slots
 from mpisweep.scheduling.states import TrialStates
 from mpisweep.scheduling.teams import TeamTrial
-from mpisweep.scheduling.timetable import Timetable
+from mpisweep.scheduling.timetable import NOTICE_S, Timetable
 from mpisweep.scheduling.waiting import Waiting
 
 __all__ = ["BATCH_S", "SETTLE_S", "HandOut"]
@@ -179,7 +179,8 @@ class HandOut:
         """How long what a slot is given now may take, after all that it holds; infinite where nothing limits it."""
         is_kept = slot in self._slots.kept
         if not self._model.is_known:
-            return -math.inf if is_kept else math.inf
+            begins_at = now + NOTICE_S if self._slots.held[slot] else now
+            return -math.inf if is_kept or begins_at > self._deadline else math.inf
         if self._deadline == math.inf and not is_kept:
             return math.inf
         too_late = self._kept_until(now) if is_kept else self._deadline

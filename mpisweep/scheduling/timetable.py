@@ -24,6 +24,8 @@ __all__ = ["NOTICE_S", "Timetable"]
 #: What has not begun is taken back so long before its latest start, in seconds: the master looks every 20 ms, and its
 #: message takes a while.
 NOTICE_S = 0.05
+#: What was found to begin in time does so when sums are rounded otherwise, too.
+_ROUNDING_S = 1e-6
 
 
 class Timetable:
@@ -59,8 +61,10 @@ class Timetable:
         if running is None or running[0] != first:
             self._running[slot] = first, now
         self._load_s[slot] = load_s = self._model.upper_sum_s(held)
-        if len(held) > 1 and load_s < inf and self._deadline < inf:
-            self._latest_starts.set(slot, self._deadline - (load_s - self._upper_s(first[0])))
+        if len(held) > 1 and self._deadline < inf:
+            # What nobody knows takes some time at least.
+            follows_s = load_s - self._upper_s(first[0]) if load_s < inf else 0.0
+            self._latest_starts.set(slot, self._deadline - follows_s)
         else:
             self._latest_starts.discard(slot)
 
@@ -81,7 +85,7 @@ class Timetable:
     def late(self, now: float) -> list[Slot]:
         """Slots that hold something whose latest start is about to pass; none is named again before it has changed."""
         found: list[Slot] = []
-        while self._latest_starts and self._latest_starts[0][0] <= now + NOTICE_S:
+        while self._latest_starts and self._latest_starts[0][0] < now + NOTICE_S - _ROUNDING_S:
             found.append(self._latest_starts[0][1])
             self._latest_starts.discard(found[-1])
         return found

@@ -203,8 +203,8 @@ class Waiting:
         """Put away what would take more than so many seconds, until one comes that would not."""
         queue = self._queues.get(width, ())
         while queue:
-            upper_s = self._model.upper_s(queue.next())
-            if upper_s is None or upper_s <= left_s:
+            # A trial of which nothing is known takes some time at least.
+            if (self._model.upper_s(queue.next()) or 0.0) <= left_s:
                 return
             self._aside[queue.pop()] = None
 

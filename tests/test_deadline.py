@@ -1,0 +1,302 @@
+"""What a slot may hold near the deadline, in virtual time: nothing begins that will hardly end, and no slot idles in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.messages import (
+    Assign,
+    Commit,
+    End,
+    Event,
+    LetGo,
+    TimePassed,
+    TrialsEnded,
+    TrialsReturned,
+    Withdraw,
+    WorkerJoined,
+)
+from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
+from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.scheduling.timetable import NOTICE_S
+
+COMPLETE = int(TrialState.COMPLETE)
+#: How often the master says that time has passed.
+TICK_S = 0.02
+
+
+def model_of(expected: list[float], uncertainty: float = 1.0) -> DurationModel:
+    """A model that expects this of each trial, whatever it observes."""
+    model = DurationModel({"x": expected}, None, len(expected))
+    model._expected_s, model._uncertainty, model._next_fit = list(expected), uncertainty, 10**9
+    return model
+
+
+class Cluster:
+    """Workers of one slot that take the time they take; whoever is told something hears it after `latency_s`.
+
+    Args:
+        scheduler: decides.
+        model: what the scheduler expects.
+        takes_s: how long each trial takes in truth.
+        deadline: when everything must have ended.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, model: DurationModel, takes_s: list[float], deadline: float, latency_s: float = 0.0
+    ) -> None:
+        self.scheduler, self.model, self.takes_s = scheduler, model, takes_s
+        self.deadline, self.latency_s = deadline, latency_s
+        self.now = 0.0
+        self.held: dict[Slot, list[tuple[int, int]]] = {}
+        self.idle_since: dict[Slot, float] = {}
+        #: Trial -> when it has begun last.
+        self.begun: dict[int, float] = {}
+        self.committed: list[int] = []
+        self.end: EndReason | None = None
+        self.order = count()
+        self.due: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, seconds: float, then: Callable[[], None]) -> None:
+        heappush(self.due, (self.now + seconds, next(self.order), then))
+
+    def join(self, ranks: int, per_node: int = 4) -> None:
+        for rank in range(ranks):
+            self.held[Slot(rank, 0)] = []
+            self.idle_since[Slot(rank, 0)] = self.now
+            self.feed(WorkerJoined(rank, 1, (), f"n{rank // per_node}"))
+
+    def run(self) -> None:
+        self.tick()
+        while self.end is None:
+            assert self.due, "nothing happens any more"
+            self.now, _, then = heappop(self.due)
+            then()
+
+    def tick(self) -> None:
+        assert self.now < self.deadline + 100.0, "the sweep does not end"
+        self.feed(TimePassed())
+        self.at(TICK_S, self.tick)
+
+    def feed(self, event: Event) -> None:
+        if self.end is not None:
+            return
+        for decision in self.scheduler.handle(event, self.now):
+            match decision:
+                case Assign(slots, numbers, attempts):
+                    pairs = list(zip(numbers, attempts, strict=True))
+                    for slot in slots:
+                        self.tell(partial(self.take, slot, pairs))
+                case Withdraw(slot):
+                    self.tell(partial(self.give_back, slot))
+                case Commit(block):
+                    self.committed += block.numbers
+                case End(reason):
+                    self.end = reason
+                case LetGo():
+                    pass  # all ranks of a trial end at once here
+        if self.end is None:
+            self.scheduler.check()
+
+    def tell(self, then: Callable[[], None]) -> None:
+        if self.latency_s:
+            self.at(self.latency_s, then)
+        else:
+            then()
+
+    def take(self, slot: Slot, pairs: list[tuple[int, int]]) -> None:
+        self.held[slot] += pairs
+        if len(self.held[slot]) == len(pairs):
+            self.begin(slot)
+
+    def begin(self, slot: Slot) -> None:
+        number, attempt = self.held[slot][0]
+        self.idle_since.pop(slot, None)
+        if number not in self.begun:
+            self.begun[number] = self.now
+            upper_s = self.model.upper_s(number)
+            late_s = self.now + (upper_s or 0.0) - self.deadline
+            assert late_s <= 2 * self.latency_s + 1e-6, f"trial {number} begins at {self.now}, and will end {late_s} s too late"
+        self.at(self.takes_s[number], lambda: self.finish(slot, number, attempt))
+
+    def finish(self, slot: Slot, number: int, attempt: int) -> None:
+        self.held[slot].pop(0)
+        if self.held[slot]:
+            # It does not wait for the master.
+            self.begin(slot)
+        else:
+            self.idle_since[slot] = self.now
+        block = EndedBlock(slot.rank, 0, [number], [attempt], [COMPLETE], [0.0], [self.takes_s[number]], {})
+        self.tell(lambda: self.feed(TrialsEnded(block)))
+
+    def give_back(self, slot: Slot) -> None:
+        back = self.held[slot][1:]
+        del self.held[slot][1:]
+        event = TrialsReturned(slot, tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN)
+        self.tell(lambda: self.feed(event))
+
+
+class Watched(Cluster):
+    """Sees after every event that no slot idles that could run something."""
+
+    def feed(self, event: Event) -> None:
+        super().feed(event)
+        slots = self.scheduler._slots
+        if self.end is not None or not slots.idle:
+            return
+        for number in self.scheduler._waiting:
+            upper_s = self.model.upper_s(number) or 0.0
+            assert self.now + upper_s > self.deadline, f"trial {number} would end in time, and there is an idle slot"
+        longest_idle = max((self.now - since for since in self.idle_since.values()), default=0.0)
+        if longest_idle > 0.1:
+            assert all(len(held) < 2 for held in self.held.values()), "what one has not begun another could run"
+
+
+DURATIONS = st.lists(st.floats(0.2, 30.0), min_size=4, max_size=25)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DURATIONS, st.data(), st.integers(1, 5), st.floats(1.0, 40.0), st.floats(1.0, 2.0))
+def test_nothing_begins_that_will_hardly_end_before_the_deadline(expected, data, workers, deadline, uncertainty):
+    """Trials take up to five times as long as expected, or a fifth; messages take 5 ms."""
+    factors = data.draw(st.lists(st.floats(0.2, 5.0), min_size=len(expected), max_size=len(expected)))
+    takes_s = [seconds * factor for seconds, factor in zip(expected, factors, strict=True)]
+    model = model_of(expected, uncertainty)
+    scheduler = Scheduler(bytes(len(expected)), [0] * len(expected), model, retries=1, grace_s=1.0, deadline=deadline)
+    cluster = Cluster(scheduler, model, takes_s, deadline, latency_s=0.005)
+    cluster.join(workers)
+    cluster.run()
+    left = set(range(len(expected))) - set(cluster.committed)
+    assert cluster.end is (EndReason.WALLTIME if left else EndReason.COMPLETE)
+    assert set(cluster.committed) == set(cluster.begun)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DURATIONS, st.data(), st.integers(1, 5), st.floats(1.0, 40.0))
+def test_while_it_learns_no_slot_idles_beside_what_would_end_in_time(takes_s, data, workers, deadline):
+    """From a model that knows nothing to one that is fitted again and again; what it learns decides at once."""
+    model = DurationModel({"x": takes_s}, None, len(takes_s))
+    scheduler = Scheduler(bytes(len(takes_s)), [0] * len(takes_s), model, retries=1, grace_s=1.0, deadline=deadline)
+    cluster = Watched(scheduler, model, takes_s, deadline)
+    cluster.join(workers)
+    cluster.run()
+    left = set(range(len(takes_s))) - set(cluster.committed)
+    assert all(cluster.now + (model.upper_s(number) or inf) > deadline for number in left)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DURATIONS, st.data(), st.integers(2, 8), st.floats(5.0, 60.0))
+def test_trials_of_several_ranks_do_not_begin_too_late_either(expected, data, workers, deadline):
+    size = len(expected)
+    widths = data.draw(st.lists(st.sampled_from([1, 1, 2, min(4, workers)]), min_size=size, max_size=size))
+    factors = data.draw(st.lists(st.floats(0.3, 3.0), min_size=size, max_size=size))
+    model = model_of(expected)
+    scheduler = Scheduler(
+        bytes(size), [0] * size, model, retries=1, grace_s=1.0, deadline=deadline, widths=widths, patience_s=5.0
+    )
+    takes_s = [seconds * factor for seconds, factor in zip(expected, factors, strict=True)]
+    cluster = Cluster(scheduler, model, takes_s, deadline)
+    cluster.join(workers)
+    cluster.run()
+    assert len(cluster.committed) == len(set(cluster.committed))
+
+
+# ------------------------------------------------------------------------------------- one slot, step by step
+
+
+def alone(expected: list[float], deadline: float, uncertainty: float = 1.0) -> Scheduler:
+    model = model_of(expected, uncertainty)
+    return Scheduler(bytes(len(expected)), [0] * len(expected), model, retries=1, grace_s=1.0, deadline=deadline)
+
+
+def given_to(decisions: list[object]) -> list[int]:
+    return [number for decision in decisions if isinstance(decision, Assign) for number in decision.numbers]
+
+
+def ends(number: int, seconds: float, attempt: int = 1) -> TrialsEnded:
+    return TrialsEnded(EndedBlock(0, 0, [number], [attempt], [COMPLETE], [0.0], [seconds], {}))
+
+
+SLOT = Slot(0, 0)
+
+
+def test_what_waits_behind_a_trial_that_takes_too_long_is_taken_back_before_it_would_begin_too_late():
+    scheduler = alone([13.8, 13.8, 13.8], deadline=100.0)
+    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
+    latest = 100.0 - 13.8
+    assert scheduler.handle(TimePassed(), latest - NOTICE_S - 0.01) == []
+    assert scheduler.handle(TimePassed(), latest - NOTICE_S + 0.01) == [Withdraw(SLOT)]
+    assert scheduler.handle(TimePassed(), latest) == [], "it is asked once"
+    scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), latest)
+    assert [type(decision) for decision in scheduler.handle(ends(0, 96.0), 96.0)] == [Commit, End]
+
+
+def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_bound():
+    """At 96 s of 100 a trial of 1 s runs since 80 s; one of 3 s would fit only if it began now."""
+    scheduler = Scheduler(
+        bytes([int(TrialState.RUNNING), 0, 0]), [1, 0, 0], model_of([1.0, 3.0, 3.0]), retries=1, grace_s=1.0, deadline=100.0,
+        held={SLOT: {0: 1}},
+    )  # fmt: skip
+    assert given_to(scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 80.0)) == [1]
+    scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), 96.0)
+    assert list(scheduler.held[SLOT]) == [0]
+    assert given_to(scheduler.handle(ends(0, 16.5), 96.5)) == [1]
+
+
+def test_an_end_that_comes_early_makes_room_and_one_that_comes_late_takes_it():
+    """When a slot is free is counted from its last end, and not from what was expected before."""
+    for at, more in ((1.0, [2]), (10.0, [])):
+        scheduler = alone([10.0, 10.0, 10.0], deadline=25.0)
+        assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
+        assert given_to(scheduler.handle(ends(0, at), at)) == more
+
+
+def test_a_trial_that_does_not_fit_makes_way_for_shorter_ones_that_do():
+    scheduler = alone([20.0, 4.0, 3.0], deadline=10.0)
+    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [1, 2]
+
+
+def test_the_uncertainty_of_the_expectation_counts():
+    scheduler = alone([6.0, 4.0, 3.0], deadline=10.0, uncertainty=2.0)
+    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [1], "8 s at most, and no 6 s are left after it"
+
+
+def test_what_was_handed_out_before_anything_was_known_is_looked_at_again_when_it_is():
+    model = DurationModel({"x": [1, 1, 1, 1, 1, 1, 1, 1]}, None, 8)
+    scheduler = Scheduler(bytes(8), [0] * 8, model, retries=1, grace_s=1.0, deadline=7.0)
+    for rank in range(4):
+        scheduler.handle(WorkerJoined(rank, 1), 0.0)
+    assert all(len(trials) == 2 for trials in scheduler.held.values())
+    for rank in range(3):
+        number, attempt = next(iter(scheduler.held[Slot(rank, 0)].items()))
+        block = EndedBlock(rank, 0, [number], [attempt], [COMPLETE], [0.0], [4.0], {})
+        made = scheduler.handle(TrialsEnded(block), 4.0)
+    # Three trials that took 4 s: rank 3 must not begin its second one at 4 s, for the time is over at 7 s.
+    assert [decision for decision in made if isinstance(decision, Withdraw)] == [Withdraw(Slot(3, 0))]
+
+
+def test_nothing_begins_after_the_deadline_also_where_nothing_is_known():
+    model = DurationModel({"x": [1, 2, 3]}, None, 3)
+    scheduler = Scheduler(bytes(3), [0] * 3, model, retries=1, grace_s=1.0, deadline=10.0)
+    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
+    assert scheduler.handle(TimePassed(), 9.99) == [Withdraw(SLOT)]
+    assert given_to(scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), 9.995)) == []
+    assert [type(decision) for decision in scheduler.handle(ends(0, 11.0), 11.0)] == [Commit, End]
+
+
+def test_a_slot_that_is_back_is_asked_again_for_what_it_must_not_begin():
+    """A worker that says hello again has forgotten what it was asked for."""
+    scheduler = alone([13.8, 13.8], deadline=100.0)
+    scheduler.handle(WorkerJoined(0, 1), 0.0)
+    assert scheduler.handle(TimePassed(), 86.2) == [Withdraw(SLOT)]
+    made = scheduler.handle(WorkerJoined(0, 1, (((0, 1), (1, 1)),)), 86.4)
+    assert Withdraw(SLOT) in made
