@@ -282,7 +282,7 @@ def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment)
              "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(60)\n")
     process = start(folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2")
     assert process.wait(timeout=120) == 3, stderr_of(folder)
-    assert "3 times in a row before any trial had ended" in stderr_of(folder)
+    assert "no trial has ended in 3 starts in a row" in stderr_of(folder)
 
 
 def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
@@ -478,7 +478,7 @@ def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk,
         assert package.load(view / "r.h5").trials["state"].tolist() == ["complete"] * 60
         assert not (view / "r.h5.journal").exists()
     finally:
-        subprocess.run(["umount", "-l", view], check=True)
+        subprocess.run(["umount", "-l", view], check=False)
     assert not list(view.iterdir()), "nothing was written into the place where the file system belongs"
 
 

@@ -27,7 +27,7 @@ def behind_link(path: Path) -> Path:
     What belongs to a results file lies beside the file and not beside a link to it, so that all who come by either name
     find it.
     """
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def journal_folder(path: Path) -> Path:
