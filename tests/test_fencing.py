@@ -253,3 +253,29 @@ def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):
     assert process.wait(timeout=120) == 0, stderr_of(folder)
     assert "is lost" not in stderr_of(folder)
     all_done(folder)
+
+
+def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(folder, environment, disk, mpisweep: Run):
+    """What ends a rank that waits for others in MPI_Init for too long is called off there."""
+    workload(folder, SLOW)
+    sweep = my_sweep(folder, 40, "silence = 0.6")
+    process = start(folder, environment | disk.environment, "run", sweep, "-o", "disk/r.h5", "-n", "1")
+    wait_for(lambda: ended(folder / "disk" / "r.h5") >= 4)
+    launcher = psutil.Process(process.pid)
+    [rank] = launcher.children()
+    rank.kill()
+    # The launcher starts another one, which reads what there is.
+    disk.be("slow 0.1")
+    # A rank has its fork server before it waits for anything.
+    wait_for(lambda: any(found != rank and found.children() for found in launcher.children()))
+    disk.be("hang")
+    [second] = launcher.children()
+    # Longer than a rank may wait in MPI_Init.
+    time.sleep(8)
+    assert second.is_running()
+    assert second.status() != psutil.STATUS_ZOMBIE
+    disk.be("fine")
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    sweep = package.load(folder / "disk" / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * 40
+    assert len(sweep.allocations) == 2, stderr_of(folder)

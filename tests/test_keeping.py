@@ -28,8 +28,9 @@ def words(path: Path, *asked: dict[str, object]) -> Iterator[dict[str, object]]:
     """What a new process tells its master, to each question a line or so; the master closes the line then."""
     ours, theirs = socket.socketpair()
     arguments = {"path": os.fspath(path), "member": "m", "job_id": "", "silence_s": 30.0}
-    process = threading.Thread(target=serve, args=([theirs.detach()], arguments))
+    process = threading.Thread(target=serve, args=([theirs.detach()], arguments), daemon=True)
     process.start()
+    ours.settimeout(20)
     with ours, ours.makefile() as lines:
         for question in asked or [None]:
             if question is not None:

@@ -123,6 +123,22 @@ def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(se
     assert transport.sent == [(2, Follow(2))]
 
 
+def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(second):
+    second._on_lost(0, "it died", time.monotonic())
+    assert second._leading is not None
+    assert second._recorder is not None
+    second._leading.drop()
+    second._leading = None
+    stepped_down: list[bool] = []
+    close = second._recorder.close
+    second._master = cast(Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close()))
+    second._deliver(0, [Lead("run", "n1", 7, 70, 0)], time.monotonic())
+    assert stepped_down == []
+    second._deliver(2, [Lead("run", "n3", 9, 90, 2)], time.monotonic())
+    assert stepped_down == [True]
+    assert second._master is None
+
+
 def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_too_long(monkeypatch):
     monkeypatch.setattr("mpisweep.leading._AGAIN_S", 0.01)
     tries: list[float] = []
@@ -199,12 +215,13 @@ def test_a_former_master_begins_no_segment_any_more(path, monkeypatch):
     monkeypatch.setattr(journal_module, "_PART_BYTES", 1)
     first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
     second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
-    before = segments(journal_folder(path))
+    own = first.claim.token.name.removesuffix(".aside")
+    before = [name for name in segments(journal_folder(path)) if name.startswith(own)]
     first.journal.append(encode(ENDED))
-    while first.journal.failure is None:
-        time.sleep(0.001)
-    first.journal.abandon()
-    assert segments(journal_folder(path)) == before
+    first.journal.close()
+    first.journal.join()
+    assert first.journal.failure is not None
+    assert [name for name in segments(journal_folder(path)) if name.startswith(own)] == before
     second.journal.abandon()
 
 

@@ -14,6 +14,7 @@ from mpisweep.messages import Abandon, Acknowledge, Ended, Give, Hello, Meet, Me
 from mpisweep.numbering import number_trials
 from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
+from mpisweep.recorder import Answer
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import Journal
@@ -33,6 +34,8 @@ class SlowDisk:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.written = self.synced = -1
+        self.folds = 0
+        self.answer: Answer | None = None
 
     def append(self, body: bytes) -> int:
         self.bodies.append(body)
@@ -48,14 +51,16 @@ class SlowDisk:
     def fileno(self) -> int:
         return 0
 
-    def poll(self) -> None:
-        """No snapshot is ever done."""
+    def poll(self) -> Answer | None:
+        """No snapshot is done unless it is told so."""
+        answer, self.answer = self.answer, None
+        return answer
 
     def keep_time(self, now: float) -> None:
         """It does not hang."""
 
     def fold(self, segment: str) -> None:
-        """And none is begun."""
+        self.folds += 1
 
     def close(self) -> None:
         """The run ends."""
@@ -224,3 +229,24 @@ def test_a_master_that_was_fenced_says_so_and_acknowledges_nothing(lost):
     assert Acknowledge not in ranks.take(0)
     assert ranks.master.fenced is lost
     assert ranks.master.exit_code is None
+
+
+@pytest.mark.parametrize("error", ["", "No space left on device"])
+def test_a_snapshot_is_made_again_after_fifty_times_what_it_took_whether_it_failed_or_not(error):
+    """At most two hundredths of the time go into snapshots."""
+    ranks = Ranks(ONE_TRIAL.replace("to = 1", "to = 3"))
+    ranks.join(0)
+    ranks.disk.sync()
+    ranks.take(0)
+    assert ranks.disk.folds == 1
+    ranks.disk.answer = Answer(3.0, error)
+    ranks.now = 3.0
+    ranks.end(0, 1, 0)
+    ranks.disk.sync()
+    for second in range(3, 153):
+        ranks.now = float(second)
+        ranks.take(0)
+    assert ranks.disk.folds == 1
+    ranks.now = 153.0
+    ranks.take(0)
+    assert ranks.disk.folds == 2

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -52,6 +53,7 @@ from mpisweep.results.claim import (
     RunOverError,
     claim_file,
     remove_through,
+    token_of,
 )
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
@@ -253,6 +255,38 @@ def test_folding_at_any_moment_changes_nothing(path, cut):
 
 def closing_in(path: Path) -> list[float]:
     return mpisweep.load(path).allocations["closing_time"].tolist()
+
+
+def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_was_read(path, monkeypatch):
+    """A master that was followed while it made its last snapshot."""
+    folder = journal_folder(path)
+    write_journal(path, history())
+    write_journal(path, history()[:3], replace(opening(), epoch=1))
+    own, later = segments(folder)
+    token = token_of(folder, opening().run, 0)
+    token.mkdir()
+    finish(path, token)
+    assert segments(folder) == [later]
+    write_journal(path, history()[:3])
+    write_file = snapshot.write_file
+
+    def write_and_append(*arguments: object, **more: object) -> int:
+        with (folder / own).open("ab") as segment:
+            segment.write(b"x")
+        return write_file(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshot, "write_file", write_and_append)
+    finish(path, token)
+    assert segments(folder) == [own, later]
+
+
+def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segment(path):
+    write_journal(path, history())
+    token = token_of(journal_folder(path), opening().run, 0)
+    with pytest.raises(FileNotFoundError):
+        finish(path, token)
+    assert not path.exists()
+    assert len(segments(journal_folder(path))) == 1
 
 
 def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):

@@ -201,7 +201,7 @@ class Claim:
             OSError: when the folder cannot be written.
         """
         while True:
-            folder.mkdir(parents=parents, exist_ok=True)
+            _make_folder(folder, parents)
             judged = _judged_dead(folder)
             me = _myself(job_id, run if run > _last_run(folder) else new_run_name(folder), purpose)
             claim = cls(token_of(folder, me.run, epoch))
@@ -264,10 +264,10 @@ class Claim:
             # Another one may be faster.
             with contextlib.suppress(FileNotFoundError):
                 os.rename(folder / names[-1], claim.token)
-        for left in claim.token.iterdir():
-            # What the one before was making.
-            left.unlink()
         try:
+            for left in claim.token.iterdir():
+                # What the one before was making.
+                left.unlink()
             claim._write(me)
             claim._put_claim()
         except FileNotFoundError as error:
@@ -342,11 +342,17 @@ class Claim:
 
     def _fence_others(self) -> None:
         """Take away the tokens of all who held the sweep before, or tried to."""
-        for name in _names_in(self._folder):
-            if name.endswith(ASIDE) and name != self.token.name:
+        # Until none is left: a token may have been renamed by who follows its master since it was listed.
+        while True:
+            names = _names_in(self._folder)
+            others = [name for name in names if name.endswith(ASIDE) and name != self.token.name]
+            for name in others:
                 _take_away(self._folder / name)
-            elif name.startswith(_FENCED):
-                _remove(self._folder / name)
+            for name in names:
+                if name.startswith(_FENCED):
+                    _remove(self._folder / name)
+            if not others:
+                return
 
 
 def remove_through(token: Path, path: Path) -> None:
@@ -388,6 +394,18 @@ def is_surely_gone(folder: Path) -> bool:
 def is_gone_here(holder: Holder) -> bool:
     """Whether a holder is of this machine, and its process is gone."""
     return holder.is_here and not holder.is_running
+
+
+def _make_folder(folder: Path, parents: bool) -> None:
+    while True:
+        try:
+            folder.mkdir(parents=parents, exist_ok=True)
+        except FileExistsError:
+            # Unless it has been removed since, it is no folder.
+            if folder.exists() and not folder.is_dir():
+                raise
+        else:
+            return
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -1,0 +1,178 @@
+"""Claims that are taken, inherited, kept and let go at once, in any order of the steps on the file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpisweep.results import claim as module
+from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError, claim_file, token_of
+
+#: Orders of steps that are tried; a mutant of a fence shows within a few dozen.
+ORDERS = 300
+FIRST = "20260101T000000-aaaaaa"
+#: What the module asks of the file system, each one step.
+STEPS = {os: ["rename", "link", "replace", "utime", "listdir"], shutil: ["rmtree"], Path: ["mkdir", "stat", "unlink"]}
+
+
+class Turns:
+    """Lets threads go on in an order that is drawn, one step on the file system at a time."""
+
+    def __init__(self, seed: int, actors: dict[str, Callable[[], Any]]) -> None:
+        self._draw = random.Random(seed)
+        self._actors = actors
+        self._here: dict[threading.Thread, str] = {}
+        #: Those that wait at a step; the loop goes on when all that are left do.
+        self._waiting: dict[str, threading.Event] = {}
+        self._left = set(actors)
+        self._changed = threading.Condition()
+        self.outcomes: dict[str, Any] = {}
+        self.errors: list[str] = []
+
+    def step(self) -> None:
+        """Wait for one's turn; who is no actor goes on."""
+        name = self._here.get(threading.current_thread())
+        if name is None:
+            return
+        turn = threading.Event()
+        with self._changed:
+            self._waiting[name] = turn
+            self._changed.notify()
+        assert turn.wait(20)
+
+    def run(self) -> dict[str, Any]:
+        """All of them to their ends: what each has returned or raised."""
+        threads = [threading.Thread(target=self._act, args=(name,)) for name in self._actors]
+        self._here = dict(zip(threads, self._actors, strict=True))
+        for thread in threads:
+            thread.start()
+        while self._left:
+            with self._changed:
+                assert self._changed.wait_for(lambda: self._waiting.keys() == self._left, 20)
+                if self._left:
+                    self._waiting.pop(self._draw.choice(sorted(self._left))).set()
+        for thread in threads:
+            thread.join()
+        assert self.errors == []
+        return self.outcomes
+
+    def _act(self, name: str) -> None:
+        self.step()
+        try:
+            self.outcomes[name] = self._actors[name]()
+        except (ClaimedError, FollowedError, RunOverError) as refusal:
+            self.outcomes[name] = refusal
+        except Exception as error:
+            self.errors.append(f"{name}: {''.join(traceback.format_exception(error))}")
+        with self._changed:
+            self._left.discard(name)
+            self._changed.notify()
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Runs actors in the order of a seed."""
+    now: list[Turns] = []
+
+    def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            if now:
+                now[0].step()
+            return function(*args, **more)
+
+        return call
+
+    for owner, names in STEPS.items():
+        for name in names:
+            monkeypatch.setattr(owner, name, in_turn(getattr(owner, name)))
+    monkeypatch.setattr(module, "_RACE_S", 0.0)
+
+    def run(seed: int, actors: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+        now[:] = [Turns(seed, actors)]
+        outcomes = now[0].run()
+        now.clear()
+        return outcomes
+
+    return run
+
+
+def holds(claim: Any) -> bool:
+    """Whether this one may change the sweep."""
+    if not isinstance(claim, Claim):
+        return False
+    try:
+        claim.beat()
+    except (FollowedError, RunOverError):
+        return False
+    return True
+
+
+def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, monkeypatch):
+    """A run that is taken for dead goes on, is followed by another of its ranks and is taken over by two others at once."""
+    monkeypatch.setattr(module, "_is_dead", lambda holder, *_: holder.run == FIRST)
+    winners: Counter[str] = Counter()
+    for seed in range(ORDERS):
+        folder = tmp_path / str(seed)
+        first = Claim.take(folder, "", run=FIRST)
+        outcomes = turns(
+            seed,
+            {
+                "beats": lambda first=first: holds(first),
+                "follows": lambda folder=folder: Claim.inherit(folder, "", run=FIRST, epoch=1),
+                "takes": lambda folder=folder: Claim.take(folder, "one"),
+                "takes too": lambda folder=folder: Claim.take(folder, "two"),
+            },
+        )
+        assert not holds(first), f"order {seed}"
+        holders = [name for name, outcome in outcomes.items() if holds(outcome)]
+        assert len(holders) <= 1, f"order {seed}: {outcomes}"
+        for name in holders:
+            winners[name] += 1
+            assert sorted(os.listdir(folder)) == sorted([outcomes[name].token.name, "claim.json"]), f"order {seed}"
+            assert claim_file(folder).samefile(outcomes[name].token / "claim.json"), f"order {seed}"
+            outcomes[name].release()
+            assert not folder.exists(), f"order {seed}"
+    # The two may fence each other when the third comes in between them; then both say so, and the next run has the sweep.
+    assert winners.keys() == {"takes", "takes too"}
+    assert winners.total() > 0.95 * ORDERS
+
+
+def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(turns, tmp_path):
+    for seed in range(ORDERS):
+        folder = tmp_path / str(seed)
+        first = Claim.take(folder, "", run=FIRST)
+        outcomes = turns(
+            seed,
+            {
+                "ends": first.release,
+                "follows": lambda folder=folder: Claim.inherit(folder, "", run=FIRST, epoch=1),
+                "takes": lambda folder=folder: Claim.take(folder, "next"),
+            },
+        )
+        holders = [name for name, outcome in outcomes.items() if holds(outcome)]
+        # Who follows a run that ends at the same time may come first, or last.
+        assert len(holders) <= 1, f"order {seed}: {outcomes}"
+        for name in holders:
+            token = outcomes[name].token
+            assert claim_file(folder).samefile(token / "claim.json"), f"order {seed}: {outcomes}"
+
+
+def test_a_claim_that_is_another_ones_by_now_is_put_back(tmp_path):
+    """A run ends between the moment in which another one takes its claim and that in which it is fenced."""
+    ends = Claim.take(tmp_path, "")
+    takes = Claim(token_of(tmp_path, "20990101T000000-bbbbbb", 0))
+    takes.token.mkdir()
+    (takes.token / "claim.json").write_text(json.dumps({"who": "another"}))
+    takes._put_claim()
+    ends.release()
+    assert claim_file(tmp_path).samefile(takes.token / "claim.json")
