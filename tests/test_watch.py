@@ -150,7 +150,7 @@ def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
 def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.05)
     assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
-    assert "the run is gone; run it again to go on" in capsys.readouterr().out
+    assert "the run is gone; run the same command to resume" in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):
