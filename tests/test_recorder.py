@@ -51,7 +51,7 @@ def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(ser
     # Another one answers.
     recorder.fold("~")
     assert "does not answer" not in answer_of(recorder).error
-    assert not writer.is_running()
+    writer.wait(20)
     recorder.close()
 
 

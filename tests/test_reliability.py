@@ -335,7 +335,7 @@ def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
     (folder / "r.h5.stop").touch()
     assert process.wait(timeout=60) == 3, stderr_of(folder)
     assert not (folder / "r.h5.stop").exists()
-    assert package.load(folder / "r.h5").state == "stopped by a signal"
+    assert package.load(folder / "r.h5").state == "stopped on request"
 
 
 STUBBORN = """

@@ -62,6 +62,8 @@ def value_text(value: object) -> str:
 
 def duration_text(seconds: float) -> str:
     """A duration for people: ``0.02 s``, ``47 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 0.005:
+        return "0 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     if seconds < 90:
