@@ -15,8 +15,8 @@ Pure: no process is started here, no file read.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import re
 import shlex
 import string
@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mpisweep.printed import AFTER_WORD
 from mpisweep.records import Value
 
 __all__ = [
@@ -41,7 +42,6 @@ SPECIAL_NAMES = {
     "rank": "which of the trial's ranks the program is",
     "template": "path of the rendered template",
 }
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|NaN|inf|Inf|Infinity)"
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYS = ("command", "template", "env", "directory")
@@ -199,9 +199,14 @@ def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
         return None, {}
     numbers: dict[str, float] = {}
     for name, value in found.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):
+        # Writers of JSON that keep to its letter have no NaN and write null.
+        if value is None:
+            numbers[name] = math.nan
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
                 numbers[name] = float(value)
+            except OverflowError:
+                numbers[name] = math.nan
     step = numbers.pop("step", None)
     return int(step) if step is not None and abs(step) < 2**63 else None, numbers
 
@@ -236,7 +241,8 @@ def _arguments(command: object) -> tuple[str, ...]:
     expected = "expected a command line, e.g. \"python train.py --batch_size={batch_size}\""
     if isinstance(command, str):
         try:
-            arguments = shlex.split(command)
+            # A backslash at the end of a line goes on on the next, as in a shell.
+            arguments = shlex.split(command.replace("\\\r\n", "").replace("\\\n", ""))
         except ValueError as error:
             raise CommandError("workload.command", f"cannot be split into arguments: {error}") from error
     elif isinstance(command, list) and all(isinstance(argument, str) for argument in command):
@@ -279,4 +285,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _with_value(pattern: str) -> str:
     """An expression without groups stands for the number that follows it."""
     has_groups = bool(_compiled(pattern).groups)
-    return pattern if has_groups else rf"(?:{pattern})\s*(?P<value>{_NUMBER})"
+    return pattern if has_groups else f"(?:{pattern}){AFTER_WORD}"

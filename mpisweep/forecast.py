@@ -15,8 +15,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpisweep.progress import counted, duration_text
+from mpisweep.progress import counted
 from mpisweep.scheduling.planner import DurationModel
+from mpisweep.spec.units import duration_text
 
 __all__ = ["Forecast", "forecast", "forecast_lines"]
 

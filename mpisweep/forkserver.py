@@ -100,7 +100,7 @@ class ForkServer:
         sys.stdout.flush()
         sys.stderr.flush()
         rank = os.getpid()
-        signals_file = page_file()
+        signals_file = page_file("mpisweep-signals")
         process = os.fork()
         if process == 0:
             ours.close()

@@ -38,6 +38,8 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+from mpisweep.unsent import UNSENT_BYTES, Unsent
+
 __all__ = [
     "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM", "Frame", "Line",
     "LineClosedError", "Page", "SignalPage", "page_file",
@@ -54,6 +56,7 @@ MEET = 8
 MEETING = 9
 
 _HEADER = struct.Struct("<IBqq")
+_PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
 _READ_BYTES = 1 << 18
 
 
@@ -158,14 +161,14 @@ class Line:
         return frames
 
 
-def page_file() -> int:
-    """An open descriptor of a fresh page of memory, without a name in any folder."""
+def page_file(name: str = "mpisweep-page") -> int:
+    """An open descriptor of a fresh page of memory, without a name in any folder; `name` is for who looks for it in /proc."""
     if hasattr(os, "memfd_create"):
-        file = os.memfd_create("mpisweep-page")
+        file = os.memfd_create(name)
     else:
         with tempfile.TemporaryFile() as made:
             file = os.dup(made.fileno())
-    os.ftruncate(file, mmap.PAGESIZE)
+    os.ftruncate(file, _PAGE_BYTES)
     return file
 
 
@@ -177,8 +180,8 @@ class _Numbers:
     """
 
     def __init__(self, file: int) -> None:
-        self._memory = mmap.mmap(file, mmap.PAGESIZE)
-        self._numbers = memoryview(self._memory).cast("q")
+        self._memory = mmap.mmap(file, _PAGE_BYTES)
+        self._numbers = memoryview(self._memory)[: mmap.PAGESIZE].cast("q")
 
     def close(self) -> None:
         """Let the memory go."""
@@ -200,9 +203,19 @@ class SignalPage(_Numbers):
 
 
 class Page(_Numbers):
-    """The memory that both ends of a line see: five numbers."""
+    """The memory that both ends of a line see: five numbers, and the reports that were not sent."""
 
     _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
+
+    def __init__(self, file: int) -> None:
+        super().__init__(file)
+        self.unsent = Unsent(memoryview(self._memory)[mmap.PAGESIZE :])
+
+    def close(self) -> None:
+        """Let the memory go."""
+        if not self._memory.closed:
+            self.unsent.release()
+        super().close()
 
     # Written by the trial process.
 

@@ -74,7 +74,7 @@ from mpisweep.messages import (
 from mpisweep.numbering import Trials
 from mpisweep.progress import Progress, ProgressSink
 from mpisweep.recorder import Recorder
-from mpisweep.records import Direction, EndReason, FailureCause, Slot, TrialState
+from mpisweep.records import ENDED_WELL, Direction, EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import RECORD_BYTES, Journal
 from mpisweep.scheduling.scheduler import Scheduler
@@ -205,6 +205,8 @@ class Master:
         self._measures = measures
         self._tells_end = tells_end
         self._failures_logged = 0
+        #: Whether something was said of a trial that is complete.
+        self._notice_logged = False
         self._end: EndReason | None = None
         #: When the grace of the running trials is over, and since when there are none, in seconds since 1970.
         self._grace_over_at = math.inf
@@ -709,6 +711,9 @@ class Master:
 
     def _log_failures(self, block: EndedBlock) -> None:
         for number, cause, message in zip(block.numbers, block.causes, block.messages, strict=True):
+            if cause == FailureCause.NONE and not self._notice_logged and message and not message.startswith(ENDED_WELL):
+                self._notice_logged = True
+                log.warning("trial %d: %s; said once, the messages of all trials are in the results file", number, message)
             if cause == FailureCause.NONE or self._failures_logged >= _FAILURES_LOGGED:
                 continue
             self._failures_logged += 1

@@ -243,7 +243,7 @@ def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, 
     if not mastership.is_first:
         try:
             return Claim.inherit(folder, job_id, run=run, epoch=epoch)
-        except RunOverError:
+        except (RunOverError, FileNotFoundError):
             # Unless the master before this one had not come as far as claiming the sweep.
             if mastership.has_begun or _knows_run(path, recorder, run):
                 raise

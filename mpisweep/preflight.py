@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,9 +79,42 @@ def _see_program(spec: Spec, workload: CommandWorkload) -> None:
     if "/" in program and workload.own_directory and not program.startswith("/"):
         return
     where = os.fspath(spec.folder / program) if "/" in program else program
-    if shutil.which(where, path=variables.get("PATH")) is None:
-        place = f"in {spec.folder}" if "/" in program else "on PATH"
-        raise SpecError(f"{spec.source}: workload.command: there is no program {program!r} {place}")
+    found = shutil.which(where, path=variables.get("PATH"))
+    problem = _why_no_script(found, program) if found else _why_no_program(spec, where, program)
+    if problem:
+        raise SpecError(f"{spec.source}: workload.command: {problem}")
+
+
+def _why_no_program(spec: Spec, where: str, program: str) -> str:
+    if "/" not in program:
+        return f"there is no program {program!r} on PATH"
+    if Path(where).is_dir():
+        return f"{program!r} is a folder"
+    if Path(where).exists():
+        return f"{program!r} cannot be started: it may not be executed; allow it with chmod +x {shlex.quote(program)}"
+    return f"there is no program {program!r} in {spec.folder}"
+
+
+def _why_no_script(path: str, program: str) -> str:
+    """Why a script that is there and may be executed cannot be started; the system says of it that there is no such file."""
+    try:
+        with open(path, "rb") as script:
+            first = script.readline(4096)
+    except OSError:
+        # It may be executed and not read.
+        return ""
+    words = first[2:].strip(b" \t\n").split(maxsplit=1) if first.startswith(b"#!") else []
+    if not words:
+        return ""
+    interpreter = os.fsdecode(words[0].rstrip(b"\r"))
+    if first.rstrip(b"\n").endswith(b"\r"):
+        return (
+            f"{program!r} cannot be started: its lines end with a carriage return (CRLF), so that its interpreter, {interpreter}, is not found; "
+            f"remove them with sed -i 's/\\r$//' {shlex.quote(program)}"
+        )
+    if not Path(interpreter).exists():
+        return f"{program!r} cannot be started: its interpreter, {interpreter!r}, is not there"
+    return ""
 
 
 def _see_template(spec: Spec, workload: CommandWorkload) -> None:

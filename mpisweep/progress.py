@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 from mpisweep.records import Value
+from mpisweep.spec.units import duration_text, number_text, value_text
 
 __all__ = [
     "ALIVE",
@@ -30,7 +31,6 @@ __all__ = [
     "Progress",
     "ProgressSink",
     "counted",
-    "duration_text",
     "parse",
     "progress_line",
 ]
@@ -218,22 +218,8 @@ def _pace(progress: Progress) -> list[str]:
 def _best(progress: Progress) -> str:
     if progress.best is None:
         return ""
-    parameters = ", ".join(f"{name}={_short(value)}" for name, value in progress.best_parameters.items())
-    return f"best {progress.objective} {progress.best:.5g} ({parameters or f'trial {progress.best_number}'})"
-
-
-def _short(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def duration_text(seconds: float) -> str:
-    """``47 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    parameters = ", ".join(f"{name}={value_text(value)}" for name, value in progress.best_parameters.items())
+    return f"best {progress.objective} {number_text(progress.best)} ({parameters or f'trial {progress.best_number}'})"
 
 
 def counted(count: int, what: str) -> str:

@@ -66,7 +66,7 @@ from mpisweep.splitting import AlreadyCompleteError
 from mpisweep.staging import PackError, pack_file, prepare_pack
 from mpisweep.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.transport import Transport, TransportError, connect, expected_rank
-from mpisweep.trialprocess import ProcessSetting
+from mpisweep.trialprocess import PROGRAM_END_S, ProcessSetting
 from mpisweep.vigil import Vigil
 from mpisweep.worker import Worker
 
@@ -303,6 +303,7 @@ class _Rank:
             worker=self._transport.rank,
             timeout_s=spec.limits.timeout_s,
             stall_s=spec.limits.stall_s,
+            slack_s=PROGRAM_END_S if isinstance(spec.workload, CommandWorkload) else 0.0,
         )
         self._worker = Worker(
             self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master

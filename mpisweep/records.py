@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 __all__ = [
+    "ENDED_WELL",
     "AttemptEnd",
     "Direction",
     "EndReason",
@@ -19,6 +20,9 @@ __all__ = [
     "TrialState",
     "Value",
 ]
+
+#: How the message of a trial begins that is complete without its objective.
+ENDED_WELL = "it has ended well, but"
 
 #: What a parameter can be.
 Value = int | float | str | bool

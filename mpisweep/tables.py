@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpisweep.progress import counted
-from mpisweep.records import Direction, FailureCause, TrialState
+from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.results.shares import members, part_file
 from mpisweep.spec import BuiltinWorkload
+from mpisweep.spec.units import duration_text, number_text, value_text
 
 if TYPE_CHECKING:
     from mpisweep.rerun import Comparison, Rerun
@@ -39,6 +40,7 @@ __all__ = [
     "print_status",
     "print_top",
     "run_script",
+    "running_attempts",
     "status_lines",
     "sweep_status",
     "to_csv",
@@ -68,6 +70,8 @@ class TopTable:
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
     rows: tuple[TopRow, ...]
+    #: Completed trials of which the metric is missing, NaN or infinite, and which have no rank.
+    unranked: int = 0
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -76,15 +80,10 @@ class TopTable:
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text."""
+        columns = [_aligned([row.values[index] for row in self.rows]) for index in range(len(self.metrics))]
         return [
-            (
-                row.rank,
-                *row.parameters,
-                *(_number(value) for value in row.values),
-                _seconds(row.wall_time_s),
-                str(row.number),
-            )
-            for row in self.rows
+            (row.rank, *row.parameters, *values, _seconds(row.wall_time_s), str(row.number))
+            for row, values in zip(self.rows, zip(*columns, strict=True), strict=True)
         ]
 
 
@@ -114,14 +113,14 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
                 f"{', '.join(sweep.metrics) or 'none'}"
             )
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
-    best = _ranked(sweep, complete, metric, k, wanted)
-    rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(best)]
+    ranked = _ranked(sweep, complete, metric, wanted)
+    rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
     if sweep.baseline is not None:
         rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
-    return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows))
+    return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), len(complete) - len(ranked))
 
 
-#: State of a sweep whose run has ended without a word.
+#: State of a sweep whose last run died without closing.
 GONE = "gone"
 
 
@@ -155,6 +154,8 @@ class Status:
     #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
     #: it is); empty where that is not known.
     largest_that_fits: dict[str, Any]
+    #: Which end of the parameter that is: ``largest`` or ``smallest``.
+    extreme: str
     #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
 
@@ -173,9 +174,9 @@ def sweep_status(sweep: Sweep) -> Status:
     counts = {state.label: sweep.count(state) for state in TrialState}
     journals = _journals(sweep.path)
     is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
-    if is_gone:
-        # What it ran runs again.
-        counts |= {"waiting": counts["waiting"] + counts["running"], "running": 0}
+    # What was handed out and has not begun waits; of a run that is gone everything runs again.
+    running = 0 if is_gone else len(running_attempts(sweep))
+    counts |= {"waiting": counts["waiting"] + counts["running"] - running, "running": running}
     started, ended = sweep.spans.T
     present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
     return Status(
@@ -197,12 +198,23 @@ def sweep_status(sweep: Sweep) -> Status:
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         largest_that_fits=_largest_that_fits(sweep),
+        extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
         quarantined=tuple(
             f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
             for worker in sweep.workers
             if worker["quarantine"] and worker["allocation"] in present
         ),
     )
+
+
+def running_attempts(sweep: Sweep) -> list[Any]:
+    """Rows of ``sweep.attempts``: the first one of each slot that has not ended; those behind it wait in the slot."""
+    first: dict[tuple[int, int], Any] = {}
+    attempts, states = sweep.attempts, sweep.trials["state"]
+    for attempt in attempts[attempts["end"] == AttemptEnd.RUNNING.label]:
+        if states[attempt["trial"]] == TrialState.RUNNING.label:
+            first.setdefault((int(attempt["worker"]), int(attempt["slot"])), attempt)
+    return list(first.values())
 
 
 def _journals(path: Path) -> list[Path]:
@@ -269,7 +281,8 @@ def print_top(table: TopTable) -> None:
     """Print the table; plain text where standard output is no terminal."""
     console = Console()
     if not table.rows:
-        console.print(f"{table.title}: no trial is complete")
+        none = "no completed trial has a finite one" if table.unranked else "no trial has completed"
+        console.print(f"{table.title}: {none}", markup=False, highlight=False)
         return
     drawn = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for index, heading in enumerate(table.header):
@@ -278,6 +291,8 @@ def print_top(table: TopTable) -> None:
         drawn.add_row(*map(escape, cells), style="cyan" if cells[0] == "baseline" else None)
     console.print(table.title, markup=False, highlight=False)
     _print_whole(console, drawn)
+    if table.unranked:
+        console.print(_without(table.unranked, table.metrics[0]), markup=False, highlight=False)
 
 
 def _print_whole(console: Console, table: Table) -> None:
@@ -292,7 +307,7 @@ def _print_whole(console: Console, table: Table) -> None:
 def status_lines(status: Status) -> list[str]:
     """It in words."""
     ended = status.trials - status.waiting - status.running
-    state = "its run has ended without a word; run it again to go on" if status.state == GONE else status.state
+    state = "the last run died without closing; run the same command to resume" if status.state == GONE else status.state
     lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
     counts = [
         f"{getattr(status, name)} {name}"
@@ -303,22 +318,26 @@ def status_lines(status: Status) -> list[str]:
     if status.failures:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
     if status.diverged:
-        lines.append(
-            f"  {status.diverged} of the complete ones without {status.objective}: it is missing, NaN or infinite"
-        )
+        lines.append(f"  {_without(status.diverged, status.objective)}")
     if status.best is not None:
-        where = ", ".join(f"{name}={value}" for name, value in status.best_parameters.items())
+        where = ", ".join(f"{name}={value_text(value)}" for name, value in status.best_parameters.items())
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
-        lines.append(f"  best {status.objective} {_number(status.best)} ({trial})")
-    lines += [f"  the last {name} that fits into the memory: {value}" for name, value in status.largest_that_fits.items()]
+        lines.append(f"  best {status.objective} {number_text(status.best)} ({trial})")
+    lines += [
+        f"  {status.extreme} {name} that fits in memory: {value_text(value)}" for name, value in status.largest_that_fits.items()
+    ]
     lines.append(
-        f"  {status.trial_time_s / 3600:.2f} hours of trials, "
+        f"  {duration_text(status.trial_time_s)} of trials, "
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
     lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
     return lines
+
+
+def _without(count: int, metric: str) -> str:
+    return f"{counted(count, 'completed trial')} {'has' if count == 1 else 'have'} no finite {metric}"
 
 
 def print_status(status: Status) -> None:
@@ -392,20 +411,21 @@ def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
     return f"{sweep.name}: best trials by {better} {metric}"
 
 
-def _ranked(sweep: Sweep, complete: TrialTable, metric: str, k: int, direction: Direction) -> TrialTable:
+def _ranked(sweep: Sweep, complete: TrialTable, metric: str, direction: Direction) -> TrialTable:
+    """Those of which the metric is finite, the best first."""
     values = complete[sweep.metric_column(metric)]
     if values.dtype.kind not in "iufb":
         raise ResultsError(f"{sweep.path}: {metric} is a text, by which no trial is better than another")
     keys = values.astype(float) if direction == Direction.MINIMIZE else -values.astype(float)
-    keys = np.where(np.isfinite(keys), keys, np.inf)
-    return TrialTable(complete.array[keys.argsort(kind="stable")[:k]])
+    order = keys.argsort(kind="stable")
+    return TrialTable(complete.array[order[np.isfinite(keys[order])]])
 
 
 def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: Any) -> TopRow:
     return TopRow(
         rank=rank,
         number=int(row["number"]),
-        parameters=tuple(_value(row[sweep.column(name)].item()) for name in names),
+        parameters=tuple(value_text(row[sweep.column(name)].item()) for name in names),
         values=(float(row[sweep.metric_column(metric)]),),
         wall_time_s=float(row["wall_time"]),
     )
@@ -417,14 +437,14 @@ def _ordinal(n: int) -> str:
     return f"{n}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th') }"
 
 
-def _value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"
+def _aligned(values: Sequence[float]) -> list[str]:
+    """Numbers of one column, with equally many decimals where none needs an exponent: five digits of the largest."""
+    texts = [number_text(value) for value in values]
+    if any("e" in text for text in texts):
+        return texts
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    decimals = max(0, 4 - math.floor(math.log10(largest))) if largest else 0
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def _seconds(value: float) -> str:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
+from mpisweep.blocks import AssignedBlock, EndedBlock, ReportBlock, decode, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.line import (
     ENDED,
@@ -44,8 +44,10 @@ from mpisweep.messages import Team
 from mpisweep.processes import SENT_TO_EVERYBODY
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
-__all__ = ["Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
+__all__ = ["PROGRAM_END_S", "Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
 
+#: How much longer than its trial a trial process has that ends a program, in seconds.
+PROGRAM_END_S = 5.0
 #: Processes that die this often before a trial has begun would do so for ever; their trials fail instead.
 _STARTS_AT_MOST = 3
 #: How long a trial that was declared void has to be skipped, in seconds, before it is looked at again.
@@ -65,6 +67,8 @@ class ProcessSetting:
     worker: int
     timeout_s: float | None
     stall_s: float | None
+    #: How much longer the trial process has, which ends a program by itself and keeps what that has printed.
+    slack_s: float = 0.0
 
 
 class Result(NamedTuple):
@@ -185,6 +189,8 @@ class TrialProcess:
         self._void_below: int | None = None
         self._killed: _Kill | None = None
         self._kill_at: float | None = None
+        #: The trial that has reported last, and in how many blocks.
+        self._reported: tuple[_Task | None, int] = (None, 0)
         #: Trials that are to be let go of, and when.
         self._abandoned: dict[_Task, float] = {}
 
@@ -291,18 +297,19 @@ class TrialProcess:
         """Kill a trial that has used up its time."""
         if self._killed is not None or not self._line_open:
             return
-        timeout_s, stall_s = self._setting.timeout_s, self._setting.stall_s
+        setting = self._setting
+        timeout_s, stall_s = setting.timeout_s, setting.stall_s
         # Read first: it is never later than the start that is read after it.
         index = self._page.begun - 1
         started_ns = self._page.started_ns if timeout_s is not None or stall_s is not None else 0
         if started_ns:
             now_ns = time.monotonic_ns()
-            if timeout_s is not None and now_ns - started_ns > timeout_s * 1e9:
+            if timeout_s is not None and now_ns - started_ns > (timeout_s + setting.slack_s) * 1e9:
                 self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s, the timeout of a trial"))
             elif (
                 stall_s is not None
                 and self._speaks(index)
-                and now_ns - max(started_ns, self._page.reported_ns) > stall_s * 1e9
+                and now_ns - max(started_ns, self._page.reported_ns) > (stall_s + setting.slack_s) * 1e9
             ):
                 self._kill(_Kill(FailureCause.TIMEOUT, index, f"killed because it reported nothing for {stall_s:g} s"))
         if self._kill_at is not None and now >= self._kill_at and self.busy:
@@ -362,6 +369,9 @@ class TrialProcess:
                 self._ready = True
                 return []
             case k if k == REPORTS:
+                task, count = self._reported
+                now = _Task(frame.first, frame.second)
+                self._reported = now, count + 1 if now == task else 1
                 return [Back(frame.first, frame.second, frame.body)]
             case k if k == MEETING:
                 return [Met(frame.first, frame.second, frame.body.decode())]
@@ -420,7 +430,16 @@ class TrialProcess:
             return [_returned(tasks, AttemptEnd.WITHDRAWN)]
         self._left_by = tasks[0].number
         block = self._failed_block(tasks, self._page.started_ns, cause, text)
-        return [Result(encode(block))]
+        return [*self._unsent_of(tasks[0]), Result(encode(block))]
+
+    def _unsent_of(self, task: _Task) -> list[Happening]:
+        """What the trial had reported and not sent when its process ended."""
+        received = self._reported[1] if self._reported[0] == task else 0
+        curves = self._page.unsent.curves(received)
+        if not curves:
+            return []
+        block = ReportBlock(self._setting.worker, task.number, task.attempt, curves, received)
+        return [Back(task.number, task.attempt, encode(block))]
 
     def _ended_with_everybody(self, status: int) -> bool:
         """Whether the process was ended by what all processes of this job were sent while its trial ran."""

@@ -25,11 +25,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mpisweep.progress import Progress, duration_text, progress_line
+from mpisweep.progress import Progress, progress_line
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.load import Sweep, load
-from mpisweep.tables import print_status, sweep_status
+from mpisweep.spec.units import duration_text, number_text, value_text
+from mpisweep.tables import print_status, running_attempts, sweep_status
 
 __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 
@@ -108,16 +109,12 @@ def look_at(sweep: Sweep, now: float) -> Watched:
 
 
 def _running(sweep: Sweep, now: float) -> Iterator[RunningTrial]:
-    """The first trial of each slot that has not ended; those behind it wait in the slot."""
-    attempts, workers = sweep.attempts, sweep.workers
+    workers, attempts = sweep.workers, sweep.attempts
     free_at: dict[tuple[int, int], float] = {}
-    held: dict[tuple[int, int], Any] = {}
-    for attempt in attempts:
+    for attempt in attempts[attempts["end"] != AttemptEnd.RUNNING.label]:
         slot = int(attempt["worker"]), int(attempt["slot"])
-        if attempt["end"] != AttemptEnd.RUNNING.label:
-            free_at[slot] = max(free_at.get(slot, 0.0), float(np.nan_to_num(attempt["ended_at"])))
-        elif sweep.trials["state"][attempt["trial"]] == TrialState.RUNNING.label:
-            held.setdefault(slot, attempt)
+        free_at[slot] = max(free_at.get(slot, 0.0), float(np.nan_to_num(attempt["ended_at"])))
+    held = {(int(attempt["worker"]), int(attempt["slot"])): attempt for attempt in running_attempts(sweep)}
     since = {slot: max(float(attempt["assigned_at"]), free_at.get(slot, 0.0)) for slot, attempt in held.items()}
     for slot in sorted(held, key=since.__getitem__):
         number = int(held[slot]["trial"])
@@ -151,7 +148,7 @@ def watch(path: Path, *, every_s: float, console: Console) -> int:
         console: a terminal gets a picture that stays in place, anything else lines.
 
     Returns:
-        The exit code that the run has, or 3 when the run is gone and can be gone on with.
+        The exit code of the run, or 3 when the run is gone and can be resumed.
 
     Raises:
         ResultsError: when there is no sweep.
@@ -173,7 +170,7 @@ def watch(path: Path, *, every_s: float, console: Console) -> int:
                 seen, changed_at = signs, time.monotonic()
     print_status(sweep_status(sweep))
     if is_gone:
-        print(f"  nothing has changed for {SILENCE_S:.0f} s: the run is gone; run it again to go on")
+        print(f"  no file has changed for {SILENCE_S:.0f} s: the run is gone; run the same command to resume")
     # A run that is gone has left the sweep as one without workers has.
     return next((end.exit_code for end in EndReason if end == sweep.state), EndReason.NO_WORKERS.exit_code)
 
@@ -237,8 +234,8 @@ def _drawn(watched: Watched) -> RenderableType:
     for heading in ("trial", *(watched.running[0].parameters if watched.running else ()), "for", f"last {progress.objective}", "on"):
         table.add_column(escape(heading), justify="right" if heading != "on" else "left", overflow="ellipsis", no_wrap=True)
     for trial in watched.running[:_ROWS]:
-        values = (f"{v:.4g}" if isinstance(v, float) else escape(str(v)) for v in trial.parameters.values())
-        last = "" if trial.last is None else f"{trial.last[1]:.5g} at {trial.last[0]}"
+        values = (escape(value_text(value)) for value in trial.parameters.values())
+        last = "" if trial.last is None else f"{number_text(trial.last[1])} at {trial.last[0]}"
         table.add_row(str(trial.number), *values, duration_text(trial.for_s), last, escape(trial.where))
     if len(watched.running) > _ROWS:
         table.caption = f"and {len(watched.running) - _ROWS} more"

@@ -239,13 +239,22 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 
 
 def writers_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The processes that write the results file for a rank: nicer by ten than the rank."""
-    return [child for server in children(rank) for child in children(server) if nice(child) == min(19, nice(rank) + 10)]
+    """The processes that write the results file for a rank: they run no trial, and are nicer by ten than the rank."""
+    others = [child for server in children(rank) for child in children(server) if not runs_trials(child)]
+    return [child for child in others if nice(child) == min(19, nice(rank) + 10)]
 
 
 def trials_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The trial processes of a rank: what its fork server has started, and is not nicer than the rank."""
-    return [child for server in children(rank) for child in children(server) if nice(child) == nice(rank)]
+    """The trial processes of a rank, whatever its niceness."""
+    return [child for server in children(rank) for child in children(server) if runs_trials(child)]
+
+
+def runs_trials(process: psutil.Process) -> bool:
+    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.line.Page)."""
+    try:
+        return "/memfd:mpisweep-page" in Path(f"/proc/{process.pid}/maps").read_text()
+    except OSError:
+        return False
 
 
 def nice(process: psutil.Process) -> int:

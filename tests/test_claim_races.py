@@ -149,7 +149,8 @@ def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, mo
 
 def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(turns, tmp_path):
     for seed in range(ORDERS):
-        folder = tmp_path / str(seed)
+        folder = tmp_path / f"{seed}.h5.journal"
+        folder.with_suffix("").touch()
         first = Claim.take(folder, "", run=FIRST)
         outcomes = turns(
             seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import signal
 import subprocess
 import sys
@@ -186,6 +187,10 @@ def test_values_are_written_as_in_a_sweep_file():
     assert render_template('{"a": {{ x }}, "b": {"c": {{n:04d}}}}', values) == '{"a": 0.1, "b": {"c": 0003}}'
 
 
+def test_a_backslash_at_the_end_of_a_line_goes_on_on_the_next():
+    assert parse_command({"command": "p --a \\\n  --b \\\r\n  c \\\n"}).arguments == ("p", "--a", "--b", "c")
+
+
 def test_arguments_are_split_before_values_are_filled_in():
     made = parse_command({"command": "p --a={t} '{t} {t}'"})
     assert [render(a, {"t": "1 2'3"}) for a in made.arguments] == ["p", "--a=1 2'3", "1 2'3 1 2'3"]
@@ -193,18 +198,28 @@ def test_arguments_are_split_before_values_are_filled_in():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("loss 1", "1"), ("loss -1.5e-3,", "-1.5e-3"), ("loss nan", "nan"), ("loss .5", ".5"), ("loss inf", "inf")],
-)
+    [
+        ("loss 1", "1"), ("loss -1.5e-3,", "-1.5e-3,"), ("loss nan", "nan"), ("loss: .5", ".5"), ("loss=inf", "inf"), ("'loss': 1}", "1}"),
+    ],
+)  # fmt: skip
 def test_a_pattern_without_groups_stands_for_the_number_after_it(text: str, value: str):
     match = parse_pattern("loss", "loss").compiled().search(text)
     assert match is not None
     assert match["value"] == value
 
 
+@pytest.mark.parametrize("text", ["loss function: mse", "loss of information", "loss", "loss: info"])
+def test_a_word_that_no_number_follows_is_no_metric(text: str):
+    assert parse_pattern("loss", "loss").compiled().search(text) is None
+
+
 def test_a_json_line_gives_its_numbers_and_nothing_else():
-    assert read_json_line('{"step": 3, "loss": 0.5, "a": "b", "c": true, "d": null, "e": [1]}') == (3, {"loss": 0.5})
+    assert read_json_line('{"step": 3, "loss": 0.5, "a": "b", "c": true, "e": [1]}') == (3, {"loss": 0.5})
     assert read_json_line('{"loss": Infinity}') == (None, {"loss": float("inf")})
-    assert read_json_line('{"loss": ' + "1" * 400 + "}") == (None, {})
+    # What no float is, and what stands for NaN where writers keep to the letter of JSON.
+    for text in ('{"loss": ' + "1" * 400 + "}", '{"loss": null}', '{"loss": NaN}'):
+        step, metrics = read_json_line(text)
+        assert (step, list(metrics), math.isnan(metrics["loss"])) == (None, ["loss"], True)
     for text in ("", "{", "{}", "[1]", "loss", '{"a": }', "{" * 100_000 + "}", '{"step": NaN}'):
         assert read_json_line(text) == (None, {})
 
@@ -424,3 +439,113 @@ def test_any_bytes_between_outputs_hide_none_of_them(pieces: list[bytes]):
                 file.write(piece.replace(b"\x1f", b""))
         for number in range(len(pieces)):
             assert [output.text for output in read_outputs(Path(made), number)] == ["text\n"]
+
+
+# ------------------------------------------------------------------------------------- what people's programs do
+
+
+def swept(folder, mpisweep: Run, script: str, more: str = "", x: str = "[1]") -> tuple[package.Sweep, subprocess.CompletedProcess[str]]:
+    """A sweep of a shell script that is given x."""
+    (folder / "prog.sh").write_text(script)
+    (folder / "s.toml").write_text(f'workload = {{ command = "sh prog.sh {{x}}" }}\n[parameters]\nx = {x}\n{more}\n')
+    done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    return package.load(folder / "r.h5"), done
+
+
+HANGS = 'echo "loss: 0.5"; echo "loss: 0.4"; echo "waiting for lock"; exec sleep 60\n'
+
+
+@pytest.mark.parametrize("limit", ["timeout = 1", "stall = 1"])
+def test_what_a_program_has_printed_before_its_time_was_up_is_kept_to_the_last_line(folder, mpisweep: Run, limit: str):
+    sweep, _ = swept(folder, mpisweep, HANGS, f"[metrics]\nloss = 'loss'\n[limits]\n{limit}")
+    assert sweep.trials["cause"].tolist() == ["timeout"]
+    assert sweep.curve(0, "loss").value.tolist() == [0.5, 0.4]
+    assert mpisweep("output", "r.h5", "0").stdout.endswith("loss: 0.5\nloss: 0.4\nwaiting for lock\n")
+
+
+@pytest.mark.parametrize("end", ["time.sleep(60)", "os.kill(os.getpid(), 9)"])
+def test_what_a_function_has_reported_before_it_was_killed_is_kept_to_the_last_point(folder, mpisweep: Run, end: str):
+    (folder / "mine.py").write_text(
+        "import os, time\ndef run(trial):\n    for step in range(5):\n        trial.report(step, loss=step / 2, acc=1)\n"
+        f"        if step == 2:\n            trial.flush()\n    {end}\n"
+    )
+    mpisweep("run", "mine:run", "-p", "x=1:1", "-n", "1", "-o", "r.h5", "--timeout", "1")
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["failed"]
+    assert sweep.curve(0, "loss").value.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert sweep.curve(0, "acc").step.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_numbers_of_fortran_colours_and_thousands_and_what_could_be_two_numbers(folder, mpisweep: Run):
+    script = (
+        'echo "loss: 0.123D-01"; echo "small 1.2345-101"; echo "speed = 12,345.6 images/s"; echo "odd: 0,25"\n'
+        "printf '\\033[36macc\\033[0m: \\033[1;32m0.25\\033[0m\\n'\n"
+    )
+    metrics = "[metrics]\nloss = 'loss'\nsmall = 'small'\nspeed = 'speed'\nacc = 'acc'\nodd = 'odd'\n"
+    sweep, done = swept(folder, mpisweep, script, metrics, "[1, 2]")
+    trial = sweep.trials[0]
+    assert [trial[sweep.metric_column(name)] for name in ("loss", "small", "speed", "acc")] == [0.0123, 1.2345e-101, 12345.6, 0.25]
+    assert "odd" not in sweep.metrics
+    said = "metric 'odd': '0,25' was not read as a number, in the line 'odd: 0,25'"
+    assert done.stderr.count(said) == 1
+    assert trial["message"] == said
+
+
+def test_null_in_a_line_of_json_is_nan(folder, mpisweep: Run):
+    sweep, _ = swept(folder, mpisweep, 'echo \'{"step": 1, "loss": 0.5}\'; echo \'{"step": 2, "loss": null}\'\n')
+    assert sweep.trials["diverged"].tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "why"),
+    [
+        ("crlf.sh", "#!/bin/sh\r\necho loss: 1\r\n", 0o755, "its lines end with a carriage return (CRLF)"),
+        ("closed.sh", "#!/bin/sh\necho loss: 1\n", 0o644, "it may not be executed; allow it with chmod +x ./closed.sh"),
+        ("lost.sh", "#!/no/such/shell -e\necho loss: 1\n", 0o755, "its interpreter, '/no/such/shell', is not there"),
+    ],
+)
+def test_why_a_script_does_not_start_is_said_before_anything_is_started(folder, mpisweep: Run, name, content, mode, why):
+    (folder / name).write_bytes(content.encode())
+    (folder / name).chmod(mode)
+    done = mpisweep("run", "-p", "x=1:2", "-n", "1", "-o", "r.h5", "--", f"./{name}", "{x}")
+    assert done.returncode == 2
+    assert f"'./{name}' cannot be started: {why}" in done.stderr
+    assert not (folder / "r.h5").exists()
+
+
+FUNCTIONS = """
+import sys
+
+class Odd(Exception):
+    def __str__(self):
+        return self.text
+
+class Broken:
+    def __float__(self):
+        raise ZeroDivisionError
+
+def run(trial):
+    match trial.params["how"]:
+        case "exit": sys.exit(0)
+        case "exit1": sys.exit(1)
+        case "odd": raise Odd("lr")
+        case "huge": return {"loss": 1.0, "huge": 10**400}
+        case "broken": return {"loss": 1.0, "broken": Broken()}
+        case "reported":
+            trial.report(0, huge=10**5000)
+            return 1.0
+"""
+
+
+def test_functions_that_leave_by_exit_fail_without_a_text_and_return_what_no_float_is(folder, mpisweep: Run):
+    (folder / "mine.py").write_text(FUNCTIONS)
+    mpisweep("run", "mine:run", "-p", "how=exit,exit1,odd,huge,broken,reported", "-n", "1", "-o", "r.h5")
+    trials = package.load(folder / "r.h5").trials
+    assert trials["state"].tolist() == ["complete", "failed", "failed", "complete", "complete", "complete"]
+    messages = trials["message"].tolist()
+    assert "SystemExit: 1" in messages[1]
+    assert "Odd" in messages[2]
+    assert trials["cause"][2] == "exception"
+    assert "'huge' is 1000" in messages[3]
+    assert "'broken' is <mine.Broken object" in messages[4]
+    assert "'huge' was reported as something that is no number (OverflowError)" in messages[5]

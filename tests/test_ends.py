@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -60,7 +61,6 @@ def test_a_rank_that_hangs_alone_on_its_node_does_not_keep_the_allocation(folder
     ended_at = time.monotonic()
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     tell(f"a hung rank keeps mpirun for {time.monotonic() - ended_at:.1f} s after the end of its run")
-    assert "the run has ended and a rank has not; mpirun was ended" in stderr_of(folder)
     assert last_line(stderr_of(folder)).endswith("s: complete; 12 of 12 trials have ended")
     assert package.load(folder / "r.h5").allocations["end"].tolist() == ["complete"]
     _, alive = psutil.wait_procs(members, timeout=30)
@@ -75,8 +75,11 @@ def frozen_launch(folder: Path, environment: dict[str, str], last: int) -> subpr
     below = psutil.Process(process.pid).children(recursive=True)
     for act in (psutil.Process.suspend, psutil.Process.kill):
         for member in below:
-            act(member)
-    psutil.wait_procs([member for member in below if member.ppid() != process.pid], timeout=30)
+            # What has ended meanwhile need not be frozen.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(member)
+    # The launcher's own children stay until it wakes up.
+    wait_for(lambda: all(not member.is_running() or member.status() == psutil.STATUS_ZOMBIE for member in below))
     return process
 
 

@@ -49,7 +49,7 @@ def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_o
     assert "ran out of memory on cpu with 0.466 GiB of main memory" in infeasible["message"][0]
     assert set(infeasible["attempt"].tolist()) <= {0, 1, 2}
     said = mpisweep("status", "r.h5").stdout
-    assert f"the last size that fits into the memory: {largest}" in said
+    assert f"largest size that fits in memory: {largest}" in said
     assert f"{len(first['infeasible'])} infeasible" in said
 
     # A grown space: what is larger still is infeasible without being run.

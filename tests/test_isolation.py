@@ -58,7 +58,7 @@ def deaf_shell():
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_program_starts_with_no_signal_ignored_or_blocked(folder, mpisweep: Run, ranks):
     command = '{ command = ["sh", "-c", "cat /proc/self/status", "{x}"] }'
-    spec = sweep(folder, command, IGNORED, f"x = [1, 2]\nranks_per_trial = [{ranks}]")
+    spec = sweep(folder, command, IGNORED, f"x = [1, 2]\nranks_per_trial = [{ranks}]", 'objective = "ignored"')
     with deaf_shell():
         done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ echo "checkpoint: 0"
 @pytest.mark.parametrize("name", ["HUP", "INT", "USR1", "USR2", "XCPU", "TERM"])
 def test_a_shell_script_may_trap_what_it_likes(folder, mpisweep: Run, name):
     (folder / "job.sh").write_text(TRAPS.format(name=name))
-    spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[metrics]\ncheckpoint = 'checkpoint: '\n", "x = [1]")
+    spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[metrics]\ncheckpoint = 'checkpoint: '\n", "x = [1]", 'objective = "checkpoint"')
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["checkpoint"].tolist() == [1.0]

@@ -81,7 +81,8 @@ class Server:
 
 @pytest.fixture
 def second(tmp_path: Path) -> Iterator[_Rank]:
-    """Rank 1 of three, which has followed rank 0."""
+    """Rank 1 of three, which has followed rank 0 in a run that is over by now."""
+    (tmp_path / "s.h5").touch()
     spec = parse_spec(SPEC, source="sweep.toml", folder=tmp_path)
     options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))
     place = _Place(tmp_path / "s.h5", Allocation("local", ""))

@@ -282,7 +282,7 @@ def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment)
              "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(60)\n")
     process = start(folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2")
     assert process.wait(timeout=120) == 3, stderr_of(folder)
-    assert "3 times in a row before any trial had ended" in stderr_of(folder)
+    assert "no trial has ended in 3 starts in a row" in stderr_of(folder)
 
 
 def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
@@ -297,13 +297,12 @@ def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_u
     assert (trials["state"] == "complete").sum() == 29
 
 
-def test_a_killed_fork_server_or_snapshot_process_is_got_over(folder, environment):
+def test_a_killed_fork_server_or_process_that_writes_the_file_is_got_over(folder, environment):
     process, ranks = running(folder, environment, 60, 3)
-    for server in ranks[0].children():
-        for child in server.children():
-            if child.nice() > 0:
-                child.kill()
-    ranks[1].children()[0].kill()
+    [writer] = storm.writers_of(ranks[0])
+    writer.kill()
+    [server] = ranks[1].children()
+    server.kill()
     assert process.wait(timeout=60) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     # The others were told, and did not wait until it had been silent for long.
@@ -336,7 +335,7 @@ def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
     (folder / "r.h5.stop").touch()
     assert process.wait(timeout=60) == 3, stderr_of(folder)
     assert not (folder / "r.h5.stop").exists()
-    assert package.load(folder / "r.h5").state == "stopped by a signal"
+    assert package.load(folder / "r.h5").state == "stopped on request"
 
 
 STUBBORN = """
@@ -384,17 +383,16 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, en
 
 
 def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run):
-    workload(folder, "def run(trial):\n    time.sleep(8 if trial.params['x'] > 40 else 0.05)\n    return 1\n")
-    (folder / "s.toml").write_text(
-        'name = "s"\nworkload = "mine:run"\n[parameters]\nx = { from = 1, to = 60 }\n[limits]\ngrace = 1\n'
-    )
+    """Some 15 trials of 0.4 s fit; the next one would have to be interrupted, and is not begun."""
+    workload(folder, "def run(trial):\n    time.sleep(0.4)\n    return 1\n")
     started = time.monotonic()
-    done = mpisweep("run", "s.toml", "-o", "r.h5", "-n", "1", "--walltime", "14")
+    done = mpisweep("run", my_sweep(folder, 60, "grace = 1"), "-o", "r.h5", "-n", "1", "--walltime", "8")
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - started < 16
+    assert time.monotonic() - started < 8
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped before the walltime"
-    assert (sweep.trials["state"] == "complete").sum() >= 5
+    assert (sweep.trials["state"] == "complete").sum() >= 10
+    assert set(sweep.attempts["end"]) <= {"ended", "withdrawn"}, "nothing was begun in vain"
 
 
 def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpisweep: Run, environment):
@@ -478,7 +476,7 @@ def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk,
         assert package.load(view / "r.h5").trials["state"].tolist() == ["complete"] * 60
         assert not (view / "r.h5.journal").exists()
     finally:
-        subprocess.run(["umount", "-l", view], check=True)
+        subprocess.run(["umount", "-l", view], check=False)
     assert not list(view.iterdir()), "nothing was written into the place where the file system belongs"
 
 
@@ -579,9 +577,9 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 
 
 def test_a_storm(folder, tell):
-    """Two hundred real strikes; the counts by kind are printed."""
+    """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm` strikes hundreds of times."""
     done = subprocess.run(
-        [sys.executable, Path(storm.__file__), "--strikes", "200", "--seed", os.environ.get("STORM_SEED", "1"),
+        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", "30", "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
         capture_output=True, text=True, check=False, timeout=1500,
     )  # fmt: skip
@@ -589,19 +587,46 @@ def test_a_storm(folder, tell):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_files_follow_the_umask_and_nothing_listens_on_a_port(folder, environment):
+def test_files_follow_the_umask(folder, environment):
     workload(folder, SLOW)
     previous = os.umask(0o027)
     try:
-        process = start(folder, environment, "run", my_sweep(folder, 40), "-n", "1", "-o", "r.h5")
+        process = start(folder, environment, "run", my_sweep(folder, 4), "-n", "1", "-o", "r.h5")
     finally:
         os.umask(previous)
-    wait_for(lambda: ended(folder / "r.h5") >= 4)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    listening = [c for member in family for c in member.net_connections() if c.status == psutil.CONN_LISTEN]
-    assert listening == []
     assert process.wait(timeout=60) == 0
     assert (folder / "r.h5").stat().st_mode & 0o777 == 0o640
+
+
+#: Has every Python process note what it binds a port for.
+NOTES_PORTS = """
+import os, sys
+
+def note(event, arguments):
+    if event == "socket.bind" and isinstance(arguments[1], tuple):
+        with open(os.environ["NOTED"], "a") as noted:
+            noted.write(f"{os.getpid()} {arguments[1]}\\n")
+
+sys.addaudithook(note)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
+    """The launcher, ranks, fork servers, trial processes and those that write; Open MPI's own are not ours."""
+    (folder / "sitecustomize.py").write_text(NOTES_PORTS)
+    environment |= {"PYTHONPATH": os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")]), "NOTED": str(folder / "noted")}
+    # Trial 3 does, so that it is seen that this would be noted.
+    opens = "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
+    workload(folder, SLOW.replace("    return", opens + "    return"))
+    process = start(folder, environment, "run", my_sweep(folder, 40), "-n", str(ranks), "-o", "r.h5")
+    wait_for(lambda: ended(folder / "r.h5") >= 10)
+    members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    listening = [c for member in members for c in member.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert (listening == []) == (ranks == 1), "with one rank there is no MPI"
+    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    [opened] = [pid for number, pid, event in assert_done_once(folder, 40) if (number, event) == ("3", "ended")]
+    assert (folder / "noted").read_text() == f"{opened} ('127.0.0.1', 0)\n"
 
 
 SLOW_END = """

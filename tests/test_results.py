@@ -764,11 +764,31 @@ def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tm
 
 
 def test_a_run_that_was_closed_is_over_for_all_of_its_masters(tmp_path):
-    run = Claim.take(tmp_path, "")
+    folder = tmp_path / "s.h5.journal"
+    run = Claim.take(folder, "")
+    (tmp_path / "s.h5").touch()
     run.release()
     with pytest.raises(RunOverError):
-        Claim.inherit(tmp_path, "", run=run.run, epoch=1)
-    assert not tmp_path.exists()
+        Claim.inherit(folder, "", run=run.run, epoch=1)
+    with pytest.raises(RunOverError):
+        run.beat()
+    assert not folder.exists()
+
+
+def test_a_run_whose_file_system_is_away_is_not_over(tmp_path):
+    """Nothing of the sweep is there, not even the results."""
+    place = tmp_path / "place"
+    folder = place / "s.h5.journal"
+    run = Claim.take(folder, "")
+    place.rename(tmp_path / "elsewhere")
+    place.mkdir()
+    with pytest.raises(FileNotFoundError):
+        run.beat()
+    with pytest.raises(FileNotFoundError):
+        Claim.inherit(folder, "", run=run.run, epoch=1)
+    place.rmdir()
+    (tmp_path / "elsewhere").rename(place)
+    run.beat()
 
 
 def test_a_claim_is_inherited_within_its_run_only(tmp_path):

@@ -174,7 +174,7 @@ def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
     assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
     kill_all(process)
     said = mpisweep("status", "r.h5").stdout
-    assert said.startswith("s: its run has ended without a word; run it again to go on\n")
+    assert said.startswith("s: the last run died without closing; run the same command to resume\n")
     assert "running" not in said
 
 
@@ -368,9 +368,9 @@ def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpiswee
 def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
     (folder / "other.py").write_text("def f(trial):\n    return {'los': 1.0}\n")
     done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
-    assert done.returncode == 0
-    assert "no trial has reported the objective, 'loss'; metrics there are: los" in done.stderr
-    assert "3 of the complete ones without loss: it is missing, NaN or infinite" in mpisweep("status", "r.h5").stdout
+    assert done.returncode == 4
+    assert "no completed trial has a finite objective; 3 of 3 trials have ended; no trial has reported 'loss', only los" in done.stderr
+    assert "3 completed trials have no finite loss" in mpisweep("status", "r.h5").stdout
     top = mpisweep("top", "r.h5")
     assert top.returncode == 2
     assert "no trial has reported the objective, 'loss'; metrics there are: los" in top.stderr
@@ -393,7 +393,7 @@ def test_what_cannot_start_is_refused_by_ranks_that_somebody_else_started_too(fo
 
 def test_progress_is_a_line_in_a_log_and_quiet_is_quiet(folder, mpisweep: Run):
     spec = sweep_file(folder, "half", 6)
-    assert re.search(r"\d\d:\d\d:\d\d rank 0 \S+: s: complete", mpisweep("run", spec, "-n", "1").stderr)
+    assert re.search(r"\n\d\d:\d\d:\d\d s: complete; 6 of 6 trials have ended\n$", mpisweep("run", spec, "-n", "1").stderr)
     assert mpisweep("run", spec, "-n", "1", "--fresh", "--quiet").stderr == ""
 
 

@@ -314,7 +314,7 @@ def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member
     assert [process.wait(60) for process in running] == [3, 3]
     assert not (folder / "r.h5.stop").exists()
     stopped = package.load(folder / "r.h5")
-    assert set(stopped.allocations["end"].tolist()) == {"stopped by a signal"}
+    assert set(stopped.allocations["end"].tolist()) == {"stopped on request"}
     # The file alone has it all, for those who know nothing of parts.
     with h5py.File(folder / "r.h5") as file:
         states = file["trials/state"][()].tolist()

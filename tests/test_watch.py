@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -23,6 +25,8 @@ from mpisweep.blocks import (
     TrialsBlock,
 )
 from mpisweep.cli import main
+from mpisweep.opening import read_here
+from mpisweep.recorder import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
@@ -32,6 +36,8 @@ from mpisweep.spec import parse_spec
 from mpisweep.splitting import join
 from mpisweep.tables import GONE, sweep_status
 from mpisweep.watch import _signs_of_life, look_at, watch
+
+HERE = cast(Recorder, SimpleNamespace(read=read_here))
 
 
 def running_sweep(path: Path, *more: object) -> Path:
@@ -96,7 +102,7 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
 
 def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one(tmp_path):
     path = tmp_path / "not" / "there" / "s.h5"
-    join(parse_spec(SPEC, source="sweep.toml", folder=tmp_path), path, 2, job_id="")
+    join(parse_spec(SPEC, source="sweep.toml", folder=tmp_path), path, 2, HERE, job_id="", member="m", has_begun=False)
     status = sweep_status(mpisweep.load(path))
     assert (status.state, status.trials, status.waiting) == ("running", 4, 4)
     assert main(["repair", str(path)]) == 0
@@ -144,7 +150,7 @@ def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
 def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.05)
     assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
-    assert "the run is gone; run it again to go on" in capsys.readouterr().out
+    assert "the run is gone; run the same command to resume" in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def behind_link(path: Path) -> Path:
     What belongs to a results file lies beside the file and not beside a link to it, so that all who come by either name
     find it.
     """
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    # What the file system denies here it denies again, with the file's name, where the file is used.
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            return Path(os.path.realpath(path))
+    return path
 
 
 def journal_folder(path: Path) -> Path:

@@ -258,6 +258,7 @@ class Claim:
         while not claim.token.exists():
             names = sorted(name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE))
             if not names:
+                _require_place(folder)
                 raise RunOverError(run)
             if names[-1] > claim.token.name:
                 raise FollowedError(run)
@@ -288,6 +289,7 @@ class Claim:
             names = _names_in(self._folder)
             if any(name.startswith(f"{self.run}-") and name.endswith(ASIDE) for name in names):
                 raise FollowedError(self.run) from error
+            _require_place(self._folder)
             raise RunOverError(self.run) from error
 
     def release(self) -> None:
@@ -406,6 +408,18 @@ def _make_folder(folder: Path, parents: bool) -> None:
                 raise
         else:
             return
+
+
+def _require_place(folder: Path) -> None:
+    """Fail where nothing of the sweep is there any more: its file system is away, and its run not over.
+
+    Raises:
+        FileNotFoundError: then.
+    """
+    file = folder.with_name(folder.name.removesuffix(".journal"))
+    shared = file.parent.with_name(file.parent.name.removesuffix(".shares"))
+    if not (folder.exists() or file.exists() or (shared != file.parent and shared.exists())):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(folder))
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -1,10 +1,11 @@
-"""Durations and sizes as people write them."""
+"""Numbers, durations and sizes as people write and read them."""
 
 from __future__ import annotations
 
+import math
 import re
 
-__all__ = ["parse_bytes", "parse_duration"]
+__all__ = ["duration_text", "number_text", "parse_bytes", "parse_duration", "value_text"]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
@@ -45,3 +46,29 @@ def _text_seconds(raw: str) -> float | None:
         hours_s, minutes_s, seconds_s = (float(part or 0) for part in parts.groups())
         return 3600 * hours_s + 60 * minutes_s + seconds_s or None
     return None
+
+
+def number_text(value: float) -> str:
+    """A number for people: five significant digits, and no exponent for what is read without one."""
+    if math.isfinite(value) and 1e5 <= abs(value) < 1e9:
+        return f"{value:.0f}"
+    return f"{value:.5g}"
+
+
+def value_text(value: object) -> str:
+    """The value of a parameter or metric for people."""
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: ``0.02 s``, ``47 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 0.005:
+        return "0 s"
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mpisweep.commandline import (
@@ -27,8 +27,10 @@ from mpisweep.commandline import (
 )
 from mpisweep.line import SignalPage
 from mpisweep.outputs import Tape, append_output
+from mpisweep.printed import plain, read_number
 from mpisweep.processes import handles_any
 from mpisweep.records import FailureCause, Value
+from mpisweep.spec import Limits
 from mpisweep.workloads.report import REPORT_VARIABLE
 from mpisweep.workloads.startstate import SURVIVED
 from mpisweep.workloads.trial import Trial, TrialFailedError
@@ -53,7 +55,9 @@ _OUT_OF_MEMORY = (
 _PR_SET_PDEATHSIG = 1
 
 
-def make_run(workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage) -> Callable[[Trial], None]:
+def make_run(
+    workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage, limits: Limits
+) -> Callable[[Trial], None]:
     """The function that runs a trial of this command line.
 
     Args:
@@ -61,11 +65,12 @@ def make_run(workload: CommandWorkload, folder: Path, outputs: Path, signals: Si
         folder: of the sweep file.
         outputs: the file that takes what the programs print.
         signals: says when all processes of the job were sent one.
+        limits: how long a program may take, and say nothing.
     """
     template = (folder / workload.template).read_text(encoding="utf-8") if workload.template else ""
 
     def run(trial: Trial) -> None:
-        _Run(workload, folder, outputs, signals, trial).run(template)
+        _Run(workload, folder, outputs, signals, limits, trial).run(template)
 
     return run
 
@@ -74,12 +79,22 @@ class _Run:
     """One program from its start to its end."""
 
     def __init__(
-        self, workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage, trial: Trial
+        self,
+        workload: CommandWorkload,
+        folder: Path,
+        outputs: Path,
+        signals: SignalPage,
+        limits: Limits,
+        trial: Trial,
     ) -> None:
         self._workload = workload
         self._folder = folder
         self._outputs = outputs
         self._signals = signals
+        self._limits = limits
+        #: When a metric was found last, and why the program was killed, if it was.
+        self._spoke_ns = time.monotonic_ns()
+        self._overdue = ""
         self._started_ns = time.monotonic_ns()
         self._trial = trial
         self._tape = Tape()
@@ -187,6 +202,8 @@ class _Run:
                     elif not self._read(key.fd, lines[key.fd]):
                         selector.unregister(key.fd)
                 self._pass_stop_on(program)
+                self._trial.flush_if_due()
+                self._keep_time(program)
                 if until == float("inf") and program.poll() is not None:
                     until = time.monotonic() + _DRAIN_S
         for some in lines.values():
@@ -194,7 +211,20 @@ class _Run:
         # It may have closed its output and work on.
         while program.poll() is None:
             self._pass_stop_on(program)
+            self._keep_time(program)
             time.sleep(_LOOK_S / 10)
+
+    def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
+        """Kill a program that has used up its time; what it has printed is kept, as of any other."""
+        limits, now_ns = self._limits, time.monotonic_ns()
+        if self._overdue:
+            return
+        if limits.timeout_s is not None and now_ns - self._started_ns > limits.timeout_s * 1e9:
+            self._overdue = f"killed after {limits.timeout_s:g} s, the timeout of a trial"
+        elif limits.stall_s is not None and self._trial.rank == 0 and now_ns - self._spoke_ns > limits.stall_s * 1e9:
+            self._overdue = f"killed because it reported nothing for {limits.stall_s:g} s"
+        if self._overdue:
+            _kill_group(program.pid)
 
     def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
         """Tell the program once that the trial is to stop, but for one that is at work on a signal that its job was sent."""
@@ -215,15 +245,21 @@ class _Run:
 
     def _on_line(self, raw: bytes, whole: bytes) -> None:
         self._tape.add(whole)
-        line = raw.decode("utf-8", "replace")
+        line = plain(raw.decode("utf-8", "replace"))
         for name, pattern, steps in self._patterns:
             for match in pattern.finditer(line):
-                value = _number(match["value"])
+                value = read_number(match["value"] or "")
                 if value is None:
+                    self._note_unread(name, match["value"] or "", line)
                     continue
-                stated = _number(match["step"]) if "step" in pattern.groupindex else None
-                self._trial.add(next(steps) if stated is None else _whole(stated), {name: value})
+                stated = read_number(match["step"] or "") if "step" in pattern.groupindex else None
+                self._add(next(steps) if stated is None else _whole(stated), {name: value})
         self._on_json(line)
+
+    def _note_unread(self, name: str, value: str, line: str) -> None:
+        """Keep the first value that is no number, for the trial's message."""
+        if not self._trial.notice:
+            self._trial.notice = f"metric {name!r}: {value[:80]!r} was not read as a number, in the line {line.strip()[:200]!r}"
 
     def _on_report(self, raw: bytes, whole: bytes) -> None:
         self._on_json(raw.decode("utf-8", "replace"))
@@ -231,16 +267,25 @@ class _Run:
     def _on_json(self, line: str) -> None:
         step, metrics = read_json_line(line.strip())
         if metrics:
-            self._trial.add(next(self._json_steps) if step is None else step, metrics)
+            self._add(next(self._json_steps) if step is None else step, metrics)
+
+    def _add(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._spoke_ns = time.monotonic_ns()
+        self._trial.add(step, metrics)
 
     # ------------------------------------------------------------------------------------- its end
 
     def _end(self, name: str, status: int) -> None:
         trial = self._trial
-        how = f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}"
+        how = self._overdue or (f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}")
         with contextlib.suppress(OSError):
             which = f"rank {trial.rank} of {trial.ranks}, {how}" if trial.ranks > 1 else how
             append_output(self._outputs, trial.number, trial.attempt, which, self._tape.content())
+        if self._overdue:
+            raise TrialFailedError(
+                FailureCause.TIMEOUT, "\n".join([self._overdue, *self._tape.last_lines(_LAST_LINES)]),
+                self._tape.content().decode("utf-8", "replace"),
+            )  # fmt: skip
         if status == 0 or trial.told_to_stop:
             return
         last = self._tape.last_lines(_LAST_LINES)
@@ -307,13 +352,6 @@ def _kill_group(process: int) -> None:
 def _whole(number: float) -> int:
     """The step that a program has printed; it is not there to be told that this is none."""
     return int(max(-(2.0**62), min(2.0**62, number))) if number == number else 0
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text.rstrip(",;"))
-    except ValueError:
-        return None
 
 
 def _signal_name(number: int) -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_of_device", "lacks_memory"]
+__all__ = ["is_of_device", "lacks_memory", "text_of"]
 
 #: By name: a trial process whose workload does not use a library never imports it.
 _TYPES = ("AcceleratorError", "DistBackendError", "CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CudaDriverError")
@@ -37,12 +37,12 @@ _NEARLY_FULL = 0.1
 
 def is_of_device(error: BaseException) -> bool:
     """Whether a device, its driver or a library that drives it has failed, here or in what has led to this."""
-    return any(type(link).__name__ in _TYPES or _OF_DEVICE.search(_text(link)) for link in _links(error))
+    return any(type(link).__name__ in _TYPES or _OF_DEVICE.search(text_of(link)) for link in _links(error))
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether a library has failed as it does when the device's memory is used up, and that was nearly full."""
-    return any(_OF_MEMORY.search(_text(link)) for link in _links(error)) and _was_nearly_full()
+    return any(_OF_MEMORY.search(text_of(link)) for link in _links(error)) and _was_nearly_full()
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
@@ -55,7 +55,8 @@ def _links(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What the exception says; nothing where saying it fails."""
     try:
         return str(error)
     except Exception:

@@ -70,20 +70,25 @@ def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]
     for name, value in given.items():
         number = _to_float(value)
         if number is None:
-            odd.append(f"{str(name)!r} is {value!r:.80} ({type(value).__name__}), which is no number")
+            odd.append(f"{str(name)!r} is {_shown(value)} ({type(value).__name__}), which is no number")
         metrics[str(name)] = math.nan if number is None else number
     return metrics, "; ".join(odd)
 
 
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception:
+        return "something without a text"
+
+
 def _to_float(value: Any) -> float | None:
-    if isinstance(value, Real):
-        return float(value)
-    if isinstance(value, str) or not hasattr(value, "__float__"):
+    if isinstance(value, str) or not (isinstance(value, Real) or hasattr(value, "__float__")):
         return None
     try:
         return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        # An array or tensor of more than one element.
+    except Exception:
+        # An array or tensor of more than one element, an integer beyond all floats, or a class with a fault.
         return None
 
 

@@ -40,11 +40,19 @@ def report(step: int | None = None, **metrics: float) -> None:
     pipe = _find_pipe()
     if pipe is None or not metrics:
         return
-    numbers: dict[str, float | int] = {name: float(value) for name, value in metrics.items()}
+    numbers: dict[str, float | int] = {name: _number(value) for name, value in metrics.items()}
     if whole is not None:
         numbers["step"] = whole
     # At most 4096 bytes go into a pipe in one piece, whoever else writes to it.
     os.write(pipe, (json.dumps(numbers) + "\n").encode())
+
+
+def _number(value: SupportsFloat) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        # An integer beyond all floats.
+        return math.nan
 
 
 def whole_step(step: SupportsIndex | SupportsFloat) -> int:

@@ -44,10 +44,10 @@ from mpisweep.line import (
 from mpisweep.messages import Team
 from mpisweep.outputs import output_file
 from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
-from mpisweep.records import FailureCause, TrialState, Value
+from mpisweep.records import ENDED_WELL, FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.workloads.command import make_run
-from mpisweep.workloads.devicefailure import is_of_device, lacks_memory
+from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
 from mpisweep.workloads.startstate import StartState, take_usual_signals
@@ -259,6 +259,7 @@ class _Loop:
         self, number: int, attempt: int, params: dict[str, Value], run: Callable[[Trial], Any]
     ) -> None:
         self._reports_sent = 0
+        self._page.unsent.clear(0)
         team = self._team
         if team is not None:
             # Its end must not wait for others, nor theirs for it.
@@ -269,7 +270,7 @@ class _Loop:
         started = time.perf_counter()
         try:
             with self._in_team(team, number, attempt), self._limited:
-                returned = run(trial)
+                returned = _returned(run, trial)
                 if os.getpid() != self._process:
                     _leave(0)
                 metrics, odd = to_metrics(returned, self._spec.objective)
@@ -301,8 +302,9 @@ class _Loop:
                 self._send_interrupted()
                 return
             metrics = trial.last_reported | metrics
+            odd = odd or trial.notice
             if self._objective not in metrics and trial.rank == 0:
-                odd = odd or f"it has ended well, but its objective {self._objective!r} was never reported"
+                odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
             gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
         if wall_time_s >= _CHILDLESS_S:
             _end_leftovers()
@@ -323,6 +325,7 @@ class _Loop:
             send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
             note_report=self._note_report,
+            unsent=None if team and team.rank else self._page.unsent,
             attempt=attempt,
             team=team,
         )
@@ -416,6 +419,7 @@ class _Loop:
         body = encode(ReportBlock(self._worker, number, attempt, curves, self._reports_sent))
         self._reports_sent += 1
         self._line.send(REPORTS, body, number, attempt)
+        self._page.unsent.clear(self._reports_sent)
 
     def _send_gathered(self) -> None:
         gathered = self._gathered
@@ -525,6 +529,16 @@ class _Gathered:
         self._wall_time_s.append(wall_time_s)
 
 
+def _returned(run: Callable[[Trial], Any], trial: Trial) -> Any:
+    """What the workload returns; one that leaves by sys.exit() with code 0 or none returns nothing, as a program does."""
+    try:
+        return run(trial)
+    except SystemExit as leaving:
+        if leaving.code in (None, 0):
+            return None
+        raise
+
+
 def _leave(status: int) -> NoReturn:
     """End this process without the handlers of the one that it was forked from."""
     with contextlib.suppress(Exception):
@@ -544,7 +558,7 @@ def _load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[
     """The workload as a function; where it cannot be loaded, one that says so for every trial."""
     try:
         if isinstance(spec.workload, CommandWorkload):
-            return make_run(spec.workload, spec.folder, outputs, signals)
+            return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
         return load_function(spec)
     except BaseException as error:
         problem = error
@@ -584,7 +598,7 @@ def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
     """Whether this is the device or the host running out of memory, or any other exception."""
     if isinstance(error, TrialFailedError):
         return error.cause
-    text = str(error).lower()
+    text = text_of(error).lower()
     if (
         isinstance(error, MemoryError)
         # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from array import array
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from mpisweep.blocks import Curve
 from mpisweep.messages import Team
 from mpisweep.records import FailureCause, Value
+from mpisweep.unsent import Unsent
 from mpisweep.workloads.report import whole_step
 
 __all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
@@ -92,6 +94,7 @@ class Trial:
         send: Callable[[dict[str, Curve]], None],
         stop_asked: Callable[[], bool],
         note_report: Callable[[], None] | None = None,
+        unsent: Unsent | None = None,
         attempt: int = 1,
         team: Team | None = None,
     ) -> None:
@@ -108,12 +111,16 @@ class Trial:
         self._send = send
         self._stop_asked = stop_asked
         self._note_report = note_report
+        #: Where what was not sent is written down, for when the trial is killed.
+        self._unsent = unsent
         self._started = time.monotonic()
         self._flush_at = _FLUSH_S
         self._curves: dict[str, Curve] = {}
         #: Final values so far: the last report of each metric.
         self._last: dict[str, float] = {}
         self._told_to_stop = False
+        #: What the trial's message says although the trial is complete; empty for nothing.
+        self.notice = ""
 
     @property
     def seed(self) -> int:
@@ -154,9 +161,18 @@ class Trial:
             curve = curves.get(name)
             if curve is None:
                 curve = curves[name] = Curve(array("q"), array("d"), array("d"))
-            curve.value.append(value)
+            try:
+                curve.value.append(value)
+            except TypeError:
+                raise
+            except Exception as error:
+                # Beyond all floats, or of a class with a fault: the trial is worth more than this.
+                curve.value.append(math.nan)
+                self.notice = self.notice or f"{name!r} was reported as something that is no number ({type(error).__name__})"
             curve.step.append(step)
             curve.time.append(now)
+            if self._unsent is not None and not self._unsent.add(name, step, now, curve.value[-1]):
+                self._flush_at = now
         if self._note_report is not None:
             self._note_report()
         if now >= self._flush_at:
@@ -171,6 +187,11 @@ class Trial:
     def stop(self) -> None:
         """Note that it returns because one of its ranks was told to stop: what it returns is no result."""
         self._told_to_stop = True
+
+    def flush_if_due(self) -> None:
+        """:meth:`flush`, for a workload that reports nothing for a while."""
+        if self._curves and time.monotonic() - self._started >= self._flush_at:
+            self.flush()
 
     def flush(self) -> None:
         """Send on what was reported since the last time; done by itself twice a second and at the end."""

@@ -1,0 +1,65 @@
+"""The handle on the process that reads and writes the results file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mpisweep import recorder as module
+from mpisweep.forkserver import ForkServer
+from mpisweep.recorder import Answer, Recorder
+
+
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    made = ForkServer.start()
+    yield made
+    made.close()
+
+
+def answer_of(recorder: Recorder) -> Answer:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        recorder.listen()
+        recorder.keep_time(time.monotonic())
+        if answer := recorder.poll():
+            return answer
+        time.sleep(0.01)
+    raise AssertionError("there is no answer")
+
+
+def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_HANGS_S", 0.3)
+    recorder = Recorder(server)
+    recorder.write(tmp_path / "s.h5", tmp_path / "token")
+    [fork_server] = psutil.Process().children()
+    until = time.monotonic() + 20
+    while not fork_server.children():
+        assert time.monotonic() < until
+    [writer] = fork_server.children()
+    os.kill(writer.pid, signal.SIGSTOP)
+    recorder.fold("~")
+    answer = answer_of(recorder)
+    assert "does not answer" in answer.error
+    assert answer.seconds >= 0.3
+    # Another one answers.
+    recorder.fold("~")
+    assert "does not answer" not in answer_of(recorder).error
+    writer.wait(20)
+    recorder.close()
+
+
+def test_a_snapshot_that_fails_says_how_long_it_took(server, tmp_path):
+    recorder = Recorder(server)
+    recorder.write(Path("/proc/self/s.h5"), tmp_path / "token")
+    recorder.fold("~")
+    answer = answer_of(recorder)
+    assert answer.error
+    assert answer.seconds > 0
+    recorder.close()
