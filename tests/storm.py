@@ -112,6 +112,7 @@ class Storm:
 
     def _run_until_killed(self, path: Path, seen: dict[int, float], strikes: int, hosts: str) -> bool:
         """One launch; True when it has ended by itself, False when the whole job was killed or gave up."""
+        self.disk_was_bad = False
         environment = os.environ | self.disk.environment | ({HOSTS_VARIABLE: hosts} if hosts else {})
         with (self.folder / "stderr.txt").open("a") as stderr:
             launcher = psutil.Popen(
@@ -132,8 +133,9 @@ class Storm:
                 if self.random.random() < 0.05:
                     remember(path, seen)
             self._bring_back(math.inf)
-            # 3: started again too often before any trial had ended.
-            assert launcher.returncode in (0, 3), (self.folder / "stderr.txt").read_text(errors="replace")[-5000:]
+            # 3: started again too often before any trial had ended.  2: it found a disk that it could not begin on.
+            expected = (0, 3, 2) if self.disk_was_bad else (0, 3)
+            assert launcher.returncode in expected, (self.folder / "stderr.txt").read_text(errors="replace")[-5000:]
             return bool(launcher.returncode == 0)
         finally:
             self._bring_back(math.inf)
@@ -181,6 +183,7 @@ class Storm:
         if self.later:
             return
         self.disk.be(STATES[kind])
+        self.disk_was_bad = True
         self.strikes[kind] += 1
         self.later.append((time.monotonic() + self.random.uniform(0.2, 2.0) * SILENCE_S, lambda: self.disk.be("fine")))
 

@@ -249,7 +249,7 @@ def test_a_disk_that_stays_away_ends_the_run_resumable(folder, environment, disk
 
 def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):
     process, _ = on_disk(folder, environment, disk, 3, SILENCE)
-    disk.be("slow 0.3")
+    disk.be("slow 0.1")
     assert process.wait(timeout=120) == 0, stderr_of(folder)
     assert "is lost" not in stderr_of(folder)
     all_done(folder)
