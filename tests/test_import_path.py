@@ -113,7 +113,8 @@ def test_what_the_user_puts_on_the_path_stays_there_and_first(folder, tmp_path, 
     library.mkdir()
     (library / "mine.py").write_text("def run(trial):\n    return 3.0\n")
     (folder / "mine.py").write_text("raise RuntimeError('the one of PYTHONPATH comes first')\n")
-    environment["PYTHONPATH"] = os.pathsep.join([environment.get("PYTHONPATH", ""), str(library)])
+    # An empty entry would be the working directory.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(library)]))
     done = mpisweep("check", "mine:run", "-p", "x=1:2")
     assert done.returncode == 2
     assert "cannot be imported: its name is that of a module in" in done.stderr

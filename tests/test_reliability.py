@@ -615,7 +615,7 @@ sys.addaudithook(note)
 def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
     """The launcher, ranks, fork servers, trial processes and those that write; Open MPI's own are not ours."""
     (folder / "sitecustomize.py").write_text(NOTES_PORTS)
-    environment |= {"PYTHONPATH": os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")]), "NOTED": str(folder / "noted")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")])), "NOTED": str(folder / "noted")}
     # Trial 3 does, so that it is seen that this would be noted.
     opens = "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
     workload(folder, SLOW.replace("    return", opens + "    return"))
@@ -648,7 +648,7 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
 def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, mpisweep):
     """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from it."""
     (folder / "sitecustomize.py").write_text(SLOW_END)
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
     done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
