@@ -376,6 +376,16 @@ def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
     assert "no trial has reported the objective, 'loss'; metrics there are: los" in top.stderr
 
 
+def test_an_objective_that_is_named_must_be_reported_though_nothing_else_is(folder, mpisweep: Run):
+    text = 'name = "s"\nworkload = {{ command = "echo accuracy: 5 at {{x}}" }}\n{}[parameters]\nx = [1, 2]\n'
+    (folder / "s.toml").write_text(text.format('objective = "accuracy"\n'))
+    done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 4
+    assert "no completed trial has a finite objective; 2 of 2 trials have ended" in done.stderr
+    (folder / "s.toml").write_text(text.format(""))
+    assert mpisweep("run", "s.toml", "-n", "1", "-o", "files.h5").returncode == 0
+
+
 def test_a_sweep_that_varies_nothing_is_one_trial(folder, mpisweep: Run):
     (folder / "one.toml").write_text('workload = "resnet50"\nname = "one"\n[limits]\ntimeout = 1\n')
     assert "grid, 1 configuration\n" in mpisweep("check", "one.toml").stdout

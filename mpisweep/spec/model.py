@@ -17,6 +17,8 @@ __all__ = [
 
 #: The parameter that says how many ranks a trial has; every workload has it.
 RANKS = "ranks_per_trial"
+#: The objective of a sweep that names none.
+USUAL_OBJECTIVE = "loss"
 
 
 class SpecError(ValueError):
@@ -104,7 +106,9 @@ class Spec:
     @property
     def measures(self) -> bool:
         """Whether it is known beforehand that trials have metrics."""
-        return self.built_in is not None or (isinstance(self.workload, CommandWorkload) and bool(self.workload.metrics))
+        if self.built_in is not None or self.objective != USUAL_OBJECTIVE:
+            return True
+        return isinstance(self.workload, CommandWorkload) and bool(self.workload.metrics)
 
     @property
     def says_ranks(self) -> bool:

@@ -17,6 +17,7 @@ from mpisweep.records import Direction, Value
 from mpisweep.space import Configuration, Parameter, SearchSpace, SpaceError, parse_parameter
 from mpisweep.spec.model import (
     RANKS,
+    USUAL_OBJECTIVE,
     BuiltinWorkload,
     FunctionWorkload,
     Limits,
@@ -110,14 +111,14 @@ class _Parser:
         self._values_fit(built_in, space, fixed, baseline)
         self._command_fits(workload, space, fixed)
         self._baseline_is_complete(built_in, space, baseline)
-        self._objective_is_reported(built_in, self._text(raw, "objective", "loss"))
+        self._objective_is_reported(built_in, self._text(raw, "objective", USUAL_OBJECTIVE))
         search = self._choice(raw, "search", "grid", SEARCH_NAMES)
         if search == "largest_batch":
             space, raw = self._largest_batch(raw, space, built_in)
         spec = Spec(
             name=self._name(raw),
             workload=workload,
-            objective=self._text(raw, "objective", "loss"),
+            objective=self._text(raw, "objective", USUAL_OBJECTIVE),
             direction=Direction(self._choice(raw, "direction", "minimize", [d.value for d in Direction])),
             search=search,
             trials=self._integer(raw, "trials", None, 1),
