@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep import figures, tables
+from mpisweep.views import figures, tables
 
 
 def main() -> None:

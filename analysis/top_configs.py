@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep import tables
+from mpisweep.views import tables
 
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
 

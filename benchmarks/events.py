@@ -43,7 +43,7 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.frontier import MemoryFrontier
 

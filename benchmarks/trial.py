@@ -48,9 +48,9 @@ def main() -> None:
 def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[float], list[float]]:
     """Run trials one by one in a real trial process: seconds there and back, and the loss of each."""
     from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
-    from mpisweep.forkserver import ForkServer
+    from mpisweep.processes.forkserver import ForkServer
+    from mpisweep.processes.trialprocess import ProcessSetting, Result, TrialProcess
     from mpisweep.records import DeviceShare
-    from mpisweep.trialprocess import ProcessSetting, Result, TrialProcess
 
     spec = f'workload = "bench_workloads:{function}"\n[parameters]\nx = {{ from = 1, to = 1000000 }}\n'
     server = ForkServer.start()
@@ -81,7 +81,7 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
     from torch.nn import functional
     from torchvision.models import resnet50
 
-    from mpisweep.catalogue import BUILTIN
+    from mpisweep.spec.catalogue import BUILTIN
     from mpisweep.workloads import resnet50 as built_in
     from mpisweep.workloads.trial import Trial, trial_seed
 

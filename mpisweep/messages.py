@@ -1,6 +1,6 @@
 """What crosses a boundary inside a running sweep, and who tells whom.
 
-Between ranks (lists of these, over :mod:`mpisweep.transport`)::
+Between ranks (lists of these, over :mod:`mpisweep.rank.transport`)::
 
     master -> all      Lead           I am the master of this run; say that you follow, and hello
                        Begun          the sweep is open, and the run has this name
@@ -87,7 +87,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The first word of a master to every rank, itself included; see :mod:`mpisweep.succession`."""
+    """The first word of a master to every rank, itself included; see :mod:`mpisweep.rank.succession`."""
 
     run: str
     host: str
@@ -362,7 +362,7 @@ class TimePassed:
     """Nothing happened, but it is later."""
 
 
-#: About a share of a sweep; see :mod:`mpisweep.scheduling.supply`.
+#: About a share of a sweep; see :mod:`mpisweep.scheduling.leasing`.
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed

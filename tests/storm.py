@@ -36,7 +36,7 @@ import psutil
 from disks import Disk
 
 import mpisweep
-from mpisweep.processes import HOSTS_VARIABLE
+from mpisweep.processes.kernel import HOSTS_VARIABLE
 
 TRIALS = 240
 WORKLOAD = """
@@ -253,7 +253,7 @@ def trials_of(rank: psutil.Process) -> list[psutil.Process]:
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.line.Page)."""
+    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.processes.line.Page)."""
     try:
         return "/memfd:mpisweep-page" in Path(f"/proc/{process.pid}/maps").read_text()
     except OSError:

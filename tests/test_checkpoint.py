@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpisweep.catalogue import BUILTIN
+from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.workloads import resnet50
 from mpisweep.workloads.datasets import DataError
 from mpisweep.workloads.trial import CHECKPOINT, Trial

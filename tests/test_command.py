@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mpisweep as package
-from mpisweep.commandline import (
+from mpisweep.spec import SpecError, parse_spec, spec_from_flags
+from mpisweep.spec.commandline import (
     SPECIAL_NAMES,
     CommandWorkload,
     parse_command,
@@ -27,9 +28,8 @@ from mpisweep.commandline import (
     render,
     render_template,
 )
-from mpisweep.outputs import Tape, append_output, output_file, read_outputs
-from mpisweep.spec import SpecError, parse_spec, spec_from_flags
 from mpisweep.spec.quick import toml_value
+from mpisweep.workloads.outputs import Tape, append_output, output_file, read_outputs
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -13,11 +13,11 @@ from test_results import SPEC, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.export import write_csv, write_json
 from mpisweep.results.leases import Lease
 from mpisweep.results.merging import merge
 from mpisweep.results.shares import SharedSweep
 from mpisweep.results.snapshot import fold, read_merged
+from mpisweep.views.export import write_csv, write_json
 
 METRICS = ("loss", "accuracy")
 

@@ -27,7 +27,7 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.timetable import NOTICE_S
 

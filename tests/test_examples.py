@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mpisweep
-from mpisweep.scaling import scaling
+from mpisweep.views.scaling import scaling
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -28,7 +28,7 @@ from test_reliability import (
 from test_run import start, wait_for
 
 import mpisweep as package
-from mpisweep.processes import HOSTS_VARIABLE
+from mpisweep.processes.kernel import HOSTS_VARIABLE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

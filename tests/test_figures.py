@@ -11,11 +11,11 @@ import pytest
 from test_results import NAN, curve, opening, write_journal
 
 import mpisweep
-from mpisweep import figures, tables
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.figures.curves import _smoothed
 from mpisweep.results import journal_folder
 from mpisweep.results.snapshot import finish
+from mpisweep.views import figures, tables
+from mpisweep.views.figures.curves import _smoothed
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))

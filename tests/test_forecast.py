@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpisweep.forecast import Forecast, forecast, forecast_lines
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.forecast import Forecast, forecast, forecast_lines
 
 
 def unmeasured(count: int) -> DurationModel:

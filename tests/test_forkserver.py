@@ -11,7 +11,7 @@ def test_a_parent_that_hangs_is_killed_and_one_that_beats_is_not():
     """A rank that is alone on its node nobody else could end."""
     rank = textwrap.dedent("""
         import signal, time
-        from mpisweep.forkserver import ForkServer
+        from mpisweep.processes.forkserver import ForkServer
         server = ForkServer.start()
         server.watch(1.5)
         for _ in range(5):

@@ -143,7 +143,7 @@ def test_resnet50_has_a_frontier_on_a_cpu(folder, mpisweep: Run):
 
 
 def test_the_region_that_does_not_fit_is_shaded(folder, mpisweep: Run):
-    from mpisweep.figures import draw_metric, metric_series
+    from mpisweep.views.figures import draw_metric, metric_series
 
     (folder / "mine.py").write_text(ARRAYS)
     (folder / "s.toml").write_text(SIZES.format(to=40, limit="500MB").replace("from = 1,", "from = 10, step = 30,").replace("40", "1000"))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mpisweep.records import Direction, FailureCause, TrialState
 from mpisweep.search import LargestBatch, make_sampler
-from mpisweep.space import Choice, IntegerRange, SearchSpace
 from mpisweep.spec import SpecError, parse_spec
+from mpisweep.spec.space import Choice, IntegerRange, SearchSpace
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 

@@ -12,93 +12,65 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
 #: Packages whose modules are rooms of their own.
-PARTED = {"scheduling"}
+PARTED = {"scheduling", "processes"}
 
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
     "records": set(),
-    "processes": set(),
-    "succession": set(),
-    "space": {"records"},
-    "catalogue": {"records"},
-    "printed": set(),
-    "commandline": {"records", "printed"},
-    "outputs": set(),
-    "spec": {"space", "catalogue", "commandline", "records"},
-    "preflight": {"spec", "catalogue", "commandline", "processes"},
     "blocks": {"records"},
-    "unsent": {"blocks"},
-    "line": {"unsent"},
+    "progress": {"records", "spec"},
     "messages": {"blocks", "records"},
-    "search": {"space", "spec", "blocks", "records"},
+    "spec": {"processes.kernel", "records"},
+    "search": {"spec", "blocks", "records"},
     "scheduling": set(),
-    "scheduling.planner": {"records"},
-    "numbering": {"search", "spec", "blocks", "records"},
-    "scheduling.memory": {"search", "blocks", "records"},
-    "scheduling.waiting": {"scheduling.planner"},
     "scheduling.ranking": set(),
-    "scheduling.health": {"scheduling.ranking", "blocks", "records"},
-    "scheduling.supply": {"messages"},
-    "scheduling.teams": {"blocks", "records"},
-    "scheduling.states": {"records"},
+    "scheduling.durations": {"records"},
+    "scheduling.trials": {"records"},
     "scheduling.slots": {"scheduling.ranking", "records"},
-    "scheduling.timetable": {"scheduling.planner", "scheduling.ranking", "scheduling.slots", "records"},
+    "scheduling.memory": {"search", "blocks", "records"},
+    "scheduling.queues": {"scheduling.durations"},
+    "scheduling.health": {"scheduling.ranking", "blocks", "records"},
+    "scheduling.leasing": {"messages"},
+    "scheduling.teams": {"blocks", "records"},
+    "scheduling.timetable": {"scheduling.durations", "scheduling.ranking", "scheduling.slots", "records"},
     "scheduling.room": {"scheduling.ranking", "records"},
     "scheduling.handout": {
         *(f"scheduling.{below}" for below in (
-            "health", "memory", "planner", "room", "slots", "states", "teams", "timetable", "waiting",
+            "health", "memory", "durations", "room", "slots", "trials", "teams", "timetable", "queues",
         )),
         "messages", "records",
     },
     "scheduling.scheduler": {
         *(f"scheduling.{below}" for below in (
-            "handout", "health", "memory", "planner", "slots", "states", "supply", "teams", "waiting",
+            "handout", "health", "memory", "durations", "slots", "trials", "leasing", "teams", "queues",
         )),
         "search", "messages", "blocks", "records",
     },
-    "staging": set(),
-    "forkserver": {"processes", "staging", "line"},
-    "trialprocess": {"forkserver", "line", "messages", "blocks", "records", "processes"},
-    "transport": {"messages", "processes"},
-    "worker": {"trialprocess", "forkserver", "messages", "blocks", "records", "processes"},
-    "gpus": set(),
-    "devices": {"gpus", "records"},
-    "layout": {"devices", "records", "spec", "transport"},
-    "environment": set(),
-    "results": {"spec", "catalogue", "blocks", "records", "processes"},
-    "recorder": {"forkserver", "results"},
-    "vigil": {"results"},
-    "leading": {"opening", "messages"},
-    "keeper": {"forkserver", "messages", "records"},
-    "progress": {"records", "spec"},
-    "batch": {"progress", "processes", "records", "spec"},
-    "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "printed", "unsent", "blocks", "line", "records", "processes"},
-    "opening": {
-        "search", "numbering", "scheduling.planner", "scheduling.scheduler", "results", "recorder", "processes", "batch",
-        "spec", "blocks", "records",
-    },
-    "splitting": {"opening", "numbering", "search", "results", "recorder", "processes", "spec", "records"},
+    "scheduling.forecast": {"scheduling.durations", "progress", "spec"},
+    "devices": {"records"},
+    "processes": set(),
+    "processes.kernel": set(),
+    "processes.staging": set(),
+    "processes.unsent": {"blocks"},
+    "processes.line": {"processes.unsent"},
+    "processes.forkserver": {"processes.kernel", "processes.staging", "processes.line"},
+    "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "records"},
+    "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "records"},
+    "results": {"processes.kernel", "spec", "blocks", "records"},
+    "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
-        "scheduling.scheduler", "scheduling.teams", "numbering", "results", "recorder", "keeper", "vigil", "progress", "spec", "messages",
-        "blocks", "records",
+        "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.kernel",
+        "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
-        "master", "leading", "recorder", "keeper", "vigil", "worker", "opening", "splitting", "staging", "transport", "trialprocess", "forkserver", "devices", "environment",
-        "batch", "progress", "results", "spec", "messages", "records", "succession", "processes", "",
+        "master", "results", "workloads", "batch", "devices", "scheduling.teams",
+        "processes.forkserver", "processes.kernel", "processes.staging", "processes.trialprocess",
+        "progress", "spec", "messages", "blocks", "records", "",
     },
-    "rerun": {"scheduling.teams", "messages", "trialprocess", "forkserver", "devices", "outputs", "results", "blocks", "records"},
-    "tables": {"rerun", "progress", "results", "spec", "catalogue", "records"},
-    "forecast": {"scheduling.planner", "progress", "spec"},
-    "export": {"tables", "results"},
-    "watch": {"tables", "progress", "results", "spec", "records"},
-    "page": {"figures", "tables", "results", "spec"},
-    "scaling": {"tables", "results", "spec", "records"},
-    "figures": {"scaling", "tables", "progress", "results", "records"},
+    "views": {"rank", "results", "progress", "spec", "records"},
     "cli": {
-        "page",
-        "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",
-        "catalogue", "space", "spec", "transport", "records", "commandline", "outputs", "preflight",
-        "layout", "rerun", "watch", "export", "forecast", "gpus", "processes", "",
+        "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
+        "search", "progress", "spec", "records", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},
@@ -106,9 +78,9 @@ ALLOWED = {
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
-    "mpi4py": {"transport.py"},
+    "mpi4py": {"rank/transport.py"},
     "h5py": {"results/snapshot.py"},
-    "matplotlib": {f"figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
+    "matplotlib": {f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
@@ -174,7 +146,7 @@ def test_a_heavy_library_has_its_one_importer(library: str) -> None:
     assert importers == ONE_IMPORTER[library]
 
 
-@pytest.mark.parametrize("module", ["mpisweep", "mpisweep.cli", "mpisweep.rank", "mpisweep.master"])
+@pytest.mark.parametrize("module", ["mpisweep", "mpisweep.cli", "mpisweep.rank.main", "mpisweep.master.loop"])
 def test_an_mpi_process_does_not_import_what_it_does_not_need(module: str) -> None:
     program = (
         f"import {module}, sys; "

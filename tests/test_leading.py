@@ -16,11 +16,11 @@ from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.base import Allocation
 from mpisweep.blocks import EndedBlock, encode
-from mpisweep.leading import DiskFailedError, Leading
+from mpisweep.master.leading import DiskFailedError, Leading
+from mpisweep.master.opening import Mastership, Opened, open_sweep, read_here
+from mpisweep.master.snapshotter import Recorder
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
-from mpisweep.opening import Mastership, Opened, open_sweep, read_here
-from mpisweep.rank import RankOptions, _Place, _Rank
-from mpisweep.recorder import Recorder
+from mpisweep.rank.main import RankOptions, _Place, _Rank
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results import journal as journal_module
 from mpisweep.results.claim import RunOverError
@@ -141,7 +141,7 @@ def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(seco
 
 
 def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_too_long(monkeypatch):
-    monkeypatch.setattr("mpisweep.leading._AGAIN_S", 0.01)
+    monkeypatch.setattr("mpisweep.master.leading._AGAIN_S", 0.01)
     tries: list[float] = []
 
     def open_sweep() -> Opened:

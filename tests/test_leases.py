@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.opening import read_here
-from mpisweep.recorder import Recorder
+from mpisweep.master.joining import cut, join
+from mpisweep.master.opening import read_here
+from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease, Leases, Left, owners, superseded
@@ -31,7 +32,6 @@ from mpisweep.results.shares import (
     take_lease,
 )
 from mpisweep.spec import parse_spec
-from mpisweep.splitting import cut, join
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])
 

@@ -9,19 +9,19 @@ from typing import Any, cast
 import pytest
 
 from mpisweep.blocks import EndedBlock, encode
-from mpisweep.master import Master
+from mpisweep.master.loop import Master
+from mpisweep.master.opening import duration_model, trial_widths
+from mpisweep.master.snapshotter import Answer
+from mpisweep.master.vigil import Vigil
 from mpisweep.messages import Abandon, Acknowledge, Ended, Give, Hello, Meet, Meeting, Message, Returned
-from mpisweep.numbering import number_trials
-from mpisweep.opening import duration_model, trial_widths
 from mpisweep.progress import Progress
-from mpisweep.recorder import Answer
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
+from mpisweep.search.numbering import number_trials
 from mpisweep.spec import parse_spec
-from mpisweep.vigil import Vigil
 
 
 class SlowDisk:

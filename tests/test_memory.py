@@ -27,11 +27,11 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch
 from mpisweep.search.frontier import Evidence, MemoryFrontier
-from mpisweep.space import IntegerRange, SearchSpace
+from mpisweep.spec.space import IntegerRange, SearchSpace
 
 WAITING, COMPLETE, FAILED, INFEASIBLE = (
     int(state) for state in (TrialState.WAITING, TrialState.COMPLETE, TrialState.FAILED, TrialState.INFEASIBLE)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpisweep.numbering import Known, number_trials
 from mpisweep.records import TrialState
 from mpisweep.search import make_sampler
+from mpisweep.search.numbering import Known, number_trials
 from mpisweep.spec import spec_from_flags
 
 

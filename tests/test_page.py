@@ -10,7 +10,7 @@ import pytest
 from test_figures import resnet_sweep
 
 import mpisweep
-from mpisweep.page import page
+from mpisweep.views.html_page import page
 
 
 @pytest.fixture(scope="module")

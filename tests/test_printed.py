@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.commandline import MetricPattern, parse_pattern
-from mpisweep.printed import plain, read_number
+from mpisweep.spec.commandline import MetricPattern, parse_pattern
+from mpisweep.spec.printed import plain, read_number
 
 
 def fortran(value: float) -> str:

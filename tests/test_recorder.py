@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mpisweep import recorder as module
-from mpisweep.forkserver import ForkServer
-from mpisweep.recorder import Answer, Recorder
+from mpisweep.master import snapshotter as module
+from mpisweep.master.snapshotter import Answer, Recorder
+from mpisweep.processes.forkserver import ForkServer
 
 
 @pytest.fixture

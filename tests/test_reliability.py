@@ -633,7 +633,7 @@ SLOW_END = """
 import os
 if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
     import ctypes
-    import mpisweep.transport as transport
+    import mpisweep.rank.transport as transport
     real = transport._end_by_kernel
 
     def hang(seconds):

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torchvision import datasets
 
-from mpisweep.catalogue import BUILTIN
-from mpisweep.preflight import see_that_it_starts
 from mpisweep.spec import SpecError, parse_spec
+from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.preflight import see_that_it_starts
 from mpisweep.workloads import ranks, resnet50
 from mpisweep.workloads.datasets import DataError, Images, folder_batches, load_images, memory_batches
 from mpisweep.workloads.resnet50 import run

@@ -25,7 +25,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpisweep
-from mpisweep import tables
 from mpisweep.blocks import (
     AssignedBlock,
     BlockError,
@@ -42,8 +41,8 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.cli import main
-from mpisweep.opening import known_trials
-from mpisweep.processes import this_host
+from mpisweep.master.opening import known_trials
+from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason
 from mpisweep.results import ResultsError, claim, journal_folder, snapshot
 from mpisweep.results.claim import (
@@ -60,6 +59,7 @@ from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, rea
 from mpisweep.results.repair import repair
 from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
 from mpisweep.spec import parse_spec
+from mpisweep.views import tables
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
 NAN = float("nan")
@@ -590,7 +590,7 @@ def test_the_documented_table_is_the_table():
 
 
 def test_the_documented_options_of_resnet50_are_its_options():
-    from mpisweep.catalogue import markdown
+    from mpisweep.spec.catalogue import markdown
 
     page = Path(__file__).parent.parent / "docs" / "resnet50.md"
     assert markdown("resnet50") in page.read_text(encoding="utf-8")

@@ -7,10 +7,10 @@ from test_figures import resnet_sweep, script
 from test_results import opening, write_journal
 
 import mpisweep
-from mpisweep import figures
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
 from mpisweep.results.snapshot import finish
-from mpisweep.scaling import scaling
+from mpisweep.views import figures
+from mpisweep.views.scaling import scaling
 
 RANKS, SIZES = (1, 2, 4), (64, 128)
 

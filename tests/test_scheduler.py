@@ -31,9 +31,9 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel, work_from_names
+from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.scheduling.states import MOVES, IllegalMoveError
+from mpisweep.scheduling.trials import MOVES, IllegalMoveError
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 

@@ -20,7 +20,7 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.space import (
+from mpisweep.spec.space import (
     Choice,
     FloatRange,
     IntegerRange,

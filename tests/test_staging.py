@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mpisweep as package
-from mpisweep.staging import PackError, imported_from, pack_file, prepare_pack
+from mpisweep.processes.staging import PackError, imported_from, pack_file, prepare_pack
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,7 +22,7 @@ MODULES = ("xml.dom.minidom", "wsgiref.simple_server")
 
 LOOK = """
 import sys
-from mpisweep.staging import imported_from, prepare_pack
+from mpisweep.processes.staging import imported_from, prepare_pack
 pack = prepare_pack({modules!r})
 read = []
 sys.addaudithook(lambda event, given: read.append(str(given[0])) if event == "open" else None)

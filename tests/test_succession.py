@@ -7,13 +7,13 @@ from collections import deque
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mpisweep.succession import Succession
+from mpisweep.rank.succession import Succession
 
 SILENCE_S = 3.0
 
 
 class World:
-    """Ranks with a clock, a FIFO channel for each pair, and the rules of :mod:`mpisweep.rank`."""
+    """Ranks with a clock, a FIFO channel for each pair, and the rules of :mod:`mpisweep.rank.main`."""
 
     def __init__(self, size: int) -> None:
         self.size = size

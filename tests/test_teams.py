@@ -28,7 +28,7 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices

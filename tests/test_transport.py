@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from mpisweep.messages import Beat
-from mpisweep.transport import MpiTransport, TransportError
+from mpisweep.rank.transport import MpiTransport, TransportError
 
 
 class RefusedError(Exception):

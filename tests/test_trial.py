@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpisweep.blocks import Curve
-from mpisweep.commandline import read_json_line
+from mpisweep.spec.commandline import read_json_line
 from mpisweep.workloads.report import report
 from mpisweep.workloads.trial import Trial
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
-from mpisweep.forkserver import ForkServer
 from mpisweep.messages import Team
+from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.trialprocess import ProcessSetting, Result, Returned, TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
-from mpisweep.trialprocess import ProcessSetting, Result, Returned, TrialProcess
 
 WORKLOAD = '''
 import os, sys, time

@@ -25,17 +25,17 @@ from mpisweep.blocks import (
     TrialsBlock,
 )
 from mpisweep.cli import main
-from mpisweep.opening import read_here
-from mpisweep.recorder import Recorder
+from mpisweep.master.joining import join
+from mpisweep.master.opening import read_here
+from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.leases import Lease
 from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
 from mpisweep.results.snapshot import finish
 from mpisweep.spec import parse_spec
-from mpisweep.splitting import join
-from mpisweep.tables import GONE, sweep_status
-from mpisweep.watch import _signs_of_life, look_at, watch
+from mpisweep.views.tables import GONE, sweep_status
+from mpisweep.views.watch import _signs_of_life, look_at, watch
 
 HERE = cast(Recorder, SimpleNamespace(read=read_here))
 
@@ -148,13 +148,13 @@ def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
 
 
 def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.05)
+    monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.05)
     assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
     assert "the run is gone; run the same command to resume" in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpisweep.watch.SILENCE_S", 0.0)
+    monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.0)
     drawn = io.StringIO()
     watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=drawn, force_terminal=True, width=100))
     assert "2 at 1" in drawn.getvalue()

@@ -11,7 +11,7 @@ from mpisweep.batch.base import Allocation
 from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, session_variables, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement
-from mpisweep.processes import python_command
+from mpisweep.processes.kernel import python_command
 
 __all__ = ["Start", "plan_start"]
 

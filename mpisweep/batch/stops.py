@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from mpisweep.processes import end_family
+from mpisweep.processes.kernel import end_family
 
 __all__ = ["Stops"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mpisweep.batch.output import Output
-from mpisweep.processes import end_family
+from mpisweep.processes.kernel import end_family
 from mpisweep.records import EndReason
 
 __all__ = ["Results", "RunEnd", "Watchdog"]

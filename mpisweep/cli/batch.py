@@ -22,7 +22,6 @@ from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, load_site
 from mpisweep.batch.submit import SubmitError, find_command
-from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import (
     add_split,
@@ -36,6 +35,7 @@ from mpisweep.cli.sweepargs import (
 )
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
+from mpisweep.spec.catalogue import BUILTIN
 
 __all__ = ["add_commands"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from mpisweep.cli.arguments import Commands, duration
 from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path
 from mpisweep.cli.workers import add_workers, master_policy, workers_here
-from mpisweep.commandline import SPECIAL_NAMES, render
-from mpisweep.preflight import see_that_it_starts
 from mpisweep.records import TrialState, Value
-from mpisweep.space import SearchSpace
 from mpisweep.spec import BuiltinWorkload, CommandWorkload, Spec
+from mpisweep.spec.commandline import SPECIAL_NAMES, render
+from mpisweep.spec.preflight import see_that_it_starts
+from mpisweep.spec.space import SearchSpace
 
 if TYPE_CHECKING:
     from mpisweep.search import Sampler
@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
 def _check(options: argparse.Namespace) -> int:
     spec = read_spec(options)
     if options.devices:
-        from mpisweep.layout import describe_layout
+        from mpisweep.rank.layout import describe_layout
 
         for line in describe_layout(spec, policy=master_policy(options), workers=options.workers):
             print(line)
@@ -78,10 +78,10 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
 
 
 def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
-    from mpisweep.forecast import forecast, forecast_lines
-    from mpisweep.numbering import number_trials
-    from mpisweep.opening import duration_model, known_trials, trial_widths
+    from mpisweep.master.opening import duration_model, known_trials, trial_widths
     from mpisweep.progress import counted
+    from mpisweep.scheduling.forecast import forecast, forecast_lines
+    from mpisweep.search.numbering import number_trials
 
     path = results_path(options, spec)
     known = known_trials(spec, path)

@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
 
 def _top(options: argparse.Namespace) -> int:
     from mpisweep.results.load import load
-    from mpisweep.tables import print_top, top_table
+    from mpisweep.views.tables import print_top, top_table
 
     print_top(top_table(load(options.file), options.k, options.by, options.direction))
     return 0
@@ -75,7 +75,7 @@ def _top(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
-    from mpisweep.tables import print_status, sweep_status
+    from mpisweep.views.tables import print_status, sweep_status
 
     try:
         status = sweep_status(load(options.file))
@@ -101,7 +101,7 @@ def _status(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from mpisweep.watch import watch
+    from mpisweep.views.watch import watch
 
     try:
         return watch(options.file, every_s=options.every, console=Console())
@@ -111,8 +111,8 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mpisweep.page import page
     from mpisweep.results.load import load
+    from mpisweep.views.html_page import page
 
     output: Path = options.output or options.file.with_suffix(".html")
     if output.exists() and output.samefile(options.file):
@@ -127,8 +127,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mpisweep.export import FORMATS
     from mpisweep.results.load import load
+    from mpisweep.views.export import FORMATS
 
     name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
     if name not in FORMATS:
@@ -148,8 +148,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _output(options: argparse.Namespace) -> int:
-    from mpisweep.outputs import read_outputs
     from mpisweep.results import logs_folder
+    from mpisweep.workloads.outputs import read_outputs
 
     sweep_with_trial(options)
     found = read_outputs(logs_folder(options.file), options.number)

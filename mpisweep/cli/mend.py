@@ -34,8 +34,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from mpisweep.rerun import rerun
-    from mpisweep.tables import print_rerun
+    from mpisweep.rank.rerun import rerun
+    from mpisweep.views.tables import print_rerun
 
     sweep = sweep_with_trial(options)
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))

@@ -20,10 +20,10 @@ from mpisweep.batch.site import SiteError
 from mpisweep.batch.submit import SubmitError
 from mpisweep.cli import batch, check, look, mend, run, stop
 from mpisweep.cli.sweepargs import split_command_line
-from mpisweep.devices import LayoutError
+from mpisweep.devices.nodes import LayoutError
+from mpisweep.rank.transport import TransportError, expected_rank
 from mpisweep.results import ResultsError
 from mpisweep.spec import SpecError
-from mpisweep.transport import TransportError, expected_rank
 
 __all__ = ["main"]
 

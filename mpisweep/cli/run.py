@@ -41,11 +41,11 @@ from mpisweep.cli.sweepargs import (
     see_that_it_can_be_split,
 )
 from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_that_they_fit, usual_node
-from mpisweep.preflight import see_that_it_starts
-from mpisweep.processes import HOSTS_VARIABLE, this_host
+from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
 from mpisweep.progress import ALIVE
+from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import Spec, SpecError
-from mpisweep.transport import expected_rank
+from mpisweep.spec.preflight import see_that_it_starts
 
 __all__ = ["add_commands"]
 
@@ -169,8 +169,8 @@ def _print_plan(
 
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
-    from mpisweep.rank import RankOptions, run_rank
-    from mpisweep.rank import log as rank_log
+    from mpisweep.rank.main import RankOptions, run_rank
+    from mpisweep.rank.main import log as rank_log
 
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")

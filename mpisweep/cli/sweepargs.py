@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec.catalogue import BUILTIN
 
 __all__ = [
     "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",

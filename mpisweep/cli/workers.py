@@ -7,11 +7,11 @@ import argparse
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.placement import Placement, place
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.devices import LayoutError, Node, default_workers, lay_out, this_node
-from mpisweep.gpus import Gpu
-from mpisweep.processes import this_host
+from mpisweep.devices.gpus import Gpu
+from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out, this_node
+from mpisweep.processes.kernel import this_host
+from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import RANKS, Spec
-from mpisweep.transport import expected_rank
 
 __all__ = ["add_workers", "master_policy", "place_workers", "see_that_they_fit", "usual_node", "workers_here"]
 

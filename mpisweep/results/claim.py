@@ -3,7 +3,7 @@
 Two files decide that, both in the journal folder.
 
 The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link.  Its holder is dead when
-it is of this machine (boot and process numbers, see :func:`~mpisweep.processes.machine_id`) and its process is gone
+it is of this machine (boot and process numbers, see :func:`~mpisweep.processes.kernel.machine_id`) and its process is gone
 or is another one that got its number.  Of any other machine nothing of that can be seen; there the heartbeat decides:
 the file's time changes every few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes
 over.  It watches for change and does not compare clocks, for those of two hosts differ.
@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mpisweep.processes import machine_id, process_start, this_host
+from mpisweep.processes.kernel import machine_id, process_start, this_host
 from mpisweep.results.journal import master_name, run_of, segments
 
 __all__ = [
@@ -97,7 +97,7 @@ class Holder:
     """Who holds a sweep."""
 
     host: str
-    #: See :func:`~mpisweep.processes.machine_id`.
+    #: See :func:`~mpisweep.processes.kernel.machine_id`.
     boot_id: str
     pid: int
     #: Start of the process in clock ticks since boot: tells it from a later one with the same number.

@@ -1,6 +1,6 @@
 """The process that gets a member's leases, watches the other members, and puts the parts together.
 
-It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.keeper`, which is
+It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.master.lease_client`, which is
 the master's end of the line.  A line of JSON asks, lines of JSON tell, some of them unasked::
 
     asked    {"ask": "lease", "shortest": false, "ranks": null}    this member could run more, of so many ranks
@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.processes import this_host
+from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left

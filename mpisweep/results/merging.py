@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.blocks import Curve
-from mpisweep.processes import this_host
+from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder
 from mpisweep.results.journal import Damage

@@ -26,7 +26,6 @@ from typing import Any, BinaryIO, TypeVar
 import h5py
 import numpy as np
 
-from mpisweep.catalogue import entry_of, units_of
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.claim import after_token, remove_through
 from mpisweep.results.columns import (
@@ -43,6 +42,7 @@ from mpisweep.results.journal import Damage, read_journal, segments, sync_folder
 from mpisweep.results.names import as_text, from_link, to_link
 from mpisweep.results.replay import StoredCurve, SweepState
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
+from mpisweep.spec.catalogue import entry_of, units_of
 
 __all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "remove_covered", "salvage_file", "write_file"]
 

@@ -1,6 +1,6 @@
 """The process that reads and writes the results file for a master, which must never wait for a disk.
 
-One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.recorder` for the other end::
+One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.master.snapshotter` for the other end::
 
     {"ask": "read", "path": ...}                               the tables of a sweep, without its curves
     {"ask": "fold", "path": ..., "token": ..., "keep": ...}    a snapshot

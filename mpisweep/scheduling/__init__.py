@@ -6,15 +6,15 @@ so that the master, the tests and a simulation of ten thousand workers drive the
 ==============  ==========================================================================
 scheduler       the state machine: :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`
 handout         which trial goes to which slot next
-waiting         the trials that wait, in the order in which they are handed out
-planner         how long a trial will take, as far as that is known
-states, slots   what is known of each trial and of each slot, written in one place
+queues          the trials that wait, in the order in which they are handed out
+durations       how long a trial will take, as far as that is known
+trials, slots   what is known of each trial and of each slot, written in one place
 timetable       when each slot will have run what it holds
 room            where a trial of several ranks can start, and what is kept for one
 teams           trials of several ranks: when one is over
 memory          what is withheld until the memory frontier is known
 health          devices that are ill, workers that are lost, and the bug that all trials share
-supply          what this run may run of a sweep that several allocations share
+leasing         what this run may run of a sweep that several allocations share
 ranking         things in the order of a number that changes
 ==============  ==========================================================================
 """

@@ -1,6 +1,6 @@
 """Which trial goes to which slot next.
 
-The longest expected trial goes first (:mod:`mpisweep.scheduling.planner`), to a slot that is idle where there is one.  A
+The longest expected trial goes first (:mod:`mpisweep.scheduling.durations`), to a slot that is idle where there is one.  A
 slot holds the trials that run and the next ones, so that no device waits for a message.  Trials of known short
 duration travel together, as many as :data:`BATCH_S` seconds hold, and never more than a fair share of what is left; a
 trial that is longer than that, or of unknown length, travels alone.
@@ -31,15 +31,15 @@ import math
 
 from mpisweep.messages import Assign, Decision, Withdraw
 from mpisweep.records import Slot
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import Losses
 from mpisweep.scheduling.memory import Memory
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.queues import Waiting
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.slots import Slots
-from mpisweep.scheduling.states import TrialStates
 from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.timetable import NOTICE_S, Timetable
-from mpisweep.scheduling.waiting import Waiting
+from mpisweep.scheduling.trials import TrialStates
 
 __all__ = ["BATCH_S", "SETTLE_S", "HandOut"]
 

@@ -4,14 +4,14 @@ Rules
 -----
 1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is all there is; the MPI loop, the tests
    and a simulator drive the very same class.
-2. A trial's state is written in one place, :class:`~mpisweep.scheduling.states.TrialStates`, which knows the legal moves.
+2. A trial's state is written in one place, :class:`~mpisweep.scheduling.trials.TrialStates`, which knows the legal moves.
 3. An event about a trial names its attempt.  What does not match the attempt that this slot holds is
    dropped: a result of attempt 1 must never pass for one of attempt 2.
 4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
 
 Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling.handout`.
 
-Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.supply`).
+Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.leasing`).
 
 When trials fail because of something else than themselves (:mod:`mpisweep.scheduling.health`), their device gets no more
 trials, or the sweep stops.  One slot always stays, and where what is left waits for more slots than stay, all are back.
@@ -59,15 +59,15 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.handout import BATCH_S, HandOut
 from mpisweep.scheduling.health import CommonError, Devices, Losses
+from mpisweep.scheduling.leasing import Supply
 from mpisweep.scheduling.memory import Memory
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.queues import Waiting
 from mpisweep.scheduling.slots import Slots
-from mpisweep.scheduling.states import TrialStates
-from mpisweep.scheduling.supply import Supply
 from mpisweep.scheduling.teams import TeamTrial
-from mpisweep.scheduling.waiting import Waiting
+from mpisweep.scheduling.trials import TrialStates
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.largest_batch import LargestBatch
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from math import inf
 
 from mpisweep.records import Slot
-from mpisweep.scheduling.planner import DurationModel
+from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.ranking import Ranking
 from mpisweep.scheduling.slots import Slots
 

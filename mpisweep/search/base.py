@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from mpisweep.space import Configuration, SearchSpace
+from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
 

@@ -32,7 +32,7 @@ A trial that needs more ranks than there are slots is no probe, and holds no oth
 Several kinds of devices
 ------------------------
 What fits everywhere goes anywhere.  What fits on some kinds goes to these, the largest first; each kind finds its own
-frontier.  The kind says what a trial may have of the device and of the main memory (:mod:`mpisweep.devices`), so
+frontier.  The kind says what a trial may have of the device and of the main memory (:mod:`mpisweep.devices.nodes`), so
 that nothing is inferred from another device or under another limit.
 
 Pure: evidence in, plans out.

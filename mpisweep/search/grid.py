@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpisweep.space import Configuration, SearchSpace
+from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["GridSampler"]
 

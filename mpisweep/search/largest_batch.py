@@ -18,7 +18,7 @@ from math import ceil, floor, inf, isfinite, log2, sqrt
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
 from mpisweep.search.frontier import Evidence, aim, evidence_of
-from mpisweep.space import Configuration, SearchSpace
+from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["NEAR", "LargestBatch"]
 

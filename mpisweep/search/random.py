@@ -11,7 +11,7 @@ from itertools import count
 from random import Random
 
 from mpisweep.search.base import DistinctSampler
-from mpisweep.space import Configuration
+from mpisweep.spec.space import Configuration
 
 __all__ = ["RandomSampler"]
 

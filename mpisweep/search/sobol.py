@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from scipy.stats import qmc
 
 from mpisweep.search.base import DistinctSampler
-from mpisweep.space import Configuration
+from mpisweep.spec.space import Configuration
 
 __all__ = ["SobolSampler"]
 

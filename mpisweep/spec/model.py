@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpisweep.catalogue import BUILTIN, BuiltinDescription
-from mpisweep.commandline import CommandWorkload
 from mpisweep.records import Direction, Value
-from mpisweep.space import Choice, Configuration, Parameter, SearchSpace
+from mpisweep.spec.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.spec.commandline import CommandWorkload
+from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
     "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError", "Workload", "ends",

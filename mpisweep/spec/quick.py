@@ -8,8 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep.records import Value
-from mpisweep.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError, parse_quick
 from mpisweep.spec.model import Spec, SpecError
+from mpisweep.spec.space import (
+    Choice,
+    Configuration,
+    FloatRange,
+    IntegerRange,
+    Parameter,
+    SpaceError,
+    parse_quick,
+)
 from mpisweep.spec.sweepfile import parse_spec
 
 __all__ = ["spec_from_flags", "toml_value"]

@@ -11,10 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.catalogue import BUILTIN, SPEED, BuiltinDescription
-from mpisweep.commandline import CommandError, CommandWorkload, check_formats, parse_command, parse_pattern
 from mpisweep.records import Direction, Value
-from mpisweep.space import Configuration, Parameter, SearchSpace, SpaceError, parse_parameter
+from mpisweep.spec.catalogue import BUILTIN, SPEED, BuiltinDescription
+from mpisweep.spec.commandline import (
+    CommandError,
+    CommandWorkload,
+    check_formats,
+    parse_command,
+    parse_pattern,
+)
 from mpisweep.spec.model import (
     RANKS,
     USUAL_OBJECTIVE,
@@ -26,6 +31,7 @@ from mpisweep.spec.model import (
     Workload,
     ends,
 )
+from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError, parse_parameter
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = ["SEARCH_NAMES", "load_spec", "parse_spec"]

@@ -19,18 +19,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.commandline import (
+from mpisweep.processes.kernel import handles_any
+from mpisweep.processes.line import SignalPage
+from mpisweep.records import FailureCause, Value
+from mpisweep.spec import Limits
+from mpisweep.spec.commandline import (
     CommandWorkload,
     read_json_line,
     render,
     render_template,
 )
-from mpisweep.line import SignalPage
-from mpisweep.outputs import Tape, append_output
-from mpisweep.printed import plain, read_number
-from mpisweep.processes import handles_any
-from mpisweep.records import FailureCause, Value
-from mpisweep.spec import Limits
+from mpisweep.spec.printed import plain, read_number
+from mpisweep.workloads.outputs import Tape, append_output
 from mpisweep.workloads.report import REPORT_VARIABLE
 from mpisweep.workloads.startstate import SURVIVED
 from mpisweep.workloads.trial import Trial, TrialFailedError

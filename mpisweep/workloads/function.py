@@ -12,8 +12,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from mpisweep.catalogue import BUILTIN
 from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, parse_spec
+from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["WorkloadError", "load_function", "to_metrics"]

@@ -70,7 +70,7 @@ def run(trial: Trial) -> dict[str, float]:
     """Train once; the entry of a trial.
 
     Args:
-        trial: its `params` are the options in mpisweep.catalogue.
+        trial: its `params` are the options in mpisweep.spec.catalogue.
 
     Raises:
         DataError: when the data is not there.

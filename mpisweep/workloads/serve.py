@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
-from mpisweep.catalogue import BUILTIN
-from mpisweep.commandline import CommandWorkload
-from mpisweep.line import (
+from mpisweep.messages import Team
+from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
+from mpisweep.processes.line import (
     ENDED,
     INTERRUPTED,
     MEET,
@@ -41,15 +41,15 @@ from mpisweep.line import (
     Page,
     SignalPage,
 )
-from mpisweep.messages import Team
-from mpisweep.outputs import output_file
-from mpisweep.processes import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.records import ENDED_WELL, FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
+from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
+from mpisweep.workloads.outputs import output_file
 from mpisweep.workloads.startstate import StartState, take_usual_signals
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
@@ -91,7 +91,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
 
     Args:
         files: the line's socket, the page, and the page of the fork server's signals.
-        arguments: see :class:`mpisweep.trialprocess.TrialProcess`.
+        arguments: see :class:`mpisweep.processes.trialprocess.TrialProcess`.
     """
     line = Line(socket.socket(fileno=files[0]))
     page, signals = Page(files[1]), SignalPage(files[2])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mpisweep.blocks import Curve
 from mpisweep.messages import Team
+from mpisweep.processes.unsent import Unsent
 from mpisweep.records import FailureCause, Value
-from mpisweep.unsent import Unsent
 from mpisweep.workloads.report import whole_step
 
 __all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]

@@ -1,0 +1,1 @@
+"""Which devices a node has, and which of them each rank may use."""

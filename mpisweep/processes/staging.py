@@ -1,0 +1,320 @@
+"""What trial processes import, packed into one file: ``mpisweep run --stage-env``.
+
+Importing torch opens some 2,700 files and asks for the state of some 30,000 more, on each rank.  One file system
+that serves hundreds of ranks answers that slowly, and everybody else on it notices.  So the code of all modules
+that the workload needs is put into one file, once; a rank's fork server opens that one file and executes what is
+in it.
+
+Modules keep their names, paths and loaders, so that whatever looks for files beside its own finds them.  Only
+finding a module and reading its code is done from the pack.  Libraries (``.so``) are few, and are mapped from
+where they are: each node reads them once, as it does with the pack, however many ranks it has.  What is not
+in the pack is imported as usual.
+
+Only what is installed goes into a pack (the standard library, site-packages); a user's own modules are
+imported in trial processes and not here.  A pack is good as long as the folders that it was made from have not
+changed, which installing or removing a package does; the launcher also looks at every single file.
+
+::
+
+    8 bytes   magic
+    8 bytes   length of the index, little-endian
+    4 bytes   CRC-32 of everything behind this number
+    index     JSON, see _Index
+    code      marshalled code objects, end to end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import marshal
+import mmap
+import os
+import site
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+__all__ = ["PackError", "imported_from", "pack_file", "prepare_pack", "write_pack"]
+
+_HEADER = struct.Struct("<8sQI")
+_MAGIC = b"mSpack1\n"
+#: The program that makes a pack; it looks for modules where its parent does.
+_MAKE = """
+import json, sys
+from pathlib import Path
+sys.path[:] = json.loads(sys.argv[1])
+from mpisweep.processes.staging import write_pack
+write_pack(Path(sys.argv[2]), sys.argv[3:])
+"""
+
+
+class PackError(Exception):
+    """A pack that cannot be used or made; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """One module: where it comes from, and where in the pack its code is; a library has none there."""
+
+    origin: str
+    #: Where its submodules are looked for; None when it is no package.
+    search: list[str] | None
+    offset: int
+    length: int
+    modified_ns: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a pack holds, and of what it was made."""
+
+    python: str
+    path: list[str]
+    #: Folder -> when it was changed last, in ns.
+    folders: dict[str, int]
+    modules: dict[str, _Module]
+    #: Modules that were looked for and not found: nobody need look again.
+    absent: list[str]
+
+
+def pack_file(modules: Sequence[str]) -> Path:
+    """Where the pack of these modules lies: in the user's cache, which all nodes see as they see the home."""
+    # Who has no home folder, as users of containers may, is left with "~".
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    made_of = json.dumps([sys.version, sys.prefix, sys.path, list(modules)])
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return Path(cache) / "mpisweep" / f"imports-{name}.pack"
+
+
+# ------------------------------------------------------------------------------------- making
+
+
+def prepare_pack(modules: Sequence[str]) -> Path:
+    """The pack of these modules, made anew when there is none or a file in it has changed.
+
+    A process of its own imports them: this one stays as light as it is.
+
+    Raises:
+        PackError: when it cannot be made.
+    """
+    path = pack_file(modules)
+    if not path.is_absolute():
+        raise PackError("what trials import cannot be packed: there is no home folder to keep it in, and XDG_CACHE_HOME names no other")
+    with contextlib.suppress(PackError):
+        with _Pack.open(path) as pack:
+            pack.see_that_no_file_has_changed()
+            return path
+    command = [sys.executable, "-P", "-c", _MAKE, json.dumps(sys.path), os.fspath(path), *modules]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        last = made.stderr.strip().rpartition("\n")[2] or f"exit code {made.returncode}"
+        raise PackError(f"what trials import cannot be packed into {path} ({last})")
+    return path
+
+
+def write_pack(path: Path, modules: Sequence[str]) -> None:
+    """Import these modules here, and write down what that has imported.
+
+    Raises:
+        OSError: when the file cannot be written.
+        ImportError: when a module cannot be imported.
+    """
+    absent = _Absent()
+    sys.meta_path.append(absent)
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    finally:
+        sys.meta_path.remove(absent)
+    packed: dict[str, _Module] = {}
+    code: list[bytes] = []
+    at = 0
+    for name, imported in sorted(sys.modules.items()):
+        found = _code_of(name, imported)
+        if found is None:
+            continue
+        spec, body = found
+        assert spec.origin is not None
+        state = Path(spec.origin).stat()
+        search = spec.submodule_search_locations
+        packed[name] = _Module(
+            spec.origin, None if search is None else list(search), at, len(body), state.st_mtime_ns, state.st_size
+        )
+        code.append(body)
+        at += len(body)
+    missing = [name for name in absent.names if name not in sys.modules]
+    index = _Index(sys.version, list(sys.path), _folders(), packed, missing)
+    text = json.dumps(asdict(index)).encode()
+    rest = text + b"".join(code)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
+        try:
+            out.write(_HEADER.pack(_MAGIC, len(text), zlib.crc32(rest)) + rest)
+            out.flush()
+            os.fsync(out.fileno())
+            os.replace(out.name, path)
+        except BaseException:
+            Path(out.name).unlink(missing_ok=True)
+            raise
+
+
+class _Absent(MetaPathFinder):
+    """Last in line: whatever it is asked for nobody has found."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        self.names[name] = None
+
+
+def _code_of(name: str, module: ModuleType) -> tuple[ModuleSpec, bytes] | None:
+    """An installed module and its code; None for what the usual way must import."""
+    spec = getattr(module, "__spec__", None)
+    if not isinstance(spec, ModuleSpec) or spec.name != name or not spec.origin or not _is_installed(spec.origin):
+        return None
+    if type(spec.loader) is SourceFileLoader:
+        code = spec.loader.get_code(name)
+        return None if code is None else (spec, marshal.dumps(code))
+    if type(spec.loader) is ExtensionFileLoader:
+        return spec, b""
+    return None
+
+
+def _is_installed(origin: str) -> bool:
+    return origin.startswith(tuple(f"{folder}{os.sep}" for folder in _installed_folders()))
+
+
+def _installed_folders() -> list[str]:
+    found = {os.path.dirname(os.__file__), *site.getsitepackages()}  # noqa: PTH120 text, as in sys.path
+    if site.ENABLE_USER_SITE:
+        found.add(site.getusersitepackages())
+    return sorted(folder for folder in found if Path(folder).is_dir())
+
+
+def _folders() -> dict[str, int]:
+    return {folder: Path(folder).stat().st_mtime_ns for folder in _installed_folders()}
+
+
+# ------------------------------------------------------------------------------------- using
+
+
+@contextlib.contextmanager
+def imported_from(path: Path) -> Iterator[None]:
+    """While inside, what is imported comes from the pack where it has it.
+
+    Raises:
+        PackError: when there is no such pack, or it is of another environment.
+    """
+    with _Pack.open(path) as pack:
+        finder = _Finder(pack)
+        # In the place of the one that looks through folders; it asks that one for what the pack does not have.
+        at = sys.meta_path.index(PathFinder)
+        sys.meta_path[at] = finder
+        try:
+            yield
+        finally:
+            sys.meta_path[sys.meta_path.index(finder)] = PathFinder
+
+
+class _Pack:
+    """A pack that is open for reading."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._data = data
+        if data[: _HEADER.size] == b"" or len(data) < _HEADER.size:
+            raise PackError(f"{path}: is no pack of imports")
+        magic, length, checksum = _HEADER.unpack_from(data)
+        begins = _HEADER.size + length
+        with memoryview(data) as view:
+            if magic != _MAGIC or zlib.crc32(view[_HEADER.size :]) != checksum:
+                raise PackError(f"{path}: is no pack of imports")
+        found = json.loads(data[_HEADER.size : begins])
+        modules = {name: _Module(**module) for name, module in found.pop("modules").items()}
+        self.index = _Index(modules=modules, **found)
+        self._begins = begins
+        if self.index.python != sys.version or self.index.path != sys.path:
+            raise PackError(f"{path}: was made for another Python or another path")
+        if self.index.folders != _folders():
+            raise PackError(f"{path}: something was installed or removed since it was made")
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: Path) -> Iterator[_Pack]:
+        """The pack at this path.
+
+        Raises:
+            PackError: when it cannot be used.
+        """
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_uid not in (os.getuid(), 0):
+                    raise PackError(f"{path}: belongs to somebody else")
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise PackError(f"{path}: cannot be read ({error})") from error
+        with data:
+            yield cls(path, data)
+
+    def code(self, module: _Module) -> CodeType:
+        at = self._begins + module.offset
+        code: CodeType = marshal.loads(self._data[at : at + module.length])  # noqa: S302 our own file, see open()
+        return code
+
+    def see_that_no_file_has_changed(self) -> None:
+        for module in self.index.modules.values():
+            try:
+                state = Path(module.origin).stat()
+            except OSError as error:
+                raise PackError(f"{module.origin} is gone") from error
+            if (state.st_mtime_ns, state.st_size) != (module.modified_ns, module.bytes):
+                raise PackError(f"{module.origin} has changed")
+
+
+class _Finder(MetaPathFinder):
+    """Finds what is in a pack."""
+
+    def __init__(self, pack: _Pack) -> None:
+        self._pack = pack
+        self._absent = frozenset(pack.index.absent)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        module = self._pack.index.modules.get(name)
+        if module is None:
+            return None if name in self._absent else PathFinder.find_spec(name, path, target)
+        if module.length == 0:
+            loader: SourceFileLoader | ExtensionFileLoader = ExtensionFileLoader(name, module.origin)
+        else:
+            loader = _Loader(name, module.origin, self._pack.code(module))
+        return importlib.util.spec_from_file_location(
+            name, module.origin, loader=loader, submodule_search_locations=module.search
+        )
+
+
+class _Loader(SourceFileLoader):
+    """Knows the code already; everything else that is asked of it is answered from the source's place."""
+
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self._code: CodeType | None = code
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code; from the second time on, it is read as usual."""
+        code, self._code = self._code, None
+        return code if code is not None else super().get_code(fullname)

@@ -1,0 +1,208 @@
+"""``mpisweep replay FILE NUMBER``: run one trial again, alone, and see how close it comes.
+
+The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs in a
+trial process like any other, or in as many as it has ranks, without MPI, in folders that are removed afterwards;
+the results file is not touched.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBlock, decode, encode
+from mpisweep.devices.nodes import Node, lay_out, this_node
+from mpisweep.messages import Team
+from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.records import DeviceShare, FailureCause, TrialState
+from mpisweep.results.load import Sweep
+from mpisweep.scheduling.teams import all_devices
+from mpisweep.workloads.outputs import read_outputs
+
+__all__ = ["Comparison", "Rerun", "rerun"]
+
+#: How often there is a look whether anything has happened, in seconds.
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One number, then and now."""
+
+    name: str
+    then: float
+    now: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether they are equal to the last bit, or both no number."""
+        return self.then == self.now or (math.isnan(self.then) and math.isnan(self.now))
+
+    @property
+    def relative(self) -> float:
+        """The difference over the larger of the two; 0 where they are the same."""
+        if self.is_same:
+            return 0.0
+        return abs(self.now - self.then) / max(abs(self.now), abs(self.then))
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """What came of it.
+
+    Attributes:
+        state: in which the trial has ended now.
+        message: why, where it failed.
+        metrics: final values; durations among them are those of a machine and not of a configuration.
+        curves: for each metric the report that differs most, or the last one where none does.
+        first_difference: for each metric whose curve differs, the first step at which it does, or that one of them lacks.
+        wall_time_s: then and now.
+        output: what a command line has printed.
+    """
+
+    state: TrialState
+    message: str
+    metrics: tuple[Comparison, ...]
+    curves: tuple[Comparison, ...]
+    first_difference: dict[str, int]
+    wall_time_s: Comparison
+    output: str
+
+
+def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare], None]) -> Rerun:
+    """Run a trial of a sweep again.
+
+    Args:
+        sweep: where it is from.
+        number: of the trial.
+        folder: where the user's code is.
+        tell: is told what the trial may use, before it starts.
+    """
+    shares = _shares(sweep, number)
+    tell(shares[0])
+    server = ForkServer.start()
+    built_in = sweep.spec.built_in
+    server.preload(built_in.preload if built_in else ())
+    row = sweep.trials[number]
+    try:
+        with tempfile.TemporaryDirectory(prefix="mpisweep-replay-") as made:
+            scratch = Path(made)
+            setting = ProcessSetting(
+                spec=sweep.spec.text, source=sweep.spec.source, folder=folder, trials_folder=scratch / "trials",
+                log_file=scratch / "logs" / "rank-0000.log", worker=0, timeout_s=sweep.spec.limits.timeout_s,
+                stall_s=sweep.spec.limits.stall_s,
+            )  # fmt: skip
+            processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
+            columns: dict[str, Column] = dict(sweep.configuration(number))
+            slots = [[0, rank] for rank in range(len(shares))]
+            block = encode(AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns))
+            for process, team in zip(processes, _teams(shares), strict=True):
+                process.give(block, 1, team)
+            ended, curves = _await(server, processes)
+            for process in processes:
+                process.close()
+            outputs = read_outputs(setting.log_file.parent, number)
+    finally:
+        server.close()
+    return _compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
+
+
+def _shares(sweep: Sweep, number: int) -> list[DeviceShare]:
+    """Devices of this machine, one a rank, and as many cores as the trial had: sums depend on the threads."""
+    node = this_node()
+    ranks = sweep.spec.ranks(sweep.configuration(number))
+    worker = int(sweep.trials[number]["worker"])
+    had = max(1, int(sweep.workers["cores"][worker])) if worker >= 0 else len(node.cores)
+    node = Node(node.cores[: ranks * had], node.gpus)
+    shares = lay_out([node] * ranks, has_master=True, policy="works", host="this machine")
+    return [share for share in shares if share is not None]
+
+
+def _teams(shares: Sequence[DeviceShare]) -> list[Team | None]:
+    size = len(shares)
+    if size == 1:
+        return [None]
+    environment = all_devices([share.environment for share in shares])
+    return [Team(rank, size, rank, size, environment=environment) for rank in range(size)]
+
+
+def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[EndedBlock, dict[str, Curve]]:
+    """What rank 0 has come to, or the first that has failed."""
+    curves: dict[str, Curve] = {}
+    while True:
+        files = [file for file in (server.fileno(), *(p.fileno() for p in processes)) if file >= 0]
+        select.select(files, [], [], _LOOK_S)
+        happened: list[tuple[int, Happening]] = []
+        notices = server.notices()
+        for rank, process in enumerate(processes):
+            happened += ((rank, what) for what in process.listen())
+            for notice in notices:
+                if process.is_child(notice.child):
+                    happened += ((rank, what) for what in process.on_died(notice.status))
+            process.keep_time(time.monotonic())
+        for rank, happening in happened:
+            if isinstance(happening, Back):
+                _add_reports(curves, happening.body)
+            elif isinstance(happening, Met):
+                for process in processes[1:]:
+                    process.meet(happening.number, happening.attempt, happening.address)
+            elif isinstance(happening, Result):
+                ended = decode(happening.body)
+                assert isinstance(ended, EndedBlock)
+                if rank == 0 or ended.states[0] == TrialState.FAILED:
+                    return ended, curves
+
+
+def _add_reports(curves: dict[str, Curve], body: bytes) -> None:
+    block = decode(body)
+    assert isinstance(block, ReportBlock)
+    for name, curve in block.curves.items():
+        known = curves.setdefault(name, Curve(curve.step[:0], curve.value[:0], curve.time[:0]))
+        known.step.extend(curve.step)
+        known.value.extend(curve.value)
+        known.time.extend(curve.time)
+
+
+def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Curve], output: str) -> Rerun:
+    row = sweep.trials[number]
+    now = {name: column[0] for name, column in ended.metrics.items()}
+    metrics: list[Comparison] = []
+    for name in dict.fromkeys([*sweep.metrics, *now]):
+        then = float(row[sweep.metric_column(name)]) if name in sweep.metrics else math.nan
+        value = now.get(name)
+        metrics.append(Comparison(name, then, math.nan if value is None else value))
+    compared: list[Comparison] = []
+    first: dict[str, int] = {}
+    for name in (name for name in sweep.curve_names if name in curves):
+        then_curve, now_values = sweep.curve(number, name).value, np.array(curves[name].value)
+        count = min(len(then_curve), len(now_values))
+        if not count:
+            continue
+        differs = (then_curve[:count] != now_values[:count]) & ~(
+            np.isnan(then_curve[:count]) & np.isnan(now_values[:count])
+        )
+        if differs.any():
+            first[name] = int(curves[name].step[int(differs.argmax())])
+        elif len(then_curve) != len(now_values):
+            # As far as both go they are the same.
+            longer = curves[name].step if len(now_values) > count else sweep.curve(number, name).step
+            first[name] = int(longer[count])
+        # What is a number in one of them only is the largest difference.
+        gaps = np.nan_to_num(np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf)
+        worst = int(np.argmax(gaps)) if differs.any() else count - 1
+        compared.append(Comparison(name, float(then_curve[worst]), float(now_values[worst])))
+    message = ended.messages[0] if ended.messages else ""
+    if ended.causes and ended.causes[0]:
+        message = f"{FailureCause(ended.causes[0]).label}: {message}"
+    return Rerun(
+        TrialState(ended.states[0]), message, tuple(metrics), tuple(compared), first,
+        Comparison("wall_time", float(row["wall_time"]), ended.wall_time_s[0]), output,
+    )  # fmt: skip

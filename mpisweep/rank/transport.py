@@ -1,0 +1,346 @@
+"""Messages between ranks: send, receive, leave together.  The only module that knows MPI.
+
+Where MPI survives the death of a rank (ULFM: ``mpirun --with-ft ulfm``), a death is noticed, acknowledged to
+MPI and told; the communicator stays as it is, for messages between survivors still go through, and nothing
+collective is ever called again, so that no rank waits for another.
+
+Nothing here waits.  Sending is ``Isend``; receiving is a matched probe that finds a message or does not.
+Lists of messages travel as one MPI message, pickled: both ends are processes of the same run, and nothing
+that was read from a file is ever unpickled.  A message to oneself never meets MPI.
+
+mpi4py is imported, and MPI initialised, when :func:`connect` is called and not before: the fork server must
+have been forked by then.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from mpisweep.messages import Message
+from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm, Request
+
+__all__ = ["Transport", "TransportError", "connect", "expected_rank"]
+
+#: What the ranks of a node tell each other.
+Fact = TypeVar("Fact")
+
+_TAG = 7
+#: Set to 1 by an Open MPI that survives the death of a rank.
+_SURVIVES = "OMPI_MCA_mpi_ft_enable"
+#: So many messages are taken in at once; then the others of a rank's duties have their turn.
+_RECEIVE_AT_MOST = 256
+#: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the loop.
+_FAILURES_AT_MOST = 1000
+#: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
+_LEAVE_S = 2.0
+#: How long one that leaves with all others waits, for what it has sent and for the end of MPI, in seconds.
+_LEAVE_POLITELY_S = 10.0
+#: How long a rank that ends all ranks waits for its own end, in seconds.
+_ABORT_S = 5.0
+#: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
+#: MVAPICH; Fujitsu MPI is an Open MPI.  PMIx alone (srun --mpi=pmix) sets no size of its own.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_NTASKS"),
+)
+
+
+class TransportError(RuntimeError):
+    """The ranks cannot talk to each other; the message is one sentence for the user."""
+
+
+def expected_rank() -> int | None:
+    """The rank that a launcher of MPI has given this process; None when none has started it."""
+    rank, _ = _expected()
+    return rank
+
+
+def _expected() -> tuple[int | None, int | None]:
+    for rank, size in _LAUNCHERS:
+        if rank in os.environ:
+            return int(os.environ[rank]), int(os.environ[size]) if size in os.environ else None
+    return None, None
+
+
+class Transport(Protocol):
+    """What the loops of the ranks need.
+
+    Attributes:
+        rank: this rank.
+        size: how many ranks there are.
+        node_ranks: the ranks of this node, in order; this one among them.
+        host: name of this node.
+    """
+
+    rank: int
+    size: int
+    node_ranks: tuple[int, ...]
+    host: str
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """Send messages, in order, to a rank; returns at once."""
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """What has arrived: senders and their messages."""
+
+    def lost(self) -> list[int]:
+        """The ranks that MPI has found dead since the last call."""
+
+    def share_on_node(self, fact: Fact) -> list[Fact]:
+        """What every rank of this node says, in the order of `node_ranks`; all of them must call it.
+
+        Raises:
+            TransportError: when one of them is lost meanwhile.
+        """
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """What every rank says, in the order of the ranks, on rank 0; None elsewhere.  All of them must call it."""
+
+    def leave(self, exit_code: int, *, politely: bool) -> None:
+        """Return when everything that was sent is on its way; no call may follow.
+
+        Args:
+            exit_code: of this process.
+            politely: whether every other rank is leaving too, or dead.  Where one may hang, this process ends
+                here and now, for MPI would wait for that one.
+        """
+
+    def abort(self, exit_code: int = 1) -> None:
+        """End every rank at once, whatever it is doing."""
+
+
+class LoneTransport:
+    """A single rank without MPI: it can talk to itself only."""
+
+    def __init__(self) -> None:
+        self.rank = 0
+        self.size = 1
+        self.node_ranks: tuple[int, ...] = (0,)
+        self.host = this_host()
+        self._own: list[Message] = []
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """See :class:`Transport`."""
+        assert rank == 0, f"there is no rank {rank}"
+        self._own.extend(messages)
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """See :class:`Transport`."""
+        if not self._own:
+            return []
+        messages, self._own = self._own, []
+        return [(0, messages)]
+
+    def share_on_node(self, fact: Fact) -> list[Fact]:
+        """See :class:`Transport`."""
+        return [fact]
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """See :class:`Transport`."""
+        return [fact]
+
+    def lost(self) -> list[int]:
+        """See :class:`Transport`."""
+        return []
+
+    def leave(self, exit_code: int, *, politely: bool) -> None:
+        """See :class:`Transport`."""
+
+    def abort(self, exit_code: int = 1) -> None:
+        """See :class:`Transport`."""
+        os._exit(exit_code)
+
+
+class MpiTransport:
+    """Ranks of an MPI communicator."""
+
+    def __init__(self, comm: Comm, node_comm: Comm) -> None:
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self.node_ranks = tuple(node_comm.allgather(self.rank))
+        self.host = this_host()
+        from mpi4py import MPI
+
+        self._error = MPI.Exception
+        self._comm = comm
+        self._node_comm = node_comm
+        self._own: list[Message] = []
+        self._dead: set[int] = set()
+        self._newly_dead: list[int] = []
+        #: Rank -> sends to it that may not be complete, in order; the buffer must live as long.
+        self._sends: dict[int, deque[tuple[Request, bytes]]] = {}
+        #: How often in a row receiving has failed and nobody had died.
+        self._failures = 0
+
+    def send(self, rank: int, messages: Sequence[Message]) -> None:
+        """See :class:`Transport`."""
+        if rank == self.rank:
+            self._own.extend(messages)
+            return
+        if rank in self._dead:
+            return
+        data = pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            request = self._comm.Isend(data, dest=rank, tag=_TAG)
+            self._sends.setdefault(rank, deque()).append((request, data))
+        except self._error:
+            self._look_for_dead()
+
+    def receive(self) -> list[tuple[int, list[Message]]]:
+        """See :class:`Transport`."""
+        self._forget_complete_sends()
+        arrived: list[tuple[int, list[Message]]] = []
+        if self._own:
+            arrived.append((self.rank, self._own))
+            self._own = []
+        while len(arrived) < _RECEIVE_AT_MOST:
+            try:
+                found = self._next()
+            except self._error:
+                # It fails as long as there is a death that was not acknowledged.
+                self._look_for_dead()
+                self._failures += 1
+                if self._failures > _FAILURES_AT_MOST:
+                    raise TransportError("MPI does not receive any more, although every death was acknowledged") from None
+                return arrived
+            self._failures = 0
+            if found is None:
+                return arrived
+            arrived.append(found)
+        return arrived
+
+    def lost(self) -> list[int]:
+        """See :class:`Transport`."""
+        newly_dead, self._newly_dead = self._newly_dead, []
+        return newly_dead
+
+    def share_on_node(self, fact: Fact) -> list[Fact]:
+        """See :class:`Transport`."""
+        try:
+            said: list[Fact] = self._node_comm.allgather(fact)
+        except Exception as error:
+            raise TransportError("a rank was lost while the ranks were starting") from error
+        if os.environ.get(_SURVIVES) == "1" and self._comm.Get_failed().Get_size():
+            # What one gets from the dead may look like something.
+            raise TransportError("a rank was lost while the ranks were starting")
+        return said
+
+    def gather(self, fact: Fact) -> list[Fact] | None:
+        """See :class:`Transport`."""
+        said: list[Fact] | None = self._comm.gather(fact)
+        return said
+
+    def leave(self, exit_code: int, *, politely: bool) -> None:
+        """See :class:`Transport`."""
+        from mpi4py import MPI
+
+        # A send to a rank that has died since may never be complete, and MPI may not say so.
+        until = time.monotonic() + (_LEAVE_POLITELY_S if politely else _LEAVE_S)
+        while self._sends and time.monotonic() < until:
+            self._forget_complete_sends()
+            time.sleep(1e-3)
+        if self._sends or not politely:
+            _end_here(exit_code)
+        # Finalize, too, has been seen to wait for the dead for ever.  It holds Python's lock: only the kernel
+        # can end it.  Everything is on disk by now, and a launcher that starts the ranks again finds it done.
+        _end_by_kernel(_LEAVE_POLITELY_S)
+        MPI.Finalize()
+        _end_by_kernel(0.0)
+
+    def abort(self, exit_code: int = 1) -> None:
+        """See :class:`Transport`."""
+        # Where somebody has died before, MPI_Abort has been seen not to return, nor to end anybody.
+        _end_by_kernel(_ABORT_S)
+        self._comm.Abort(exit_code)
+
+    def _next(self) -> tuple[int, list[Message]] | None:
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        message = self._comm.Improbe(tag=_TAG, status=status)
+        if message is None:
+            return None
+        data = bytearray(status.Get_count(MPI.BYTE))
+        message.Recv([data, MPI.BYTE])
+        return status.Get_source(), pickle.loads(data)
+
+    def _forget_complete_sends(self) -> None:
+        """Let go of what has arrived, or never will: one rank that takes nothing keeps what was sent to it, no more."""
+        for rank, sends in list(self._sends.items()):
+            while sends:
+                try:
+                    if not sends[0][0].Test():
+                        break
+                except self._error:
+                    self._look_for_dead()
+                sends.popleft()
+            if not sends:
+                del self._sends[rank]
+
+    def _look_for_dead(self) -> None:
+        """Acknowledge deaths to MPI, which else refuses to receive from anybody.
+
+        Raises:
+            TransportError: when MPI has failed, and not because somebody died.
+        """
+        from mpi4py import MPI
+
+        failed = self._comm.Get_failed()
+        self._comm.Ack_failed(self.size)
+        dead = set(MPI.Group.Translate_ranks(failed, range(failed.Get_size()), self._comm.Get_group()))
+        if not dead:
+            raise TransportError("MPI has failed although no rank has died")
+        self._newly_dead += sorted(dead - self._dead)
+        self._dead |= dead
+
+
+def _end_by_kernel(seconds: float) -> None:
+    """Have the kernel end this process after so long; 0 calls that off."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end_here(exit_code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def connect() -> Transport:
+    """Initialise MPI where a launcher of MPI has started this process; else be alone.
+
+    Raises:
+        TransportError: when the launcher belongs to another MPI than mpi4py.
+    """
+    rank, size = _expected()
+    if rank is None:
+        return LoneTransport()
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    from mpi4py import MPI
+
+    MPI.Init_thread(MPI.THREAD_FUNNELED)
+    world = MPI.COMM_WORLD
+    if size is not None and world.Get_size() != size:
+        library = MPI.Get_library_version().splitlines()[0].split(",")[0]
+        raise TransportError(
+            f"the launcher has started {size} ranks, but this rank finds {world.Get_size()}: "
+            f"mpi4py uses {library}, and mpirun belongs to another MPI; use the mpirun of the same MPI"
+        )
+    if HOSTS_VARIABLE in os.environ:
+        hosts = world.allgather(this_host())
+        return MpiTransport(world.Dup(), world.Split(hosts.index(this_host())))
+    return MpiTransport(world.Dup(), world.Split_type(MPI.COMM_TYPE_SHARED))

@@ -1,0 +1,202 @@
+"""A rank's worker: the loop's other half between the transport and the trial processes.
+
+It moves messages and remembers three things: each result, and each report, until the master says that the
+trial's end is on disk; and which slots were asked to give trials back.  So it can tell a new master all that
+the old one may have taken with it.  It decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence, Set
+
+from mpisweep.blocks import EndedBlock, decode
+from mpisweep.messages import (
+    Abandon,
+    Acknowledge,
+    Ended,
+    Give,
+    Hello,
+    Meet,
+    Meeting,
+    Message,
+    Reported,
+    Returned,
+    StopTrials,
+    TakeBack,
+    ToWorker,
+)
+from mpisweep.processes.forkserver import Died, ForkServer
+from mpisweep.processes.kernel import process_start
+from mpisweep.processes.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.records import DeviceShare
+
+__all__ = ["Worker"]
+
+#: How long a trial process that is about to begin a trial has to see that it was declared void, in seconds.
+#: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.line`.
+_VOID_S = 0.002
+
+
+class Worker:
+    """The worker of one rank.
+
+    Args:
+        server: forks its trial processes.
+        setting: what they are told.
+        shares: what each slot may use; one trial process a slot.
+        host: name of the node.
+        tell_master: sends messages to whoever is master.
+    """
+
+    def __init__(
+        self,
+        server: ForkServer,
+        setting: ProcessSetting,
+        shares: Sequence[DeviceShare],
+        *,
+        host: str,
+        tell_master: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._server = server
+        self._shares = tuple(shares)
+        self._host = host
+        self._tell_master = tell_master
+        self._slots = [TrialProcess(server, setting, index, share) for index, share in enumerate(shares)]
+        self._deliveries = 0
+        #: Delivery number -> result, until it is acknowledged.
+        self._unacknowledged: dict[int, bytes] = {}
+        #: Slot -> when to look what was taken back.
+        self._taking_back: dict[int, float] = {}
+        #: Slot -> where the ranks of the trial meet of which it runs rank 0.
+        self._meetings: dict[int, Meeting] = {}
+        #: (number, attempt) -> ReportBlocks of a trial whose end is not acknowledged.
+        self._reports: dict[tuple[int, int], list[bytes]] = {}
+
+    def follow(self) -> None:
+        """Tell a new master that this worker is here, and everything that the one before may not have kept."""
+        # Whatever that one wanted back is void, and is given back when its turn comes.
+        self._taking_back.clear()
+        label = ", ".join(share.label for share in self._shares)
+        cores = sum(len(share.cores) for share in self._shares)
+        process = os.getpid()
+        hello = Hello(
+            self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
+            tuple(share.environment for share in self._shares), self._shares[0].kind,
+        )  # fmt: skip
+        reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
+        ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
+        self._tell_master([hello, *reports, *ended, *self._meetings.values()])
+
+    def _held(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        held: list[list[tuple[int, int]]] = [[] for _ in self._slots]
+        for body in self._unacknowledged.values():
+            block = _ended(body)
+            held[block.slot] += zip(block.numbers, block.attempts, strict=True)
+        for slot, process in enumerate(self._slots):
+            held[slot] += process.held
+        return tuple(tuple(trials) for trials in held)
+
+    def files(self) -> list[int]:
+        """Descriptors that are readable when there is something to do."""
+        files = [process.fileno() for process in self._slots]
+        return [self._server.fileno(), *(file for file in files if file >= 0)]
+
+    def on_messages(self, messages: Sequence[ToWorker], now: float) -> None:
+        """Orders of the master."""
+        for message in messages:
+            match message:
+                case Give(slot, count, body, team):
+                    self._slots[slot].give(body, count, team)
+                    if self._slots[slot].is_over:
+                        # A new master may not know yet that everything stops.
+                        self._take_back(slot, now)
+                case Meet(slot, number, attempt, address):
+                    self._slots[slot].meet(number, attempt, address)
+                case Abandon(slot, number, attempt, linger_s):
+                    self._slots[slot].abandon(number, attempt, now + linger_s)
+                case Acknowledge(deliveries):
+                    for delivery in deliveries:
+                        self._forget(delivery)
+                case TakeBack(slot):
+                    self._take_back(slot, now)
+                case StopTrials(grace_s):
+                    for slot, process in enumerate(self._slots):
+                        self._take_back(slot, now)
+                        process.stop(grace_s, now)
+
+    def step(self, now: float, ready: Set[int]) -> bool:
+        """Look after the trial processes; True when anything happened.
+
+        Args:
+            now: the monotonic clock.
+            ready: descriptors that are readable.
+        """
+        out: list[Message] = []
+        for slot, process in enumerate(self._slots):
+            if process.fileno() in ready or process.has_unsent:
+                self._pass_on(slot, process.listen(), out)
+            process.keep_time(now)
+        if self._server.fileno() in ready:
+            for notice in self._server.notices():
+                self._on_died(notice, out)
+        for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
+            del self._taking_back[slot]
+            self._pass_on(slot, [self._slots[slot].taken_back()], out)
+        if out:
+            self._tell_master(out)
+        return bool(out)
+
+    def close(self) -> None:
+        """Let the trial processes go."""
+        for process in self._slots:
+            process.close()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether something is due within milliseconds."""
+        return bool(self._taking_back)
+
+    def _take_back(self, slot: int, now: float) -> None:
+        self._slots[slot].take_back()
+        self._taking_back[slot] = now + _VOID_S
+
+    def _on_died(self, notice: Died, out: list[Message]) -> None:
+        for slot, process in enumerate(self._slots):
+            if process.is_child(notice.child):
+                self._pass_on(slot, process.on_died(notice.status), out)
+
+    def _pass_on(self, slot: int, happened: Sequence[Happening], out: list[Message]) -> None:
+        for happening in happened:
+            match happening:
+                case Result(body):
+                    self._meetings.pop(slot, None)
+                    self._deliveries += 1
+                    self._unacknowledged[self._deliveries] = body
+                    out.append(Ended(self._deliveries, body))
+                case Met(number, attempt, address):
+                    self._meetings[slot] = Meeting(number, attempt, address)
+                    out.append(self._meetings[slot])
+                case Back(number, attempt, body):
+                    self._reports.setdefault((number, attempt), []).append(body)
+                    out.append(Reported(body))
+                case (numbers, attempts, end):
+                    if slot in self._meetings and self._meetings[slot].number in numbers:
+                        del self._meetings[slot]
+                    for trial in zip(numbers, attempts, strict=True):
+                        self._reports.pop(trial, None)
+                    out.append(Returned(slot, numbers, attempts, end))
+
+    def _forget(self, delivery: int) -> None:
+        body = self._unacknowledged.pop(delivery, None)
+        if body is None or not self._reports:
+            return
+        block = _ended(body)
+        for trial in zip(block.numbers, block.attempts, strict=True):
+            self._reports.pop(trial, None)
+
+
+def _ended(body: bytes) -> EndedBlock:
+    block = decode(body)
+    assert isinstance(block, EndedBlock)
+    return block

@@ -1,0 +1,123 @@
+"""How long a sweep will take, and how much of it fits the walltime: ``mpisweep check`` before a job is submitted.
+
+The durations are those that the planner expects from what was measured; where nothing was measured they are the
+timeout, and the forecast is a bound.  They are laid out as the scheduler does it: each worker takes the longest trial
+that is left, and near the walltime the longest that hardly exceeds what is left of it; of trials of several ranks the
+widest go first.  Starting ranks and torch, seconds in a job of hours, is left out.
+
+Pure: no clock, no file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpisweep.progress import counted
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.spec.units import duration_text
+
+__all__ = ["Forecast", "forecast", "forecast_lines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the trials that are left will take."""
+
+    trials: int
+    workers: int
+    #: Sum over the trials' ranks.
+    trial_time_s: float
+    #: From the first trial's start to the last one's end, without a walltime.
+    wall_time_s: float
+    #: Trials that are expected to end within the walltime; all of them where there is none.
+    fitting: int
+    #: Whether the durations are the timeout, and nothing was measured.
+    is_bound: bool
+
+
+def forecast(
+    model: DurationModel,
+    numbers: Sequence[int],
+    *,
+    workers: int,
+    timeout_s: float | None,
+    walltime_s: float | None,
+    widths: Sequence[int] | None = None,
+) -> Forecast | None:
+    """Lay out the trials `numbers`, which have not ended.
+
+    Args:
+        model: fitted to whatever was measured.
+        numbers: of the trials.
+        workers: how many run trials at once.
+        timeout_s: after which a trial is killed, if ever.
+        walltime_s: after which nothing runs any more, if ever.
+        widths: how many ranks each trial has, by its number; None where all have one.
+
+    Returns:
+        None where nothing is known about how long a trial may take, or where the workers are too few for one.
+    """
+    expected: list[float] = []
+    upper: list[float] = []
+    ordered = model.shortest_first(numbers)
+    for number in ordered:
+        likely, at_most = model.expected_s(number), model.upper_s(number)
+        if likely is None or at_most is None:
+            if timeout_s is None:
+                return None
+            likely = at_most = timeout_s
+        expected.append(likely if timeout_s is None else min(likely, timeout_s))
+        upper.append(at_most if timeout_s is None else min(at_most, timeout_s))
+    own_widths = [1 if widths is None else widths[number] for number in ordered]
+    if max(own_widths, default=1) > workers:
+        return None
+
+    return Forecast(
+        trials=len(ordered),
+        workers=workers,
+        trial_time_s=sum(width * seconds for width, seconds in zip(own_widths, expected, strict=True)),
+        wall_time_s=_laid_out(own_widths, expected, expected, workers, None)[1],
+        fitting=_laid_out(own_widths, expected, upper, workers, walltime_s)[0],
+        is_bound=bool(ordered) and model.expected_s(ordered[0]) is None,
+    )
+
+
+def _laid_out(
+    widths: Sequence[int], expected: Sequence[float], upper: Sequence[float], workers: int, walltime_s: float | None
+) -> tuple[int, float]:
+    """How many trials start, and when the last one ends; the shortest trials come first."""
+    free_at = [0.0] * workers
+    started, last_end_s = 0, 0.0
+    for width in sorted(set(widths), reverse=True):
+        own = [index for index, other in enumerate(widths) if other == width]
+        bounds = [upper[index] for index in own]
+        while own:
+            taken = [heapq.heappop(free_at) for _ in range(width)]
+            at = len(own) - 1 if walltime_s is None else bisect_right(bounds, walltime_s - taken[-1]) - 1
+            if at >= 0:
+                taken = [taken[-1] + expected[own[at]]] * width
+                started, last_end_s = started + 1, max(last_end_s, taken[-1])
+                del own[at], bounds[at]
+            for until in taken:
+                heapq.heappush(free_at, until)
+            if at < 0:
+                # Later even less fits, but perhaps what needs fewer workers.
+                break
+    return started, last_end_s
+
+
+def forecast_lines(found: Forecast, walltime_s: float | None) -> list[str]:
+    """In words."""
+    about = "at most" if found.is_bound else "about"
+    lines = [
+        f"{about} {duration_text(found.trial_time_s)} of trials; "
+        f"with {counted(found.workers, 'worker')} {about} {duration_text(found.wall_time_s)}"
+    ]
+    if walltime_s is not None:
+        fitting = "all" if found.fitting == found.trials else f"{found.fitting:,} of {found.trials:,} trials"
+        sure = ", if every trial takes its timeout" if found.is_bound and found.fitting < found.trials else ""
+        lines.append(f"{fitting} fit into {duration_text(walltime_s)}{sure}")
+    return lines

@@ -1,0 +1,223 @@
+"""Trials that wait for a slot, in the order in which they are handed out.
+
+Of the trials that need equally many ranks, the longest expected one is next, except that a trial that was given
+back is next before all others.  Trials that need more ranks have a queue of their own, so that what fits the
+slots that are free is found without a search.
+
+Where the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but
+is not handed out unless the expectation changes.
+
+Pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Container, Iterable, Iterator, Sequence
+
+from mpisweep.scheduling.durations import DurationModel
+
+__all__ = ["Waiting"]
+
+#: From this share of a queue on, what is added is sorted together with the queue and not put into its place one by one.
+_MANY = 1 / 16
+
+
+class _Queue:
+    """Trials that need equally many ranks.
+
+    Args:
+        model: expects durations.
+    """
+
+    def __init__(self, model: DurationModel) -> None:
+        self._model = model
+        #: What the trials were sorted by.
+        self._weights = model.weights
+        #: The shortest one first, and of equals the one with the larger number.
+        self._sorted: list[int] = []
+        #: Trials that were given back; the last one is the next.
+        self._first: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._first)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._sorted
+        yield from self._first
+
+    def next(self) -> int:
+        return next(reversed(self._first)) if self._first else self._sorted[-1]
+
+    def pop(self) -> int:
+        return self._first.popitem()[0] if self._first else self._sorted.pop()
+
+    def pop_short(self, at_most: int, seconds: float, alone: Container[int]) -> list[int]:
+        first, ordered, expected_s = self._first, self._sorted, self._model.expected_s
+        taken: list[int] = []
+        left_s = seconds
+        while len(taken) < at_most and (first or ordered):
+            number = next(reversed(first)) if first else ordered[-1]
+            left_s -= expected_s(number) or seconds
+            if taken and (left_s < 0 or number in alone):
+                break
+            taken.append(first.popitem()[0] if first else ordered.pop())
+        return taken
+
+    def next_and_shortest(self) -> tuple[int, ...]:
+        return (self.next(), *self._sorted[:1])
+
+    def put_back(self, number: int) -> None:
+        self._first[number] = None
+
+    def add(self, numbers: Sequence[int]) -> None:
+        if self._weights is not self._model.weights or len(numbers) > _MANY * len(self._sorted):
+            self._sort([*self._sorted, *numbers])
+        else:
+            for number in numbers:
+                insort(self._sorted, number, key=self._key)
+
+    def remove(self, number: int) -> bool:
+        if number in self._first:
+            del self._first[number]
+            return True
+        place = bisect_left(self._sorted, self._key(number), key=self._key)
+        if self._sorted[place : place + 1] != [number]:
+            return False
+        del self._sorted[place]
+        return True
+
+    def sort(self) -> None:
+        """By what is expected now; also what was given back."""
+        self._sort([*self])
+        self._first.clear()
+
+    def _sort(self, numbers: list[int]) -> None:
+        self._weights = self._model.weights
+        self._sorted = self._model.shortest_first(numbers)
+
+    def _key(self, number: int) -> tuple[float, int]:
+        weights = self._weights
+        # A trial that came after the last sort is in no place that depends on its weight.
+        return (0.0 if weights is None or number >= len(weights) else weights[number], -number)
+
+
+class Waiting:
+    """The queues.
+
+    Args:
+        model: expects durations.
+        widths: how many ranks each trial needs, by its number; None where all need one.
+        numbers: the trials that wait at first.
+        alone: trials that are handed out by themselves; read, never changed.
+    """
+
+    def __init__(
+        self, model: DurationModel, widths: Sequence[int] | None, numbers: Iterable[int], alone: Container[int] = ()
+    ) -> None:
+        self._model = model
+        self._widths = widths
+        self._alone = alone
+        #: How many ranks a trial needs at most, whether it waits or not.
+        self.widest = max(widths or [1])
+        self._queues: dict[int, _Queue] = {1: _Queue(model)}
+        #: Trials that wait and are not handed out.
+        self._aside: dict[int, None] = {}
+        self.add(numbers)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values())) + len(self._aside)
+
+    def __iter__(self) -> Iterator[int]:
+        for queue in self._queues.values():
+            yield from queue
+        yield from self._aside
+
+    @property
+    def count_aside(self) -> int:
+        """How many trials wait that will not end in time, as far as is known."""
+        return len(self._aside)
+
+    def width(self, number: int) -> int:
+        """How many ranks a trial needs."""
+        return 1 if self._widths is None else self._widths[number]
+
+    @property
+    def any_widths(self) -> bool:
+        """Whether trials may need more than one rank."""
+        return self._widths is not None
+
+    def wide(self) -> list[int]:
+        """The widths above one of which trials wait that were not set aside, the largest first."""
+        if len(self._queues) == 1:
+            return []
+        return sorted((width for width, queue in self._queues.items() if queue and width > 1), reverse=True)
+
+    def count(self, width: int = 1) -> int:
+        """How many trials of this width can be handed out."""
+        return len(self._queues.get(width, ()))
+
+    def next(self, width: int = 1) -> int:
+        """The trial of this width that is handed out next; there must be one."""
+        return self._queues[width].next()
+
+    def any_within(self, left_s: float, width: int) -> bool:
+        """Whether any trial of this width is not expected to take longer than so many seconds."""
+        upper_s = self._model.upper_s
+        return any((upper_s(number) or 0.0) <= left_s for number in self._queues[width].next_and_shortest())
+
+    def take(self, width: int = 1) -> int:
+        """Hand it out."""
+        return self._queues[width].pop()
+
+    def take_short(self, at_most: int, seconds: float) -> list[int]:
+        """Hand out the next trial, and those after it that fit into so many seconds together with it."""
+        return self._queues[1].pop_short(at_most, seconds, self._alone)
+
+    def put_back(self, numbers: Sequence[int]) -> None:
+        """These wait again, and are the next ones; the first of them before the others."""
+        for number in reversed(numbers):
+            self._queue_of(number).put_back(number)
+
+    def grow(self, count: int) -> None:
+        """There are more trials, which need as many ranks as the first one does."""
+        if self._widths is not None:
+            self._widths = [*self._widths, *[self._widths[0]] * count]
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """These wait from now on, in their place among the others."""
+        by_width: dict[int, list[int]] = {}
+        for number in numbers:
+            by_width.setdefault(self.width(number), []).append(number)
+        for some in by_width.values():
+            self._queue_of(some[0]).add(some)
+
+    def discard(self, number: int) -> bool:
+        """A trial does not wait any more, if it did; returns whether."""
+        if number in self._aside:
+            del self._aside[number]
+            return True
+        return self._queue_of(number).remove(number)
+
+    def set_aside(self, left_s: float, width: int = 1) -> None:
+        """Put away what would take more than so many seconds, until one comes that would not."""
+        queue = self._queues.get(width, ())
+        while queue:
+            # A trial of which nothing is known takes some time at least.
+            if (self._model.upper_s(queue.next()) or 0.0) <= left_s:
+                return
+            self._aside[queue.pop()] = None
+
+    def reconsider(self) -> None:
+        """The expectation has changed: what was set aside is in its queue again, and the queues are in order."""
+        self.put_back(list(self._aside))
+        self._aside.clear()
+        for queue in self._queues.values():
+            queue.sort()
+
+    def _queue_of(self, number: int) -> _Queue:
+        width = self.width(number)
+        queue = self._queues.get(width)
+        if queue is None:
+            queue = self._queues[width] = _Queue(self._model)
+        return queue

@@ -1,0 +1,288 @@
+r"""A command line as a workload: its placeholders, its metrics, and every mistake one can make in them.
+
+::
+
+    workload = { command = "python resnet.py --batch_size={batch_size}", env = { SEED = "{seed}" } }
+
+    [metrics]
+    loss = 'loss[=: ]+(?P<value>\S+)'
+
+The text is split into arguments before the placeholders are filled in, and no shell ever sees it: a value with
+spaces, quotes or semicolons in it is one argument, and cannot become a command.
+
+Pure: no process is started here, no file read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import string
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mpisweep.records import Value
+from mpisweep.spec.printed import AFTER_WORD
+
+__all__ = [
+    "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats", "names_in_template",
+    "parse_command", "parse_pattern", "read_json_line", "render", "render_template",
+]  # fmt: skip
+
+#: Placeholders that are there beside the parameters, and what they stand for.
+SPECIAL_NAMES = {
+    "number": "number of the trial",
+    "seed": "the trial's seed, from the sweep's seed and the number",
+    "directory": "a folder of the trial's own",
+    "device": "cpu or cuda:0",
+    "cores": "how many CPU cores the trial may use",
+    "rank": "which of the trial's ranks the program is",
+    "template": "path of the rendered template",
+}
+_IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEYS = ("command", "template", "env", "directory")
+
+
+class CommandError(ValueError):
+    """Something is wrong with the command line.
+
+    Args:
+        key: where, e.g. ``env.SEED``.
+        problem: the end of a sentence that begins with the key.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPattern:
+    """How a metric is found in a line of output: each match is one step of its curve."""
+
+    name: str
+    pattern: str
+
+    def compiled(self) -> re.Pattern[str]:
+        """The expression; its group ``value`` is the number, its group ``step``, if any, the step."""
+        return _compiled(_with_value(self.pattern))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandWorkload:
+    """A program that is started once a trial.
+
+    Attributes:
+        arguments: the program and its arguments, with placeholders.
+        template: a file beside the sweep file that is rendered for each trial; empty for none.
+        environment: variables and their values, with placeholders.
+        own_directory: whether it runs in the trial's folder and not in the sweep file's.
+        metrics: how metrics are found in what it prints.
+    """
+
+    arguments: tuple[str, ...]
+    template: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    own_directory: bool = False
+    metrics: tuple[MetricPattern, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The command line as one would type it, with its placeholders."""
+        return shlex.join(self.arguments)
+
+    @property
+    def names(self) -> set[str]:
+        """Every placeholder of the arguments and the environment."""
+        texts = [*self.arguments, *(value for _, value in self.environment)]
+        return {name for text in texts for _, name, _ in _pieces(text) if name}
+
+
+def parse_command(table: Mapping[str, object]) -> CommandWorkload:
+    """A CommandWorkload, without its metrics, from the table ``workload`` of a sweep file.
+
+    Raises:
+        CommandError: naming the key.
+    """
+    for key in table:
+        if key not in _KEYS:
+            raise CommandError(f"workload.{key}", f"is not a known key; known are {', '.join(_KEYS)}")
+    arguments = _arguments(table.get("command"))
+    for argument in arguments:
+        _check_text("workload.command", argument)
+    environment = table.get("env", {})
+    if not isinstance(environment, Mapping):
+        raise CommandError("workload.env", f"is {environment!r}; expected a table, {{ NAME = \"VALUE\" }}")
+    variables: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        if not _VARIABLE.fullmatch(name):
+            raise CommandError("workload.env", f"{name!r} is no name for a variable")
+        if not isinstance(value, (str, int, float)):
+            raise CommandError(f"workload.env.{name}", f"is {value!r}; expected a text")
+        variables.append((name, as_text(value)))
+        _check_text(f"workload.env.{name}", as_text(value))
+    template = table.get("template", "")
+    if not isinstance(template, str) or template.startswith("/") or ".." in template.split("/"):
+        raise CommandError("workload.template", f"is {template!r}; expected the name of a file beside the sweep file")
+    directory = table.get("directory", "sweep")
+    if directory not in ("sweep", "trial"):
+        raise CommandError("workload.directory", f"is {directory!r}; expected \"sweep\" (the sweep file's folder) or \"trial\"")
+    made = CommandWorkload(arguments, template, tuple(variables), directory == "trial")
+    if "template" in made.names and not template:
+        raise CommandError("workload.command", "has {template}, but there is no workload.template")
+    return made
+
+
+def parse_pattern(name: str, pattern: object) -> MetricPattern:
+    """One entry of [metrics].
+
+    Raises:
+        CommandError: naming the metric.
+    """
+    key = f"metrics.{name}"
+    if name == "step" or not _VARIABLE.fullmatch(name):
+        raise CommandError(key, "is no name for a metric; expected letters, digits and underscores, and not 'step'")
+    if not isinstance(pattern, str) or not pattern:
+        raise CommandError(key, f"is {pattern!r}; expected a regular expression, e.g. 'loss[=: ]+(?P<value>\\S+)'")
+    try:
+        groups = _compiled(_with_value(pattern)).groupindex
+    except (re.error, RecursionError, OverflowError) as error:
+        raise CommandError(key, f"is no regular expression: {error}") from error
+    if "value" not in groups:
+        raise CommandError(key, "has groups, but none is called value: (?P<value>...)")
+    return MetricPattern(name, pattern)
+
+
+def render(text: str, values: Mapping[str, Value]) -> str:
+    """`text` with its placeholders filled in; see :func:`as_text`."""
+    parts: list[str] = []
+    for literal, name, spec in _pieces(text):
+        parts.append(literal)
+        if name:
+            parts.append(format(values[name], spec) if spec else as_text(values[name]))
+    return "".join(parts)
+
+
+def names_in_template(text: str) -> set[str]:
+    """The names that a template asks for, as ``{{name}}`` or ``{{name:FORMAT}}``."""
+    return {match[1] for match in _IN_TEMPLATE.finditer(text)}
+
+
+def render_template(text: str, values: Mapping[str, Value]) -> str:
+    """A template with its placeholders filled in; single braces, which many formats use, stay."""
+
+    def fill(match: re.Match[str]) -> str:
+        return format(values[match[1]], match[2]) if match[2] else as_text(values[match[1]])
+
+    return _IN_TEMPLATE.sub(fill, text)
+
+
+def as_text(value: Value) -> str:
+    """A value as programs take it: true and false as in a sweep file, numbers with all their digits."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
+    """Step and metrics of a line that is a JSON object; nothing of any other line, or of what is no number."""
+    if not line.startswith("{") or not line.endswith("}"):
+        return None, {}
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, {}
+    numbers: dict[str, float] = {}
+    for name, value in found.items():
+        # Writers of JSON that keep to its letter have no NaN and write null.
+        if value is None:
+            numbers[name] = math.nan
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                numbers[name] = float(value)
+            except OverflowError:
+                numbers[name] = math.nan
+    step = numbers.pop("step", None)
+    return int(step) if step is not None and abs(step) < 2**63 else None, numbers
+
+
+def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value]]) -> None:
+    """See that every placeholder stands for something, and that its format fits what that can be.
+
+    Args:
+        workload: the command line.
+        values: for each parameter some of its values, among them all kinds of them that there are.
+
+    Raises:
+        CommandError: naming the key and the placeholder.
+    """
+    texts = [("workload.command", argument) for argument in workload.arguments]
+    texts += [(f"workload.env.{name}", value) for name, value in workload.environment]
+    for key, text in texts:
+        for _, name, spec in _pieces(text):
+            if name is None or (name in SPECIAL_NAMES and name not in values):
+                continue
+            if name not in values:
+                known = ", ".join([*values, *SPECIAL_NAMES])
+                raise CommandError(key, f"has the placeholder {{{name}}}, which is no parameter; known are {known}")
+            for value in values[name] if spec else ():
+                try:
+                    format(value, spec)
+                except ValueError as error:
+                    raise CommandError(key, f"has {{{name}:{spec}}}, which does not fit {value!r}: {error}") from error
+
+
+def _arguments(command: object) -> tuple[str, ...]:
+    expected = "expected a command line, e.g. \"python train.py --batch_size={batch_size}\""
+    if isinstance(command, str):
+        try:
+            # A backslash at the end of a line goes on on the next, as in a shell.
+            arguments = shlex.split(command.replace("\\\r\n", "").replace("\\\n", ""))
+        except ValueError as error:
+            raise CommandError("workload.command", f"cannot be split into arguments: {error}") from error
+    elif isinstance(command, list) and all(isinstance(argument, str) for argument in command):
+        arguments = list(command)
+    else:
+        raise CommandError("workload.command", f"is {command!r}; {expected}")
+    if not arguments or not arguments[0]:
+        raise CommandError("workload.command", f"is empty; {expected}")
+    return tuple(arguments)
+
+
+def _check_text(key: str, text: str) -> None:
+    if "\0" in text:
+        raise CommandError(key, "has a NUL byte in it, which no program can be given")
+    try:
+        for _, name, _ in _pieces(text):
+            if name is not None and not _VARIABLE.fullmatch(name):
+                raise CommandError(key, f"has the placeholder {{{name}}}; write {{{{ and }}}} for braces that are meant")
+    except ValueError as error:
+        if isinstance(error, CommandError):
+            raise
+        raise CommandError(key, f"has an unpaired brace in {text!r}; write {{{{ and }}}} for braces that are meant") from error
+
+
+def _pieces(text: str) -> Iterable[tuple[str, str | None, str]]:
+    """(literal, name, format) along the text."""
+    for literal, name, spec, conversion in string.Formatter().parse(text):
+        if conversion or "{" in (spec or ""):
+            raise ValueError(f"{{{name}!{conversion}}}")
+        yield literal, name, spec or ""
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        # Python warns of expressions that a later version may read otherwise: they mean what they mean now.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(pattern)
+
+
+def _with_value(pattern: str) -> str:
+    """An expression without groups stands for the number that follows it."""
+    has_groups = bool(_compiled(pattern).groups)
+    return pattern if has_groups else f"(?:{pattern}){AFTER_WORD}"

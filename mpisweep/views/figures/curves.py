@@ -1,0 +1,138 @@
+"""What trials have reported while they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mpisweep.results.load import Sweep
+from mpisweep.views.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    FigureError,
+    Floats,
+    is_logarithmic,
+    label,
+    legend,
+    plain,
+    positions,
+    spans_decades,
+    words,
+)
+from mpisweep.views.tables import units
+
+__all__ = ["draw_learning_curves"]
+
+
+def draw_learning_curves(
+    sweep: Sweep, metric: str, *, parameter: str | None = None, over_time: bool = False, smooth: int = 1
+) -> Figure:
+    """The curves of all trials, coloured by a parameter; best, median and baseline on top.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: one that has curves.
+        parameter: colours the curves; the first searched one unless given.
+        over_time: seconds since the trial's start on the axis instead of steps.
+        smooth: running mean over so many reports.
+
+    Raises:
+        KeyError: when there is no such curve or parameter.
+        FigureError: when no trial has reported it.
+    """
+    names = sweep.spec.space.names or sweep.parameters
+    colour_by = parameter or (names[0] if names else None)
+    drawn = {}
+    for number in range(len(sweep.trials)):
+        curve = sweep.curve(number, metric)
+        if len(curve.value):
+            drawn[number] = (curve.time if over_time else curve.step, _smoothed(curve.value, smooth))
+    if not drawn:
+        raise FigureError(f"{sweep.path}: no trial has reported {metric!r}")
+    with mpl.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.add_subplot()
+        colours = _colours(figure, axes, sweep, colour_by, list(drawn))
+        for number, (x, y) in drawn.items():
+            axes.plot(x, y, _point(y), color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
+        for number, colour, what in _highlights(sweep, list(drawn)):
+            x, y = drawn[number]
+            axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
+            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=what)
+        axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
+        smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
+        axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
+        if spans_decades(np.concatenate([y for _, y in drawn.values()])):
+            axes.set_yscale("log")
+        if not over_time:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend(figure, axes)
+        axes.set_title(f"{sweep.name}: {words(metric)} while training", loc="left", fontsize=11)
+    return figure
+
+
+def _point(values: Floats) -> str:
+    """How a curve is drawn: as a line, or where that would not be seen as a point."""
+    return "." if np.isfinite(values).sum() == 1 else "-"
+
+
+def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Trials that deserve a thick line: the best, the one in the middle, the baseline."""
+    ranked = [int(n) for n in sweep.best(len(sweep.trials))["number"] if n in numbers]
+    chosen: list[tuple[int, str, str]] = []
+    if ranked:
+        chosen.append((ranked[0], GREEN, f"best{_configuration(sweep, ranked[0])}"))
+    if len(ranked) > 4:
+        middle = ranked[len(ranked) // 2]
+        chosen.append((middle, BLUE, f"median{_configuration(sweep, middle)}"))
+    if sweep.baseline is not None and int(sweep.baseline["number"]) in numbers:
+        number = int(sweep.baseline["number"])
+        chosen.append((number, ORANGE, f"baseline{_configuration(sweep, number)}"))
+    return chosen
+
+
+def _configuration(sweep: Sweep, number: int) -> str:
+    row = sweep.trials[number]
+    values = ((name, row[sweep.column(name)]) for name in sweep.spec.space.names)
+    shown = [f"{words(name)} {value:.4g}" if isinstance(value, float) else f"{words(name)} {plain(str(value))}" for name, value in values]
+    return f": {', '.join(shown)}" if shown else ""
+
+
+def _colours(
+    figure: Figure, axes: Axes, sweep: Sweep, parameter: str | None, numbers: list[int]
+) -> dict[int, Any]:
+    if parameter is None:
+        return dict.fromkeys(numbers, GREY)
+    where, categories = positions(sweep.trials[sweep.column(parameter)])
+    values = where[numbers]
+    logarithmic = not categories and is_logarithmic(values)
+    norm_type = mpl.colors.LogNorm if logarithmic else mpl.colors.Normalize
+    low, high = float(values.min()), float(values.max())
+    mapped = mpl.cm.ScalarMappable(norm_type(low, high if high > low else low + 1), "viridis")
+    if high > low:
+        bar = figure.colorbar(mapped, ax=axes, pad=0.02)
+        bar.set_label(label(parameter, units(sweep, parameter)))
+        if categories:
+            bar.set_ticks(range(len(categories)), labels=list(categories))
+    return {number: mapped.to_rgba(where[number]) for number in numbers}
+
+
+def _smoothed(values: Floats, width: int) -> Floats:
+    if width <= 1 or len(values) == 0:
+        return values
+    is_number = np.isfinite(values)
+    # What is no number is missing in the means that it is part of, and in no other.
+    sums = np.cumsum(np.insert(np.where(is_number, values, 0.0), 0, 0.0))
+    numbers = np.cumsum(np.insert(is_number, 0, False))
+    first = np.maximum(np.arange(len(values)) - width + 1, 0)
+    counts = np.arange(len(values)) + 1 - first
+    return np.where(numbers[1:] - numbers[first] == counts, (sums[1:] - sums[first]) / counts, np.nan)

@@ -1,0 +1,209 @@
+"""A metric over a parameter, as in Figure 1 of the poster: best, baseline and failed trials marked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from mpisweep.records import FailureCause, TrialState
+from mpisweep.results.load import Sweep, TrialTable
+from mpisweep.views.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    LETTERS_IN_A_ROW,
+    ORANGE,
+    RED,
+    STYLE,
+    FigureError,
+    Floats,
+    is_logarithmic,
+    label,
+    legend,
+    positions,
+    spans_decades,
+    words,
+)
+from mpisweep.views.tables import units
+
+__all__ = ["Series", "draw_metric", "first_parameter", "metric_series"]
+
+#: Trials up to which points are joined by a line.
+POINTS_JOINED = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric over one parameter; arrays have one entry a trial."""
+
+    parameter: str
+    metric: str
+    #: Position on the axis: the value, or the index of a category.
+    x: Floats
+    y: Floats
+    #: Names of the categories; empty for a number.
+    categories: tuple[str, ...]
+    #: Entry of the best trial, by the sweep's objective whatever metric this is.
+    best: int | None
+    baseline: int | None
+    failed_x: Floats
+    failed_causes: tuple[str, ...]
+    #: Complete trials of which the metric is missing, NaN or infinite.
+    without_x: Floats
+    numbers: NDArray[np.int64]
+    times_s: Floats
+    #: From where to where on the axis nothing fits into the memory, and how many trials were therefore not run.
+    too_large: tuple[tuple[float, float], ...] = ()
+    infeasible: int = 0
+
+
+def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
+    """Final values of a metric, by parameter.
+
+    Raises:
+        KeyError: when the sweep has no such parameter or metric.
+        FigureError: when no trial has ended, or the metric is no number.
+    """
+    trials = sweep.trials
+    complete = trials["state"] == TrialState.COMPLETE.label
+    failed = trials["state"] == TrialState.FAILED.label
+    if not complete.any() and not failed.any():
+        raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
+    where, categories = positions(trials[sweep.column(parameter)])
+    values = trials[sweep.metric_column(metric)] if complete.any() else np.full(len(trials), np.nan)
+    if values.dtype.kind not in "iufb":
+        raise FigureError(f"{sweep.path}: {metric} is a text, and no number that could be drawn")
+    shown = complete & np.isfinite(values)
+    order = np.argsort(where[shown], kind="stable")
+    numbers = trials["number"][shown][order]
+    y = values[shown][order]
+    return Series(
+        parameter, metric, where[shown][order], y, categories,
+        _entry_of(next(iter(sweep.best(1)), None), numbers), _entry_of(sweep.baseline, numbers),
+        where[failed], tuple(str(c) for c in trials["cause"][failed]), where[complete & ~shown], numbers,
+        trials["wall_time"][shown][order], *_too_large(trials, where, categories),
+    )  # fmt: skip
+
+
+def _too_large(
+    trials: TrialTable, where: Floats, categories: tuple[str, ...]
+) -> tuple[tuple[tuple[float, float], ...], int]:
+    """Stretches of the axis in which no trial fits into the memory, and how many trials were therefore not run.
+
+    A stretch reaches half the way to the values beside it that do fit.
+    """
+    infeasible = trials["state"] == TrialState.INFEASIBLE.label
+    out = infeasible | (trials["cause"] == FailureCause.OUT_OF_MEMORY.label)
+    values = np.unique(where)
+    fits = np.isin(values, where[~out])
+    inferred = np.isin(values, where[infeasible])
+    spans: list[tuple[float, float]] = []
+    for run in np.split(np.arange(len(values)), np.flatnonzero(np.diff(fits)) + 1):
+        if len(run) and not fits[run[0]] and inferred[run].any() and not categories:
+            first, last = int(run[0]), int(run[-1])
+            low = values[first] if first == 0 else (values[first - 1] + values[first]) / 2
+            high = values[last] if last + 1 == len(values) else (values[last] + values[last + 1]) / 2
+            spans.append((float(low), float(high)))
+    return tuple(spans), int(infeasible.sum())
+
+
+def _entry_of(trial: Any, numbers: NDArray[np.int64]) -> int | None:
+    if trial is None or trial["number"] not in numbers:
+        return None
+    return int(np.flatnonzero(numbers == trial["number"])[0])
+
+
+def first_parameter(sweep: Sweep) -> str:
+    """The parameter to draw over where none is named: the first one searched, else the first fixed one.
+
+    Raises:
+        FigureError: when the sweep has no parameters.
+    """
+    names = sweep.spec.space.names or sweep.parameters
+    if not names:
+        raise FigureError(f"{sweep.path}: the sweep has no parameters, there is nothing to draw over")
+    return names[0]
+
+
+def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
+    """A metric over a parameter, the best trial and the baseline marked, failed trials shown as such."""
+    series = metric_series(sweep, parameter, metric)
+    with mpl.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.add_subplot()
+        count = len(series.x)
+        if not series.categories and len(set(series.x)) == count <= POINTS_JOINED:
+            axes.plot(series.x, series.y, color=BLUE, linewidth=0.8, alpha=0.45, zorder=2)
+        size = 4.5 if count <= 150 else 2.5 if count <= POINTS_JOINED else 1.2
+        if count:
+            axes.plot(series.x, series.y, "o", color=BLUE, markersize=size, zorder=3, label="trials")
+        else:
+            axes.set_yticks([])
+        _shade(axes, series)
+        _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
+        _mark(axes, series, series.best, GREEN, "*", "best")
+        _mark_failed(axes, series)
+        _parameter_axis(axes, series, units(sweep, parameter))
+        axes.set_ylabel(label(metric, units(sweep, metric)))
+        if spans_decades(series.y):
+            axes.set_yscale("log")
+        legend(figure, axes, covers=count > 150 or bool(series.categories))
+        axes.set_title(f"{sweep.name}: {words(metric)} by {words(parameter)}", loc="left", fontsize=11)
+    return figure
+
+
+def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, what: str) -> None:
+    if index is None:
+        return
+    x, y = series.x[index], series.y[index]
+    where = series.categories[int(x)] if series.categories else f"{x:g}"
+    axes.plot(
+        [x], [y], marker, color=colour, markersize=13 if marker == "*" else 8, zorder=5,
+        markeredgecolor="white", markeredgewidth=0.8,
+        label=f"{what}: {words(series.parameter)} {where}, {words(series.metric)} {y:.4g}",
+    )  # fmt: skip
+
+
+def _shade(axes: Axes, series: Series) -> None:
+    """The stretches in which nothing fits."""
+    for index, (low, high) in enumerate(series.too_large):
+        label = f"too large for the memory: {series.infeasible:,} not run" if index == 0 else None
+        axes.axvspan(low, high, color=GREY, alpha=0.22, linewidth=0, zorder=1, label=label)
+
+
+def _mark_failed(axes: Axes, series: Series) -> None:
+    causes = ", ".join(
+        f"{series.failed_causes.count(cause)} {words(cause)}" for cause in sorted(set(series.failed_causes))
+    )
+    metric = words(series.metric)
+    for where, colour, what in (
+        (series.failed_x, RED, f"failed: {causes}"),
+        (series.without_x, GREY, f"{metric} missing, NaN or infinite: {len(series.without_x)}"),
+    ):
+        if len(where):
+            axes.plot(
+                where, np.full(len(where), 0.015), "x", color=colour, markersize=6,
+                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=what,
+            )  # fmt: skip
+
+
+def _parameter_axis(axes: Axes, series: Series, unit: str) -> None:
+    axes.set_xlabel(label(series.parameter, unit))
+    where = np.concatenate([series.x, series.failed_x, series.without_x])
+    if series.categories:
+        # What would run into its neighbour is turned.
+        turned = len(series.categories) * max(map(len, series.categories)) > LETTERS_IN_A_ROW
+        rotation: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        axes.set_xticks(range(len(series.categories)), series.categories, **rotation)
+        axes.set_xlim(-0.5, len(series.categories) - 0.5)
+    elif is_logarithmic(where):
+        axes.set_xscale("log")
+    elif np.all(where == np.round(where)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,115 @@
+"""A sweep on one page: table, figures, failures and what was around, as one HTML file that needs nothing else.
+
+``mpisweep report FILE`` writes it.  It can be mailed, put beside the results, or opened on a machine that has nothing of
+mpisweep.  Figures are SVG inside the page; nothing is loaded from anywhere, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mpisweep.results import ResultsError
+from mpisweep.results.load import Sweep
+from mpisweep.spec import RANKS
+from mpisweep.views.figures import (
+    draw_learning_curves,
+    draw_metric,
+    draw_scaling,
+    draw_timeline,
+    draw_total_time,
+    first_parameter,
+)
+from mpisweep.views.figures.style import drawn_as_svg
+from mpisweep.views.tables import status_lines, sweep_status, top_table
+
+__all__ = ["page"]
+
+#: Failed trials that the page lists; all of them are in the results file.
+_FAILURES_LISTED = 50
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child, td.text { text-align: left; } tr.baseline { background: #fdf3df; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; } svg { display: block; margin: 1.2rem 0; max-width: 100%; height: auto; }
+"""
+
+
+def page(sweep: Sweep, k: int = 5) -> str:
+    """The page as HTML.
+
+    Args:
+        sweep: from :func:`mpisweep.load`; it may be running.
+        k: how many of the best trials the table has.
+    """
+    parts = [
+        "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{_text(sweep.name)}</title>", f"<style>{_STYLE}</style>", f"<h1>{_text(sweep.name)}</h1>",
+        f"<pre>{_text(chr(10).join(status_lines(sweep_status(sweep))))}</pre>",
+        *_table(sweep, k), *_figures(sweep), *_failures(sweep), *_surroundings(sweep),
+    ]  # fmt: skip
+    return "\n".join([*parts, "</html>", ""])
+
+
+def _text(text: object) -> str:
+    return html.escape(str(text), quote=True)
+
+
+def _table(sweep: Sweep, k: int) -> Iterator[str]:
+    try:
+        table = top_table(sweep, k)
+    except ResultsError as error:
+        yield f"<p>{_text(error)}</p>"
+        return
+    if not table.rows:
+        return
+    yield f"<h2>{_text(table.title)}</h2>"
+    yield "<table><tr>" + "".join(f"<th>{_text(heading)}</th>" for heading in table.header) + "</tr>"
+    for cells in table.cells():
+        kind = ' class="baseline"' if cells[0] == "baseline" else ""
+        yield f"<tr{kind}>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+    yield "</table>"
+
+
+def _figures(sweep: Sweep) -> Iterator[str]:
+    draw: list[Callable[[], Any]] = [
+        lambda: draw_metric(sweep, first_parameter(sweep), sweep.objective),
+        lambda: draw_learning_curves(sweep, sweep.objective),
+        lambda: draw_total_time(sweep),
+        lambda: draw_timeline(sweep),
+    ]
+    if RANKS in sweep.parameters:
+        draw.append(lambda: draw_scaling(sweep))
+    for make in draw:
+        try:
+            yield drawn_as_svg(make())
+        except (ResultsError, KeyError):
+            # There is nothing to draw: no curves, no trial that has ended.
+            continue
+
+
+def _failures(sweep: Sweep) -> Iterator[str]:
+    failed = sweep.trials[sweep.trials["state"] == "failed"]
+    if not len(failed):
+        return
+    yield f"<h2>Failed trials ({len(failed):,})</h2>"
+    yield '<table><tr><th>trial</th><th class="text">cause</th><th class="text">message</th></tr>'
+    for row in failed[:_FAILURES_LISTED]:
+        first = str(row["message"]).partition("\n")[0]
+        yield f'<tr><td>{row["number"]}</td><td class="text">{_text(row["cause"])}</td><td class="text">{_text(first)}</td></tr>'
+    yield "</table>"
+    if len(failed) > _FAILURES_LISTED:
+        yield f"<p>and {len(failed) - _FAILURES_LISTED:,} more</p>"
+
+
+def _surroundings(sweep: Sweep) -> Iterator[str]:
+    yield "<h2>The sweep file</h2>"
+    yield f"<pre>{_text(sweep.spec.text)}</pre>"
+    yield "<h2>What was around</h2>"
+    # The diff of the user's code may be long, and is in the results file.
+    short = {name: text for name, text in sweep.environment.items() if "\n" not in text and len(text) < 500}
+    yield "<pre>" + "\n".join(f"{_text(name)}: {_text(text)}" for name, text in sorted(short.items())) + "</pre>"
