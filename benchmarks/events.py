@@ -71,6 +71,8 @@ class Variant:
     room: float = 1.0
     #: Ranks whose devices are slow or fail: one in so many; 0 for none.
     ill_every: int = 0
+    #: Trials take up to this times what is expected of them, and no less than what is expected over it.
+    spread: float = 1.0
     #: What else happens every now and then.
     also: Callable[[Cluster], None] | None = None
 
@@ -84,6 +86,7 @@ class Cluster:
         self.variant, self.random, self.workers = variant, random, workers
         sizes = [1 + number // 50 for number in range(count)]
         self.durations = [random.uniform(1.0, 4.0) for _ in range(count)]
+        self.takes = [seconds * random.uniform(1 / variant.spread, variant.spread) for seconds in self.durations]
         self.widths = [WIDE if variant.wide and number % 20 == 0 else 1 for number in range(count)]
         model = DurationModel({"t": self.durations}, None, count)
         model.observe(range(0, count, count // 200), self.durations[:: count // 200])
@@ -168,7 +171,7 @@ class Cluster:
         return bool(every) and slot.rank % every == every - 1
 
     def takes_s(self, slot: Slot, number: int) -> float:
-        return self.durations[number] * (4 if self.is_ill(slot) and slot.rank % 2 else 1)
+        return self.takes[number] * (4 if self.is_ill(slot) and slot.rank % 2 else 1)
 
     def end_next(self) -> None:
         """Let the trial end that is the next to."""
@@ -227,8 +230,8 @@ VARIANTS: dict[str, Variant] = {
     "leases": Variant(lambda count: {"shared": True}),
     "revocations": Variant(lambda count: {"shared": True}, also=revoke),
     "wide, leases, revocations": Variant(lambda count: {"shared": True}, wide=True, also=revoke),
-    "deadline": Variant(lambda count: {"deadline": 3.5}),
-    "wide, deadline": Variant(lambda count: {"deadline": 3.5}, wide=True),
+    "deadline": Variant(lambda count: {"deadline": 7.0}, spread=1.4),
+    "wide, deadline": Variant(lambda count: {"deadline": 7.0}, wide=True, spread=1.4),
     "frontier": Variant(lambda count: {"frontier": True}, kinds=("large", "small"), room=0.5),
     "quarantine": Variant(lambda count: {"quarantine": True}, ill_every=50),
     "lost workers": Variant(also=lose_one),

@@ -11,6 +11,8 @@ from mpisweep.messages import (
     LetGo,
     Lease,
     Quarantine,
+    Stop,
+    StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
@@ -24,6 +26,7 @@ from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialSta
 from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.planner import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search.frontier import MemoryFrontier
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)
 FIRST, SECOND = Slot(0, 0), Slot(1, 0)
@@ -34,8 +37,8 @@ def scheduler_of(count: int, *, states=None, attempts=None, retries: int = 1, **
     return Scheduler(states or bytes(count), attempts or [0] * count, model, retries=retries, grace_s=1.0, **more)
 
 
-def ends(slot: Slot, number: int, attempt: int, *, fails: bool = False) -> TrialsEnded:
-    causes, messages = ([int(FailureCause.EXCEPTION)], ["ECC"]) if fails else ([], [])
+def ends(slot: Slot, number: int, attempt: int, *, fails: bool = False, cause=FailureCause.EXCEPTION) -> TrialsEnded:
+    causes, messages = ([int(cause)], ["ECC"]) if fails else ([], [])
     state = FAILED if fails else COMPLETE
     return TrialsEnded(EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [1.0], {}, causes, messages))
 
@@ -56,9 +59,9 @@ class Ranks:
             self.scheduler.check()
         return made
 
-    def end(self, rank: int, *, fails: bool = False) -> list[object]:
+    def end(self, rank: int, **how) -> list[object]:
         number, attempt = next(iter(self.scheduler.held[Slot(rank, 0)].items()))
-        return self.feed(ends(Slot(rank, 0), number, attempt, fails=fails))
+        return self.feed(ends(Slot(rank, 0), number, attempt, **how))
 
     def quarantined(self) -> list[tuple[int, bool]]:
         return [(made.slot.rank, bool(made.why)) for made in self.made if isinstance(made, Quarantine)]
@@ -125,6 +128,15 @@ def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
     assert given_up == GiveUp(0, [1], [1], AttemptEnd.WITHDRAWN)
 
 
+def test_what_may_have_cost_a_worker_waits_for_a_slot_that_holds_nothing():
+    ranks = Ranks(scheduler_of(6), 2)
+    ranks.feed(WorkerLost(0))
+    assert list(ranks.scheduler.held[SECOND]) == [2, 3]
+    assert [type(made) for made in ranks.end(1)] == [Commit]
+    assert [type(made) for made in ranks.end(1)] == [Commit, Assign]
+    assert ranks.scheduler.held[SECOND] == {0: 2}
+
+
 def test_what_was_tried_before_and_has_no_end_runs_with_nothing_behind_it():
     scheduler = scheduler_of(3, attempts=[1, 0, 0])
     assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Assign((FIRST,), [0], [2])]
@@ -160,6 +172,20 @@ def test_a_device_on_which_a_trial_has_completed_between_two_failures_is_not_bla
     ranks = Ranks(scheduler_of(40, quarantine=True), 3)
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False), (0, False), (0, True)):
         ranks.end(rank, fails=fails)
+    assert ranks.quarantined() == []
+
+
+def test_a_trial_that_is_too_large_blames_no_device():
+    """Trials 0 to 15 differ in what memory goes with, the others in something else."""
+    columns = {"x": [*range(16), *[0] * 20], "lr": [*[0] * 16, *range(1, 21)]}
+    ranks = Ranks(scheduler_of(36, quarantine=True, frontier=MemoryFrontier(columns, {"x": "increasing"})), 2)
+    assert list(ranks.scheduler.held[FIRST]) == [7, 16]
+    ranks.end(0, fails=True, cause=FailureCause.OUT_OF_MEMORY)
+    assert list(ranks.scheduler.held[FIRST]) == [16, 3]
+    ranks.end(0, fails=True)
+    for _ in range(4):
+        ranks.end(1)
+    ranks.end(0, fails=True, cause=FailureCause.OUT_OF_MEMORY)
     assert ranks.quarantined() == []
 
 
@@ -240,6 +266,14 @@ def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_millisecond
         assert len(first.numbers) == expected
 
 
+def test_a_slot_is_given_no_more_while_it_holds_what_it_runs_next():
+    scheduler = Scheduler(bytes(400), [0] * 400, known(400, 0.0003), retries=1, grace_s=1.0)
+    assert [len(made.numbers) for made in scheduler.handle(WorkerJoined(0, 1), 0.0) if isinstance(made, Assign)] == [33, 33]
+    number, attempt = next(iter(scheduler.held[FIRST].items()))
+    assert [type(made) for made in scheduler.handle(ends(FIRST, number, attempt), 0.0)] == [Commit]
+    assert len(scheduler.held[FIRST]) == 65
+
+
 def test_what_was_set_aside_runs_when_it_turns_out_to_be_shorter():
     """Trial 3 is expected to take 20 s, and 10 s are left; those like it take 1 s."""
     model = DurationModel({"x": [1, 1, 1, 1]}, None, 4)
@@ -276,6 +310,14 @@ def test_what_others_have_taken_over_is_not_granted_here_again():
 
 
 # ------------------------------------------------------------------------------------- the end
+
+
+def test_the_grace_begins_with_the_stop_and_not_again_with_what_happens_after_it():
+    ranks = Ranks(scheduler_of(4), 1)
+    assert ranks.feed(StopRequested(EndReason.SIGNAL), 10.0) == [Stop(1.0)]
+    assert ranks.feed(TimePassed(), 10.5) == []
+    assert ranks.feed(WorkerJoined(1, 1), 10.75) == [Stop(0.25, 1)]
+    assert ranks.feed(WorkerJoined(2, 1), 12.0) == [Stop(0.0, 2)]
 
 
 def test_a_run_ends_once_and_decides_nothing_after_that():
