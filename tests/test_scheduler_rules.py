@@ -8,8 +8,11 @@ from mpisweep.messages import (
     Commit,
     End,
     GiveUp,
+    Lease,
     LetGo,
     Quarantine,
+    Stop,
+    StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
@@ -21,7 +24,9 @@ from mpisweep.messages import (
 )
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search.frontier import MemoryFrontier
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)
 FIRST, SECOND = Slot(0, 0), Slot(1, 0)
@@ -32,8 +37,8 @@ def scheduler_of(count: int, *, states=None, attempts=None, retries: int = 1, **
     return Scheduler(states or bytes(count), attempts or [0] * count, model, retries=retries, grace_s=1.0, **more)
 
 
-def ends(slot: Slot, number: int, attempt: int, *, fails: bool = False) -> TrialsEnded:
-    causes, messages = ([int(FailureCause.EXCEPTION)], ["ECC"]) if fails else ([], [])
+def ends(slot: Slot, number: int, attempt: int, *, fails: bool = False, cause=FailureCause.EXCEPTION) -> TrialsEnded:
+    causes, messages = ([int(cause)], ["ECC"]) if fails else ([], [])
     state = FAILED if fails else COMPLETE
     return TrialsEnded(EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [1.0], {}, causes, messages))
 
@@ -54,9 +59,9 @@ class Ranks:
             self.scheduler.check()
         return made
 
-    def end(self, rank: int, *, fails: bool = False) -> list[object]:
+    def end(self, rank: int, **how) -> list[object]:
         number, attempt = next(iter(self.scheduler.held[Slot(rank, 0)].items()))
-        return self.feed(ends(Slot(rank, 0), number, attempt, fails=fails))
+        return self.feed(ends(Slot(rank, 0), number, attempt, **how))
 
     def quarantined(self) -> list[tuple[int, bool]]:
         return [(made.slot.rank, bool(made.why)) for made in self.made if isinstance(made, Quarantine)]
@@ -89,6 +94,56 @@ def test_a_worker_that_comes_back_with_an_attempt_that_was_followed_lets_go_of_i
     assert made == [LetGo(FIRST, 0, 1, 0.0), Assign((FIRST,), [0], [3])]
 
 
+def test_what_was_given_back_before_is_not_given_back_again():
+    """The same message twice: trial 1 is with the slot again by then, as attempt 2."""
+    ranks = Ranks(scheduler_of(2), 1)
+    given_back = TrialsReturned(FIRST, (1,), (1,), AttemptEnd.WITHDRAWN)
+    assert ranks.feed(given_back) == [GiveUp(0, [1], [1], AttemptEnd.WITHDRAWN), Assign((FIRST,), [1], [2])]
+    assert ranks.feed(given_back) == []
+    assert ranks.scheduler.held[FIRST] == {0: 1, 1: 2}
+
+
+def test_what_a_worker_was_thought_to_hold_and_does_not_runs_again():
+    """Its assignment was written, and was lost with the master that was to send it."""
+    scheduler = scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}})
+    made = scheduler.handle(WorkerJoined(0, 1), 0.0)
+    assert made == [GiveUp(0, [0], [1], AttemptEnd.WITHDRAWN), Assign((FIRST,), [0], [2])]
+
+
+def test_a_worker_that_comes_back_with_what_was_not_granted_here_lets_go_of_it():
+    scheduler = scheduler_of(3, shared=True)
+    made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
+    assert made == [LetGo(FIRST, 0, 1, 0.0), Lease(shortest=False)]
+
+
+# ------------------------------------------------------------------------------------- lost workers
+
+
+def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
+    ranks = Ranks(scheduler_of(4, retries=0), 2)
+    assert list(ranks.scheduler.held[FIRST]) == [0, 1]
+    [commit, given_up, *_] = ranks.feed(WorkerLost(0))
+    assert isinstance(commit, Commit)
+    assert (commit.block.numbers, commit.block.causes) == ([0], [FailureCause.LOST])
+    assert given_up == GiveUp(0, [1], [1], AttemptEnd.WITHDRAWN)
+
+
+def test_what_may_have_cost_a_worker_waits_for_a_slot_that_holds_nothing():
+    ranks = Ranks(scheduler_of(6), 2)
+    ranks.feed(WorkerLost(0))
+    assert list(ranks.scheduler.held[SECOND]) == [2, 3]
+    assert [type(made) for made in ranks.end(1)] == [Commit]
+    assert [type(made) for made in ranks.end(1)] == [Commit, Assign]
+    assert ranks.scheduler.held[SECOND] == {0: 2}
+
+
+def test_what_was_tried_before_and_has_no_end_runs_with_nothing_behind_it():
+    scheduler = scheduler_of(3, attempts=[1, 0, 0])
+    assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Assign((FIRST,), [0], [2])]
+    made = scheduler.handle(ends(FIRST, 0, 2), 0.0)
+    assert made[1:] == [Assign((FIRST,), [1], [1]), Assign((FIRST,), [2], [1])]
+
+
 def test_losses_of_earlier_runs_count_as_retries():
     ranks = Ranks(scheduler_of(1, attempts=[1], losses={0: 1}), 2)
     [commit, _] = ranks.feed(WorkerLost(0))
@@ -104,6 +159,53 @@ def test_no_device_is_blamed_before_others_have_shown_that_trials_can_complete()
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (0, True)):
         ranks.end(rank, fails=fails)
     assert ranks.quarantined() == []
+
+
+def test_where_others_have_failed_meanwhile_nobody_is_blamed():
+    ranks = Ranks(scheduler_of(40, quarantine=True), 3)
+    for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False), (1, True), (0, True)):
+        ranks.end(rank, fails=fails)
+    assert ranks.quarantined() == []
+
+
+def test_a_device_on_which_a_trial_has_completed_between_two_failures_is_not_blamed():
+    ranks = Ranks(scheduler_of(40, quarantine=True), 3)
+    for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False), (0, False), (0, True)):
+        ranks.end(rank, fails=fails)
+    assert ranks.quarantined() == []
+
+
+def test_a_trial_that_is_too_large_blames_no_device():
+    """Trials 0 to 15 differ in what memory goes with, the others in something else."""
+    columns = {"x": [*range(16), *[0] * 20], "lr": [*[0] * 16, *range(1, 21)]}
+    ranks = Ranks(scheduler_of(36, quarantine=True, frontier=MemoryFrontier(columns, {"x": "increasing"})), 2)
+    assert list(ranks.scheduler.held[FIRST]) == [7, 16]
+    ranks.end(0, fails=True, cause=FailureCause.OUT_OF_MEMORY)
+    assert list(ranks.scheduler.held[FIRST]) == [16, 3]
+    ranks.end(0, fails=True)
+    for _ in range(4):
+        ranks.end(1)
+    ranks.end(0, fails=True, cause=FailureCause.OUT_OF_MEMORY)
+    assert ranks.quarantined() == []
+
+
+def test_a_quarantined_device_gives_back_what_it_has_not_begun():
+    ranks = Ranks(scheduler_of(40, quarantine=True), 3)
+    for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False)):
+        ranks.end(rank, fails=fails)
+    made = ranks.end(0, fails=True)
+    assert [decision for decision in made if isinstance(decision, Withdraw)] == [Withdraw(FIRST)]
+
+
+def test_while_another_device_is_half_as_slow_none_is_called_slow():
+    """What two of five have in common says more of the trials than of one of them."""
+    for beside, is_called_slow in ((1.0, True), (2.5, False)):
+        devices = Devices()
+        for _ in range(SLOW_TRIALS):
+            for rank, seconds in enumerate((1.0, 1.0, 1.0, beside)):
+                assert devices.note_duration(Slot(rank, 0), seconds, 1.0) == ""
+        why = [devices.note_duration(Slot(4, 0), 9.0, 1.0) for _ in range(SLOW_TRIALS)]
+        assert bool(why[-1]) is is_called_slow
 
 
 def test_the_last_device_is_not_blamed():
@@ -145,6 +247,55 @@ def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():
     assert not isinstance(commit, Assign)
 
 
+# ------------------------------------------------------------------------------------- what is handed out
+
+
+def known(count: int, seconds: float) -> DurationModel:
+    """All trials are expected to take equally long."""
+    model = DurationModel({"x": [1] * count}, None, count)
+    model.observe([0, 1, 2], [seconds] * 3)
+    model.fit()
+    return model
+
+
+def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_milliseconds():
+    for count, expected in ((60, 30), (400, 33)):
+        scheduler = Scheduler(bytes(count), [0] * count, known(count, 0.0003), retries=1, grace_s=1.0)
+        [first, *_] = scheduler.handle(WorkerJoined(0, 1), 0.0)
+        assert isinstance(first, Assign)
+        assert len(first.numbers) == expected
+
+
+def test_a_slot_is_given_no_more_while_it_holds_what_it_runs_next():
+    scheduler = Scheduler(bytes(400), [0] * 400, known(400, 0.0003), retries=1, grace_s=1.0)
+    assert [len(made.numbers) for made in scheduler.handle(WorkerJoined(0, 1), 0.0) if isinstance(made, Assign)] == [33, 33]
+    number, attempt = next(iter(scheduler.held[FIRST].items()))
+    assert [type(made) for made in scheduler.handle(ends(FIRST, number, attempt), 0.0)] == [Commit]
+    assert len(scheduler.held[FIRST]) == 65
+
+
+def test_what_was_set_aside_runs_when_it_turns_out_to_be_shorter():
+    """Trial 3 is expected to take 20 s, and 10 s are left; those like it take 1 s."""
+    model = DurationModel({"x": [1, 1, 1, 1]}, None, 4)
+    model._expected_s, model._uncertainty = [1.0, 1.0, 1.0, 20.0], 1.0
+    scheduler = Scheduler(bytes(4), [0] * 4, model, retries=1, grace_s=1.0, deadline=50.0)
+    scheduler.handle(WorkerJoined(0, 1), 40.0)
+    made: list[object] = []
+    for number in range(3):
+        assert 3 not in scheduler.held[FIRST]
+        made = scheduler.handle(ends(FIRST, number, 1), 41.0 + number)
+    assert made[1:] == [Assign((FIRST,), [3], [1])]
+
+
+def test_slots_that_were_kept_are_for_everybody_when_the_trial_has_begun():
+    ranks = Ranks(scheduler_of(7, widths=[1, 1, 1, 1, 1, 1, 2]), 2)
+    for _ in range(20):
+        for rank in (0, 1):
+            if ranks.scheduler.held[Slot(rank, 0)]:
+                ranks.end(rank)
+    assert ranks.made[-1] == End(EndReason.COMPLETE)
+
+
 # ------------------------------------------------------------------------------------- shared sweeps
 
 
@@ -156,6 +307,40 @@ def test_what_others_have_taken_over_is_not_granted_here_again():
     made = ranks.feed(TrialsGranted((1,), (0,), (0,)))
     assert not [decision for decision in made if isinstance(decision, Assign)]
     assert ranks.scheduler.held[FIRST] == {0: 1}
+
+
+# ------------------------------------------------------------------------------------- the end
+
+
+def test_the_grace_begins_with_the_stop_and_not_again_with_what_happens_after_it():
+    ranks = Ranks(scheduler_of(4), 1)
+    assert ranks.feed(StopRequested(EndReason.SIGNAL), 10.0) == [Stop(1.0)]
+    assert ranks.feed(TimePassed(), 10.5) == []
+    assert ranks.feed(WorkerJoined(1, 1), 10.75) == [Stop(0.25, 1)]
+    assert ranks.feed(WorkerJoined(2, 1), 12.0) == [Stop(0.0, 2)]
+
+
+def test_a_run_ends_once_and_decides_nothing_after_that():
+    ranks = Ranks(scheduler_of(1), 1)
+    assert ranks.end(0)[-1] == End(EndReason.COMPLETE)
+    assert ranks.scheduler.handle(TimePassed(), 1.0) == []
+    assert ranks.scheduler.handle(WorkerJoined(1, 1), 2.0) == []
+    assert ranks.scheduler.handle(WorkerLost(0), 3.0) == []
+
+
+def test_a_run_is_not_over_while_a_worker_is_away_with_its_last_trial():
+    scheduler = scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}})
+    assert scheduler.handle(TimePassed(), 0.0) == []
+    assert scheduler.handle(WorkerJoined(1, 1), 1.0) == []
+    assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 2.0) == []
+    assert scheduler.handle(ends(FIRST, 0, 1), 3.0)[-1] == End(EndReason.COMPLETE)
+
+
+def test_a_run_all_of_whose_workers_are_lost_is_over_with_what_waits_left():
+    ranks = Ranks(scheduler_of(3), 1)
+    made = ranks.feed(WorkerLost(0))
+    assert made[-1] == End(EndReason.NO_WORKERS)
+    assert not [decision for decision in made if isinstance(decision, Commit)]
 
 
 def test_a_run_whose_trials_all_failed_says_so():

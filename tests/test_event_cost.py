@@ -1,0 +1,122 @@
+"""What an event costs the scheduler does not depend on how many workers and trials there are: counted, not timed.
+
+The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each event are
+counted the steps of the interpreter and what built-in functions look at, and the memory that it needs beyond what it
+keeps: a copy of all slots is one step, and shows there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import sys
+import tracemalloc
+from collections import Counter, defaultdict
+from pathlib import Path
+from statistics import fmean, median
+from types import FrameType, ModuleType
+from typing import Any
+
+import pytest
+
+from mpisweep.messages import Decision, Event, TrialsGranted
+
+FEW, MANY = 100, 10_000
+#: Of most kinds of events so many are measured for each hundred of the fewest workers.
+SAMPLED = {"TrialsEnded", "TrialsReturned", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
+#: Functions that look at all of what they are given, in one step of the interpreter.
+LOOKING = ("all", "any", "max", "min", "sorted", "sum")
+#: Bytes that are nothing: a few small objects.
+SMALL = 4096
+
+
+def _benchmark() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "events.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_events", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+events = _benchmark()
+
+
+class Counted(events.Cluster):  # type: ignore[name-defined, misc]
+    """Counts instead of taking the time."""
+
+    def __init__(self, variant: Any, workers: int) -> None:
+        self.steps = 0
+        self.stride = workers // FEW
+        #: Kind of event -> how many there were; and the steps and the bytes of those that were measured.
+        self.happened: Counter[str] = Counter()
+        self.steps_of: dict[str, list[int]] = defaultdict(list)
+        self.bytes_of: dict[str, list[float]] = defaultdict(list)
+        super().__init__(variant, workers)
+
+    def measure(self, event: Event) -> list[Decision]:
+        kind = type(event).__name__
+        self.happened[kind] += 1
+        if kind in SAMPLED and self.happened[kind] % self.stride:
+            return self.scheduler.handle(event, self.now)
+        size = len(event.numbers) if isinstance(event, TrialsGranted) else 1
+        before, self.steps = sys.gettrace(), 0
+        tracemalloc.start()
+        sys.settrace(self.trace)
+        try:
+            decisions = self.scheduler.handle(event, self.now)
+        finally:
+            sys.settrace(before)
+            self.bytes_of[kind].append(tracemalloc.get_traced_memory()[1] / size)
+            tracemalloc.stop()
+        self.steps_of[kind].append(self.steps)
+        return decisions
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "call":
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            self.steps += 1
+        return self.trace
+
+    def look_with(self, name: str) -> Any:
+        """The built-in function of this name, whose looks count as steps."""
+        function = getattr(builtins, name)
+
+        def looking(*things: Any, **options: Any) -> Any:
+            if len(things) == 1 and hasattr(things[0], "__len__"):
+                self.steps += len(things[0])
+            return function(*things, **options)
+
+        return looking
+
+    def steps_per_event(self) -> float:
+        """The mean of all events of the sweep, by what those of each kind have cost that were measured."""
+        total = sum(count * fmean(self.steps_of[kind]) for kind, count in self.happened.items())
+        return total / self.happened.total()
+
+
+def counted(name: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    cluster = Counted(events.VARIANTS[name], workers)
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith(("mpisweep.scheduling.", "mpisweep.search.")):
+            for function in LOOKING:
+                monkeypatch.setattr(module, function, cluster.look_with(function), raising=False)
+    cluster.run()
+    return cluster
+
+
+@pytest.mark.parametrize("name", events.VARIANTS)
+def test_an_event_costs_the_same_with_a_hundred_times_as_many_workers(name, monkeypatch):
+    few, many = (counted(name, workers, monkeypatch) for workers in (FEW, MANY))
+    assert many.happened["TrialsEnded"] > 10_000 or "deadline" in name
+    assert many.steps_per_event() <= 2 * few.steps_per_event(), f"steps by kind: {means(few.steps_of)}, {means(many.steps_of)}"
+    for kind in few.bytes_of.keys() & many.bytes_of.keys():
+        needs = median(many.bytes_of[kind])
+        assert needs <= 2 * median(few.bytes_of[kind]) + SMALL, f"{kind} needs {needs} bytes for a moment"
+
+
+def means(numbers: dict[str, list[int]]) -> dict[str, float]:
+    return {kind: fmean(some) for kind, some in numbers.items()}
