@@ -31,6 +31,7 @@ from mpisweep.batch.launchers import (
     LauncherKind,
     LaunchError,
     kind_of,
+    one_host_variables,
     pmi_of,
     session_variables,
     start_command,
@@ -432,6 +433,24 @@ def test_who_has_said_where_open_mpi_keeps_its_sessions_is_not_contradicted():
     assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {"OMPI_MCA_orte_local_tmpdir_base": "/tmp/x"}
     assert session_variables(OPEN_MPI, said, "/tmp/x") == {}
     assert session_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}, "/tmp/x") == {}
+
+
+def test_on_one_host_open_mpi_does_not_wait_for_a_fabric():
+    assert one_host_variables(OPEN_MPI, {}) == {"OMPI_MCA_btl": "^ofi"}
+    assert one_host_variables(OPEN_MPI, {"OMPI_MCA_btl": "self,sm"}) == {}, "who has said it is not contradicted"
+    assert one_host_variables(replace(OPEN_MPI, major=4), {}) == {}
+    assert one_host_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}) == {}
+
+
+@pytest.mark.parametrize(("hosts", "said"), [(["n1"], "^ofi"), (["n1", "n2"], "")])
+def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, hosts: list[str], said: str):
+    monkeypatch.delenv("OMPI_MCA_btl", raising=False)
+    start = mpirun_that(tmp_path, f'echo "$OMPI_MCA_btl" > "{tmp_path}/btl"', LIVES)
+    start = replace(
+        start, launcher=replace(OPEN_MPI, program=start.launcher.program), placement=Placement(tuple(NodeRanks(host, 2) for host in hosts))
+    )
+    launch(start, console=None, results=Told(RunEnd(EndReason.COMPLETE)))
+    assert (tmp_path / "btl").read_text() == f"{said}\n"
 
 
 # ------------------------------------------------------------------------------------- when to stop
