@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 import mpisweep
 from mpisweep.scaling import scaling
@@ -24,7 +25,7 @@ def run(tmp_path: Path, environment: dict[str, str], example: str) -> mpisweep.S
         subprocess.run(["cc", "-O2", "-o", "pi", "pi.c", "-lm"], cwd=folder, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "mpisweep", "run", "sweep.toml", "-n", "2", "-o", "r.h5"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sweep = mpisweep.load(folder / "r.h5")

@@ -20,7 +20,8 @@ import pytest
 import storm
 from hypothesis import given
 from hypothesis import strategies as st
-from test_run import family, start, sweep_file, wait_for
+from test_run import family, start, sweep_file
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
@@ -405,7 +406,7 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
         # Two different ones: of two alike that come at once the kernel delivers one.
         hanging.send_signal(signal.SIGINT)
         hanging.send_signal(signal.SIGTERM)
-        printed, _ = hanging.communicate(timeout=60)
+        printed, _ = hanging.communicate(timeout=PATIENCE_S)
     assert printed == "Ended(exit_code=3, reason=None)\n"
 
 
@@ -612,7 +613,7 @@ def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(fol
     errors = folder / "stderr.txt"
     wait_for(lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text())
     seen = len(nodes_of(folder))
-    assert process.wait(timeout=120) == 0, errors.read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, errors.read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["loss"].tolist() == [2.0 * x for x in range(1, 61)]
     assert found.allocations["ranks"].tolist() == [3, 2]
@@ -656,7 +657,7 @@ def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
     process.send_signal(signal.SIGUSR1)
     wait_for(lambda: "have 1000 s to return" in (folder / "stderr.txt").read_text())
     process.send_signal(signal.SIGXCPU)
-    assert process.wait(timeout=60) == 3, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["waiting"] * 4
 
 
@@ -675,7 +676,7 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
         if member.is_running():
             member.kill()
     process.wait()
-    psutil.wait_procs(members, timeout=30)
+    psutil.wait_procs(members, timeout=PATIENCE_S)
     assert set(package.load(folder / "r.h5").trials["state"].tolist()) == {"running", "waiting"}
 
 
@@ -687,7 +688,7 @@ def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, 
     wait_for(lambda: (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 2)
     for rank in storm.ranks_of(psutil.Process(process.pid)):
         rank.kill()
-    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     assert len(list(folder.glob("r.*.h5"))) == 1, "the old file alone was moved aside"
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 100
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 import mpisweep as package
 from mpisweep.batch.chain import (
@@ -249,7 +250,7 @@ def run(here: Path, standins) -> Run:
     def run_it(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = list(arguments) if arguments[0] in ("pjsub", "pjdel", "qsub", "qdel") else [sys.executable, "-m", "mpisweep", *arguments]
         return subprocess.run(
-            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     return run_it

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import test_slurm
 from test_submit import WORKLOADS, sweep, wait_for
+from waiting import PATIENCE_S
 
 import mpisweep as package
 from mpisweep.batch.chain import read_record
@@ -41,7 +42,7 @@ def run(here: Path, standins, cluster) -> Run:
 
     def run_it(*command: str) -> subprocess.CompletedProcess[str]:
         program = list(command) if command[0] in ("sbatch", "scancel") else [sys.executable, "-m", "mpisweep", *command]
-        return subprocess.run(program, cwd=here, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(program, cwd=here, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     return run_it
 
