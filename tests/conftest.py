@@ -8,12 +8,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 WORKLOADS = '''
 import os, signal, sys, time
@@ -136,7 +136,7 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
         if ranks is not None:
             command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     return run
@@ -156,9 +156,8 @@ class Standins:
 
     def wait_for(self, job_id: str, state: str = "ended") -> dict[str, Any]:
         """Wait until a job has come so far."""
-        while (job := self.job(job_id))["state"] not in (state, "ended"):
-            time.sleep(0.02)
-        return job
+        wait_for(lambda: self.job(job_id)["state"] in (state, "ended"))
+        return self.job(job_id)
 
     def log(self, job_id: str) -> str:
         """What a job has printed."""
