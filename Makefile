@@ -1,6 +1,7 @@
 # make            create .venv, with everything in it, or bring it up to date
 # make demo       a real ResNet50 sweep on MPI ranks; table and figures in demo/
-# make test       all tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
+# make test       the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
+# make test-long  the tests, with the long variants that `make test` leaves out
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make bench      benchmarks
@@ -37,7 +38,7 @@ STRIKES ?= 200
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
-.PHONY: all demo test lint jobscripts bench storm mutants clean help
+.PHONY: all demo test test-long lint jobscripts bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -58,6 +59,9 @@ demo: $(READY)
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
 
 test: $(READY)
+	$(PY) -m pytest -n $(JOBS) -m 'not long' $(TESTS)
+
+test-long: $(READY)
 	$(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)

@@ -8,12 +8,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 WORKLOADS = '''
 import os, signal, sys, time
@@ -121,7 +121,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """What a user's shell has, with what Open MPI asks of root."""
-    root = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"), "1")  # fmt: skip
+    # Not a second's wait for a fabric in each MPI_Init; see mpisweep.batch.launchers.one_host_variables.
+    root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"), "1")  # fmt: skip
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | root | {"PATH": path}
 
@@ -135,7 +136,7 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
         if ranks is not None:
             command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     return run
@@ -155,9 +156,8 @@ class Standins:
 
     def wait_for(self, job_id: str, state: str = "ended") -> dict[str, Any]:
         """Wait until a job has come so far."""
-        while (job := self.job(job_id))["state"] not in (state, "ended"):
-            time.sleep(0.02)
-        return job
+        wait_for(lambda: self.job(job_id)["state"] in (state, "ended"))
+        return self.job(job_id)
 
     def log(self, job_id: str) -> str:
         """What a job has printed."""

@@ -172,7 +172,7 @@ def run_tests(root: Path, tests: Sequence[str], seconds: float) -> Ran:
         sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
         *(["-x"] if len(tests) == 1 else []), *tests,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.fspath(root)}
+    environment = os.environ | {"PYTHONPATH": os.fspath(root), "MPISWEEP_TESTS_PATIENCE_S": "60"}
     with open(root / "mutation-output.txt", "w+", encoding="utf-8", errors="replace") as output:
         running = psutil.Popen(
             command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

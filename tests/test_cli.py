@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from mpisweep.batch.chain import Submitted, note
 from mpisweep.cli import main
@@ -91,7 +92,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
         while not (folder / "imported").exists():
             time.sleep(0.01)
         looking.send_signal(signal.SIGINT)
-        _, said = looking.communicate(timeout=60)
+        _, said = looking.communicate(timeout=PATIENCE_S)
     assert (looking.returncode, said) == (130, "")
 
 

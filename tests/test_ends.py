@@ -15,7 +15,8 @@ import psutil
 import pytest
 import test_launch
 from test_launch import on_node
-from test_run import family, start, sweep_file, wait_for
+from test_run import family, start, sweep_file
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 
@@ -59,11 +60,11 @@ def test_a_rank_that_hangs_alone_on_its_node_does_not_keep_the_allocation(folder
     (folder / "go").touch()
     wait_for(lambda: not (folder / "r.h5.journal").exists())
     ended_at = time.monotonic()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     tell(f"a hung rank keeps mpirun for {time.monotonic() - ended_at:.1f} s after the end of its run")
     assert last_line(stderr_of(folder)).endswith("s: complete; 12 of 12 trials have ended")
     assert package.load(folder / "r.h5").allocations["end"].tolist() == ["complete"]
-    _, alive = psutil.wait_procs(members, timeout=30)
+    _, alive = psutil.wait_procs(members, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -89,7 +90,7 @@ def test_a_launcher_that_wakes_up_after_another_run_has_had_the_sweep_touches_no
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
     before = files_of(folder)
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=PATIENCE_S) == 3
     assert files_of(folder) == before
     assert "another run has taken this sweep over (on " in last_line(stderr_of(folder))
     assert "starting the ranks again" not in stderr_of(folder)
@@ -103,10 +104,10 @@ def test_a_launcher_that_wakes_up_while_another_run_has_the_sweep_leaves_it_alon
     other = start(folder, environment, "run", "s.toml", "-n", "2", "-o", "r.h5")
     wait_for(begun(folder, 2))
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=PATIENCE_S) == 3
     assert "another run has taken this sweep over (on " in last_line(errors.read_text())
     (folder / "go").touch()
-    assert other.wait(timeout=60) == 0
+    assert other.wait(timeout=PATIENCE_S) == 0
     assert package.load(folder / "r.h5").allocations["end"].tolist() == ["", "complete"]
 
 
@@ -119,5 +120,5 @@ def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_wh
     assert mpisweep("run", sweep_file(folder, "gated", 5), "-n", "2", "-o", "r.h5").returncode == 0
     before = files_of(folder)
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert files_of(folder) == before

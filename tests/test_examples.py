@@ -1,4 +1,7 @@
-"""Every example under examples/ runs as its sweep file says, on two workers."""
+"""Every example under examples/ runs as its sweep file says, on two workers.
+
+Where each trial is a process that imports torch anew, a part of the sweep shows the same; the whole of it is `long`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 import mpisweep
 from mpisweep.views.scaling import scaling
@@ -17,14 +21,22 @@ from mpisweep.views.scaling import scaling
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(tmp_path: Path, environment: dict[str, str], example: str) -> mpisweep.Sweep:
+#: Of a sweep and of a part of it.
+LENGTHS = pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["part", "whole"])
+
+
+def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: str = "") -> mpisweep.Sweep:
+    """Run an example; `without` is a piece of its sweep file that is left out."""
     folder = tmp_path / example
     shutil.copytree(EXAMPLES / example, folder)
+    said = (folder / "sweep.toml").read_text()
+    assert without in said
+    (folder / "sweep.toml").write_text(said.replace(without, ""))
     if example == "c":
         subprocess.run(["cc", "-O2", "-o", "pi", "pi.c", "-lm"], cwd=folder, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "mpisweep", "run", "sweep.toml", "-n", "2", "-o", "r.h5"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sweep = mpisweep.load(folder / "r.h5")
@@ -33,19 +45,23 @@ def run(tmp_path: Path, environment: dict[str, str], example: str) -> mpisweep.S
 
 
 @pytest.mark.mpi
-def test_pytorch_script(tmp_path: Path, environment):
-    sweep = run(tmp_path, environment, "pytorch")
-    assert len(sweep.trials) == 9
+@LENGTHS
+def test_pytorch_script(tmp_path: Path, environment, is_whole: bool):
+    sweep = run(tmp_path, environment, "pytorch", without="" if is_whole else "16, 64, ")
+    # The baseline is one of nine, and comes beside the three with the largest batch.
+    assert len(sweep.trials) == (9 if is_whole else 4)
     assert sweep.baseline["accuracy"] > 0.5
     assert sweep.curve(0, "loss").step.tolist() == [0, 1, 2]
 
 
 @pytest.mark.mpi
-def test_script_for_torchrun_on_one_rank_and_on_two(tmp_path: Path, environment):
-    sweep = run(tmp_path, environment, "distributed")
-    assert sweep.trials["ranks_per_trial"].tolist() == [1, 1, 2, 2]
-    assert [curve.ranks.tolist() for curve in scaling(sweep, "images_per_second")] == [[1, 2], [1, 2]]
-    alone, together = sweep.trials["loss"][[0, 2]]
+@LENGTHS
+def test_script_for_torchrun_on_one_rank_and_on_two(tmp_path: Path, environment, is_whole: bool):
+    sweep = run(tmp_path, environment, "distributed", without="" if is_whole else ", 256")
+    each = 2 if is_whole else 1
+    assert sweep.trials["ranks_per_trial"].tolist() == [1] * each + [2] * each
+    assert [curve.ranks.tolist() for curve in scaling(sweep, "images_per_second")] == [[1, 2]] * each
+    alone, together = sweep.trials["loss"][[0, each]]
     assert together == pytest.approx(alone, rel=0.05), "the same batches, split"
 
 

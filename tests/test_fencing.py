@@ -25,7 +25,8 @@ from test_reliability import (
     stderr_of,
     workload,
 )
-from test_run import start, wait_for
+from test_run import start
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.processes.kernel import HOSTS_VARIABLE
@@ -96,7 +97,7 @@ def test_a_rank_that_wakes_up_after_its_run_has_ended_changes_nothing(folder, so
     wait_for(lambda: is_closed(folder / "r.h5"))
     before = (folder / "r.h5").read_bytes()
     wake(late)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert (folder / "r.h5").read_bytes() == before
     assert not (folder / "r.h5.journal").exists()
     assert_done_once(folder, 40)
@@ -110,8 +111,8 @@ def test_a_rank_that_wakes_up_during_the_next_run_leaves_that_alone(folder, some
     second = start(folder, somewhere, "run", my_sweep(folder, 120, SILENCE), "-o", "r.h5", "-n", "2")
     wait_for(lambda: ended(folder / "r.h5") >= 45)
     wake(late)
-    assert second.wait(timeout=60) == 0, stderr_of(folder)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert second.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 120)
     sweep = package.load(folder / "r.h5")
     assert sweep.allocations["end"].tolist() == ["complete", "complete"]
@@ -123,7 +124,7 @@ def test_a_master_that_was_held_up_and_is_back_is_a_worker(folder, somewhere, st
     late = stopped(ranks[0])
     wait_for(lambda: "rank 1 is the master now" in stderr_of(folder))
     wake(late)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 100)
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1
@@ -133,7 +134,7 @@ def test_a_master_that_was_held_up_and_is_back_is_a_worker(folder, somewhere, st
 def test_a_rank_that_hangs_for_ever_alone_on_its_host_does_not_keep_the_allocation(folder, apart, stopped):
     process, ranks = running(folder, apart, 40, 2, "silence = 1")
     late = stopped(ranks[1])
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert gone(late)
     assert_done_once(folder, 40)
 
@@ -154,7 +155,7 @@ def test_a_snapshot_process_of_a_master_that_is_dead_changes_nothing_when_it_goe
     server = stopped(ranks[0].children()[0])
     stopped(writer)
     ranks[0].kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     before = (folder / "r.h5").read_bytes()
     wake(writer)
     wake(server)
@@ -169,7 +170,7 @@ def test_a_snapshot_process_that_is_stopped_delays_the_end_and_nothing_else(fold
     writer = stopped(side_process(ranks[0]))
     wait_for(lambda: sum(1 for line in (folder / "ran.txt").read_text().splitlines() if line.endswith("ended")) >= 60)
     wake(writer)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
 
 
@@ -204,7 +205,7 @@ def test_a_disk_that_hangs_holds_no_heartbeat_up(folder, environment, disk):
     # Three times as long as a rank may be silent.
     time.sleep(6)
     disk.be("fine")
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert "is lost" not in stderr_of(folder)
     assert "is the master now" not in stderr_of(folder)
     all_done(folder)
@@ -217,7 +218,7 @@ def test_a_master_that_dies_while_the_disk_hangs_is_followed_when_it_does_not(fo
     wait_for(lambda: "rank 1 is the master now" in stderr_of(folder))
     time.sleep(5)
     disk.be("fine")
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert stderr_of(folder).count("is lost") == 1
     all_done(folder)
 
@@ -228,7 +229,7 @@ def test_a_master_that_dies_while_the_disk_is_full_is_followed_when_there_is_roo
     ranks[0].kill()
     wait_for(lambda: "the files of the sweep cannot be used" in stderr_of(folder))
     disk.be("fine")
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     all_done(folder)
 
 
@@ -241,7 +242,7 @@ def test_a_disk_that_stays_away_ends_the_run_resumable(folder, environment, disk
         ranks[0].kill()
     wait_for(lambda: "on disk: make room and run again" in stderr_of(folder))
     disk.be("fine")
-    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert mpisweep("run", "s.toml", "-o", "disk/r.h5", "-n", "2").returncode == 0
     sweep = package.load(folder / "disk" / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 80
@@ -250,7 +251,7 @@ def test_a_disk_that_stays_away_ends_the_run_resumable(folder, environment, disk
 def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):
     process, _ = on_disk(folder, environment, disk, 3, SILENCE)
     disk.be("slow 0.1")
-    assert process.wait(timeout=120) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert "is lost" not in stderr_of(folder)
     all_done(folder)
 
@@ -275,7 +276,7 @@ def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(folder, env
     assert second.is_running()
     assert second.status() != psutil.STATUS_ZOMBIE
     disk.be("fine")
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     sweep = package.load(folder / "disk" / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 40
     assert len(sweep.allocations) == 2, stderr_of(folder)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+from waiting import PATIENCE_S
+
 
 def test_a_parent_that_hangs_is_killed_and_one_that_beats_is_not():
     """A rank that is alone on its node nobody else could end."""
@@ -24,5 +26,5 @@ def test_a_parent_that_hangs_is_killed_and_one_that_beats_is_not():
         server.watch(0.1)
         signal.pause()
     """)
-    ended = subprocess.run([sys.executable, "-c", rank], capture_output=True, text=True, timeout=20)
+    ended = subprocess.run([sys.executable, "-c", rank], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.stdout.splitlines(), ended.returncode) == (["beats", "is not watched"], -9), ended.stderr

@@ -28,6 +28,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_results import history, opening
+from waiting import PATIENCE_S
 
 import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
@@ -664,7 +665,7 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
     while len(outcomes) < count and len(ends) <= count // 200:
         program = f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, {count})"
         child = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
         )  # fmt: skip
         for line in child.stdout.splitlines():
@@ -752,7 +753,7 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
         path.write_bytes(whole)
         fill_with(path, payload, spec)
     child = subprocess.run(
-        [sys.executable, "-c", WATCHER, *paths], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-c", WATCHER, *paths], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
     )  # fmt: skip
     assert not made.exists()

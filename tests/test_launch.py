@@ -20,7 +20,8 @@ import pytest
 import storm
 from hypothesis import given
 from hypothesis import strategies as st
-from test_run import family, start, sweep_file, wait_for
+from test_run import family, start, sweep_file
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.batch.allocation import AllocatedNode, Allocation
@@ -31,6 +32,7 @@ from mpisweep.batch.launchers import (
     LauncherKind,
     LaunchError,
     kind_of,
+    one_host_variables,
     pmi_of,
     session_variables,
     start_command,
@@ -404,7 +406,7 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
         # Two different ones: of two alike that come at once the kernel delivers one.
         hanging.send_signal(signal.SIGINT)
         hanging.send_signal(signal.SIGTERM)
-        printed, _ = hanging.communicate(timeout=60)
+        printed, _ = hanging.communicate(timeout=PATIENCE_S)
     assert printed == "Ended(exit_code=3, reason=None)\n"
 
 
@@ -432,6 +434,24 @@ def test_who_has_said_where_open_mpi_keeps_its_sessions_is_not_contradicted():
     assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {"OMPI_MCA_orte_local_tmpdir_base": "/tmp/x"}
     assert session_variables(OPEN_MPI, said, "/tmp/x") == {}
     assert session_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}, "/tmp/x") == {}
+
+
+def test_on_one_host_open_mpi_does_not_wait_for_a_fabric():
+    assert one_host_variables(OPEN_MPI, {}) == {"OMPI_MCA_btl": "^ofi"}
+    assert one_host_variables(OPEN_MPI, {"OMPI_MCA_btl": "self,sm"}) == {}, "who has said it is not contradicted"
+    assert one_host_variables(replace(OPEN_MPI, major=4), {}) == {}
+    assert one_host_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}) == {}
+
+
+@pytest.mark.parametrize(("hosts", "said"), [(["n1"], "^ofi"), (["n1", "n2"], "")])
+def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, hosts: list[str], said: str):
+    monkeypatch.delenv("OMPI_MCA_btl", raising=False)
+    start = mpirun_that(tmp_path, f'echo "$OMPI_MCA_btl" > "{tmp_path}/btl"', LIVES)
+    start = replace(
+        start, launcher=replace(OPEN_MPI, program=start.launcher.program), placement=Placement(tuple(NodeRanks(host, 2) for host in hosts))
+    )
+    launch(start, console=None, results=Told(RunEnd(EndReason.COMPLETE)))
+    assert (tmp_path / "btl").read_text() == f"{said}\n"
 
 
 # ------------------------------------------------------------------------------------- when to stop
@@ -593,7 +613,7 @@ def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(fol
     errors = folder / "stderr.txt"
     wait_for(lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text())
     seen = len(nodes_of(folder))
-    assert process.wait(timeout=120) == 0, errors.read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, errors.read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["loss"].tolist() == [2.0 * x for x in range(1, 61)]
     assert found.allocations["ranks"].tolist() == [3, 2]
@@ -637,7 +657,7 @@ def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
     process.send_signal(signal.SIGUSR1)
     wait_for(lambda: "have 1000 s to return" in (folder / "stderr.txt").read_text())
     process.send_signal(signal.SIGXCPU)
-    assert process.wait(timeout=60) == 3, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["waiting"] * 4
 
 
@@ -656,7 +676,7 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
         if member.is_running():
             member.kill()
     process.wait()
-    psutil.wait_procs(members, timeout=30)
+    psutil.wait_procs(members, timeout=PATIENCE_S)
     assert set(package.load(folder / "r.h5").trials["state"].tolist()) == {"running", "waiting"}
 
 
@@ -668,7 +688,7 @@ def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, 
     wait_for(lambda: (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 2)
     for rank in storm.ranks_of(psutil.Process(process.pid)):
         rank.kill()
-    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     assert len(list(folder.glob("r.*.h5"))) == 1, "the old file alone was moved aside"
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 100
 

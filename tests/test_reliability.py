@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import storm
-from test_run import start, sweep_file, wait_for
+from test_run import start, sweep_file
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 
@@ -199,7 +200,7 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, te
     process, ranks = running(folder, environment, 60, 4)
     killed = time.time()
     ranks[2].kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
     assert sum(event == "ended" for _, _, event in ran) <= 61
     assert len([1 for _, _, event in ran if event == "begun"]) <= 61
@@ -223,7 +224,7 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
     killed = time.time()
     ranks[0].kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
     begun = [number for number, _, event in ran if event == "begun"]
     assert all(begun.count(str(number)) == 1 for number in before), "an acknowledged trial ran again"
@@ -241,7 +242,7 @@ def test_masters_may_die_one_after_another_down_to_one_survivor(folder, environm
     for number in range(3):
         ranks[number].kill()
         wait_for(lambda: f"rank {number + 1} is the master now" in stderr_of(folder))  # noqa: B023
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 80)
 
 
@@ -250,7 +251,7 @@ def test_several_ranks_may_die_at_once(folder, environment, numbers):
     process, ranks = running(folder, environment, 60, 4)
     for number in numbers:
         ranks[number].kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     assert len(package.load(folder / "r.h5").allocations) == 1
 
@@ -259,7 +260,7 @@ def test_several_ranks_may_die_at_once(folder, environment, numbers):
 def test_a_rank_that_hangs_counts_as_lost_and_is_ended(folder, environment, number):
     process, ranks = running(folder, environment, 60, 3, "silence = 2")
     ranks[number].suspend()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     assert not ranks[number].is_running() or ranks[number].status() == psutil.STATUS_ZOMBIE
     assert "nothing was heard of it for 2 s" in stderr_of(folder)
@@ -269,7 +270,7 @@ def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environm
     process, ranks = running(folder, environment, 60, 2)
     for rank in ranks.values():
         rank.kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 2
@@ -279,15 +280,15 @@ def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environm
 
 def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment):
     workload(folder, "import psutil\ndef run(trial):\n"
-             "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(60)\n")
+             "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(1000)\n")
     process = start(folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2")
-    assert process.wait(timeout=120) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert "no trial has ended in 3 starts in a row" in stderr_of(folder)
 
 
 def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
     workload(folder, "import psutil\ndef run(trial):\n    time.sleep(0.05)\n"
-             "    if trial.number == 5:\n        psutil.Process().parents()[1].kill()\n        time.sleep(60)\n"
+             "    if trial.number == 5:\n        psutil.Process().parents()[1].kill()\n        time.sleep(1000)\n"
              "    return 1\n")  # fmt: skip
     done = mpisweep("run", my_sweep(folder, 30, "retries = 1"), "-n", "4", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
@@ -303,7 +304,7 @@ def test_a_killed_fork_server_or_process_that_writes_the_file_is_got_over(folder
     writer.kill()
     [server] = ranks[1].children()
     server.kill()
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     # The others were told, and did not wait until it had been silent for long.
     assert "rank 1 is lost (it died)" in stderr_of(folder)
@@ -322,7 +323,7 @@ def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisw
         "rank": ranks[1],
     }[target]
     victim.send_signal(number)
-    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped by a signal"
     assert set(sweep.trials["state"]) == {"complete", "waiting"}
@@ -333,7 +334,7 @@ def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisw
 def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
     process, _ = running(folder, environment, 200, 2)
     (folder / "r.h5.stop").touch()
-    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert not (folder / "r.h5.stop").exists()
     assert package.load(folder / "r.h5").state == "stopped on request"
 
@@ -360,7 +361,7 @@ def test_a_stop_outlives_the_master_that_it_was_asked_of(folder, environment):
     ranks[0].kill()
     wait_for(lambda: "rank 1 is the master now" in stderr_of(folder))
     (folder / "go").touch()
-    assert process.wait(timeout=60) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert set(package.load(folder / "r.h5").trials["state"]) == {"waiting"}
 
 
@@ -376,8 +377,8 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, en
     process.send_signal(signal.SIGINT)
     wait_for(lambda: "stopped by a signal" in stderr_of(folder))
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 3
-    _, alive = psutil.wait_procs(members, timeout=30)
+    assert process.wait(timeout=PATIENCE_S) == 3
+    _, alive = psutil.wait_procs(members, timeout=PATIENCE_S)
     assert alive == []
     assert ended(folder / "r.h5") >= before
 
@@ -399,7 +400,7 @@ def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpiswee
     workload(folder, "def run(trial):\n    time.sleep(0.2)\n    return 1\n")
     environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 9)}
     process = start(folder, environment, "run", my_sweep(folder, 500, "grace = 1"), "-o", "r.h5", "-n", "2")
-    assert process.wait(timeout=30) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped before the walltime"
     assert sweep.allocations["job_id"].tolist() == ["7"]
@@ -454,7 +455,7 @@ def test_a_disk_that_is_full_for_a_moment_only_delays(folder, small_disk, enviro
     process = start(folder, environment, "run", my_sweep(folder, 40), "-n", "2", "-o", "disk/r.h5")
     wait_for(lambda: "cannot be written" in stderr_of(folder) or "cannot be replaced" in stderr_of(folder))
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     sweep = package.load(small_disk / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 40
     assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
@@ -472,7 +473,7 @@ def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk,
         subprocess.run(["umount", "-l", view], check=True)
         wait_for(lambda: "cannot be" in stderr_of(folder))
         subprocess.run(["mount", "--bind", small_disk, view], check=True)
-        assert process.wait(timeout=60) == 0, stderr_of(folder)
+        assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
         assert package.load(view / "r.h5").trials["state"].tolist() == ["complete"] * 60
         assert not (view / "r.h5.journal").exists()
     finally:
@@ -581,7 +582,7 @@ def test_a_storm(folder, tell):
     done = subprocess.run(
         ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", "30", "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
-        capture_output=True, text=True, check=False, timeout=1500,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -594,7 +595,7 @@ def test_files_follow_the_umask(folder, environment):
         process = start(folder, environment, "run", my_sweep(folder, 4), "-n", "1", "-o", "r.h5")
     finally:
         os.umask(previous)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     assert (folder / "r.h5").stat().st_mode & 0o777 == 0o640
 
 
@@ -624,7 +625,7 @@ def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
     members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     listening = [c for member in members for c in member.net_connections() if c.status == psutil.CONN_LISTEN]
     assert (listening == []) == (ranks == 1), "with one rank there is no MPI"
-    assert process.wait(timeout=60) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     [opened] = [pid for number, pid, event in assert_done_once(folder, 40) if (number, event) == ("3", "ended")]
     assert (folder / "noted").read_text() == f"{opened} ('127.0.0.1', 0)\n"
 
@@ -639,7 +640,7 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
     def hang(seconds):
         real(1.0 if seconds else 0.0)
         if seconds:
-            ctypes.PyDLL(None).sleep(60)
+            ctypes.PyDLL(None).sleep(1000)
 
     transport._end_by_kernel = hang
 """

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE_S
 
 import mpisweep
 from mpisweep.blocks import (
@@ -206,7 +207,7 @@ while journal.synced < len(history()): time.sleep(0.001)
 assert journal.failure is None
 journal.close(); journal.join()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE_S)
     state = read_merged(path)
     assert state.trials["state"] == [2, 2, 4, 2]
     assert len(segments(journal_folder(path))) > 1

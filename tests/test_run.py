@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 
@@ -30,14 +31,6 @@ def sweep_file(folder: Path, function: str, last: int, more: str = "") -> str:
         text = f'name = "s"\nworkload = "workloads:{function}"\n[parameters]\nx = {{ from = 1, to = {last} }}\n{more}\n'
     (folder / "s.toml").write_text(text, encoding="utf-8")
     return "s.toml"
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
-    """Until `what` is true; a limit is there only so that a broken program cannot hang the tests."""
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "this never came true"
-        time.sleep(0.005)
 
 
 def start(folder: Path, environment: dict[str, str], *arguments: str, ranks: int | None = None) -> subprocess.Popen[str]:
@@ -64,7 +57,7 @@ def kill_all(process: subprocess.Popen[str]) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
     process.wait()
-    psutil.wait_procs(members, timeout=30)
+    psutil.wait_procs(members, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -205,8 +198,8 @@ def test_nothing_outlives_its_rank(folder, environment):
     for rank in ranks:
         if rank.is_running():
             rank.kill()
-    assert process.wait(timeout=60) == 3
-    _, alive = psutil.wait_procs(members, timeout=30)
+    assert process.wait(timeout=PATIENCE_S) == 3
+    _, alive = psutil.wait_procs(members, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -216,7 +209,7 @@ def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environm
     process = start(folder, environment, "run", spec, "-n", "2", "-o", "r.h5")
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     process.send_signal(number)
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=PATIENCE_S) == 3
     stopped = package.load(folder / "r.h5")
     assert stopped.state == "stopped by a signal"
     assert stopped.trials["state"].tolist() == ["waiting"] * 6
@@ -248,7 +241,7 @@ def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, enviro
     time.sleep(4.0)  # the quantity itself: CPU seconds over a stretch of time
     share = [(sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started) for p, old in zip(ranks, before, strict=True)]
     (folder / "go").touch()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     tell(f"share of a core that a waiting rank takes, master first: {', '.join(f'{100 * s:.1f}%' for s in share)}")
     assert max(share) < 0.05
 
@@ -268,7 +261,7 @@ def test_a_second_run_on_the_same_file_is_refused(folder, environment, mpisweep:
     assert done.returncode == 2
     assert re.search(r"r\.h5: another run is writing it: process \d+ on .*, since ", done.stderr)
     (folder / "go").touch()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_going_on_with_a_finished_sweep_does_nothing(folder, mpisweep: Run):

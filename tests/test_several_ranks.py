@@ -11,7 +11,8 @@ import psutil
 import pytest
 import storm
 from test_reliability import ranks_by_number, stderr_of
-from test_run import start, wait_for
+from test_run import start
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 
@@ -197,7 +198,7 @@ def assert_done_once(folder: Path, last: int) -> None:
 def test_a_killed_worker_costs_the_trial_that_it_was_in_one_attempt(folder, environment, number):
     process, ranks = slow(folder, environment, 12)
     ranks[number].kill()
-    assert process.wait(timeout=90) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 12)
     assert package.load(folder / "r.h5").attempts["end"].tolist().count("lost") <= 1
 
@@ -206,7 +207,7 @@ def test_a_killed_master_leaves_the_wide_trials_of_the_others_running(folder, en
     process, ranks = slow(folder, environment, 12)
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
     ranks[0].kill()
-    assert process.wait(timeout=90) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 12)
     ran = [line.split() for line in (folder / "ran.txt").read_text().splitlines()]
     begun = [number for number, rank, _ in ran if rank == "0"]
@@ -218,7 +219,7 @@ def test_a_killed_trial_process_ends_its_trial_and_no_other(folder, environment)
     process, ranks = slow(folder, environment, 10)
     victim = storm.trials_of(ranks[3])[0]
     victim.kill()
-    assert process.wait(timeout=90) == 0, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     trials = package.load(folder / "r.h5").trials
     assert sorted(trials["state"].tolist()) == ["complete"] * 9 + ["failed"]
     [message] = trials["message"][trials["state"] == "failed"]
@@ -247,7 +248,7 @@ ranks_per_trial = 2
 batch_size = [5]
 [fixed]
 num_iter = 12
-image_size = 64
+image_size = 33
 num_classes = 10
 data = "digits"
 learning_rate = 0.01
@@ -267,9 +268,9 @@ def test_resnet50_on_two_ranks_that_was_stopped_goes_on_bit_for_bit(folder, envi
         except (package.ResultsError, KeyError, IndexError):
             return 0
 
-    wait_for(lambda: reported() >= 3, 120)
+    wait_for(lambda: reported() >= 3)
     psutil.Process(process.pid).terminate()
-    assert process.wait(timeout=90) == 3, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert (folder / "cut.h5.trials" / "0" / "checkpoint.pt").exists()
     before = reported()
     assert 3 <= before < 12

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_run import wait_for
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 
@@ -109,7 +109,7 @@ class Cluster:
         return lost
 
     def ask(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         return done.stdout.strip()
 
     def submit(self, folder: Path, *lines: str, options: tuple[str, ...] = ()) -> str:
@@ -117,7 +117,7 @@ class Cluster:
         (folder / "job.sh").write_text("#!/bin/bash\n" + "\n".join(lines) + '\necho "$?" > rc\n')
         (folder / "rc").unlink(missing_ok=True)
         command = ["sbatch", "--parsable", "--nodes=3", "--ntasks-per-node=1", "--output=log", "--open-mode=append", *options, "job.sh"]
-        done = subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.batch.chain import (
@@ -249,7 +249,7 @@ def run(here: Path, standins) -> Run:
     def run_it(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = list(arguments) if arguments[0] in ("pjsub", "pjdel", "qsub", "qdel") else [sys.executable, "-m", "mpisweep", *arguments]
         return subprocess.run(
-            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     return run_it
@@ -267,11 +267,6 @@ def submit_it(run: Run, standins, system: str, *options: str) -> list[str]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [line.split(" job ")[1].split(":")[0].split(",")[0] for line in done.stdout.splitlines()]
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.01)
 
 
 @pytest.mark.mpi
@@ -329,14 +324,14 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs"])
 def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, run: Run, standins, system: str):
-    sweep(here, "one_a_job", 6)
-    ids = submit_it(run, standins, system, "--chain", "9")
-    assert len(ids) == 9
+    sweep(here, "one_a_job", 3)
+    ids = submit_it(run, standins, system, "--chain", "6")
+    assert len(ids) == 6
     jobs = [standins.wait_for(job_id) for job_id in ids]
     ended = package.load(here / "r.h5")
     assert set(ended.trials["state"].tolist()) == {"complete"}
     ran = [job for job in jobs if job["started"] is not None]
-    assert 2 <= len(ran) < 9
+    assert 2 <= len(ran) < 6
     # PJM deletes those after a script that ends with 0; PBS is told so by the job that finds nothing to do.
     assert [job["code"] for job in ran][-1] == 0
     assert all(job["code"] is None for job in jobs[len(ran) :])
@@ -344,7 +339,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, 
 
 @pytest.mark.mpi
 def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run, standins):
-    sweep(here, "one_a_job", 8)
+    sweep(here, "one_a_job", 5)
     ids = submit_it(run, standins, "pjm", "--chain", "complete")
     assert len(ids) == 2
     known = 0
@@ -370,11 +365,11 @@ def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: P
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("system", "length"), [("pjm", "9"), ("pbs", "9"), ("pjm", "complete")])
+@pytest.mark.parametrize(("system", "length"), [("pjm", "7"), ("pbs", "7"), ("pjm", "complete")])
 def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
-    sweep(here, "first_of_its_job", 8)
+    sweep(here, "first_of_its_job", 5)
     ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
-    assert len(ids) == (4 if length == "complete" else 18)
+    assert len(ids) == (4 if length == "complete" else 14)
     known: set[str] = set()
     while known != (jobs := {job.job_id for job in read_record(here / "r.h5").submitted}):
         known = jobs
@@ -391,8 +386,7 @@ def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run
 def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(here: Path, run: Run, standins):
     sweep(here, "gated", 6)
     ids = submit_it(run, standins, "pjm", "--split", "2", "--chain", "2")
-    while len(list(here.glob("begun.*"))) < 2:
-        time.sleep(0.01)
+    wait_for(lambda: len(list(here.glob("begun.*"))) >= 2)
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "2 waiting jobs cancelled" in done.stdout
@@ -418,7 +412,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     running, waiting = submit_it(run, standins, system, "--chain", "2")
     title = system.upper()
     assert f"{title} job {waiting}: {'waiting (QUE)' if system == 'pjm' else 'held (H)'}" in run("status", "r.h5").stdout
-    wait_for(here / "begun.0")
+    wait_for((here / "begun.0").exists)
     said = run("status", "r.h5").stdout
     assert f"{title} job {running}: running (R" in said
     state = json.loads(run("status", "r.h5", "--json").stdout)
@@ -494,7 +488,7 @@ def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, 
 def test_at_the_elapse_limit_the_sweep_stops_in_order_within_pjm_s_ten_seconds(here: Path, run: Run, standins):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, "pjm")
-    wait_for(here / "begun.0")
+    wait_for((here / "begun.0").exists)
     (standins.folder / f"{job_id}.limit").touch()
     assert standins.wait_for(job_id)["code"] == 3
     assert "goes on" in standins.log(job_id)
@@ -510,7 +504,7 @@ def test_at_the_elapse_limit_the_sweep_stops_in_order_within_pjm_s_ten_seconds(h
 def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Run, standins, system: str, command: str):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
-    wait_for(here / "begun.0")
+    wait_for((here / "begun.0").exists)
     assert run(command, job_id).returncode == 0
     assert standins.wait_for(job_id)["code"] == 3, standins.log(job_id)
     (here / "go").touch()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import test_slurm
-from test_submit import WORKLOADS, sweep, wait_for
+from test_submit import WORKLOADS, sweep
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.batch.chain import read_record
@@ -41,7 +42,7 @@ def run(here: Path, standins, cluster) -> Run:
 
     def run_it(*command: str) -> subprocess.CompletedProcess[str]:
         program = list(command) if command[0] in ("sbatch", "scancel") else [sys.executable, "-m", "mpisweep", *command]
-        return subprocess.run(program, cwd=here, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(program, cwd=here, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     return run_it
 
@@ -87,7 +88,7 @@ def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run
 def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, cluster):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, "--chain", "2")
-    wait_for(here / "begun.0")
+    wait_for((here / "begun.0").exists)
     said = run("status", "r.h5").stdout
     assert f"Slurm job {running}: running (RUNNING)" in said
     assert f"Slurm job {waiting}: waiting (PENDING, Dependency)" in said
@@ -104,7 +105,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
 def test_the_warning_comes_to_the_shell_and_stops_the_sweep_in_order(here: Path, run: Run, standins, cluster):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, "--nodes", "2")
-    wait_for(here / "begun.0")
+    wait_for((here / "begun.0").exists)
     # As --signal=B:USR1 does when the time comes.
     assert run("scancel", "--batch", "--signal=USR1", job_id).returncode == 0
     cluster.wait(job_id)

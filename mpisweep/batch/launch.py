@@ -31,7 +31,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.launchers import LaunchError, one_host_variables
 from mpisweep.batch.output import Output, PlainView
 from mpisweep.batch.start import Start
 from mpisweep.batch.stops import Stops
@@ -300,6 +300,8 @@ class _Launch:
         environment[BEGUN_VARIABLE] = "1" if self._begun else ""
         if len(start.placement.nodes) == 1:
             environment[ONE_HOST_VARIABLE] = "1"
+            if start.launcher is not None:
+                environment |= one_host_variables(start.launcher, environment)
         if self._console is not None:
             environment[PROGRESS_VARIABLE] = "json"
         return environment

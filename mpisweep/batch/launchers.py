@@ -38,13 +38,18 @@ from mpisweep.batch.allocation import batch_system
 from mpisweep.batch.base import Allocation
 from mpisweep.batch.placement import Placement
 
-__all__ = ["LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "pmi_of", "session_variables", "start_command"]
+__all__ = [
+    "LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "one_host_variables", "pmi_of", "session_variables",
+    "start_command",
+]  # fmt: skip
 
 _OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
 #: How long a launcher may take to say its version, in seconds.
 _VERSION_S = 30.0
 #: Daemons of Open MPI 5 die of the signal by which Slurm announces the end of a job, and the ranks with them.
 _DEAF_DAEMON = "env --ignore-signal=USR1,XCPU prted"
+#: By what messages of Open MPI travel.
+_BTL = "OMPI_MCA_btl"
 _PMI_OF_MPI4PY = "from mpi4py import MPI; print(MPI.Get_library_version())"
 
 
@@ -165,6 +170,17 @@ def session_variables(launcher: Launcher, environment: Mapping[str, str], folder
     if f"{prefix}_tmpdir_base" in environment or f"{prefix}_local_tmpdir_base" in environment:
         return {}
     return {f"{prefix}_local_tmpdir_base": folder}
+
+
+def one_host_variables(launcher: Launcher, environment: Mapping[str, str]) -> dict[str, str]:
+    """What, beside the environment, has MPI start faster where all ranks are on one host.
+
+    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a whole second in MPI_Init while it
+    looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host nothing crosses a fabric.
+    """
+    if launcher.kind is not LauncherKind.OPEN_MPI or launcher.major < 5 or _BTL in environment:
+        return {}
+    return {_BTL: "^ofi"}
 
 
 def _is_spread(allocation: Allocation, placement: Placement) -> bool:

@@ -30,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ["STANDIN_FOLDER"])
 KILL_S = float(os.environ.get("STANDIN_KILL_S", "10"))
 _LOOK_S = 0.02
+#: How often a job that waits looks, in seconds: of a chain there are many.
+_WAITING_LOOK_S = 0.1
 
 Job = dict[str, Any]
 
@@ -181,7 +183,7 @@ def keep(job_id: str) -> None:
     while not _may_start(job):
         if _deleted(job):
             return _end(job, None)
-        time.sleep(_LOOK_S)
+        time.sleep(_WAITING_LOOK_S)
     if _deleted(job):
         return _end(job, None)
     job |= {"state": "running", "started": time.time()}
