@@ -14,7 +14,7 @@ from mpisweep.commandline import SPECIAL_NAMES, render
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.records import TrialState, Value
 from mpisweep.space import SearchSpace
-from mpisweep.spec import BuiltinWorkload, CommandWorkload, Spec
+from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 
 if TYPE_CHECKING:
     from mpisweep.search import Sampler
@@ -103,7 +103,8 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     if found is None and workers < spec.most_ranks:
         print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
     elif found is None:
-        print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
+        limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
+        print(f"  time        unknown until three trials have run; set {limit} for an upper bound")
     elif left:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
 

@@ -44,7 +44,7 @@ from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_
 from mpisweep.preflight import see_that_it_starts
 from mpisweep.processes import HOSTS_VARIABLE, this_host
 from mpisweep.progress import ALIVE
-from mpisweep.spec import Spec, SpecError
+from mpisweep.spec import COMMAND_LINE, Spec, SpecError
 from mpisweep.transport import expected_rank
 
 __all__ = ["add_commands"]
@@ -134,7 +134,8 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
 
 
 def _see_that_there_is_time(spec: Spec, options: argparse.Namespace, measured: Sequence[float] = ()) -> None:
-    if options.walltime is not None and (why := why_too_short(options.walltime, spec.limits.grace_s, measured)):
+    setting = "" if spec.source == COMMAND_LINE else "limits.grace"
+    if options.walltime is not None and (why := why_too_short(options.walltime, spec.limits.grace_s, measured, setting)):
         raise SpecError(f"--walltime: {why}")
 
 

@@ -19,7 +19,7 @@ __all__ = [
 _COMMANDS = ("run", "check", "jobscript", "submit")
 #: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of its [limits].
 _REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
-_KEYS = ("name", "objective", "direction", "search", "trials", "seed")
+_KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 
 
@@ -39,7 +39,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
     quick = parser.add_argument_group("without a sweep file")
     quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
-                       help="1:700, 1:700:10, 1e-4:1e-1:log, a,b,c, or one value that stays fixed")
+                       help="a range (1:700; in steps 1:700:10; some numbers of it 1e-4:1e-1:log:points=8), choices (a,b,c), "
+                       "or one value that stays fixed; a range of reals needs no points with --search random --trials N; "
+                       "with :memory=increasing behind it, larger values need more memory")
     quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
                        help="default configuration to compare with")
     quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
@@ -50,6 +52,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--search", choices=SEARCH_NAMES)
     quick.add_argument("--trials", type=at_least_1, metavar="N", help="for searches that sample")
     quick.add_argument("--seed", type=int)
+    quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
     quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
     quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
 
@@ -126,7 +129,7 @@ def quick_words(options: argparse.Namespace) -> list[str]:
             words += [flag, value]
     for key in (*_KEYS, *_LIMITS):
         if getattr(options, key) is not None:
-            words += [f"--{key}", str(getattr(options, key))]
+            words += [f"--{key.replace('_', '-')}", str(getattr(options, key))]
     return words
 
 

@@ -17,10 +17,11 @@ from mpisweep.spec.model import (
     Workload,
 )
 from mpisweep.spec.quick import spec_from_flags
-from mpisweep.spec.sweepfile import SEARCH_NAMES, load_spec, parse_spec
+from mpisweep.spec.sweepfile import COMMAND_LINE, SEARCH_NAMES, load_spec, parse_spec
 from mpisweep.spec.units import parse_duration
 
 __all__ = [
+    "COMMAND_LINE",
     "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
