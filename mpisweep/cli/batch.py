@@ -20,7 +20,7 @@ from mpisweep.batch.checkscript import Facts, check_script
 from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
-from mpisweep.batch.site import Site, SiteError, load_site
+from mpisweep.batch.site import Site, SiteError, known_sites, load_site, site_folders
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
@@ -33,6 +33,7 @@ from mpisweep.cli.sweepargs import (
     read_spec,
     results_path,
     see_that_it_can_be_split,
+    see_that_there_is_time,
 )
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
@@ -50,6 +51,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_sweep(script)
     add_split(_add_job(script), "for one of several jobs that work on the sweep together, K or any other number")
+    script.add_argument("--sites", action="store_true", help="list the sites that --site knows")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
     script.set_defaults(command=_jobscript)
 
@@ -69,7 +71,7 @@ def add_commands(commands: Commands) -> None:
 
 def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
-    job.add_argument("--site", metavar="SITE", default="", help="a site that mpisweep knows, or the path of a site file")
+    job.add_argument("--site", metavar="SITE", default="", help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file")
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="how long the job may take")
     job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
@@ -96,6 +98,8 @@ def _chain_length(text: str) -> int:
 
 
 def _jobscript(options: argparse.Namespace) -> int:
+    if options.sites:
+        return _list_sites()
     if options.check is not None:
         return _check_script(options)
     spec = read_spec(options)
@@ -138,8 +142,9 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
-        raise SiteError("--site: is missing; say where the job is to run, e.g. --site flow-cx, or pjm, slurm, pbs")
+        raise SiteError("--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript --sites` lists all")
     see_that_it_can_be_split(spec, options.split)
+    see_that_there_is_time(spec, "--elapse", options.elapse)
     site = load_site(options.site)
     wishes = Wishes(
         nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
@@ -186,6 +191,24 @@ def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
                 "see it, or say in a copy of the site's file which folders they do not share (local_folders)"
             )
     return ""
+
+
+def _list_sites() -> int:
+    """One line for each site: its name, its batch system, what it is, and where a user's own file lies."""
+    shipped = site_folders()[-1]
+    rows = []
+    for name, path in known_sites().items():
+        try:
+            site = load_site(str(path))
+        except SiteError as error:
+            rows.append((name, "?", str(error)))
+            continue
+        own = "" if path.parent == shipped else f" ({path})"
+        rows.append((name, site.system.title.removeprefix("a "), site.title + own))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, system, what in rows:
+        print(f"{name:<{widths[0]}}  {system:<{widths[1]}}  {what}")
+    return 0
 
 
 def _check_script(options: argparse.Namespace) -> int:

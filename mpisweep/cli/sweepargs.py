@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from mpisweep.batch.walltime import why_too_short
 from mpisweep.catalogue import BUILTIN
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 
 __all__ = [
     "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
-    "see_that_it_can_be_split", "split_command_line",
+    "see_that_it_can_be_split", "see_that_there_is_time", "split_command_line",
 ]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
@@ -66,6 +68,23 @@ def add_stage_env(parser: argparse._ActionsContainer) -> None:
     """Take ``--stage-env``."""
     parser.add_argument("--stage-env", action="store_true",
                         help="pack what trial processes import into one file in the user's cache, and import from that")
+
+
+def see_that_there_is_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:
+    """Refuse a time in which no trial could run.
+
+    Args:
+        spec: of the sweep.
+        flag: by which the time was given.
+        seconds: that time; None where none was given.
+        measured: what closing has taken in earlier runs, see :mod:`mpisweep.batch.walltime`.
+
+    Raises:
+        SpecError: see above.
+    """
+    setting = "" if spec.source == COMMAND_LINE else "limits.grace"
+    if seconds is not None and (why := why_too_short(seconds, spec.limits.grace_s, measured, setting)):
+        raise SpecError(f"{flag}: {why}")
 
 
 def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:

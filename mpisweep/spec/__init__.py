@@ -15,6 +15,7 @@ from mpisweep.spec.model import (
     Spec,
     SpecError,
     Workload,
+    nearest,
 )
 from mpisweep.spec.quick import spec_from_flags
 from mpisweep.spec.sweepfile import COMMAND_LINE, SEARCH_NAMES, load_spec, parse_spec
@@ -32,6 +33,7 @@ __all__ = [
     "SpecError",
     "Workload",
     "load_spec",
+    "nearest",
     "parse_duration",
     "parse_spec",
     "spec_from_flags",

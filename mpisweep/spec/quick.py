@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep.records import Value
-from mpisweep.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError, parse_quick, parse_quick_value
+from mpisweep.space import (
+    Choice,
+    Configuration,
+    FloatRange,
+    IntegerRange,
+    Parameter,
+    SpaceError,
+    parse_quick,
+    parse_quick_value,
+)
 from mpisweep.spec.model import Spec, SpecError
 from mpisweep.spec.sweepfile import COMMAND_LINE, parse_spec
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -24,6 +23,7 @@ from mpisweep.spec.model import (
     SpecError,
     Workload,
     ends,
+    nearest,
 )
 from mpisweep.spec.units import parse_bytes, parse_duration
 
@@ -167,7 +167,7 @@ class _Parser:
         names = list(known)
         for key in raw:
             if key not in names:
-                self._fail(prefix + key, f"is not a known key; {_nearest(key, names)}")
+                self._fail(prefix + key, f"is not a known key; {nearest(key, names)}")
 
     def _workload(self, raw: Mapping[str, Any]) -> Workload:
         if "workload" not in raw:
@@ -249,7 +249,7 @@ class _Parser:
         known = [*(option.name for option in built_in.options), RANKS]
         for name in names:
             if name not in known:
-                self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {_nearest(name, known)}")
+                self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {nearest(name, known)}")
 
     def _values_fit(
         self,
@@ -284,7 +284,7 @@ class _Parser:
             return
         metrics = [metric.name for metric in built_in.metrics]
         if objective not in metrics:
-            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {_nearest(objective, metrics)}")
+            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {nearest(objective, metrics)}")
 
     def _name(self, raw: Mapping[str, Any]) -> str:
         name = self._text(raw, "name", "sweep")
@@ -439,13 +439,6 @@ class _Parser:
         assert isinstance(continuous, FloatRange)
         scale = ":log" if continuous.log else ""
         return f"say how many, e.g. -p {continuous.name}={continuous.low!r}:{continuous.high!r}{scale}:points=8"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known are " + ", ".join(known)
 
 
 def _workloads_text() -> str:
