@@ -76,9 +76,15 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="how long the job may take")
     job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
     job.add_argument("--ranks", type=at_least_1, metavar="N", help="of a node (default: one a GPU, else one a core)")
+    job.add_argument("--cores", type=at_least_1, metavar="N",
+                     help="of a rank: for training and loading data (default: the site's, for a GPU at least "
+                     "4 where a site does not say)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
     job.add_argument("--project", metavar="NAME", default="", help="project group or account")
     job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")
+    job.add_argument("--directive", action="append", default=[], metavar="OPTION",
+                     help="one more option of the batch system for the script's head, e.g. --directive=--constraint=a100; "
+                     "may be given again and again")
     inside = job.add_mutually_exclusive_group()
     inside.add_argument("--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)")
     inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
@@ -147,8 +153,8 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     see_that_there_is_time(spec, "--elapse", options.elapse)
     site = load_site(options.site)
     wishes = Wishes(
-        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
-        project=options.project, modules=tuple(options.module),
+        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, cores=options.cores,
+        group=options.group, project=options.project, modules=tuple(options.module), directives=tuple(options.directive),
     )  # fmt: skip
     job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
     if options.container and job.ranks > 1 and not site.launch:
@@ -156,6 +162,8 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
             f"--container: the file of site {site.name} does not say how ranks are started outside of it; add e.g. "
             'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
         )
+    if doubt := job.doubt():
+        print(f"mpisweep: warning: {doubt}", file=sys.stderr)
     return site, job
 
 
