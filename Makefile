@@ -1,5 +1,5 @@
 # make            create .venv, with everything in it, or bring it up to date
-# make demo       a real ResNet50 sweep on MPI ranks; table and figures in demo/
+# make demo       a real ResNet50 sweep, one worker per GPU or core; table and figures in demo/
 # make test       the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
 # make test-long  the tests, with the long variants that `make test` leaves out
 # make lint       ruff, mypy --strict, and the layers
@@ -54,7 +54,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 
 demo: $(READY)
 	mkdir -p demo
-	$(PY) -m mpisweep run examples/demo.toml -n 2 -o demo/digits.h5
+	$(PY) -m mpisweep run examples/demo.toml -o demo/digits.h5
 	$(PY) analysis/top_configs.py demo/digits.h5
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
 

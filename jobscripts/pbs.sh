@@ -6,7 +6,7 @@
 # Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
 # Add -q and -P where your system wants them, and load the modules of your environment.
 #PBS -N resnet50-batch-size
-#PBS -l select=2:ncpus=4:ngpus=4:mpiprocs=4
+#PBS -l select=2:ncpus=16:ngpus=4:mpiprocs=4
 #PBS -l walltime=2:00:00
 #PBS -j oe
 set -euo pipefail

@@ -8,6 +8,7 @@
 #SBATCH --job-name=resnet50-batch-size
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=4
 #SBATCH --gpus-per-node=4
 #SBATCH --time=2:00:00
 #SBATCH --no-kill

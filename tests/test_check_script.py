@@ -32,7 +32,7 @@ source venv/bin/activate
 mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 2:00:00
 """,
     "slurm": """#!/bin/bash
-#SBATCH --nodes=2 --ntasks-per-node=4   # one a GPU
+#SBATCH --nodes=2 --ntasks-per-node=4 -c 8   # one a GPU
 #SBATCH --gres=gpu:a100:4
 #SBATCH -t 0-02:00
 #SBATCH --output=sweep.%j.log
@@ -97,6 +97,20 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive and is a comment", "#SBATCH"),
         ("pbs", "cd ", "#SBATCH -n 4\ncd ", 4, "warning", "#SBATCH means nothing to PBS", "only #PBS lines count"),
         ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\nmodule load gcc ompi cuda", "module load gcc ompi cuda\n#PJM -j", 7, "error", "stands after the first command, where PJM ignores it", "to the top"),
+        ("slurm", " -c 8", "", 2, "warning", "4 cores are fewer than 2 per GPU, which leaves none for loading data", "--cpus-per-task=4, or as many"),
+        ("slurm", " -c 8", " --cpus-per-task=1", 2, "warning", "4 cores are fewer than 2 per GPU", "--cpus-per-task=4"),
+        ("slurm", " -c 8", " --cpus-per-gpu=1", 2, "warning", "4 cores are fewer than 2 per GPU", "--cpus-per-task=4"),
+        ("pbs", "ncpus=32", "ncpus=4", 2, "warning", "4 cores are fewer than 2 per GPU", "ncpus=16, or as many"),
+        ("pbs", "ncpus=32:", "", 2, "warning", "1 core is fewer than 2 per GPU", "ncpus=16"),
+        ("pjm", "-L node=2", "-L\nnode=2", 3, "error", "-L has no value here, and the next line, node=2, which belongs to it, is taken for a command", "#PJM -L node=2, on one line"),
+        ("pjm", "-L rscgrp=b-batch", "-L rscgrp=", 2, "error", "-L rscgrp has no value", "#PJM -L rscgrp=VALUE"),
+        ("pjm", "-o sweep.%j.log", "-o", 7, "error", "-o has no value", "#PJM -o VALUE"),
+        ("pjm", "-L elapse=2:00:00", "-L elapse=", 5, "error", "-L elapse has no value", "#PJM -L elapse=VALUE"),
+        ("slurm", "-t 0-02:00", "-p\ngpu\n#SBATCH -t 0-02:00", 4, "error", "-p has no value here, and the next line, gpu,", "#SBATCH -p gpu, on one line"),
+        ("slurm", "--output=sweep", "--output=\n#SBATCH -o sweep", 5, "error", "--output has no value", "#SBATCH --output=VALUE"),
+        ("pbs", "-joe", "-j\noe", 3, "error", "-j has no value here, and the next line, oe,", "#PBS -j oe, on one line"),
+        ("pbs", " -l walltime=02:00:00", "\n#PBS -l\n#PBS -l walltime=02:00:00", 3, "error", "-l has no value", "#PBS -l VALUE"),
+        ("pbs", " -o /home", "\n-o /home", 7, "error", "begins with an option, -o, and the shell takes it for a command", "end the line before with a backslash"),
         ("slurm", "#!/bin/bash\n", "", 1, "error", "does not name an interpreter, and sbatch refuses", "#!/bin/bash"),
         ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml"),
         ("pjm", "mpisweep run", "singularity exec --nv i.sif mpisweep run", 1, "error", "containers need -L jobenv=singularity on genkai", "#PJM -L jobenv=singularity"),
@@ -109,6 +123,26 @@ def test_a_mistake_is_found_where_it_is(system: str, before: str, after: str, li
     [finding] = [f for f in findings if what in f.what]
     assert (finding.line, finding.severity) == (line, severity)
     assert right in finding.right
+
+
+def test_a_value_that_has_come_loose_costs_one_finding_and_no_other():
+    """As on the poster, where the directives were wrapped: what stands behind is not late, and it is known what is asked for."""
+    text = (
+        "#!/bin/sh\n#PJM -L elapse=0:30:00\n#PJM -L\njobenv=singularity\n#PJM -L rscgrp=cx-share\n#PJM -j\n"
+        "module load singularity\nsingularity exec x.sif mpisweep run resnet50 \\\n    -p batch_size=700\n"
+    )
+    assert [(finding.line, finding.severity, finding.what, finding.right) for finding in found(text)] == [(
+        3, "error", "-L has no value here, and the next line, jobenv=singularity, which belongs to it, is taken for a command",
+        "#PJM -L jobenv=singularity, on one line",
+    )]  # fmt: skip
+    # A command that follows a directive without a value is none.
+    [finding] = [each for each in found(text.replace("jobenv=singularity", "module purge")) if each.line == 3]
+    assert (finding.what, finding.right) == ("-L has no value", "#PJM -L VALUE")
+
+
+@pytest.mark.parametrize("line", ["#SBATCH --exclusive -c 1", "#SBATCH --exclusive"])
+def test_of_a_whole_node_nothing_is_said_about_its_cores(line: str):
+    assert found(GOOD["slurm"].replace(" -c 8", "").replace("#SBATCH -t", f"{line}\n#SBATCH -t")) == []
 
 
 @pytest.mark.parametrize("system", GOOD)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from waiting import PATIENCE_S
 from mpisweep.batch.chain import Submitted, note
 from mpisweep.cli import main
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+GPU = "GPU 0: NVIDIA H200 (UUID: GPU-02345678-1234-1234-1234-123456789012)"
 TOO_LONG = "x" * 300 + ".h5"
 LOOKERS = ["top", "status", "report", "export", "repair", "stop"]
 
@@ -113,3 +118,179 @@ def test_who_has_no_name_and_no_home_folder_can_write_and_ask_all_the_same(
     note(folder / "r.h5", [Submitted("42", "slurm", "job.sh", "/", 1.0)])
     assert main(["status", "r.h5"]) == 0
     assert "Slurm job 42: running (RUNNING)" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------- what there is to be had
+
+
+def test_the_program_alone_prints_its_help(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("usage: mpisweep [-h] [--version] COMMAND ...")
+    assert printed.err == ""
+    with pytest.raises(SystemExit) as asked:
+        main(["--help"])
+    assert (asked.value.code, capsys.readouterr().out) == (0, printed.out)
+
+
+def test_what_is_for_job_scripts_is_not_offered_to_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    assert "chain" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["chian"])
+    assert "'chain'" not in capsys.readouterr().err
+    # Scripts that were written earlier ask for it all the same.
+    assert main(["chain", str(tmp_path / "r.h5")]) == 0
+
+
+def test_sites_are_listed_with_what_they_are_and_whose_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "mpisweep" / "sites"
+    own.mkdir(parents=True)
+    (own / "mine.toml").write_text('title = "our cluster"\nsystem = "slurm"\n')
+    (own / "wrong.toml").write_text('system = "slurm"\nmodules = 3\n')
+    assert main(["jobscript", "--sites"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"flow-cx", "fugaku", "genkai", "pjm", "slurm", "pbs", "workstation"} < set(rows)
+    assert rows["fugaku"].split(maxsplit=1) == ["PJM", "Fugaku (RIKEN)"]
+    assert rows["mine"].split(maxsplit=1) == ["Slurm", f"our cluster ({own / 'mine.toml'})"]
+    assert "modules: found 3" in rows["wrong"]
+
+
+# ------------------------------------------------------------------------------------- what cannot run
+
+
+@pytest.mark.parametrize("command", [
+    ["run", "--walltime", "8"], ["check", "--walltime", "8"], ["jobscript", "--site", "flow-cx", "--elapse", "8"],
+    ["submit", "--site", "flow-cx", "--elapse", "8"],
+])  # fmt: skip
+@pytest.mark.parametrize(("sweep", "remedy"), [(["s.toml"], "give at least 11 s, or a smaller limits.grace"), (["m:f", "-p", "x=1:3"], "give at least 11 s")])
+def test_a_time_in_which_no_trial_could_run_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], sweep: list[str], remedy: str
+):
+    monkeypatch.chdir(folder)
+    (folder / "m.py").write_text("def f(trial): return 1.0\n")
+    (folder / "s.toml").write_text('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
+    assert main([command[0], *sweep, *command[1:]]) == 2
+    flag = next(word for word in command if word in ("--walltime", "--elapse"))
+    assert capsys.readouterr().err == (
+        f"mpisweep: {flag}: 8 s is no longer than the 10 s in which running trials return (the grace) and the 0.4 s for "
+        f"closing together, and leaves no time for trials; {remedy}\n"
+    )
+    assert not list(folder.glob("*.h5*"))
+
+
+def on_one_gpu(folder: Path, environment: dict[str, str]) -> None:
+    """Have the machine have one GPU, as far as its driver says."""
+    tool = folder / "bin"
+    tool.mkdir()
+    (tool / "nvidia-smi").write_text(f"#!/bin/sh\necho '{GPU}'\n")
+    (tool / "nvidia-smi").chmod(0o755)
+    environment["PATH"] = f"{tool}:{environment['PATH']}"
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+
+
+#: What an mpirun that a user has typed says of ranks that return another code than 0; nobody can keep it from that.
+COMPLAINT = re.compile(
+    r"-+\nprterun detected that one or more processes exited with non-zero status,\nthus causing the job to be terminated\. "
+    r"The first process to do so was:\n\n   Process name: \[.*\]\n   Exit code:    2\n-+\n"
+)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    # torch takes seconds to import: a rank that is busy with that must not keep the others.
+    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at most 1 rank there"),
+    (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 workers; start at most 1 rank there"),
+    (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
+    (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
+    (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),
+    (["run", "workloads:half", "-p", "x=1:7", "--wall", "soon"], "'soon' is no duration"),
+    (["rnu"], "invalid choice: 'rnu'"),
+])  # fmt: skip
+def test_what_ranks_refuse_is_one_sentence_of_one_rank(folder: Path, environment: dict[str, str], mpisweep: Run, arguments: list[str], sentence: str):
+    on_one_gpu(folder, environment)
+    done = mpisweep(*arguments, ranks=2)
+    assert done.returncode == 2, done.stderr
+    ours = COMPLAINT.sub("", done.stderr)
+    assert "\0" not in ours
+    *usage, said = ours.splitlines()
+    assert sentence in said
+    assert not usage or usage[0].startswith("usage: ")
+    assert not [line for line in usage[1:] if not line.startswith(" ")]
+    assert not list(folder.glob("*.h5*"))
+
+
+@pytest.mark.mpi
+def test_more_workers_than_gpus_are_refused_before_any_rank_starts(folder: Path, environment: dict[str, str], mpisweep: Run):
+    on_one_gpu(folder, environment)
+    done = mpisweep("run", "resnet50", "-p", "batch_size=1:2", "-n", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"mpisweep: \S+ has 1 GPU and 2 workers; start at most 1 rank there, .*\n", done.stderr)
+
+
+@pytest.mark.mpi
+def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(folder: Path, environment: dict[str, str], mpisweep: Run):
+    """A results file of another sweep: the ranks see it, and the launcher has nothing to add."""
+    assert mpisweep("run", "workloads:half", "-p", "x=1:3", "-n", "1", "-o", "r.h5").returncode == 0
+    done = mpisweep("run", "workloads:seeded", "-p", "x=1:3", "-n", "2", "-o", "r.h5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d r\.h5: was made from another sweep:\n"
+        r"  workload: the results file has 'workloads:half', command line has 'workloads:seeded'\n"
+        r"use another file \(-o\), or --fresh to move this one aside and begin anew\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[str, str]):
+    """One GPU, one worker: the commands of `make demo`, but for what they start."""
+    on_one_gpu(folder, environment)
+    makefile = Path(__file__).parent.parent / "Makefile"
+    shown = subprocess.run(
+        ["make", "-n", "-f", makefile, "VENV=none", "demo"], cwd=makefile.parent, env=environment, capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+    run = next(line for line in shown.splitlines() if " -m mpisweep run " in line)
+    words = shlex.split(run)
+    planned = subprocess.run(
+        [sys.executable, *words[1:], "--dry-run", "-o", folder / "digits.h5"],
+        cwd=makefile.parent, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    assert "ranks       1, without MPI" in planned.stdout
+
+
+# ------------------------------------------------------------------------------------- one name for a host
+
+
+def test_stop_sees_the_members_of_its_own_host_as_ranks_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A member on this host is asked about by its process, one on another host by its signs of life."""
+    seen: list[str] = []
+
+    class Watch:
+        def __init__(self, folder: Path, *, silence_s: float, every_s: float, host: str) -> None:
+            seen.append(host)
+
+        def settle(self, members: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr("mpisweep.results.shares.MemberWatch", Watch)
+    monkeypatch.setenv("MPISWEEP_HOSTS", "node7")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    (folder / "r.h5.shares").mkdir()
+    assert main(["stop", str(folder / "r.h5")]) == 0
+    assert seen == ["node7"]
+
+
+def test_a_host_is_named_in_one_way_only():
+    """Whoever asks the system by himself compares names that tests cannot fake, and finds others than the ranks do."""
+    package = Path(__file__).parent.parent / "mpisweep"
+    asking = [
+        f"{path.relative_to(package)}:{number}" for path in sorted(package.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"gethostname|getfqdn|uname\(\)|platform\.node", line)
+    ]  # fmt: skip
+    # One names this host, one an address for others to connect to.
+    assert [place.partition(":")[0] for place in asking] == ["processes.py", "workloads/meeting.py"]

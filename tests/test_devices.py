@@ -81,7 +81,7 @@ def test_gpus_are_shared_only_when_asked():
     with pytest.raises(LayoutError, match=r"4 GPUs and 9 workers with devices_per_trial = 0\.5; start at most 8"):
         shares([GPUS] * 9, devices_per_trial=0.5)
     same = [Node((0,), (Gpu("0", "V100", "GPU-0"),)), Node((1,), (Gpu("0", "V100", "GPU-0"),))]
-    with pytest.raises(LayoutError, match="1 GPUs and 2 workers"):
+    with pytest.raises(LayoutError, match="node1 has 1 GPU and 2 workers; start at most 1 rank there"):
         shares(same)
 
 

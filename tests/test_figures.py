@@ -280,9 +280,9 @@ def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("loss_vs_batch_size.py", ["--metric", "los"], "there is no parameter or metric 'los'; there are: batch_size"),
+        ("loss_vs_batch_size.py", ["--metric", "los"], "there is no parameter or metric 'los'; did you mean 'loss'?"),
         ("loss_vs_batch_size.py", ["--parameter", "size"], "there is no parameter or metric 'size'"),
-        ("learning_curves.py", ["--metric", "los"], "there is no curve of 'los'; curves there are: loss"),
+        ("learning_curves.py", ["--metric", "los"], "there is no curve of 'los'; did you mean 'loss'?"),
         ("timeline.py", ["-o", "x.gif"], "x.gif: figures end in .png, .svg or .pdf"),
         ("timeline.py", ["-o", "nowhere/x.png"], "nowhere/x.png: cannot be written: No such file or directory"),
         ("loss_vs_batch_size.py", ["--metric", "host"], "host is a text"),

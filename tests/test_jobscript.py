@@ -80,6 +80,65 @@ def test_pbs_is_asked_for_chunks():
     assert "-l walltime=2:00:00" in asked
 
 
+@pytest.mark.parametrize(("name", "changes", "wishes", "asked"), [
+    # What a site does not say is what its file proposes for a GPU; a rank without one has nothing to feed.
+    ("slurm", {}, {"gpus": 4}, "--cpus-per-task=4"),
+    ("pbs", {}, {"gpus": 4, "nodes": 3}, "-l select=3:ncpus=16:ngpus=4:mpiprocs=4"),
+    ("pbs", {}, {"gpus": 0, "ranks": 8}, "-l select=1:ncpus=8:mpiprocs=8"),
+    ("slurm", {"cores_per_node": 64}, {"gpus": 4}, "--cpus-per-task=16"),
+    # The user's word comes first.
+    ("slurm", {}, {"gpus": 4, "cores": 9}, "--cpus-per-task=9"),
+    ("slurm", {"cores_per_node": 64}, {"gpus": 4, "cores": 9}, "--cpus-per-task=9"),
+    ("slurm", {}, {"gpus": 0, "ranks": 8, "cores": 2}, "--cpus-per-task=2"),
+    ("pbs", {"cores_per_node": 32}, {"gpus": 2, "cores": 6}, "-l select=1:ncpus=12:ngpus=2:mpiprocs=2"),
+    ("ito-b", {}, {"cores": 5}, "-L vnode-core=20"),
+])  # fmt: skip
+def test_a_rank_gets_cores_for_its_data(name: str, changes: dict[str, object], wishes: dict[str, object], asked: str):
+    assert asked in directives(site(name, **changes), **wishes)
+
+
+def test_whole_nodes_have_their_cores_without_being_asked():
+    asked = directives(site("flow-cx"), cores=10)
+    assert asked == directives(site("flow-cx"))
+    assert not [line for line in directives(site("slurm"), gpus=0, ranks=8) if "cpus" in line]
+
+
+@pytest.mark.parametrize(("name", "changes", "wishes", "doubt"), [
+    ("slurm", {}, {"gpus": 4, "cores": 1}, "4 cores for 4 GPUs of a node are fewer than 2 per GPU, which leaves none for loading data; ask for more with --cores"),
+    ("pbs", {}, {"gpus": 1, "cores": 1}, "1 core for 1 GPU of a node are fewer than 2 per GPU"),
+    ("slurm", {"cores_per_rank": None}, {"gpus": 4}, "nothing says how many cores a rank gets, and Slurm gives it one, which leaves none for loading data; say --cores 4"),
+    ("ito-b", {}, {"cores": 1}, "4 cores for 4 GPUs"),
+    ("flow-cx", {"cores_per_node": 4}, {}, "4 cores for 4 GPUs"),
+    ("slurm", {}, {"gpus": 4, "cores": 2}, ""),
+    ("slurm", {}, {"gpus": 4}, ""),
+    ("slurm", {}, {"gpus": 0, "ranks": 4, "cores": 1}, ""),
+    ("wisteria-aquarius", {}, {"project": "g"}, ""),
+    ("flow-cx-share", {}, {}, ""),
+    ("workstation", {}, {}, ""),
+])  # fmt: skip
+def test_gpus_that_would_wait_for_their_data_are_warned_of(name: str, changes: dict[str, object], wishes: dict[str, object], doubt: str):
+    said = plan_job(site(name, **changes), dataclasses.replace(TWO_HOURS, **wishes)).doubt()
+    assert said.startswith(doubt)
+    assert bool(said) == bool(doubt)
+
+
+def test_ranks_in_containers_get_their_cores_from_srun():
+    job = plan_job(site("slurm"), dataclasses.replace(TWO_HOURS, gpus=4, nodes=2))
+    text = write_script(job, dataclasses.replace(PAYLOAD, image="i.sif")).text()
+    assert text.index("export SRUN_CPUS_PER_TASK=4\n") < text.index("srun --ntasks=8")
+    assert "SRUN_CPUS_PER_TASK" not in write_script(job, PAYLOAD).text()
+
+
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs"])
+def test_directives_of_the_user_s_own_come_last_in_the_head(name: str):
+    where = site(name, directives=("--site-s-own",))
+    given = (where.system.example, f"{where.system.marker} -Z 'two words'")
+    script = write_script(plan_job(where, dataclasses.replace(TWO_HOURS, gpus=1, directives=given)), PAYLOAD)
+    assert script.directives[-2:] == (where.system.example, "-Z 'two words'")
+    head = script.text().partition("set -euo pipefail")[0].splitlines()
+    assert head[-2:] == [f"{where.system.marker} {where.system.example}", f"{where.system.marker} -Z 'two words'"]
+
+
 def test_virtual_nodes_and_what_a_site_always_wants():
     asked = directives(site("ito-b"))
     assert asked[1:6] == ["-L rscunit=ito-b", "-X", "-L rscgrp=ito-g-4", "-L vnode=1", "-L vnode-core=36"]
@@ -132,6 +191,13 @@ def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
         ("flow-cx", {"group": "cx small"}, "--group 'cx small': expected a name without spaces"),
         ("flow-cx", {"project": "a\n#PJM -L node=100"}, "--project"),
         ("flow-cx", {"modules": ("gcc; rm -r x",)}, "--module"),
+        ("flow-cx", {"cores": 11}, "--cores 11: 4 ranks of a node would have 44 cores, and a node of flow-cx has 40"),
+        ("flow-cx-share", {"cores": 2}, "one V100 of a shared node gives them with the GPUs; leave it out"),
+        ("workstation", {"cores": 2}, "--cores 2: a workstation has no batch system to ask for them; leave it out"),
+        ("workstation", {"directives": ("-x",)}, "--directive '-x': a workstation has no batch system that reads directives"),
+        ("slurm", {"gpus": 1, "directives": ("constraint=a100",)}, "--directive 'constraint=a100': expected one option of sbatch, e.g. '--constraint=a100'"),
+        ("pbs", {"gpus": 1, "directives": ("-l a=1\nrm -r x",)}, "expected one option of qsub, e.g. '-l place=scatter:excl'"),
+        ("pjm", {"gpus": 1, "directives": ("",)}, "--directive '': expected one option of pjsub, e.g. '-m e'"),
         ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),
         ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say with --ranks how many ranks a node gets"),
     ],
@@ -353,6 +419,17 @@ def test_the_quick_form_and_command_lines_become_scripts(folder: Path, mpisweep)
     done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "workstation")
     assert "mpisweep run workloads:half -p x=1:3 -o \"$results\"" in done.stdout
     assert "cd -- " in done.stdout
+
+
+def test_cores_and_directives_reach_the_script_and_doubts_the_user(folder: Path, mpisweep):
+    done = mpisweep(
+        "jobscript", "workloads:half", "-p", "x=1:3", "--site", "slurm", "--gpus", "2", "--elapse", "1:00:00", "--cores", "1",
+        "--directive=--constraint=a100", "--directive", "#SBATCH --reservation=r",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --cpus-per-task=1\n" in done.stdout
+    assert "#SBATCH --constraint=a100\n#SBATCH --reservation=r\nset -euo pipefail\n" in done.stdout
+    assert "mpisweep: warning: 2 cores for 2 GPUs of a node are fewer than 2 per GPU" in done.stderr
 
 
 def test_a_sweep_that_compute_nodes_cannot_see_is_warned_of(folder: Path, mpisweep):

@@ -542,6 +542,46 @@ def test_h5dump_reads_the_file(path):
     assert "failed" in done.stdout
 
 
+def test_a_column_that_there_is_not_is_told_with_the_one_that_is_meant(path):
+    write_journal(path, history())
+    sweep = mpisweep.load(path)
+    for ask in (
+        lambda: sweep.trials["lss"], lambda: sweep.trials[["x", "lss"]], lambda: sweep.best(2)["lss"], lambda: sweep.trials[0]["lss"],
+        lambda: next(iter(sweep.trials))["lss"],
+    ):  # fmt: skip
+        with pytest.raises(KeyError) as raised:
+            ask()
+        assert raised.value.args == ("no column 'lss'; did you mean 'loss'?",)
+    with pytest.raises(KeyError, match=r"no column 'qqq'; known are number, state, .*, mode, loss"):
+        sweep.trials["qqq"]
+    with pytest.raises(KeyError, match="there is no parameter or metric 'lss'; did you mean 'loss'"):
+        sweep.column("lss")
+    with pytest.raises(KeyError, match="there is no curve of 'lss'; did you mean 'loss'"):
+        sweep.curve(0, "lss")
+    assert sweep.trials[["x", "loss"]].dtype.names == ("x", "loss")
+    assert sweep.trials[1]["x"] == sweep.trials["x"][1] == 2
+
+
+def test_printed_trials_are_a_table(path):
+    write_journal(path, [
+        TrialsBlock([*range(30)], {"lr": [0.00012345678] * 30, "mode": "a\x1b\nb"}),
+        EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 12.3456789], {"loss": [1 / 3, 123456.7]}),
+    ], opening(spec='workload = "m:f"\n[parameters]\nlr = [0.00012345678]\nmode = ["a"]\n'))  # fmt: skip
+    sweep = mpisweep.load(path)
+    assert str(sweep.best(2)).splitlines() == [
+        "number     state          lr  mode     loss  wall_time",
+        "     0  complete  0.00012346  a\ufffd\ufffdb  0.33333          1",
+        "     1  complete  0.00012346  a\ufffd\ufffdb   123457     12.346",
+    ]
+    # The same values as the other tables have.
+    assert tables.top_table(sweep, 1).rows[0].parameters[0] == "0.00012346"
+    lines = repr(sweep.trials).splitlines()
+    assert [line.split()[0] for line in lines[9:13]] == ["8", "9", "...", "20"]
+    assert lines[-1] == "30 trials"
+    assert "<td>0.00012346</td>" in sweep.best(1)._repr_html_()
+    assert str(sweep.best(0)).splitlines() == ["number  state  lr  mode  loss  wall_time", "0 trials"]
+
+
 def test_pandas_reads_the_trials(path):
     write_journal(path, history())
     frame = mpisweep.load(path).trials.to_pandas()

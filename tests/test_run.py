@@ -340,7 +340,7 @@ def test_check_says_what_would_run(folder, mpisweep: Run):
     done = mpisweep("check", sweep_file(folder, "half", 6))
     assert done.returncode == 0
     assert "grid, 6 configurations" in done.stdout
-    assert "time        not known before three trials were measured" in done.stdout
+    assert "time        unknown until three trials have run; set limits.timeout for an upper bound" in done.stdout
     assert not list(folder.glob("*.h5*"))
 
 

@@ -137,6 +137,12 @@ def test_a_wrong_parameter_is_told_in_one_sentence(raw, message):
         ("1e-4:1e-1:log:points=4", FloatRange("p", 1e-4, 1e-1, log=True, points=4)),
         ("sgd,adamw", Choice("p", ("sgd", "adamw"))),
         ("300", 300), ("0.5", 0.5), ("digits", "digits"), ("true", True),
+        # Names that are made of digits stay what was typed.
+        ("007", "007"), ("007,008", Choice("p", ("007", "008"))), ("008,010,100", Choice("p", ("008", "010", "100"))),
+        ("2024_01", "2024_01"), ("0", 0), ("-3", -3), ("0.50", 0.5), (".5", 0.5), ("5.", 5.0), ("1E3", 1000.0), ("0e0", 0.0),
+        ("\u0663", "\u0663"),
+        # What stands in brackets is one value.
+        ("(0.9,0.99),(0.8,0.9)", Choice("p", ("(0.9,0.99)", "(0.8,0.9)"))), ("a[1:2]", "a[1:2]"), ("{1,2},3x", Choice("p", ("{1,2}", "3x"))),
     ],
 )  # fmt: skip
 def test_the_quick_form_means_what_it_seems_to(text, meant):
@@ -170,6 +176,16 @@ def test_the_quick_form_may_say_it_too():
     ("1:700:10:20", "found '20' after a range that has a step"),
     ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
     ("sgd,adamw:memory=increasing", "'memory' goes with numbers"),
+    ("[1,2", "found '[' without its closing bracket in '[1,2'"),
+    ("1,2]", "found ']' without its opening bracket in '1,2]'"),
+    ("(1,2],3", "found ']' without its opening bracket"),
+    ("f(1", "found '(' without its closing bracket"),
+    ("[1,2]", "found '[1,2]'; choices are written without brackets, 1,2"),
+    ("01:10", "'from' is '01'; expected a finite number"),
+    ("9" * 5000 + ",1", "found inf among the choices; expected finite numbers"),
+    # What would be right, as it is typed here and not as a sweep file has it.
+    ("1:9:2:log", "use FROM:TO:log:points=N for the number of grid points there"),
+    ("1:9:points=3", "use FROM:TO:STEP there"),
 ])  # fmt: skip
 def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
     with pytest.raises(SpaceError) as raised:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpisweep.cli import main
 from mpisweep.spec import BuiltinWorkload, SpecError, load_spec, parse_duration, parse_spec, spec_from_flags
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -154,7 +156,7 @@ def test_flags_say_of_a_list_how_the_memory_goes_with_it():
     assert spec.space.memory == {"batch_size": "increasing"}
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), max_size=20))
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=",()[]{}"), max_size=20))
 def test_any_text_may_be_a_choice_on_the_command_line(text):
     spec = spec_from_flags("m:f", [f"x=a{text}a,another"], folder=Path())
     assert spec.space.parameters[0].values == (f"a{text}a", "another")  # type: ignore[union-attr]
@@ -167,12 +169,56 @@ def test_any_text_may_be_a_choice_on_the_command_line(text):
         (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
         (["optimizer=sgd,\udcff"], "command line: has bytes in it that are not UTF-8 text"),
         (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
+        (["batchsize=1:7"], "command line: -p batchsize: resnet50 has no such option; did you mean 'batch_size'?"),
+        (["batch_size=1:7", "learning_rate=1e-4:1e-1:log"],
+         "command line: -p learning_rate: has numbers from 0.0001 to 0.1 on a log scale, infinitely many for a grid; "
+         "say how many, e.g. -p learning_rate=0.0001:0.1:log:points=8, or --search random with --trials N"),
+        (["batch_size=1:2000000"], "command line: -p: the grid has 2,000,000 points, more than 1,000,000; if that is meant, say --max-points 2000000"),
     ],
-)
+)  # fmt: skip
 def test_wrong_flags_are_told(parameters, message):
     with pytest.raises(SpecError) as caught:
         spec_from_flags("resnet50", parameters, folder=Path())
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"options": {"search": "random"}}, "command line: --trials: is missing; a random search needs to know how many, e.g. --trials 100"),
+        ({"options": {"search": "largest_batch"}}, "command line: --objective: is missing; --search largest_batch needs to know which metric is the speed"),
+        ({"limits": {"timeout": "soon"}}, "command line: --timeout: is 'soon'; expected a duration like \"10m\" or 600"),
+        ({"baseline": ["y=3"]}, "command line: --baseline: 'x' is missing; a baseline names every searched parameter"),
+        ({"baseline": ["x=1,2"]}, "command line: --baseline x: found '1,2'; expected one value"),
+        ({"baseline": ["x=(1"]}, "command line: --baseline x: found '(' without its closing bracket in '(1'; expected brackets in pairs"),
+        ({"metrics": ["loss=loss="]}, "command line: --metric: is for workloads that are command lines; others report their metrics themselves"),
+        ({"workload": ["echo", "{y}"]}, "command line: after --: has the placeholder {y}, which is no parameter; known are x, "),
+        ({"workload": ["echo"]}, "command line: -p x: is not used: the command has no {x}"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_the_form_that_was_typed(flags, message):
+    with pytest.raises(SpecError) as caught:
+        spec_from_flags(**({"workload": "m:f", "parameters": ["x=1:3"], "folder": Path()} | flags))
+    assert str(caught.value).startswith(message)
+
+
+def test_what_the_help_shows_of_parameters_is_taken_as_it_stands(capsys):
+    """All that the help of -p shows, without a flag more than it names."""
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    shown = text.partition("-p NAME=RANGE, --parameter NAME=RANGE ")[2].partition(" --baseline")[0]
+    ranges = re.findall(r"[\w.+-]+:[\w.+:=-]*\w|\ba,b,c\b", shown.partition(" with :memory")[0])
+    assert ranges == ["1:700", "1:700:10", "1e-4:1e-1:log:points=8", "a,b,c"]
+    for example in ranges:
+        assert spec_from_flags("m:f", [f"x={example}"], folder=Path()).space.size
+    assert spec_from_flags("m:f", ["x=1:700:memory=increasing"], folder=Path()).space.memory == {"x": "increasing"}
+
+
+def test_the_baseline_of_texts_is_a_text_whatever_it_looks_like():
+    spec = spec_from_flags("m:f", ["x=001,010,100"], baseline=["x=100"], folder=Path())
+    assert spec.baseline == {"x": "100"}
+    assert spec.space.contains(spec.baseline)
 
 
 @pytest.mark.parametrize(

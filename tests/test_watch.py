@@ -40,6 +40,10 @@ from mpisweep.views.watch import _signs_of_life, look_at, watch
 HERE = cast(Recorder, SimpleNamespace(read=read_here))
 
 
+#: What runs is held; a claim that nobody keeps would be let go.
+claims: list[Claim] = []
+
+
 def running_sweep(path: Path, *more: object) -> Path:
     """Two slots; trial 3 has ended, 2 runs in its place and has reported, 0 waits behind it, 1 runs in the other."""
     records: list[object] = [
@@ -53,6 +57,8 @@ def running_sweep(path: Path, *more: object) -> Path:
         *more,
     ]
     write_journal(path, records, opening())
+    # This process lives.
+    claims.append(Claim.take(journal_folder(path), ""))
     return path
 
 
@@ -66,6 +72,20 @@ def test_what_runs_where_since_when_and_how_far_it_is(tmp_path):
     assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (4, 1, 2, 1.5, {"x": 4})
     assert progress.rate == pytest.approx(0.1)
     assert progress.left_s == pytest.approx(30.0)
+
+
+def test_status_and_watch_agree_on_what_runs(tmp_path, capsys):
+    path = running_sweep(tmp_path / "s.h5")
+    sweep = mpisweep.load(path)
+    status, watched = sweep_status(sweep), look_at(sweep, now=1010.0)
+    assert (status.running, status.waiting) == (2, 1)
+    assert watched.progress.running == len(watched.running) == status.running
+    # Its process is no more: what it ran waits for the next run, and whoever watches is told at once.
+    claims.pop().release()
+    watched = look_at(mpisweep.load(path), now=1010.0)
+    assert (watched.state, watched.progress.running, watched.running) == (GONE, 0, ())
+    assert watch(path, every_s=60.0, console=Console(file=io.StringIO())) == 3
+    assert "the last run died without closing" in capsys.readouterr().out
 
 
 def share_of_a_sweep(path: Path, member: str, first: int) -> None:
@@ -92,7 +112,10 @@ def split_sweep(path: Path) -> Path:
 
 
 def test_of_a_split_sweep_all_members_are_seen(tmp_path):
-    sweep = mpisweep.load(split_sweep(tmp_path / "s.h5"))
+    path = split_sweep(tmp_path / "s.h5")
+    held = [Claim.take(journal_folder(part_file(shares_folder(path), member)), "") for member in members(shares_folder(path))]
+    assert len(held) == 2
+    sweep = mpisweep.load(path)
     watched = look_at(sweep, now=1010.0)
     assert [trial.number for trial in watched.running] == [1, 3]
     assert sweep_status(sweep).workers == 2, "both have a rank 0 on node1"

@@ -16,6 +16,7 @@ from itertools import pairwise, takewhile
 
 from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect, clock
 from mpisweep.batch.directives import Asked, Command, JobScript, asked_for, read_script
+from mpisweep.batch.request import CORES_PER_GPU, LEAST_CORES_PER_GPU
 from mpisweep.batch.site import Site, known_sites, load_site
 from mpisweep.spec import parse_duration
 
@@ -148,8 +149,19 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
         )  # fmt: skip
     for marker, number in sheet.script.others.items():
         yield Finding(number, Severity.WARNING, f"{marker} means nothing to {system.title}", f"only {system.marker} lines count here")
+    for number, value in sheet.script.broken.items():
+        text = sheet.script.lines[number - 1].strip()
+        yield Finding(
+            number, Severity.ERROR, f"{text.split()[-1]} has no value here, and the next line, {value}, which belongs to it, "
+            "is taken for a command", f"{text} {value}, on one line",
+        )  # fmt: skip
     for directive in sheet.script.directives:
-        if directive.known:
+        if directive.lacks_value:
+            joint = "=" if " " in directive.option or directive.option.startswith("--") else " "
+            yield Finding(
+                directive.line, Severity.ERROR, f"{directive.option} has no value", f"{system.marker} {directive.option}{joint}VALUE",
+            )  # fmt: skip
+        if directive.known or directive.lacks_value:
             continue
         known: Iterable[str] = system.flags | system.valued
         option, _, resource = directive.option.partition(" ")
@@ -170,13 +182,22 @@ def _order(sheet: Sheet) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _broken_commands(sheet: Sheet) -> Iterator[Finding]:
+    for command in sheet.script.commands:
+        if re.match(r"--?[A-Za-z]", command.words[0]):
+            yield Finding(
+                command.line, Severity.ERROR, f"begins with an option, {command.words[0]}, and the shell takes it for a command",
+                "end the line before with a backslash",
+            )  # fmt: skip
+
+
 def _limits(sheet: Sheet) -> Iterator[Finding]:
     asked, site = sheet.asked, sheet.site
     option = {PJM.name: "-L elapse=", SLURM.name: "--time="}.get(sheet.system.name, "-l walltime=")
     elapse = sheet.script.find("-L elapse", "--time", "-t", "-l walltime")
     if elapse is None:
         yield Finding(1, Severity.WARNING, "no time limit is asked for, and the system's own may be short", f"{sheet.system.marker} {option}2:00:00")
-    elif asked.elapse_s is None:
+    elif asked.elapse_s is None and not elapse.lacks_value:
         yield Finding(elapse.line, Severity.ERROR, f"{elapse.value!r} is no time limit", f"{option}2:00:00")
     if site is None:
         return
@@ -212,6 +233,16 @@ def _ranks(sheet: Sheet) -> Iterator[Finding]:
             asked.line("ranks"), Severity.WARNING if asked.ranks % total == 0 else Severity.ERROR,
             f"{_are(asked.ranks, 'rank')} more than the {total} GPU{'s' * (total != 1)}: they share",
             f"{total} ranks, unless the sweep says devices_per_trial = {total / asked.ranks:.3g}",
+        )  # fmt: skip
+
+
+def _cores(sheet: Sheet) -> Iterator[Finding]:
+    cores, gpus = sheet.asked.cores, sheet.gpus
+    if gpus and cores is not None and cores < LEAST_CORES_PER_GPU * gpus:
+        each = f"--cpus-per-task={CORES_PER_GPU}" if sheet.system is SLURM else f"ncpus={CORES_PER_GPU * gpus}"
+        yield Finding(
+            sheet.asked.line("cores"), Severity.WARNING, f"{_are(cores, 'core')} fewer than {LEAST_CORES_PER_GPU} per GPU, which "
+            "leaves none for loading data", f"{each}, or as many as a node has",
         )  # fmt: skip
 
 
@@ -323,7 +354,7 @@ def _files(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: 
         )  # fmt: skip
 
 
-_RULES = (_interpreter, _spelling, _order, _limits, _ranks, _started_ranks, _environment, _sweep)
+_RULES = (_interpreter, _spelling, _order, _broken_commands, _limits, _ranks, _cores, _started_ranks, _environment, _sweep)
 
 
 # ------------------------------------------------------------------------------------- what they need

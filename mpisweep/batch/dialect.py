@@ -32,6 +32,7 @@ class Dialect:
         local_folders: folders that exist on each node by itself, as variables of a job.
         name_length: longest name of a job.
         tells_its_end: whether a job learns from its environment when it ends.
+        example: a directive, without its marker.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dialect:
     local_folders: tuple[str, ...] = ()
     name_length: int = 200
     tells_its_end: bool = False
+    example: str = ""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -80,6 +82,7 @@ PJM = Dialect(
     resource_option="-L",
     local_folders=("PJM_LOCALDIR", "PJM_LOCALTMP", "PJM_JOBDIR", "PJM_SSD_DIR", "TMPDIR"),
     name_length=63,
+    example="-m e",
 )
 
 #: sbatch of Slurm 22.05, `sbatch --help`.
@@ -112,6 +115,7 @@ SLURM = Dialect(
     ),
     local_folders=("SLURM_TMPDIR", "TMPDIR"),
     tells_its_end=True,
+    example="--constraint=a100",
 )
 
 #: qsub of OpenPBS and PBS Professional.
@@ -128,6 +132,7 @@ PBS = Dialect(
     resource_option="-l",
     local_folders=("PBS_JOBDIR", "TMPDIR"),
     name_length=230,
+    example="-l place=scatter:excl",
 )
 
 #: A machine of one's own: a script that is run and not submitted.

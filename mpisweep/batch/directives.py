@@ -16,6 +16,8 @@ from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect
 __all__ = ["Asked", "Command", "Directive", "JobScript", "asked_for", "read_script", "time_limit_s"]
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(\S.*)?")
+#: One word that may be a value.
+_VALUE = re.compile(r"[A-Za-z0-9_][\w.,:=/+@%-]*")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}]*))?\})")
 
 
@@ -25,12 +27,14 @@ class Directive:
 
     Attributes:
         known: whether the batch system has such an option.
+        lacks_value: whether it wants a value and has none.
     """
 
     line: int
     option: str
     value: str
     known: bool = True
+    lacks_value: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class JobScript:
         system: None when no directive of any system is in it.
         others: markers of other systems, with their first lines.
         late: lines of directives after the first command.
+        broken: lines of directives that lack a value, with the line behind each of them that looks like it.
         misspelt: lines that look like directives and are none.
         carriage_returns: the first line that ends as on Windows; 0 for none.
     """
@@ -59,6 +64,7 @@ class JobScript:
     commands: tuple[Command, ...]
     others: Mapping[str, int] = field(default_factory=dict)
     late: tuple[int, ...] = ()
+    broken: Mapping[int, str] = field(default_factory=dict)
     misspelt: tuple[int, ...] = ()
     carriage_returns: int = 0
     lines: tuple[str, ...] = ()
@@ -75,12 +81,14 @@ class Asked:
     Attributes:
         gpus: of a node.
         ranks: of the job.
+        cores: of a node.
         lines: where each of these stands; 1 for what does not.
     """
 
     nodes: int | None = None
     gpus: int | None = None
     ranks: int | None = None
+    cores: int | None = None
     elapse_s: float | None = None
     group: str = ""
     project: str = ""
@@ -101,7 +109,6 @@ def read_script(text: str) -> JobScript:
     raw = text.split("\n")
     carriage_returns = next((n for n, line in enumerate(raw, 1) if line.endswith("\r")), 0)
     lines = [line.rstrip("\r") for line in raw]
-    first_command = next((n for n, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")), len(lines) + 1)
     markers: dict[str, list[int]] = {}
     misspelt: list[int] = []
     for number, line in enumerate(lines, 1):
@@ -112,13 +119,20 @@ def read_script(text: str) -> JobScript:
             misspelt.append(number)
     system = DIALECTS[max(markers, key=lambda name: len(markers[name]))] if markers else None
     own = markers.pop(system.name) if system else []
+    broken = {n: value for n in own if system and (value := _broken_off(system, lines[n - 1 : n + 1]))}
+    # What has come loose from a directive is no command, though the shell takes it for one.
+    lines_of_commands = ["" if number in broken else line for number, line in enumerate(lines)]
+    first_command = next(
+        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), len(lines) + 1
+    )
     return JobScript(
         system=system,
         has_interpreter=lines[0].startswith("#!"),
-        directives=tuple(d for n in own if system and n < first_command for d in _directives(system, n, lines[n - 1])),
-        commands=tuple(_commands(lines)),
+        directives=tuple(d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")),
+        commands=tuple(_commands(lines_of_commands)),
         others={DIALECTS[name].marker: found[0] for name, found in markers.items()},
         late=tuple(n for n in own if n > first_command),
+        broken=broken,
         misspelt=tuple(misspelt),
         carriage_returns=carriage_returns,
         lines=tuple(lines),
@@ -128,6 +142,15 @@ def read_script(text: str) -> JobScript:
 def _marker(line: str) -> str:
     """The name of the batch system that a line is a directive of."""
     return next((d.name for d in DIALECTS.values() if d.marker and re.match(rf"{d.marker}(\s|$)", line)), "")
+
+
+def _broken_off(system: Dialect, lines: list[str]) -> str:
+    """The second of these lines, where it is the value that the directive in the first one lacks; else empty."""
+    last = next(reversed(list(_directives(system, 1, lines[0]))), None)
+    value = lines[1].strip() if len(lines) > 1 else ""
+    if last is None or not last.lacks_value or not _VALUE.fullmatch(value):
+        return ""
+    return value if last.option != system.resource_option or "=" in value else ""
 
 
 def _nearly_a_marker(line: str) -> bool:
@@ -147,10 +170,12 @@ def _directives(system: Dialect, number: int, line: str) -> Iterable[Directive]:
     while words:
         word = words.pop(0)
         option, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        lacks_value = False
         if not equals and option in system.flags:
             value = ""
         elif not equals and option in system.valued:
             value = words.pop(0) if words and not words[0].startswith("-") else ""
+            lacks_value = not value
         elif not equals and not word.startswith("--") and word[:2] in system.valued:
             option, value = word[:2], word[2:]
         elif option not in system.valued | system.flags:
@@ -159,18 +184,20 @@ def _directives(system: Dialect, number: int, line: str) -> Iterable[Directive]:
             while words and not words[0].startswith("-"):
                 words.pop(0)
             continue
-        yield from _resources(system, Directive(number, {"--rsc-list": "-L"}.get(option, option), value))
+        else:
+            lacks_value = not value
+        yield from _resources(system, Directive(number, {"--rsc-list": "-L"}.get(option, option), value, lacks_value=lacks_value))
 
 
 def _resources(system: Dialect, found: Directive) -> Iterable[Directive]:
     """The resources in a value like ``node=4,elapse=1:00:00``, each by itself."""
-    if found.option not in (system.resource_option, "--mpi") or not found.option:
+    if found.option not in (system.resource_option, "--mpi") or not found.option or found.lacks_value:
         yield found
         return
     for part in found.value.split(","):
-        name, _, value = part.strip().partition("=")
+        name, equals, value = part.strip().partition("=")
         known = not system.resources or found.option == "--mpi" or name in system.resources
-        yield Directive(found.line, f"{found.option} {name}", value, known)
+        yield Directive(found.line, f"{found.option} {name}", value, known, lacks_value=bool(equals) and not value)
 
 
 def _commands(lines: list[str]) -> Iterable[Command]:
@@ -256,18 +283,26 @@ def _slurm(script: JobScript) -> Asked:
         gpus = count // (nodes or 1)
     if gpus is None and by_task and ranks and (count := _whole(by_task.value.rpartition(":")[2])) is not None:
         gpus = count * ranks // (nodes or 1)
+    each_core, by_gpu = script.find("--cpus-per-task", "-c"), script.find("--cpus-per-gpu")
+    cores = None
+    if by_gpu and gpus and (count := _whole(by_gpu.value)) is not None:
+        cores = count * gpus
+    elif ranks and script.find("--exclusive") is None and (count := _whole(each_core.value) if each_core else 1) is not None:
+        cores = count * ranks // (nodes or 1)
     time, group = script.find("--time", "-t"), script.find("--partition", "-p")
     project, log = script.find("--account", "-A"), script.find("--output", "-o")
     return Asked(
         nodes=nodes,
         gpus=gpus,
         ranks=ranks,
+        cores=cores,
         elapse_s=time_limit_s(SLURM, time.value) if time else None,
         group=group.value if group else "",
         project=project.value if project else "",
         log=log.value if log else "",
         lines=_lines(
-            nodes=node, gpus=by_node or gres or total or by_task, ranks=tasks or each, elapse=time, group=group,
+            nodes=node, gpus=by_node or gres or total or by_task, ranks=tasks or each,
+            cores=by_gpu or each_core or tasks or each, elapse=time, group=group,
             project=project, log=log,
         ),
     )  # fmt: skip
@@ -280,6 +315,7 @@ def _pbs(script: JobScript) -> Asked:
     nodes: int | None = None
     gpus: int | None = None
     ranks: int | None = None
+    cores: int | None = None
     if select:
         for chunk in select.value.split("+"):
             count, *parts = chunk.split(":")
@@ -287,6 +323,8 @@ def _pbs(script: JobScript) -> Asked:
             many = _whole(count) or 1
             nodes = (nodes or 0) + many
             if "ngpus" in values:
+                # PBS gives one core where a chunk asks for none.
+                cores = _whole(values.get("ncpus", "1"))
                 gpus = max(gpus or 0, _whole(values["ngpus"]) or 0)
             if "mpiprocs" in values:
                 ranks = (ranks or 0) + many * (_whole(values["mpiprocs"]) or 1)
@@ -294,11 +332,12 @@ def _pbs(script: JobScript) -> Asked:
         nodes=nodes,
         gpus=gpus,
         ranks=ranks,
+        cores=cores,
         elapse_s=time_limit_s(PBS, walltime.value) if walltime else None,
         group=group.value if group else "",
         project=project.value if project else "",
         log=log.value if log else "",
-        lines=_lines(nodes=select, gpus=select, ranks=select, elapse=walltime, group=group, project=project, log=log),
+        lines=_lines(nodes=select, gpus=select, ranks=select, cores=select, elapse=walltime, group=group, project=project, log=log),
     )
 
 

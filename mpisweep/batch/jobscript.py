@@ -172,10 +172,12 @@ def _limits_sentence(job: Job) -> tuple[str, ...]:
 
 def _pjm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
     site = job.site
+    cores = job.cores_per_node
+    # Whole nodes come with all their cores, and GPUs of shared nodes with their share of them.
     size = {
         "node": [f"-L node={job.nodes}"],
         "gpu": [f"-L gpu={job.gpus}"],
-        "vnode": [f"-L vnode={job.nodes}", *([f"-L vnode-core={site.cores_per_node}"] if site.cores_per_node else [])],
+        "vnode": [f"-L vnode={job.nodes}", *([f"-L vnode-core={cores}"] if cores else [])],
     }
     name = _job_name(site.system, payload.name)
     return (
@@ -190,13 +192,13 @@ def _pjm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
         "-j",
         "-S",
         f"-o {name}.%j.log",
+        *job.directives,
     )
 
 
 def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
     site = job.site
     name = _job_name(site.system, payload.name)
-    cores = (site.cores_per_node or 0) // job.ranks_per_node
     return (
         f"--job-name={name}",
         *site.directives,
@@ -204,7 +206,7 @@ def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
         *([f"--account={job.project}"] if job.project else []),
         f"--nodes={job.nodes}",
         f"--ntasks-per-node={job.ranks_per_node}",
-        *([f"--cpus-per-task={cores}"] if cores else []),
+        *([f"--cpus-per-task={job.cores}"] if job.cores else []),
         *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
         f"--time={clock(job.elapse_s or 0)}",
         # Otherwise the loss of one node ends the whole job.
@@ -212,12 +214,13 @@ def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
         *(site.container.directives if payload.image else ()),
         f"--signal=B:USR1@{_signal_s(payload)}",
         f"--output={name}.%j.log",
+        *job.directives,
     )
 
 
 def _pbs_directives(job: Job, payload: Payload) -> tuple[str, ...]:
     site = job.site
-    cores = site.cores_per_node or job.ranks_per_node
+    cores = job.cores_per_node or job.ranks_per_node
     gpus = f":ngpus={job.gpus}" if job.gpus else ""
     return (
         f"-N {_job_name(site.system, payload.name)}",
@@ -228,6 +231,7 @@ def _pbs_directives(job: Job, payload: Payload) -> tuple[str, ...]:
         f"-l walltime={clock(job.elapse_s or 0)}",
         *(site.container.directives if payload.image else ()),
         "-j oe",
+        *job.directives,
     )
 
 
@@ -349,7 +353,10 @@ def _run_block(job: Job, payload: Payload) -> Block:
     if payload.command_line:
         words += ["--", *map(in_shell, payload.command_line)]
     run = _inside(payload) + " ".join(words)
+    exports: tuple[str, ...] = ()
     if payload.image:
+        if system is SLURM and job.cores:
+            exports = ("# srun does not go by what the job has asked for (Slurm 22.05 and later).", f"export SRUN_CPUS_PER_TASK={job.cores}")
         ranks = job.site.launch.replace("{ranks}", str(job.ranks)).replace("{ranks_per_node}", str(job.ranks_per_node))
         run = f"{ranks} {run}" if job.ranks > 1 else run
     if not system.marker:
@@ -369,6 +376,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
             "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.",
             f"trap 'signalled=1; sleep 1; {_ASK}' TERM",
             *walltime,
+            *exports,
             f"{run} &",
             "sweep_pid=$!",
             "code=0",

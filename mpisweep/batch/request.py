@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpisweep.batch.dialect import clock
+from mpisweep.batch.dialect import PJM, clock
 from mpisweep.batch.site import SAFE, Site, SiteError
 
-__all__ = ["Job", "Wishes", "plan_job"]
+__all__ = ["CORES_PER_GPU", "LEAST_CORES_PER_GPU", "Job", "Wishes", "plan_job"]
 
 #: At most so many ranks on a node without GPUs, as `mpisweep run` starts.
 _RANKS_WITHOUT_GPUS = 16
+#: With fewer cores per GPU nothing is left for data loaders beside the process that trains.
+LEAST_CORES_PER_GPU = 2
+#: What is proposed where nothing is known.
+CORES_PER_GPU = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +25,22 @@ class Wishes:
     Attributes:
         gpus: of a node; of the job, where the site's unit is the GPU.
         ranks: of a node.
+        cores: of a rank.
         group: resource group, partition or queue.
         project: project group or account.
         modules: instead of the site's, when there are any.
+        directives: options of the batch system beside the site's.
     """
 
     nodes: int = 1
     elapse_s: float | None = None
     gpus: int | None = None
     ranks: int | None = None
+    cores: int | None = None
     group: str = ""
     project: str = ""
     modules: tuple[str, ...] = ()
+    directives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Job:
 
     Attributes:
         gpus: of a node; 0 for none.
+        cores: of a rank; None where the batch system is not asked for any.
         elapse_s: None on a workstation, which has no limit.
     """
 
@@ -52,11 +61,36 @@ class Job:
     group: str
     project: str
     modules: tuple[str, ...]
+    cores: int | None = None
+    directives: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> int:
         """Of the whole job."""
         return self.nodes * self.ranks_per_node
+
+    @property
+    def cores_per_node(self) -> int | None:
+        """What its ranks have of a node together; None where nobody knows."""
+        return self.site.cores_per_node if self.cores is None else self.cores * self.ranks_per_node
+
+    def doubt(self) -> str:
+        """One sentence when the GPUs would wait for their data; else empty."""
+        cores = self.cores_per_node
+        if not self.gpus or not self.site.system.marker or self.site.unit == "gpu":
+            return ""
+        if cores is None:
+            # Under PJM whole nodes are given, with all their cores.
+            return "" if self.site.system is PJM else (
+                f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, which leaves none for "
+                f"loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in a copy of the site's file"
+            )  # fmt: skip
+        if cores >= LEAST_CORES_PER_GPU * self.gpus:
+            return ""
+        return (
+            f"{cores} core{'s' * (cores != 1)} for {self.gpus} GPU{'s' * (self.gpus != 1)} of a node are fewer than "
+            f"{LEAST_CORES_PER_GPU} per GPU, which leaves none for loading data; ask for more with --cores"
+        )
 
 
 def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_per_trial: int = 1) -> Job:
@@ -83,15 +117,18 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
         raise SiteError(f"--nodes {wishes.nodes}: {what}" + ("; ask for more GPUs with --gpus" if site.unit == "gpu" else ""))
     if site.unit == "node" and site.gpus_per_node is not None and (gpus or 0) > site.gpus_per_node:
         raise SiteError(f"--gpus {gpus}: a node of {site.name} has {site.gpus_per_node}")
+    ranks = wishes.ranks or site.ranks_per_node or _usual_ranks(site, gpus or 0, devices_per_trial)
     job = Job(
         site=site,
         nodes=nodes,
         gpus=gpus or 0,
-        ranks_per_node=wishes.ranks or site.ranks_per_node or _usual_ranks(site, gpus or 0, devices_per_trial),
+        ranks_per_node=ranks,
         elapse_s=wishes.elapse_s if site.system.marker else None,
         group=wishes.group or site.group,
         project=wishes.project,
         modules=wishes.modules or site.modules,
+        cores=_cores(site, wishes.cores, ranks, gpus or 0),
+        directives=tuple(_directive(site, text) for text in wishes.directives),
     )
     _check_words(job)
     if site.system.marker:
@@ -121,6 +158,35 @@ def _usual_ranks(site: Site, gpus: int, devices_per_trial: float) -> int:
             "how many ranks a node gets, or the cores in a copy of the site's file (cores_per_node)"
         )
     return min(site.cores_per_node, _RANKS_WITHOUT_GPUS)
+
+
+def _cores(site: Site, wanted: int | None, ranks: int, gpus: int) -> int | None:
+    """Cores to ask for, for each rank."""
+    if wanted is not None and (not site.system.marker or site.unit == "gpu"):
+        why = "has no batch system to ask for them" if not site.system.marker else "gives them with the GPUs"
+        raise SiteError(f"--cores {wanted}: {site.title} {why}; leave it out")
+    if wanted is not None and site.cores_per_node is not None and wanted * ranks > site.cores_per_node:
+        raise SiteError(
+            f"--cores {wanted}: {ranks} rank{'s' * (ranks != 1)} of a node would have {wanted * ranks} cores, and a node of "
+            f"{site.name} has {site.cores_per_node}"
+        )
+    if wanted is not None:
+        return wanted
+    if site.cores_per_node is not None:
+        return site.cores_per_node // ranks or None
+    # A rank without a GPU has no GPU to feed.
+    return site.cores_per_rank if gpus else None
+
+
+def _directive(site: Site, text: str) -> str:
+    """An option of the batch system as it goes into the script, without its marker."""
+    marker = site.system.marker
+    if not marker:
+        raise SiteError(f"--directive {text!r}: {site.title} has no batch system that reads directives; leave it out")
+    option = text.removeprefix(marker).strip()
+    if not option.startswith("-") or not option.isprintable():
+        raise SiteError(f"--directive {text!r}: expected one option of {site.system.submit}, e.g. {site.system.example!r}")
+    return option
 
 
 def _check_words(job: Job) -> None:

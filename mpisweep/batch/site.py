@@ -26,7 +26,7 @@ _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
 SAFE = re.compile(r"[A-Za-z0-9_.,:=/+@%~-]+")
 
 _KEYS = (
-    "title", "system", "gpus_per_node", "cores_per_node", "ranks_per_node", "unit", "group", "project_needed", "directives", "modules",
+    "title", "system", "gpus_per_node", "cores_per_node", "cores_per_rank", "ranks_per_node", "unit", "group", "project_needed", "directives", "modules",
     "setup", "launch", "local_folders", "container", "groups",
 )  # fmt: skip
 _CONTAINER_KEYS = ("command", "modules", "directives", "binds")
@@ -98,6 +98,7 @@ class Site:
         name: of the file, without ``.toml``.
         gpus_per_node: 0 for none, None for unknown.
         cores_per_node: None for unknown.
+        cores_per_rank: what a rank with a GPU asks for where :attr:`cores_per_node` is not known; None for nothing.
         ranks_per_node: None for one a GPU or, where there is none, one a core.
         unit: what a job asks for: ``node``, ``gpu`` (of a shared node) or ``vnode``.
         group: the resource group that is used unless another is asked for; empty for none.
@@ -114,6 +115,7 @@ class Site:
     system: Dialect
     gpus_per_node: int | None = None
     cores_per_node: int | None = None
+    cores_per_rank: int | None = None
     ranks_per_node: int | None = None
     unit: str = "node"
     group: str = ""
@@ -216,6 +218,7 @@ class _Parser:
             system=DIALECTS[system],
             gpus_per_node=self._count(raw, "gpus_per_node", "gpus_per_node", 0),
             cores_per_node=self._count(raw, "cores_per_node", "cores_per_node", 1),
+            cores_per_rank=self._count(raw, "cores_per_rank", "cores_per_rank", 1),
             ranks_per_node=self._count(raw, "ranks_per_node", "ranks_per_node", 1),
             unit=self._choice(raw, "unit", ("node", "gpu", "vnode"), "node"),
             group=self._safe(self._text(raw, "group"), "group"),

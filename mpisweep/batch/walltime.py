@@ -90,13 +90,14 @@ def plan_stop(now: float, left_s: float | None, grace_s: float, measured: Iterab
     return StopPlan(trials_end_at - grace_s, trials_end_at, now + left_s)
 
 
-def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] = ()) -> str:
+def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] = (), setting: str = "limits.grace") -> str:
     """Why no trial can run within a walltime, and what would be enough; empty where one can.
 
     Args:
         walltime_s: from now.
         grace_s: of the sweep file.
         measured: see :func:`closing_s`.
+        setting: what the user could make smaller for a shorter grace; empty for nothing.
     """
     measured = list(measured)
     closing = closing_s(walltime_s, measured)
@@ -104,6 +105,7 @@ def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] =
         return ""
     enough_s = next(s for s in itertools.count(math.ceil(grace_s)) if s > grace_s + closing_s(s, measured))
     return (
-        f"{walltime_s:g} s leave no time for trials: {grace_s:g} s are for running trials to return (limits.grace) and "
-        f"{closing:.2g} s for closing; give at least {enough_s} s, or a smaller grace"
+        f"{walltime_s:g} s is no longer than the {grace_s:g} s in which running trials return (the grace) and the "
+        f"{closing:.2g} s for closing together, and leaves no time for trials; give at least {enough_s} s"
+        + (f", or a smaller {setting}" if setting else "")
     )

@@ -20,7 +20,7 @@ from mpisweep.batch.checkscript import Facts, check_script
 from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
-from mpisweep.batch.site import Site, SiteError, load_site
+from mpisweep.batch.site import Site, SiteError, known_sites, load_site, site_folders
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import (
@@ -32,6 +32,7 @@ from mpisweep.cli.sweepargs import (
     read_spec,
     results_path,
     see_that_it_can_be_split,
+    see_that_there_is_time,
 )
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
@@ -50,6 +51,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_sweep(script)
     add_split(_add_job(script), "for one of several jobs that work on the sweep together, K or any other number")
+    script.add_argument("--sites", action="store_true", help="list the sites that --site knows")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
     script.set_defaults(command=_jobscript)
 
@@ -69,14 +71,20 @@ def add_commands(commands: Commands) -> None:
 
 def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
-    job.add_argument("--site", metavar="SITE", default="", help="a site that mpisweep knows, or the path of a site file")
+    job.add_argument("--site", metavar="SITE", default="", help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file")
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="how long the job may take")
     job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
     job.add_argument("--ranks", type=at_least_1, metavar="N", help="of a node (default: one a GPU, else one a core)")
+    job.add_argument("--cores", type=at_least_1, metavar="N",
+                     help="of a rank: for training and loading data (default: the site's, for a GPU at least "
+                     "4 where a site does not say)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
     job.add_argument("--project", metavar="NAME", default="", help="project group or account")
     job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")
+    job.add_argument("--directive", action="append", default=[], metavar="OPTION",
+                     help="one more option of the batch system for the script's head, e.g. --directive=--constraint=a100; "
+                     "may be given again and again")
     inside = job.add_mutually_exclusive_group()
     inside.add_argument("--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)")
     inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
@@ -96,6 +104,8 @@ def _chain_length(text: str) -> int:
 
 
 def _jobscript(options: argparse.Namespace) -> int:
+    if options.sites:
+        return _list_sites()
     if options.check is not None:
         return _check_script(options)
     spec = read_spec(options)
@@ -138,12 +148,13 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
-        raise SiteError("--site: is missing; say where the job is to run, e.g. --site flow-cx, or pjm, slurm, pbs")
+        raise SiteError("--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript --sites` lists all")
     see_that_it_can_be_split(spec, options.split)
+    see_that_there_is_time(spec, "--elapse", options.elapse)
     site = load_site(options.site)
     wishes = Wishes(
-        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, group=options.group,
-        project=options.project, modules=tuple(options.module),
+        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, cores=options.cores,
+        group=options.group, project=options.project, modules=tuple(options.module), directives=tuple(options.directive),
     )  # fmt: skip
     job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
     if options.container and job.ranks > 1 and not site.launch:
@@ -151,6 +162,8 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
             f"--container: the file of site {site.name} does not say how ranks are started outside of it; add e.g. "
             'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
         )
+    if doubt := job.doubt():
+        print(f"mpisweep: warning: {doubt}", file=sys.stderr)
     return site, job
 
 
@@ -186,6 +199,24 @@ def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
                 "see it, or say in a copy of the site's file which folders they do not share (local_folders)"
             )
     return ""
+
+
+def _list_sites() -> int:
+    """One line for each site: its name, its batch system, what it is, and where a user's own file lies."""
+    shipped = site_folders()[-1]
+    rows = []
+    for name, path in known_sites().items():
+        try:
+            site = load_site(str(path))
+        except SiteError as error:
+            rows.append((name, "?", str(error)))
+            continue
+        own = "" if path.parent == shipped else f" ({path})"
+        rows.append((name, site.system.title.removeprefix("a "), site.title + own))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, system, what in rows:
+        print(f"{name:<{widths[0]}}  {system:<{widths[1]}}  {what}")
+    return 0
 
 
 def _check_script(options: argparse.Namespace) -> int:

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mpisweep.cli.arguments import Commands, duration
-from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path
+from mpisweep.cli.outcome import closings
+from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path, see_that_there_is_time
 from mpisweep.cli.workers import add_workers, master_policy, workers_here
 from mpisweep.records import TrialState, Value
-from mpisweep.spec import BuiltinWorkload, CommandWorkload, Spec
+from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import SPECIAL_NAMES, render
 from mpisweep.spec.preflight import see_that_it_starts
 from mpisweep.spec.space import SearchSpace
+from mpisweep.spec.units import value_text
 
 if TYPE_CHECKING:
     from mpisweep.search import Sampler
@@ -40,6 +42,7 @@ def add_commands(commands: Commands) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     spec = read_spec(options)
+    see_that_there_is_time(spec, "--walltime", options.walltime, closings(results_path(options, spec)) if options.walltime else ())
     if options.devices:
         from mpisweep.rank.layout import describe_layout
 
@@ -71,7 +74,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         memory = f", memory {parameter.memory}" if parameter.memory else ""
         print(f"  {parameter.name:<{width}} {parameter.describe()}{memory}")
     for name, value in spec.fixed.items():
-        print(f"  {name:<{width}} {value!r}, fixed")
+        print(f"  {name:<{width}} {value_text(value)}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_in_words(spec.space, baseline)}")
@@ -103,7 +106,8 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     if found is None and workers < spec.most_ranks:
         print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
     elif found is None:
-        print("  time        not known before three trials were measured; 'timeout' under [limits] would bound it")
+        limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
+        print(f"  time        unknown until three trials have run; set {limit} for an upper bound")
     elif left:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
 
@@ -128,4 +132,4 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
 
 
 def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={configuration[name]}" for name in space.names) or "the fixed values"
+    return ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"

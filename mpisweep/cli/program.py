@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mpisweep import __version__
 from mpisweep.batch.launch import LAUNCH_VARIABLE
@@ -34,11 +35,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
-    options = _parser().parse_args(ours)
+    options = _parser(ours).parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
     is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
     try:
-        code: int = options.command(options)
+        code: int = options.command(options) or 0
         if sys.stdout is not None:
             # Otherwise Python finds out when it is too late to say something.
             sys.stdout.flush()
@@ -71,16 +72,28 @@ def _print_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """What it has to say is said by one rank."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if expected_rank() in (0, None):
+            super()._print_message(message, file)
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _Parser(
         prog="mpisweep",
         description="A whole hyperparameter sweep in one batch job, or in one command on a workstation.",
         epilog="Exit codes: 0 every trial has ended; 3 stopped early, run again to go on; "
         "4 no trial completed; 2 wrong input; 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(command=lambda _: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
     # In the order in which `mpisweep --help` lists them.
     for module in (run, check, look, mend, batch, stop):
         module.add_commands(commands)
+    if given[:1] == ["chain"]:
+        # The scripts of `submit --chain` call it, and nobody else.
+        stop.add_chain(commands)
     return parser

@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from mpisweep.batch import describe
@@ -28,7 +27,7 @@ from mpisweep.batch.launch import (
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.slurm import copies_without_mpi
 from mpisweep.batch.start import Start, plan_start
-from mpisweep.batch.walltime import earliest_end, plan_stop, why_too_short
+from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.arguments import Commands, duration
 from mpisweep.cli.logs import configure_logging, is_on_one_host
 from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
@@ -39,6 +38,7 @@ from mpisweep.cli.sweepargs import (
     read_spec,
     results_path,
     see_that_it_can_be_split,
+    see_that_there_is_time,
 )
 from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_that_they_fit, usual_node
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
@@ -111,7 +111,8 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     see_that_it_starts(spec)
     path = results_path(options, spec)
-    _see_that_there_is_time(spec, options, closings(path) if options.walltime is not None else ())
+    measured = closings(path) if options.walltime is not None else ()
+    see_that_there_is_time(spec, "--walltime", options.walltime, measured)
     start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     if options.dry_run:
@@ -131,11 +132,6 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     if ended.reason is not None:
         log.log(logging.WARNING if ended.exit_code else logging.INFO, "%s", describe_end(path, spec.name, ended.reason))
     return ended.exit_code
-
-
-def _see_that_there_is_time(spec: Spec, options: argparse.Namespace, measured: Sequence[float] = ()) -> None:
-    if options.walltime is not None and (why := why_too_short(options.walltime, spec.limits.grace_s, measured)):
-        raise SpecError(f"--walltime: {why}")
 
 
 def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> Start:
@@ -195,7 +191,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
         # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
         try:
             see_that_it_starts(spec)
-            _see_that_there_is_time(spec, options)
+            see_that_there_is_time(spec, "--walltime", options.walltime)
         except SpecError as error:
             refusal = str(error)
     return run_rank(spec, RankOptions(

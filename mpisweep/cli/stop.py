@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from mpisweep.batch.jobs import cancel_waiting, submit_link
 from mpisweep.batch.submit import SubmitError, cancel
 from mpisweep.cli.arguments import Commands, add_file
 from mpisweep.cli.outcome import standing
+from mpisweep.processes.kernel import this_host
 from mpisweep.progress import counted
 from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_file
 
-__all__ = ["add_commands"]
+__all__ = ["add_chain", "add_commands"]
 
 #: What ``mpisweep chain`` returns when the job has nothing to do.
 _OVER = 3
@@ -28,17 +28,19 @@ _OVER = 3
 _LOOK_S = 0.2
 
 
-def add_commands(commands: Commands) -> None:
-    """Add them to the program's commands."""
+def add_chain(commands: Commands) -> None:
+    """Add chain, which is for job scripts and not for people, to the program's commands."""
     chain = commands.add_parser(
         "chain",
-        help="in a job of a chain: whether it is to run",
         description=f"Asked by the scripts of `submit --chain`.  Exit code {_OVER}: this job has nothing to do, and the "
         "others of its chain have been cancelled; 0: go on.",
     )
     add_file(chain)
     chain.set_defaults(command=_chain)
 
+
+def add_commands(commands: Commands) -> None:
+    """Add stop to the program's commands."""
     stop = commands.add_parser(
         "stop",
         help="end a running sweep in order",
@@ -112,7 +114,7 @@ def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> in
     from mpisweep.results.shares import MemberWatch, members
 
     folder = shares_folder(results)
-    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=socket.gethostname())
+    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=this_host())
     alive = watch.settle(members(folder))
     if not alive:
         # A request that is older than a run does not stop it.

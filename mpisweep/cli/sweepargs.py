@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 from mpisweep.spec.catalogue import BUILTIN
 
 __all__ = [
     "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
-    "see_that_it_can_be_split", "split_command_line",
+    "see_that_it_can_be_split", "see_that_there_is_time", "split_command_line",
 ]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
 #: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of its [limits].
 _REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
-_KEYS = ("name", "objective", "direction", "search", "trials", "seed")
+_KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 
 
@@ -39,7 +41,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
     quick = parser.add_argument_group("without a sweep file")
     quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
-                       help="1:700, 1:700:10, 1e-4:1e-1:log, a,b,c, or one value that stays fixed")
+                       help="a range (1:700; in steps 1:700:10; some numbers of it 1e-4:1e-1:log:points=8), choices (a,b,c), "
+                       "or one value that stays fixed; a range of reals needs no points with --search random --trials N; "
+                       "with :memory=increasing behind it, larger values need more memory")
     quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
                        help="default configuration to compare with")
     quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
@@ -50,6 +54,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--search", choices=SEARCH_NAMES)
     quick.add_argument("--trials", type=at_least_1, metavar="N", help="for searches that sample")
     quick.add_argument("--seed", type=int)
+    quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
     quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
     quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
 
@@ -63,6 +68,23 @@ def add_stage_env(parser: argparse._ActionsContainer) -> None:
     """Take ``--stage-env``."""
     parser.add_argument("--stage-env", action="store_true",
                         help="pack what trial processes import into one file in the user's cache, and import from that")
+
+
+def see_that_there_is_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:
+    """Refuse a time in which no trial could run.
+
+    Args:
+        spec: of the sweep.
+        flag: by which the time was given.
+        seconds: that time; None where none was given.
+        measured: what closing has taken in earlier runs, see :mod:`mpisweep.batch.walltime`.
+
+    Raises:
+        SpecError: see above.
+    """
+    setting = "" if spec.source == COMMAND_LINE else "limits.grace"
+    if seconds is not None and (why := why_too_short(seconds, spec.limits.grace_s, measured, setting)):
+        raise SpecError(f"{flag}: {why}")
 
 
 def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
@@ -126,7 +148,7 @@ def quick_words(options: argparse.Namespace) -> list[str]:
             words += [flag, value]
     for key in (*_KEYS, *_LIMITS):
         if getattr(options, key) is not None:
-            words += [f"--{key}", str(getattr(options, key))]
+            words += [f"--{key.replace('_', '-')}", str(getattr(options, key))]
     return words
 
 

@@ -145,8 +145,8 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
         room = _places(count, devices_per_trial)
         share = "" if devices_per_trial == 1 else f" with devices_per_trial = {devices_per_trial:g}"
         raise LayoutError(
-            f"{host} has {count} GPUs and {len(workers)} workers{share}; start at most {room} ranks there, or one "
-            "more if rank 0 is not to work (--master idle); to share GPUs, say devices_per_trial = 0.5 in the sweep file"
+            f"{host} has {count} GPU{'s' * (count != 1)} and {len(workers)} workers{share}; start at most "
+            f"{room} rank{'s' * (room != 1)} there, or one more if rank 0 is not to work (--master idle); to share GPUs, say devices_per_trial = 0.5 in the sweep file"
         )
     return given
 

@@ -56,6 +56,8 @@ _RANK_DIED = signal.SIGRTMIN
 #: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it must not
 #: become the trial's fault because this process is reached, or its rank ended, a little later; so long it is waited.
 _EVERYBODY_S = 0.25
+#: How long it may take to leave, in seconds; one that loads a large library hears nothing until that is loaded.
+_CLOSE_S = 2.0
 #: How often a rank is looked at that is watched, in seconds.
 _WATCH_S = 1.0
 
@@ -172,7 +174,15 @@ class ForkServer:
         self._control.close()
         self.signals.close()
         os.close(self.signals_file)
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            # While it imports it reads no request, and the other ranks may wait for this one to leave.
+            os.kill(self._process, _RANK_DIED)
+            until = time.monotonic() + _CLOSE_S
+            while time.monotonic() < until:
+                if os.waitpid(self._process, os.WNOHANG)[0]:
+                    return
+                time.sleep(2e-3)
+            os.kill(self._process, signal.SIGKILL)
             os.waitpid(self._process, 0)
 
     def _request(self, files: Sequence[int], **request: Any) -> None:

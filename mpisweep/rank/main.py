@@ -21,7 +21,6 @@ import logging
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -75,7 +74,7 @@ if TYPE_CHECKING:
     from mpisweep.master.loop import Master
     from mpisweep.progress import ProgressSink
 
-__all__ = ["RankOptions", "configure_logging", "run_rank"]
+__all__ = ["RankOptions", "run_rank"]
 
 #: Sleep while nothing happens, in seconds: the first, and the longest with MPI and without.
 _NAP_FIRST_S = 50e-6
@@ -435,7 +434,12 @@ class _Rank:
 
         assert self._recorder is not None
         assert self._leader is not None
-        if opened.stop is not None:
+        if opened.stop is not None and opened.stop.stop_at <= now:
+            log.warning(
+                "no time is left for trials: %.0f s to the end of its time, and %.0f s are for running trials to return and for closing",
+                opened.stop.ends_at - now, opened.stop.ends_at - opened.stop.stop_at,
+            )  # fmt: skip
+        elif opened.stop is not None:
             log.info(
                 "the sweep stops in %.0f s, %.0f s before the end of its time",
                 opened.stop.stop_at - now, opened.stop.ends_at - opened.stop.stop_at,
@@ -729,11 +733,3 @@ def _drain(file: int) -> set[int]:
     with contextlib.suppress(BlockingIOError):
         return set(os.read(file, 4096))
     return set()
-
-
-def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
-    """Python's logging to standard error, rank and host in each line; the launcher has neither."""
-    who = "launcher" if rank is None else f"rank {rank} {host}"
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {who}: %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)

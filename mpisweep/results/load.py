@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ from mpisweep.results.journal import Damage
 from mpisweep.results.merging import read_sweep
 from mpisweep.results.replay import SweepState
 from mpisweep.results.snapshot import _native
-from mpisweep.spec import Spec, SpecError, parse_spec
+from mpisweep.spec import Spec, SpecError, nearest, parse_spec
+from mpisweep.spec.units import value_text
 
 __all__ = ["CurveArrays", "Sweep", "TrialTable", "load"]
 
@@ -40,15 +42,40 @@ class CurveArrays(NamedTuple):
     time: NDArray[np.float64]
 
 
+#: A table of more trials is printed with its first and its last ones.
+_ROWS_AT_MOST = 20
+
+
+def _see_columns(key: Any, names: tuple[str, ...]) -> None:
+    """Refuse a column that there is not, in better words than numpy's."""
+    for name in key if isinstance(key, list) else (key,):
+        if isinstance(name, str) and name not in names:
+            raise KeyError(f"no column {name!r}; {nearest(name, names)}")
+
+
+def _on_one_line(text: str) -> str:
+    """A text without control characters, which would move the cursor."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too
+    """One row of a table."""
+
+    def __getitem__(self, key: Any) -> Any:
+        _see_columns(key, self.dtype.names or ())
+        return super().__getitem__(key)
+
+
 class TrialTable:
     """Trials as a structured array, one row a trial.
 
     Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
-    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.
+    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it is a
+    table of what was searched and measured.
     """
 
     def __init__(self, array: Rows) -> None:
-        self.array = array
+        self.array = array.view(np.dtype((_Row, array.dtype)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Rows:
         """The structured array itself."""
@@ -61,12 +88,40 @@ class TrialTable:
         return iter(self.array)
 
     def __getitem__(self, key: Any) -> Any:
+        _see_columns(key, self.names)
         found = self.array[key]
         is_rows = isinstance(found, np.ndarray) and found.dtype.names and not isinstance(key, (str, list))
         return TrialTable(found) if is_rows else found
 
     def __repr__(self) -> str:
-        return f"<{len(self)} trials: {', '.join(self.names)}>"
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([*lines, *self._what_is_left_out()])
+
+    def _repr_html_(self) -> str:
+        header, *rows = (
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+            for tag, row in zip(("th", *("td" for _ in range(len(self)))), self._cells(), strict=False)
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        below = "".join(f"<p>{text}</p>" for text in self._what_is_left_out())
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """What is printed, with a heading: of many trials the first ones and the last ones."""
+        fixed = [column.name for column in columns_of("trials")]
+        names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
+        names = [name for name in names if name in self.names]
+        many = len(self) > _ROWS_AT_MOST
+        chosen = [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))] if many else range(len(self))
+        rows = [tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen]
+        if many:
+            rows.insert(_ROWS_AT_MOST // 2, ("...",) * len(names))
+        return [tuple(names), *rows]
+
+    def _what_is_left_out(self) -> list[str]:
+        return [f"{len(self):,} trials"] if len(self) > _ROWS_AT_MOST or len(self) == 0 else []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -238,8 +293,7 @@ class Sweep:
             IndexError: when there is no such trial.
         """
         if metric not in self._state.curve_names:
-            known = ", ".join(self._state.curve_names) or "none"
-            raise KeyError(f"there is no curve of {metric!r}; curves there are: {known}")
+            raise KeyError(f"there is no curve of {metric!r}; {nearest(metric, self._state.curve_names)}")
         if not 0 <= number < len(self.trials):
             raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
         curve = self._state.curve(number, metric)
@@ -288,8 +342,7 @@ class Sweep:
                 return columns[name]
         if name in self.trials.names:
             return name
-        known = ", ".join((*self.parameters, *self.metrics))
-        raise KeyError(f"there is no parameter or metric {name!r}; there are: {known}")
+        raise KeyError(f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}")
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is taken gets a prefix."""

@@ -15,12 +15,14 @@ from mpisweep.spec.model import (
     Spec,
     SpecError,
     Workload,
+    nearest,
 )
 from mpisweep.spec.quick import spec_from_flags
-from mpisweep.spec.sweepfile import SEARCH_NAMES, load_spec, parse_spec
+from mpisweep.spec.sweepfile import COMMAND_LINE, SEARCH_NAMES, load_spec, parse_spec
 from mpisweep.spec.units import parse_duration
 
 __all__ = [
+    "COMMAND_LINE",
     "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
@@ -31,6 +33,7 @@ __all__ = [
     "SpecError",
     "Workload",
     "load_spec",
+    "nearest",
     "parse_duration",
     "parse_spec",
     "spec_from_flags",

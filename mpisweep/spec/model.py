@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError", "Workload", "ends",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError", "Workload", "ends", "nearest",
 ]  # fmt: skip
 
 #: The parameter that says how many ranks a trial has; every workload has it.
@@ -213,3 +214,10 @@ def _contains_all(now: Parameter, before: Parameter) -> bool:
 def ends(parameter: Parameter) -> list[Value]:
     """The smallest and the largest value of a range; all values of a choice."""
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that there is not: which one may be meant, or which ones there are."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")

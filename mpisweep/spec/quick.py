@@ -17,8 +17,9 @@ from mpisweep.spec.space import (
     Parameter,
     SpaceError,
     parse_quick,
+    parse_quick_value,
 )
-from mpisweep.spec.sweepfile import parse_spec
+from mpisweep.spec.sweepfile import COMMAND_LINE, parse_spec
 
 __all__ = ["spec_from_flags", "toml_value"]
 
@@ -56,12 +57,17 @@ def spec_from_flags(
         try:
             found = parse_quick(name, text)
         except SpaceError as error:
-            raise SpecError(f"command line: -p {name}: {error}") from error
+            raise SpecError(f"{COMMAND_LINE}: -p {name}: {error}") from error
         if isinstance(found, (IntegerRange, FloatRange, Choice)):
             searched.append(found)
         else:
             fixed[name] = found
-    wanted = {name: _only_value(name, text) for name, text in _split_flags("--baseline", baseline)}
+    # A choice among texts has a text as its baseline, also one that looks like a number.
+    texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
+    texts |= {name for name, value in fixed.items() if isinstance(value, str)}
+    wanted = {
+        name: text if name in texts else _only_value(name, text) for name, text in _split_flags("--baseline", baseline)
+    }
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _name_from(workload, searched))
     lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
@@ -77,8 +83,8 @@ def spec_from_flags(
             lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SpecError("command line: has bytes in it that are not UTF-8 text")
-    return parse_spec(text, source="command line", folder=folder)
+        raise SpecError(f"{COMMAND_LINE}: has bytes in it that are not UTF-8 text")
+    return parse_spec(text, source=COMMAND_LINE, folder=folder)
 
 
 def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -86,18 +92,18 @@ def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise SpecError(f"command line: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
+            raise SpecError(f"{COMMAND_LINE}: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
         if name in dict(pairs):
-            raise SpecError(f"command line: {flag} {name}: is given twice")
+            raise SpecError(f"{COMMAND_LINE}: {flag} {name}: is given twice")
         pairs.append((name, value))
     return pairs
 
 
 def _only_value(name: str, text: str) -> Value:
-    found = parse_quick(name, text) if "," not in text and ":" not in text else None
-    if found is None or isinstance(found, (IntegerRange, FloatRange, Choice)):
-        raise SpecError(f"command line: --baseline {name}: found {text!r}; expected one value")
-    return found
+    try:
+        return parse_quick_value(text)
+    except SpaceError as error:
+        raise SpecError(f"{COMMAND_LINE}: --baseline {name}: {error}") from error
 
 
 def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:

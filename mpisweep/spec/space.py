@@ -12,6 +12,7 @@ what was found and what would be right; the caller adds where.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ __all__ = [
     "Value",
     "parse_parameter",
     "parse_quick",
+    "parse_quick_value",
 ]
 
 Configuration = dict[str, Value]
@@ -39,6 +41,12 @@ _POINTS_AT_MOST = 1_000_000
 
 _RANGE_KEYS = ("from", "to", "step", "scale", "points", "memory")
 _LIST_KEYS = ("values", "memory")
+#: What is a number on a command line.  Digits behind a leading zero are a name, as in 007, and so are underscores.
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE)
+_PADDED = re.compile(r"[+-]?0[0-9]+")
+_DIGITS_AT_MOST = 400
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 #: How the memory that a trial needs can go with a parameter's value.
 MEMORY_WORDS = ("increasing", "decreasing")
 #: Relative slack within which a float counts as a grid point, or as within a range.
@@ -326,21 +334,26 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
 
 
 def parse_quick(name: str, text: str) -> Parameter | Value:
-    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log``, ``a,b,c``, or one fixed value.
+    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log:points=8``, ``a,b,c``, or one fixed value.
 
-    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.
+    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.  What stands in brackets
+    is not divided: ``(0.9,0.99),(0.8,0.9)`` is a list of two texts.
 
     Raises:
         SpaceError: saying what was found and what would be right.
     """
-    if "," in text:
-        *parts, last = text.split(",")
-        last, says_memory, memory = last.partition(":memory=")
-        choices = [_parse_value(part) for part in [*parts, last]]
+    parts = _divided(text, ",")
+    if len(parts) > 1:
+        last, says_memory, memory = parts[-1].partition(":memory=")
+        choices = _same_kind([*parts[:-1], last])
         return _parse_values(name, {"values": choices, "memory": memory}) if says_memory else _parse_choice(name, choices)
-    if ":" not in text:
+    low, *ends = _divided(text, ":")
+    if not ends:
+        inside = text.strip()
+        if inside.startswith("[") and "," in inside:
+            raise SpaceError(f"found {inside!r}; choices are written without brackets, {inside[1:-1]}")
         return _parse_value(text)
-    low, high, *rest = text.split(":")
+    high, *rest = ends
     raw: dict[str, Any] = {"from": _parse_value(low), "to": _parse_value(high)}
     for part in rest:
         if part == "log":
@@ -355,19 +368,58 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
             raise SpaceError(f"found {part!r} after a range that has a step; expected FROM:TO:STEP")
         else:
             raw["step"] = _parse_value(part)
-    return _parse_range(name, raw)
+    return _parse_range(name, raw, with_step="FROM:TO:STEP", with_points="FROM:TO:log:points=N")
+
+
+def parse_quick_value(text: str) -> Value:
+    """What ``--baseline name=TEXT`` means: one value.
+
+    Raises:
+        SpaceError: for a range or a list.
+    """
+    if len(_divided(text, ",")) > 1 or len(_divided(text, ":")) > 1:
+        raise SpaceError(f"found {text!r}; expected one value")
+    return _parse_value(text)
+
+
+def _divided(text: str, separator: str) -> list[str]:
+    """The text at its separators that stand in no brackets.
+
+    Raises:
+        SpaceError: when a bracket has no partner.
+    """
+    parts, open_brackets = [""], ""
+    for character in text:
+        if character in _BRACKETS:
+            open_brackets += character
+        elif character in _BRACKETS.values():
+            if not open_brackets or _BRACKETS[open_brackets[-1]] != character:
+                raise SpaceError(f"found {character!r} without its opening bracket in {text!r}; expected brackets in pairs")
+            open_brackets = open_brackets[:-1]
+        if character == separator and not open_brackets:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if open_brackets:
+        raise SpaceError(f"found {open_brackets[-1]!r} without its closing bracket in {text!r}; expected brackets in pairs")
+    return parts
 
 
 def _parse_value(text: str) -> Value:
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if _INTEGER.fullmatch(text):
+        # Python refuses to read an integer of thousands of digits; as infinity it is refused by us.
+        return int(text) if len(text) < _DIGITS_AT_MOST else float(text)
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _same_kind(parts: list[str]) -> list[Value]:
+    """The values of a list: where one is a text for its leading zeros, as in 008,009,010,100, the others are texts too."""
+    if any(_PADDED.fullmatch(part.strip()) for part in parts):
+        return [part.strip() for part in parts]
+    return [_parse_value(part) for part in parts]
 
 
 def _parse_choice(name: str, raw: list[Any]) -> Choice:
@@ -411,7 +463,10 @@ def _memory(raw: dict[str, Any]) -> str:
     return str(word)
 
 
-def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
+def _parse_range(
+    name: str, raw: dict[str, Any], *, with_step: str = "'step'", with_points: str = "'points'"
+) -> IntegerRange | FloatRange:
+    """A range; `with_step` and `with_points` are how the user would ask for them."""
     for key in raw:
         if key not in _RANGE_KEYS:
             raise SpaceError(f"found the key {key!r}; a range has {', '.join(_RANGE_KEYS)}")
@@ -433,7 +488,7 @@ def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
     if log and low <= 0:
         raise SpaceError(f"'from' is {low!r} on a log scale; it must be greater than 0")
     if log and "step" in raw:
-        raise SpaceError("found 'step' on a log scale; use 'points' for the number of grid points there")
+        raise SpaceError(f"found 'step' on a log scale; use {with_points} for the number of grid points there")
     points = raw.get("points")
     if points is not None:
         if isinstance(points, bool) or not isinstance(points, int) or points < 1:
@@ -450,7 +505,7 @@ def _parse_range(name: str, raw: dict[str, Any]) -> IntegerRange | FloatRange:
         raise SpaceError(f"'from' is {low!r} and 'to' is {high!r}; they are too far apart for a number of 64 bits")
     if all(isinstance(value, int) for value in (low, high, 1 if step is None else step)):
         if points is not None and not log:
-            raise SpaceError("found 'points' in a linear range of integers; use 'step' there")
+            raise SpaceError(f"found 'points' in a linear range of integers; use {with_step} there")
         return IntegerRange(name, low, high, 1 if step is None else step, log, points, memory)
     if step is not None and not (float(high) - float(low)) / float(step) < _POINTS_AT_MOST:
         raise SpaceError(f"'step' is {step!r}, which gives more than {_POINTS_AT_MOST:,} points; expected a larger one")

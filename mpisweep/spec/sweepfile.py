@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -30,11 +29,15 @@ from mpisweep.spec.model import (
     SpecError,
     Workload,
     ends,
+    nearest,
 )
-from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError, parse_parameter
+from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace, SpaceError, parse_parameter
 from mpisweep.spec.units import parse_bytes, parse_duration
 
-__all__ = ["SEARCH_NAMES", "load_spec", "parse_spec"]
+__all__ = ["COMMAND_LINE", "SEARCH_NAMES", "load_spec", "parse_spec"]
+
+#: The source of a sweep that was given by flags: what is wrong with it is told in the words of flags.
+COMMAND_LINE = "command line"
 
 SEARCH_NAMES = ("grid", "random", "sobol", "largest_batch")
 #: A grid of more points than this needs the sweep file's word that it is meant.
@@ -42,6 +45,8 @@ _POINTS_WITHOUT_CONSENT = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+#: Tables of a sweep file whose entries are flags, NAME=... each.
+_FLAGS = {"parameters": "-p", "fixed": "-p", "baseline": "--baseline", "metrics": "--metric"}
 _TOP_KEYS = (
     "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "devices_per_trial", "ranks_per_trial",
     "parameters", "fixed", "baseline", "metrics", "limits",
@@ -94,6 +99,7 @@ class _Parser:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._is_typed = source == COMMAND_LINE
 
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         self._known_keys(raw, _TOP_KEYS, "")
@@ -143,15 +149,32 @@ class _Parser:
         return spec
 
     def _fail(self, key: str, problem: str) -> None:
+        key = self._place(key)
         text = f"{key}: {problem}" if key else problem
         # Keys and values are the user's, and may hold anything; a message is one line.
         raise SpecError(f"{self._source}: {' '.join(text.splitlines())}")
+
+    def _place(self, key: str) -> str:
+        """Where the user has said it: the key in the file, or the flag."""
+        table, _, name = key.partition(".")
+        if not self._is_typed or table in ("", "workload", RANKS):
+            return "after --" if self._is_typed and key == "workload.command" else key
+        if table == "limits":
+            return f"--{name}"
+        flag = _FLAGS.get(table, f"--{table.replace('_', '-')}")
+        return f"{flag} {name}" if name else flag
+
+    def _set(self, key: str, value: str | int) -> str:
+        """How the user would say that a key has a value."""
+        if self._is_typed:
+            return f"--{key.replace('_', '-')} {value}"
+        return f"{key} = \"{value}\"" if isinstance(value, str) and value != "N" else f"{key} = {value}"
 
     def _known_keys(self, raw: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
         names = list(known)
         for key in raw:
             if key not in names:
-                self._fail(prefix + key, f"is not a known key; {_nearest(key, names)}")
+                self._fail(prefix + key, f"is not a known key; {nearest(key, names)}")
 
     def _workload(self, raw: Mapping[str, Any]) -> Workload:
         if "workload" not in raw:
@@ -190,7 +213,8 @@ class _Parser:
             if name not in workload.names and not workload.template and name != RANKS:
                 self._fail(
                     f"parameters.{name}",
-                    f"is not used: neither workload.command nor workload.env has {{{name}}}",
+                    f"is not used: the command has no {{{name}}}" if self._is_typed
+                    else f"is not used: neither workload.command nor workload.env has {{{name}}}",
                 )
 
     def _space(self, raw: Mapping[str, Any]) -> SearchSpace:
@@ -232,7 +256,7 @@ class _Parser:
         known = [*(option.name for option in built_in.options), RANKS]
         for name in names:
             if name not in known:
-                self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {_nearest(name, known)}")
+                self._fail(f"{table}.{name}", f"{built_in.name} has no such option; {nearest(name, known)}")
 
     def _values_fit(
         self,
@@ -267,7 +291,7 @@ class _Parser:
             return
         metrics = [metric.name for metric in built_in.metrics]
         if objective not in metrics:
-            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {_nearest(objective, metrics)}")
+            self._fail("objective", f"{built_in.name} has no metric {objective!r}; {nearest(objective, metrics)}")
 
     def _name(self, raw: Mapping[str, Any]) -> str:
         name = self._text(raw, "name", "sweep")
@@ -369,21 +393,21 @@ class _Parser:
     ) -> tuple[SearchSpace, dict[str, Any]]:
         """The space and the sweep file with all that a search for the largest batch implies."""
         if len(space.parameters) != 1:
-            self._fail("parameters", f"has {len(space.parameters)}; search = \"largest_batch\" needs one, the batch size")
+            self._fail("parameters", f"has {len(space.parameters)}; {self._set('search', 'largest_batch')} needs one, the batch size")
         [parameter] = space.parameters
         values = ends(parameter)
         if parameter.count is None or any(isinstance(value, (bool, str)) or value <= 0 for value in values):
             self._fail(
                 f"parameters.{parameter.name}",
-                f"has {parameter.describe()}; search = \"largest_batch\" needs finitely many numbers above 0",
+                f"has {parameter.describe()}; {self._set('search', 'largest_batch')} needs finitely many numbers above 0",
             )
         if parameter.memory == "decreasing":
-            self._fail(f"parameters.{parameter.name}", "'memory' is 'decreasing'; search = \"largest_batch\" needs 'increasing'")
+            self._fail(f"parameters.{parameter.name}", f"'memory' is 'decreasing'; {self._set('search', 'largest_batch')} needs 'increasing'")
         if "trials" in raw:
-            self._fail("trials", "is for searches that sample; search = \"largest_batch\" ends when it has its answers")
+            self._fail("trials", f"is for searches that sample; {self._set('search', 'largest_batch')} ends when it has its answers")
         has_speed = built_in is not None and any(metric.name == SPEED for metric in built_in.metrics)
         if "objective" not in raw and not has_speed:
-            self._fail("objective", "is missing; search = \"largest_batch\" needs to know which metric is the speed")
+            self._fail("objective", f"is missing; {self._set('search', 'largest_batch')} needs to know which metric is the speed")
         usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}
         return SearchSpace((replace(parameter, memory="increasing"),)), usual | raw
 
@@ -393,7 +417,7 @@ class _Parser:
             return
         if spec.search != "grid":
             if spec.trials is None:
-                self._fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. trials = 100")
+                self._fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. {self._set('trials', 100)}")
             if not space.parameters:
                 self._fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
             return
@@ -404,7 +428,7 @@ class _Parser:
             self._fail(
                 f"parameters.{continuous.name}",
                 f"has {continuous.describe()}, infinitely many for a grid; "
-                "give 'step' or 'points', or search = \"random\" with trials = N",
+                f"{self._how_many(continuous)}, or {self._set('search', 'random')} with {self._set('trials', 'N')}",
             )
             return
         if space.size > (consent or _POINTS_WITHOUT_CONSENT):
@@ -412,15 +436,16 @@ class _Parser:
             self._fail(
                 "parameters",
                 f"the grid has {space.size:,} points, more than {allowed:,}; if that is meant, "
-                f"say max_points = {space.size}",
+                f"say {self._set('max_points', space.size)}",
             )
 
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known are " + ", ".join(known)
+    def _how_many(self, continuous: Parameter) -> str:
+        """How the user would say which numbers of a range a grid takes."""
+        if not self._is_typed:
+            return "give 'step' or 'points'"
+        assert isinstance(continuous, FloatRange)
+        scale = ":log" if continuous.log else ""
+        return f"say how many, e.g. -p {continuous.name}={continuous.low!r}:{continuous.high!r}{scale}:points=8"
 
 
 def _workloads_text() -> str:

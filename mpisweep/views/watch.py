@@ -30,7 +30,7 @@ from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.load import Sweep, load
 from mpisweep.spec.units import duration_text, number_text, value_text
-from mpisweep.views.tables import print_status, running_attempts, sweep_status
+from mpisweep.views.tables import GONE, print_status, running_attempts, sweep_status
 
 __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 
@@ -62,6 +62,7 @@ class Watched:
     """A sweep at one moment."""
 
     name: str
+    #: As :class:`mpisweep.views.tables.Status` has it.
     state: str
     progress: Progress
     #: The longest running one first.
@@ -86,10 +87,10 @@ def look_at(sweep: Sweep, now: float) -> Watched:
         # Whoever ran them: several may share the sweep.  What was never run has no time.
         since = (trials["ended_at"] >= began) & np.isin(trials["state"], [s.label for s in TrialState if s.is_end])
         rate = float(since.sum()) / elapsed_s
-    running = tuple(_running(sweep, now))
+    running = () if status.state == GONE else tuple(_running(sweep, now))
     return Watched(
         sweep.name,
-        sweep.state,
+        status.state,
         Progress(
             total=status.trials,
             ended=ended,
@@ -160,16 +161,17 @@ def watch(path: Path, *, every_s: float, console: Console) -> int:
         while True:
             began = time.monotonic()
             sweep = load(path)
-            view.show(look_at(sweep, time.time()))
+            watched = look_at(sweep, time.time())
+            view.show(watched)
             is_gone = began - changed_at > SILENCE_S
-            if sweep.state not in _GOES_ON or is_gone:
+            if watched.state not in _GOES_ON or is_gone:
                 break
             time.sleep(max(every_s, (time.monotonic() - began) / _SHARE_OF_TIME))
             signs = _signs_of_life(path)
             if signs != seen:
                 seen, changed_at = signs, time.monotonic()
     print_status(sweep_status(sweep))
-    if is_gone:
+    if is_gone and watched.state != GONE:
         print(f"  no file has changed for {SILENCE_S:.0f} s: the run is gone; run the same command to resume")
     # A run that is gone has left the sweep as one without workers has.
     return next((end.exit_code for end in EndReason if end == sweep.state), EndReason.NO_WORKERS.exit_code)
