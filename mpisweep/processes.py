@@ -34,7 +34,7 @@ SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR
 #: The system has no process, or no memory for one, to give at the moment.
 NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
 #: Pauses before starting a process is tried again when there was no room for it, in seconds.
-FORK_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+FORK_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: Pauses while killed processes end, in seconds: the first, and the longest.
 _END_PAUSE_S = 0.0002
 _END_PAUSE_AT_MOST_S = 0.02

@@ -12,12 +12,16 @@ from pathlib import Path
 __all__ = ["STUCK", "Kernel"]
 
 SOURCE = Path(__file__).with_name("kernel.c")
-#: For a process that is to be stuck: neither its parent's death nor any signal ends it, until the file `free` is there.
+#: For a process that is to be stuck: neither its parent's death nor any signal ends it, until the file `free` is there.  What
+#: it holds of the job's output is let go of, unless it `keeps_output`: mpirun waits for that, and the launcher for mpirun.
 STUCK = '''
 import ctypes, os, time
 from pathlib import Path
 
-def get_stuck():
+def get_stuck(keeps_output=False):
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for file in () if keeps_output else (1, 2):
+        os.dup2(nothing, file)
     ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
     kernel = Path(os.environ["KERNEL_FOLDER"])
     with open(kernel / "stuck", "a") as stuck:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -42,7 +43,7 @@ def sweep(folder: Path, code: str, more: str = "", parameters: str = "x = { from
 
 HANGS_ONCE = """
 def run(trial):
-    if trial.params["x"] == 1 and trial.attempt == 1 and trial.rank == trial.ranks - 1:
+    if trial.params["x"] == 1 and trial.attempt == 1 and trial.rank == 0:
         get_stuck()
     time.sleep(0.05)
     return 1.0
@@ -63,14 +64,15 @@ def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device
     [worker] = found.attempts["worker"][lost]
     why = f"process {kernel.stuck[0]} did not end within 3 s after it was killed"
     assert found.workers["quarantine"][worker] == why
-    last = found.attempts["started_at"].argmax()
-    assert found.attempts["worker"][last] != worker
+    after = found.trials["started_at"] > found.trials["started_at"][0]
+    assert worker not in found.trials["worker"][after].tolist()
+    assert found.trials["worker"][0] != worker
     assert done.stderr.count(f"{why}\n") == 2, "it is told when it happens and at the end"
 
 
 @pytest.mark.mpi
 def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_goes_on(folder, kernel, mpisweep: Run):
-    spec = sweep(folder, HANGS_ONCE, "timeout = 1")
+    spec = sweep(folder, HANGS_ONCE.replace("get_stuck()", "get_stuck(keeps_output=True)"), "timeout = 1")
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 3, done.stderr
     found = package.load(folder / "r.h5")
@@ -82,16 +84,6 @@ def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_g
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 6
-
-
-@pytest.mark.mpi
-def test_a_trial_that_has_no_retry_left_fails_as_lost_with_the_reason(folder, kernel, mpisweep: Run):
-    done = mpisweep("run", sweep(folder, HANGS_ONCE, "timeout = 1\nretries = 0"), "-n", "2", "-o", "r.h5")
-    assert done.returncode == 0, done.stderr
-    trials = package.load(folder / "r.h5").trials
-    assert trials["state"].tolist() == ["failed", *["complete"] * 5]
-    assert trials["cause"][0] == "lost"
-    assert trials["message"][0] == f"process {kernel.stuck[0]} did not end within 3 s after it was killed, and no retry is left"
 
 
 @pytest.mark.mpi
@@ -170,7 +162,7 @@ def run(trial):
 
 @pytest.mark.mpi
 def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_lost(folder, kernel, environment):
-    spec = sweep(folder, CRASHES, "silence = 30".replace("silence", "grace"))
+    spec = sweep(folder, CRASHES, "grace = 30")
     process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
     wait_for(lambda: list(folder.glob("begun.*")))
     kernel.be_full()
@@ -181,24 +173,6 @@ def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_l
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["failed", "failed", *["complete"] * 4]
     assert "lost" not in found.attempts["end"].tolist()
-
-
-@pytest.mark.mpi
-def test_a_process_that_there_is_no_room_for_costs_attempts_and_then_the_slot_but_not_the_rank(folder, kernel, environment):
-    spec = sweep(folder, CRASHES, "retries = 1")
-    process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
-    wait_for(lambda: list(folder.glob("begun.*")))
-    kernel.be_full()
-    (folder / "go").touch()
-    assert process.wait(timeout=120) == 3, (folder / "stderr.txt").read_text()
-    found = package.load(folder / "r.h5")
-    assert found.state == "no usable devices were left"
-    said = (folder / "stderr.txt").read_text()
-    assert "no process could be started for 6.3 s: Resource temporarily unavailable" in said
-    assert "is lost" not in said, "the rank lives"
-    lost = found.trials["cause"] == "lost"
-    assert lost.sum() + (found.attempts["end"] == "lost").sum() >= 1
-    assert all("no process could be started" in message for message in found.trials["message"][lost])
 
 
 @pytest.mark.mpi
@@ -226,6 +200,8 @@ from pathlib import Path
 
 def run(trial):
     x = trial.params["x"]
+    if x == 99:
+        os._exit(5)
     if x == 77:
         Path("stuck").write_text(str(os.getpid()))
         while True:
@@ -338,5 +314,39 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
         rank.until(lambda: 6 in rank.ended())
         assert not rank.broken()
     finally:
+        rank.worker.close()
+        rank.server.close()
+
+
+def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(deaf, monkeypatch):
+    fork, full, owner = os.fork, deaf / "full", os.getpid()
+    monkeypatch.setattr("mpisweep.forkserver.FORK_PAUSES_S", (0.01, 0.02))
+
+    def refuse() -> int:
+        if full.exists() and os.getpid() != owner:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refuse)
+    rank = Rank(deaf, 0.2)
+    why = "no process could be started for 0.0 s: Resource temporarily unavailable"
+    try:
+        for number in (0, 1):
+            rank.give(number, [number], [number + 1])
+        rank.until(lambda: rank.ended() == {0, 1})
+        full.touch()
+        rank.give(0, [5], [99])
+        rank.until(lambda: 5 in rank.ended())
+        # The process was ended by its trial, and there is none to take its place.
+        rank.give(0, [6, 7], [1, 2])
+        rank.until(rank.broken)
+        assert rank.broken()[0] == Broken(0, (6, 1), why, is_gone=False)
+        assert rank.returned()[7] is AttemptEnd.WITHDRAWN
+        rank.until(lambda: rank.broken()[-1].is_gone)
+        assert [(broken.trial, broken.is_gone) for broken in rank.broken()[1:]] == [(None, True)], "there was nothing to lose"
+        rank.give(1, [8], [3])
+        rank.until(lambda: 8 in rank.ended())
+    finally:
+        full.unlink(missing_ok=True)
         rank.worker.close()
         rank.server.close()
