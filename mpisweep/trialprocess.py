@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -370,15 +371,15 @@ class TrialProcess:
             self._failed_starts = 0
         elif self._killed is None and (self.held or not self._ready):
             self._failed_starts += 1
-        fresh = self._next_if_fresh()
-        happened += self._account_for_death(status, fresh)
+        carried = self._carried_over()
+        happened += self._account_for_death(status, carried)
         if self._kill_at is None:
             self._page.close()
             self._start()
-            if fresh is not None:
-                self.give(fresh.body, fresh.size, fresh.team)
-                if self._meeting is not None:
-                    self.meet(*self._meeting)
+            for given in carried:
+                self.give(given.body, given.size, given.team)
+            if carried and self._meeting is not None:
+                self.meet(*self._meeting)
         else:
             self._account(self._given_count - self._accounted)
         return happened
@@ -456,19 +457,22 @@ class TrialProcess:
                 return [_returned(tasks, AttemptEnd.INTERRUPTED)]
         raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
 
-    def _next_if_fresh(self) -> _Given | None:
-        """The trial that is next, where it must have a process that has run nothing: the one to come."""
-        if self._kill_at is not None or self._killed is not None or self._abandoned:
-            return None
+    def _carried_over(self) -> list[_Given]:
+        """What is for the process to come: the next trial, where it must have one that has run nothing, and what follows it."""
+        is_left = any(self._index_of(task) is not None for task in self._abandoned)
+        if self._kill_at is not None or self._killed is not None or is_left or self._failed_starts >= _STARTS_AT_MOST:
+            return []
         first = max(self._page.begun, self._accounted)
-        for given in self._given:
-            if given.first == first and first not in self._void:
-                block = decode(given.body)
-                assert isinstance(block, AssignedBlock)
-                return given if block.fresh and self._failed_starts < _STARTS_AT_MOST else None
-        return None
+        left = [given for given in self._given if given.first >= first]
+        if not left or left[0].first != first:
+            return []
+        block = decode(left[0].body)
+        assert isinstance(block, AssignedBlock)
+        if not block.fresh:
+            return []
+        return list(takewhile(lambda given: self._void.isdisjoint(range(given.first, given.first + given.size)), left))
 
-    def _account_for_death(self, status: int, fresh: _Given | None) -> list[Happening]:
+    def _account_for_death(self, status: int, carried: Sequence[_Given]) -> list[Happening]:
         if self._failed_starts >= _STARTS_AT_MOST and self.held:
             return self._fail_all(status)
         happened: list[Happening] = []
@@ -478,7 +482,7 @@ class TrialProcess:
             # Those before the running one have run, but their results died with the process.
             happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
             happened += self._blame(begun - 1, status)
-        first = max(begun, self._accounted) + (fresh.size if fresh else 0)
+        first = max(begun, self._accounted) + sum(given.size for given in carried)
         happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
         return [h for h in happened if not isinstance(h, Returned) or h.numbers]
 

@@ -427,3 +427,48 @@ def test_looking_for_changes_costs_microseconds(libraries, tell):
     took_us = float(done.stdout)
     tell(f"a trial's state made as it was, nothing changed: {took_us:.1f} us" + (" with numpy and torch" if libraries else ""))
     assert took_us < 20
+
+
+# ------------------------------------------------------------------------------------- a new process for every trial
+
+COUNTS = """
+calls = 0
+
+def run(trial):
+    global calls
+    calls += 1
+    sys.modules["sys"].mine = getattr(sys, "mine", 0) + 1
+    Path(f"ran.{trial.number}.{trial.rank}").write_text(f"{os.getpid()} {calls} {sys.mine}")
+    return float(calls)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mpisweep: Run, is_fresh, ranks):
+    top = f"fresh_process = {str(is_fresh).lower()}\nranks_per_trial = {ranks}"
+    done = mpisweep("run", function(folder, COUNTS, parameters="x = { from = 1, to = 12 }", top=top), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    found = package.load(folder / "r.h5")
+    assert found.attempts["end"].tolist() == ["ended"] * 12, "none is given back, nor tried twice"
+    ran = [path.read_text().split() for path in folder.glob("ran.*")]
+    assert len(ran) == 12 * ranks
+    if is_fresh:
+        assert {tuple(counts) for _, *counts in ran} == {("1", "1")}
+        assert len({pid for pid, *_ in ran}) == len(ran)
+    else:
+        assert max(int(calls) for _, calls, _ in ran) > 1
+
+
+def test_check_shows_that_every_trial_has_a_new_process(folder, mpisweep: Run):
+    spec = function(folder, COUNTS, top="fresh_process = true")
+    assert "  process     a new one for every trial\n" in mpisweep("check", spec).stdout
+    assert "process" not in mpisweep("check", function(folder, COUNTS)).stdout
+
+
+@pytest.mark.parametrize("wrong", ['"yes"', "1", "[true]"])
+def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wrong):
+    done = mpisweep("check", function(folder, COUNTS, top=f"fresh_process = {wrong}"))
+    assert done.returncode == 2
+    assert "fresh_process: is " in done.stderr
+    assert "expected true or false" in done.stderr

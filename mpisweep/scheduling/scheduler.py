@@ -105,6 +105,7 @@ class Scheduler:
         frontier: says which trials may need too much memory; None where nothing is said of memory.
         search: asks for more trials by what has ended; None where all trials are known beforehand.
         fresh: trials that are to run once more in a fresh process.
+        fresh_process: whether every trial is to run in one.
         patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
@@ -127,6 +128,7 @@ class Scheduler:
         frontier: MemoryFrontier | None = None,
         search: LargestBatch | None = None,
         fresh: Iterable[int] = (),
+        fresh_process: bool = False,
         patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
@@ -165,8 +167,9 @@ class Scheduler:
             if number in away
         }
         self._handout = HandOut(
-            self._trials, self._slots, self._waiting, self._memory, self._losses, model, self._teams, deadline
-        )
+            self._trials, self._slots, self._waiting, self._memory, self._losses, model, self._teams, deadline,
+            fresh_process=fresh_process,
+        )  # fmt: skip
         #: Slots that are of no use any more, and why; and whether the worker of any other was lost.
         self._gone: dict[Slot, str] = {}
         self._any_worker_lost = False
