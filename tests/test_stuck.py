@@ -19,6 +19,7 @@ import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.forkserver import ForkServer
 from mpisweep.messages import Broken, Ended, Give, Hello, Message, Returned, StopTrials
+from mpisweep.processes import process_start
 from mpisweep.records import AttemptEnd, DeviceShare
 from mpisweep.trialprocess import ProcessSetting
 from mpisweep.worker import Worker
@@ -350,3 +351,14 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         full.unlink(missing_ok=True)
         rank.worker.close()
         rank.server.close()
+
+
+def test_a_fork_server_ends_although_a_process_of_it_does_not(deaf):
+    rank = Rank(deaf, None)
+    rank.give(0, [5], [77])
+    rank.until((deaf / "stuck").exists)
+    process = int((deaf / "stuck").read_text())
+    rank.worker.close()
+    rank.server.close()
+    (deaf / "stuck").unlink()
+    assert process_start(process) == -1 or os.kill(process, signal.SIGKILL) is None
