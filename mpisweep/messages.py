@@ -9,6 +9,7 @@ Between ranks (lists of these, over :mod:`mpisweep.rank.transport`)::
                        Ended          a block of trials has ended; keep it, then acknowledge it
                        Reported       metrics of a running trial
                        Returned       trials given back: taken back, interrupted, or abandoned
+                       Broken         a slot could not run a trial that it was given, or is of no use any more
                        Meeting        where the ranks of a trial meet, from the one that is the trial's rank 0
                        StopWanted     this rank was asked to stop, by a signal
     master -> worker   Give           run these, after those that the slot already has
@@ -39,6 +40,7 @@ __all__ = [
     "Assign",
     "Beat",
     "Begun",
+    "Broken",
     "Commit",
     "Decision",
     "End",
@@ -63,6 +65,7 @@ __all__ = [
     "Reported",
     "Returned",
     "ShareEvent",
+    "SlotBroken",
     "Stop",
     "StopRequested",
     "StopTrials",
@@ -130,6 +133,7 @@ class Hello:
         process_start: when that process started, which tells it from a later one with the same number.
         environment: for each slot the variables by which it sees its device.
         kind: what a trial has of devices and memory there.
+        gone: slots that are of no use any more.
     """
 
     host: str
@@ -141,6 +145,7 @@ class Hello:
     process_start: int = 0
     environment: tuple[tuple[tuple[str, str], ...], ...] = ()
     kind: str = ""
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,22 @@ class Returned:
     numbers: tuple[int, ...]
     attempts: tuple[int, ...]
     end: AttemptEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A slot has failed, and not what it ran; each names the cause in `why`.
+
+    Attributes:
+        slot: which.
+        trial: number and attempt of the trial that was lost by it; None for none.
+        is_gone: whether the slot is of no use any more, because a process that cannot be ended may have its device.
+    """
+
+    slot: int
+    trial: tuple[int, int] | None
+    why: str
+    is_gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +297,7 @@ class Finish:
 
 
 #: What only a master receives, and what only a worker does.
-ToMaster = Hello | Ended | Reported | Returned | Meeting | StopWanted
+ToMaster = Hello | Ended | Reported | Returned | Broken | Meeting | StopWanted
 ToWorker = Give | Meet | Abandon | TakeBack | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish
 
@@ -288,7 +309,7 @@ Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish
 class WorkerJoined:
     """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already.
 
-    `kind` says what a trial has of devices and memory there.
+    `kind` says what a trial has of devices and memory there; slots in `gone` are of no use any more.
     """
 
     rank: int
@@ -296,6 +317,7 @@ class WorkerJoined:
     held: tuple[tuple[tuple[int, int], ...], ...] = ()
     host: str = ""
     kind: str = ""
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +325,16 @@ class WorkerLost:
     """A worker will not be heard of again."""
 
     rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotBroken:
+    """A slot has failed, and not what it ran: see :class:`Broken`."""
+
+    slot: Slot
+    trial: tuple[int, int] | None
+    why: str
+    is_gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +397,7 @@ class TimePassed:
 #: About a share of a sweep; see :mod:`mpisweep.scheduling.leasing`.
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
-Event = WorkerJoined | WorkerLost | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed
+Event = WorkerJoined | WorkerLost | SlotBroken | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed
 
 
 # ------------------------------------------------------------------------------------- out of the scheduler

@@ -72,7 +72,7 @@ class AttemptEnd(IntEnum):
     ENDED = 1
     #: The sweep was stopped first; the trial runs again.
     INTERRUPTED = 2
-    #: Its worker went away; the trial runs again while retries are left.
+    #: Its worker went away, or had no process for it, or one that cannot be ended; the trial runs again while retries are left.
     LOST = 3
     #: Taken back before it had begun, so that an idle worker could have it.
     WITHDRAWN = 4
@@ -101,6 +101,7 @@ class EndReason(StrEnum):
     WALLTIME = "stopped before the walltime"
     SHARE = "its share of the sweep is done"
     NO_WORKERS = "no workers were left"
+    NO_DEVICES = "no usable devices were left"
     TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
     DISK = "stopped because the disk did not take the results"

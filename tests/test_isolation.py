@@ -387,6 +387,69 @@ def test_the_ranks_of_a_wide_trial_find_what_those_of_the_first_one_found(folder
         assert [state[:-2] for state in saw] == [saw[0][:-2]] * 4
 
 
+def test_the_ranks_of_a_wide_trial_draw_the_same_default_numbers_whatever_ran_there_before(folder, mpisweep: Run):
+    imports, draws = f"{NUMPY[0]}; {TORCH[0]}", f"{NUMPY[1]}, {TORCH[1]}"
+    code = STATE.format(imports=imports, draws=draws).replace("    import numpy as np; import torch\n", "")
+    code = code.replace("sorted(variables)", "None").replace("sorted(os.environ.items())", "sorted(os.environ)")
+    code = code.replace("{trial.rank}\").write_text", "{os.getpid()}\").write_text")
+    spec = function(folder, code, parameters="x = [1, 2, 4, 5, 6]", top="ranks_per_trial = 2")
+    done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    saw: dict[str, set[str]] = {}
+    for path in folder.glob("saw.*"):
+        saw.setdefault(path.suffix, set()).add(path.read_text())
+    assert [len(states) for states in saw.values()] == [1, 1], "two processes, and each has found the same five times"
+
+
+#: A program looks around, then leaves everything as no other program would like to find it.
+LOOKS_AROUND = """
+import json, os, random, resource, signal, sys
+own = ("MPISWEEP_TRIAL", "MPISWEEP_SEED", "MPISWEEP_REPORT", "MASTER_PORT")
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+umask = os.umask(0)
+state = [
+    os.getcwd(), sorted((name, value) for name, value in os.environ.items() if name not in own), umask,
+    [status[name].strip() for name in ("SigBlk", "SigIgn", "SigCgt")], signal.getitimer(signal.ITIMER_REAL), os.nice(0),
+    [resource.getrlimit(n) for n in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, resource.RLIMIT_STACK)],
+    sorted(os.sched_getaffinity(0)), os.getpgrp() == os.getpid(), len(os.listdir("/proc/self/fd")), sys.argv[2:],
+]
+number, rank = os.environ["MPISWEEP_TRIAL"], os.environ.get("RANK", "0")
+with open(f"saw.{number}.{rank}", "w") as saw:
+    json.dump(state, saw)
+os.nice(1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (500, 500))
+for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(name, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+signal.alarm(1)
+os.environ["MINE"] = "1"
+os.makedirs(f"away.{number}.{rank}")
+os.chdir(f"away.{number}.{rank}")
+if sys.argv[1] == "3":
+    os.kill(os.getpid(), 9)
+print("loss: 1")
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_program_finds_what_the_first_one_found(folder, mpisweep: Run, ranks):
+    (folder / "look.py").write_text(LOOKS_AROUND)
+    spec = sweep(
+        folder, f'{{ command = ["{sys.executable}", "look.py", "{{x}}", "a b"], env = {{ SAME = "1" }} }}', "[metrics]\nloss = 'loss'\n",
+        "x = { from = 1, to = 5 }", f"ranks_per_trial = {ranks}",
+    )
+    done = mpisweep("run", spec, "-n", str(ranks), "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete", "complete", "failed", "complete", "complete"]
+    for rank in range(ranks):
+        saw = [json.loads((folder / f"saw.{number}.{rank}").read_text()) for number in range(5)]
+        assert saw == [saw[0]] * 5
+        where, variables, _, signals, *_ = saw[0]
+        assert where == str(folder)
+        assert ["SAME", "1"] in variables
+        assert signals[0] == "0" * 16, "none is blocked"
+
+
 def test_the_next_trial_finds_the_folder_whatever_the_one_before_did(folder, mpisweep: Run):
     code = """
 def run(trial):
@@ -437,3 +500,48 @@ def test_looking_for_changes_costs_microseconds(libraries, tell):
     took_us = float(done.stdout)
     tell(f"a trial's state made as it was, nothing changed: {took_us:.1f} us" + (" with numpy and torch" if libraries else ""))
     assert took_us < 20
+
+
+# ------------------------------------------------------------------------------------- a new process for every trial
+
+COUNTS = """
+calls = 0
+
+def run(trial):
+    global calls
+    calls += 1
+    sys.modules["sys"].mine = getattr(sys, "mine", 0) + 1
+    Path(f"ran.{trial.number}.{trial.rank}").write_text(f"{os.getpid()} {calls} {sys.mine}")
+    return float(calls)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mpisweep: Run, is_fresh, ranks):
+    top = f"fresh_process = {str(is_fresh).lower()}\nranks_per_trial = {ranks}"
+    done = mpisweep("run", function(folder, COUNTS, parameters="x = { from = 1, to = 12 }", top=top), "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    found = package.load(folder / "r.h5")
+    assert found.attempts["end"].tolist() == ["ended"] * 12, "none is given back, nor tried twice"
+    ran = [path.read_text().split() for path in folder.glob("ran.*")]
+    assert len(ran) == 12 * ranks
+    if is_fresh:
+        assert {tuple(counts) for _, *counts in ran} == {("1", "1")}
+        assert len({pid for pid, *_ in ran}) == len(ran)
+    else:
+        assert max(int(calls) for _, calls, _ in ran) > 1
+
+
+def test_check_shows_that_every_trial_has_a_new_process(folder, mpisweep: Run):
+    spec = function(folder, COUNTS, top="fresh_process = true")
+    assert "  process     a new one for every trial\n" in mpisweep("check", spec).stdout
+    assert "process" not in mpisweep("check", function(folder, COUNTS)).stdout
+
+
+@pytest.mark.parametrize("wrong", ['"yes"', "1", "[true]"])
+def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wrong):
+    done = mpisweep("check", function(folder, COUNTS, top=f"fresh_process = {wrong}"))
+    assert done.returncode == 2
+    assert "fresh_process: is " in done.stderr
+    assert "expected true or false" in done.stderr

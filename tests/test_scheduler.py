@@ -19,6 +19,7 @@ from mpisweep.messages import (
     LetGo,
     NothingToLease,
     Quarantine,
+    SlotBroken,
     Stop,
     StopRequested,
     TimePassed,
@@ -131,6 +132,66 @@ def test_a_trial_whose_workers_are_lost_too_often_has_failed():
     [commit, end] = scheduler.handle(WorkerLost(2), 0.0)
     assert commit.block.causes == [FailureCause.LOST]
     assert end == End(EndReason.NOTHING_COMPLETED)
+
+
+def test_a_slot_that_fails_costs_the_trial_that_it_ran_an_attempt_and_stays():
+    scheduler = scheduler_of(1, retries=1)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    [give_up, again] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0)
+    assert give_up == GiveUp(1, [0], [1], AttemptEnd.LOST)
+    assert again == Assign((Slot(1, 0),), [0], [2])
+    assert scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0) == [], "it is out of date"
+    [commit, _] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 2), "no process", is_gone=False), 0.0)
+    assert commit.block.causes == [FailureCause.LOST]
+    assert commit.block.messages == ["no process, and no retry is left"]
+
+
+def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begun_is_nobody_s_fault():
+    scheduler = scheduler_of(4, retries=1)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    [lost, quarantine, back, *_] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "it hangs", is_gone=True), 0.0)
+    assert lost == GiveUp(1, [0], [1], AttemptEnd.LOST)
+    assert quarantine == Quarantine(Slot(1, 0), "it hangs")
+    assert back == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
+    scheduler.check()
+    assert scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "it hangs", is_gone=True), 0.0) == []
+    ran: list[tuple[int, int]] = []
+    while held := scheduler.held[Slot(2, 0)]:
+        ran.append(next(iter(held.items())))
+        decisions = scheduler.handle(ended(Slot(2, 0), ran[-1:]), 0.0)
+        assert all(slot.rank == 2 for decision in decisions if isinstance(decision, Assign) for slot in decision.slots)
+    assert sorted(ran) == [(0, 2), (1, 2), (2, 1), (3, 1)]
+    assert decisions[-1] == End(EndReason.COMPLETE)
+
+
+@pytest.mark.parametrize(("worker_lost", "reason"), [(False, EndReason.NO_DEVICES), (True, EndReason.NO_WORKERS)])
+def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_workers_that_may_be_back(worker_lost, reason):
+    scheduler = scheduler_of(4)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    scheduler.handle(WorkerJoined(2, 1), 0.0)
+    scheduler.handle(WorkerLost(2) if worker_lost else SlotBroken(Slot(2, 0), (1, 1), "it hangs", is_gone=True), 0.0)
+    assert scheduler.handle(SlotBroken(Slot(1, 0), None, "it hangs", is_gone=True), 0.0)[-1] == End(reason)
+    assert reason.is_passing is worker_lost
+    assert reason.exit_code == 3
+
+
+def test_a_new_master_is_told_which_slots_are_of_no_use_and_waits_for_others():
+    scheduler = scheduler_of(2, held={Slot(1, 0): {0: 1}}, states=[1, 0], attempts=[1, 0], patience_s=10.0)
+    [back] = scheduler.handle(WorkerJoined(1, 1, ((),), gone=(0,)), 0.0)
+    assert back == GiveUp(1, [0], [1], AttemptEnd.WITHDRAWN)
+    scheduler.check()
+    assert scheduler.handle(TimePassed(), 9.0) == []
+    assert scheduler.handle(TimePassed(), 11.0) == [End(EndReason.NO_DEVICES)]
+
+
+def test_a_worker_with_a_slot_that_is_of_no_use_says_hello_to_the_same_master_again():
+    scheduler = scheduler_of(3)
+    scheduler.handle(WorkerJoined(1, 2), 0.0)
+    decisions = scheduler.handle(WorkerJoined(1, 2, (((0, 1),), ()), gone=(1,)), 0.0)
+    assert GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN) in decisions
+    scheduler.check()
+    assert scheduler.slots == 1
 
 
 def known(count: int, seconds: float = 0.0003) -> DurationModel:
@@ -641,6 +702,18 @@ class Sweep(RuleBasedStateMachine):
         self.feed(WorkerLost(rank))
 
     @precondition(lambda self: self.alive)
+    @rule(data=st.data(), is_gone=st.booleans(), ran=st.booleans())
+    def a_slot_breaks(self, data, is_gone, ran) -> None:
+        rank = data.draw(st.sampled_from(sorted(self.alive)))
+        held = self.alive[rank]
+        trial = held.popleft() if held and ran else None
+        event = SlotBroken(Slot(rank, 0), trial, "it hangs", is_gone)
+        if is_gone:
+            self.late += [ended(Slot(rank, 0), [pair]) for pair in self.alive.pop(rank)]
+        self.late.append(event)
+        self.feed(event)
+
+    @precondition(lambda self: self.alive)
     @rule(data=st.data())
     def a_silent_worker_is_given_up_and_comes_back(self, data) -> None:
         rank = data.draw(st.sampled_from(sorted(self.alive)))
@@ -707,8 +780,9 @@ class Sweep(RuleBasedStateMachine):
                     if held:
                         self.feed(ended(Slot(rank, 0), [held.popleft()]))
                 self.feed(TimePassed())
-            assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NO_WORKERS)
-            if self.end is not EndReason.NO_WORKERS:
+            nobody = (EndReason.NO_WORKERS, EndReason.NO_DEVICES)
+            assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, *nobody)
+            if self.end not in nobody:
                 assert len(self.committed) == self.COUNT
 
 

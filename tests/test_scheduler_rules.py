@@ -151,6 +151,19 @@ def test_losses_of_earlier_runs_count_as_retries():
     assert commit.block.causes == [FailureCause.LOST]
 
 
+def test_trials_that_have_a_process_each_travel_alone():
+    """However short they are: one that is given to a process that has run another waits for the next process."""
+    scheduler = scheduler_of(2000, fresh_process=True)
+    made = scheduler.handle(WorkerJoined(0, 1), 0.0)
+    for _ in range(50):
+        [number, *_], [attempt, *_] = zip(*scheduler.held[FIRST].items(), strict=True)
+        block = EndedBlock(0, 0, [number], [attempt], [COMPLETE], [0.0], [1e-5], {}, [], [])
+        made += scheduler.handle(TrialsEnded(block), 0.0)
+    assigned = [decision for decision in made if isinstance(decision, Assign)]
+    assert len(assigned) > 50
+    assert all(len(decision.numbers) == 1 and decision.fresh for decision in assigned)
+
+
 # ------------------------------------------------------------------------------------- quarantine
 
 

@@ -52,8 +52,8 @@ class Slot:
         self.results: list[EndedBlock] = []
         self.returned: list[Returned] = []
 
-    def give(self, xs: list[int], attempt: int = 1, team: Team | None = None) -> None:
-        block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)})
+    def give(self, xs: list[int], attempt: int = 1, team: Team | None = None, *, fresh: bool = False) -> None:
+        block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)}, fresh)
         self.process.give(encode(block), len(xs), team)
 
     def turn(self) -> None:
@@ -358,3 +358,27 @@ def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
     assert sorted(number for returned in slot.returned for number in returned.numbers) == [5, 77]
     slot.give([6])
     slot.until(lambda: slot.ended == {6: "complete"})
+
+
+def test_what_follows_a_trial_that_needs_another_process_goes_there_with_it(folder, slot):
+    slot.give([1])
+    slot.until(lambda: slot.ended == {1: "complete"})
+    child = slot.process._child
+    slot.give([2], fresh=True)
+    slot.give([3], fresh=True)
+    slot.give([4, 5])
+    slot.until(lambda: len(slot.ended) == 5)
+    assert slot.returned == []
+    assert slot.process._child == child + 2, "one process for 2, and one for 3 and what follows it"
+
+
+def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folder, slot):
+    """Of several ranks those that are not rank 0 are told to let go of a trial that they may have ended already."""
+    slot.give([77])
+    slot.until((folder / "long").exists)
+    slot.process.abandon(77, 1, time.monotonic() + 600.0)
+    (folder / "go").touch()
+    slot.until(lambda: slot.ended == {77: "complete"})
+    slot.give([2], fresh=True)
+    slot.until(lambda: slot.ended == {77: "complete", 2: "complete"})
+    assert slot.returned == []

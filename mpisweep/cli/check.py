@@ -66,6 +66,8 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     print(f"  workload    {_workload_text(spec)}")
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
+    if spec.fresh_process:
+        print("  process     a new one for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
     searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
     print(f"  search      {spec.search}, {searched}")

@@ -40,6 +40,7 @@ from mpisweep.messages import (
     Abandon,
     Acknowledge,
     Assign,
+    Broken,
     Commit,
     Decision,
     End,
@@ -59,6 +60,7 @@ from mpisweep.messages import (
     Quarantine,
     Reported,
     Returned,
+    SlotBroken,
     Stop,
     StopRequested,
     StopTrials,
@@ -240,6 +242,10 @@ class Master:
                     self._on_reported(rank, body)
                 case Returned(slot, numbers, attempts, end):
                     self._handle(TrialsReturned(Slot(rank, slot), numbers, attempts, end), now)
+                case Broken(slot, trial, why, is_gone):
+                    if not is_gone:
+                        log.warning("rank %d: %s", rank, why)
+                    self._handle(SlotBroken(Slot(rank, slot), trial, why, is_gone), now)
                 case Hello():
                     self._on_hello(rank, message, now)
                 case Meeting(number, attempt, address):
@@ -267,7 +273,7 @@ class Master:
         self._hellos[rank] = hello
         joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind)
         self._append(encode(joined))
-        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind), now)
+        self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone), now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""

@@ -229,6 +229,7 @@ def open_sweep(
         frontier=_frontier(spec, trials, known) if share is None else None,
         search=search,
         fresh=known.not_fresh() if known else (),
+        fresh_process=spec.fresh_process,
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )

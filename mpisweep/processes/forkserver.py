@@ -18,6 +18,11 @@ Signals: batch systems send some to every process of a job, and the fork server 
 any.  It is not ended by them and writes down when they came (:class:`mpisweep.processes.line.SignalPage`), so that a
 trial that ends by the same signal is not blamed for it.  Its children are started with them ignored.
 
+A process that is inside a driver or a file system that hangs does not end, whoever kills it.  One that was killed, or
+anything that a child has left behind, and has not gone within a stated time is reported (:class:`Stays`) and never
+waited for again.  A fork that fails because the system has no process or no memory to give is tried again, with
+growing pauses in which everything else goes on.
+
 Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What a child is
 told is in a file without a name, for a sweep file may be larger than any packet.
 """
@@ -39,15 +44,22 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
+from mpisweep.processes.kernel import (
+    FORK_PAUSES_S,
+    NO_ROOM,
+    SENT_TO_EVERYBODY,
+    adopt_orphans,
+    end_descendants,
+    started_patiently,
+)
 from mpisweep.processes.line import SignalPage, page_file
 from mpisweep.processes.staging import PackError, imported_from
 
-__all__ = ["Died", "ForkServer", "ForkServerLostError"]
+__all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]
 
 _PACKET_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
@@ -60,6 +72,8 @@ _EVERYBODY_S = 0.25
 _CLOSE_S = 2.0
 #: How often a rank is looked at that is watched, in seconds.
 _WATCH_S = 1.0
+#: How long what a child has left behind is waited for before everything else goes on, in seconds.
+_AT_ONCE_S = 0.05
 
 
 class ForkServerLostError(RuntimeError):
@@ -68,10 +82,25 @@ class ForkServerLostError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A child has ended; `status` is the exit code, or the negative number of the signal."""
+    """A child has ended; `status` is the exit code, or the negative number of the signal.
+
+    `why` says why it never began, where it could not be forked.
+    """
 
     child: int
     status: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A child was killed and has not ended in time, or has ended and left the process number `process` behind that has not."""
+
+    child: int
+    process: int
+
+
+Notice = Died | Stays
 
 
 class ForkServer:
@@ -81,9 +110,11 @@ class ForkServer:
         process: its process id.
         control: this end of the socket pair.
         signals_file: descriptor of the page on which it writes down when signals came.
+        patience_s: within how many seconds a process that was killed must have ended.
     """
 
-    def __init__(self, process: int, control: socket.socket, signals_file: int) -> None:
+    def __init__(self, process: int, control: socket.socket, signals_file: int, patience_s: float) -> None:
+        self.patience_s = patience_s
         self._process = process
         self._control = control
         #: For children, which see by it what their fork server has received.
@@ -94,8 +125,15 @@ class ForkServer:
         self._asking = threading.RLock()
 
     @classmethod
-    def start(cls) -> ForkServer:
-        """Fork the server off this process, which must not have initialised MPI nor started threads."""
+    def start(cls, patience_s: float = 30.0) -> ForkServer:
+        """Fork the server off this process, which must not have initialised MPI nor started threads.
+
+        Args:
+            patience_s: within how many seconds a process that was killed must have ended.
+
+        Raises:
+            OSError: when the system has no process to give, also after some seconds.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET_BYTES)
@@ -103,12 +141,13 @@ class ForkServer:
         sys.stderr.flush()
         rank = os.getpid()
         signals_file = page_file("mpisweep-signals")
-        process = os.fork()
+        process = started_patiently(os.fork)
         if process == 0:
             ours.close()
-            _child_main(lambda: _Server(theirs, SignalPage(signals_file)).run(), parent=rank, death_signal=_RANK_DIED)
+            server = _Server(theirs, SignalPage(signals_file), patience_s)
+            _child_main(server.run, parent=rank, death_signal=_RANK_DIED)
         theirs.close()
-        return cls(process, ours, signals_file)
+        return cls(process, ours, signals_file, patience_s)
 
     def fileno(self) -> int:
         """For select(); readable when there are notices."""
@@ -153,24 +192,25 @@ class ForkServer:
         """Kill the child and its process group; nothing when it has ended already."""
         self._request([], kill=child)
 
-    def notices(self) -> list[Died]:
-        """The children that have ended since the last call.
+    def notices(self) -> list[Notice]:
+        """The children that have ended since the last call, or should have.
 
         Raises:
             ForkServerLostError: when the server itself has ended.
         """
-        died: list[Died] = []
+        found: list[Notice] = []
         try:
             while packet := self._control.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
-                died.append(Died(**json.loads(packet)))
+                told = json.loads(packet)
+                found.append(Stays(**told) if "process" in told else Died(**told))
         except BlockingIOError:
-            return died
+            return found
         except ConnectionResetError:
             pass
         raise ForkServerLostError
 
     def close(self) -> None:
-        """End the server, and with it every child that is left; returns when the server is gone."""
+        """End the server, and with it every child that can be ended; returns when the server is gone."""
         self._control.close()
         self.signals.close()
         os.close(self.signals_file)
@@ -195,10 +235,37 @@ class ForkServer:
             raise ForkServerLostError from error
 
 
+@dataclass(slots=True)
+class _Start:
+    """A child that there was no room for yet."""
+
+    entry: str
+    files: list[int]
+    #: How often it was tried, and in how many seconds it is tried again.
+    tries: int = 0
+    left_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Leaving:
+    """A child that has ended, and left processes behind that may not have; `left_s`: how long they have."""
+
+    status: int
+    left_s: float
+
+
 class _Server:
     """What runs in the fork server."""
 
-    def __init__(self, control: socket.socket, signals: SignalPage) -> None:
+    def __init__(self, control: socket.socket, signals: SignalPage, patience_s: float) -> None:
+        self._patience_s = patience_s
+        #: Children that are yet to be forked.
+        self._starts: dict[int, _Start] = {}
+        #: Children that were killed -> how long they have to end.
+        self._killed: dict[int, float] = {}
+        self._leaving: dict[int, _Leaving] = {}
+        #: Processes that were killed and have not ended in time.
+        self._stuck: set[int] = set()
         self._control = control
         self._signals = signals
         #: Child number -> process id, of those that are not reaped.
@@ -226,19 +293,29 @@ class _Server:
             selector.register(self._wakeup, selectors.EVENT_READ)
             while True:
                 looked = time.monotonic()
-                ready = [key.fileobj for key, _ in selector.select(None if math.isinf(self._silence_s) else _WATCH_S)]
-                self._watch_rank(time.monotonic() - looked)
+                ready = [key.fileobj for key, _ in selector.select(self._timeout_s())]
+                # Time in which this process did not run does not count.
+                passed_s = min(time.monotonic() - looked, 2 * _WATCH_S)
+                self._watch_rank(passed_s)
                 if self._wakeup in ready:
                     with contextlib.suppress(BlockingIOError):
                         self._wakeup.recv(4096)
                     self._reap()
+                self._keep_time(passed_s)
                 if self._control in ready and not self._serve_request():
                     break
         self._leave()
 
+    def _timeout_s(self) -> float | None:
+        waits = [start.left_s for start in self._starts.values()]
+        waits += [*self._killed.values(), *(leaving.left_s for leaving in self._leaving.values())]
+        if not math.isinf(self._silence_s):
+            waits.append(_WATCH_S)
+        return max(0.0, min(_WATCH_S, *waits)) if waits else None
+
     def _watch_rank(self, seconds: float) -> None:
-        """Kill the rank when it has been silent for too long.  Time in which this process did not run does not count."""
-        self._silent_s += min(seconds, 2 * _WATCH_S)
+        """Kill the rank when it has been silent for too long."""
+        self._silent_s += seconds
         if self._silent_s > self._silence_s:
             self._silence_s = math.inf
             with contextlib.suppress(ProcessLookupError):
@@ -249,7 +326,7 @@ class _Server:
         signal.signal(_RANK_DIED, signal.SIG_IGN)
         for process in self._children.values():
             _kill_group(process)
-        end_descendants()
+        end_descendants(keep=self._stuck, within_s=self._patience_s)
         os._exit(0)
 
     def _serve_request(self) -> bool:
@@ -261,13 +338,10 @@ class _Server:
             return False
         match json.loads(packet):
             case {"spawn": entry, "child": child}:
-                self._fork(child, lambda: _load(entry)(files[1:], _told(files[0])))
+                self._begin(child, _Start(entry, files))
+                return True
             case {"kill": child}:
-                if child in self._children:
-                    # One that has ended by itself is asked for too, when its line is found closed.
-                    if not _has_ended(self._children[child]):
-                        self._condemned.add(child)
-                    _kill_group(self._children[child])
+                self._kill(child)
             case {"beat": _}:
                 self._silent_s = 0.0
             case {"watch": silence_s}:
@@ -277,6 +351,66 @@ class _Server:
         for file in files:
             os.close(file)
         return True
+
+    def _kill(self, child: int) -> None:
+        if start := self._starts.pop(child, None):
+            _close_all(start.files)
+            self._tell(Died(child, -signal.SIGKILL))
+        elif child in self._children:
+            # One that has ended by itself is asked for too, when its line is found closed.
+            if not _has_ended(self._children[child]):
+                self._condemned.add(child)
+                self._killed.setdefault(child, self._patience_s)
+            _kill_group(self._children[child])
+
+    def _begin(self, child: int, start: _Start) -> None:
+        """Fork a child; where the system has no room for it, later."""
+        files = start.files
+        try:
+            self._fork(child, lambda: _load(start.entry)(files[1:], _told(files[0])))
+        except OSError as error:
+            if error.errno in NO_ROOM and start.tries < len(FORK_PAUSES_S):
+                start.left_s = FORK_PAUSES_S[start.tries]
+                start.tries += 1
+                self._starts[child] = start
+                return
+            seconds = sum(FORK_PAUSES_S[: start.tries])
+            self._tell(Died(child, 1, f"no process could be started for {seconds:.1f} s: {error.strerror}"))
+        self._starts.pop(child, None)
+        _close_all(files)
+
+    def _keep_time(self, seconds: float) -> None:
+        """See to what there was no room for, and to what should have ended by now."""
+        for child, start in list(self._starts.items()):
+            start.left_s -= seconds
+            if start.left_s <= 0:
+                self._begin(child, start)
+        for child in list(self._killed):
+            self._killed[child] -= seconds
+            if self._killed[child] <= 0:
+                del self._killed[child]
+                if not _has_ended(self._children[child]):
+                    self._give_up(child, [self._children.pop(child)])
+        for child, leaving in list(self._leaving.items()):
+            leaving.left_s -= seconds
+            if leaving.left_s <= 0:
+                del self._leaving[child]
+                if stay := end_descendants(self._known(), within_s=0.0):
+                    self._give_up(child, stay)
+                    # Others waited for the same.
+                    self._tell_who_left()
+                else:
+                    self._tell_died(child, leaving.status)
+                return
+
+    def _give_up(self, child: int, processes: list[int]) -> None:
+        self._stuck.update(processes)
+        self._condemned.discard(child)
+        self._tell(Stays(child, processes[0]))
+
+    def _tell(self, notice: Notice) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(json.dumps(asdict(notice)).encode())
 
     def _fork(self, child: int, run: Callable[[], object]) -> None:
         server = os.getpid()
@@ -288,6 +422,9 @@ class _Server:
             for number in (signal.SIGCHLD, _RANK_DIED):
                 signal.signal(number, signal.SIG_DFL)
             self._control.close()
+            for other, start in self._starts.items():
+                if other != child:
+                    _close_all(start.files)
             os.setpgid(0, 0)
             _child_main(run, parent=server)
         # Both set it, so that it holds whoever runs first.
@@ -303,13 +440,30 @@ class _Server:
             _kill_group(process)
             _, status = os.waitpid(process, 0)
             del self._children[child]
-            notice = {"child": child, "status": os.waitstatus_to_exitcode(status)}
-            end_descendants(keep=set(self._children.values()))
-            if -notice["status"] in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
-                time.sleep(_EVERYBODY_S)
-            self._condemned.discard(child)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._control.send(json.dumps(notice).encode())
+            self._killed.pop(child, None)
+            self._leaving[child] = _Leaving(os.waitstatus_to_exitcode(status), self._patience_s)
+        for process in [process for process in self._stuck if _has_ended(process)]:
+            _kill_group(process)
+            os.waitpid(process, 0)
+            self._stuck.discard(process)
+        self._tell_who_left()
+
+    def _known(self) -> set[int]:
+        """Child processes that nobody is to end."""
+        return {*self._children.values(), *self._stuck}
+
+    def _tell_who_left(self) -> None:
+        if self._leaving and not end_descendants(self._known(), within_s=_AT_ONCE_S):
+            for child, leaving in self._leaving.items():
+                self._tell_died(child, leaving.status)
+            self._leaving.clear()
+
+    def _tell_died(self, child: int, status: int) -> None:
+        """A child has ended, and nothing of it is left."""
+        if -status in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
+            time.sleep(_EVERYBODY_S)
+        self._condemned.discard(child)
+        self._tell(Died(child, status))
 
 
 def _child_main(run: Callable[[], object], parent: int, death_signal: int = signal.SIGKILL) -> NoReturn:
@@ -358,6 +512,11 @@ def _preload(modules: Sequence[str], pack: str) -> None:
 def _kill_group(process: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
+
+
+def _close_all(files: Sequence[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _nameless_file() -> IO[bytes]:

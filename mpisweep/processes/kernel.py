@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import math
 import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import Container, Iterable
+import time
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
-    "HOSTS_VARIABLE", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "end_descendants", "end_family",
-    "handles_any", "kill_if_same", "machine_id", "process_start", "python_command", "this_host",
+    "FORK_PAUSES_S", "HOSTS_VARIABLE", "NO_ROOM", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "end_descendants",
+    "end_family", "handles_any", "kill_if_same", "machine_id", "process_start", "python_command", "started_patiently", "this_host",
 ]  # fmt: skip
+
+Started = TypeVar("Started")
 
 #: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round and
 #: round.  So several ranks of one machine can be tested as if they were on several.
@@ -24,6 +30,30 @@ _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_CHILD_SUBREAPER = 36
 #: What batch systems send to all processes of a job, to ask for an end or to make one.
 SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+#: The system has no process, or no memory for one, to give at the moment.
+NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
+#: Pauses before starting a process is tried again when there was no room for it, in seconds.
+FORK_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+#: Pauses while killed processes end, in seconds: the first, and the longest.
+_END_PAUSE_S = 0.0002
+_END_PAUSE_AT_MOST_S = 0.02
+
+
+def started_patiently(start: Callable[[], Started]) -> Started:
+    """What `start` returns, which starts a process; tried again after each of the pauses while there is no room for one.
+
+    Raises:
+        OSError: as `start` does, when there is still no room.
+    """
+    for pause_s in FORK_PAUSES_S:
+        try:
+            return start()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+        time.sleep(pause_s)
+    return start()
 
 
 def python_command() -> list[str]:
@@ -109,26 +139,42 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def end_descendants(keep: Container[int] = ()) -> int:
+def end_descendants(keep: Container[int] = (), within_s: float = math.inf) -> list[int]:
     """Kill and reap every descendant of this process, except the children in `keep` and what is below them.
 
     Needs :func:`adopt_orphans`: while a process is killed, its children become ours, until there are none.
 
+    Args:
+        keep: process numbers.
+        within_s: how long to wait.  A process that is inside a driver or a file system that hangs does not end; time in which
+            this process did not run does not count.
+
     Returns:
-        How many there were.
+        The children that were killed and have not ended.
     """
-    ended = 0
+    waited_s, pause_s = 0.0, _END_PAUSE_S
     while True:
         found = [child for child in children_of(os.getpid()) if child not in keep]
         if not found:
-            return ended
+            return []
         for child in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(child, signal.SIGKILL)
-        for child in found:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, 0)
-        ended += len(found)
+        stay = [child for child in found if not _is_reaped(child)]
+        if not stay:
+            continue
+        if waited_s >= within_s:
+            return stay
+        time.sleep(pause_s)
+        waited_s += pause_s
+        pause_s = min(2 * pause_s, _END_PAUSE_AT_MOST_S)
+
+
+def _is_reaped(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 def end_family(pid: int) -> None:

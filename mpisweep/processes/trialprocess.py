@@ -4,6 +4,9 @@ The worker never waits for the trial process and learns everything from three so
 the shared page, and the fork server's word that the process has ended.  Whatever happens in there becomes a
 :class:`Happening`; the process is replaced without anybody else taking notice.
 
+Where a process was killed and does not end, because it is inside a driver or a file system that hangs, it may hold the
+device for ever: the slot is given up.  So it is where no process could be started for it several times.
+
 Trials are counted along the line: trial number *index* of this process.  `_accounted` is the index up to
 which every trial has been answered for, by a result or by being given back; they are answered in order.
 """
@@ -19,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +48,7 @@ from mpisweep.processes.line import (
 )
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
-__all__ = ["PROGRAM_END_S", "Back", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
+__all__ = ["PROGRAM_END_S", "Back", "Broke", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]
 
 #: How much longer than its trial a trial process has that ends a program, in seconds.
 PROGRAM_END_S = 5.0
@@ -101,7 +105,15 @@ class Met(NamedTuple):
     address: str
 
 
-Happening = Result | Back | Returned | Met
+class Broke(NamedTuple):
+    """The slot has failed, and not what it ran; see :class:`mpisweep.messages.Broken`."""
+
+    trial: tuple[int, int] | None
+    why: str
+    is_gone: bool
+
+
+Happening = Result | Back | Returned | Met | Broke
 
 
 class _Given(NamedTuple):
@@ -144,6 +156,10 @@ class TrialProcess:
         self._slot = slot
         self._share = share
         self._failed_starts = 0
+        #: How often in a row no process could be had.
+        self._failed_forks = 0
+        #: Whether nothing runs here any more.
+        self.is_gone = False
         #: A trial that has ended with its process; the next one clears up after it.
         self._left_by: int | None = None
         #: What :meth:`meet` was last called with.
@@ -222,6 +238,9 @@ class TrialProcess:
 
     def give(self, body: bytes, count: int, team: Team | None = None) -> None:
         """Have these trials run after those that were given before; `team` goes with a trial of several ranks."""
+        if self.is_gone:
+            # Whoever is master takes everything back that it has given, once it knows.
+            return
         self._given.append(_Given(self._given_count, count, body, team))
         self._given_count += count
         # A process that has just died is replaced by and by; what it was given is then given back.
@@ -337,8 +356,42 @@ class TrialProcess:
         """Whether the fork server's notice is about the present process."""
         return child == self._child
 
-    def on_died(self, status: int) -> list[Happening]:
-        """The process has ended: blame the trial that ran, give back the others, start a new process."""
+    def on_died(self, status: int, why: str = "") -> list[Happening]:
+        """The process has ended: blame the trial that ran, give back the others, start a new process.
+
+        Args:
+            status: exit code, or the negative number of the signal.
+            why: why it never began, where it could not be forked.
+        """
+        happened = self._last_words()
+        if why and self._killed is None and self._kill_at is None:
+            return happened + self._on_no_process(why)
+        self._failed_forks = 0
+        if self._page.begun:
+            self._failed_starts = 0
+        elif self._killed is None and (self.held or not self._ready):
+            self._failed_starts += 1
+        carried = self._carried_over()
+        happened += self._account_for_death(status, carried)
+        if self._kill_at is None:
+            self._page.close()
+            self._start()
+            for given in carried:
+                self.give(given.body, given.size, given.team)
+            if carried and self._meeting is not None:
+                self.meet(*self._meeting)
+        else:
+            self._account(self._given_count - self._accounted)
+        return happened
+
+    def on_stays(self, process: int) -> list[Happening]:
+        """The process was killed, or has ended, and it or the `process` that it has left does not end: give the slot up."""
+        happened = self._last_words()
+        seconds = self._server.patience_s
+        return happened + self._give_up(f"process {process} did not end within {seconds:g} s after it was killed")
+
+    def _last_words(self) -> list[Happening]:
+        """Whatever the process has sent; the line is closed then."""
         happened: list[Happening] = []
         while frames := self._receive():
             for frame in frames:
@@ -346,22 +399,38 @@ class TrialProcess:
         if self._line_open:
             self._line_open = False
             self._line.close()
-        if self._page.begun:
-            self._failed_starts = 0
-        elif self._killed is None and (self.held or not self._ready):
-            self._failed_starts += 1
-        fresh = self._next_if_fresh()
-        happened += self._account_for_death(status, fresh)
-        if self._kill_at is None:
-            self._page.close()
-            self._start()
-            if fresh is not None:
-                self.give(fresh.body, fresh.size, fresh.team)
-                if self._meeting is not None:
-                    self.meet(*self._meeting)
-        else:
-            self._account(self._given_count - self._accounted)
         return happened
+
+    def _on_no_process(self, why: str) -> list[Happening]:
+        """No process could be had: that costs the next trial an attempt; after several times the slot is given up."""
+        self._failed_forks += 1
+        if self._failed_forks >= _STARTS_AT_MOST:
+            return self._give_up(why)
+        happened: list[Happening] = []
+        tasks = self._indexed(self._accounted, self._given_count)
+        if tasks:
+            index, task = next(iter(tasks.items()))
+            happened = [self._give_back(index + 1, self._given_count), Broke(task, why, is_gone=False)]
+        self._page.close()
+        self._start()
+        return [h for h in happened if not isinstance(h, Returned) or h.numbers]
+
+    def _give_up(self, why: str) -> list[Happening]:
+        """Nothing runs here any more; the trial that ran is lost, unless it was to let go of its place anyway."""
+        begun = self._page.begun
+        ran = self._tasks(begun - 1, begun) if begun > self._accounted else []
+        happened: list[Happening] = [self._give_back(self._accounted, begun - 1, AttemptEnd.LOST)]
+        if ran and self._killed is not None and isinstance(self._killed.why, AttemptEnd):
+            happened.append(_returned(ran, self._killed.why))
+            ran = []
+        end = AttemptEnd.WITHDRAWN if self._kill_at is None else AttemptEnd.INTERRUPTED
+        happened.append(self._give_back(max(begun, self._accounted), self._given_count, end))
+        self._account(self._given_count - self._accounted)
+        self.is_gone = True
+        return [
+            *(h for h in happened if not isinstance(h, Returned) or h.numbers),
+            Broke(ran[0] if ran else None, why, is_gone=True),
+        ]
 
     def _on_frame(self, frame: Frame) -> list[Happening]:
         match frame.kind:
@@ -388,19 +457,22 @@ class TrialProcess:
                 return [_returned(tasks, AttemptEnd.INTERRUPTED)]
         raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
 
-    def _next_if_fresh(self) -> _Given | None:
-        """The trial that is next, where it must have a process that has run nothing: the one to come."""
-        if self._kill_at is not None or self._killed is not None or self._abandoned:
-            return None
+    def _carried_over(self) -> list[_Given]:
+        """What is for the process to come: the next trial, where it must have one that has run nothing, and what follows it."""
+        is_left = any(self._index_of(task) is not None for task in self._abandoned)
+        if self._kill_at is not None or self._killed is not None or is_left or self._failed_starts >= _STARTS_AT_MOST:
+            return []
         first = max(self._page.begun, self._accounted)
-        for given in self._given:
-            if given.first == first and first not in self._void:
-                block = decode(given.body)
-                assert isinstance(block, AssignedBlock)
-                return given if block.fresh and self._failed_starts < _STARTS_AT_MOST else None
-        return None
+        left = [given for given in self._given if given.first >= first]
+        if not left or left[0].first != first:
+            return []
+        block = decode(left[0].body)
+        assert isinstance(block, AssignedBlock)
+        if not block.fresh:
+            return []
+        return list(takewhile(lambda given: self._void.isdisjoint(range(given.first, given.first + given.size)), left))
 
-    def _account_for_death(self, status: int, fresh: _Given | None) -> list[Happening]:
+    def _account_for_death(self, status: int, carried: Sequence[_Given]) -> list[Happening]:
         if self._failed_starts >= _STARTS_AT_MOST and self.held:
             return self._fail_all(status)
         happened: list[Happening] = []
@@ -410,7 +482,7 @@ class TrialProcess:
             # Those before the running one have run, but their results died with the process.
             happened.append(self._give_back(self._accounted, begun - 1, interrupted or AttemptEnd.LOST))
             happened += self._blame(begun - 1, status)
-        first = max(begun, self._accounted) + (fresh.size if fresh else 0)
+        first = max(begun, self._accounted) + sum(given.size for given in carried)
         happened.append(self._give_back(first, self._given_count, interrupted or AttemptEnd.WITHDRAWN))
         return [h for h in happened if not isinstance(h, Returned) or h.numbers]
 

@@ -140,7 +140,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         _stage(spec)
     node = this_node()
     adopt_orphans()
-    server = ForkServer.start()
+    server = ForkServer.start(spec.limits.silence_s)
     _end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
     try:
         transport = connect()
@@ -161,7 +161,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         # Without it this rank can neither start nor end a trial.  Where MPI survives the loss of a rank the
         # others go on; where it does not, the launcher starts all of them again.
         log.error("the fork server of this rank was killed; this rank is lost")
-        end_descendants()
+        end_descendants(within_s=spec.limits.silence_s)
         # Open MPI's ULFM tells the others at once of a rank that was killed, and of one that has exited not at all.
         os.kill(os.getpid(), signal.SIGKILL)
         raise

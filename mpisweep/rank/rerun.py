@@ -20,9 +20,10 @@ import numpy as np
 from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices.nodes import Node, lay_out, this_node
 from mpisweep.messages import Team
-from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.processes.forkserver import ForkServer, Stays
+from mpisweep.processes.trialprocess import Back, Broke, Happening, Met, ProcessSetting, Result, TrialProcess
 from mpisweep.records import DeviceShare, FailureCause, TrialState
+from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.workloads.outputs import read_outputs
@@ -85,6 +86,9 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
         number: of the trial.
         folder: where the user's code is.
         tell: is told what the trial may use, before it starts.
+
+    Raises:
+        ResultsError: when the machine has no process for it, or none that ends.
     """
     shares = _shares(sweep, number)
     tell(shares[0])
@@ -146,7 +150,8 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
             happened += ((rank, what) for what in process.listen())
             for notice in notices:
                 if process.is_child(notice.child):
-                    happened += ((rank, what) for what in process.on_died(notice.status))
+                    found = process.on_stays(notice.process) if isinstance(notice, Stays) else process.on_died(notice.status, notice.why)
+                    happened += ((rank, what) for what in found)
             process.keep_time(time.monotonic())
         for rank, happening in happened:
             if isinstance(happening, Back):
@@ -154,6 +159,8 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
             elif isinstance(happening, Met):
                 for process in processes[1:]:
                     process.meet(happening.number, happening.attempt, happening.address)
+            elif isinstance(happening, Broke) and (happening.trial is not None or happening.is_gone):
+                raise ResultsError(f"the trial could not be run: {happening.why}")
             elif isinstance(happening, Result):
                 ended = decode(happening.body)
                 assert isinstance(ended, EndedBlock)

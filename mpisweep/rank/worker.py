@@ -14,6 +14,7 @@ from mpisweep.blocks import EndedBlock, decode
 from mpisweep.messages import (
     Abandon,
     Acknowledge,
+    Broken,
     Ended,
     Give,
     Hello,
@@ -26,9 +27,9 @@ from mpisweep.messages import (
     TakeBack,
     ToWorker,
 )
-from mpisweep.processes.forkserver import Died, ForkServer
+from mpisweep.processes.forkserver import Died, ForkServer, Notice, Stays
 from mpisweep.processes.kernel import process_start
-from mpisweep.processes.trialprocess import Back, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.processes.trialprocess import Back, Broke, Happening, Met, ProcessSetting, Result, TrialProcess
 from mpisweep.records import DeviceShare
 
 __all__ = ["Worker"]
@@ -83,6 +84,7 @@ class Worker:
         hello = Hello(
             self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
             tuple(share.environment for share in self._shares), self._shares[0].kind,
+            tuple(slot for slot, process in enumerate(self._slots) if process.is_gone),
         )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
@@ -139,7 +141,7 @@ class Worker:
             process.keep_time(now)
         if self._server.fileno() in ready:
             for notice in self._server.notices():
-                self._on_died(notice, out)
+                self._on_notice(notice, out)
         for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
             del self._taking_back[slot]
             self._pass_on(slot, [self._slots[slot].taken_back()], out)
@@ -161,10 +163,14 @@ class Worker:
         self._slots[slot].take_back()
         self._taking_back[slot] = now + _VOID_S
 
-    def _on_died(self, notice: Died, out: list[Message]) -> None:
+    def _on_notice(self, notice: Notice, out: list[Message]) -> None:
         for slot, process in enumerate(self._slots):
             if process.is_child(notice.child):
-                self._pass_on(slot, process.on_died(notice.status), out)
+                match notice:
+                    case Died(_, status, why):
+                        self._pass_on(slot, process.on_died(status, why), out)
+                    case Stays(_, stuck):
+                        self._pass_on(slot, process.on_stays(stuck), out)
 
     def _pass_on(self, slot: int, happened: Sequence[Happening], out: list[Message]) -> None:
         for happening in happened:
@@ -180,6 +186,11 @@ class Worker:
                 case Back(number, attempt, body):
                     self._reports.setdefault((number, attempt), []).append(body)
                     out.append(Reported(body))
+                case Broke(trial, why, is_gone):
+                    self._meetings.pop(slot, None)
+                    if trial is not None:
+                        self._reports.pop(trial, None)
+                    out.append(Broken(slot, trial, why, is_gone))
                 case (numbers, attempts, end):
                     if slot in self._meetings and self._meetings[slot].number in numbers:
                         del self._meetings[slot]

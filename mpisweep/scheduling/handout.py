@@ -63,6 +63,7 @@ class HandOut:
         model: expects durations.
         teams: running trials of several ranks; new ones are added.
         deadline: no trial starts that is not expected to end by then; None for no such time.
+        fresh_process: whether every trial has a process of its own, and so travels alone.
     """
 
     def __init__(
@@ -75,7 +76,10 @@ class HandOut:
         model: DurationModel,
         teams: dict[int, TeamTrial],
         deadline: float | None,
+        *,
+        fresh_process: bool = False,
     ) -> None:
+        self._fresh_process = fresh_process
         self._trials = trials
         self._slots = slots
         self._waiting = waiting
@@ -199,6 +203,8 @@ class HandOut:
         expected_s = self._model.expected_s(number)
         if expected_s is None or expected_s > BATCH_S or number in self._losses.suspects or self._memory.fresh:
             return 1
+        if self._fresh_process:
+            return 1
         fair_share = self._waiting.count() // (2 * len(self._slots))
         return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
 
@@ -220,7 +226,7 @@ class HandOut:
             self._slots.give(slot, numbers, attempts, now)
             if self._is_timed:
                 self._note(slot, now)
-        return Assign(slots, numbers, attempts, numbers[0] in self._memory.fresh)
+        return Assign(slots, numbers, attempts, self._fresh_process or numbers[0] in self._memory.fresh)
 
     # ------------------------------------------------------------------------------------- several ranks
 

@@ -16,6 +16,9 @@ Where several allocations share a sweep, only what was granted to this one waits
 When trials fail because of something else than themselves (:mod:`mpisweep.scheduling.health`), their device gets no more
 trials, or the sweep stops.  One slot always stays, and where what is left waits for more slots than stay, all are back.
 
+A slot that has failed, and not what it ran, costs the trial that it ran an attempt, as a lost worker does.  One that is of
+no use any more is gone for good; when none is left the run ends.
+
 A trial of several ranks (:mod:`mpisweep.scheduling.teams`) is assigned to as many idle slots at once, and is over when all of
 them have let go of it.  Where too few workers are left for every trial that waits, the run ends after a time in which
 others may join.
@@ -47,6 +50,7 @@ from mpisweep.messages import (
     LetGo,
     NothingToLease,
     Quarantine,
+    SlotBroken,
     Stop,
     StopRequested,
     TimePassed,
@@ -101,6 +105,7 @@ class Scheduler:
         frontier: says which trials may need too much memory; None where nothing is said of memory.
         search: asks for more trials by what has ended; None where all trials are known beforehand.
         fresh: trials that are to run once more in a fresh process.
+        fresh_process: whether every trial is to run in one.
         patience_s: how long the workers that are there may be too few for every trial that waits.
     """
 
@@ -123,6 +128,7 @@ class Scheduler:
         frontier: MemoryFrontier | None = None,
         search: LargestBatch | None = None,
         fresh: Iterable[int] = (),
+        fresh_process: bool = False,
         patience_s: float = 60.0,
     ) -> None:
         #: Slots that have yet to say hello -> what they hold, as far as is known.
@@ -161,8 +167,12 @@ class Scheduler:
             if number in away
         }
         self._handout = HandOut(
-            self._trials, self._slots, self._waiting, self._memory, self._losses, model, self._teams, deadline
-        )
+            self._trials, self._slots, self._waiting, self._memory, self._losses, model, self._teams, deadline,
+            fresh_process=fresh_process,
+        )  # fmt: skip
+        #: Slots that are of no use any more, and why; and whether the worker of any other was lost.
+        self._gone: dict[Slot, str] = {}
+        self._any_worker_lost = False
         #: Since when there have been too few workers for every trial that waits; None while there are enough.
         self._too_few_since: float | None = None
         self._patience_s = patience_s
@@ -219,12 +229,16 @@ class Scheduler:
         match event:
             case TrialsEnded(block):
                 decisions = self._on_trials_ended(block)
-            case WorkerJoined(rank, slots, held, host, kind):
+            case WorkerJoined(rank, slots, held, host, kind, gone):
                 self._slots.nodes |= {Slot(rank, index): host for index in range(slots)}
                 self._memory.note_worker([Slot(rank, index) for index in range(slots)], kind, now)
+                for index in gone:
+                    self._gone.setdefault(Slot(rank, index), "a process that cannot be ended may have its device")
                 decisions = self._on_worker_joined(rank, slots, held, now)
             case TrialsReturned(slot, numbers, attempts, end):
                 decisions = self._on_trials_returned(slot, numbers, attempts, end)
+            case SlotBroken(slot, trial, why, is_gone):
+                decisions = self._on_slot_broken(slot, trial, why, is_gone)
             case WorkerLost(rank):
                 decisions = self._on_worker_lost(rank)
             case StopRequested(reason):
@@ -283,6 +297,10 @@ class Scheduler:
                 decisions.append(
                     GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
                 )
+            if slot in self._gone:
+                if slot in self._slots.held:
+                    self._leave(slot)
+                continue
             if slot not in self._slots.held:
                 self._memory.note_present(slot)
             self._slots.join(slot, kept, now)
@@ -374,16 +392,57 @@ class Scheduler:
             if slot in self._away:
                 decisions += self._lose(slot, self._away.pop(slot))
         for slot in self._slots.of_rank(rank):
-            held = self._slots.leave(slot)
-            if slot not in self._devices.quarantined:
-                self._waiting.put_back(self._memory.note_absent(slot))
-            self._devices.forget(slot)
-            decisions += self._lose(slot, held)
+            decisions += self._lose(slot, self._leave(slot))
+        self._any_worker_lost = True
+        return decisions + self._see_who_is_left()
+
+    def _on_slot_broken(self, slot: Slot, trial: tuple[int, int] | None, why: str, is_gone: bool) -> list[Decision]:
+        held = self._slots.held.get(slot)
+        if is_gone:
+            self._gone[slot] = why
+        if held is None:
+            return []
+        decisions: list[Decision] = []
+        if trial is not None and held.get(trial[0]) == trial[1]:
+            number, attempt = trial
+            del held[number]
+            self._slots.note(slot)
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
+            else:
+                decisions.append(self._retry(slot, number, attempt, why))
+        if not is_gone:
+            return decisions
+        decisions.append(Quarantine(slot, why))
+        # What it was given meanwhile it has not begun.
+        for number, attempt in self._leave(slot).items():
+            if number in self._teams:
+                decisions += self._let_go(slot, self._teams[number], AttemptEnd.WITHDRAWN)
+            else:
+                self._wait_again([number])
+                decisions.append(GiveUp(slot.rank, [number], [attempt], AttemptEnd.WITHDRAWN))
+        return decisions + self._see_who_is_left()
+
+    def _leave(self, slot: Slot) -> dict[int, int]:
+        """A slot is not there any more; returns what it held."""
+        held = self._slots.leave(slot)
+        if slot not in self._devices.quarantined:
+            self._waiting.put_back(self._memory.note_absent(slot))
+        self._devices.forget(slot)
+        return held
+
+    def _see_who_is_left(self) -> list[Decision]:
+        """Some slots are gone: a device that may be ill is better than none, and without any the run ends."""
+        decisions: list[Decision] = []
         if self._slots.count_usable == 0:
             decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
         if not self._slots.held and not self._away and self._stopping is None:
-            self._stopping = EndReason.NO_WORKERS
+            self._stopping = self._nobody_left()
         return decisions
+
+    def _nobody_left(self) -> EndReason:
+        """Why nobody is left: workers may be back when the ranks are started again, devices that hang are not."""
+        return EndReason.NO_DEVICES if self._gone and not self._any_worker_lost else EndReason.NO_WORKERS
 
     def _on_stop_requested(self, reason: EndReason) -> list[Decision]:
         if self._stopping is not None:
@@ -493,18 +552,18 @@ class Scheduler:
             if number in self._teams:
                 decisions += self._let_go(slot, self._teams[number], AttemptEnd.LOST)
         if blamed is not None:
-            decisions.insert(0, self._retry(slot, blamed, held[blamed], slot.rank))
+            decisions.insert(0, self._retry(slot, blamed, held[blamed], _lost_text(slot)))
         return decisions
 
-    def _retry(self, slot: Slot, number: int, attempt: int, lost: int) -> Decision:
-        """The worker of rank `lost` was lost with a trial: it waits again, or has failed when no retry is left."""
+    def _retry(self, slot: Slot, number: int, attempt: int, why: str) -> Decision:
+        """A trial was lost, and `why`: it waits again, or has failed when no retry is left."""
         if self._losses.count(number) <= self._retries:
             self._wait_again([number])
             return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)
         self._memory.forget(number)
         self._losses.note_ended([number])
         self._trials.move(number, _FAILED)
-        block = _lost_block(slot, number, attempt, f"the worker of rank {lost} was lost, and no retry is left")
+        block = _lost_block(slot, number, attempt, f"{why}, and no retry is left")
         if self._search is not None:
             self._search.tell(block)
         return Commit(block)
@@ -538,8 +597,8 @@ class Scheduler:
         slot, number, attempt = team.slots[0], team.number, team.attempt
         verdict = team.verdict()
         if verdict is AttemptEnd.LOST:
-            lost = next(slot.rank for slot, end in team.returns.items() if end is AttemptEnd.LOST)
-            return [self._retry(slot, number, attempt, lost)]
+            lost = next(slot for slot, end in team.returns.items() if end is AttemptEnd.LOST)
+            return [self._retry(slot, number, attempt, self._gone.get(lost) or _lost_text(lost))]
         if isinstance(verdict, AttemptEnd):
             self._wait_again([number])
             return [GiveUp(slot.rank, [number], [attempt], verdict)]
@@ -730,16 +789,17 @@ class Scheduler:
         elif self._stopping is not None:
             reason = self._stopping
         elif self._waiting.count() or not self._slots.held:
-            return
+            # Those that are there have no slot that is of use, and others may still join.
+            if self._slots.held or not self._gone or not self._is_late(now):
+                return
+            reason = self._nobody_left()
         elif self._waiting.wide() or (self._memory and not any(map(self._has_slots, self._memory))):
             if self._devices.quarantined:
                 # Nothing else is left to run, and a device that may be ill is better than none.
                 decisions += [self._release(slot) for slot in list(self._devices.quarantined)]
                 return
             # Nothing runs, and yet none of them was started.
-            if self._too_few_since is None:
-                self._too_few_since = now
-            if now - self._too_few_since < self._patience_s:
+            if not self._is_late(now):
                 return
             reason = EndReason.TOO_FEW
         elif self._memory and self._may_go_on(decisions, now):
@@ -748,6 +808,12 @@ class Scheduler:
             reason = EndReason.WALLTIME
         self._ended = True
         decisions.append(End(reason))
+
+    def _is_late(self, now: float) -> bool:
+        """Whether there have been too few workers for longer than others may take to join."""
+        if self._too_few_since is None:
+            self._too_few_since = now
+        return now - self._too_few_since >= self._patience_s
 
     def _wait_again(self, numbers: Sequence[int]) -> None:
         """Trials that ran, or were to run, wait again, and are the next ones."""
@@ -785,6 +851,7 @@ class Scheduler:
         for trials in self._slots.held.values():
             for number, attempt in trials.items():
                 assert attempt == self._trials.attempts[number], f"trial {number} is held with an old attempt"
+        assert not self._gone.keys() & self._slots.held.keys(), "a slot that is of no use is there"
         self._slots.check()
         self._trials.check()
 
@@ -804,6 +871,10 @@ def _without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         causes=[block.causes[i] for i in kept] if block.causes else [],
         messages=[block.messages[i] for i in kept] if block.messages else [],
     )
+
+
+def _lost_text(slot: Slot) -> str:
+    return f"the worker of rank {slot.rank} was lost"
 
 
 def _lost_block(slot: Slot, number: int, attempt: int, why: str) -> EndedBlock:

@@ -79,6 +79,7 @@ class Spec:
 
     Attributes:
         devices_per_trial: GPUs that a trial gets: a whole number, or 1 over one.
+        fresh_process: whether every trial has a process that has run nothing before; a program always has.
         folder: of the sweep file; trials run there and user modules are found there.
         text: TOML that parses to this Spec.
         source: how messages call the sweep file.
@@ -99,6 +100,7 @@ class Spec:
     text: str
     source: str
     devices_per_trial: float = 1.0
+    fresh_process: bool = False
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """How many ranks a trial of this configuration has."""

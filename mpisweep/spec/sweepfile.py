@@ -49,6 +49,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _FLAGS = {"parameters": "-p", "fixed": "-p", "baseline": "--baseline", "metrics": "--metric"}
 _TOP_KEYS = (
     "name", "workload", "objective", "direction", "search", "trials", "seed", "max_points", "devices_per_trial", "ranks_per_trial",
+    "fresh_process",
     "parameters", "fixed", "baseline", "metrics", "limits",
 )  # fmt: skip
 _LIMIT_KEYS = (
@@ -143,6 +144,7 @@ class _Parser:
             text=text,
             source=self._source,
             devices_per_trial=self._devices(raw),
+            fresh_process=self._flag(raw, "fresh_process", False),
         )
         self._ranks_fit(spec)
         self._size_fits(spec, self._integer(raw, "max_points", None, 1))
@@ -319,6 +321,12 @@ class _Parser:
             self._fail(prefix + key, f"is {value!r}; expected an integer of at least {low}")
         return int(value)
 
+    def _flag(self, raw: Mapping[str, Any], key: str, default: bool, prefix: str = "") -> bool:
+        value = raw.get(key, default)
+        if not isinstance(value, bool):
+            self._fail(prefix + key, f"is {value!r}; expected true or false")
+        return bool(value)
+
     def _devices(self, raw: Mapping[str, Any]) -> float:
         found = raw.get("devices_per_trial", 1)
         is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
@@ -356,9 +364,6 @@ class _Parser:
             found = self._integer(table, key, default, 0, "limits.")
             return default if found is None else found
 
-        quarantine = table.get("quarantine", usual.quarantine)
-        if not isinstance(quarantine, bool):
-            self._fail("limits.quarantine", f"is {quarantine!r}; expected true or false")
         return Limits(
             timeout_s=self._duration(table, "timeout"),
             retries=count("retries", usual.retries),
@@ -368,7 +373,7 @@ class _Parser:
             disk_s=self._duration(table, "disk") or usual.disk_s,
             restarts=count("restarts", usual.restarts),
             same_failures=count("same_failures", usual.same_failures),
-            quarantine=bool(quarantine),
+            quarantine=self._flag(table, "quarantine", usual.quarantine, "limits."),
             memory_bytes=self._memory(table),
         )
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import handles_any
+from mpisweep.processes.kernel import handles_any, started_patiently
 from mpisweep.processes.line import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -160,7 +160,7 @@ class _Run:
         environment |= {name: render(value, values) for name, value in self._workload.environment}
         parent = os.getpid()
         try:
-            program = subprocess.Popen(
+            program = started_patiently(lambda: subprocess.Popen(
                 arguments,
                 cwd=self._trial.directory if self._workload.own_directory else self._folder,
                 env=environment,
@@ -171,7 +171,7 @@ class _Run:
                 process_group=0,
                 # This process has one thread, which is what makes a function of ours safe there.
                 preexec_fn=lambda: _die_with(parent),
-            )
+            ))  # fmt: skip
         except (OSError, ValueError) as error:
             for file in (printed, reported):
                 os.close(file)

@@ -62,6 +62,8 @@ _EVERYBODY_S = 0.25
 _LOOK_S = 0.005
 #: A trial that is shorter than this has started no process.
 _CHILDLESS_S = 0.0002
+#: How long what a trial has left behind may take to end, in seconds.
+_LEFTOVERS_S = 2.0
 #: After a trial that is shorter than this nobody looks for changes that are rare and take 10 microseconds to look for.
 _CHANGELESS_S = 0.0002
 #: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
@@ -306,8 +308,12 @@ class _Loop:
             if self._objective not in metrics and trial.rank == 0:
                 odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
             gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
-        if wall_time_s >= _CHILDLESS_S:
-            _end_leftovers()
+        if wall_time_s >= _CHILDLESS_S and _has_children():
+            # Its end must not wait for theirs.
+            self._send_gathered()
+            if end_descendants(keep=_helpers(), within_s=_LEFTOVERS_S):
+                # Whoever comes after this process waits for them, and must not have their device.
+                raise SystemExit(0)
         if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
             self._send_gathered()
         if self._is_spoilt:
@@ -626,13 +632,13 @@ def _peak_text() -> str:
     return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of main memory"
 
 
-def _end_leftovers() -> None:
-    """Whatever processes a trial has left behind are gone before the next one starts."""
+def _has_children() -> bool:
+    """Whether a trial has left processes behind, which are to be gone before the next one starts."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return
-    end_descendants(keep=_helpers())
+        return False
+    return True
 
 
 def _helpers() -> set[int]:
