@@ -1,0 +1,129 @@
+"""How a sweep stands: the best trial, the counts, and what is said of trials that fail."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.progress import Progress
+from mpisweep.records import ENDED_WELL, Direction, EndReason, FailureCause, TrialState
+from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search.numbering import Trials
+from mpisweep.spec import Spec
+
+__all__ = ["Standing"]
+
+#: Failures that are logged one by one; from there on only the count is seen.
+_FAILURES_LOGGED = 20
+
+log = logging.getLogger(__name__)
+
+
+class Standing:
+    """What is told of a sweep while it runs.
+
+    Args:
+        spec: the sweep file.
+        trials: all trials.
+        scheduler: knows the state of each.
+        best: the best trial of the runs before and its objective, where there is one.
+        measures: whether trials have metrics, as far as is known beforehand.
+        now: the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        trials: Trials,
+        scheduler: Scheduler,
+        best: tuple[int, float] | None,
+        measures: bool,
+        now: float,
+    ) -> None:
+        self._spec = spec
+        self._trials = trials
+        self._scheduler = scheduler
+        self._best_number: int | None = None if best is None else best[0]
+        self._best_value: float | None = None if best is None else best[1]
+        self._measures = measures
+        self._started = now
+        self._ended_before = self._ended_count()
+        self._failures_logged = 0
+        #: Whether something was said of a trial that is complete.
+        self._notice_logged = False
+
+    def note(self, block: EndedBlock) -> None:
+        """These trials have ended."""
+        self._measures = self._measures or bool(block.metrics)
+        values = block.metrics.get(self._spec.objective)
+        if values is not None:
+            self._note_best(block, values)
+        if block.causes:
+            self._log_failures(block)
+
+    def judge(self, reason: EndReason) -> EndReason:
+        """How the run ends, which the scheduler, who knows of no metrics, may think complete."""
+        if reason is not EndReason.COMPLETE or not self._trials.count:
+            return reason
+        return EndReason.of_all(completed=True, measured=self._measures, finite=self._best_value is not None)
+
+    def progress(self, now: float) -> Progress:
+        """How far the sweep is."""
+        ended = self._ended_count()
+        # Of a shared sweep, what is this member's.
+        total = self._trials.count - self._scheduler.elsewhere
+        elapsed_s = now - self._started
+        infeasible = self._scheduler.count(TrialState.INFEASIBLE)
+        # What was never run says nothing about how long the rest will take.
+        rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        number = self._best_number
+        return Progress(
+            total=total,
+            ended=ended,
+            failed=self._scheduler.count(TrialState.FAILED),
+            infeasible=infeasible,
+            running=self._scheduler.running,
+            elapsed_s=elapsed_s,
+            rate=rate,
+            left_s=(total - ended) / rate if rate > 0 else None,
+            objective=self._spec.objective,
+            best=self._best_value,
+            best_number=number,
+            best_parameters={}
+            if number is None
+            else {name: self._trials.parameters[name][number] for name in self._spec.space.names},
+        )
+
+    def _ended_count(self) -> int:
+        return sum(self._scheduler.count(state) for state in TrialState if state.is_end)
+
+    def _note_best(self, block: EndedBlock, values: Sequence[float | None]) -> None:
+        finite = [v for v in values if v is not None and math.isfinite(v)]
+        if not finite:
+            return
+        smaller_is_better = self._spec.direction == Direction.MINIMIZE
+        value = min(finite) if smaller_is_better else max(finite)
+        old = self._best_value
+        if old is None or (value < old if smaller_is_better else value > old):
+            self._best_value = value
+            self._best_number = block.numbers[values.index(value)]
+
+    def _log_failures(self, block: EndedBlock) -> None:
+        for number, cause, message in zip(block.numbers, block.causes, block.messages, strict=True):
+            if cause == FailureCause.NONE:
+                self._log_notice(number, message)
+            elif self._failures_logged < _FAILURES_LOGGED:
+                self._log_failure(number, FailureCause(cause), message)
+
+    def _log_notice(self, number: int, message: str) -> None:
+        if message and not self._notice_logged and not message.startswith(ENDED_WELL):
+            self._notice_logged = True
+            log.warning("trial %d: %s; said once, the messages of all trials are in the results file", number, message)
+
+    def _log_failure(self, number: int, cause: FailureCause, message: str) -> None:
+        self._failures_logged += 1
+        log.warning("trial %d has failed (%s): %s", number, cause.label, message.partition("\n")[0])
+        if self._failures_logged == _FAILURES_LOGGED:
+            log.warning("further failures are in the results file and not in this log")
