@@ -54,12 +54,13 @@ ALLOWED = {
     "processes.unsent": {"blocks"},
     "processes.line": {"processes.unsent"},
     "processes.forkserver": {"processes.kernel", "processes.staging", "processes.line"},
+    "processes.side_process": {"processes.forkserver"},
     "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "records"},
     "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "records"},
     "results": {"processes.kernel", "spec", "blocks", "records"},
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
-        "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.kernel",
+        "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {

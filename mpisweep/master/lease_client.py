@@ -5,12 +5,8 @@ Like :mod:`mpisweep.master.snapshotter` it asks and never waits; what comes is t
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Any
 
 from mpisweep.messages import NothingToLease, StopRequested, TrialsGranted, TrialsRevoked
 from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason
 
 __all__ = ["Keeper", "Left", "Over"]
@@ -58,32 +55,19 @@ class Keeper:
     """
 
     def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
-        self._server = server
-        self._arguments: dict[str, Any] = {
-            "path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s,
-        }  # fmt: skip
-        #: The question that has no answer yet.
-        self._asked: dict[str, Any] | None = None
-        self._asked_at = 0.0
-        self._unread = b""
+        arguments = {"path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s}
+        self._process = SideProcess(server, "the process that keeps leases", "mpisweep.results.keeping:serve", arguments)
         self._error = ""
         #: How many ranks the trials need that were seen to be left to others.
         self._wide = 0
-        self._start()
-
-    def _start(self) -> None:
-        self._line, theirs = socket.socketpair()
-        self._child = self._server.spawn("mpisweep.results.keeping:serve", [theirs.fileno()], self._arguments)
-        theirs.close()
-        self._line.setblocking(False)
 
     def fileno(self) -> int:
         """For select(); readable when there is something to :meth:`hear`."""
-        return self._line.fileno()
+        return self._process.fileno()
 
     def close(self) -> None:
         """Let the process go."""
-        self._line.close()
+        self._process.close()
 
     def lease(self, shortest: bool, ranks: int | None) -> None:
         """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by NothingToLease.
@@ -92,53 +76,45 @@ class Keeper:
             shortest: whether to begin with the shortest ones.
             ranks: how many ranks each may need; None for any number.
         """
-        self._ask({"ask": "lease", "shortest": shortest, "ranks": ranks})
+        self._process.ask({"ask": "lease", "shortest": shortest, "ranks": ranks})
 
     def leave(self) -> None:
         """The part is written: end this membership; answered by Left or Over."""
-        self._ask({"ask": "leave"})
+        self._process.ask({"ask": "leave"})
 
     def hear(self) -> Iterator[Told]:
         """What the process has told; to be called when :meth:`fileno` is readable."""
-        try:
-            received = self._line.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            received = b""
-        if not received:
+        told = self._process.hear()
+        if told is None:
             self._replace()
             return
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        for line in lines:
-            yield from self._understand(json.loads(line))
+        for one in told:
+            yield from self._understand(one)
 
     def keep_time(self, now: float) -> None:
         """Replace a process that hangs."""
-        if self._asked is not None and now - self._asked_at > _HANGS_S:
-            self._server.kill(self._child)
+        if self._process.hangs(now, _HANGS_S):
             self._replace()
 
     def _replace(self) -> None:
         """Start another process, and ask it what this one has not answered."""
-        self._line.close()
-        self._unread = b""
-        self._start()
-        if self._asked is not None:
-            self._ask(self._asked)
+        self._process.replace()
+        if self._process.asked is not None:
+            self._process.ask(self._process.asked)
 
     def _understand(self, told: dict[str, Any]) -> Iterator[Told]:
         match told:
             case {"granted": [numbers, attempts, losses]}:
-                self._asked = None
+                self._process.done()
                 yield TrialsGranted(tuple(numbers), tuple(attempts), tuple(losses))
             case {"nothing": _, "sure": sure}:
                 self._complain(told.get("error", ""))
                 if told.get("wide", 0) > self._wide:
                     self._wide = told["wide"]
                     log.warning("trials that need up to %d ranks are left to members with so many workers", self._wide)
-                if self._asked is None or self._asked["ask"] == "lease":
-                    self._asked = None
+                asked = self._process.asked
+                if asked is None or asked["ask"] == "lease":
+                    self._process.done()
                     yield NothingToLease(sure)
             case {"revoked": numbers}:
                 log.warning(
@@ -148,21 +124,14 @@ class Keeper:
             case {"stop": _}:
                 yield StopRequested(EndReason.REQUEST)
             case {"over": code}:
-                self._asked = None
+                self._process.done()
                 yield Over(code)
             case {"left": code, "who": who}:
                 self._complain(told.get("error", ""))
-                self._asked = None
+                self._process.done()
                 yield Left(code, who)
 
     def _complain(self, error: str) -> None:
         if error and error != self._error:
             log.error("the files that the members share cannot be used: %s", error)
         self._error = error
-
-    def _ask(self, request: dict[str, Any]) -> None:
-        self._asked = request
-        self._asked_at = time.monotonic()
-        # One that has just died is replaced when its line is seen to be closed.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._line.send(json.dumps(request).encode() + b"\n")
