@@ -80,6 +80,9 @@ class Variant:
 class Cluster:
     """Workers in virtual time, and the time that their events take the scheduler."""
 
+    #: Whether what happens is measured: from when all workers have joined.
+    is_measured = False
+
     def __init__(self, variant: Variant, workers: int) -> None:
         random = Random(1)
         count = TRIALS * workers
@@ -108,8 +111,6 @@ class Cluster:
         #: (when, in which order, slot, number, attempt) of each running trial.
         self.ends: list[tuple[float, int, Slot, int, int]] = []
         self.begun = 0
-        #: Whether all have joined, and what happens is measured.
-        self.is_measured = False
         self.microseconds: list[float] = []
         self.is_over = False
         for rank in range(workers):
