@@ -3,7 +3,7 @@
     python benchmarks/events.py [--workers 100,1000,10000] [--repeats 5] [--only wide] [--json]
 
 The real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time: no MPI, no files.  Workers of one slot, eight
-per node, run trials of 1 to 4 s, four per worker.  Each line is one mechanism at work.  What is measured is a whole
+per node, run trials of 1 to 4 s, three per worker.  Each line is one mechanism at work.  What is measured is a whole
 sweep, from when all workers have joined to its end.
 
 All repeats see the same events, so each event counts with the least time that it took in any of them: what the machine
@@ -55,7 +55,7 @@ COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 #: Workers per node, and the rank count of a wide trial.
 PER_NODE, WIDE = 8, 8
 #: Trials per worker.
-TRIALS = 4
+TRIALS = 3
 #: Events between two that a variant adds.
 EVERY = 20
 
@@ -79,6 +79,9 @@ class Variant:
 
 class Cluster:
     """Workers in virtual time, and the time that their events take the scheduler."""
+
+    #: Whether what happens is measured: from when all workers have joined.
+    is_measured = False
 
     def __init__(self, variant: Variant, workers: int) -> None:
         random = Random(1)
@@ -108,8 +111,6 @@ class Cluster:
         #: (when, in which order, slot, number, attempt) of each running trial.
         self.ends: list[tuple[float, int, Slot, int, int]] = []
         self.begun = 0
-        #: Whether all have joined, and what happens is measured.
-        self.is_measured = False
         self.microseconds: list[float] = []
         self.is_over = False
         for rank in range(workers):

@@ -1,8 +1,8 @@
 """What an event costs the scheduler does not depend on how many workers and trials there are: counted, not timed.
 
 The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each event are
-counted the steps of the interpreter and what built-in functions look at, and the memory that it needs beyond what it
-keeps: a copy of all slots is one step, and shows there.
+counted the steps of the interpreter and what built-in functions look at, and the memory that it needs for a moment: a
+copy of all slots is one step, and shows there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import tracemalloc
 from collections import Counter, defaultdict
+from math import inf
 from pathlib import Path
 from statistics import fmean, median
 from types import FrameType, ModuleType
@@ -22,7 +23,7 @@ import pytest
 from mpisweep.messages import Decision, Event, TrialsGranted
 
 FEW, MANY = 100, 10_000
-#: Of most kinds of events so many are measured for each hundred of the fewest workers.
+#: Of these kinds of events one in so many is measured that there are as many with many workers as with few.
 SAMPLED = {"TrialsEnded", "TrialsReturned", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
 #: Functions that look at all of what they are given, in one step of the interpreter.
 LOOKING = ("all", "any", "max", "min", "sorted", "sum")
@@ -44,11 +45,43 @@ def _benchmark() -> ModuleType:
 events = _benchmark()
 
 
-class Counted(events.Cluster):  # type: ignore[name-defined, misc]
-    """Counts instead of taking the time."""
+class Steps:
+    """Counts bytecodes, and what built-in functions look at."""
 
-    def __init__(self, variant: Any, workers: int) -> None:
-        self.steps = 0
+    def __init__(self) -> None:
+        self.count = 0
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "call":
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            self.count += 1
+        return self.trace
+
+    def look_with(self, name: str) -> Any:
+        """The built-in function of this name, whose looks count."""
+        function = getattr(builtins, name)
+
+        def looking(*things: Any, **options: Any) -> Any:
+            if len(things) == 1 and hasattr(things[0], "__len__"):
+                self.count += len(things[0])
+            return function(*things, **options)
+
+        return looking
+
+
+class Counted(events.Cluster):  # type: ignore[name-defined, misc]
+    """Counts instead of taking the time, from when the first worker joins.
+
+    Args:
+        steps: counts.
+        limit: no event may take more steps than this; a grant, for each of its trials.
+    """
+
+    is_measured = True
+
+    def __init__(self, variant: Any, workers: int, steps: Steps, limit: float) -> None:
+        self.steps, self.limit = steps, limit
         self.stride = workers // FEW
         #: Kind of event -> how many there were; and the steps and the bytes of those that were measured.
         self.happened: Counter[str] = Counter()
@@ -62,61 +95,48 @@ class Counted(events.Cluster):  # type: ignore[name-defined, misc]
         if kind in SAMPLED and self.happened[kind] % self.stride:
             return self.scheduler.handle(event, self.now)
         size = len(event.numbers) if isinstance(event, TrialsGranted) else 1
-        before, self.steps = sys.gettrace(), 0
+        before, self.steps.count = sys.gettrace(), 0
         tracemalloc.start()
-        sys.settrace(self.trace)
+        sys.settrace(self.steps.trace)
         try:
             decisions = self.scheduler.handle(event, self.now)
         finally:
             sys.settrace(before)
             self.bytes_of[kind].append(tracemalloc.get_traced_memory()[1] / size)
             tracemalloc.stop()
-        self.steps_of[kind].append(self.steps)
+        self.steps_of[kind].append(self.steps.count)
+        # Where each event takes long, a whole sweep would take hours.
+        assert self.steps.count / size <= self.limit, f"one {kind} takes {self.steps.count} steps"
         return decisions
 
-    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "call":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        elif event == "opcode":
-            self.steps += 1
-        return self.trace
-
-    def look_with(self, name: str) -> Any:
-        """The built-in function of this name, whose looks count as steps."""
-        function = getattr(builtins, name)
-
-        def looking(*things: Any, **options: Any) -> Any:
-            if len(things) == 1 and hasattr(things[0], "__len__"):
-                self.steps += len(things[0])
-            return function(*things, **options)
-
-        return looking
+    def most_steps(self) -> int:
+        """Of the event that took most; of grants each is as large as the cluster."""
+        return max(steps for kind, some in self.steps_of.items() for steps in some if kind != "TrialsGranted")
 
     def steps_per_event(self) -> float:
         """The mean of all events of the sweep, by what those of each kind have cost that were measured."""
-        total = sum(count * fmean(self.steps_of[kind]) for kind, count in self.happened.items())
+        total = sum(count * fmean(self.steps_of[kind]) for kind, count in self.happened.items() if self.steps_of[kind])
         return total / self.happened.total()
 
 
-def counted(name: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> Counted:
-    cluster = Counted(events.VARIANTS[name], workers)
+def counted(name: str, workers: int, monkeypatch: pytest.MonkeyPatch, limit: float = inf) -> Counted:
+    steps = Steps()
     for module in list(sys.modules.values()):
         if module.__name__.startswith(("mpisweep.scheduling.", "mpisweep.search.")):
             for function in LOOKING:
-                monkeypatch.setattr(module, function, cluster.look_with(function), raising=False)
+                monkeypatch.setattr(module, function, steps.look_with(function), raising=False)
+    cluster = Counted(events.VARIANTS[name], workers, steps, limit)
     cluster.run()
     return cluster
 
 
 @pytest.mark.parametrize("name", events.VARIANTS)
 def test_an_event_costs_the_same_with_a_hundred_times_as_many_workers(name, monkeypatch):
-    few, many = (counted(name, workers, monkeypatch) for workers in (FEW, MANY))
-    assert many.happened["TrialsEnded"] > 10_000 or "deadline" in name
-    assert many.steps_per_event() <= 2 * few.steps_per_event(), f"steps by kind: {means(few.steps_of)}, {means(many.steps_of)}"
+    few = counted(name, FEW, monkeypatch)
+    many = counted(name, MANY, monkeypatch, limit=10 * few.most_steps())
+    assert many.happened["TrialsEnded"] > MANY
+    means = [{kind: round(fmean(some)) for kind, some in cluster.steps_of.items()} for cluster in (few, many)]
+    assert many.steps_per_event() <= 2 * few.steps_per_event(), f"mean steps by kind: {means}"
     for kind in few.bytes_of.keys() & many.bytes_of.keys():
         needs = median(many.bytes_of[kind])
         assert needs <= 2 * median(few.bytes_of[kind]) + SMALL, f"{kind} needs {needs} bytes for a moment"
-
-
-def means(numbers: dict[str, list[int]]) -> dict[str, float]:
-    return {kind: fmean(some) for kind, some in numbers.items()}

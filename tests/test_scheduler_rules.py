@@ -26,7 +26,7 @@ from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialSta
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.frontier import Evidence, MemoryFrontier
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)
 FIRST, SECOND = Slot(0, 0), Slot(1, 0)
@@ -248,6 +248,30 @@ def test_no_more_slots_are_asked_to_give_back_than_there_are_idle_ones():
     ranks = Ranks(scheduler_of(4), 3)
     assert ranks.feed(TimePassed(), 1.0) == [Withdraw(FIRST)]
     assert ranks.feed(TimePassed(), 2.0) == []
+
+
+def test_what_only_another_kind_of_device_can_run_is_taken_back_only_for_one_of_that_kind():
+    """An idle device cannot run it: it would be handed out to the same slot at once, and be asked for again 20 ms later."""
+    frontier = MemoryFrontier({"x": list(range(4))}, {"x": "increasing"})
+    frontier.learn(3, "large", Evidence.FITS)
+    frontier.learn(0, "small", Evidence.TOO_LARGE)
+    ranks = Ranks(scheduler_of(4, states=[FAILED, 0, 0, COMPLETE], attempts=[1, 0, 0, 1], frontier=frontier), 0)
+    ranks.feed(WorkerJoined(1, 1, (), "n", "small"))
+    ranks.feed(WorkerJoined(0, 1, (), "n", "large"))
+    ranks.feed(TimePassed(), 0.5)
+    assert len(ranks.scheduler.held[FIRST]) == 2
+    assert [ranks.feed(TimePassed(), now) for now in (1.0, 2.0, 3.0)] == [[], [], []]
+    assert ranks.feed(WorkerJoined(2, 1, (), "n", "large"), 4.0) == [Withdraw(FIRST)]
+    number = list(ranks.scheduler.held[FIRST])[1]
+    made = ranks.feed(TrialsReturned(FIRST, (number,), (1,), AttemptEnd.WITHDRAWN), 4.1)
+    assert made == [GiveUp(0, [number], [1], AttemptEnd.WITHDRAWN), Assign((Slot(2, 0),), [number], [2])]
+
+
+def test_a_worker_that_says_hello_again_is_the_last_one_to_be_asked():
+    ranks = Ranks(scheduler_of(4), 3)
+    ranks.feed(WorkerJoined(0, 1, (tuple(ranks.scheduler.held[FIRST].items()),)), 1.0)
+    assert ranks.feed(TimePassed(), 1.01) == [], "the idle slot has asked the second"
+    assert ranks.made[-1] == Withdraw(SECOND)
 
 
 def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():

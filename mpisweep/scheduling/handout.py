@@ -17,7 +17,8 @@ not allow any more is taken back before it begins and waits like any other.  The
 trials that still fit: where none does, no slot could have run any of those that wait.
 
 Whatever the expectation, nothing is stuck behind a long trial: when a slot has nothing to do and no trial is waiting,
-another slot is asked for what it has not begun.
+another slot is asked for what it has not begun, if it can run that: what is bound to one kind of device is asked for only
+where a slot of this kind is idle, or it would be back with the same slot at once.
 
 A trial that may have cost a worker (:mod:`mpisweep.scheduling.health`) goes to a slot that holds nothing, and nothing
 follows it there.
@@ -28,6 +29,7 @@ Pure: no clock, no I/O.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from mpisweep.messages import Assign, Decision, Withdraw
 from mpisweep.records import Slot
@@ -119,7 +121,7 @@ class HandOut:
             # The idle ones first: a trial that runs now is worth more than one that is next.
             self._fill_idle(decisions, now)
             self._fill_ahead(decisions, now)
-        elif slots.idle and slots.rich and not slots.kept:
+        elif slots.idle and not slots.kept:
             self._withdraw(decisions, now)
 
     # ------------------------------------------------------------------------------------- one slot
@@ -168,7 +170,7 @@ class HandOut:
                 if number in self._losses.suspects and not is_idle:
                     break
                 if self._may_have_more(slot, 1) and self._is_within(number, self._left_s(slot, now)):
-                    decisions.append(self._assign((slot,), [queue.popleft()], now))
+                    decisions.append(self._assign((slot,), [queue.popleft()], now, are_bound=True))
                 elif is_idle:
                     # No other slot has more time than this one.
                     break
@@ -217,13 +219,13 @@ class HandOut:
             numbers = waiting.take_short(size, min(BATCH_S, left_s / self._model.uncertainty))
         decisions.append(self._assign((slot,), numbers, now))
 
-    def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float) -> Assign:
+    def _assign(self, slots: tuple[Slot, ...], numbers: list[int], now: float, *, are_bound: bool = False) -> Assign:
         attempts = [self._trials.begin(number) for number in numbers]
         self._losses.note_assigned(numbers)
         if len(slots) > 1:
             self._teams[numbers[0]] = TeamTrial(numbers[0], attempts[0], slots, set(slots))
         for slot in slots:
-            self._slots.give(slot, numbers, attempts, now)
+            self._slots.give(slot, numbers, attempts, now, are_bound=are_bound)
             if self._is_timed:
                 self._note(slot, now)
         return Assign(slots, numbers, attempts, self._fresh_process or numbers[0] in self._memory.fresh)
@@ -301,20 +303,23 @@ class HandOut:
         slots = self._slots
         for slot in self._timetable.late(now):
             if slot not in slots.asked:
-                slots.asked.add(slot)
-                slots.rich.pop(slot, None)
+                slots.ask(slot)
                 decisions.append(Withdraw(slot))
 
     def _withdraw(self, decisions: list[Decision], now: float) -> None:
-        """Ask as many rich slots as there are idle ones; those asked and not yet answered count."""
+        """Ask as many rich slots as there are idle ones that can run what they have; those asked and not yet answered count."""
         slots = self._slots
-        wanted = len(slots.idle) - len(slots.asked)
-        while wanted > 0 and slots.rich:
-            slot = next(iter(slots.rich))
-            if now - slots.given_at[slot] < SETTLE_S:
+        self._ask(slots.rich, len(slots.idle) - len(slots.asked), decisions, now)
+        for kind, rich in slots.rich_in_bound.items():
+            wanted = min(len(slots.idle) - len(slots.asked), slots.idle_of_kind[kind] - slots.asked_of_kind[kind])
+            self._ask(rich, wanted, decisions, now)
+
+    def _ask(self, rich: Mapping[Slot, None], wanted: int, decisions: list[Decision], now: float) -> None:
+        while wanted > 0 and rich:
+            slot = next(iter(rich))
+            if now - self._slots.given_at[slot] < SETTLE_S:
                 # All others were given something later.
                 return
-            slots.asked.add(slot)
-            del slots.rich[slot]
+            self._slots.ask(slot)
             decisions.append(Withdraw(slot))
             wanted -= 1

@@ -368,7 +368,7 @@ class Scheduler:
     def _on_trials_returned(
         self, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
     ) -> list[Decision]:
-        self._slots.asked.discard(slot)
+        self._slots.note_answer(slot)
         held = self._slots.held.get(slot)
         if held is None:
             return []
@@ -490,7 +490,7 @@ class Scheduler:
             # What it runs it may as well finish; what is next is for others.
             for slot in slots:
                 if len(self._slots.held.get(slot, ())) > 1 and slot not in self._slots.asked:
-                    self._slots.asked.add(slot)
+                    self._slots.ask(slot)
                     decisions.append(Withdraw(slot))
         return decisions
 
@@ -662,7 +662,7 @@ class Scheduler:
         self._waiting.put_back(self._memory.note_absent(slot))
         decisions: list[Decision] = [Quarantine(slot, why)]
         if self._slots.held[slot] and slot not in self._slots.asked:
-            self._slots.asked.add(slot)
+            self._slots.ask(slot)
             decisions.append(Withdraw(slot))
         self._slots.note(slot)
         return decisions

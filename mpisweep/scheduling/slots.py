@@ -35,8 +35,9 @@ class Slots:
         self.nodes: dict[Slot, str] = {}
         #: Slot -> when it was last given trials.
         self.given_at: dict[Slot, float] = {}
-        #: Slots that were asked to give back and have not answered.
+        #: Slots that were asked to give back and have not answered; and kind of device -> how many of them there are.
         self.asked: set[Slot] = set()
+        self.asked_of_kind: Counter[str] = Counter()
         #: Slots that hold nothing and are not kept for anything.  The first one is found at once, unlike a plain dict's.
         self.idle: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> how many of these there are.
@@ -49,6 +50,8 @@ class Slots:
         #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.  The one that
         #: was given something the longest ago is the first.
         self.rich: OrderedDict[Slot, None] = OrderedDict()
+        #: Kind of device -> slots of it that are rich in what is bound to this kind: no slot of another one could run it.
+        self.rich_in_bound: dict[str, OrderedDict[Slot, None]] = {}
         #: Slots that are kept for a trial of several ranks, in the order in which they will be free.
         self.kept: Ranking[Slot] = Ranking()
         #: Those of them that hold nothing.
@@ -93,9 +96,9 @@ class Slots:
         self.given_at[slot] = now
         self._of_rank.setdefault(slot.rank, {})[slot] = None
         # What it was asked for before it said hello again, it has forgotten.
-        self.asked.discard(slot)
+        self.note_answer(slot)
         if len(held) > 1:
-            self.rich[slot] = None
+            self._note_rich(slot, self.rich)
         self._locate(slot, held)
         self.note(slot)
 
@@ -103,20 +106,34 @@ class Slots:
         """A slot is gone; returns what it held."""
         self._drop(slot)
         self.given_at.pop(slot, None)
-        self.asked.discard(slot)
+        self.note_answer(slot)
         self.benched.discard(slot)
         self.changed[slot] = None
         del self._of_rank[slot.rank][slot]
         return self.held.pop(slot)
 
-    def give(self, slot: Slot, numbers: list[int], attempts: list[int], now: float) -> None:
-        """A slot is given these trials, after those that it holds."""
+    def give(self, slot: Slot, numbers: list[int], attempts: list[int], now: float, *, are_bound: bool = False) -> None:
+        """A slot is given these trials, after those that it holds; `are_bound`: no other kind of device could run them."""
         self.held[slot].update(zip(numbers, attempts, strict=True))
         self.given_at[slot] = now
-        self.rich[slot] = None
-        self.rich.move_to_end(slot)
+        rich = self.rich
+        if are_bound:
+            rich = self.rich_in_bound.setdefault(self._kinds.get(slot, ""), OrderedDict())
+        self._note_rich(slot, rich)
         self._locate(slot, numbers)
         self.note(slot)
+
+    def ask(self, slot: Slot) -> None:
+        """A slot is asked to give back what it has not begun."""
+        self.asked.add(slot)
+        self.asked_of_kind[self._kinds.get(slot, "")] += 1
+        self._note_poor(slot)
+
+    def note_answer(self, slot: Slot) -> None:
+        """A slot has given back what it was asked for, or never will."""
+        if slot in self.asked:
+            self.asked.discard(slot)
+            self.asked_of_kind[self._kinds.get(slot, "")] -= 1
 
     def keep(self, slots: Iterable[Slot], until: Mapping[Slot, float]) -> None:
         """These, and no others, are kept for a trial of several ranks; `until` says when each will be free."""
@@ -143,7 +160,7 @@ class Slots:
             return
         self.benched.discard(slot)
         if count <= 1:
-            self.rich.pop(slot, None)
+            self._note_poor(slot)
         is_kept = slot in self.kept
         if count:
             self._leave_idle(slot)
@@ -179,10 +196,21 @@ class Slots:
         """A slot gets nothing any more."""
         self._leave_idle(slot)
         self.kept.discard(slot)
-        for register in (self.hungry, self.rich, self.kept_idle):
+        self._note_poor(slot)
+        for register in (self.hungry, self.kept_idle):
             register.pop(slot, None)
         if roomy := self.roomy.get(self._kinds.get(slot, "")):
             roomy.pop(slot, None)
+
+    def _note_rich(self, slot: Slot, rich: OrderedDict[Slot, None]) -> None:
+        self._note_poor(slot)
+        rich[slot] = None
+
+    def _note_poor(self, slot: Slot) -> None:
+        """Nobody can have anything of a slot."""
+        self.rich.pop(slot, None)
+        for rich in self.rich_in_bound.values():
+            rich.pop(slot, None)
 
     def _locate(self, slot: Slot, numbers: Iterable[int]) -> None:
         if self._where is not None:
@@ -206,8 +234,11 @@ class Slots:
         idle_of_kind = Counter(self._kinds.get(slot, "") for slot in self.idle)
         assert +self.idle_of_kind == idle_of_kind, "idle_of_kind is wrong"
         assert len(self.held) == 0 or self.held.keys() != quarantined, "nobody is left to work"
-        assert all(len(self.held[slot]) > 1 for slot in self.rich), "a slot with one trial is called rich"
-        given_at = [self.given_at[slot] for slot in self.rich]
-        assert given_at == sorted(given_at), "rich is out of order"
+        for rich in (self.rich, *self.rich_in_bound.values()):
+            assert all(len(self.held[slot]) > 1 for slot in rich), "a slot with one trial is called rich"
+            given_at = [self.given_at[slot] for slot in rich]
+            assert given_at == sorted(given_at), "rich is out of order"
+        asked_of_kind = Counter(self._kinds.get(slot, "") for slot in self.asked)
+        assert +self.asked_of_kind == asked_of_kind, "asked_of_kind is wrong"
         assert self.asked <= set(self.held), "a slot that is gone was asked"
         assert {slot for slots in self._of_rank.values() for slot in slots} == self.held.keys(), "a rank has other slots"
