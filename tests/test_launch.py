@@ -410,6 +410,46 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
     assert printed == "Ended(exit_code=3, reason=None)\n"
 
 
+INTERRUPTED = """
+import signal, subprocess, sys
+from mpisweep.batch.stops import Stops
+
+ranks = subprocess.Popen(["sh", "-c", "trap 'exit 3' XCPU; while :; do sleep 0.01; done"], start_new_session=True)
+stops = Stops(passes_hurry_on=True)
+interruptions = 0
+
+def at_every_line(frame, event, _):
+    global interruptions
+    # Only what runs inside the handler, and whatever it calls; a handler that interrupts one is not interrupted.
+    if event == "line" and interruptions < 1000:
+        interruptions += 1
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGUSR1)
+        sys.settrace(tracer)
+    return at_every_line
+
+def tracer(frame, event, _):
+    inside = frame
+    while inside is not None and inside.f_code is not Stops._on_signal.__code__:
+        inside = inside.f_back
+    return at_every_line if inside is not None else None
+
+with stops.watched(), stops.passed_on_to(ranks):
+    sys.settrace(tracer)
+    signal.raise_signal(signal.SIGXCPU)
+    sys.settrace(None)
+    print(interruptions > 3, stops.asked, ranks.wait(), flush=True)
+"""
+
+
+def test_a_signal_that_comes_while_another_one_is_handled_neither_hangs_the_launcher_nor_hurries_it(environment):
+    """At PJM's elapse limit the launcher gets SIGXCPU, and SIGUSR1 from the shell that has got it, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True 1 3\n", "")
+
+
 @pytest.mark.mpi
 def test_what_a_killed_mpirun_has_left_behind_does_not_keep_the_next_one_from_starting(folder, mpisweep: Run, tmp_path, monkeypatch):
     leaving = tmp_path / "mpirun"

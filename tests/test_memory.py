@@ -192,9 +192,12 @@ def test_a_sweep_over_seven_hundred_sizes_loses_about_ten_and_calls_the_others_i
     assert "ran out of memory on gpu; what needs more was not run" in ranks.made(Infer)[0].why
 
 
-def test_no_device_is_blamed_for_what_is_too_large():
-    ranks = Ranks(scheduler_of(200, frontier=frontier_of(200), quarantine=True), ["gpu"] * 3, {"gpu": 50})
-    ranks.run()
+@pytest.mark.parametrize("seed", range(10))
+def test_no_device_is_blamed_for_what_is_too_large(seed):
+    """In most orders of ends one of them fails twice in a row while the others complete what is small enough."""
+    ranks = Ranks(scheduler_of(200, frontier=frontier_of(200), quarantine=True), ["gpu"] * 3, {"gpu": 150})
+    assert ranks.run(Random(seed)) is EndReason.COMPLETE
+    assert ranks.states.count(COMPLETE) == 150
     assert ranks.made(Quarantine) == []
 
 

@@ -435,12 +435,16 @@ def test_what_a_quarantined_device_has_begun_is_tried_elsewhere_also_where_one_o
     assert [d.numbers for d in pool.made(GiveUp) if d.end is AttemptEnd.SUSPECT] == [[begun[0]]]
 
 
-def test_failures_that_others_have_too_blame_nobody():
+@pytest.mark.parametrize("others_fail", [False, True])
+def test_failures_that_others_have_too_blame_nobody(others_fail: bool):
     pool = Pool(scheduler_of(40, quarantine=True), 3)
-    for _ in range(4):
-        for rank in range(3):
-            pool.end(rank, fails="bug")
-    assert pool.made(Quarantine) == []
+    pool.end(0, fails="bug")
+    for rank in (1, 2, 1, 2):
+        pool.end(rank)
+    if others_fail:
+        pool.end(1, fails="bug")
+    pool.end(0, fails="bug")
+    assert bool(pool.made(Quarantine)) is not others_fail
 
 
 def test_a_slow_device_is_quarantined():

@@ -3,11 +3,16 @@
 mpirun never gets a TERM or INT of ours, because it would kill the ranks within half a second of one.  A polite stop is
 SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has sent us that: it leaves the ranks less
 time.
+
+At the elapse limit signals come thick and fast: PJM sends SIGXCPU to every process, and the job script passes on
+SIGUSR1.  A handler may be interrupted by the handler of another signal at any place, so it takes no lock, and what it
+changes it changes in a single step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
 import subprocess
 import threading
@@ -19,6 +24,8 @@ from mpisweep.processes.kernel import end_family
 
 __all__ = ["Stops"]
 
+#: Batch systems send them more than once and never mean "at once".
+_POLITE = (signal.SIGUSR1, signal.SIGXCPU)
 #: How often the ranks are asked to stop until they do, in seconds.
 _INSIST_S = 1.0
 
@@ -32,11 +39,17 @@ class Stops:
 
     def __init__(self, *, passes_hurry_on: bool) -> None:
         self._passes_hurry_on = passes_hurry_on
-        #: How often a stop was asked for; from the second time on it is meant at once.
-        self.asked = 0
+        #: The signals that have come.
+        self._heard: list[int] = []
         self._ranks: subprocess.Popen[bytes] | None = None
         self._request = signal.SIGUSR1
-        self._wake = threading.Event()
+        #: Something is put into it to wake the thread that insists: unlike an Event's, its lock may be held already.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    @property
+    def asked(self) -> int:
+        """How often a stop was asked for; from the second time on it is meant at once."""
+        return sum(place == 0 or number not in _POLITE for place, number in enumerate(self._heard))
 
     @property
     def at_once(self) -> bool:
@@ -76,22 +89,20 @@ class Stops:
     def _insist(self, ranks: subprocess.Popen[bytes]) -> None:
         """Repeat the polite request: a rank that is still starting Python does not hear the first one."""
         while ranks.poll() is None:
-            self._wake.wait(_INSIST_S)
-            self._wake.clear()
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=_INSIST_S)
             if self.asked == 1 and ranks.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     ranks.send_signal(self._request)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # SIGUSR1 and SIGXCPU come from batch systems, which send them more than once and never mean "at once".
-        polite = number in (signal.SIGUSR1, signal.SIGXCPU)
-        self.asked += 0 if polite and self.asked else 1
+        self._heard.append(number)
         if number == signal.SIGXCPU and self._passes_hurry_on:
             self._request = signal.SIGXCPU
         ranks = self._ranks
         if ranks is None:
             return
-        if self.asked == 1:
-            self._wake.set()
-        else:
+        if self.at_once:
             end_family(ranks.pid)
+        else:
+            self._wake.put(None)
