@@ -10,6 +10,7 @@ segment says how far the older ones count, and what counts is synced before anyt
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, Direction, EndReason, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError
+from mpisweep.results.columns import CODE
 from mpisweep.results.journal import Damage, Journal, segments, sync_segments
 from mpisweep.results.replay import SweepState
 from mpisweep.scheduling.durations import DurationModel, work_from_names
@@ -58,6 +60,9 @@ _TRIALS_A_BLOCK = 4096
 
 #: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
 _PATIENCE = 2.0
+
+#: A list of trials has at most so many parts.
+_SPANS_AT_MOST = 6
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +179,8 @@ def open_sweep(
         known = known_trials(spec, path, recorder.read)
         # What the masters before have written may never have been synced; from here on it counts.
         sync_segments(journal_folder(path))
+        if mastership.is_first:
+            _say_what_was_edited(known or (share.base if share else None), environment)
         follows = known is not None and claim.run in known.allocations_table["run"]
         sampler = make_sampler(spec)
         trials = number_trials(spec, sampler, known) if share is None else share.trials(known)
@@ -352,6 +359,26 @@ class KnownSweep(Known):
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
 
+    def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
+        """Source files that are no longer what trials ran that have ended, and those trials.
+
+        Args:
+            code: the user's source files and their hashes now.
+        """
+        allocation = self.workers_table["allocation"]
+        before = [_hashes(text) for text in self.allocations_table["code"]]
+        changed = [[name for name, digest in hashes.items() if code.get(name, digest) != digest] for hashes in before]
+        attempts = self.attempts_table
+        files: dict[str, None] = {}
+        trials: set[int] = set()
+        for number, worker, end in zip(*(attempts[name] for name in ("trial", "worker", "end")), strict=True):
+            if worker < 0 or end != AttemptEnd.ENDED or not TrialState(self.states[number]).is_end:
+                continue
+            if allocation[worker] >= 0 and (names := changed[allocation[worker]]):
+                files |= dict.fromkeys(names)
+                trials.add(number)
+        return list(files), sorted(trials)
+
     def memory_evidence(self) -> Iterator[tuple[int, str, Evidence]]:
         """Trial, kind of device, and what the trial has shown of the memory there."""
         workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
@@ -394,6 +421,44 @@ class KnownSweep(Known):
         for number in {number for trials in self.held.values() for number in list(trials)[:1]}:
             losses[number] = losses.get(number, 0) + 1
         return losses
+
+
+def _hashes(text: str) -> dict[str, str]:
+    """Source files and their hashes, as a run has recorded them; none where it has not, or damage has changed it."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+
+
+def _say_what_was_edited(known: KnownSweep | None, environment: Mapping[str, str]) -> None:
+    """One line when the results so far are of other code than those to come; both are in one table from here on."""
+    if known is None:
+        return
+    files, trials = known.edited(_hashes(environment.get(CODE, "")))
+    if files:
+        those = files[0] if len(files) == 1 else ", ".join(files[:-1]) + f" and {files[-1]}"
+        log.warning("%s %s not what %s ran with", those, "is" if len(files) == 1 else "are", _trials_text(trials))
+
+
+def _trials_text(numbers: Sequence[int]) -> str:
+    """``trial 3``, ``trials 0 to 7``, ``trials 0 to 3, 5 and 9 to 12``; of many gaps the first ones."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    if len(spans) > _SPANS_AT_MOST:
+        shown = spans[: _SPANS_AT_MOST - 1]
+        left = len(numbers) - sum(last - first + 1 for first, last in shown)
+    else:
+        shown, left = spans, 0
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in shown]
+    texts += [f"{left} more"] if left else []
+    listed = texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" and {texts[-1]}"
+    return f"trial{'s' * (len(numbers) > 1)} {listed}"
 
 
 def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:

@@ -60,14 +60,15 @@ from mpisweep.processes.forkserver import ForkServer, ForkServerLostError
 from mpisweep.processes.kernel import adopt_orphans, end_descendants, kill_if_same, process_start
 from mpisweep.processes.staging import PackError, pack_file, prepare_pack
 from mpisweep.processes.trialprocess import PROGRAM_END_S, ProcessSetting
-from mpisweep.rank.environment import describe_environment
+from mpisweep.rank.environment import describe_environment, describe_sources
 from mpisweep.rank.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.rank.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.rank.worker import Worker
 from mpisweep.records import DeviceShare, EndReason
 from mpisweep.results import ResultsError, logs_folder, stop_file, trials_folder
 from mpisweep.results.claim import FollowedError, RunOverError, run_name
-from mpisweep.spec import RANKS, CommandWorkload, Spec
+from mpisweep.results.columns import CODE
+from mpisweep.spec import RANKS, CommandWorkload, FunctionWorkload, Spec
 
 if TYPE_CHECKING:
     from mpisweep.master.joining import Share
@@ -129,8 +130,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
     waker = _watch_signals()
     is_first = expected_rank() in (0, None)
-    template = spec.workload.template if isinstance(spec.workload, CommandWorkload) else ""
-    environment = describe_environment(spec.folder, template) if is_first else {}
+    environment = _environment(spec) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
     # Whoever serves MPI does not ask the disk.
@@ -170,6 +170,17 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         transport.abort()
         raise
     return exit_code
+
+
+def _environment(spec: Spec) -> dict[str, str]:
+    """What the results file will say was around."""
+    workload, template = spec.workload, ""
+    if isinstance(workload, CommandWorkload):
+        template = workload.template
+        code = describe_sources(spec.folder, arguments=workload.arguments, others=[template] if template else [])
+    else:
+        code = describe_sources(spec.folder, module=workload.module if isinstance(workload, FunctionWorkload) else "")
+    return describe_environment(spec.folder, template) | ({CODE: code} if code else {})
 
 
 def _allocation_ends_at(options: RankOptions) -> float | None:

@@ -11,10 +11,13 @@ from typing import Literal
 
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
-__all__ = ["COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "TABLES", "Column", "columns_of", "markdown"]
+__all__ = ["CODE", "COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "TABLES", "Column", "columns_of", "markdown"]
 
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
+
+#: The entry of /environment that holds the last run's /allocations/code.
+CODE = "code"
 
 Kind = Literal["integer", "number", "text", "long text", "flag"] | type[IntEnum]
 
@@ -84,6 +87,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "closing_time", "number",
            "from when its trials had stopped, or their grace was over, until everything was on disk; NaN after a crash",
            "s", added=True),
+    Column("allocations", "code", "long text",
+           "the user's source files that its trials ran, each with its SHA-256, as JSON; empty for built-in workloads", added=True),
 )
 
 #: The groups that are tables.

@@ -33,7 +33,7 @@ from mpisweep.blocks import (
     UnfinishedBlock,
 )
 from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
-from mpisweep.results.columns import columns_of
+from mpisweep.results.columns import CODE, columns_of
 from mpisweep.results.journal import Entry, run_of
 
 __all__ = ["TABLE_FIELDS", "StoredCurve", "SweepState", "Table"]
@@ -156,7 +156,7 @@ class SweepState:
             self._forget_running()
             _append(
                 self.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-                ended_at=_NAN, end="", launch="", closing_time=_NAN,
+                ended_at=_NAN, end="", launch="", closing_time=_NAN, code="",
             )  # fmt: skip
         self._run_of_segment[segment] = runs.index(name)
         return runs.index(name)
@@ -173,7 +173,7 @@ class SweepState:
             self.allocations,
             run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
             ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
-            closing_time=_NAN,
+            closing_time=_NAN, code=record.environment.get(CODE, ""),
         )  # fmt: skip
         self.spec, self.source, self.version = record.spec, record.source, record.version
         self.environment = record.environment | {"command": json.dumps(record.command)}
