@@ -16,7 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -101,6 +101,8 @@ _LAST_SNAPSHOT_S = 60.0
 _AGAIN_S = 1.0
 #: A disk that owes an answer for so long hangs, in seconds.
 _HANGS_S = 5.0
+#: What a result may grow by when it becomes that of a trial of several ranks, in bytes.
+_ROOM_BYTES = 4096
 #: How long the last steps may take after everything is on disk, in seconds.
 _LEAVE_S = 10.0
 
@@ -128,6 +130,16 @@ class _Closing(Enum):
     CLAIM = auto()
     #: Nothing.
     OVER = auto()
+
+
+def _too_large(block: EndedBlock, size: int) -> EndedBlock:
+    """The end of trials whose results are larger than anything that could be read again."""
+    count = len(block.numbers)
+    why = f"the result has {size >> 20:,} MiB, and the results file takes up to {RECORD_BYTES >> 20:,} MiB at once; report less"
+    return replace(
+        block, states=[int(TrialState.FAILED)] * count, metrics={}, causes=[int(FailureCause.EXCEPTION)] * count,
+        messages=[why] * count, warm=False,
+    )  # fmt: skip
 
 
 class Master:
@@ -313,6 +325,10 @@ class Master:
     def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
         block = decode(body)
         assert isinstance(block, EndedBlock)
+        if len(body) > RECORD_BYTES - _ROOM_BYTES:
+            log.error("rank %d has sent a result of %d MiB, which no record holds: its trials fail", rank, len(body) >> 20)
+            block = _too_large(block, len(body))
+            body = encode(block)
         self._handle(TrialsEnded(block), now, body)
         number = block.numbers[0]
         if self._scheduler.team(number):

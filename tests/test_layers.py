@@ -22,6 +22,7 @@ ALLOWED = {
     "space": {"records"},
     "catalogue": {"records"},
     "printed": set(),
+    "bounds": set(),
     "commandline": {"records", "printed"},
     "outputs": set(),
     "spec": {"space", "catalogue", "commandline", "records"},
@@ -72,7 +73,7 @@ ALLOWED = {
     "keeper": {"forkserver", "messages", "records"},
     "progress": {"records", "spec"},
     "batch": {"progress", "processes", "records", "spec"},
-    "workloads": {"messages", "spec", "catalogue", "commandline", "outputs", "printed", "unsent", "blocks", "line", "records", "processes"},
+    "workloads": {"bounds", "messages", "spec", "catalogue", "commandline", "outputs", "printed", "unsent", "blocks", "line", "records", "processes"},
     "opening": {
         "search", "numbering", "scheduling.planner", "scheduling.scheduler", "results", "recorder", "processes", "batch",
         "spec", "blocks", "records",
