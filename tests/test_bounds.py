@@ -14,11 +14,16 @@ from test_master import Ranks
 
 import mpisweep as package
 from mpisweep import master as masters
-from mpisweep.blocks import Curve, EndedBlock, ReportBlock, decode, encode
+from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
+from mpisweep.line import Line, Page, SignalPage, page_file
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.records import TrialState
+from mpisweep.spec import parse_spec
 from mpisweep.transport import in_pieces
+from mpisweep.unsent import UNSENT_BYTES, Unsent
+from mpisweep.workloads.serve import _Loop
+from mpisweep.workloads.trial import Trial
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -105,53 +110,87 @@ def run(trial):
         case "names":
             trial.report(0, **{"n" * 2_000_000: 1.0})
             return {"loss": 1.0, "m" * 2_000_000: 2.0}
-        case "metrics":
-            for step in range(3):
-                trial.report(step, **{f"m{number}": float(step) for number in range(1500)})
-            return {f"r{number}": 1.0 for number in range(5000)} | {"loss": 2.0}
-        case "odd":
-            return {"loss": 3.0} | {f"o{number}": "z" * 100 for number in range(300)}
         case "points":
             for step in range(300_000):
                 trial.report(step, loss=step)
             return 4.0
+        case "odd":
+            return {"loss": 3.0} | {f"o{number}": "z" * 100 for number in range(300)}
     return 5.0
 """
 
 
 @pytest.mark.mpi
-def test_what_a_trial_makes_too_long_is_cut_and_said_and_everything_can_be_read(folder, mpisweep: Run):
+def test_a_message_of_twenty_megabytes_costs_neither_the_file_nor_the_log(folder, mpisweep: Run):
     (folder / "mine.py").write_text(EXCESSIVE)
-    how = ["message", "notes", "names", "metrics", "odd", "points", "fine"]
+    how = ["message", "notes", "names", "odd", "points", "fine"]
     done = mpisweep("run", "mine:run", "-p", f"how={','.join(how)}", "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
     told = dict(zip(how, sweep.trials["message"].tolist(), strict=True))
-    assert sweep.trials["state"].tolist() == ["failed", "failed", *["complete"] * 5]
+    assert sweep.trials["state"].tolist() == ["failed", "failed", *["complete"] * 4]
     assert told["message"].startswith("mine.Long: begins xxx")
     assert told["message"].endswith(" in run")
     assert "characters are left out here]" in told["message"]
     assert max(map(len, told.values())) < MESSAGE_CHARS + 100
     assert told["notes"].startswith("ValueError: short\nnote 0 ")
     assert told["names"].startswith("the name of a metric has 2,000,000 characters: it is kept as 'nnn")
-    assert told["metrics"] == "it has more than 1,000 metrics: 'm1000' and others after it are not kept"
-    assert sweep.trials["loss"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert len(sweep.curve(5, "loss").value) == 300_000
+    assert sweep.trials["loss"].tolist()[2:] == [1.0, 3.0, 4.0, 5.0]
+    assert len(sweep.curve(4, "loss").value) == 300_000
     assert max(map(len, sweep.metrics)) <= NAME_CHARS
-    assert sweep.curve(3, "m999").value.tolist() == [0.0, 1.0, 2.0]
-    logs = sum(log.stat().st_size for log in Path(folder / "r.h5.logs").glob("rank-*.log"))
+    logs = sum(log.stat().st_size for log in (folder / "r.h5.logs").glob("rank-*.log"))
     assert logs < 1_000_000
     assert len(done.stderr) < 100_000
     assert mpisweep("repair", "r.h5").returncode == 0
 
 
-@pytest.mark.mpi
-def test_short_trials_whose_metrics_have_other_names_each_do_not_make_one_huge_record(folder, mpisweep: Run):
-    (folder / "mine.py").write_text(
-        "def run(trial):\n    x = trial.params['x']\n    return {'loss': 1.0} | {f'm{x % 10}_{n}': 1.0 for n in range(100)}\n"
-    )
-    done = mpisweep("run", "mine:run", "-p", "x=1:500", "-n", "1", "-o", "r.h5")
-    assert done.returncode == 0, done.stderr
-    trials = package.load(folder / "r.h5").trials
-    assert (trials["state"] == "complete").all()
-    assert trials["m3_99"][2] == 1.0
+class Alone(Line):
+    """A trial process without a process: its loop, and the line on which it sends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sent: list[EndedBlock] = []
+        spec = parse_spec('workload = "m:run"\n[parameters]\nx = [1]\n', source="s.toml", folder=folder)
+        self.loop = _Loop(
+            self, Page(page_file()), SignalPage(page_file()), spec, worker=0, slot=0, device="cpu", cores=1, trials_folder=folder,
+            log_file=folder / "log", watch_reports=False,
+        )  # fmt: skip
+
+    def send(self, kind: int, body: bytes = b"", first: int = 0, second: int = 0) -> None:
+        block = decode(body)
+        if isinstance(block, EndedBlock):
+            self.sent.append(block)
+
+    def run(self, work: Callable[[Trial], object], count: int = 1) -> list[EndedBlock]:
+        numbers = list(range(count))
+        self.loop._run_block(AssignedBlock([[0, 0]], 0.0, numbers, [1] * count, {"x": 1}), work)
+        return self.sent
+
+
+def test_a_trial_keeps_a_thousand_metrics_whether_they_are_reported_or_returned(tmp_path: Path):
+    def work(trial: Trial) -> dict[str, float]:
+        for step in range(3):
+            trial.report(step, **{f"m{number}": float(step) for number in range(600)})
+        return {f"r{number}": 1.0 for number in range(600)} | {"loss": 2.0}
+
+    [block] = Alone(tmp_path).run(work)
+    assert block.states == [int(TrialState.COMPLETE)]
+    assert len(block.metrics) == METRICS + 1
+    assert block.metrics["loss"] == [2.0]
+    assert block.metrics["m599"] == [2.0]
+    assert block.messages == ["it has more than 1,000 metrics: 'r400' and others after it are not kept"]
+
+
+def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("mpisweep.workloads.serve._GATHER_S", 1e9)
+    blocks = Alone(tmp_path).run(lambda trial: {"loss": 1.0} | {f"m{trial.number}_{n}": 1.0 for n in range(100)}, 60)
+    assert len(blocks) > 1
+    assert sum(len(block.numbers) for block in blocks) == 60
+    assert max(len(block.numbers) * len(block.metrics) for block in blocks) < 200_000
+
+
+def test_what_was_sent_when_the_process_was_killed_is_not_read_again():
+    unsent = Unsent(memoryview(bytearray(UNSENT_BYTES)))
+    unsent.add("loss", 0, 0.0, 0.5)
+    assert unsent.curves(0)["loss"].value.tolist() == [0.5]
+    assert unsent.curves(1) == {}, "the block that was sent last had it"
+    unsent.release()
