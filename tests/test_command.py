@@ -491,6 +491,12 @@ def test_numbers_of_fortran_colours_and_thousands_and_what_could_be_two_numbers(
     assert trial["message"] == said
 
 
+def test_a_carriage_return_ends_a_line_for_those_who_look_for_numbers(folder, mpisweep: Run):
+    script = "printf 'step 1 loss: 4\\rstep 2 loss: 3\\r\\nloss: 2\\r\\nloss: 1'\n"
+    sweep, _ = swept(folder, mpisweep, script, "[metrics]\nloss = '^(?:step . )?loss: (?P<value>\\d)$'\n")
+    assert sweep.curve(0, "loss").value.tolist() == [4.0, 3.0, 2.0, 1.0]
+
+
 def test_null_in_a_line_of_json_is_nan(folder, mpisweep: Run):
     sweep, _ = swept(folder, mpisweep, 'echo \'{"step": 1, "loss": 0.5}\'; echo \'{"step": 2, "loss": null}\'\n')
     assert sweep.trials["diverged"].tolist() == [True]

@@ -17,6 +17,7 @@ PARTED = {"scheduling", "processes"}
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
     "records": set(),
+    "bounds": set(),
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"blocks", "records"},
@@ -55,8 +56,8 @@ ALLOWED = {
     "processes.line": {"processes.unsent"},
     "processes.forkserver": {"processes.kernel", "processes.staging", "processes.line"},
     "processes.side_process": {"processes.forkserver"},
-    "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "records"},
-    "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "records"},
+    "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "bounds", "records"},
+    "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "bounds", "records"},
     "results": {"processes.kernel", "spec", "blocks", "records"},
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {

@@ -120,3 +120,8 @@ def test_an_expression_with_a_group_means_what_it_says():
     match = pattern.search("loss=3.0} at 7")
     assert match is not None
     assert (read_number(match["value"]), match["step"]) == (3.0, "7")
+
+
+@pytest.mark.parametrize("line", ["loss of step 3", "loss (train) 0.5", "loss: none, 0.5", "loss is 3", "losses 3", "loss == 3"])
+def test_only_a_mark_stands_between_a_word_and_its_number(line: str):
+    assert found_in(line) == []

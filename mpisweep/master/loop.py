@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.blocks import (
@@ -76,7 +77,7 @@ from mpisweep.messages import (
     WorkerLost,
 )
 from mpisweep.progress import ProgressSink
-from mpisweep.records import EndReason, Slot
+from mpisweep.records import EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import RECORD_BYTES, Journal
 from mpisweep.scheduling.scheduler import Scheduler
@@ -92,7 +93,20 @@ _TICK_S = 0.02
 _SNAPSHOT_SHARE = 0.02
 #: The shortest time between two snapshots, in seconds.
 _SNAPSHOT_EVERY_S = 1.0
+#: What a result may grow by when it becomes that of a trial of several ranks, in bytes.
+_ROOM_BYTES = 4096
+
 log = logging.getLogger(__name__)
+
+
+def _too_large(block: EndedBlock, size: int) -> EndedBlock:
+    """The end of trials whose results are larger than anything that could be read again."""
+    count = len(block.numbers)
+    why = f"the result has {size >> 20:,} MiB, and the results file takes up to {RECORD_BYTES >> 20:,} MiB at once; report less"
+    return replace(
+        block, states=[int(TrialState.FAILED)] * count, metrics={}, causes=[int(FailureCause.EXCEPTION)] * count,
+        messages=[why] * count, warm=False,
+    )  # fmt: skip
 
 
 class Master:
@@ -254,6 +268,10 @@ class Master:
     def _on_ended(self, rank: int, delivery: int, body: bytes, now: float) -> None:
         block = decode(body)
         assert isinstance(block, EndedBlock)
+        if len(body) > RECORD_BYTES - _ROOM_BYTES:
+            log.error("rank %d has sent a result of %d MiB, which no record holds: its trials fail", rank, len(body) >> 20)
+            block = _too_large(block, len(body))
+            body = encode(block)
         self._handle(TrialsEnded(block), now, body)
         number = block.numbers[0]
         if self._scheduler.team(number):

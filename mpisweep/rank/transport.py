@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mpisweep.messages import Message
@@ -29,7 +29,7 @@ from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
 
-__all__ = ["Transport", "TransportError", "connect", "expected_rank"]
+__all__ = ["Transport", "TransportError", "connect", "expected_rank", "in_pieces"]
 
 #: What the ranks of a node tell each other.
 Fact = TypeVar("Fact")
@@ -37,6 +37,8 @@ Fact = TypeVar("Fact")
 _TAG = 7
 #: Set to 1 by an Open MPI that survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
+#: A worker tells a new master all that its trials have reported, which may be more than one message of MPI holds.
+_PIECE_BYTES = 16 << 20
 #: So many messages are taken in at once; then the others of a rank's duties have their turn.
 _RECEIVE_AT_MOST = 256
 #: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the loop.
@@ -191,12 +193,13 @@ class MpiTransport:
             return
         if rank in self._dead:
             return
-        data = pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL)
-        try:
-            request = self._comm.Isend(data, dest=rank, tag=_TAG)
-            self._sends.setdefault(rank, deque()).append((request, data))
-        except self._error:
-            self._look_for_dead()
+        for piece in in_pieces(messages):
+            data = pickle.dumps(piece, protocol=pickle.HIGHEST_PROTOCOL)
+            try:
+                request = self._comm.Isend(data, dest=rank, tag=_TAG)
+                self._sends.setdefault(rank, deque()).append((request, data))
+            except self._error:
+                self._look_for_dead()
 
     def receive(self) -> list[tuple[int, list[Message]]]:
         """See :class:`Transport`."""
@@ -304,6 +307,21 @@ class MpiTransport:
             raise TransportError("MPI has failed although no rank has died")
         self._newly_dead += sorted(dead - self._dead)
         self._dead |= dead
+
+
+def in_pieces(messages: Sequence[Message], at_most: int = _PIECE_BYTES) -> Iterator[list[Message]]:
+    """The messages in order, in lists that are not much longer than so many bytes, or that have one message."""
+    piece: list[Message] = []
+    size = 0
+    for message in messages:
+        body = len(getattr(message, "body", b""))
+        if piece and size + body > at_most:
+            yield piece
+            piece, size = [], 0
+        piece.append(message)
+        size += body
+    if piece:
+        yield piece
 
 
 def _end_by_kernel(seconds: float) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
+from mpisweep.bounds import LOG_CHARS, MESSAGE_CHARS, shortened
 from mpisweep.messages import Team
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
 from mpisweep.processes.line import (
@@ -57,6 +58,8 @@ __all__ = ["serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
+#: Or until they have so many numbers and characters.
+_GATHERED = 100_000
 #: How long a trial that a signal has ended waits to see whether everybody was sent one, in seconds.
 _EVERYBODY_S = 0.25
 _LOOK_S = 0.005
@@ -276,6 +279,7 @@ class _Loop:
                 if os.getpid() != self._process:
                     _leave(0)
                 metrics, odd = to_metrics(returned, self._spec.objective)
+                metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
@@ -304,7 +308,7 @@ class _Loop:
                 self._send_interrupted()
                 return
             metrics = trial.last_reported | metrics
-            odd = odd or trial.notice
+            odd = odd or trial.notice or trial.names.notice
             if self._objective not in metrics and trial.rank == 0:
                 odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
             gathered.add_complete(number, attempt, started_at, wall_time_s, metrics, odd)
@@ -314,7 +318,7 @@ class _Loop:
             if end_descendants(keep=_helpers(), within_s=_LEFTOVERS_S):
                 # Whoever comes after this process waits for them, and must not have their device.
                 raise SystemExit(0)
-        if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None:
+        if started_at + wall_time_s - gathered.since >= _GATHER_S or team is not None or gathered.is_full:
             self._send_gathered()
         if self._is_spoilt:
             self._send_gathered()
@@ -334,6 +338,7 @@ class _Loop:
             unsent=None if team and team.rank else self._page.unsent,
             attempt=attempt,
             team=team,
+            objective=self._objective,
         )
 
     def _causes(self, error: BaseException) -> tuple[FailureCause, bool]:
@@ -412,7 +417,7 @@ class _Loop:
             what = str(error).partition("\n")[0] + "\n" + (error.details or str(error))
         else:
             what = "".join(traceback.format_exception(error))
-        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{what}\n"
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{shortened(what, LOG_CHARS)}\n"
         with contextlib.suppress(OSError):
             self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("ab", buffering=0) as log:
@@ -458,6 +463,7 @@ class _Gathered:
         self._slot = slot
         self.since = float("inf")
         self.warm = False
+        self._chars = 0
         self.numbers: list[int] = []
         self._attempts: list[int] = []
         self._states: list[int] = []
@@ -480,8 +486,7 @@ class _Gathered:
             self._fill_causes()
         self._add(number, attempt, _COMPLETE, started_at, wall_time_s, metrics)
         if self._causes or message:
-            self._causes.append(int(FailureCause.NONE))
-            self._messages.append(message)
+            self._note(FailureCause.NONE, message)
 
     def add_failed(
         self,
@@ -495,8 +500,18 @@ class _Gathered:
     ) -> None:
         self._fill_causes()
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
+        self._note(cause, message)
+
+    def _note(self, cause: FailureCause, message: str) -> None:
+        message = shortened(message, MESSAGE_CHARS)
+        self._chars += len(message)
         self._causes.append(int(cause))
         self._messages.append(message)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be added: trials may have metrics of other names each, and long messages."""
+        return len(self.numbers) * len(self._metrics) + self._chars > _GATHERED
 
     def _fill_causes(self) -> None:
         """Those before this one had nothing to say."""
@@ -656,8 +671,8 @@ def _message(error: BaseException, cause: FailureCause) -> str:
     if isinstance(error, TrialFailedError):
         return str(error)
     what = "".join(traceback.format_exception_only(error)).strip()
-    # The first frame is this module's; the user's begin below it.
-    frames = traceback.extract_tb(error.__traceback__)[1:]
+    # The first frames are this module's; the user's begin below them.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     where = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_TRACEBACK_LINES:]]
     peak = [_peak_text()] if cause is FailureCause.OUT_OF_MEMORY else []
     return "\n".join([what, *peak, *(f"  at {place}" for place in reversed(where))])

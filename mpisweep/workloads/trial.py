@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mpisweep.blocks import Curve
+from mpisweep.bounds import MetricNames
 from mpisweep.messages import Team
 from mpisweep.processes.unsent import Unsent
 from mpisweep.records import FailureCause, Value
@@ -97,6 +98,7 @@ class Trial:
         unsent: Unsent | None = None,
         attempt: int = 1,
         team: Team | None = None,
+        objective: str = "",
     ) -> None:
         self.number = number
         self.attempt = attempt
@@ -116,6 +118,8 @@ class Trial:
         self._started = time.monotonic()
         self._flush_at = _FLUSH_S
         self._curves: dict[str, Curve] = {}
+        #: Under which names metrics are kept, whether they are reported or returned.
+        self.names = MetricNames(objective)
         #: Final values so far: the last report of each metric.
         self._last: dict[str, float] = {}
         self._told_to_stop = False
@@ -160,7 +164,13 @@ class Trial:
         for name, value in metrics.items():
             curve = curves.get(name)
             if curve is None:
-                curve = curves[name] = Curve(array("q"), array("d"), array("d"))
+                kept = self.names.kept(name)
+                if kept is None:
+                    continue
+                name = kept
+                curve = curves.get(name)
+                if curve is None:
+                    curve = curves[name] = Curve(array("q"), array("d"), array("d"))
             try:
                 curve.value.append(value)
             except TypeError:
@@ -168,7 +178,7 @@ class Trial:
             except Exception as error:
                 # Beyond all floats, or of a class with a fault: the trial is worth more than this.
                 curve.value.append(math.nan)
-                self.notice = self.notice or f"{name!r} was reported as something that is no number ({type(error).__name__})"
+                self.notice = self.notice or f"{name!r:.200} was reported as something that is no number ({type(error).__name__})"
             curve.step.append(step)
             curve.time.append(now)
             if self._unsent is not None and not self._unsent.add(name, step, now, curve.value[-1]):
