@@ -20,7 +20,8 @@ from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.opening import Mastership, Opened, open_sweep, read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
-from mpisweep.rank.main import RankOptions, _Place, _Rank
+from mpisweep.rank.main import _Rank
+from mpisweep.rank.options import Place, RankOptions
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results import journal as journal_module
 from mpisweep.results.claim import RunOverError
@@ -85,25 +86,25 @@ def second(tmp_path: Path) -> Iterator[_Rank]:
     (tmp_path / "s.h5").touch()
     spec = parse_spec(SPEC, source="sweep.toml", folder=tmp_path)
     options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))
-    place = _Place(tmp_path / "s.h5", Allocation("local", ""))
+    place = Place(tmp_path / "s.h5", Allocation("local", ""))
     rank = _Rank(spec, options, place, cast(Any, None), cast(Any, Server()), cast(Any, Ranks()), {}, None)
     rank._deliver(0, [Lead("run", "n1", 7, 70, 0, has_begun=True)], time.monotonic())
     yield rank
-    if rank._recorder is not None:
-        rank._recorder.close()
-    if rank._leading is not None:
-        rank._leading.drop()
+    if rank._office._recorder is not None:
+        rank._office._recorder.close()
+    if rank._office._leading is not None:
+        rank._office._leading.drop()
 
 
 def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_all_have_followed(second):
     transport = cast(Ranks, second._transport)
     second._on_lost(0, "it died", time.monotonic())
-    lead = second._leader
+    lead = second._office.leader
     assert lead is not None
     assert (lead.run, lead.epoch, lead.has_begun) == ("run", 1, True)
     assert [rank for rank, message in transport.sent if message == lead] == [0, 1, 2]
     assert [rank for rank, message in transport.sent if message == Kill("n1", 7, 70)] == [0, 1, 2]
-    leading = second._leading
+    leading = second._office._leading
     assert leading is not None
     second._deliver(1, [Follow(1)], time.monotonic())
     # What was said to the master before, or follows that one, is no answer.
@@ -126,18 +127,18 @@ def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(se
 
 def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(second):
     second._on_lost(0, "it died", time.monotonic())
-    assert second._leading is not None
-    assert second._recorder is not None
-    second._leading.drop()
-    second._leading = None
+    assert second._office._leading is not None
+    assert second._office._recorder is not None
+    second._office._leading.drop()
+    second._office._leading = None
     stepped_down: list[bool] = []
-    close = second._recorder.close
-    second._master = cast(Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close()))
+    close = second._office._recorder.close
+    second._office._master = cast(Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close()))
     second._deliver(0, [Lead("run", "n1", 7, 70, 0)], time.monotonic())
     assert stepped_down == []
     second._deliver(2, [Lead("run", "n3", 9, 90, 2)], time.monotonic())
     assert stepped_down == [True]
-    assert second._master is None
+    assert second._office._master is None
 
 
 def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_too_long(monkeypatch):

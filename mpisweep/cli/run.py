@@ -165,8 +165,9 @@ def _print_plan(
 
 def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
-    from mpisweep.rank.main import RankOptions, run_rank
     from mpisweep.rank.main import log as rank_log
+    from mpisweep.rank.main import run_rank
+    from mpisweep.rank.options import RankOptions
 
     # Those who start trial processes must not take these for their own.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")

@@ -4,9 +4,8 @@ The order of the first steps matters.  The fork server is forked before MPI is i
 thread exists.  On rank 0 it forks the snapshot process first and only then imports what the workload needs,
 so that the results file is there while torch is still being imported.
 
-Every rank knows by :mod:`mpisweep.rank.succession` who is master.  A master's first word is Lead, whereupon every
-worker says Hello with all that it holds; so a master that takes over from a dead one and the first one begin
-in the same way (:mod:`mpisweep.master.leading`).
+Every rank knows by :mod:`mpisweep.rank.succession` who is master; what it does once it is that itself is in
+:mod:`mpisweep.rank.office`.
 
 One loop serves everything and blocks nowhere, and touches nothing of the sweep on the disk: threads and processes
 beside it do that.  While there is nothing to do it sleeps in poll(), which the
@@ -16,28 +15,17 @@ microseconds to 8 milliseconds and no further: an idle rank costs about one perc
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
 import signal
 import time
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpisweep import __version__
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
-from mpisweep.batch.base import Allocation
 from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices.nodes import LayoutError, Node, lay_out, this_node
-from mpisweep.master.joining import AlreadyCompleteError
-from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.lease_client import Keeper
-from mpisweep.master.opening import Mastership, Opened, RunEndedError, run_has_ended
-from mpisweep.master.snapshotter import Recorder
-from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
     Abandon,
     Acknowledge,
@@ -57,23 +45,23 @@ from mpisweep.messages import (
     ToWorker,
 )
 from mpisweep.processes.forkserver import ForkServer, ForkServerLostError
-from mpisweep.processes.kernel import adopt_orphans, end_descendants, kill_if_same, process_start
+from mpisweep.processes.kernel import adopt_orphans, end_descendants, kill_if_same
 from mpisweep.processes.staging import PackError, pack_file, prepare_pack
 from mpisweep.processes.trialprocess import PROGRAM_END_S, ProcessSetting
 from mpisweep.rank.environment import describe_environment, describe_sources
+from mpisweep.rank.office import Office
+from mpisweep.rank.options import Place, RankOptions
+from mpisweep.rank.signals import STOP_SIGNALS, Sleeper, drain, end_if_stuck, watch_signals
 from mpisweep.rank.succession import FIRST_WORD_FACTOR, Succession
 from mpisweep.rank.transport import Transport, TransportError, connect, expected_rank
 from mpisweep.rank.worker import Worker
-from mpisweep.records import DeviceShare, EndReason
-from mpisweep.results import ResultsError, logs_folder, stop_file, trials_folder
-from mpisweep.results.claim import FollowedError, RunOverError, run_name
+from mpisweep.records import DeviceShare
+from mpisweep.results import logs_folder, trials_folder
 from mpisweep.results.columns import CODE
 from mpisweep.spec import RANKS, CommandWorkload, FunctionWorkload, Spec
 
 if TYPE_CHECKING:
-    from mpisweep.master.joining import Share
-    from mpisweep.master.loop import Master
-    from mpisweep.progress import ProgressSink
+    pass
 
 __all__ = ["RankOptions", "run_rank"]
 
@@ -81,8 +69,6 @@ __all__ = ["RankOptions", "run_rank"]
 _NAP_FIRST_S = 50e-6
 _NAP_AT_MOST_S = 8e-3
 _NAP_ALONE_S = 20e-3
-#: Signals that ask for a stop.
-_STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGXCPU)})
 #: How often a rank gives a sign of life, in seconds.
 _BEAT_S = 1.0
 #: A rank that gives no sign of life for this many times the silence, and so many seconds more, is killed by its own fork
@@ -95,53 +81,22 @@ _HELD_UP_S = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RankOptions:
-    """What the command line says beside the sweep file."""
-
-    path: Path
-    fresh: bool
-    master: str
-    walltime_s: float | None
-    sink: ProgressSink
-    #: Names the command that has started the ranks; the same when it starts them again.
-    launch: str = ""
-    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
-    refusal: str = ""
-    #: In how many shares several allocations do the sweep together; None where this one has it alone.
-    split: int | None = None
-    #: Whether trial processes' imports come from one file, see :mod:`mpisweep.processes.staging`.
-    stage_env: bool = False
-    #: When the allocation ends, in seconds since 1970, where a launcher has found out.
-    ends_at: float | None = None
-    #: Whether other ranks of this launch have begun the sweep.
-    has_begun: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """What a rank finds out before MPI is there: where the results file lies, and where this run lives."""
-
-    path: Path
-    allocation: Allocation
-
-
 def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
-    waker = _watch_signals()
+    waker = watch_signals()
     is_first = expected_rank() in (0, None)
     environment = _environment(spec) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
     # Whoever serves MPI does not ask the disk.
-    place = _Place(options.path.resolve(), this_allocation())
+    place = Place(options.path.resolve(), this_allocation())
     if is_first and options.stage_env:
         # The other ranks wait for this one in MPI_Init, and want the pack after that.
         _stage(spec)
     node = this_node()
     adopt_orphans()
     server = ForkServer.start(spec.limits.silence_s)
-    _end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
+    end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
     try:
         transport = connect()
     except TransportError as error:
@@ -197,25 +152,19 @@ class _Rank:
         self,
         spec: Spec,
         options: RankOptions,
-        place: _Place,
+        place: Place,
         node: Node,
         server: ForkServer,
         transport: Transport,
         environment: dict[str, str],
         allocation_ends_at: float | None,
     ) -> None:
-        self._ends_at = allocation_ends_at
         self._spec = spec
         self._options = options
         self._place = place
         self._node = node
         self._server = server
         self._transport = transport
-        self._environment = environment
-        #: While this rank is becoming the master; then the master.
-        self._leading: Leading | None = None
-        self._recorder: Recorder | None = None
-        self._master: Master | None = None
         self._worker: Worker | None = None
         #: Whether this rank was asked or told to stop; every new master is told.
         self._stop_wanted = False
@@ -223,12 +172,12 @@ class _Rank:
         self._stopping = False
         self._hurried = False
         now = time.monotonic()
-        self._started = now
         self._succession = Succession(
             transport.rank, transport.size, silence_s=spec.limits.silence_s, now=now
         )
-        #: The last master's last word.
-        self._leader: Lead | None = None
+        self._office = Office(
+            spec, options, place, server, transport, self._succession, environment, allocation_ends_at
+        )
         #: Ranks that were given up for being silent, and may hang.
         self._given_up: set[int] = set()
         self._next_beat = now
@@ -244,14 +193,14 @@ class _Rank:
         """The whole life of the rank; `waker` becomes readable by a signal."""
         share, refusal = self._layout()
         # What the ranks do together is done.
-        _end_if_stuck(None)
+        end_if_stuck(None)
         if refusal:
             log.error("%s", refusal)
-            self._refuse(2)
+            self._end_with(2)
             return 2
         if self._succession.must_lead:
             # First of all, so that the process that reads the file is there while torch is still being imported.
-            self._lead()
+            self._office.lead()
         built_in = self._spec.built_in
         modules = built_in.preload if built_in else ()
         pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
@@ -324,178 +273,20 @@ class _Rank:
         folder = logs_folder(self._place.path)
         return folder if self._options.split is None else folder / f"{self._transport.host}-{os.getpid()}"
 
-    # ------------------------------------------------------------------------------------- becoming master
-
-    def _lead(self) -> None:
-        """Tell everybody that this rank is the master, and begin to be it."""
-        former, succession = self._leader, self._succession
-        succession.lead()
-        run = former.run if former else run_name()
-        process = os.getpid()
-        self._leader = Lead(
-            run, self._transport.host, process, process_start(process), succession.epoch, self._ends_at,
-            former is not None and former.has_begun,
-        )  # fmt: skip
-        # Also to those that were given up for their silence: they may be back, and follow another.
-        for rank in range(self._transport.size):
-            self._transport.send(rank, [self._leader])
-            if former is not None:
-                # It may hang and not be dead; only its own node can end it.
-                self._transport.send(rank, [Kill(former.host, former.process, former.process_start)])
-        if former is not None:
-            log.warning("rank %d is the master now", self._transport.rank)
-        is_first = former is None and succession.epoch == 0
-        mastership = Mastership(run, succession.epoch, is_first, self._leader.has_begun)
-        self._recorder = recorder = Recorder(self._server)
-        self._leading = Leading(
-            () if is_first else succession.alive,
-            lambda: self._open(recorder, mastership),
-            0.0 if is_first and not self._options.has_begun else self._spec.limits.disk_s,
-        )
-
-    def _open(self, recorder: Recorder, mastership: Mastership) -> Opened:
-        """Open the sweep; runs in a thread of its own."""
-        path = self._options.path
-        try:
-            share = self._join(recorder, mastership)
-            return self._open_part(recorder, mastership, path if share is None else share.part, share)
-        except RunOverError as error:
-            raise run_has_ended(path, recorder, mastership.run) from error
-
-    def _join(self, recorder: Recorder, mastership: Mastership) -> Share | None:
-        """The place of this run in a split sweep; None where it has the sweep alone."""
-        if self._options.split is None:
-            return None
-        from mpisweep.master.joining import join
-
-        return join(
-            self._spec, self._options.path, self._options.split, recorder, job_id=self._place.allocation.job_id,
-            member=mastership.run, has_begun=mastership.has_begun,
-        )  # fmt: skip
-
-    def _open_part(self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None) -> Opened:
-        from mpisweep.master.opening import open_sweep
-
-        return open_sweep(
-            self._spec,
-            path,
-            fresh=self._options.fresh,
-            recorder=recorder,
-            mastership=mastership,
-            allocation=self._place.allocation,
-            ranks=self._transport.size,
-            environment=self._environment,
-            version=__version__,
-            launch=self._options.launch,
-            until=self._allocation_until(),
-            share=share,
-        )
-
-    def _allocation_until(self) -> float | None:
-        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
-        ends: list[float] = []
-        if self._options.walltime_s is not None:
-            ends.append(self._started + self._options.walltime_s)
-        if self._ends_at is not None:
-            ends.append(time.monotonic() + self._ends_at - time.time())
-        return min(ends, default=None)
-
-    def _take_office(self, leading: Leading, now: float) -> None:
-        """The sweep is open, or why it is not is known."""
-        outcome, self._leading = leading.outcome, None
-        leading.close()
-        match outcome:
-            case Opened():
-                self._become_master(outcome, now)
-                assert self._master is not None
-                for rank, missed in leading.kept:
-                    if isinstance(missed, str):
-                        self._master.on_lost(rank, missed, now)
-                    else:
-                        self._master.on_messages(rank, missed, now)
-                return
-            case AlreadyCompleteError():
-                log.info("%s: every trial has ended", self._options.path.name)
-                self._refuse(outcome.exit_code)
-            case FollowedError():
-                # Its first word is on its way.
-                self._succession.give_way(now)
-            case RunEndedError(reason=reason):
-                how = "another run has taken the sweep over" if reason is EndReason.SUPERSEDED else reason.value
-                log.warning("%s: the run has ended without rank %d: %s", self._spec.name, self._transport.rank, how)
-                self._refuse(reason.exit_code)
-            case DiskFailedError():
-                log.error(
-                    "the files of the sweep could not be used for %g s (%s); everything that was acknowledged is on "
-                    "disk: make room and run again", self._spec.limits.disk_s, outcome,
-                )  # fmt: skip
-                self._refuse(EndReason.DISK.exit_code)
-            case ResultsError() | OSError():
-                # Every rank leaves with the same code; the others wait for a word.
-                log.error("%s", _in_words(outcome))
-                self._refuse(2)
-            case BaseException():
-                raise outcome
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
-
-    def _become_master(self, opened: Opened, now: float) -> None:
-        from mpisweep.master.loop import Master
-
-        assert self._recorder is not None
-        assert self._leader is not None
-        if opened.stop is not None and opened.stop.stop_at <= now:
-            log.warning(
-                "no time is left for trials: %.0f s to the end of its time, and %.0f s are for running trials to return and for closing",
-                opened.stop.ends_at - now, opened.stop.ends_at - opened.stop.stop_at,
-            )  # fmt: skip
-        elif opened.stop is not None:
-            log.info(
-                "the sweep stops in %.0f s, %.0f s before the end of its time",
-                opened.stop.stop_at - now, opened.stop.ends_at - opened.stop.stop_at,
-            )  # fmt: skip
-        self._leader = replace(self._leader, run=opened.claim.run, has_begun=True)
-        for rank in range(self._transport.size):
-            self._transport.send(rank, [Begun(opened.claim.run)])
-        self._recorder.write(opened.path, opened.claim.token)
-        keeper = None
-        if opened.share is not None:
-            keeper = Keeper(
-                self._server, opened.share.path, member=opened.claim.run, job_id=self._place.allocation.job_id,
-                silence_s=self._spec.limits.silence_s,
-            )  # fmt: skip
-        self._master = Master(
-            spec=self._spec,
-            trials=opened.trials,
-            best=opened.best,
-            measures=opened.measures,
-            tells_end=not self._options.launch,
-            scheduler=opened.scheduler,
-            journal=opened.journal,
-            recorder=self._recorder,
-            vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s),
-            send=self._transport.send,
-            sink=self._options.sink,
-            stop_at=None if opened.stop is None else opened.stop.stop_at,
-            folders=(trials_folder(self._place.path),),
-            now=now,
-            keeper=keeper,
-        )
-
-    def _refuse(self, exit_code: int) -> None:
+    def _end_with(self, exit_code: int) -> None:
         self._exit_code = exit_code
         self._finish_others()
 
     # ------------------------------------------------------------------------------------- the loop
 
     def _loop(self, waker: int) -> None:
+        sleeper = Sleeper()
         nap_s = 0.0
         longest_s = _NAP_ALONE_S if self._transport.size == 1 else _NAP_AT_MOST_S
         while self._exit_code is None:
-            ready = _sleep([waker, *self._files()], nap_s)
-            caught = _drain(waker) if waker in ready else set()
-            if caught & _STOP_SIGNALS:
+            ready = sleeper.sleep([waker, *self._files()], nap_s)
+            caught = drain(waker) if waker in ready else set()
+            if caught & STOP_SIGNALS:
                 self._tell_master([StopWanted()])
                 self._stop_wanted = True
             if signal.SIGXCPU in caught:
@@ -520,54 +311,20 @@ class _Rank:
         self._watch_over(now)
         if self._worker is not None:
             happened = self._worker.step(now, ready) or happened
-        if self._leading is not None:
-            self._leading.keep_time(now)
-            if self._leading.outcome is not None:
-                happened = True
-                self._take_office(self._leading, now)
-        if self._master is not None:
-            happened = self._master.step(now, ready) or happened
-            if self._master.fenced is not None:
-                self._give_way(self._master.fenced, now)
-            elif self._master.exit_code is not None:
-                self._exit_code = self._master.exit_code
-                self._finish_others()
+        happened = self._office.step(now, ready) or happened
+        if self._office.exit_code is not None:
+            self._end_with(self._office.exit_code)
         return happened
-
-    def _give_way(self, fenced: FollowedError | RunOverError, now: float) -> None:
-        """The sweep was taken over while this rank, its master, was held up."""
-        self._step_down()
-        if isinstance(fenced, FollowedError):
-            self._succession.give_way(now)
-            return
-        assert self._leader is not None
-        run = self._leader.run
-        self._recorder = recorder = Recorder(self._server)
-
-        def find_out() -> Opened:
-            raise run_has_ended(self._options.path, recorder, run)
-
-        self._leading = Leading((), find_out, 0.0)
-
-    def _step_down(self) -> None:
-        """Another rank is the master, or about to say so."""
-        if self._leading is not None:
-            self._leading.drop()
-            self._leading = None
-        if self._master is not None:
-            self._master.step_down()
-            self._master = None
-        self._recorder = None
 
     def _deliver(self, rank: int, messages: Sequence[Message], now: float) -> None:
         succession = self._succession
         succession.hear(rank, now)
-        if succession.is_lost(rank) and self._is_leader:
+        if succession.is_lost(rank) and self._office.is_held:
             # It was given up, but is back: what it says now has no meaning before it has said hello anew.
             succession.welcome(rank, now)
             self._given_up.discard(rank)
-            assert self._leader is not None
-            self._transport.send(rank, [self._leader])
+            assert self._office.leader is not None
+            self._transport.send(rank, [self._office.leader])
             messages = [message for message in messages if isinstance(message, Lead)]
         for_master: list[ToMaster] = []
         for_worker: list[ToWorker] = []
@@ -576,11 +333,9 @@ class _Rank:
                 case Lead():
                     self._follow(rank, message, now)
                 case Follow(epoch):
-                    if self._leading is not None and epoch == succession.epoch:
-                        self._leading.follow(rank)
+                    self._office.on_follow(rank, epoch)
                 case Begun(run):
-                    if rank == succession.master and self._leader is not None:
-                        self._leader = replace(self._leader, run=run, has_begun=True)
+                    self._office.on_begun(rank, run)
                 case Beat():
                     pass
                 case Kill(host, process, start):
@@ -595,10 +350,8 @@ class _Rank:
                         for_worker.append(self._in_time(message) if isinstance(message, StopTrials) else message)
                 case _:
                     for_master.append(message)
-        if for_master and self._master is not None:
-            self._master.on_messages(rank, for_master, now)
-        elif for_master and self._leading is not None:
-            self._leading.keep(rank, for_master)
+        if for_master:
+            self._office.on_messages(rank, for_master, now)
         if for_worker and self._worker is not None:
             self._worker.on_messages(for_worker, now)
 
@@ -620,10 +373,7 @@ class _Rank:
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
         if not self._succession.obeys(rank, lead.epoch, now):
             return
-        if self._is_leader and rank != self._transport.rank:
-            log.warning("rank %d has become master while this rank was held up", rank)
-            self._step_down()
-        self._leader, self._ends_at = lead, lead.ends_at
+        self._office.follow(lead, rank)
         self._tell_master([Follow(lead.epoch)])
         if self._worker is not None:
             self._worker.follow()
@@ -644,7 +394,7 @@ class _Rank:
             self._given_up.add(rank)
             self._on_lost(rank, f"nothing was heard of it for {self._spec.limits.silence_s:g} s", now)
         others = [rank for rank in self._succession.alive if rank != self._transport.rank]
-        for rank in others if self._is_leader else [self._succession.master]:
+        for rank in others if self._office.is_held else [self._succession.master]:
             self._transport.send(rank, [Beat()])
 
     def _on_lost(self, rank: int, why: str, now: float) -> None:
@@ -654,17 +404,7 @@ class _Rank:
         if not known:
             return
         self._succession.lose(rank, now)
-        if self._master is not None:
-            self._master.on_lost(rank, why, now)
-        elif self._leading is not None:
-            self._leading.lose(rank, why)
-        elif self._succession.must_lead:
-            log.warning("rank %d, the master, is lost (%s)", rank, why)
-            self._lead()
-            assert self._leading is not None
-            # Those of its workers that are gone will not say hello.
-            for gone in sorted(set(range(self._transport.size)) - set(self._succession.alive)):
-                self._leading.lose(gone, "it died before this master took over")
+        self._office.on_lost(rank, why, now)
 
     def _finish_others(self) -> None:
         """Tell every rank how the run has ended; one that hangs is told when it is back."""
@@ -673,26 +413,13 @@ class _Rank:
             if rank != self._transport.rank:
                 self._transport.send(rank, [Finish(self._exit_code)])
 
-    @property
-    def _is_leader(self) -> bool:
-        """Whether this rank is the master, or on its way to that."""
-        return self._master is not None or self._leading is not None
-
     def _files(self) -> list[int]:
         files = self._worker.files() if self._worker is not None else [self._server.fileno()]
-        files += [self._leading.fileno()] if self._leading is not None else []
-        return files + (self._master.files() if self._master is not None else [])
+        return files + self._office.files()
 
     def _tell_master(self, messages: Sequence[Message]) -> None:
         if self._succession.is_led:
             self._transport.send(self._succession.master, messages)
-
-
-def _in_words(error: ResultsError | OSError) -> str:
-    """Why a sweep is refused."""
-    if isinstance(error, ResultsError):
-        return str(error)
-    return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"
 
 
 def _stage(spec: Spec) -> None:
@@ -706,41 +433,3 @@ def _stage(spec: Spec) -> None:
         log.warning("%s", error)
 
 
-def _watch_signals() -> int:
-    """Have SIGUSR1 and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
-    waker, inner = os.pipe()
-    for end in (waker, inner):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(inner, warn_on_full_buffer=False)
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
-    return waker
-
-
-def _end_if_stuck(seconds: float | None) -> None:
-    """Have the kernel end this process after so long; None calls that off.
-
-    A rank that dies while MPI is being initialised leaves the others waiting for it inside MPI_Init, where no
-    code of ours runs, and no fault tolerance of MPI's.  When they end, the launcher starts all of them again.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds or 0.0)
-
-
-def _sleep(files: Sequence[int], seconds: float) -> frozenset[int]:
-    """Until one of the files is readable or the time is up; returns those that are."""
-    poll = select.poll()
-    for file in files:
-        poll.register(file, select.POLLIN)
-    # poll() counts in milliseconds; a shorter sleep is slept before it.
-    if 0 < seconds < 1e-3:
-        time.sleep(seconds)
-    milliseconds = round(1000 * seconds) if seconds >= 1e-3 else 0
-    return frozenset(file for file, _ in poll.poll(milliseconds))
-
-
-def _drain(file: int) -> set[int]:
-    """Empty the pipe; returns the numbers of the signals that were written to it."""
-    with contextlib.suppress(BlockingIOError):
-        return set(os.read(file, 4096))
-    return set()
