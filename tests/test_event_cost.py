@@ -1,8 +1,8 @@
 """What an event costs the scheduler does not depend on how many workers and trials there are: counted, not timed.
 
 The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each event are
-counted the steps of the interpreter and what built-in functions look at, and the memory that it needs for a moment: a
-copy of all slots is one step, and shows there.
+counted the lines that run and what built-in functions look at, and the memory that it needs for a moment: a
+copy of all slots is one line, and shows there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mpisweep.messages import Decision, Event, TrialsGranted
 FEW, MANY = 100, 10_000
 #: Of these kinds of events one in so many is measured that there are as many with many workers as with few.
 SAMPLED = {"TrialsEnded", "TrialsReturned", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
-#: Functions that look at all of what they are given, in one step of the interpreter.
+#: Functions that look at all of what they are given.
 LOOKING = ("all", "any", "max", "min", "sorted", "sum")
 #: Bytes that are nothing: a few small objects.
 SMALL = 4096
@@ -46,15 +46,14 @@ events = _benchmark()
 
 
 class Steps:
-    """Counts bytecodes, and what built-in functions look at."""
+    """Counts lines and calls, and what built-in functions look at."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "call":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        elif event == "opcode":
+    def trace(self, _frame: FrameType, event: str, _: Any) -> Any:
+        # A line is told of again each time a loop comes to it, and a generator is called for each of its values.
+        if event in ("call", "line"):
             self.count += 1
         return self.trace
 
