@@ -595,12 +595,13 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 # ------------------------------------------------------------------------------------- the storm, security
 
 
-def test_a_storm(folder, tell):
+@pytest.mark.parametrize("strikes", [10, pytest.param(30, marks=pytest.mark.long)])
+def test_a_storm(folder, tell, strikes: int):
     """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm` strikes hundreds of times."""
     done = subprocess.run(
-        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", "30", "--seed", os.environ.get("STORM_SEED", "1"),
+        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", str(strikes), "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        capture_output=True, text=True, check=False, timeout=5 * PATIENCE_S,
     )  # fmt: skip
     tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
