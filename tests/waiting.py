@@ -17,9 +17,9 @@ _PAUSE_S = 0.005
 _PAUSE_FACTOR = 3.0
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    """Until `what` is true."""
-    until = time.monotonic() + PATIENCE_S
+def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+    """Until `what` is true; `seconds` is for who goes on in another way when it is not."""
+    until = time.monotonic() + seconds
     while True:
         began = time.monotonic()
         if what():
