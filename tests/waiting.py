@@ -11,9 +11,10 @@ from collections.abc import Callable
 #: may well hang, so the mutation run has less patience.
 PATIENCE_S = float(os.environ.get("MPISWEEP_TESTS_PATIENCE_S", "300"))
 
-#: The first pause between two looks, in seconds, and how many times as long as looking takes it is at least: who waits
-#: must not take the core that the others need.
+#: Pauses between two looks, in seconds, and how many times as long as looking takes they are: who waits must not take
+#: the core that the others need.
 _PAUSE_S = 0.005
+_PAUSE_AT_MOST_S = 0.1
 _PAUSE_FACTOR = 3.0
 
 
@@ -26,4 +27,4 @@ def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S) -> None:
             return
         now = time.monotonic()
         assert now < until, "this never came true"
-        time.sleep(max(_PAUSE_S, _PAUSE_FACTOR * (now - began)))
+        time.sleep(min(max(_PAUSE_S, _PAUSE_FACTOR * (now - began)), _PAUSE_AT_MOST_S))
