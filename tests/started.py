@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 
 import psutil
+from waiting import PATIENCE_S
 
 __all__ = ["end_all", "remember"]
 
@@ -32,3 +33,4 @@ def end_all() -> None:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     act(member)
         process.wait()
+        psutil.wait_procs(members, timeout=PATIENCE_S)
