@@ -58,10 +58,15 @@ demo: $(READY)
 	$(PY) analysis/top_configs.py demo/digits.h5
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
 
+# Hundreds of processes import mpisweep; where PYTHONDONTWRITEBYTECODE is set each of them would compile it.
+COMPILED = $(PY) -m compileall -q mpisweep
+
 test: $(READY)
+	$(COMPILED)
 	$(PY) -m pytest -n $(JOBS) -m 'not long' $(TESTS)
 
 test-long: $(READY)
+	$(COMPILED)
 	$(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)
@@ -78,6 +83,7 @@ bench: $(READY)
 	$(PY) benchmarks/trial.py
 
 storm: $(READY)
+	$(COMPILED)
 	$(PY) tests/storm.py --strikes $(STRIKES)
 
 # JOBS=0 means one after another, as for the tests.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from started import end_all
 from waiting import PATIENCE_S, wait_for
 
 WORKLOADS = '''
@@ -107,6 +108,12 @@ def _temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
         monkeypatch.setenv("TMPDIR", made)
         monkeypatch.setattr(tempfile, "tempdir", made)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    end_all()
 
 
 @pytest.fixture

@@ -13,7 +13,18 @@ from mpisweep.master.loop import Master
 from mpisweep.master.opening import duration_model, trial_widths
 from mpisweep.master.snapshotter import Answer
 from mpisweep.master.vigil import Vigil
-from mpisweep.messages import Abandon, Acknowledge, Ended, Give, Hello, Meet, Meeting, Message, Returned
+from mpisweep.messages import (
+    Abandon,
+    Acknowledge,
+    Ended,
+    Give,
+    Hello,
+    Meet,
+    Meeting,
+    Message,
+    Returned,
+    TakeBack,
+)
 from mpisweep.progress import Progress
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
@@ -175,6 +186,18 @@ def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
     ranks.disk.write()
     ranks.master.step(0.0, set())
     assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [Give, Abandon]
+
+
+def test_a_rank_is_not_asked_to_give_back_what_it_has_not_been_given_yet():
+    """It would give back nothing, nobody would ask it again, and the trial would wait behind a long one for ever."""
+    ranks = Ranks(ONE_TRIAL.replace("to = 1", "to = 2"))
+    ranks.join(1)
+    ranks.join(2)
+    # It is long since the first one was given both trials, but for the disk.
+    ranks.now = 1.0
+    assert ranks.take(1) == []
+    ranks.disk.write()
+    assert ranks.take(1) == [Give, Give, TakeBack]
 
 
 def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():

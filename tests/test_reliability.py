@@ -35,6 +35,11 @@ def my_sweep(folder: Path, last: int, limits: str = "") -> str:
     return "s.toml"
 
 
+def python_path(folder: Path, environment: dict[str, str]) -> str:
+    """Where Python looks for modules: in the folder first."""
+    return os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
+
+
 def stderr_of(folder: Path) -> str:
     return (folder / "stderr.txt").read_text(encoding="utf-8")
 
@@ -198,16 +203,26 @@ def assert_done_once(folder: Path, last: int) -> list[list[str]]:
 
 def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
+    own = {child.pid for child in storm.trials_of(ranks[2])}
     killed = time.time()
     ranks[2].kill()
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
     assert sum(event == "ended" for _, _, event in ran) <= 61
-    assert len([1 for _, _, event in ran if event == "begun"]) <= 61
+    assert_only_theirs_were_repeated(ran, own)
+    # The one that ran, and the one before it, where its end had not arrived.
+    assert len([1 for _, _, event in ran if event == "begun"]) <= 62
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1, "the others went on"
     assert sorted(sweep.attempts["end"].tolist()).count("lost") <= 1
     tell(f"recovery after a killed worker: {recovery_s(sweep, 2, killed):.3f} s from kill to the next assignment")
+
+
+def assert_only_theirs_were_repeated(ran: list[list[str]], processes: set[int]) -> None:
+    """What has begun more than once has begun in one of these processes."""
+    begun = [(number, int(pid)) for number, pid, event in ran if event == "begun"]
+    numbers = [number for number, _ in begun]
+    assert {number for number in numbers if numbers.count(number) > 1} <= {number for number, pid in begun if pid in processes}
 
 
 def recovery_s(sweep, rank: int, killed_at: float) -> float:
@@ -222,13 +237,14 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     process, ranks = running(folder, environment, 60, 4)
     before = {int(n) for n in package.load(folder / "r.h5").trials["number"][package.load(folder / "r.h5").trials["state"] == "complete"]}
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
+    own = {child.pid for child in storm.trials_of(ranks[0])}
     killed = time.time()
     ranks[0].kill()
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
     begun = [number for number, _, event in ran if event == "begun"]
     assert all(begun.count(str(number)) == 1 for number in before), "an acknowledged trial ran again"
-    assert len(begun) - len(set(begun)) <= 1, "only what ran on rank 0 may have run twice"
+    assert_only_theirs_were_repeated(ran, own)
     assert {int(pid) for _, pid, _ in ran[-6:]} <= survivors, "the survivors' trial processes are still the same"
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1
@@ -384,15 +400,17 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, en
 
 
 def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run):
-    """Some 15 trials of 0.4 s fit; the next one would have to be interrupted, and is not begun."""
+    """Some 12 trials of 0.4 s fit; the next one would have to be interrupted, and is not begun."""
     workload(folder, "def run(trial):\n    time.sleep(0.4)\n    return 1\n")
-    started = time.monotonic()
     done = mpisweep("run", my_sweep(folder, 60, "grace = 1"), "-o", "r.h5", "-n", "1", "--walltime", "8")
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - started < 8
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped before the walltime"
-    assert (sweep.trials["state"] == "complete").sum() >= 10
+    [took_s] = sweep.allocations["ended_at"] - sweep.allocations["started_at"]
+    assert took_s + sweep.allocations["closing_time"][0] < 8
+    # Not that it has begun few, either: the worker was busy nearly all the time.
+    busy_s = sweep.trials["wall_time"][sweep.trials["state"] == "complete"].sum()
+    assert busy_s > 0.6 * took_s
     assert set(sweep.attempts["end"]) <= {"ended", "withdrawn"}, "nothing was begun in vain"
 
 
@@ -577,12 +595,13 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 # ------------------------------------------------------------------------------------- the storm, security
 
 
-def test_a_storm(folder, tell):
+@pytest.mark.parametrize("strikes", [10, pytest.param(30, marks=pytest.mark.long)])
+def test_a_storm(folder, tell, strikes: int):
     """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm` strikes hundreds of times."""
     done = subprocess.run(
-        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", "30", "--seed", os.environ.get("STORM_SEED", "1"),
+        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", str(strikes), "--seed", os.environ.get("STORM_SEED", "1"),
          "--workers", "4", "--folder", folder / "storm"],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        capture_output=True, text=True, check=False, timeout=5 * PATIENCE_S,
     )  # fmt: skip
     tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -616,7 +635,7 @@ sys.addaudithook(note)
 def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
     """The launcher, ranks, fork servers, trial processes and those that write; Open MPI's own are not ours."""
     (folder / "sitecustomize.py").write_text(NOTES_PORTS)
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")])), "NOTED": str(folder / "noted")}
+    environment |= {"PYTHONPATH": python_path(folder, environment), "NOTED": str(folder / "noted")}
     # Trial 3 does, so that it is seen that this would be noted.
     opens = "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
     workload(folder, SLOW.replace("    return", opens + "    return"))
@@ -649,7 +668,7 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
 def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, mpisweep):
     """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from it."""
     (folder / "sitecustomize.py").write_text(SLOW_END)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = python_path(folder, environment)
     done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")

@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
+from started import remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -38,10 +39,11 @@ def start(folder: Path, environment: dict[str, str], *arguments: str, ranks: int
     if ranks is not None:
         command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
     with (folder / "stderr.txt").open("w") as stderr:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
             start_new_session=True,
         )  # fmt: skip
+    return remember(process)
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

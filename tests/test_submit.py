@@ -365,7 +365,7 @@ def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: P
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("system", "length"), [("pjm", "7"), ("pbs", "7"), ("pjm", "complete")])
+@pytest.mark.parametrize(("system", "length"), [pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete")])
 def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
     sweep(here, "first_of_its_job", 5)
     ids = submit_it(run, standins, system, "--split", "2", "--chain", length)

@@ -11,19 +11,20 @@ from collections.abc import Callable
 #: may well hang, so the mutation run has less patience.
 PATIENCE_S = float(os.environ.get("MPISWEEP_TESTS_PATIENCE_S", "300"))
 
-#: The first pause between two looks, in seconds, and how many times as long as looking takes it is at least: who waits
-#: must not take the core that the others need.
+#: Pauses between two looks, in seconds, and how many times as long as looking takes they are: who waits must not take
+#: the core that the others need.
 _PAUSE_S = 0.005
+_PAUSE_AT_MOST_S = 0.1
 _PAUSE_FACTOR = 3.0
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    """Until `what` is true."""
-    until = time.monotonic() + PATIENCE_S
+def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+    """Until `what` is true; `seconds` is for who goes on in another way when it is not."""
+    until = time.monotonic() + seconds
     while True:
         began = time.monotonic()
         if what():
             return
         now = time.monotonic()
         assert now < until, "this never came true"
-        time.sleep(max(_PAUSE_S, _PAUSE_FACTOR * (now - began)))
+        time.sleep(min(max(_PAUSE_S, _PAUSE_FACTOR * (now - began)), _PAUSE_AT_MOST_S))

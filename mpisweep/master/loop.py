@@ -313,7 +313,7 @@ class Master:
             case LetGo(slot, number, attempt, linger_s):
                 self._outbox.send_in_turn(slot.rank, Abandon(slot.place, number, attempt, linger_s))
             case Withdraw(slot):
-                self._send(slot.rank, [TakeBack(slot.place)])
+                self._outbox.send_in_turn(slot.rank, TakeBack(slot.place))
             case Stop(grace_s, only):
                 for rank in self._ranks if only is None else [only]:
                     self._send(rank, [StopTrials(grace_s)])

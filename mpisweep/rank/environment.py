@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -38,6 +37,9 @@ def describe_environment(folder: Path, template: str = "") -> dict[str, str]:
         folder: of the sweep file.
         template: name of the file there that a command line has rendered; empty for none.
     """
+    # It imports twenty modules more, which only one of the ranks needs.
+    import importlib.metadata
+
     facts = {
         "python": platform.python_version(),
         "python_executable": sys.executable,
