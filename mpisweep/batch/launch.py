@@ -277,7 +277,7 @@ class _Launch:
 
     def _run_once(self, start: Start) -> _Attempt:
         environment = self._environment(start)
-        with tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True) as notes, contextlib.ExitStack() as drawn:
+        with _folder_for_notes() as notes, contextlib.ExitStack() as drawn:
             view = PlainView() if self._console is None else drawn.enter_context(Bar(self._console))
             output = Output(view)
             watchdog = Watchdog(self._results, self._name, self._begun, output, self._patience_s)
@@ -303,6 +303,13 @@ class _Launch:
         if self._console is not None:
             environment[PROGRESS_VARIABLE] = "json"
         return environment
+
+
+def _folder_for_notes() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise LaunchError(f"MPI needs a folder for temporary files; set TMPDIR to one that can be written ({error.strerror})") from error
 
 
 def _started(start: Start, environment: dict[str, str], notes: str) -> subprocess.Popen[bytes]:
