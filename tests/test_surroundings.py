@@ -73,13 +73,13 @@ def test_in_turkish_a_sweep_runs_and_is_looked_at(folder: Path, environment: dic
         return text
 
     shown = "日 ış" if locale.endswith("8") else r"\u65e5 ış"
-    assert "complete; 3 of 3 trials have ended" in run("run", "s.toml", "-n", "2", "-o", "ı.h5")
-    assert f"best said 1 (trial 0: x={shown})".replace("said", "loss") in run("status", "ı.h5")
-    assert shown in run("top", "ı.h5")
-    assert shown in run("export", "ı.h5")
+    assert "complete; 3 of 3 trials have ended" in run("run", "s.toml", "-n", "2", "-o", "ö.h5")
+    assert f"best said 1 (trial 0: x={shown})".replace("said", "loss") in run("status", "ö.h5")
+    assert shown in run("top", "ö.h5")
+    assert shown in run("export", "ö.h5")
     assert shown in run("check", "s.toml")
-    run("report", "ı.h5")
-    assert package.load(folder / "ı.h5").trials["x"][0] == "日 ış"
+    run("report", "ö.h5")
+    assert package.load(folder / "ö.h5").trials["x"][0] == "日 ış"
 
 
 def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
