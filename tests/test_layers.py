@@ -93,7 +93,7 @@ ALLOWED = {
     "watch": {"tables", "progress", "results", "spec", "records"},
     "page": {"figures", "tables", "results", "spec"},
     "scaling": {"tables", "results", "spec", "records"},
-    "figures": {"scaling", "tables", "progress", "results", "records"},
+    "figures": {"scaling", "tables", "progress", "results", "spec", "records"},
     "cli": {
         "page",
         "rank", "opening", "numbering", "search", "devices", "batch", "progress", "tables", "results",

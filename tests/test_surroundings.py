@@ -43,7 +43,7 @@ def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("changes", [
-    {"HOME": None}, {"HOME": "/nonexistent"}, {"HOME": "", "TMPDIR": ""}, {"TMPDIR": "/nonexistent/folder"}, {"TMPDIR": "s.toml"},
+    {"HOME": None}, {"HOME": "/dev/null/home"}, {"HOME": "", "TMPDIR": ""}, {"TMPDIR": "/dev/null/folder"}, {"TMPDIR": "s.toml"},
     {"TMPDIR": "with spaces"}, {"LC_ALL": "C", "LANG": None}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "POSIX", "HOME": None, "TMPDIR": None},
 ], ids=str)  # fmt: skip
 def test_a_sweep_runs_whatever_the_shell_has_left_out(folder: Path, environment: dict[str, str], mpisweep: Run, changes: dict[str, str | None]):
@@ -87,7 +87,7 @@ def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
 ):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/folder"])
     assert main(["run", sweep_file(folder), "-n", "2"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("mpisweep: MPI needs a folder for temporary files; set TMPDIR to one that can be written (No usable temporary directory")
@@ -97,6 +97,6 @@ def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
 def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_bytes(folder: Path, environment: dict[str, str]):
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     for stream in ("stdout", "stderr"):
-        code = f"import sys; from mpisweep.cli.program import _print_anything; _print_anything(); print('日 \\udcff', file=sys.{stream})"
+        code = f"import sys; from mpisweep.cli.program import _print_anything; _print_anything(); print('\\u65e5 \\udcff', file=sys.{stream})"
         done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)
         assert getattr(done, stream) == b"\\u65e5 \xff\n"

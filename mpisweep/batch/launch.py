@@ -203,7 +203,9 @@ class _Launch:
             return self._superseded(end)
         self._begun = self._ask(lambda: self._results.begun_runs(self._name), self._begun)
         if self._stops.asked:
-            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if self._begun else "had begun")
+            # Who wants the end at once does not wait for the answer whether it had begun.
+            may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
+            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if may_have_begun else "had begun")
             return Ended(_INTERRUPTED)
         if not attempt.lived and not self._begun and not attempt.was_hung and attempt.returned not in (0, *_BY_SIGNAL):
             raise LaunchError(_cannot_start(self._program, attempt))
