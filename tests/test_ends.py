@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import test_launch
+import test_reliability
 from test_launch import on_node
 from test_run import family, start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
+from mpisweep.records import EndReason
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,6 +30,8 @@ pytestmark = pytest.mark.mpi
 
 #: Three nodes that are this machine, each with a host name of its own.
 pjm = test_launch.pjm
+#: Half a megabyte.
+small_disk = test_reliability.small_disk
 
 
 def stderr_of(folder: Path) -> str:
@@ -122,3 +128,171 @@ def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_wh
     os.kill(process.pid, signal.SIGCONT)
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert files_of(folder) == before
+
+
+# ------------------------------------------------------------------------------------- every way to end
+
+#: What trials do: each reads how it is to end from a file.
+PROGRAM = '''
+import os, time
+from pathlib import Path
+
+
+def run(trial):
+    how = Path("how").read_text()
+    x = trial.params["x"]
+    if how == "fail" or (how == "half" and x % 2):
+        raise ValueError("no")
+    if how == "diverge":
+        return float("nan")
+    if how == "chat":
+        for step in range(3000):
+            trial.report(step, loss=step)
+        time.sleep(0.02)
+    if how in ("listen", "deaf"):
+        Path(f"begun.{trial.number}").touch()
+        while how == "deaf" or not trial.should_stop():
+            time.sleep(0.005)
+        return None
+    return 1.0
+'''
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way for a run to end, and what is to be seen of it."""
+
+    #: What trials do.
+    how: str
+    exit_code: int
+    #: In the file; where a run could not say why it ended it is "running", and `mpisweep status` says that it has died.
+    state: str
+    #: The launcher's last line, without the time.
+    last: str
+    #: What is done once trials run.
+    act: Callable[[Path, subprocess.Popen[str], Run], object] | None = None
+    limits: str = "grace = 2"
+    arguments: tuple[str, ...] = ()
+    trials: int = 6
+    output: str = "r.h5"
+    #: Whether a first run has ended all trials.
+    is_second: bool = False
+
+
+def signalled(*numbers: signal.Signals) -> Callable[[Path, subprocess.Popen[str], Run], None]:
+    def act(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
+        for index, number in enumerate(numbers):
+            if index:
+                wait_for(lambda: "stopped by a signal" in stderr_of(folder))
+            process.send_signal(number)
+
+    return act
+
+
+def stop_asked(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
+    done = mpisweep("stop", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+
+
+def lost(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
+    for member in family(process)[1:]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "OMPI_COMM_WORLD_RANK" in member.environ():
+                member.kill()
+
+
+RESUME = "run the same command to resume"
+WAYS = {
+    "complete": Way("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended"),
+    "some fail": Way("half", 0, "complete", "s: complete; 6 of 6 trials have ended"),
+    "nothing is left to do": Way("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended", is_second=True),
+    "all fail": Way(
+        "fail", 4, "no trial completed", "s: no trial completed; 6 of 6 trials have ended; `mpisweep status r.h5` counts the failures by cause",
+        limits="same_failures = 0",
+    ),
+    "the first ones fail alike": Way(
+        "fail", 4, "stopped because the first trials all failed alike", "s: stopped because the first trials all failed alike; "
+        r"\d+ of 60 trials have ended; `mpisweep status r.h5` counts the failures by cause", trials=60, limits="same_failures = 3",
+    ),
+    "nothing finite": Way(
+        "diverge", 4, "no completed trial has a finite objective", "s: no completed trial has a finite objective; 6 of 6 trials have "
+        "ended; every loss is missing, NaN or infinite",
+    ),
+    "stop": Way("listen", 3, "stopped on request", f"s: stopped on request; 0 of 6 trials have ended; {RESUME}", stop_asked),
+    "stop file": Way(
+        "listen", 3, "stopped on request", f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
+        lambda folder, process, mpisweep: (folder / "r.h5.stop").touch(),
+    ),
+    "SIGTERM": Way("listen", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGTERM)),
+    "SIGINT": Way("listen", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGINT)),
+    "SIGUSR1 and a trial that does not listen": Way(
+        "deaf", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGUSR1),
+    ),
+    "SIGINT twice": Way(
+        "deaf", 3, "running", f"stopped before the sweep reported an end; {RESUME}", signalled(signal.SIGINT, signal.SIGINT), "grace = 1000",
+    ),
+    "walltime": Way(
+        "listen", 3, "stopped before the walltime", f"s: stopped before the walltime; 0 of 6 trials have ended; {RESUME}",
+        limits="grace = 1", arguments=("--walltime", "8"),
+    ),
+    "lost for good": Way(
+        "listen", 3, "running", rf"mpirun exited with \d+ before the sweep reported an end; restart limit \(limits.restarts\) reached; {RESUME}",
+        lost, "restarts = 0",
+    ),
+    "disk": Way(
+        "chat", 3, "running", rf"s: stopped because the disk did not take the results; \d+ of 40 trials have ended; make room, then {RESUME}",
+        limits="disk = 2", trials=40, output="disk/r.h5",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, way: Way, request):
+    """However a run ends: what a script, a later reader and a person at the screen are told is the same."""
+    if way.output.startswith("disk"):
+        request.getfixturevalue("small_disk")
+    (folder / "mine.py").write_text(PROGRAM)
+    (folder / "s.toml").write_text(
+        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {way.trials} }}\n[limits]\n{way.limits}\n'
+    )
+    (folder / "how").write_text(way.how)
+    command = ("run", "s.toml", "-n", "2", "-o", way.output, *way.arguments)
+    if way.is_second:
+        assert mpisweep(*command).returncode == 0
+    process = start(folder, environment, *command)
+    if way.act is not None:
+        wait_for(begun(folder, 2))
+        way.act(folder, process, mpisweep)
+    assert process.wait(timeout=120) == way.exit_code, stderr_of(folder)
+    time_of_day, _, last = last_line(stderr_of(folder)).partition(" ")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", time_of_day)
+    assert re.fullmatch(way.last, last), last
+    assert "Traceback" not in stderr_of(folder)
+    sweep = package.load(folder / way.output)
+    assert sweep.state == way.state
+    assert sweep.allocations["end"][-1] == ("" if way.state == "running" else way.state)
+    # Whoever looks later is told the same; of a run that could not say its end, that it has died.
+    told = way.state if way.state != "running" else f"the last run died without closing; {RESUME}"
+    assert mpisweep("status", way.output).stdout.startswith(f"s: {told}\n")
+    assert (folder / (way.output + ".journal")).exists() == (way.state == "running")
+    watched = mpisweep("watch", way.output)
+    assert watched.returncode == way.exit_code
+    assert f"s: {told}\n" in watched.stdout
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_what_is_refused_before_any_work_leaves_nothing(folder, mpisweep: Run, ranks):
+    (folder / "s.toml").write_text('workload = "mine:nothing"\n[parameters]\nx = [1, 2]\n')
+    (folder / "mine.py").write_text(PROGRAM)
+    done = mpisweep("run", "s.toml", "-o", "r.h5", *([] if ranks else ["-n", "2"]), ranks=ranks)
+    assert done.returncode == 2
+    assert done.stderr.count("has no function 'nothing'") == 1
+    assert not list(folder.glob("r.h5*"))
+    assert mpisweep("status", "r.h5").returncode == 2
+
+
+def test_every_reason_to_end_has_its_way():
+    """What the disk takes no word of has its way above; lost workers, split sweeps and takeovers have tests of their own."""
+    elsewhere = {EndReason.NO_WORKERS, EndReason.TOO_FEW, EndReason.SHARE, EndReason.SUPERSEDED, EndReason.DISK}
+    assert {way.state for way in WAYS.values()} - {"running"} == {str(reason) for reason in EndReason} - elsewhere

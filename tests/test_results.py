@@ -44,6 +44,7 @@ from mpisweep.blocks import (
 from mpisweep.cli import main
 from mpisweep.master.opening import known_trials
 from mpisweep.processes.kernel import this_host
+from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
 from mpisweep.results import ResultsError, claim, journal_folder, snapshot
 from mpisweep.results.claim import (
@@ -61,6 +62,8 @@ from mpisweep.results.repair import repair
 from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
 from mpisweep.spec import parse_spec
 from mpisweep.views import tables
+from mpisweep.views.figures import curves as figure_curves
+from mpisweep.views.watch import look_at
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
 NAN = float("nan")
@@ -575,6 +578,10 @@ def test_printed_trials_are_a_table(path):
     ]
     # The same values as the other tables have.
     assert tables.top_table(sweep, 1).rows[0].parameters[0] == "0.00012346"
+    assert "lr=0.00012346" in "".join(tables.status_lines(tables.sweep_status(sweep)))
+    assert figure_curves._configuration(sweep, 0).startswith(": lr 0.00012346, mode a")
+    assert look_at(sweep, 1010.0).progress.best_parameters["lr"] == 0.00012345678
+    assert "lr=0.00012346" in progress_line(look_at(sweep, 1010.0).progress)
     lines = repr(sweep.trials).splitlines()
     assert [line.split()[0] for line in lines[9:13]] == ["8", "9", "...", "20"]
     assert lines[-1] == "30 trials"

@@ -203,7 +203,9 @@ class _Launch:
             return self._superseded(end)
         self._begun = self._ask(lambda: self._results.begun_runs(self._name), self._begun)
         if self._stops.asked:
-            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if self._begun else "had begun")
+            # Who wants the end at once does not wait for the answer whether it had begun.
+            may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
+            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if may_have_begun else "had begun")
             return Ended(_INTERRUPTED)
         if not attempt.lived and not self._begun and not attempt.was_hung and attempt.returned not in (0, *_BY_SIGNAL):
             raise LaunchError(_cannot_start(self._program, attempt))
@@ -277,7 +279,7 @@ class _Launch:
 
     def _run_once(self, start: Start) -> _Attempt:
         environment = self._environment(start)
-        with tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True) as notes, contextlib.ExitStack() as drawn:
+        with _folder_for_notes() as notes, contextlib.ExitStack() as drawn:
             view = PlainView() if self._console is None else drawn.enter_context(Bar(self._console))
             output = Output(view)
             watchdog = Watchdog(self._results, self._name, self._begun, output, self._patience_s)
@@ -305,6 +307,13 @@ class _Launch:
         if self._console is not None:
             environment[PROGRESS_VARIABLE] = "json"
         return environment
+
+
+def _folder_for_notes() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise LaunchError(f"MPI needs a folder for temporary files; set TMPDIR to one that can be written ({error.strerror})") from error
 
 
 def _started(start: Start, environment: dict[str, str], notes: str) -> subprocess.Popen[bytes]:

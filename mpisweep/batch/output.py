@@ -14,6 +14,7 @@ Every stream is read by a thread of its own that does nothing else, so that mpir
 from __future__ import annotations
 
 import contextlib
+import locale
 import re
 import subprocess
 import sys
@@ -172,7 +173,7 @@ class Output:
         with stream, contextlib.suppress(OSError, ValueError):
             for raw in stream:
                 # MPI_Abort of Open MPI 5 prints a NUL at the end of its message.
-                line = raw.decode("utf-8", "replace").replace("\0", "").rstrip("\r\n")
+                line = _text_of(raw).replace("\0", "").rstrip("\r\n")
                 if line or raw.strip(b"\0") == raw:
                     self._take(line, error)
 
@@ -202,6 +203,14 @@ class Output:
             held, self._held = self._held or [], None
             for line, error in held:
                 self._view.write(line, error=error)
+
+
+def _text_of(raw: bytes) -> str:
+    """UTF-8, or what the ranks write in the locale that they share with this process."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode(locale.getencoding(), "replace")
 
 
 def words_of(lines: list[str] | deque[str]) -> list[str]:

@@ -77,8 +77,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
     job.add_argument("--ranks", type=at_least_1, metavar="N", help="of a node (default: one a GPU, else one a core)")
     job.add_argument("--cores", type=at_least_1, metavar="N",
-                     help="of a rank: for training and loading data (default: the site's, for a GPU at least "
-                     "4 where a site does not say)")
+                     help="cores per rank, for training and loading data (default: what the site's file says)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
     job.add_argument("--project", metavar="NAME", default="", help="project group or account")
     job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")

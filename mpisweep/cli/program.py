@@ -7,7 +7,9 @@ user's input is wrong; 1 a bug.
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
 import os
 import signal
 import sys
@@ -34,6 +36,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit code."""
+    _print_anything()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(ours).parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
@@ -65,6 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return code
+
+
+def _print_anything() -> None:
+    """Have what the user's locale cannot write be printed as an escape, instead of ending the program, or a trial."""
+    codecs.register_error("mpisweep", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
+            stream.reconfigure(errors="mpisweep")
+
+
+def _escaped(error: UnicodeError) -> tuple[bytes, int]:
+    """The bytes of a name that are no text, and an escape for all else."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    parts = (bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace") for c in text)
+    return b"".join(parts), error.end
 
 
 def _print_no_more() -> None:

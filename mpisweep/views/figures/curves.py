@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mpisweep.results.load import Sweep
+from mpisweep.spec.units import value_text
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
@@ -103,7 +104,7 @@ def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, st
 def _configuration(sweep: Sweep, number: int) -> str:
     row = sweep.trials[number]
     values = ((name, row[sweep.column(name)]) for name in sweep.spec.space.names)
-    shown = [f"{words(name)} {value:.4g}" if isinstance(value, float) else f"{words(name)} {plain(str(value))}" for name, value in values]
+    shown = [f"{words(name)} {plain(value_text(value))}" for name, value in values]
     return f": {', '.join(shown)}" if shown else ""
 
 

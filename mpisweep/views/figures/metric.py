@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import FailureCause, TrialState
 from mpisweep.results.load import Sweep, TrialTable
+from mpisweep.spec.units import number_text
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
@@ -163,11 +164,11 @@ def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: st
     if index is None:
         return
     x, y = series.x[index], series.y[index]
-    where = series.categories[int(x)] if series.categories else f"{x:g}"
+    where = series.categories[int(x)] if series.categories else number_text(x)
     axes.plot(
         [x], [y], marker, color=colour, markersize=13 if marker == "*" else 8, zorder=5,
         markeredgecolor="white", markeredgewidth=0.8,
-        label=f"{what}: {words(series.parameter)} {where}, {words(series.metric)} {y:.4g}",
+        label=f"{what}: {words(series.parameter)} {where}, {words(series.metric)} {number_text(y)}",
     )  # fmt: skip
 
 

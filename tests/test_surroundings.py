@@ -1,0 +1,102 @@
+"""What shells and containers leave out or set otherwise: homes, temporary folders, locales, spaces in every path."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mpisweep as package
+from mpisweep.cli import main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.mpi
+
+#: What a run prints where all is well: our own lines, and nothing of MPI's.
+OURS = re.compile(r"\d\d:\d\d:\d\d (3/3 trials, .*|s: complete; 3 of 3 trials have ended)")
+
+
+def sweep_file(folder: Path, value: str = "ş") -> str:
+    text = f'name = "s"\nworkload = "workloads:said"\n[parameters]\nx = ["{value}", "b", "c"]\n'
+    (folder / "s.toml").write_text(text, encoding="utf-8")
+    with (folder / "workloads.py").open("a", encoding="utf-8") as more:
+        more.write("\n\ndef said(trial):\n    print('日本')\n    return 1.0\n")
+    return "s.toml"
+
+
+@pytest.fixture(scope="session")
+def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with locales of Turkish, of one byte for each character and of UTF-8."""
+    if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/tr_TR").exists():
+        pytest.skip("needs localedef and the sources of locales (Debian: locales)")
+    folder = tmp_path_factory.mktemp("locales")
+    for name, charset in (("tr_TR", "ISO-8859-9"), ("tr_TR.UTF-8", "UTF-8")):
+        subprocess.run(["localedef", "-i", "tr_TR", "-f", charset, folder / name], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [
+    {"HOME": None}, {"HOME": "/dev/null/home"}, {"HOME": "", "TMPDIR": ""}, {"TMPDIR": "/dev/null/folder"}, {"TMPDIR": "s.toml"},
+    {"TMPDIR": "with spaces"}, {"LC_ALL": "C", "LANG": None}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "POSIX", "HOME": None, "TMPDIR": None},
+], ids=str)  # fmt: skip
+def test_a_sweep_runs_whatever_the_shell_has_left_out(folder: Path, environment: dict[str, str], mpisweep: Run, changes: dict[str, str | None]):
+    (folder / "with spaces").mkdir()
+    for name, value in changes.items():
+        environment.pop(name, None)
+        environment.update({} if value is None else {name: value})
+    done = mpisweep("run", sweep_file(folder), "-n", "2", "-o", "results of mine.h5")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not OURS.match(line)] == []
+    assert sorted(package.load(folder / "results of mine.h5").trials["x"]) == ["b", "c", "ş"]
+
+
+@pytest.mark.parametrize("locale", ["tr_TR", "tr_TR.UTF-8"])
+def test_in_turkish_a_sweep_runs_and_is_looked_at(folder: Path, environment: dict[str, str], mpisweep: Run, turkish: Path, locale: str):
+    """The small i of Turkish is no reason to miss a name, and what the locale cannot write is escaped."""
+    environment |= {"LOCPATH": os.fspath(turkish), "LC_ALL": locale, "PYTHONIOENCODING": ""}
+    sweep_file(folder, "日 ış")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            ["python", "-m", "mpisweep", *arguments], cwd=folder, env=environment, capture_output=True, timeout=300, check=False
+        )
+        text = (done.stdout + done.stderr).decode("iso8859-9" if locale == "tr_TR" else "utf-8")
+        assert done.returncode == 0, text
+        assert "Traceback" not in text
+        return text
+
+    shown = "日 ış" if locale.endswith("8") else r"\u65e5 ış"
+    assert "complete; 3 of 3 trials have ended" in run("run", "s.toml", "-n", "2", "-o", "ö.h5")
+    assert f"best said 1 (trial 0: x={shown})".replace("said", "loss") in run("status", "ö.h5")
+    assert shown in run("top", "ö.h5")
+    assert shown in run("export", "ö.h5")
+    assert shown in run("check", "s.toml")
+    run("report", "ö.h5")
+    assert package.load(folder / "ö.h5").trials["x"][0] == "日 ış"
+
+
+def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/folder"])
+    assert main(["run", sweep_file(folder), "-n", "2"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mpisweep: MPI needs a folder for temporary files; set TMPDIR to one that can be written (No usable temporary directory")
+    assert len(said.splitlines()) == 1
+
+
+def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_bytes(folder: Path, environment: dict[str, str]):
+    environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    for stream in ("stdout", "stderr"):
+        code = f"import sys; from mpisweep.cli.program import _print_anything; _print_anything(); print('\\u65e5 \\udcff', file=sys.{stream})"
+        done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)
+        assert getattr(done, stream) == b"\\u65e5 \xff\n"
