@@ -218,10 +218,10 @@ def run(trial):
 class Rank:
     """A worker of two slots, and what it tells its master."""
 
-    def __init__(self, folder: Path, timeout_s: float | None) -> None:
+    def __init__(self, folder: Path, timeout_s: float | None, patience_s: float = 0.3) -> None:
         self._folder = folder
         self.told: list[Message] = []
-        self.server = ForkServer.start(0.3)
+        self.server = ForkServer.start(patience_s)
         setting = ProcessSetting(
             'workload = "work:run"\n[parameters]\nx = [1]\n', "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None
         )
@@ -298,8 +298,8 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         assert broken.why == f"process {(deaf / 'stuck').read_text()} did not end within 0.3 s after it was killed"
         stopped = timeout_s is None
         assert broken.trial == (None if stopped else (5, 1)), "who was stopped has lost nothing"
-        end = AttemptEnd.INTERRUPTED if stopped else AttemptEnd.WITHDRAWN
-        assert rank.returned() == {6: end if not stopped else rank.returned()[6], 7: rank.returned()[7]} | ({5: end} if stopped else {})
+        back = dict.fromkeys((6, 7), AttemptEnd.WITHDRAWN)
+        assert rank.returned() == back | ({5: AttemptEnd.INTERRUPTED} if stopped else {})
         # What is given before the master knows is not kept, and a new master is told.
         rank.give(0, [8], [3])
         rank.told.clear()
@@ -315,8 +315,7 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
 
 
 def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
-    rank = Rank(deaf, 0.1)
-    rank.server.patience_s = 0.3
+    rank = Rank(deaf, 0.1, patience_s=600.0)
     try:
         rank.give(0, [5], [77])
         rank.until((deaf / "stuck").exists)
