@@ -6,22 +6,27 @@ import subprocess
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_master import Ranks
+from test_master import Ranks, SlowDisk
 
 import mpisweep as package
-from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
+from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, TrialsBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
 from mpisweep.master import loop as masters
+from mpisweep.master.opening import _introduce
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.processes.line import Line, Page, SignalPage, page_file
 from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 from mpisweep.rank.transport import in_pieces
 from mpisweep.records import TrialState
-from mpisweep.spec import parse_spec
+from mpisweep.results.journal import Journal
+from mpisweep.search import make_sampler
+from mpisweep.search.numbering import number_trials
+from mpisweep.spec import Spec, SpecError, parse_spec
 from mpisweep.workloads.serve import _Loop
 from mpisweep.workloads.trial import Trial
 
@@ -90,6 +95,23 @@ def test_reports_that_no_record_holds_are_dropped_and_the_run_goes_on(monkeypatc
     ranks.master.on_messages(0, [Reported(encode(ReportBlock(0, 0, 1, {"loss": curve})))], 0.0)
     assert len(ranks.disk.bodies) == before
     assert "which no record holds" in caplog.text
+
+
+def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_several():
+    def spec_with(length: int) -> Spec:
+        choices = ", ".join(f'"{letter * length}"' for letter in "abcdefgh")
+        text = f'workload = "m:f"\n[parameters]\nx = [{choices}]\ny = {{ from = 1, to = 50 }}\n'
+        return parse_spec(text, source="s.toml", folder=Path())
+
+    with pytest.raises(SpecError, match=r"^s\.toml: parameters\.x: found a text of 65,537 characters among the choices; expected at most 65,536$"):
+        spec_with((1 << 16) + 1)
+    spec = spec_with(1 << 16)
+    trials = number_trials(spec, make_sampler(spec), None)
+    disk = SlowDisk()
+    _introduce(cast(Journal, disk), trials)
+    introduced = [block for block in map(decode, disk.bodies) if isinstance(block, TrialsBlock)]
+    assert [number for block in introduced for number in block.numbers] == list(range(400))
+    assert max(map(len, disk.bodies)) < 1 << 23
 
 
 # ------------------------------------------------------------------------------------- whole runs

@@ -523,7 +523,9 @@ def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mp
     done = mpisweep("run", function(folder, COUNTS, parameters="x = { from = 1, to = 12 }", top=top), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
-    assert found.attempts["end"].tolist() == ["ended"] * 12, "none is given back, nor tried twice"
+    assert found.trials["state"].tolist() == ["complete"] * 12
+    # An idle worker may have taken what another had not begun.
+    assert set(found.attempts["end"].tolist()) <= {"ended", "withdrawn"}
     ran = [path.read_text().split() for path in folder.glob("ran.*")]
     assert len(ran) == 12 * ranks
     if is_fresh:

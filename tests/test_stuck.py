@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,6 @@ import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Broken, Ended, Give, Hello, Message, Returned, StopTrials
 from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.kernel import process_start
 from mpisweep.processes.trialprocess import ProcessSetting
 from mpisweep.rank.worker import Worker
 from mpisweep.records import AttemptEnd, DeviceShare
@@ -196,13 +197,16 @@ def test_a_program_that_there_is_no_room_for_is_started_a_little_later(folder, k
 
 
 WORK = """
-import os, time
+import os, subprocess, time
 from pathlib import Path
 
 def run(trial):
     x = trial.params["x"]
     if x == 99:
         os._exit(5)
+    if x == 88:
+        left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        Path("stuck").write_text(str(left.pid))
     if x == 77:
         Path("stuck").write_text(str(os.getpid()))
         while True:
@@ -214,9 +218,10 @@ def run(trial):
 class Rank:
     """A worker of two slots, and what it tells its master."""
 
-    def __init__(self, folder: Path, timeout_s: float | None) -> None:
+    def __init__(self, folder: Path, timeout_s: float | None, patience_s: float = 0.3) -> None:
+        self._folder = folder
         self.told: list[Message] = []
-        self.server = ForkServer.start(0.3)
+        self.server = ForkServer.start(patience_s)
         setting = ProcessSetting(
             'workload = "work:run"\n[parameters]\nx = [1]\n', "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None
         )
@@ -238,6 +243,20 @@ class Rank:
             ready, _, _ = select.select(self.worker.files(), [], [], 0.02)
             self.worker.step(time.monotonic(), frozenset(ready))
 
+    def end_stuck(self) -> None:
+        """Let the kernel do what it was asked for."""
+        stuck = self._folder / "stuck"
+        if stuck.exists():
+            process = int(stuck.read_text())
+            stuck.unlink()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.end_stuck()
+        self.worker.close()
+        self.server.close()
+
     def broken(self) -> list[Broken]:
         return [message for message in self.told if isinstance(message, Broken)]
 
@@ -250,7 +269,7 @@ class Rank:
 
 
 @pytest.fixture
-def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a workload; no signal reaches the process whose number the file `stuck` there holds."""
     (tmp_path / "work.py").write_text(WORK)
     stuck = tmp_path / "stuck"
@@ -261,10 +280,7 @@ def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     kill, killpg = os.kill, os.killpg
     monkeypatch.setattr(os, "kill", lambda process, number: None if spared(process) else kill(process, number))
     monkeypatch.setattr(os, "killpg", lambda group, number: None if spared(group) else killpg(group, number))
-    yield tmp_path
-    if stuck.exists():
-        # The fork server takes what it could not end along: the kernel does it.
-        stuck.unlink()
+    return tmp_path
 
 
 @pytest.mark.parametrize("timeout_s", [0.2, None])
@@ -282,8 +298,8 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         assert broken.why == f"process {(deaf / 'stuck').read_text()} did not end within 0.3 s after it was killed"
         stopped = timeout_s is None
         assert broken.trial == (None if stopped else (5, 1)), "who was stopped has lost nothing"
-        end = AttemptEnd.INTERRUPTED if stopped else AttemptEnd.WITHDRAWN
-        assert rank.returned() == {6: end if not stopped else rank.returned()[6], 7: rank.returned()[7]} | ({5: end} if stopped else {})
+        back = dict.fromkeys((6, 7), AttemptEnd.WITHDRAWN)
+        assert rank.returned() == back | ({5: AttemptEnd.INTERRUPTED} if stopped else {})
         # What is given before the master knows is not kept, and a new master is told.
         rank.give(0, [8], [3])
         rank.told.clear()
@@ -295,14 +311,11 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
             rank.give(1, [9], [4])
             rank.until(lambda: 9 in rank.ended())
     finally:
-        (deaf / "stuck").unlink(missing_ok=True)
-        rank.worker.close()
-        rank.server.close()
+        rank.close()
 
 
 def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
-    rank = Rank(deaf, 0.1)
-    rank.server.patience_s = 0.3
+    rank = Rank(deaf, 0.1, patience_s=600.0)
     try:
         rank.give(0, [5], [77])
         rank.until((deaf / "stuck").exists)
@@ -315,8 +328,7 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
         rank.until(lambda: 6 in rank.ended())
         assert not rank.broken()
     finally:
-        rank.worker.close()
-        rank.server.close()
+        rank.close()
 
 
 def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(deaf, monkeypatch):
@@ -349,16 +361,35 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         rank.until(lambda: 8 in rank.ended())
     finally:
         full.unlink(missing_ok=True)
-        rank.worker.close()
-        rank.server.close()
+        rank.close()
+
+
+def test_what_a_trial_has_left_and_cannot_be_ended_costs_its_slot_and_holds_nobody_up(deaf):
+    rank = Rank(deaf, None)
+    try:
+        rank.give(0, [5, 6], [88, 1])
+        rank.until(lambda: 5 in rank.ended())
+        rank.until(rank.broken)
+        assert [(broken.slot, broken.trial, broken.is_gone) for broken in rank.broken()] == [(0, None, True)]
+        assert rank.returned() == {6: AttemptEnd.WITHDRAWN}
+        rank.give(1, [7], [99])
+        rank.until(lambda: 7 in rank.ended())
+        rank.give(1, [8], [2])
+        rank.until(lambda: 8 in rank.ended())
+    finally:
+        rank.close()
 
 
 def test_a_fork_server_ends_although_a_process_of_it_does_not(deaf):
     rank = Rank(deaf, None)
     rank.give(0, [5], [77])
     rank.until((deaf / "stuck").exists)
-    process = int((deaf / "stuck").read_text())
     rank.worker.close()
-    rank.server.close()
-    (deaf / "stuck").unlink()
-    assert process_start(process) == -1 or os.kill(process, signal.SIGKILL) is None
+    closing = threading.Thread(target=rank.server.close)
+    closing.start()
+    try:
+        closing.join(30)
+        assert not closing.is_alive()
+    finally:
+        rank.end_stuck()
+        closing.join()

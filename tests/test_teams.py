@@ -18,6 +18,7 @@ from mpisweep.messages import (
     GiveUp,
     LetGo,
     Quarantine,
+    SlotBroken,
     Stop,
     StopRequested,
     TimePassed,
@@ -157,6 +158,16 @@ def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
             assert len(gathered) == (width if fitting else 0)
             if fitting:
                 assert max(gathered.values()) == min(searched.start(some, width) for some in fitting)
+
+
+def test_a_wide_trial_of_which_one_slot_is_of_no_use_any_more_is_let_go_of_and_says_why_it_failed():
+    pool = Pool([2], nodes=(3,), retries=0)
+    [first, second] = sorted(pool.running()[0])
+    made = pool.feed(SlotBroken(Slot(second, 0), (0, 1), "it hangs", is_gone=True))
+    assert of(LetGo, made) == [LetGo(Slot(first, 0), 0, 1, LINGER_S)]
+    [commit] = of(Commit, pool.give_back(first))
+    assert commit.block.messages == ["it hangs, and no retry is left"]
+    assert commit.block.causes == [FailureCause.LOST]
 
 
 def test_the_devices_of_all_ranks_of_a_node_are_joined():
@@ -522,6 +533,17 @@ class WideSweep(RuleBasedStateMachine):
             del self.alive[slot]
         self.feed(WorkerLost(rank))
 
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), are_gone=st.booleans())
+    def slots_break(self, data, are_gone) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.alive)))
+        for broken in [some for some in sorted(self.alive) if some == slot or (are_gone and some.rank == slot.rank)]:
+            held = self.alive[broken]
+            trial = held.popleft() if held else None
+            if are_gone:
+                del self.alive[broken]
+            self.feed(SlotBroken(broken, trial, "it hangs", are_gone))
+
     @precondition(lambda self: self.alive and self.end is None)
     @rule(data=st.data())
     def a_new_master_takes_over(self, data) -> None:
@@ -582,8 +604,9 @@ class WideSweep(RuleBasedStateMachine):
                 if self.alive[slot]:
                     self.end_at(slot)
             self.feed(TimePassed())
-        assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NO_WORKERS)
-        if self.end is not EndReason.NO_WORKERS:
+        nobody = (EndReason.NO_WORKERS, EndReason.NO_DEVICES)
+        assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, *nobody)
+        if self.end not in nobody:
             assert len(self.committed) == len(self.widths)
 
 

@@ -309,11 +309,12 @@ def test_an_import_that_fails_is_every_trials_message(folder):
     slot.close()
 
 
-def test_children_that_a_trial_leaves_are_gone_with_its_process(folder):
+@pytest.mark.parametrize("has_left_the_group", [False, True])
+def test_children_that_a_trial_leaves_are_gone_with_its_process(folder, has_left_the_group):
     (folder / "work.py").write_text(
         "import os, subprocess\n"
         "def train(trial):\n"
-        "    child = subprocess.Popen(['sleep', '1000'])\n"
+        f"    child = subprocess.Popen(['sleep', '1000'], start_new_session={has_left_the_group})\n"
         "    open('child', 'w').write(str(child.pid))\n"
         "    os._exit(1)\n",
         encoding="utf-8",
@@ -382,3 +383,19 @@ def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folde
     slot.give([2], fresh=True)
     slot.until(lambda: slot.ended == {77: "complete", 2: "complete"})
     assert slot.returned == []
+
+
+def test_a_process_that_an_import_has_forked_takes_no_trial(folder):
+    (folder / "work.py").write_text(
+        "import os\nfrom pathlib import Path\nif os.fork() == 0:\n    Path('forked').touch()\n"
+        "def train(trial):\n    return os.getpid()\n"
+    )
+    slot = Slot(folder)
+    try:
+        for number in range(1, 9):
+            slot.give([number])
+        slot.until(lambda: len(slot.ended) == 8)
+        assert (folder / "forked").exists()
+        assert len({pid for block in slot.results for pid in block.metrics["loss"]}) == 1
+    finally:
+        slot.close()

@@ -57,6 +57,7 @@ __all__ = [
 
 #: Trials are introduced to the journal in blocks of this size.
 _TRIALS_A_BLOCK = 4096
+_CHARS_A_BLOCK = 1 << 22
 
 #: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
 _PATIENCE = 2.0
@@ -574,8 +575,11 @@ def _move_through(token: Path, old: Path, new: Path) -> None:
 
 
 def _introduce(journal: Journal, trials: Trials) -> None:
-    for first in range(trials.first_new, trials.count, _TRIALS_A_BLOCK):
-        numbers = list(range(first, min(first + _TRIALS_A_BLOCK, trials.count)))
+    # Texts may be long, and no record must be.
+    longest = sum(max((len(value) for value in column if isinstance(value, str)), default=0) for column in trials.parameters.values())
+    count = max(1, min(_TRIALS_A_BLOCK, _CHARS_A_BLOCK // max(1, longest)))
+    for first in range(trials.first_new, trials.count, count):
+        numbers = list(range(first, min(first + count, trials.count)))
         journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
     if trials.first_new == trials.count:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))

@@ -75,6 +75,8 @@ _BEAT_S = 1.0
 #: server: the others have given it up by then, and nobody else may be able to.
 _HANGS_FACTOR = 2.0
 _HANGS_BEYOND_S = 5.0
+#: A process that was killed has at least so many seconds to end.
+_END_AT_LEAST_S = 3.0
 #: A turn of the loop that comes this late means that the rank itself was held up, in seconds.
 _HELD_UP_S = 1.0
 
@@ -95,7 +97,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         _stage(spec)
     node = this_node()
     adopt_orphans()
-    server = ForkServer.start(spec.limits.silence_s)
+    # Ending a process that holds much memory takes seconds, however impatient its user is.
+    server = ForkServer.start(max(spec.limits.silence_s, _END_AT_LEAST_S))
     end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
     try:
         transport = connect()
@@ -116,7 +119,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         # Without it this rank can neither start nor end a trial.  Where MPI survives the loss of a rank the
         # others go on; where it does not, the launcher starts all of them again.
         log.error("the fork server of this rank was killed; this rank is lost")
-        end_descendants(within_s=spec.limits.silence_s)
+        end_descendants(within_s=server.patience_s)
         # Open MPI's ULFM tells the others at once of a rank that was killed, and of one that has exited not at all.
         os.kill(os.getpid(), signal.SIGKILL)
         raise

@@ -53,7 +53,7 @@ class Limits:
         retries: how often a trial is tried again after its worker was lost.
         grace_s: seconds that running trials get to return when the sweep is stopped.
         stall_s: seconds without a report after which a trial is killed; None for no limit.
-        silence_s: seconds after which a rank that gives no sign of life counts as lost.
+        silence_s: seconds after which a rank that gives no sign of life counts as lost, and a killed process as one that stays.
         disk_s: how long the journal may fail before the sweep stops.
         restarts: how often the launcher starts the ranks again after a loss that MPI did not survive.
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.

@@ -38,6 +38,8 @@ Configuration = dict[str, Value]
 
 #: More grid points of real numbers than this are a slip of the pen.
 _POINTS_AT_MOST = 1_000_000
+#: A text stands in every record of a trial that has it.
+_TEXT_CHARS = 1 << 16
 
 _RANGE_KEYS = ("from", "to", "step", "scale", "points", "memory")
 _LIST_KEYS = ("values", "memory")
@@ -431,6 +433,8 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
         if isinstance(value, float) and not math.isfinite(value):
             raise SpaceError(f"found {value!r} among the choices; expected finite numbers")
         _see_that_it_fits(value, "among the choices")
+        if isinstance(value, str) and len(value) > _TEXT_CHARS:
+            raise SpaceError(f"found a text of {len(value):,} characters among the choices; expected at most {_TEXT_CHARS:,}")
     if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
         raise SpaceError(f"found {raw!r}; expected choices of one kind: all numbers, all strings or all booleans")
     if len(set(raw)) < len(raw):
