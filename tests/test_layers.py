@@ -107,7 +107,7 @@ ALLOWED = {
 #: Library -> files that may import it.
 ONE_IMPORTER = {
     "mpi4py": {"transport.py"},
-    "h5py": {"results/snapshot.py"},
+    "h5py": {"results/snapshot.py", "results/stored.py"},
     "matplotlib": {f"figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},

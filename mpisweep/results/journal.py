@@ -23,6 +23,7 @@ record of its successor says how far it counts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import threading
@@ -33,14 +34,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
+from mpisweep.blocks import BlockError, Curve, Record, ReportBlock, RunRecord, decode, encode
 from mpisweep.results.checking import is_sensible
+from mpisweep.results.reports import lengths_of
 
 __all__ = [
     "RECORD_BYTES",
     "Damage",
     "Entry",
+    "Frames",
+    "FramesGoneError",
     "Journal",
+    "PlacedReports",
     "master_name",
     "read_journal",
     "run_of",
@@ -56,6 +61,11 @@ _BODY_BEGINS = b'{"kind":'
 RECORD_BYTES = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
 _PART_BYTES = 8 << 20
+#: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor what is
+#: held twice while it is written.
+_COMMIT_BYTES = 8 << 20
+#: Segments that are kept open while frames are read out of their order.
+_OPEN_SEGMENTS = 32
 #: Pauses after a failure, in seconds: the first, and the longest.
 _RETRY_FIRST_S = 0.2
 _RETRY_AT_MOST_S = 10.0
@@ -185,7 +195,7 @@ class Journal:
                 return
             if self._abandoned:
                 return
-            fresh = [self._queue.popleft() for _ in range(len(self._queue))]
+            fresh = self._next_commit(sum(map(len, unsynced)))
             unsynced += fresh
             self._waits_since = time.monotonic()
             try:
@@ -218,8 +228,16 @@ class Journal:
             self._synced = self._written
             unsynced.clear()
             self._notify()
-            if self._closing:
+            if self._closing or self._queue:
                 self._work.set()
+
+    def _next_commit(self, unsynced_bytes: int) -> list[bytes]:
+        """What is written next, beside what was written already and not synced."""
+        fresh: list[bytes] = []
+        while self._queue and unsynced_bytes < _COMMIT_BYTES:
+            fresh.append(self._queue.popleft())
+            unsynced_bytes += len(fresh[-1])
+        return fresh
 
     def _open_part(self) -> None:
         """Create the next segment, with its first record, durably."""
@@ -278,11 +296,12 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, and the offset in its segment up to which it and all before it are read."""
+    """One record, where its frame begins, and the offset in its segment up to which it and all before it are read."""
 
     segment: str
     end: int
     record: Record
+    start: int = 0
 
 
 def master_name(run: str, epoch: int) -> str:
@@ -372,7 +391,7 @@ def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> 
             damages.append(Damage(name, skipped_from, at - skipped_from))
             skipped_from = None
         if is_first or at >= start:
-            yield Entry(name, end, record)
+            yield Entry(name, end, record, at)
         if is_first:
             is_first = False
             at = max(end, start)
@@ -398,6 +417,76 @@ def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
     except BlockError:
         return None
     return (end, record) if is_sensible(record) else None
+
+
+class FramesGoneError(OSError):
+    """A segment has been removed, or is another one, since it was read."""
+
+
+class Frames:
+    """Reads single records of a journal again, by their places.
+
+    Args:
+        folder: of the journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, int] = {}
+        self._lengths: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+
+    def placed(self, entry: Entry) -> PlacedReports:
+        """What is kept of a block of reports in place of its samples."""
+        assert isinstance(entry.record, ReportBlock)
+        lengths = lengths_of(entry.record.curves)
+        # Most blocks are as long as many others.
+        lengths = self._lengths.setdefault(tuple(lengths.items()), lengths)
+        return PlacedReports(entry.record.sequence, lengths, self, entry.segment, entry.start)
+
+    def reports(self, segment: str, start: int) -> ReportBlock:
+        """The block of reports whose frame begins there.
+
+        Raises:
+            OSError: when it is not there any more.
+        """
+        file = self._open(segment)
+        header = os.pread(file, _HEADER.size, start)
+        length = _HEADER.unpack(header)[1] if len(header) == _HEADER.size else 0
+        found = _record_at(header + os.pread(file, min(length, RECORD_BYTES), start + _HEADER.size), 0)
+        if found is None or not isinstance(found[1], ReportBlock):
+            raise FramesGoneError(errno.ESTALE, "was changed while it was read", os.fspath(self._folder / segment))
+        return found[1]
+
+    def close(self) -> None:
+        """Close the segments; what is read afterwards opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _open(self, segment: str) -> int:
+        if segment not in self._files:
+            if len(self._files) >= _OPEN_SEGMENTS:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[segment] = os.open(self._folder / segment, os.O_RDONLY | os.O_CLOEXEC)
+        return self._files[segment]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedReports:
+    """A block of reports in a frame of the journal."""
+
+    sequence: int
+    lengths: Mapping[str, int]
+    frames: Frames
+    segment: str
+    start: int
+
+    def read(self) -> Mapping[str, Curve]:
+        """The samples.
+
+        Raises:
+            OSError: when they are not there any more.
+        """
+        return self.frames.reports(self.segment, self.start).curves
 
 
 def _frame(body: bytes) -> bytes:
