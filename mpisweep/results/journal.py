@@ -32,6 +32,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from mpisweep.blocks import BlockError, Curve, Record, ReportBlock, RunRecord, decode, encode
@@ -64,6 +65,8 @@ _PART_BYTES = 8 << 20
 #: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor what is
 #: held twice while it is written.
 _COMMIT_BYTES = 8 << 20
+#: Bytes of a segment that are in memory while it is read, unless one record is longer.
+_HELD_BYTES = 1 << 20
 #: Segments that are kept open while frames are read out of their order.
 _OPEN_SEGMENTS = 32
 #: Pauses after a failure, in seconds: the first, and the longest.
@@ -338,14 +341,61 @@ def read_journal(
     valid = _valid_bytes(folder, names)
     for name in names:
         try:
-            data = (folder / name).read_bytes()
+            file = (folder / name).open("rb", buffering=0)
         except FileNotFoundError:
             # A running sweep has folded this segment into the file meanwhile; the caller looks again.
             continue
-        if sizes is not None:
-            sizes[name] = len(data)
-        data = data[: valid.get(name)]
-        yield from _read_segment(name, data, covered.get(name, 0), damages)
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if sizes is not None:
+                sizes[name] = size
+            data = _Held(file, min(size, valid.get(name, size)))
+            yield from _read_segment(name, data, covered.get(name, 0), damages)
+
+
+class _Held:
+    """Bytes of a file of which only a stretch is in memory; sliced and searched like bytes.
+
+    Args:
+        file: unbuffered.
+        size: how many of its bytes count.
+    """
+
+    def __init__(self, file: FileIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._at = 0
+        self._bytes = b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, stretch: slice) -> bytes:
+        first, end, _ = stretch.indices(self._size)
+        if not self._at <= first <= end <= self._at + len(self._bytes):
+            # Let go of the old ones first.
+            self._bytes = b""
+            self._bytes = _read_at(self._file.fileno(), first, min(max(end - first, _HELD_BYTES), self._size - first))
+            self._at = first
+        return self._bytes[first - self._at : end - self._at]
+
+    def find(self, wanted: bytes, start: int) -> int:
+        """As :meth:`bytes.find`."""
+        while self[start : start + len(wanted)]:
+            found = self._bytes.find(wanted, start - self._at)
+            if found >= 0:
+                return self._at + found
+            start = max(start + 1, self._at + len(self._bytes) - len(wanted) + 1)
+        return -1
+
+
+def _read_at(file: int, at: int, length: int) -> bytes:
+    """So many bytes of a file, or less where it ends."""
+    pieces: list[bytes] = []
+    while length > 0 and (piece := os.pread(file, length, at)):
+        pieces.append(piece)
+        at, length = at + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
@@ -373,7 +423,7 @@ def _opening_of(path: Path) -> RunRecord | None:
     return found[1] if found is not None and isinstance(found[1], RunRecord) else None
 
 
-def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> Iterator[Entry]:
+def _read_segment(name: str, data: bytes | _Held, start: int, damages: list[Damage]) -> Iterator[Entry]:
     at = 0
     is_first = True
     skipped_from: int | None = None
@@ -399,18 +449,19 @@ def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> 
             at = end
 
 
-def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
-    if len(data) < at + _HEADER.size:
+def _record_at(data: bytes | _Held, at: int) -> tuple[int, Record] | None:
+    header = data[at : at + _HEADER.size]
+    if len(header) < _HEADER.size:
         return None
-    magic, length, checksum = _HEADER.unpack_from(data, at)
+    magic, length, checksum = _HEADER.unpack(header)
     start, end = at + _HEADER.size, at + _HEADER.size + length
     if magic != _MAGIC or length > RECORD_BYTES or end > len(data):
         return None
     # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
-    if not data.startswith(_BODY_BEGINS, start) or data[end - 1 : end] != b"}":
+    if data[start : start + len(_BODY_BEGINS)] != _BODY_BEGINS:
         return None
     body = data[start:end]
-    if _checksum(length, body) != checksum:
+    if not body.endswith(b"}") or _checksum(length, body) != checksum:
         return None
     try:
         record = decode(body)
@@ -450,9 +501,9 @@ class Frames:
             OSError: when it is not there any more.
         """
         file = self._open(segment)
-        header = os.pread(file, _HEADER.size, start)
+        header = _read_at(file, start, _HEADER.size)
         length = _HEADER.unpack(header)[1] if len(header) == _HEADER.size else 0
-        found = _record_at(header + os.pread(file, min(length, RECORD_BYTES), start + _HEADER.size), 0)
+        found = _record_at(header + _read_at(file, start + _HEADER.size, min(length, RECORD_BYTES)), 0)
         if found is None or not isinstance(found[1], ReportBlock):
             raise FramesGoneError(errno.ESTALE, "was changed while it was read", os.fspath(self._folder / segment))
         return found[1]

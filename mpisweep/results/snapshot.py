@@ -57,6 +57,9 @@ _ADDED_TABLES = {table for table in TABLES if all(column.added for column in col
 #: How the samples of curves are written.
 _SAMPLES = {"step": np.dtype("<i8"), "value": np.dtype("<f8"), "time": np.dtype("<f8")}
 
+#: How many of them are copied at once from one file to another.
+_SAMPLES_AT_ONCE = 1 << 15
+
 #: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
 _LOOKS = 20
 _AGAIN_S = 0.05
@@ -515,17 +518,34 @@ def _order_of(state: SweepState) -> list[int]:
 
 def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> None:
     """Stored and fresh reports of all trials end to end."""
+    # Trials that lie one after another are copied together.
+    together = dict.fromkeys(curves.stored, (0, 0))
+
+    def copy(metric: str) -> None:
+        stored, (first, end) = curves.stored[metric], together[metric]
+        for at in range(first, end, _SAMPLES_AT_ONCE):
+            for name, kind in _SAMPLES.items():
+                samples = getattr(stored, name)[at : min(end, at + _SAMPLES_AT_ONCE)]
+                writer.add((metric, name), samples.astype(kind, copy=False).tobytes())
+        together[metric] = (0, 0)
+
     for number in order:
-        for metric, stored in curves.stored.items():
+        for metric in together:
             first, end = curves.stored_range(number, metric)
-            if end > first:
-                for name, kind in _SAMPLES.items():
-                    writer.add((metric, name), getattr(stored, name)[first:end].astype(kind, copy=False).tobytes())
+            if first != together[metric][1] and end > first:
+                copy(metric)
+                together[metric] = (first, end)
+            elif end > first:
+                together[metric] = (together[metric][0], end)
         for reports in curves.fresh.get(number, ()):
             for metric, curve in reports.read().items():
+                if metric in together:
+                    copy(metric)
                 for name, kind in _SAMPLES.items():
                     column = getattr(curve, name)
                     writer.add((metric, name), np.frombuffer(column, column.typecode).astype(kind, copy=False).tobytes())
+    for metric in together:
+        copy(metric)
     writer.finish()
 
 

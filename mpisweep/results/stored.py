@@ -27,6 +27,7 @@ class SampleFile:
         self._path = path
         self._identity = _identity(file)
         self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
 
     def dataset(self, name: str) -> h5py.Dataset:
         """One of its datasets.
@@ -40,11 +41,14 @@ class SampleFile:
                 file.close()
                 raise OSError(errno.ESTALE, "was replaced while it was read", os.fspath(self._path))
             self._file = file
-        return self._file[name]
+        if name not in self._datasets:
+            self._datasets[name] = self._file[name]
+        return self._datasets[name]
 
     def close(self) -> None:
         """Close the file; what is read afterwards opens it again."""
         if self._file is not None:
+            self._datasets.clear()
             self._file.close()
             self._file = None
 
