@@ -208,6 +208,30 @@ def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, met
         assert file[f"curves/{metric}/value"].dtype == np.dtype("<f8")
 
 
+def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_nobody_from_opening(path):
+    grow(path)
+    finish(path)
+    other = path.with_name("other.h5")
+    with h5py.File(path) as file, h5py.File(other, "w") as copy:
+        copy.attrs.update(file.attrs)
+        for name in file:
+            file.copy(name, copy)
+        samples = copy["curves/loss/value"][()]
+        del copy["curves/loss/value"]
+        copy.create_dataset("curves/loss/value", data=samples, compression="gzip", chunks=(5,))
+        chunk = copy["curves/loss/value"].id.get_chunk_info(3)
+    write_journal(other, rerun_records(5), replace(opening(), epoch=2))
+    with other.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    assert read_sweep(other, reading=Reading.TABLES).count == 12
+    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; `mpisweep repair"):
+        fold(other)
+    assert sorted(os.listdir(path.parent)) == ["other.h5", "other.h5.journal", "s.h5", "s.h5.journal"]
+    assert "/curves/loss" in repair(other).lost
+    assert mpisweep.load(other).curve(5, "loss").value.tolist() == [5.0, 4.0]
+
+
 def test_members_that_go_on_while_their_parts_are_put_together_cost_no_curve(path, monkeypatch):
     """What is copied was read before; meanwhile each member has replaced its file and removed its segments."""
     grow(path)

@@ -154,7 +154,7 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     is_changed = False
     if path.exists():
         try:
-            state = read_file(path, Reading.PLACES)
+            state = read_file(path, Reading.SAMPLES)
         except NotOursError:
             raise
         except ResultsError:

@@ -584,12 +584,12 @@ def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
         made = Column("", name, "number", described, units_of(workload, name))
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
-    lengths = _curve_lengths(state)
+    lengths, order = _curve_lengths(state), _order_of(state)
     rooms: dict[tuple[str, str], Room] = {}
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
         group.attrs["name"] = as_text(name)
-        made_rooms = _write_curve(group, lengths[name], _order_of(state), units_of(workload, name))
+        made_rooms = _write_curve(group, lengths[name], order, units_of(workload, name))
         rooms |= {(name, column): room for column, room in made_rooms.items()}
     return rooms
 

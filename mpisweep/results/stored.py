@@ -9,6 +9,8 @@ from typing import Any
 
 import h5py
 
+from mpisweep.results import ResultsError
+
 __all__ = ["SampleFile", "Samples"]
 
 #: Samples that are read at once where fewer are asked for: whoever copies asks for one trial after another.
@@ -29,11 +31,12 @@ class SampleFile:
         self._file: h5py.File | None = None
         self._datasets: dict[str, h5py.Dataset] = {}
 
-    def dataset(self, name: str) -> h5py.Dataset:
-        """One of its datasets.
+    def read(self, name: str, first: int, end: int) -> Any:
+        """A stretch of one of its datasets.
 
         Raises:
             OSError: when the file was replaced since.
+            ResultsError: when it is damaged.
         """
         if self._file is None:
             file = h5py.File(self._path, "r")
@@ -43,7 +46,13 @@ class SampleFile:
             self._file = file
         if name not in self._datasets:
             self._datasets[name] = self._file[name]
-        return self._datasets[name]
+        try:
+            return self._datasets[name][first:end]
+        except (OSError, RuntimeError, ValueError) as error:
+            # Its checksum was right, or it has none, as another tool has made it.
+            raise ResultsError(
+                f"{self._path}: is damaged ({error}); `mpisweep repair {self._path}` saves what can be saved"
+            ) from error
 
     def close(self) -> None:
         """Close the file; what is read afterwards opens it again."""
@@ -78,15 +87,15 @@ class Samples:
         """An array that nobody may change.
 
         Raises:
-            OSError: when the file was replaced since, or cannot be read.
+            OSError: when the file was replaced since.
+            ResultsError: when it is damaged.
         """
         first, end, _ = stretch.indices(self._length)
         at, window = self._window
         if not at <= first <= end <= at + len(window):
-            dataset = self.file.dataset(self._name)
             if end - first >= _WINDOW:
-                return dataset[first:end]
-            at, window = self._window = first, dataset[first : first + _WINDOW]
+                return self.file.read(self._name, first, end)
+            at, window = self._window = first, self.file.read(self._name, first, min(first + _WINDOW, self._length))
         return window[first - at : end - at]
 
 
