@@ -41,12 +41,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--points", type=int, default=300, help="reports of each trial")
     parser.add_argument("--file-bytes", type=int, default=1_000_000_000, help="of the file that is opened")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of the run; 0 for no run")
     options = parser.parse_args()
     trials, points = options.trials, options.points
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        show_run(folder, trials, points, options.workers)
+        print(f"{trials:,} trials of {points:,} reports: {megabytes(trials * points * SAMPLE_BYTES)} of curves")
+        print(f"  {'':<44} {'at first':>10} {'beyond':>10}")
+        if options.workers:
+            show_run(folder, trials, points, options.workers)
         show_folding(folder, trials, points)
         show_opening(folder, trials, options.file_bytes)
 
@@ -59,10 +62,8 @@ def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
     started = time.monotonic()
     master, recorder = run(folder, trials, workers)
     seconds = time.monotonic() - started
-    print(f"{trials:,} trials of {points:,} reports: {megabytes(trials * points * SAMPLE_BYTES)} of curves; run in {seconds:.0f} s")
-    print(f"  {'':<44} {'at first':>10} {'beyond':>10}")
-    for name, (first, most) in (("master", master), ("its snapshot process", recorder)):
-        print(f"  {name:<44} {megabytes(first):>10} {megabytes(most - first):>10}")
+    for name, (first, most) in (("master of a run", master), ("its snapshot process", recorder)):
+        print(f"  {name:<44} {megabytes(first):>10} {megabytes(most - first):>10}   in {seconds:.0f} s")
 
 
 def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:

@@ -40,9 +40,9 @@ _CHECKSUM = struct.Struct("<I")
 _TRAILER = struct.Struct("<4sQI")
 _TRAILER_MAGIC = b"mSt1"
 #: Bytes that are read or written at once.
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 #: What waits to be written into all rooms together, and at least for one of them, in bytes.
-_WAITING = 2 << 20
+_WAITING = 1 << 19
 _WAITING_AT_LEAST = 1 << 14
 
 

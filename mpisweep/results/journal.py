@@ -66,7 +66,7 @@ _PART_BYTES = 8 << 20
 #: held twice while it is written.
 _COMMIT_BYTES = 8 << 20
 #: Bytes of a segment that are in memory while it is read, unless one record is longer.
-_HELD_BYTES = 1 << 20
+_HELD_BYTES = 1 << 18
 #: Segments that are kept open while frames are read out of their order.
 _OPEN_SEGMENTS = 32
 #: Pauses after a failure, in seconds: the first, and the longest.

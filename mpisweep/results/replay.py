@@ -99,6 +99,11 @@ class SweepState:
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self._rank_rows.setdefault(key, []).append(row)
 
+    def settle(self) -> None:
+        """Let go of what only further records would need: all are taken in."""
+        self._worker_rows.clear()
+        self._attempt_rows.clear()
+
     @staticmethod
     def usual_row(group: str) -> dict[str, Any]:
         """What each column of a table holds where nothing is known."""

@@ -58,7 +58,7 @@ _ADDED_TABLES = {table for table in TABLES if all(column.added for column in col
 _SAMPLES = {"step": np.dtype("<i8"), "value": np.dtype("<f8"), "time": np.dtype("<f8")}
 
 #: How many of them are copied at once from one file to another.
-_SAMPLES_AT_ONCE = 1 << 15
+_SAMPLES_AT_ONCE = 1 << 13
 
 #: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
 _LOOKS = 20
@@ -148,6 +148,7 @@ def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading:
         state.curves.sources.append(frames)
     for entry in read_journal(folder, state.covered, damages, state.sizes):
         state.apply(entry, frames)
+    state.settle()
 
 
 def _size_of(path: Path) -> int:
