@@ -80,6 +80,7 @@ jobscripts: $(READY)
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
 	$(PY) benchmarks/events.py
+	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/trial.py
 
 storm: $(READY)

@@ -32,6 +32,7 @@ from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverEr
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal import Damage, Journal, segments, sync_segments
 from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import Reading
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler
@@ -470,7 +471,7 @@ def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
     from mpisweep.results.merging import read_sweep
 
     damages: list[Damage] = []
-    return read_sweep(path, damages), damages
+    return read_sweep(path, damages, reading=Reading.TABLES), damages
 
 
 def known_trials(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mpisweep.results.columns import COLUMNS, TABLES
-from mpisweep.results.replay import StoredCurve, SweepState
+from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import StoredCurve
 
 __all__ = ["are_values", "is_curve", "is_kind", "see_that_it_is_consistent"]
 
@@ -40,7 +41,7 @@ def see_that_it_is_consistent(state: SweepState) -> None:
     _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial names no trial")
     _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
     _require(state.trials["number"] == list(range(count)), "trials/number does not count")
-    for name, curve in state.stored.items():
+    for name, curve in state.curves.stored.items():
         _require(is_curve(curve, count), f"curves/{name} does not fit together")
 
 
@@ -78,14 +79,16 @@ def _are_rows(rows: list[int], table: list[Any]) -> bool:
 def is_curve(curve: StoredCurve, count: int) -> bool:
     """Whether the parts of a metric's curves fit each other, and so many trials."""
     arrays = (curve.step, curve.value, curve.time)
-    if any(not isinstance(array, np.ndarray) or array.ndim != 1 for array in arrays):
+    if any(samples.ndim != 1 for samples in (*arrays, curve.offset, curve.length)):
         return False
-    if curve.step.dtype.kind != "i" or any(array.dtype.kind != "f" for array in arrays[1:]):
+    if curve.step.dtype.kind != "i" or any(samples.dtype.kind != "f" for samples in arrays[1:]):
+        return False
+    if any(table.dtype.kind not in "iu" or len(table) != count for table in (curve.offset, curve.length)):
         return False
     reports = len(curve.step)
-    return (
-        {len(array) for array in arrays} == {reports}
-        and is_kind("integer", curve.offset + curve.length)
-        and len(curve.offset) == len(curve.length) == count
-        and all(a >= 0 and n >= 0 and a + n <= reports for a, n in zip(curve.offset, curve.length, strict=True))
-    )
+    # Compared so that nothing overflows.
+    fits = (
+        (curve.offset >= 0) & (curve.length >= 0) & (curve.offset <= reports)
+        & (curve.length <= reports - np.minimum(curve.offset, reports))
+    )  # fmt: skip
+    return {len(samples) for samples in arrays} == {reports} and bool(fits.all())

@@ -23,6 +23,7 @@ record of its successor says how far it counts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import threading
@@ -31,16 +32,21 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from mpisweep.blocks import BlockError, Record, RunRecord, decode, encode
+from mpisweep.blocks import BlockError, Curve, Record, ReportBlock, RunRecord, decode, encode
 from mpisweep.results.checking import is_sensible
+from mpisweep.results.reports import lengths_of
 
 __all__ = [
     "RECORD_BYTES",
     "Damage",
     "Entry",
+    "Frames",
+    "FramesGoneError",
     "Journal",
+    "PlacedReports",
     "master_name",
     "read_journal",
     "run_of",
@@ -56,6 +62,13 @@ _BODY_BEGINS = b'{"kind":'
 RECORD_BYTES = 1 << 28
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
 _PART_BYTES = 8 << 20
+#: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor what is
+#: held twice while it is written.
+_COMMIT_BYTES = 8 << 20
+#: Bytes of a segment that are in memory while it is read, unless one record is longer.
+_HELD_BYTES = 1 << 18
+#: Segments that are kept open while frames are read out of their order.
+_OPEN_SEGMENTS = 32
 #: Pauses after a failure, in seconds: the first, and the longest.
 _RETRY_FIRST_S = 0.2
 _RETRY_AT_MOST_S = 10.0
@@ -185,7 +198,7 @@ class Journal:
                 return
             if self._abandoned:
                 return
-            fresh = [self._queue.popleft() for _ in range(len(self._queue))]
+            fresh = self._next_commit(sum(map(len, unsynced)))
             unsynced += fresh
             self._waits_since = time.monotonic()
             try:
@@ -218,8 +231,16 @@ class Journal:
             self._synced = self._written
             unsynced.clear()
             self._notify()
-            if self._closing:
+            if self._closing or self._queue:
                 self._work.set()
+
+    def _next_commit(self, unsynced_bytes: int) -> list[bytes]:
+        """What is written next, beside what was written already and not synced."""
+        fresh: list[bytes] = []
+        while self._queue and unsynced_bytes < _COMMIT_BYTES:
+            fresh.append(self._queue.popleft())
+            unsynced_bytes += len(fresh[-1])
+        return fresh
 
     def _open_part(self) -> None:
         """Create the next segment, with its first record, durably."""
@@ -278,11 +299,12 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, and the offset in its segment up to which it and all before it are read."""
+    """One record, where its frame begins, and the offset in its segment up to which it and all before it are read."""
 
     segment: str
     end: int
     record: Record
+    start: int = 0
 
 
 def master_name(run: str, epoch: int) -> str:
@@ -319,14 +341,61 @@ def read_journal(
     valid = _valid_bytes(folder, names)
     for name in names:
         try:
-            data = (folder / name).read_bytes()
+            file = (folder / name).open("rb", buffering=0)
         except FileNotFoundError:
             # A running sweep has folded this segment into the file meanwhile; the caller looks again.
             continue
-        if sizes is not None:
-            sizes[name] = len(data)
-        data = data[: valid.get(name)]
-        yield from _read_segment(name, data, covered.get(name, 0), damages)
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if sizes is not None:
+                sizes[name] = size
+            data = _Held(file, min(size, valid.get(name, size)))
+            yield from _read_segment(name, data, covered.get(name, 0), damages)
+
+
+class _Held:
+    """Bytes of a file of which only a stretch is in memory; sliced and searched like bytes.
+
+    Args:
+        file: unbuffered.
+        size: how many of its bytes count.
+    """
+
+    def __init__(self, file: FileIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._at = 0
+        self._bytes = b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, stretch: slice) -> bytes:
+        first, end, _ = stretch.indices(self._size)
+        if not self._at <= first <= end <= self._at + len(self._bytes):
+            # Let go of the old ones first.
+            self._bytes = b""
+            self._bytes = _read_at(self._file.fileno(), first, min(max(end - first, _HELD_BYTES), self._size - first))
+            self._at = first
+        return self._bytes[first - self._at : end - self._at]
+
+    def find(self, wanted: bytes, start: int) -> int:
+        """As :meth:`bytes.find`."""
+        while self[start : start + len(wanted)]:
+            found = self._bytes.find(wanted, start - self._at)
+            if found >= 0:
+                return self._at + found
+            start = max(start + 1, self._at + len(self._bytes) - len(wanted) + 1)
+        return -1
+
+
+def _read_at(file: int, at: int, length: int) -> bytes:
+    """So many bytes of a file, or less where it ends."""
+    pieces: list[bytes] = []
+    while length > 0 and (piece := os.pread(file, length, at)):
+        pieces.append(piece)
+        at, length = at + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
@@ -354,7 +423,7 @@ def _opening_of(path: Path) -> RunRecord | None:
     return found[1] if found is not None and isinstance(found[1], RunRecord) else None
 
 
-def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> Iterator[Entry]:
+def _read_segment(name: str, data: bytes | _Held, start: int, damages: list[Damage]) -> Iterator[Entry]:
     at = 0
     is_first = True
     skipped_from: int | None = None
@@ -372,7 +441,7 @@ def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> 
             damages.append(Damage(name, skipped_from, at - skipped_from))
             skipped_from = None
         if is_first or at >= start:
-            yield Entry(name, end, record)
+            yield Entry(name, end, record, at)
         if is_first:
             is_first = False
             at = max(end, start)
@@ -380,24 +449,95 @@ def _read_segment(name: str, data: bytes, start: int, damages: list[Damage]) -> 
             at = end
 
 
-def _record_at(data: bytes, at: int) -> tuple[int, Record] | None:
-    if len(data) < at + _HEADER.size:
+def _record_at(data: bytes | _Held, at: int) -> tuple[int, Record] | None:
+    header = data[at : at + _HEADER.size]
+    if len(header) < _HEADER.size:
         return None
-    magic, length, checksum = _HEADER.unpack_from(data, at)
+    magic, length, checksum = _HEADER.unpack(header)
     start, end = at + _HEADER.size, at + _HEADER.size + length
     if magic != _MAGIC or length > RECORD_BYTES or end > len(data):
         return None
     # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
-    if not data.startswith(_BODY_BEGINS, start) or data[end - 1 : end] != b"}":
+    if data[start : start + len(_BODY_BEGINS)] != _BODY_BEGINS:
         return None
     body = data[start:end]
-    if _checksum(length, body) != checksum:
+    if not body.endswith(b"}") or _checksum(length, body) != checksum:
         return None
     try:
         record = decode(body)
     except BlockError:
         return None
     return (end, record) if is_sensible(record) else None
+
+
+class FramesGoneError(OSError):
+    """A segment has been removed, or is another one, since it was read."""
+
+
+class Frames:
+    """Reads single records of a journal again, by their places.
+
+    Args:
+        folder: of the journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, int] = {}
+        self._lengths: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+
+    def placed(self, entry: Entry) -> PlacedReports:
+        """What is kept of a block of reports in place of its samples."""
+        assert isinstance(entry.record, ReportBlock)
+        lengths = lengths_of(entry.record.curves)
+        # Most blocks are as long as many others.
+        lengths = self._lengths.setdefault(tuple(lengths.items()), lengths)
+        return PlacedReports(entry.record.sequence, lengths, self, entry.segment, entry.start)
+
+    def reports(self, segment: str, start: int) -> ReportBlock:
+        """The block of reports whose frame begins there.
+
+        Raises:
+            OSError: when it is not there any more.
+        """
+        file = self._open(segment)
+        header = _read_at(file, start, _HEADER.size)
+        length = _HEADER.unpack(header)[1] if len(header) == _HEADER.size else 0
+        found = _record_at(header + _read_at(file, start + _HEADER.size, min(length, RECORD_BYTES)), 0)
+        if found is None or not isinstance(found[1], ReportBlock):
+            raise FramesGoneError(errno.ESTALE, "was changed while it was read", os.fspath(self._folder / segment))
+        return found[1]
+
+    def close(self) -> None:
+        """Close the segments; what is read afterwards opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _open(self, segment: str) -> int:
+        if segment not in self._files:
+            if len(self._files) >= _OPEN_SEGMENTS:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[segment] = os.open(self._folder / segment, os.O_RDONLY | os.O_CLOEXEC)
+        return self._files[segment]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedReports:
+    """A block of reports in a frame of the journal."""
+
+    sequence: int
+    lengths: Mapping[str, int]
+    frames: Frames
+    segment: str
+    start: int
+
+    def read(self) -> Mapping[str, Curve]:
+        """The samples.
+
+        Raises:
+            OSError: when they are not there any more.
+        """
+        return self.frames.reports(self.segment, self.start).curves
 
 
 def _frame(body: bytes) -> bytes:

@@ -37,6 +37,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.leases import Lease, Leases, Left
+from mpisweep.results.reports import Reading
 from mpisweep.results.shares import (
     Life,
     MemberWatch,
@@ -114,7 +115,7 @@ def _exit_code_of_file(path: Path) -> int:
     from mpisweep.results.merging import exit_code_of, read_sweep
 
     try:
-        return exit_code_of(read_sweep(path))
+        return exit_code_of(read_sweep(path, reading=Reading.TABLES))
     except (OSError, ResultsError):
         # Somebody has removed everything: whatever is run next begins anew.
         return EndReason.SHARE.exit_code
@@ -358,7 +359,7 @@ def _read_left(part: Path) -> Mapping[int, Left]:
     from mpisweep.results.snapshot import read_merged
 
     try:
-        state = read_merged(part)
+        state = read_merged(part, reading=Reading.TABLES)
     except ResultsError:
         if part.exists():
             raise

@@ -13,23 +13,21 @@ not by any.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import secrets
 import shutil
-from array import array
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from mpisweep.blocks import Curve
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
-from mpisweep.results import ResultsError, damaged_folder, shares_folder
-from mpisweep.results.journal import Damage
+from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
+from mpisweep.results.journal import Damage, segments
 from mpisweep.results.leases import Lease, owners, superseded
 from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import KeptReports, OtherReports, Reading
 from mpisweep.results.shares import (
     MemberWatch,
     SharedSweep,
@@ -52,49 +50,101 @@ class OvertakenError(Exception):
     """Another member has begun to write the whole file after this one."""
 
 
-def read_sweep(path: Path, damages: list[Damage] | None = None, *, folder: Path | None = None) -> SweepState:
+def read_sweep(
+    path: Path, damages: list[Damage] | None = None, *, reading: Reading = Reading.SAMPLES
+) -> SweepState:
     """The state of a sweep from its file and its journal, or from its parts while it is split.
 
     Args:
         path: of the HDF5 file.
         damages: gets what could not be read in the journals.
-        folder: of the parts; None for that which belongs to the file.
+        reading: what of its curves.
 
     Raises:
         ResultsError: when there is no sweep, or a file is something else.
     """
-    parts = shares_folder(path) if folder is None else folder
     # Cleared away while they are being read, they leave everything in the file.
-    state = read_until_it_stays(functools.partial(_read_parts, parts), (OSError, ResultsError), damages)
-    return read_merged(path, damages) if state is None else state
+    state = _read_parts(shares_folder(path), reading, damages)
+    return read_merged(path, damages, reading=reading) if state is None else state
 
 
-def _read_parts(folder: Path, damages: list[Damage]) -> tuple[SweepState | None, bool]:
-    """What the members have; None where the sweep is not split."""
+def _read_parts(
+    folder: Path, reading: Reading, damages: list[Damage] | None = None, aside: Path | None = None
+) -> SweepState | None:
+    """What the members have together; None where the sweep is not split.
+
+    Args:
+        folder: of the parts.
+        reading: what of their curves.
+        damages: gets what could not be read in the journals.
+        aside: where the parts are held under other names, as they are when they are read.
+    """
+
+    def look(found: list[Damage]) -> tuple[SweepState | None, bool]:
+        return _look_at_parts(folder, reading, found, aside)
+
+    return read_until_it_stays(look, (OSError, ResultsError), damages)
+
+
+def _look_at_parts(
+    folder: Path, reading: Reading, damages: list[Damage], aside: Path | None
+) -> tuple[SweepState | None, bool]:
     shared = read_shared(folder)
     if shared is None:
         return None, True
     leases = read_leases(folder)
+    held = None if aside is None else Path(tempfile.mkdtemp(prefix="held-", dir=aside))
     parts: dict[str, SweepState] = {}
     for member in members(folder):
         part = part_file(folder, member)
         try:
-            parts[member] = read_merged(part, damages)
+            parts[member] = _read_part(part, reading, damages, held)
         except ResultsError:
             # A member that has just come, or that was killed before it could say a word.
             if part.exists():
                 raise
     base = base_file(folder)
-    state = merge(shared, read_merged(base) if base.exists() else SweepState(), parts, leases)
+    state = merge(shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading)
     # A chunk that was taken over in between has results that its former lease does not explain.
     return state, len(read_leases(folder)) == len(leases)
+
+
+def _read_part(part: Path, reading: Reading, damages: list[Damage], held: Path | None) -> SweepState:
+    if held is None:
+        return read_merged(part, damages, reading=reading)
+    try:
+        return read_merged(_hold(part, held), damages, reading=reading)
+    except ResultsError:
+        # Told of the part itself, which is what can be repaired.
+        read_merged(part, reading=Reading.PLACES)
+        raise
+
+
+def _hold(part: Path, held: Path) -> Path:
+    """Give a part and its journal further names, under which they stay as they are.
+
+    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are copied.
+    """
+    holding, journal = held / part.name, journal_folder(part)
+    # In this order: what is not in the file that is held is in the journal that was there before.
+    names = segments(journal)
+    with contextlib.suppress(FileNotFoundError):
+        os.link(part, holding)
+    journal_folder(holding).mkdir()
+    for name in names:
+        os.link(journal / name, journal_folder(holding) / name)
+    return holding
 
 
 # ------------------------------------------------------------------------------------- merging
 
 
 def merge(
-    shared: SharedSweep, base: SweepState, parts: Mapping[str, SweepState], leases: Iterable[Lease]
+    shared: SharedSweep,
+    base: SweepState,
+    parts: Mapping[str, SweepState],
+    leases: Iterable[Lease],
+    reading: Reading = Reading.SAMPLES,
 ) -> SweepState:
     """What the members have found together; by the rules of :mod:`mpisweep.results.leases`.
 
@@ -103,6 +153,7 @@ def merge(
         base: what was known before the sweep was split; may be empty.
         parts: what each member has.
         leases: all leases.
+        reading: what was read of their curves.
     """
     leases = list(leases)
     sources = [base, *parts.values()]
@@ -118,7 +169,8 @@ def merge(
         for name in part.metrics:
             merged._metric(name)
     owner = owners(leases)
-    curve_names = {id(part): part.curve_names for part in sources}
+    for part in sources:
+        merged.curves.sources += part.curves.sources
     for number in range(merged.count):
         member, part = "", base
         if number in owner:
@@ -128,7 +180,7 @@ def merge(
                 member, part = lease.member, leased
         if number < part.count:
             _copy_trial(merged, part, number, rows[member])
-            _copy_curves(merged, part, number, curve_names[id(part)])
+            _copy_curves(merged, part, number, reading)
     # What was taken over and not tried again yet was tried by another member: attempts count on from there.
     for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
         if merged.trials["state"][number] == TrialState.WAITING:
@@ -190,27 +242,15 @@ def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker:
         merged.report_gaps[number] = set(part.report_gaps[number])
 
 
-def _copy_curves(merged: SweepState, part: SweepState, number: int, names: Iterable[str]) -> None:
-    for name in names:
-        curve = _curve_of(part, number, name)
-        if len(curve.step):
-            merged.add_reports(number, name, 0, curve)
-
-
-def _curve_of(part: SweepState, number: int, metric: str) -> Curve:
-    """As :meth:`SweepState.curve`, by blocks of bytes."""
-    made = Curve(array("q"), array("d"), array("d"))
-    stored = part.stored.get(metric)
-    pieces: list[Any] = [piece for _, piece in part.fresh.get(number, {}).get(metric, ())]
-    if stored is not None and number < len(stored.offset) and number not in part.outdated:
-        first, end = stored.offset[number], stored.offset[number] + stored.length[number]
-        for name, target in (("step", made.step), ("value", made.value), ("time", made.time)):
-            target.frombytes(getattr(stored, name)[first:end].astype(target.typecode).tobytes())
-    for piece in pieces:
-        made.step.extend(piece.step)
-        made.value.extend(piece.value)
-        made.time.extend(piece.time)
-    return made
+def _copy_curves(merged: SweepState, part: SweepState, number: int, reading: Reading) -> None:
+    lengths = part.curves.lengths(number)
+    if not lengths:
+        return
+    reports = OtherReports(0, lengths, part.curves, number)
+    if reading is Reading.SAMPLES:
+        merged.curves.add(number, KeptReports(0, lengths, reports.read()))
+    else:
+        merged.curves.add(number, reports)
 
 
 def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
@@ -265,7 +305,7 @@ def write_whole(path: Path, folder: Path) -> tuple[SweepState, list[str]]:
     aside = _overtake_others(folder)
     try:
         known = members(folder)
-        state = read_sweep(path, folder=folder)
+        state = _read_parts(folder, Reading.PLACES, aside=aside) or read_merged(path, reading=Reading.PLACES)
         if state.allocations["run"]:
             write_file(path, state, aside)
         return state, known

@@ -22,6 +22,7 @@ from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, 
 from mpisweep.results.journal import Damage, segments
 from mpisweep.results.merging import gather
 from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import Reading
 from mpisweep.results.shares import base_file, left_file, members, part_file
 from mpisweep.results.snapshot import (
     NotOursError,
@@ -103,7 +104,7 @@ def _repair_shares(path: Path) -> Repaired:
             left_file(folder, member).touch()
     gather(path, STALE_S)
     # Of members that were killed before they could say a word there is no file.
-    states = read_merged(path).trials["state"] if path.exists() else []
+    states = read_merged(path, reading=Reading.TABLES).trials["state"] if path.exists() else []
     return Repaired(
         sum(TrialState(state).is_end for state in states),
         len(states),
@@ -153,14 +154,14 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     is_changed = False
     if path.exists():
         try:
-            state = read_file(path)
+            state = read_file(path, Reading.SAMPLES)
         except NotOursError:
             raise
         except ResultsError:
             is_changed = True
             state, lost = _salvaged(path)
     damages: list[Damage] = []
-    add_journal(state, folder, damages)
+    add_journal(state, folder, damages, Reading.PLACES)
     if not state.allocations["run"]:
         raise _NothingLeftError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
     kept += keep_damaged(path, damages)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
-from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +32,10 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
 from mpisweep.results.columns import CODE, columns_of
-from mpisweep.results.journal import Entry, run_of
+from mpisweep.results.journal import Entry, Frames, run_of
+from mpisweep.results.reports import Curves, KeptReports, lengths_of
 
-__all__ = ["TABLE_FIELDS", "StoredCurve", "SweepState", "Table"]
+__all__ = ["TABLE_FIELDS", "SweepState", "Table"]
 
 #: What a SweepState holds beside its curves.
 TABLE_FIELDS = (
@@ -53,17 +52,6 @@ _FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUN
 _NAN = math.nan
 
 Table = dict[str, list[Any]]
-
-
-@dataclass(slots=True)
-class StoredCurve:
-    """One metric's reports in the file: three arrays of shape (reports,), and where each trial's lie."""
-
-    step: Any
-    value: Any
-    time: Any
-    offset: list[int]
-    length: list[int]
 
 
 @dataclass(slots=True)
@@ -85,12 +73,8 @@ class SweepState:
     ranks: Table = field(default_factory=lambda: _empty("ranks"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
-    #: Curves as the file has them.
-    stored: dict[str, StoredCurve] = field(default_factory=dict)
-    #: Trial -> metric -> reports that the file does not have, each with the sequence of its block.
-    fresh: dict[int, dict[str, list[tuple[int, Curve]]]] = field(default_factory=dict)
-    #: Trials whose stored curves belong to an attempt that another has replaced.
-    outdated: set[int] = field(default_factory=set)
+    #: Where the curves are.
+    curves: Curves = field(default_factory=Curves)
     #: Trial -> ReportBlocks of its last attempt that are in here beyond the first `report_blocks` of them.
     report_gaps: dict[int, set[int]] = field(default_factory=dict)
     #: A number from here on is damage: every trial that was introduced takes some bytes.
@@ -99,8 +83,6 @@ class SweepState:
     covered: dict[str, int] = field(default_factory=dict)
     #: Segment -> how many bytes of it there were when it was read, whatever they were.
     sizes: dict[str, int] = field(default_factory=dict)
-    #: Metric -> how many trials have fresh reports of it.
-    _reporting: dict[str, int] = field(default_factory=dict)
     _run_of_segment: dict[str, int] = field(default_factory=dict)
     _worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -117,6 +99,11 @@ class SweepState:
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self._rank_rows.setdefault(key, []).append(row)
 
+    def settle(self) -> None:
+        """Let go of what only further records would need: all are taken in."""
+        self._worker_rows.clear()
+        self._attempt_rows.clear()
+
     @staticmethod
     def usual_row(group: str) -> dict[str, Any]:
         """What each column of a table holds where nothing is known."""
@@ -129,8 +116,13 @@ class SweepState:
         """How many trials are known."""
         return len(self.trials["state"])
 
-    def apply(self, entry: Entry) -> None:
-        """Take one record in."""
+    def apply(self, entry: Entry, frames: Frames | None = None) -> None:
+        """Take one record in.
+
+        Args:
+            entry: of the journal.
+            frames: where samples are read again when somebody needs them; None to keep them.
+        """
         record = entry.record
         if isinstance(record, RunRecord):
             # Any other run's record is not this segment's first one, whatever it is.
@@ -141,7 +133,10 @@ class SweepState:
             if run is None:
                 # Its first record is damaged; its name says whose it is.
                 run = self._on_unknown_run(entry.segment)
-            _HANDLERS[type(record)](self, record, run)
+            if isinstance(record, ReportBlock):
+                self._on_reports(record, entry, frames)
+            else:
+                _HANDLERS[type(record)](self, record, run)
         self.covered[entry.segment] = max(entry.end, self.covered.get(entry.segment, 0))
 
     def _is_bounded(self, record: Any) -> bool:
@@ -298,7 +293,7 @@ class SweepState:
             if wall_time_s == wall_time_s:
                 self.workers["busy_time"][worker] += wall_time_s
 
-    def _on_reports(self, record: ReportBlock, run: int) -> None:
+    def _on_reports(self, record: ReportBlock, entry: Entry, frames: Frames | None) -> None:
         number = record.number
         self._grow(number + 1)
         if not self._is_latest(number, record.attempt):
@@ -306,16 +301,10 @@ class SweepState:
         # A worker tells a new master all that it does not know to be safe, and some of it is.
         if not self._is_new_block(number, record.sequence):
             return
-        for name, curve in record.curves.items():
-            self.add_reports(number, name, record.sequence, curve)
-
-    def add_reports(self, number: int, metric: str, sequence: int, curve: Curve) -> None:
-        """Take in one block of reports of one metric of a trial, in the order of its blocks."""
-        curves = self.fresh.setdefault(number, {})
-        if metric not in curves:
-            curves[metric] = []
-            self._reporting[metric] = self._reporting.get(metric, 0) + 1
-        insort(curves[metric], (sequence, curve), key=_sequence)
+        if frames is None:
+            self.curves.add(number, KeptReports(record.sequence, lengths_of(record.curves), record.curves))
+        else:
+            self.curves.add(number, frames.placed(entry))
 
     def _is_latest(self, number: int, attempt: int) -> bool:
         """Whether an attempt is the last one; where its assignment was damaged, it becomes so here."""
@@ -387,11 +376,9 @@ class SweepState:
 
     def _drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""
-        for name in self.fresh.pop(number, {}):
-            self._reporting[name] -= 1
+        self.curves.drop(number)
         self.report_gaps.pop(number, None)
         self.trials["report_blocks"][number] = 0
-        self.outdated.add(number)
 
     def _grow(self, count: int) -> None:
         new = count - self.count
@@ -434,24 +421,12 @@ class SweepState:
 
     def curve(self, number: int, metric: str) -> Curve:
         """All reports of one metric of one trial, in order; empty arrays where there are none."""
-        made = Curve(array("q"), array("d"), array("d"))
-        stored = self.stored.get(metric)
-        if stored is not None and number < len(stored.offset) and number not in self.outdated:
-            first, end = stored.offset[number], stored.offset[number] + stored.length[number]
-            made.step.extend(stored.step[first:end].tolist())
-            made.value.extend(stored.value[first:end].tolist())
-            made.time.extend(stored.time[first:end].tolist())
-        for _, piece in self.fresh.get(number, {}).get(metric, ()):
-            made.step.extend(piece.step)
-            made.value.extend(piece.value)
-            made.time.extend(piece.time)
-        return made
+        return self.curves.of(number, metric)
 
     @property
     def curve_names(self) -> list[str]:
         """Metrics that have reports."""
-        reporting = [name for name, trials in self._reporting.items() if trials and name not in self.stored]
-        return [*self.stored, *reporting]
+        return self.curves.names
 
 
 #: Columns of the trials that are computed when they are written or read.
@@ -465,14 +440,9 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     AssignedBlock: SweepState._on_assigned,
     EndedBlock: SweepState._on_ended,
     InferredBlock: SweepState._on_inferred,
-    ReportBlock: SweepState._on_reports,
     UnfinishedBlock: SweepState._on_unfinished,
     ClosedRecord: SweepState._on_closed,
 }
-
-
-def _sequence(piece: tuple[int, Curve]) -> int:
-    return piece[0]
 
 
 def _empty(group: str) -> Table:

@@ -1,4 +1,4 @@
-"""The HDF5 file, which is only ever replaced whole.  The only module that imports h5py.
+"""The HDF5 file, which is only ever replaced whole.
 
 Every file is written aside, synced, renamed over the old one, and the folder synced; at every moment the name
 leads to a complete, closed file.  :func:`fold` makes a new file of the old one and the journal, as a pure
@@ -15,7 +15,6 @@ import os
 import shutil
 import struct
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, TypeVar
 import h5py
 import numpy as np
 
+from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder
 from mpisweep.results.claim import after_token, remove_through
 from mpisweep.results.columns import (
@@ -38,22 +38,27 @@ from mpisweep.results.columns import (
     columns_of,
 )
 from mpisweep.results.consistency import are_values, is_curve, is_kind, see_that_it_is_consistent
-from mpisweep.results.journal import Damage, read_journal, segments, sync_folder
+from mpisweep.results.image import Image, Room, RoomWriter, is_whole, seal, write_image
+from mpisweep.results.journal import Damage, Frames, read_journal, segments, sync_folder
 from mpisweep.results.names import as_text, from_link, to_link
-from mpisweep.results.replay import StoredCurve, SweepState
+from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import Curves, Reading, StoredCurve
+from mpisweep.results.stored import SampleFile, Samples
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 from mpisweep.spec.catalogue import entry_of, units_of
 
 __all__ = ["Folded", "NotOursError", "add_journal", "finish", "finish_with", "fold", "keep_damaged", "read_file", "read_merged", "read_until_it_stays", "remove_covered", "salvage_file", "write_file"]
 
 
-#: At the end of the file, where HDF5 does not look: magic, length and CRC-32 of what comes before.
-_TRAILER = struct.Struct("<4sQI")
-_TRAILER_MAGIC = b"mSt1"
-
 #: Columns that files of earlier versions lack, and tables that they lack as a whole.
 _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
 _ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
+
+#: How the samples of curves are written.
+_SAMPLES = {"step": np.dtype("<i8"), "value": np.dtype("<f8"), "time": np.dtype("<f8")}
+
+#: How many of them are copied at once from one file to another.
+_SAMPLES_AT_ONCE = 1 << 13
 
 #: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
 _LOOKS = 20
@@ -105,37 +110,45 @@ def read_until_it_stays(
     return state
 
 
-def read_merged(path: Path, damages: list[Damage] | None = None) -> SweepState:
+def read_merged(
+    path: Path, damages: list[Damage] | None = None, *, reading: Reading = Reading.SAMPLES
+) -> SweepState:
     """The state of a sweep from its file and its journal; either may be missing.
 
     Args:
         path: of the HDF5 file.
         damages: gets what could not be read in the journal.
+        reading: what of its curves.
 
     Raises:
         ResultsError: when there is no sweep, or the file is something else.
     """
     # NFS says by ESTALE that the file was replaced while it was being read.
-    state = read_until_it_stays(functools.partial(_read_merged, path), (OSError,), damages)
+    state = read_until_it_stays(functools.partial(_read_merged, path, reading), (OSError,), damages)
     if not state.allocations["run"]:
         raise ResultsError(f"{path}: no such results file")
     return state
 
 
-def _read_merged(path: Path, damages: list[Damage]) -> tuple[SweepState, bool]:
+def _read_merged(path: Path, reading: Reading, damages: list[Damage]) -> tuple[SweepState, bool]:
     folder = journal_folder(path)
     names = segments(folder)
-    state = read_file(path) if path.exists() else SweepState()
-    add_journal(state, folder, damages)
+    state = read_file(path, reading) if path.exists() else SweepState()
+    add_journal(state, folder, damages, reading)
     # Had a segment gone in between, its records would be in the new file and not in the one that was read.
     return state, set(names) <= set(segments(folder))
 
 
-def add_journal(state: SweepState, folder: Path, damages: list[Damage]) -> None:
+def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading: Reading) -> None:
     """Take in what a journal has beyond the file that `state` was read from."""
     state.most_trials = state.count + sum(_size_of(folder / name) for name in segments(folder))
+    frames = None
+    if reading is not Reading.SAMPLES:
+        frames = Frames(folder)
+        state.curves.sources.append(frames)
     for entry in read_journal(folder, state.covered, damages, state.sizes):
-        state.apply(entry)
+        state.apply(entry, frames)
+    state.settle()
 
 
 def _size_of(path: Path) -> int:
@@ -144,15 +157,19 @@ def _size_of(path: Path) -> int:
     return 0
 
 
-def read_file(path: Path) -> SweepState:
+def read_file(path: Path, reading: Reading) -> SweepState:
     """The state that an HDF5 file holds.
+
+    Args:
+        path: of the file.
+        reading: what of its curves.
 
     Raises:
         ResultsError: when it is not one of our files, or of a newer format.
     """
     if path.is_dir():
         raise ResultsError(f"{path}: is a folder; a results file is wanted")
-    path_bytes = _see_that_it_is_whole(path)
+    path_bytes = _see_that_it_is_whole(path, reading)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -164,7 +181,7 @@ def read_file(path: Path) -> SweepState:
     with file:
         _see_that_it_is_ours(path, file)
         try:
-            return _state_of(file, path_bytes)
+            return _state_of(file, path_bytes, None if reading is Reading.SAMPLES else SampleFile(path, file))
         except _DAMAGE as error:
             raise ResultsError(
                 f"{path}: is damaged ({error}); `mpisweep repair {path}` saves what can be saved"
@@ -177,36 +194,12 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _see_that_it_is_whole(path: Path) -> int:
-    """Check the file against the checksum at its end, where it has one; returns its size in bytes.
-
-    A file that another tool has copied into a new one has none, and is read as it is.
-    """
+def _see_that_it_is_whole(path: Path, reading: Reading) -> int:
+    """Check the file against its checksums, where it has any; returns its size in bytes."""
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TRAILER.size))
-        end = file.read(_TRAILER.size)
-        magic, length, checksum = _TRAILER.unpack(end) if len(end) == _TRAILER.size else (b"", 0, 0)
-        if magic == _TRAILER_MAGIC:
-            file.seek(0)
-            found = 0
-            while block := file.read(1 << 24):
-                found = zlib.crc32(block[: max(0, length - file.tell() + len(block))], found)
-            if length == size - _TRAILER.size and found == checksum:
-                return size
-        elif size != _hdf5_bytes(file) + _TRAILER.size:
-            return size
+        if is_whole(file, curves=reading is not Reading.TABLES):
+            return file.seek(0, os.SEEK_END)
     raise ResultsError(f"{path}: is damaged; `mpisweep repair {path}` saves what can be saved")
-
-
-def _hdf5_bytes(file: BinaryIO) -> int:
-    """Where HDF5 itself says that the file ends; -1 where it says nothing."""
-    file.seek(0)
-    head = file.read(64)
-    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if len(head) == 64 else -1)
-    if at is None or not head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return -1
-    return int.from_bytes(head[at : at + 8], "little")
 
 
 def _see_that_it_is_ours(path: Path, file: h5py.File) -> None:
@@ -288,7 +281,7 @@ def salvage_file(
         for link in read("/curves", [], _links_of, file, "curves"):
             curve = read(f"/curves/{link}", None, _sound_curve, file, link, size, count)
             if curve is not None:
-                state.stored[from_link(link)] = curve
+                state.curves.stored[from_link(link)] = curve
     _let_go_of_lost_rows(state)
     state.index()
     return state
@@ -355,11 +348,20 @@ def _sound_curve(file: h5py.File, link: str, size: int, count: int) -> StoredCur
     return curve
 
 
-def _curve_of(group: h5py.Group, size: int) -> StoredCurve:
+def _curve_of(group: h5py.Group, size: int, samples: SampleFile | None = None) -> StoredCurve:
+    """Curves with their samples, or with where `samples` has them."""
     return StoredCurve(
-        *(_read_array(group[name], size) for name in ("step", "value", "time")),
-        *(_read_column(group[name], size) for name in ("offset", "length")),
+        *(
+            _read_array(group[name], size) if samples is None else _samples_of(samples, group[name], size)
+            for name in ("step", "value", "time")
+        ),
+        *(_read_array(group[name], size) for name in ("offset", "length")),
     )  # fmt: skip
+
+
+def _samples_of(samples: SampleFile, dataset: h5py.Dataset, size: int) -> Samples:
+    _see_that_it_fits(dataset, size)
+    return Samples(samples, dataset)
 
 
 def _let_go_of_lost_rows(state: SweepState) -> None:
@@ -405,7 +407,7 @@ def _of_length(column: list[Any], count: int) -> list[Any]:
     return column
 
 
-def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
+def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> SweepState:
     attributes = file.attrs
     state = SweepState(
         spec=attributes["spec"],
@@ -427,8 +429,10 @@ def _state_of(file: h5py.File, path_bytes: int) -> SweepState:
         state.parameters[from_link(link)] = _read_column(dataset, path_bytes)
     for link, dataset in file["trials/metrics"].items():
         state.metrics[from_link(link)] = _read_array(dataset, path_bytes).tolist()
+    if samples is not None:
+        state.curves.sources.append(samples)
     for link, group in file["curves"].items():
-        state.stored[from_link(link)] = _curve_of(group, path_bytes)
+        state.curves.stored[from_link(link)] = _curve_of(group, path_bytes, samples)
     see_that_it_is_consistent(state)
     state.index()
     return state
@@ -475,46 +479,79 @@ def write_file(
     Raises:
         OSError: when the disk does not take it; the old file is untouched.
     """
-    # Made in memory: HDF5 on a disk that fails leaves a library full of files that it cannot close.
-    with h5py.File(path.name, "w", driver="core", backing_store=False, libver=("earliest", "v110")) as file:
-        _write(file, state)
-        file.flush()
-        image = file.id.get_file_image()
+    image = Image()
+    with h5py.File(image, "w", libver=("earliest", "v110")) as file:
+        rooms = _write(file, state)
         column_at = file["allocations/closing_time"].id.get_offset()
+    filled = [room for room in rooms.values() if room.length]
     made = (aside or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
         with made.open("wb") as out:
-            out.write(image)
-            _seal(out, len(image), zlib.crc32(image))
+            write_image(out, image, filled)
+            _write_samples(RoomWriter(out, rooms), state.curves, _order_of(state))
+            size = seal(out, image, filled)
             if closing_since is not None and column_at is not None:
-                _put_in_closing_time(out, memoryview(image), column_at, len(state.allocations["run"]) - 1, closing_since)
+                # How long closing takes is known when everything is on disk, and has to be there too: eight bytes.
+                column_at += 8 * (len(state.allocations["run"]) - 1)
+                _put_in(out, image, column_at, max(0.0, time.time() - closing_since))
+                seal(out, image, filled)
         os.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
             made.unlink(missing_ok=True)
         raise
+    finally:
+        state.curves.close()
     _sync(path.parent)
-    return len(image)
+    return size
 
 
-def _seal(out: BinaryIO, length: int, checksum: int) -> None:
-    out.seek(length)
-    out.write(_TRAILER.pack(_TRAILER_MAGIC, length, checksum))
-    out.flush()
-    os.fsync(out.fileno())
+def _put_in(out: BinaryIO, image: Image, at: int, number: float) -> None:
+    for file in (out, image):
+        file.seek(at)
+        file.write(struct.pack("=d", number))
 
 
-def _put_in_closing_time(out: BinaryIO, image: memoryview, column_at: int, run: int, since: float) -> None:
-    """How long closing takes is known when everything is on disk, and has to be there too: eight bytes."""
-    number = struct.pack("=d", max(0.0, time.time() - since))
-    at = column_at + run * len(number)
-    out.seek(at)
-    out.write(number)
-    checksum = zlib.crc32(image[at + len(number) :], zlib.crc32(number, zlib.crc32(image[:at])))
-    _seal(out, len(image), checksum)
+def _order_of(state: SweepState) -> list[int]:
+    """In which order the curves of trials lie: those of trials that still run last."""
+    return sorted(range(state.count), key=lambda number: state.trials["state"][number] == TrialState.RUNNING)
 
 
-def _write(file: h5py.File, state: SweepState) -> None:
+def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> None:
+    """Stored and fresh reports of all trials end to end."""
+    # Trials that lie one after another are copied together.
+    together = dict.fromkeys(curves.stored, (0, 0))
+
+    def copy(metric: str) -> None:
+        stored, (first, end) = curves.stored[metric], together[metric]
+        for at in range(first, end, _SAMPLES_AT_ONCE):
+            for name, kind in _SAMPLES.items():
+                samples = getattr(stored, name)[at : min(end, at + _SAMPLES_AT_ONCE)]
+                writer.add((metric, name), samples.astype(kind, copy=False).tobytes())
+        together[metric] = (0, 0)
+
+    for number in order:
+        for metric in together:
+            first, end = curves.stored_range(number, metric)
+            if first != together[metric][1] and end > first:
+                copy(metric)
+                together[metric] = (first, end)
+            elif end > first:
+                together[metric] = (together[metric][0], end)
+        for reports in curves.fresh.get(number, ()):
+            for metric, curve in reports.read().items():
+                if metric in together:
+                    copy(metric)
+                for name, kind in _SAMPLES.items():
+                    column = getattr(curve, name)
+                    writer.add((metric, name), np.frombuffer(column, column.typecode).astype(kind, copy=False).tobytes())
+    for metric in together:
+        copy(metric)
+    writer.finish()
+
+
+def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
+    """Write everything but the samples of curves; returns the room for those, by metric and name."""
     spec = _spec_of(state)
     workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
     file.attrs.update({
@@ -548,10 +585,14 @@ def _write(file: h5py.File, state: SweepState) -> None:
         made = Column("", name, "number", described, units_of(workload, name))
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
+    lengths, order = _curve_lengths(state), _order_of(state)
+    rooms: dict[tuple[str, str], Room] = {}
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
         group.attrs["name"] = as_text(name)
-        _write_curve(group, state, name, units_of(workload, name))
+        made_rooms = _write_curve(group, lengths[name], order, units_of(workload, name))
+        rooms |= {(name, column): room for column, room in made_rooms.items()}
+    return rooms
 
 
 def _spec_of(state: SweepState) -> Spec | None:
@@ -621,40 +662,58 @@ def _create(group: h5py.Group, column: Column, data: Any) -> None:
         dtype = h5py.string_dtype("utf-8", data.dtype.itemsize)
         data = data.astype(dtype)
     dataset = group.create_dataset(to_link(column.name), data=data, dtype=dtype, shape=(len(data),))
+    _describe(dataset, column)
+
+
+def _describe(dataset: h5py.Dataset, column: Column) -> None:
     dataset.attrs["description"] = as_text(column.description)
     if column.units:
         dataset.attrs["units"] = column.units
 
 
-def _write_curve(group: h5py.Group, state: SweepState, metric: str, units: str) -> None:
-    """Stored and fresh reports of all trials end to end, those of trials that still run last."""
-    stored = state.stored.get(metric)
-    offset = np.zeros(state.count, dtype=np.int64)
-    length = np.zeros(state.count, dtype=np.int64)
-    pieces: dict[str, list[Any]] = {"step": [], "value": [], "time": []}
-    at = 0
-    for number in sorted(range(state.count), key=lambda n: state.trials["state"][n] == 1):
-        offset[number] = at
-        if stored is not None and number < len(stored.offset) and number not in state.outdated:
-            first, end = stored.offset[number], stored.offset[number] + stored.length[number]
-            if end > first:
-                for name, parts in pieces.items():
-                    parts.append(getattr(stored, name)[first:end])
-                at += end - first
-        for _, curve in state.fresh.get(number, {}).get(metric, ()):
-            for name, parts in pieces.items():
-                parts.append(np.frombuffer(getattr(curve, name), dtype=np.int64 if name == "step" else np.float64))
-            at += len(curve.step)
-        length[number] = at - offset[number]
-    made = {
-        name: np.concatenate(parts) if parts else np.empty(0, np.int64 if name == "step" else np.float64)
-        for name, parts in pieces.items()
-    } | {"offset": offset, "length": length}
+def _curve_lengths(state: SweepState) -> dict[str, Any]:
+    """Metric -> how many reports of it each trial has, shape (trials,)."""
+    curves = state.curves
+    lengths = {name: np.zeros(state.count, dtype=np.int64) for name in curves.names}
+    for name, stored in curves.stored.items():
+        lengths[name][: len(stored.length)] = stored.length
+        lengths[name][sorted(curves.outdated)] = 0
+    for number, blocks in curves.fresh.items():
+        for reports in blocks:
+            for name, length in reports.lengths.items():
+                lengths[name][number] += length
+    return lengths
+
+
+def _write_curve(group: h5py.Group, lengths: Any, order: Sequence[int], units: str) -> dict[str, Room]:
+    """Write where the samples of a metric are, and make room for them."""
+    offsets = np.zeros_like(lengths)
+    offsets[order] = np.cumsum(lengths[order]) - lengths[order]
+    tables = {"offset": offsets, "length": lengths}
+    rooms: dict[str, Room] = {}
     for column in CURVE_COLUMNS:
         shown = Column("", column.name, column.kind, column.description, column.units)
         if column.name == "value" and units:
             shown = Column("", column.name, column.kind, column.description, units)
-        _create(group, shown, made[column.name])
+        if column.name in tables:
+            _create(group, shown, tables[column.name])
+        else:
+            rooms[column.name] = _make_room(group, shown, int(lengths.sum()))
+    return rooms
+
+
+def _make_room(group: h5py.Group, column: Column, length: int) -> Room:
+    """Create a dataset of 8-byte numbers that HDF5 gives a place and no contents."""
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_layout(h5py.h5d.CONTIGUOUS)
+    made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(np.dtype(_SAMPLES[column.name]))
+    space = h5py.h5s.create_simple((length,))
+    dataset = h5py.h5d.create(group.id, column.name.encode(), kind, space, made)
+    _describe(h5py.Dataset(dataset), column)
+    # What is empty has no place.
+    return Room(dataset.get_offset() or 0, 8 * length)
 
 
 def _sync(path: Path) -> None:
@@ -688,7 +747,7 @@ def fold(
     """
     started = time.monotonic()
     damages: list[Damage] = []
-    state = read_merged(path, damages)
+    state = read_merged(path, damages, reading=Reading.PLACES)
     size = write_file(path, state, token, closing_since=closing_since)
     keep_damaged(path, damages)
     remove_covered(path, state, token, keep)

@@ -27,6 +27,7 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.journal import Damage, segments
 from mpisweep.results.replay import TABLE_FIELDS, SweepState
+from mpisweep.results.reports import Reading
 
 __all__ = ["serve", "state_from", "state_to"]
 
@@ -68,7 +69,7 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
     from mpisweep.results.merging import read_sweep
 
     damages: list[Damage] = []
-    state = read_sweep(path, damages)
+    state = read_sweep(path, damages, reading=Reading.TABLES)
     return {"state": state_to(state), "damages": [[one.segment, one.offset, one.length] for one in damages]}
 
 

@@ -1,0 +1,418 @@
+"""Curves that nobody asks for are neither read nor held, however long they are; and none is lost by that."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from array import array
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_curves import METRICS, records
+from test_results import SPEC, facts, opening, write_journal
+
+import mpisweep
+from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock
+from mpisweep.master.opening import known_trials
+from mpisweep.results import ResultsError, image, journal_folder, merging, shares_folder, snapshot, stored
+from mpisweep.results.journal import Journal, read_journal, segments
+from mpisweep.results.leases import Lease
+from mpisweep.results.merging import read_sweep, write_whole
+from mpisweep.results.repair import repair
+from mpisweep.results.reports import Reading
+from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.results.snapshot import finish, fold, read_merged
+from mpisweep.spec import parse_spec
+
+#: Reports of each trial and metric in the small sweep; the large one has ten times as many.
+REPORTS, TIMES = 200, 10
+TRIALS = 400
+
+MEASURING = """
+import json, sys
+from pathlib import Path
+import mpisweep.results.merging, mpisweep.results.repair, mpisweep.results.storing as storing
+from mpisweep.results.snapshot import fold
+
+def of_process(name, key):
+    for line in open(f"/proc/self/{name}"):
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+
+def open_it(path):
+    answer = storing._answer({"ask": "read", "path": str(path)})
+    assert not answer["error"] and answer["state"]["trials"]["state"], answer
+    json.dumps(answer)
+
+def merge_it(path):
+    assert mpisweep.results.merging.gather(path, 0.1)
+
+path, work = Path(sys.argv[2]), {"opening": open_it, "folding": fold, "merging": merge_it}[sys.argv[1]]
+# What is made once in a process is no matter of the sweep.
+open_it(Path(sys.argv[3])); fold(Path(sys.argv[3]))
+open("/proc/self/clear_refs", "w").write("5")
+memory, read = of_process("status", "VmRSS"), of_process("io", "rchar")
+work(path)
+print(json.dumps({"memory": 1024 * (of_process("status", "VmHWM") - memory), "read": of_process("io", "rchar") - read}))
+"""
+
+
+def cost(what: str, path: Path, small: Path) -> dict[str, int]:
+    """Bytes that a process reads, and the memory that it needs at most beyond what it had before."""
+    command = [sys.executable, "-c", MEASURING, what, os.fspath(path), os.fspath(small)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def split(path: Path) -> Path:
+    """Share a sweep among two members, each of which has half of the trials in its part; returns the folder."""
+    count = mpisweep.load(path).trials["state"].size
+    halves = [list(range(0, count, 2)), list(range(1, count, 2))]
+    folder = shares_folder(path)
+    create_shares(folder, SharedSweep(SPEC, "sweep.toml", 2, count, "digest", halves), path.with_name("nothing.h5"))
+    for chunk, (member, numbers) in enumerate(zip("ab", halves, strict=True)):
+        none = (0,) * len(numbers)
+        assert take_lease(folder, Lease(chunk, 1, member, tuple(numbers), none, none))
+        part = part_file(folder, member)
+        journal_folder(part).mkdir()
+        if path.exists():
+            os.link(path, part)
+        for name in segments(journal_folder(path)):
+            os.link(journal_folder(path) / name, journal_folder(part) / name)
+    for name in segments(journal_folder(path)):
+        (journal_folder(path) / name).unlink()
+    path.unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A sweep by where its curves are, and by how many times as many reports it has."""
+    folder = tmp_path_factory.mktemp("made")
+    for times in (1, TIMES):
+        write_journal(folder / f"journal-{times}.h5", records(TRIALS, REPORTS * times // 2), opening())
+        path = folder / f"file-{times}.h5"
+        write_journal(path, records(TRIALS, REPORTS * times // 2), opening())
+        finish(path)
+        split_path = folder / f"split-{times}.h5"
+        os.link(path, split_path)
+        split(split_path)
+    write_journal(folder / "small.h5", records(4, 2), opening())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [("opening", "file"), ("opening", "split"), ("folding", "file"), ("folding", "journal"), ("merging", "split")],
+)
+def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, where, tell):
+    few, many = (cost(what, made / f"{where}-{times}.h5", made / "small.h5")["memory"] for times in (1, TIMES))
+    curves = 24 * TRIALS * REPORTS * len(METRICS)
+    tell(f"{what}, {where}: {few / 1e6:.1f} MB with {curves / 1e6:.0f} MB of curves, {many / 1e6:.1f} MB with {TIMES} times that")
+    # Two megabytes for what the system and its libraries round up to.
+    assert many < 1.5 * few + 2e6
+    assert many < curves * TIMES / 3
+
+
+@pytest.mark.parametrize("where", ["file", "split"])
+def test_opening_reads_no_curves(made, where, tell):
+    few, many = (cost("opening", made / f"{where}-{times}.h5", made / "small.h5")["read"] for times in (1, TIMES))
+    tell(f"opening, {where}: reads {few} bytes, and {many} where curves are {TIMES} times as long")
+    assert many < 1.01 * few
+    assert few < 24 * TRIALS * REPORTS
+
+
+# ------------------------------------------------------------------------------------- nothing is lost
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.h5"
+
+
+def rerun_records(number: int) -> list[object]:
+    """A trial that had ended is as it was; one that had not has more reports, and ends."""
+    steps = array("q", [100, 101])
+    curves = {"loss": Curve(steps, array("d", [5.0, 4.0]), array("d", [1.0, 2.0]))}
+    return [
+        AssignedBlock([[1, 0]], 1002.0, [number], [1], {"x": number + 1, "mode": "fast"}),
+        ReportBlock(1, number, 1, curves, 0),
+        EndedBlock(1, 0, [number], [1], [2], [1003.0], [1.0], {"loss": [0.5]}),
+    ]
+
+
+def all_curves(path: Path) -> list[list[list[float]]]:
+    sweep = mpisweep.load(path)
+    return [[c.tolist() for c in sweep.curve(n, m)] for n in range(len(sweep.trials)) for m in sweep.curve_names]
+
+
+def grow(path: Path) -> None:
+    """A file with every other trial's curves, and a journal that has some more, of this run and of another."""
+    whole = records(12, 3)
+    kept = [r for r in whole if getattr(r, "number", 0) % 2 == 0 and [n % 2 for n in getattr(r, "numbers", [0])] in ([0], [0, 1] * 6)]
+    write_journal(path, kept, opening())
+    finish(path)
+    again = replace(opening(), epoch=1)
+    write_journal(path, [*rerun_records(3), *rerun_records(11), *rerun_records(1)], again)
+
+
+@pytest.mark.parametrize("window", [1, 7, 8192])
+def test_curves_are_the_same_wherever_they_are_read_from(path, monkeypatch, window):
+    monkeypatch.setattr(stored, "_WINDOW", window)
+    grow(path)
+    held, placed = read_merged(path), read_merged(path, reading=Reading.PLACES)
+    assert sorted(placed.curve_names) == sorted(held.curve_names) == sorted(METRICS)
+    lengths = set()
+    for number in [*range(12), *reversed(range(12))]:
+        for metric in METRICS:
+            assert placed.curve(number, metric) == held.curve(number, metric)
+            lengths.add(len(held.curve(number, metric).step))
+    assert lengths == {0, 2, 6}
+    placed.curves.close()
+    before = all_curves(path)
+    fold(path)
+    assert all_curves(path) == before
+    finish(path)
+    assert all_curves(path) == before
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, metric):
+    grow(path)
+    finish(path)
+    before = all_curves(path)
+    other = path.with_name("other.h5")
+    with h5py.File(path) as file, h5py.File(other, "w") as copy:
+        copy.attrs.update(file.attrs)
+        for name in file:
+            file.copy(name, copy)
+        for name, kind in (("step", "<i4"), ("value", ">f8"), ("time", "<f8")):
+            samples = copy[f"curves/{metric}/{name}"][()].astype(kind)
+            del copy[f"curves/{metric}/{name}"]
+            copy.create_dataset(f"curves/{metric}/{name}", data=samples, compression="gzip", chunks=(5,))
+    assert all_curves(other) == before
+    write_journal(other, rerun_records(5), replace(opening(), epoch=2))
+    with_more = all_curves(other)
+    fold(other)
+    assert all_curves(other) == with_more != before
+    with h5py.File(other) as file:
+        assert file[f"curves/{metric}/step"].dtype == np.dtype("<i8")
+        assert file[f"curves/{metric}/value"].dtype == np.dtype("<f8")
+
+
+def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_nobody_from_opening(path):
+    grow(path)
+    finish(path)
+    other = path.with_name("other.h5")
+    with h5py.File(path) as file, h5py.File(other, "w") as copy:
+        copy.attrs.update(file.attrs)
+        for name in file:
+            file.copy(name, copy)
+        samples = copy["curves/loss/value"][()]
+        del copy["curves/loss/value"]
+        copy.create_dataset("curves/loss/value", data=samples, compression="gzip", chunks=(5,))
+        chunk = copy["curves/loss/value"].id.get_chunk_info(3)
+    write_journal(other, rerun_records(5), replace(opening(), epoch=2))
+    with other.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    assert read_sweep(other, reading=Reading.TABLES).count == 12
+    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; `mpisweep repair"):
+        fold(other)
+    assert sorted(os.listdir(path.parent)) == ["other.h5", "other.h5.journal", "s.h5", "s.h5.journal"]
+    assert "/curves/loss" in repair(other).lost
+    assert mpisweep.load(other).curve(5, "loss").value.tolist() == [5.0, 4.0]
+
+
+def test_members_that_go_on_while_their_parts_are_put_together_cost_no_curve(path, monkeypatch):
+    """What is copied was read before; meanwhile each member has replaced its file and removed its segments."""
+    grow(path)
+    folder = split(path)
+    # One lease has what both files had: whatever a member has of its trials counts.
+    before = all_curves(path)
+    assert sum(len(curve[0]) for curve in before) > 0
+    write_file = merging.write_file
+
+    def write_later(*arguments, **more):
+        for member in "ab":
+            part = part_file(folder, member)
+            finish(part)
+            assert segments(journal_folder(part)) == []
+        return write_file(*arguments, **more)
+
+    monkeypatch.setattr(merging, "write_file", write_later)
+    write_whole(path, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "shares_folder", lambda path: path / "none")
+        assert all_curves(path) == before
+    assert [name for name in os.listdir(folder) if name.startswith("merge-")] == []
+
+
+def test_curves_of_a_file_that_was_replaced_since_are_not_taken_from_another_one(path):
+    grow(path)
+    state = read_merged(path, reading=Reading.PLACES)
+    os.replace(path, path.with_name("old.h5"))
+    write_journal(path.with_name("t.h5"), records(12, 5), opening())
+    finish(path.with_name("t.h5"))
+    os.replace(path.with_name("t.h5"), path)
+    with pytest.raises(OSError, match="was replaced"):
+        state.curve(0, "loss")
+    name = segments(journal_folder(path))[0]
+    segment = journal_folder(path) / name
+    os.replace(segment, path.with_name("segment"))
+    with pytest.raises(FileNotFoundError):
+        state.curve(3, "loss")
+    segment.write_bytes(bytes(path.with_name("segment").stat().st_size))
+    with pytest.raises(OSError, match="was changed"):
+        state.curve(3, "loss")
+    state.curves.close()
+
+
+# ------------------------------------------------------------------------------------- checksums
+
+
+def damage_samples(path: Path) -> None:
+    """Change every sample of every curve, and nothing else."""
+    with h5py.File(path) as file:
+        places = [(d.id.get_offset(), d.nbytes) for m in METRICS for n in ("step", "value", "time") if (d := file[f"curves/{m}/{n}"])]
+    with path.open("r+b") as file:
+        for at, length in places:
+            file.seek(at)
+            file.write(b"\xee" * length)
+
+
+def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
+    grow(path)
+    whole = facts(path)
+    damage_samples(path)
+    spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
+    known = known_trials(spec, path)
+    assert known is not None
+    assert [state == 2 for state in known.states] == [n % 2 == 0 or n in (1, 3, 11) for n in range(12)]
+    before = path.read_bytes()
+    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+        mpisweep.load(path)
+    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+        fold(path)
+    assert path.read_bytes() == before
+    assert len(segments(journal_folder(path))) == 1
+    assert repair(path).is_changed
+    assert facts(path)["trials"] == whole["trials"]
+    assert mpisweep.load(path).curve(3, "loss").value.tolist() == [5.0, 4.0]
+
+
+def test_any_other_byte_that_has_changed_is_found_by_opening(path):
+    grow(path)
+    with h5py.File(path) as file:
+        places = sorted((d.id.get_offset(), d.nbytes) for m in METRICS for n in ("step", "value", "time") if (d := file[f"curves/{m}/{n}"]))
+    data = bytearray(path.read_bytes())
+    samples = {n for at, length in places for n in range(at, at + length)}
+    others = [n for n in range(len(data)) if n not in samples]
+    # The last 16 bytes tell of the file as a whole, which opening does not look at, where the bytes before them are right.
+    for at in [*others[::499], *others[-200:-8]]:
+        data[at] ^= 4
+        path.write_bytes(data)
+        with pytest.raises(ResultsError):
+            read_sweep(path, reading=Reading.TABLES)
+        data[at] ^= 4
+    path.write_bytes(data)
+    assert read_sweep(path, reading=Reading.TABLES).count == 12
+
+
+def test_files_of_earlier_versions_are_opened_and_those_versions_open_what_is_written_now(path):
+    grow(path)
+    data = path.read_bytes()
+    magic, length, checksum = struct.unpack("<4sQI", data[-16:])
+    assert (magic, length) == (b"mSt1", len(data) - 16)
+    assert checksum == zlib.crc32(data[:-16])
+    with h5py.File(path) as file:
+        size = int.from_bytes(data[40:48], "little") if data[8] == 0 else int.from_bytes(data[28:36], "little")
+        assert file.attrs["format_version"] == 1
+    before = facts(path)
+    earlier = data[:size]
+    path.write_bytes(earlier + struct.pack("<4sQI", b"mSt1", len(earlier), zlib.crc32(earlier)))
+    assert facts(path) == before
+    assert read_sweep(path, reading=Reading.TABLES).count == 12
+    damage_samples(path)
+    with pytest.raises(ResultsError, match="is damaged"):
+        read_sweep(path, reading=Reading.TABLES)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 100_000))
+def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros):
+    second += bytes(zeros)
+    assert image._combined(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+# ------------------------------------------------------------------------------------- the journal
+
+
+def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(path, monkeypatch):
+    from mpisweep.results import journal as module
+
+    monkeypatch.setattr(module, "_PART_BYTES", 1 << 16)
+    monkeypatch.setattr(module, "_COMMIT_BYTES", 1 << 16)
+    folder = journal_folder(path)
+    folder.mkdir()
+    (path.parent / "token").mkdir()
+    journal = Journal(folder, opening(), path.parent / "token")
+    bodies = [mpisweep.blocks.encode(record) for record in records(300, 60)]
+    for body in bodies:
+        journal.append(body)
+    journal.start()
+    journal.close()
+    journal.join()
+    sizes = [(folder / name).stat().st_size for name in segments(folder)]
+    assert sum(sizes) > 20 * (1 << 16)
+    assert max(sizes) < 3 * (1 << 16)
+    assert [mpisweep.blocks.encode(e.record) for e in read_journal(folder, {}, []) if e.record.kind != "run"] == bodies
+
+
+def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
+    from mpisweep.results import journal as module
+
+    write_journal(path, records(60, 5), opening())
+    [name] = segments(journal_folder(path))
+    segment = journal_folder(path) / name
+    data = bytearray(segment.read_bytes())
+    for at in (2000, 9000, 9100, 20_000):
+        data[at] ^= 1
+    data[30_000:30_000] = b"mSj1 mSj1" + struct.pack("<4sII", b"mSj1", 5000, 1) + b'{"kind":' * 3
+    segment.write_bytes(data)
+    found = []
+    for held in (1, 13, 1000, 1 << 20):
+        monkeypatch.setattr(module, "_HELD_BYTES", held)
+        damages: list[object] = []
+        entries = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in read_journal(journal_folder(path), {}, damages)]
+        found.append((entries, damages))
+    assert len(found[0][0]) > 50
+    assert len(found[0][1]) == 4
+    assert all(one == found[0] for one in found)
+    damages = []
+    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module._read_segment(name, bytes(data), 0, damages)]
+    assert found[0] == (whole, damages)
+
+
+def test_opening_asks_hdf5_for_no_sample(path, monkeypatch):
+    grow(path)
+    read: list[str] = []
+    for name in ("__getitem__", "read_direct"):
+        usual = getattr(h5py.Dataset, name)
+
+        def noted(dataset, *arguments, usual=usual):
+            read.append(dataset.name)
+            return usual(dataset, *arguments)
+
+        monkeypatch.setattr(h5py.Dataset, name, noted)
+    snapshot.read_merged(path, reading=Reading.TABLES)
+    columns = ("step", "value", "time")
+    assert any(name.startswith("/curves/") for name in read)
+    assert not [name for name in read if name.startswith("/curves/") and name.endswith(columns)]
