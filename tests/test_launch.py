@@ -414,7 +414,9 @@ INTERRUPTED = """
 import signal, subprocess, sys
 from mpisweep.batch.stops import Stops
 
-ranks = subprocess.Popen(["sh", "-c", "trap 'exit 3' XCPU USR1; while :; do sleep 0.01; done"], start_new_session=True)
+ranks = subprocess.Popen(["sh", "-c", "trap 'exit 3' XCPU USR1; echo; while :; do sleep 0.01; done"],
+                         start_new_session=True, stdout=subprocess.PIPE)
+ranks.stdout.readline()
 stops = Stops(passes_hurry_on=True)
 interrupted = set()
 
