@@ -49,7 +49,8 @@ class Stops:
     @property
     def asked(self) -> int:
         """How often a stop was asked for; from the second time on it is meant at once."""
-        return sum(place == 0 or number not in _POLITE for place, number in enumerate(self._heard))
+        # A copy: the next signal may come while this is counted.
+        return sum(place == 0 or number not in _POLITE for place, number in enumerate(self._heard[:]))
 
     @property
     def at_once(self) -> bool:
