@@ -414,6 +414,9 @@ INTERRUPTED = """
 import signal, subprocess, sys
 from mpisweep.batch.stops import Stops
 
+# A shell cannot trap what was ignored when it began.
+for number in (signal.SIGUSR1, signal.SIGXCPU):
+    signal.signal(number, signal.SIG_DFL)
 ranks = subprocess.Popen(["sh", "-c", "trap 'exit 3' XCPU USR1; echo; while :; do sleep 0.01; done"],
                          start_new_session=True, stdout=subprocess.PIPE)
 ranks.stdout.readline()
