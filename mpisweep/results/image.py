@@ -181,7 +181,9 @@ class RoomWriter:
 
 def write_image(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
     """Write what is not in the rooms."""
-    for start, end in _between(rooms, image.size):
+    # Small rooms are written over: once with zeros here, and once with what belongs there.
+    large = [room for room in rooms if room.length >= _BLOCK]
+    for start, end in _between(large, image.size):
         out.seek(start)
         for piece in image.pieces(start, end):
             out.write(piece)
