@@ -106,6 +106,8 @@ class Closing:
         self._since = 0.0
         self._close_by = math.inf
         self._again_at = math.inf
+        #: Why the last snapshot could not be written so far.
+        self._error = "the disk does not answer"
         #: Whether the journal still takes records.
         self.journal_open = True
 
@@ -191,6 +193,7 @@ class Closing:
                 self._recorder.finish(self._since)
             return False
         if snapshot.error:
+            self._error = snapshot.error
             self._close_by = min(self._close_by, now + min(_LAST_SNAPSHOT_S, self._disk_s))
             self._again_at = now + _AGAIN_S
             return False
@@ -220,7 +223,7 @@ class Closing:
         return True
 
     def _lose_last_snapshot(self) -> None:
-        log.error("the last snapshot could not be written; the journal keeps everything: make room and run again")
+        log.error("the last snapshot could not be written (%s); the journal keeps everything: mend that and run again", self._error)
         self.give_up_disk()
 
     def _let_journal_go(self) -> None:
