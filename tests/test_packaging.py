@@ -79,7 +79,7 @@ def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, pag
 @pytest.mark.parametrize("page", ["README.md", "docs/workloads.md"])
 def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    shown = re.findall(r"`mpisweep run ((?:resnet50 )?-p [^`]+)`", text)
+    shown = re.findall(r"(?:^|`)mpisweep run ((?:resnet50 )?-p [^`\n]+)", text, flags=re.MULTILINE)
     assert shown
     for line in shown:
         mpisweep_in("check", *shlex.split(line))
@@ -87,7 +87,7 @@ def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page)
 
 def test_every_command_that_the_readme_names_is_there(environment):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in sorted(set(re.findall(r"`mpisweep ([a-z]+)", text))):
+    for command in sorted(set(re.findall(r"(?:^|`)mpisweep ([a-z]+)", text, flags=re.MULTILINE))):
         subprocess.run([sys.executable, "-m", "mpisweep", command, "--help"], env=environment, check=True, capture_output=True)
 
 
