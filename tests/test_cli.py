@@ -207,7 +207,7 @@ COMPLAINT = re.compile(
     (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
     (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),
-    (["run", "workloads:half", "-p", "x=1:7", "--wall", "soon"], "'soon' is no duration"),
+    (["run", "workloads:half", "-p", "x=1:7", "--wall", "soon"], "'soon' is not a valid duration"),
     (["rnu"], "invalid choice: 'rnu'"),
 ])  # fmt: skip
 def test_what_ranks_refuse_is_one_sentence_of_one_rank(folder: Path, environment: dict[str, str], mpisweep: Run, arguments: list[str], sentence: str):
@@ -293,4 +293,4 @@ def test_a_host_is_named_in_one_way_only():
         if re.search(r"gethostname|getfqdn|uname\(\)|platform\.node", line)
     ]  # fmt: skip
     # One names this host, one an address for others to connect to.
-    assert [place.partition(":")[0] for place in asking] == ["processes.py", "workloads/meeting.py"]
+    assert [place.partition(":")[0] for place in asking] == ["processes/kernel.py", "workloads/meeting.py"]

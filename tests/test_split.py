@@ -148,7 +148,7 @@ def test_members_do_one_sweep_together_and_every_trial_runs_once(folder, member,
     assert set(runs_of(folder).values()) == {1}
     assert len(done.allocations) == len(workers)
     for number, code in enumerate(codes):
-        assert (code == 3) == ("still at work on the sweep: process" in said(folder, number))
+        assert (code == 3) == ("other runs of the sweep are active: process" in said(folder, number))
         assert "Traceback" not in said(folder, number)
     assert sum(done.workers["trials_done"].tolist()) == 60
 
@@ -344,7 +344,7 @@ def test_a_signal_stops_one_member_and_the_other_takes_its_share(folder, member)
     wait_for(lambda: at_work(folder) == 2)
     running[0].send_signal(signal.SIGTERM)
     assert running[0].wait(60) == 3
-    assert "still at work on the sweep: process" in said(folder, 0)
+    assert "other runs of the sweep are active: process" in said(folder, 0)
     assert running[1].wait(120) == 0
     all_is_well(folder, 80)
 

@@ -38,7 +38,7 @@ def duration(text: str) -> float:
     """Seconds."""
     seconds = parse_duration(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected e.g. 2:00:00, 90m or 3600")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid duration; expected e.g. 2:00:00, 90m or 3600")
     return seconds
 
 
@@ -57,7 +57,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 def add_trial(parser: argparse.ArgumentParser) -> None:
     """Take a results file and the number of a trial, as ``file`` and ``number``."""
     add_file(parser)
-    parser.add_argument("number", type=int, metavar="NUMBER", help="of the trial")
+    parser.add_argument("number", type=int, metavar="NUMBER", help="trial number")
 
 
 def sweep_with_trial(options: argparse.Namespace) -> Sweep:

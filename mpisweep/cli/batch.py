@@ -50,7 +50,7 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
-    add_split(_add_job(script), "for one of several jobs that work on the sweep together, K or any other number")
+    add_split(_add_job(script), "write the script for one of K jobs that share the sweep")
     script.add_argument("--sites", action="store_true", help="list the sites that --site knows")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
     script.set_defaults(command=_jobscript)
@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
         epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
     )
     add_sweep(batch)
-    add_split(_add_job(batch), "K jobs that work on the sweep together; with --chain, K chains")
+    add_split(_add_job(batch), "submit K jobs that share the sweep; with --chain, K chains")
     batch.add_argument("--chain", metavar="N", type=_chain_length, default=1,
                        help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
                        "when every trial has ended or when no progress is made")
@@ -73,23 +73,23 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
     job.add_argument("--site", metavar="SITE", default="", help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file")
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
-    job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="how long the job may take")
-    job.add_argument("--gpus", type=at_least_0, metavar="N", help="of a node; of the job, where GPUs are shared")
-    job.add_argument("--ranks", type=at_least_1, metavar="N", help="of a node (default: one a GPU, else one a core)")
+    job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="time limit of the job")
+    job.add_argument("--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job where GPUs are shared")
+    job.add_argument("--ranks", type=at_least_1, metavar="N", help="ranks per node (default: one per GPU, else one per core)")
     job.add_argument("--cores", type=at_least_1, metavar="N",
                      help="cores per rank, for training and loading data (default: what the site's file says)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
     job.add_argument("--project", metavar="NAME", default="", help="project group or account")
-    job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")
+    job.add_argument("--module", action="append", default=[], metavar="NAME", help="module to load, instead of those of the site; repeatable")
     job.add_argument("--directive", action="append", default=[], metavar="OPTION",
-                     help="one more option of the batch system for the script's head, e.g. --directive=--constraint=a100; "
+                     help="option of the batch system to add to the script, e.g. --directive=--constraint=a100; "
                      "may be given again and again")
     inside = job.add_mutually_exclusive_group()
     inside.add_argument("--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)")
     inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
     inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
     job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
-                     help="whether rank 0 hosts a worker, as in `run`")
+                     help="let rank 0 run trials too, as in `run`")
     add_stage_env(job)
     return job
 

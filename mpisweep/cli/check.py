@@ -28,15 +28,15 @@ def add_commands(commands: Commands) -> None:
     """Add check to the program's commands."""
     parser = commands.add_parser(
         "check",
-        help="validate a sweep file and say what it would run",
+        help="validate a sweep file and print what it would run",
         description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
         "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
     )
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument("--devices", action="store_true",
-                        help="print which rank would use what; under mpirun, what these ranks would")
-    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="say what fits into this much time")
+                        help="print the devices of each rank; under mpirun, those of these ranks")
+    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time")
     parser.set_defaults(command=_check)
 
 
@@ -62,7 +62,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     from mpisweep.progress import counted
     from mpisweep.search import LargestBatch
 
-    print(f"{spec.source}: {spec.name} is fine")
+    print(f"{spec.source}: OK (sweep \"{spec.name}\")")
     print(f"  workload    {_workload_text(spec)}")
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")

@@ -17,31 +17,31 @@ def add_commands(commands: Commands) -> None:
     """Add them to the program's commands."""
     top = commands.add_parser("top", help="print the best trials, and the baseline")
     add_file(top)
-    top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="how many (default: 5)")
+    top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="number of trials (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
-    top.add_argument("--direction", choices=("minimize", "maximize"), help="of that metric (default: the sweep's)")
+    top.add_argument("--direction", choices=("minimize", "maximize"), help="direction of that metric (default: that of the sweep)")
     top.set_defaults(command=_top)
 
-    status = commands.add_parser("status", help="print how far a sweep is, running or not")
+    status = commands.add_parser("status", help="print the progress of a sweep, running or not")
     add_file(status)
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
 
     watch = commands.add_parser(
         "watch",
         help="show a sweep while it runs",
         description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it running. "
-        "On a terminal a picture, elsewhere a line whenever something has changed. Exit code: that of the run.",
+        "Live view on a terminal, otherwise one line per change. Exit code: that of the run.",
     )
     add_file(watch)
-    watch.add_argument("--every", type=duration, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    watch.add_argument("--every", type=duration, default=2.0, metavar="SECONDS", help="refresh interval (default: 2)")
     watch.set_defaults(command=_watch)
 
     report = commands.add_parser(
         "report",
         help="write a sweep's table, figures and failures as one page of HTML",
         description="Write one HTML file with the table of the best trials, all figures, what has failed, the sweep file "
-        "and what was around. It needs nothing else: it can be mailed.",
+        "and the environment. The page is self-contained.",
     )
     add_file(report)
     report.add_argument("-o", "--output", type=Path, metavar="OUT", help="(default: FILE with .html at its end)")
@@ -54,9 +54,9 @@ def add_commands(commands: Commands) -> None:
         description="Write all trials with parameters and metrics as CSV (a row a trial) or JSON.",
     )
     add_file(export)
-    export.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: the screen)")
-    export.add_argument("--format", choices=("csv", "json"), help="(default: as OUT ends, else csv)")
-    export.add_argument("--curves", action="store_true", help="the curves: in CSV a row a report, instead of the trials")
+    export.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: standard output)")
+    export.add_argument("--format", choices=("csv", "json"), help="default: by the suffix of OUT, else csv")
+    export.add_argument("--curves", action="store_true", help="export curves instead of trials; in CSV one row per report")
     export.set_defaults(command=_export)
 
     output = commands.add_parser("output", help="print what the command line of a trial has printed")

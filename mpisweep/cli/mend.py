@@ -17,7 +17,7 @@ def add_commands(commands: Commands) -> None:
     replay = commands.add_parser(
         "replay",
         help="run one trial again, alone, and compare",
-        description="Run one trial again with exactly its configuration and seed, and show how close it comes. "
+        description="Run one trial again with exactly its configuration and seed, and compare the results. "
         "The results file is not touched. Exit code 0 when it ends in the same state, else 4.",
     )
     add_trial(replay)
@@ -26,8 +26,8 @@ def add_commands(commands: Commands) -> None:
 
     repair = commands.add_parser(
         "repair",
-        help="save what can be saved of a damaged sweep",
-        description="Make a whole results file of whatever can be read of a damaged one and its journal. "
+        help="recover a damaged results file",
+        description="Recover everything readable from a damaged results file and its journal. "
         "The damaged parts are kept in FILE.damaged/.",
     )
     add_file(repair)

@@ -103,7 +103,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="mpisweep",
         description="A whole hyperparameter sweep in one batch job, or in one command on a workstation.",
-        epilog="Exit codes: 0 every trial has ended; 3 stopped early, run again to go on; "
+        epilog="Exit codes: 0 every trial has ended; 3 stopped early and resumable: run the same command; "
         "4 no trial completed; 2 wrong input; 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")

@@ -62,8 +62,8 @@ def add_commands(commands: Commands) -> None:
     """Add run to the program's commands."""
     parser = commands.add_parser(
         "run",
-        help="run a sweep, or go on with it",
-        description="Run a sweep; on an existing results file, go on where it stopped. "
+        help="run a sweep, or resume it",
+        description="Run a sweep; with an existing results file, resume it. "
         "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
         epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256; "
         "mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py --batch_size={batch_size}",
@@ -71,11 +71,11 @@ def add_commands(commands: Commands) -> None:
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument("--walltime", type=duration, metavar="H:MM:SS",
-                        help="stop in order before this much time has passed")
-    parser.add_argument("--fresh", action="store_true", help="begin anew; an old results file is moved aside")
+                        help="stop cleanly before this time is up")
+    parser.add_argument("--fresh", action="store_true", help="start over; an existing results file is moved aside")
     parser.add_argument("--dry-run", action="store_true",
                         help="print how the ranks would be started and when the sweep would stop, and start nothing")
-    add_split(parser, "several runs work on the sweep together, K or any other number: give each the same command")
+    add_split(parser, "cut the sweep into K shares; start the same command in each job")
     add_stage_env(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
     parser.set_defaults(command=_run)

@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
         "Its waiting jobs are cancelled.",
     )
     add_file(stop)
-    stop.add_argument("--no-wait", action="store_true", help="only ask")
+    stop.add_argument("--no-wait", action="store_true", help="return at once")
     stop.set_defaults(command=_stop)
 
 

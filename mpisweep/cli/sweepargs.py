@@ -47,16 +47,16 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
                        help="default configuration to compare with")
     quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
-                       help="how a metric is found in what a command line prints, e.g. 'loss=loss[=: ]+'")
-    quick.add_argument("--name", help="of the sweep")
+                       help="pattern that finds a metric in the output of a command, e.g. 'loss=loss[=: ]+'")
+    quick.add_argument("--name", help="name of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="default: loss")
     quick.add_argument("--direction", choices=("minimize", "maximize"))
     quick.add_argument("--search", choices=SEARCH_NAMES)
-    quick.add_argument("--trials", type=at_least_1, metavar="N", help="for searches that sample")
+    quick.add_argument("--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample")
     quick.add_argument("--seed", type=int)
     quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
-    quick.add_argument("--timeout", metavar="DURATION", help="of one trial, e.g. 10m")
-    quick.add_argument("--retries", type=int, metavar="N", help="after a lost worker")
+    quick.add_argument("--timeout", metavar="DURATION", help="time limit per trial, e.g. 10m")
+    quick.add_argument("--retries", type=int, metavar="N", help="retries of a trial whose worker was lost")
 
 
 def add_split(parser: argparse._ActionsContainer, text: str) -> None:
@@ -67,7 +67,7 @@ def add_split(parser: argparse._ActionsContainer, text: str) -> None:
 def add_stage_env(parser: argparse._ActionsContainer) -> None:
     """Take ``--stage-env``."""
     parser.add_argument("--stage-env", action="store_true",
-                        help="pack what trial processes import into one file in the user's cache, and import from that")
+                        help="import the libraries of trial processes from one packed file in the user's cache")
 
 
 def see_that_there_is_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:

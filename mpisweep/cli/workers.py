@@ -19,10 +19,10 @@ __all__ = ["add_workers", "master_policy", "place_workers", "see_that_they_fit",
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Take ``-n`` and ``--master``."""
     parser.add_argument("-n", "--workers", type=at_least_1, metavar="N",
-                        help="workers to start on all nodes together (default: one a GPU; else as many as the "
-                        "job asked for; else one a core, at most 16 a node)")
+                        help="workers to start on all nodes together (default: one per GPU; else as many as the "
+                        "job asked for; else one per core, up to 16 per node)")
     parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
-                        help="whether rank 0 hosts a worker (default: when a device would idle otherwise)")
+                        help="let rank 0 run trials too (default: only if a device would be idle)")
 
 
 def master_policy(options: argparse.Namespace) -> str:

@@ -223,7 +223,7 @@ def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) ->
     if not found and trials.count != shared.count:
         found.append(f"trials: the members share {shared.count:,}, {spec.source} asks for {trials.count:,}")
     elif not found and _digest(trials) != shared.digest:
-        found.append("trials: the members share others, though the sweep file reads the same")
+        found.append("trials: the sweep file is unchanged but now gives different trials")
     if split != shared.split:
         found.append(f"--split: the members share the sweep in {shared.split}, this run in {split}")
     return found
@@ -247,5 +247,5 @@ def _refuse_or_gather(
     real = spec.differences(parse_spec(shared.spec, source=shared.source, folder=spec.folder))
     if real:
         raise ResultsError(describe_differences(path, real))
-    log.info("nobody is at work on %s: its parts are put together, and the sweep is shared anew", path.name)
+    log.info("no run of %s is active: merging its parts and splitting it again", path.name)
     recorder.gather(path, spec.limits.silence_s)

@@ -464,9 +464,9 @@ class Master:
         if is_whole:
             log.info("%s: all trials of all members have ended, and are in one file", self._spec.name)
         elif who:
-            log.warning("%s: still at work on the sweep: %s", self._spec.name, who)
+            log.warning("%s: other runs of the sweep are active: %s", self._spec.name, who)
         else:
-            log.warning("%s: some trials have not ended, and nobody is at work on them: run again", self._spec.name)
+            log.warning("%s: some trials have not ended and no run is active: run the same command to resume", self._spec.name)
         self._closing.left_share(code if is_whole else None)
 
     def _on_over(self, code: int) -> None:

@@ -1,4 +1,4 @@
-"""What was around when a sweep ran: kept in the results file, for whoever asks a year later."""
+"""The environment of a run, recorded in the results file."""
 
 from __future__ import annotations
 

@@ -348,7 +348,7 @@ class _Rank:
                     if rank == succession.master:
                         self._exit_code = exit_code
                 case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
-                    # The word of a former master is worth nothing.
+                    # Ignore messages from a superseded master.
                     if rank == succession.master:
                         for_worker.append(self._in_time(message) if isinstance(message, StopTrials) else message)
                 case _:

@@ -13,7 +13,7 @@ successor does.  Views may differ for a while, one rank seeing a death before an
 reaches everybody in the end.
 
 A rank is lost when MPI says so, or when nothing was heard of it for long.  The master listens to all, the
-others to the master alone.  Time in which this rank itself did not run counts for nobody's silence.
+others to the master alone.  Time in which this rank itself did not run does not count as silence.
 
 Sans-I/O: no MPI, no clock.
 """

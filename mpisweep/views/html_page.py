@@ -1,4 +1,4 @@
-"""A sweep on one page: table, figures, failures and what was around, as one HTML file that needs nothing else.
+"""A sweep on one page: table, figures, failures and environment, as one self-contained HTML file.
 
 ``mpisweep report FILE`` writes it.  It can be mailed, put beside the results, or opened on a machine that has nothing of
 mpisweep.  Figures are SVG inside the page; nothing is loaded from anywhere, and nothing in it is executed.
@@ -109,7 +109,7 @@ def _failures(sweep: Sweep) -> Iterator[str]:
 def _surroundings(sweep: Sweep) -> Iterator[str]:
     yield "<h2>The sweep file</h2>"
     yield f"<pre>{_text(sweep.spec.text)}</pre>"
-    yield "<h2>What was around</h2>"
+    yield "<h2>Environment</h2>"
     # The diff of the user's code may be long, and is in the results file.
     short = {name: text for name, text in sweep.environment.items() if "\n" not in text and len(text) < 500}
     yield "<pre>" + "\n".join(f"{_text(name)}: {_text(text)}" for name, text in sorted(short.items())) + "</pre>"

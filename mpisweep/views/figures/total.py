@@ -94,7 +94,7 @@ def draw_total_time(sweep: Sweep) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"total execution time [{unit}]")
         axes.set_title(
-            f"{sweep.name}: {total.speedup:.3g} times as fast, workers busy {100 * total.utilisation:.0f}%",
+            f"{sweep.name}: {total.speedup:.3g}x faster than one by one, workers busy {100 * total.utilisation:.0f}%",
             loc="left", fontsize=11,
         )  # fmt: skip
     return figure
