@@ -294,5 +294,5 @@ def test_what_is_refused_before_any_work_leaves_nothing(folder, mpisweep: Run, r
 
 def test_every_reason_to_end_has_its_way():
     """What the disk takes no word of has its way above; lost workers, split sweeps and takeovers have tests of their own."""
-    elsewhere = {EndReason.NO_WORKERS, EndReason.TOO_FEW, EndReason.SHARE, EndReason.SUPERSEDED, EndReason.DISK}
+    elsewhere = {EndReason.NO_WORKERS, EndReason.NO_DEVICES, EndReason.TOO_FEW, EndReason.SHARE, EndReason.SUPERSEDED, EndReason.DISK}
     assert {way.state for way in WAYS.values()} - {"running"} == {str(reason) for reason in EndReason} - elsewhere

@@ -61,11 +61,11 @@ def python_command() -> list[str]:
 
     Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it can.
     """
-    assert __package__
+    package = __name__.partition(".")[0]
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
-    found = (spec for finder in finders if (spec := finder.find_spec(__package__, None)) is not None)
+    found = (spec for finder in finders if (spec := finder.find_spec(package, None)) is not None)
     first = next(found, None)
-    is_found = first is not None and first.origin == sys.modules[__package__].__file__
+    is_found = first is not None and first.origin == sys.modules[package].__file__
     return [sys.executable, "-P"] if is_found else [sys.executable]
 
 

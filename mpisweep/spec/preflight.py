@@ -186,7 +186,7 @@ def _found_elsewhere(name: str, path: Path) -> str:
     """Where a module of this name is found before this folder is looked at; "" where it is not, or is this one."""
     if name in sys.stdlib_module_names:
         return "the standard library"
-    if name == __package__:
+    if name == __name__.partition(".")[0]:
         # Whichever is running: it has been imported already.
         return ""
     for finder in sys.meta_path:
