@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from test_run import family, start, wait_for
 
@@ -140,10 +140,10 @@ def run(trial):
 
 def send_to_everybody(process: subprocess.Popen[str], number: int, *, last_first: bool = True) -> None:
     """As batch systems do it: to one process of the job after another."""
-    members = family(process)
-    for member in reversed(members) if last_first else members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.send_signal(number)
+    numbers = [member.pid for member in family(process)]
+    for pid in reversed(numbers) if last_first else numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 PROGRAMS = {

@@ -371,8 +371,8 @@ class _Loop:
     def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
         """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
         is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL)
-        # The fork server may be the last to get it; to find out may cost a fiftieth of what the trial has taken.
-        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 50))
+        # The fork server may be the last to get it; to find out may cost a tenth of what the trial has taken.
+        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 10))
         while not self._signals.any_since(self._page.started_ns):
             if time.monotonic() >= until:
                 return False
