@@ -51,7 +51,7 @@ from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.meeting import joined, reserved, variables
 from mpisweep.workloads.outputs import output_file
-from mpisweep.workloads.startstate import StartState, take_usual_signals
+from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
 from mpisweep.workloads.trial import Trial, TrialFailedError, remove_checkpoint
 
 __all__ = ["serve"]
@@ -370,10 +370,11 @@ class _Loop:
 
     def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
         """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
-        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+        started_ns = self._page.started_ns
+        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL) or has_survived_since(started_ns)
         # The fork server may be the last to get it; to find out may cost a tenth of what the trial has taken.
         until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 10))
-        while not self._signals.any_since(self._page.started_ns):
+        while not self._signals.any_since(started_ns):
             if time.monotonic() >= until:
                 return False
             time.sleep(_LOOK_S)

@@ -26,12 +26,13 @@ import random
 import resource
 import signal
 import sys
+import time
 from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["SURVIVED", "StartState", "take_usual_signals"]
+__all__ = ["SURVIVED", "StartState", "has_survived_since", "take_usual_signals"]
 
 #: What asks for an end and leaves time for it, where the process is told to stop by other means as well.
 SURVIVED = (signal.SIGUSR1, signal.SIGXCPU)
@@ -62,8 +63,19 @@ def take_usual_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+#: When this process was last sent a signal that it survives, by the monotonic clock, in nanoseconds.
+_survived_ns = 0
+
+
 def _survive(number: int, frame: FrameType | None) -> None:
     """Go on: the page or the line says that the trial is to stop."""
+    global _survived_ns
+    _survived_ns = time.monotonic_ns()
+
+
+def has_survived_since(ns: int) -> bool:
+    """Whether this process was sent a signal since then that it survives; `ns` is of the monotonic clock."""
+    return _survived_ns >= ns
 
 
 def _interrupt_no_calls() -> None:
