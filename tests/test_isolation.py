@@ -235,7 +235,7 @@ def run(trial):
 """)
     with deaf_shell():
         process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
-    wait_for(lambda: list(folder.glob("begun.*")))
+    wait_for(lambda: any(path.read_text() for path in folder.glob("begun.*")))
     send_to_everybody(process, number)
     wait_for(lambda: sum(len(path.read_text().split()) for path in folder.glob("begun.*")) >= 2)
     (folder / "go").touch()
