@@ -13,21 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
+from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, LetGo, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     Event,
-    LetGo,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.timetable import NOTICE_S
 

@@ -10,24 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
-    GiveUp,
-    Infer,
-    Introduce,
-    Quarantine,
+from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, Infer, Introduce, Quarantine, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch
 from mpisweep.search.frontier import Evidence, MemoryFrontier

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import (
     Assign,
     Commit,
     Decision,
@@ -17,22 +18,23 @@ from mpisweep.messages import (
     GiveUp,
     Lease,
     LetGo,
-    NothingToLease,
     Quarantine,
-    SlotBroken,
     Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.durations import DurationModel, work_from_names
+from mpisweep.scheduling.events import (
+    NothingToLease,
+    SlotBroken,
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
     TrialsReturned,
     TrialsRevoked,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.trials import MOVES, IllegalMoveError
 

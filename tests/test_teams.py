@@ -11,25 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
-    GiveUp,
-    LetGo,
-    Quarantine,
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, LetGo, Quarantine, Stop, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     SlotBroken,
-    Stop,
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices

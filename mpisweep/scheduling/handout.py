@@ -31,8 +31,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from mpisweep.messages import Assign, Decision, Withdraw
 from mpisweep.records import Slot
+from mpisweep.scheduling.decisions import Assign, Decision, Withdraw
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import Losses
 from mpisweep.scheduling.memory import Memory

@@ -39,31 +39,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import inf, nan
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import (
     Commit,
     Decision,
     End,
-    Event,
     GiveUp,
     Infer,
     Introduce,
     LetGo,
-    NothingToLease,
     Quarantine,
-    SlotBroken,
     Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
+    Event,
+    NothingToLease,
+    SlotBroken,
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
     TrialsReturned,
     TrialsRevoked,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.handout import BATCH_S, HandOut
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
