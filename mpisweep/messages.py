@@ -16,14 +16,14 @@ Lists of these travel over :mod:`mpisweep.rank.transport`::
                        Meet           where they meet, to the trial's other ranks
                        Abandon        let go of a trial: others have it, or its other ranks cannot go on
                        TakeBack       give back all that this slot has not begun
-                       StopTrials     give back all; tell the running ones to stop, and kill them after a grace
+                       StopTrials     give back all; tell what runs to stop, and kill it after a grace
                        Acknowledge    these deliveries are on disk: forget them
                        Kill           end this process of your node: its rank is silent and counts as lost
                        Finish         the sweep has ended, with this exit code
     both               Beat           I am still here
 
-Messages are values without behaviour.  Each that is about a trial names its number and its attempt, and what does
-not match what the scheduler last decided about that trial is dropped.
+Messages are values without behaviour.  Each that is about a trial names its number and its attempt, and what
+does not match what the scheduler last decided about that trial is dropped.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Broken:
     Attributes:
         slot: which.
         trial: number and attempt of the trial that was lost by it; None for none.
-        is_gone: whether the slot is of no use any more, because a process that cannot be ended may have its device.
+        is_gone: whether the slot is of no use any more: a process that cannot be ended may have its device.
     """
 
     slot: int

@@ -102,7 +102,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Ask for more trials of a sweep that several allocations share, the longest or the shortest ones first."""
+    """Ask for more trials of a sweep that several allocations share, the longest or the shortest first."""
 
     shortest: bool
     #: How many ranks each may need; None for any number.

@@ -1,7 +1,7 @@
 """What the scheduler is told: values without behaviour, so that they can be compared, recorded and replayed.
 
-An event about a trial names its number and its attempt; what does not match what was last decided about that trial
-is dropped.
+An event about a trial names its number and its attempt; what does not match what was last decided about that
+trial is dropped.
 """
 
 from __future__ import annotations
@@ -120,5 +120,7 @@ class TimePassed:
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = (
-    WorkerJoined | WorkerLost | SlotBroken | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed
-)
+    WorkerJoined | WorkerLost | SlotBroken
+    | TrialsEnded | TrialsReturned | StopRequested
+    | ShareEvent | TimePassed
+)  # fmt: skip
