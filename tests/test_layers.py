@@ -37,7 +37,7 @@ ALLOWED = {
     "scheduling.teams": {"blocks", "records"},
     "scheduling.timetable": {"scheduling.durations", "scheduling.ranking", "scheduling.slots", "records"},
     "scheduling.room": {"scheduling.ranking", "records"},
-    "scheduling.handout": {
+    "scheduling.rules": {
         *(f"scheduling.{below}" for below in (
             "decisions", "health", "memory", "durations", "room", "slots", "trials", "teams", "timetable", "queues",
         )),
@@ -45,7 +45,7 @@ ALLOWED = {
     },
     "scheduling.scheduler": {
         *(f"scheduling.{below}" for below in (
-            "decisions", "events", "handout", "health", "memory", "durations", "slots", "trials", "leasing", "teams", "queues",
+            "decisions", "events", "rules", "health", "memory", "durations", "slots", "trials", "leasing", "teams", "queues",
         )),
         "search", "blocks", "records",
     },

@@ -9,7 +9,7 @@ Rules
    dropped: a result of attempt 1 must never pass for one of attempt 2.
 4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
 
-Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling.handout`.
+Which trial goes to which slot next is the business of :mod:`mpisweep.scheduling.rules.handout`.
 
 Where several allocations share a sweep, only what was granted to this one waits here (:mod:`mpisweep.scheduling.leasing`).
 
@@ -66,11 +66,11 @@ from mpisweep.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.scheduling.handout import BATCH_S, HandOut
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
 from mpisweep.scheduling.memory import Memory
 from mpisweep.scheduling.queues import Waiting
+from mpisweep.scheduling.rules.handout import BATCH_S, HandOut
 from mpisweep.scheduling.slots import Slots
 from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.trials import TrialStates
