@@ -208,7 +208,7 @@ class Cluster:
 
 def revoke(cluster: Cluster) -> None:
     """Others take over one trial that waits here and one that is held."""
-    waiting = next(iter(cluster.scheduler._waiting), None)
+    waiting = next(iter(cluster.scheduler.core.waiting), None)
     slot = cluster.random.choice(list(cluster.held))
     held = [number for number, _ in cluster.held[slot]][-1:]
     cluster.feed(TrialsRevoked((*held, *([] if waiting is None else [waiting]))))

@@ -12,7 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
 #: Packages whose modules are rooms of their own.
-PARTED = {"scheduling", "processes"}
+PARTED = {"scheduling", "scheduling.rules", "processes"}
+
+#: The scheduler's rules, in an order in which each uses only those before it.
+RULES = (
+    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding", "blame",
+    "several_ranks", "ends", "losses", "workers",
+)  # fmt: skip
 
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
@@ -37,17 +43,28 @@ ALLOWED = {
     "scheduling.teams": {"blocks", "records"},
     "scheduling.timetable": {"scheduling.durations", "scheduling.ranking", "scheduling.slots", "records"},
     "scheduling.room": {"scheduling.ranking", "records"},
-    "scheduling.rules": {
+    "scheduling.ended": {"scheduling.trials", "blocks", "records"},
+    "scheduling.core": {
         *(f"scheduling.{below}" for below in (
-            "decisions", "health", "memory", "durations", "room", "slots", "trials", "teams", "timetable", "queues",
+            "durations", "health", "leasing", "memory", "queues", "room", "slots", "teams", "timetable", "trials",
         )),
-        "records",
+        "search", "records",
+    },
+    "scheduling.rules": set(),
+    **{
+        f"scheduling.rules.{name}": {
+            *(f"scheduling.{below}" for below in (
+                "core", "decisions", "ended", "events", "leasing", "teams", "timetable", "trials",
+            )),
+            *(f"scheduling.rules.{above}" for above in RULES[:place]),
+            "search", "blocks", "records",
+        }
+        for place, name in enumerate(RULES)
     },
     "scheduling.scheduler": {
-        *(f"scheduling.{below}" for below in (
-            "decisions", "events", "rules", "health", "memory", "durations", "slots", "trials", "leasing", "teams", "queues",
-        )),
-        "search", "blocks", "records",
+        *(f"scheduling.{below}" for below in ("core", "decisions", "durations", "events", "trials")),
+        *(f"scheduling.rules.{name}" for name in RULES),
+        "search", "records",
     },
     "scheduling.forecast": {"scheduling.durations", "progress", "spec"},
     "devices": {"records"},
@@ -107,8 +124,12 @@ def _imports(path: Path) -> set[str]:
 
 
 def _room(module: str) -> str:
-    parts = module.removeprefix("mpisweep").lstrip(".").split(".")
-    return ".".join(parts[: 2 if parts[0] in PARTED else 1])
+    room, *parts = module.removeprefix("mpisweep").lstrip(".").split(".")
+    for part in parts:
+        if room not in PARTED:
+            break
+        room += f".{part}"
+    return room
 
 
 def _room_of(file: Path) -> str:

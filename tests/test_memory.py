@@ -130,7 +130,7 @@ class Ranks:
 
     @property
     def states(self) -> list[int]:
-        return list(self.scheduler._trials.states)
+        return list(self.scheduler.core.trials.states)
 
 
 def test_what_runs_out_of_memory_in_a_process_that_has_run_others_runs_once_more_in_a_fresh_one():
