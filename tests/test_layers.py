@@ -16,8 +16,8 @@ PARTED = {"scheduling", "scheduling.rules", "processes"}
 
 #: The scheduler's rules, in an order in which each uses only those before it.
 RULES = (
-    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding", "blame",
-    "several_ranks", "ends", "losses", "workers",
+    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding",
+    "blame", "several_ranks", "ends", "losses", "workers",
 )  # fmt: skip
 
 #: Room -> rooms it may import from; a room is a module or a subpackage.
@@ -46,7 +46,8 @@ ALLOWED = {
     "scheduling.ended": {"scheduling.trials", "blocks", "records"},
     "scheduling.core": {
         *(f"scheduling.{below}" for below in (
-            "durations", "health", "leasing", "memory", "queues", "room", "slots", "teams", "timetable", "trials",
+            "durations", "health", "leasing", "memory", "queues", "room", "slots", "teams", "timetable",
+            "trials",
         )),
         "search", "records",
     },
@@ -80,8 +81,8 @@ ALLOWED = {
     "results": {"processes.kernel", "spec", "blocks", "records"},
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
-        "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler", "scheduling.teams",
-        "processes.forkserver", "processes.side_process", "processes.kernel",
+        "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler",
+        "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
@@ -160,6 +161,22 @@ def test_the_plan_has_no_circle() -> None:
         leaves = {room for room, below in plan.items() if not below}
         assert leaves, f"these rooms import each other in a circle: {sorted(plan)}"
         plan = {room: below - leaves for room, below in plan.items() if room not in leaves}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_of_the_scheduler_is_functions_over_its_data_and_keeps_none_of_its_own(name: str) -> None:
+    tree = ast.parse((PACKAGE / "scheduling" / "rules" / f"{name}.py").read_text(encoding="utf-8"))
+    for node in tree.body[1:]:
+        match node:
+            case ast.FunctionDef(args=ast.arguments(args=[ast.arg("core", ast.Name("Core")), *_])):
+                if node.name.startswith("on_"):
+                    assert node.returns is not None
+                    assert ast.unparse(node.returns) == "list[Decision]", node.name
+            case ast.Assign(targets=[ast.Name(target)], value=ast.Constant() | ast.List()):
+                assert target.isupper() or target == "__all__", f"line {node.lineno}: {ast.unparse(node)}"
+            case _:
+                assert isinstance(node, ast.Import | ast.ImportFrom), f"line {node.lineno}: {ast.unparse(node)}"
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
 
 
 @pytest.mark.parametrize("library", ONE_IMPORTER)
