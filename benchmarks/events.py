@@ -30,24 +30,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Decision,
-    End,
+from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Decision, End, Lease, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     Event,
-    Lease,
     NothingToLease,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
     TrialsReturned,
     TrialsRevoked,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.frontier import MemoryFrontier
 
@@ -212,7 +208,7 @@ class Cluster:
 
 def revoke(cluster: Cluster) -> None:
     """Others take over one trial that waits here and one that is held."""
-    waiting = next(iter(cluster.scheduler._waiting), None)
+    waiting = next(iter(cluster.scheduler.core.waiting), None)
     slot = cluster.random.choice(list(cluster.held))
     held = [number for number, _ in cluster.held[slot]][-1:]
     cluster.feed(TrialsRevoked((*held, *([] if waiting is None else [waiting]))))

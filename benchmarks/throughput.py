@@ -103,11 +103,11 @@ def sweep(folder: Path, ranks: int, trials: int) -> tuple[float, int]:
 
 def steps(count: int = 128) -> None:
     """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
-    from mpisweep import blocks, messages
+    from mpisweep import blocks
     from mpisweep.records import Slot
     from mpisweep.results.journal import Entry, _frame
     from mpisweep.results.replay import SweepState
-    from mpisweep.scheduling import planner, scheduler
+    from mpisweep.scheduling import decisions, durations, events, scheduler
 
     numbers = list(range(count))
     columns: dict[str, blocks.Column] = {"x": [n + 1 for n in numbers]}
@@ -119,15 +119,15 @@ def steps(count: int = 128) -> None:
     assigned_body, ended_body = blocks.encode(assigned), blocks.encode(ended)
 
     def schedule() -> None:
-        model = planner.DurationModel(columns, None, count)  # type: ignore[arg-type]
+        model = durations.DurationModel(columns, None, count)  # type: ignore[arg-type]
         made = scheduler.Scheduler(bytes(count), [0] * count, model, retries=2, grace_s=1)
-        for decision in made.handle(messages.WorkerJoined(1, 1), 0.0):
-            assert isinstance(decision, messages.Assign)
+        for decision in made.handle(events.WorkerJoined(1, 1), 0.0):
+            assert isinstance(decision, decisions.Assign)
         while made.count(scheduler.TrialState.COMPLETE) < count:
             held = made.held[Slot(1, 0)]
             given = list(held.items())
             made.handle(
-                messages.TrialsEnded(
+                events.TrialsEnded(
                     blocks.EndedBlock(
                         1, 0, [n for n, _ in given], [a for _, a in given], [2] * len(given),
                         [0.0] * len(given), [1e-6] * len(given), {},

@@ -1,6 +1,6 @@
-"""What crosses a boundary inside a running sweep, and who tells whom.
+"""What ranks say to each other, and who says it to whom.
 
-Between ranks (lists of these, over :mod:`mpisweep.rank.transport`)::
+Lists of these travel over :mod:`mpisweep.rank.transport`::
 
     master -> all      Lead           I am the master of this run; say that you follow, and hello
                        Begun          the sweep is open, and the run has this name
@@ -14,78 +14,49 @@ Between ranks (lists of these, over :mod:`mpisweep.rank.transport`)::
                        StopWanted     this rank was asked to stop, by a signal
     master -> worker   Give           run these, after those that the slot already has
                        Meet           where they meet, to the trial's other ranks
-                       Abandon        a trial of several ranks is over, or cannot go on, or others have it: let go of it
+                       Abandon        let go of a trial: others have it, or its other ranks cannot go on
                        TakeBack       give back all that this slot has not begun
-                       StopTrials     give back all; tell the running ones to stop, and kill them after a grace
+                       StopTrials     give back all; tell what runs to stop, and kill it after a grace
                        Acknowledge    these deliveries are on disk: forget them
                        Kill           end this process of your node: its rank is silent and counts as lost
                        Finish         the sweep has ended, with this exit code
     both               Beat           I am still here
 
-Into the scheduler go *events*; out of it come *decisions*.  Both are values without behaviour, so that they
-can be compared, recorded and replayed.  Every message about a trial names its number and its attempt, and
-whatever does not match what the scheduler last decided about that trial is dropped.
+Messages are values without behaviour.  Each that is about a trial names its number and its attempt, and what
+does not match what the scheduler last decided about that trial is dropped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, EndReason, Slot, Value
+from mpisweep.records import AttemptEnd
 
 __all__ = [
     "Abandon",
     "Acknowledge",
-    "Assign",
     "Beat",
     "Begun",
     "Broken",
-    "Commit",
-    "Decision",
-    "End",
     "Ended",
-    "Event",
     "Finish",
     "Follow",
     "Give",
-    "GiveUp",
     "Hello",
-    "Infer",
-    "Introduce",
     "Kill",
     "Lead",
-    "Lease",
-    "LetGo",
     "Meet",
     "Meeting",
     "Message",
-    "NothingToLease",
-    "Quarantine",
     "Reported",
     "Returned",
-    "ShareEvent",
-    "SlotBroken",
-    "Stop",
-    "StopRequested",
     "StopTrials",
     "StopWanted",
     "TakeBack",
     "Team",
-    "TimePassed",
     "ToMaster",
     "ToWorker",
-    "TrialsEnded",
-    "TrialsGranted",
-    "TrialsReturned",
-    "TrialsRevoked",
-    "Withdraw",
-    "WorkerJoined",
-    "WorkerLost",
 ]
-
-
-# ------------------------------------------------------------------------------------- between ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +151,7 @@ class Broken:
     Attributes:
         slot: which.
         trial: number and attempt of the trial that was lost by it; None for none.
-        is_gone: whether the slot is of no use any more, because a process that cannot be ended may have its device.
+        is_gone: whether the slot is of no use any more: a process that cannot be ended may have its device.
     """
 
     slot: int
@@ -300,200 +271,3 @@ class Finish:
 ToMaster = Hello | Ended | Reported | Returned | Broken | Meeting | StopWanted
 ToWorker = Give | Meet | Abandon | TakeBack | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish
-
-
-# ------------------------------------------------------------------------------------- into the scheduler
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerJoined:
-    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already.
-
-    `kind` says what a trial has of devices and memory there; slots in `gone` are of no use any more.
-    """
-
-    rank: int
-    slots: int
-    held: tuple[tuple[tuple[int, int], ...], ...] = ()
-    host: str = ""
-    kind: str = ""
-    gone: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker will not be heard of again."""
-
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class SlotBroken:
-    """A slot has failed, and not what it ran: see :class:`Broken`."""
-
-    slot: Slot
-    trial: tuple[int, int] | None
-    why: str
-    is_gone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TrialsEnded:
-    """A slot's trials have ended."""
-
-    block: EndedBlock
-
-
-@dataclass(frozen=True, slots=True)
-class TrialsReturned:
-    """A slot gave trials back."""
-
-    slot: Slot
-    numbers: tuple[int, ...]
-    attempts: tuple[int, ...]
-    end: AttemptEnd
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Somebody, or the walltime, wants the sweep to stop in order."""
-
-    reason: EndReason
-
-
-@dataclass(frozen=True, slots=True)
-class TrialsGranted:
-    """Of a sweep that several allocations share, this one may run these.
-
-    Attributes:
-        attempts: how often each was tried by others.
-        losses: how often each was lost together with a whole allocation.
-    """
-
-    numbers: tuple[int, ...]
-    attempts: tuple[int, ...]
-    losses: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TrialsRevoked:
-    """Others have taken these over: what becomes of them here counts no longer."""
-
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NothingToLease:
-    """Everything has ended or is held by others; `sure` when those have just been heard of."""
-
-    sure: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """Nothing happened, but it is later."""
-
-
-#: About a share of a sweep; see :mod:`mpisweep.scheduling.leasing`.
-ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
-
-Event = WorkerJoined | WorkerLost | SlotBroken | TrialsEnded | TrialsReturned | StopRequested | ShareEvent | TimePassed
-
-
-# ------------------------------------------------------------------------------------- out of the scheduler
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Write these attempts down, then send them to the slot; a trial of several ranks to all of its slots."""
-
-    slots: tuple[Slot, ...]
-    numbers: list[int]
-    attempts: list[int]
-    #: Whether the process that runs them must not have run anything before.
-    fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Write these ends down; they are final."""
-
-    block: EndedBlock
-
-
-@dataclass(frozen=True, slots=True)
-class Introduce:
-    """The sweep has these trials from now on: write them down before anything else is said of them."""
-
-    numbers: list[int]
-    configurations: list[dict[str, Value]]
-
-
-@dataclass(frozen=True, slots=True)
-class Infer:
-    """Write down that these trials are infeasible, and why; none of them runs."""
-
-    numbers: list[int]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Write down that these attempts are over without an end."""
-
-    rank: int
-    numbers: list[int]
-    attempts: list[int]
-    end: AttemptEnd
-
-
-@dataclass(frozen=True, slots=True)
-class LetGo:
-    """Tell a slot to let go of a trial that is not its own any more within so many seconds."""
-
-    slot: Slot
-    number: int
-    attempt: int
-    linger_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Ask a slot for what it has not begun."""
-
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Tell every worker, or that of one rank, to stop its trials and to give everything back."""
-
-    grace_s: float
-    rank: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """Tell that this slot's device gets no more trials, or gets some again (`why` is empty)."""
-
-    slot: Slot
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Ask for more trials of a sweep that several allocations share, the longest or the shortest ones first."""
-
-    shortest: bool
-    #: How many ranks each may need; None for any number.
-    ranks: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The run is over."""
-
-    reason: EndReason
-
-
-Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End

@@ -13,21 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
+from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, LetGo, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     Event,
-    LetGo,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.timetable import NOTICE_S
 
@@ -183,10 +179,10 @@ class Watched(Cluster):
 
     def feed(self, event: Event) -> None:
         super().feed(event)
-        slots = self.scheduler._slots
+        slots = self.scheduler.core.slots
         if self.end is not None or not slots.idle:
             return
-        for number in self.scheduler._waiting:
+        for number in self.scheduler.core.waiting:
             upper_s = self.model.upper_s(number) or 0.0
             assert self.now + upper_s > self.deadline, f"trial {number} would end in time, and there is an idle slot"
         longest_idle = max((self.now - since for since in self.idle_since.values()), default=0.0)

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from mpisweep.messages import Decision, Event, TrialsGranted
+from mpisweep.scheduling.decisions import Decision
+from mpisweep.scheduling.events import Event, TrialsGranted
 
 FEW, MANY = 100, 10_000
 #: Of these kinds of events one in so many is measured that there are as many with many workers as with few.

@@ -12,7 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
 #: Packages whose modules are rooms of their own.
-PARTED = {"scheduling", "processes"}
+PARTED = {"scheduling", "scheduling.rules", "processes"}
+
+#: The scheduler's rules, in an order in which each uses only those before it.
+RULES = (
+    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding",
+    "blame", "several_ranks", "ends", "losses", "workers",
+)  # fmt: skip
 
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
@@ -20,10 +26,12 @@ ALLOWED = {
     "bounds": set(),
     "blocks": {"records"},
     "progress": {"records", "spec"},
-    "messages": {"blocks", "records"},
+    "messages": {"records"},
     "spec": {"processes.kernel", "records"},
     "search": {"spec", "blocks", "records"},
     "scheduling": set(),
+    "scheduling.events": {"blocks", "records"},
+    "scheduling.decisions": {"blocks", "records"},
     "scheduling.ranking": set(),
     "scheduling.durations": {"records"},
     "scheduling.trials": {"records"},
@@ -31,21 +39,33 @@ ALLOWED = {
     "scheduling.memory": {"search", "blocks", "records"},
     "scheduling.queues": {"scheduling.durations"},
     "scheduling.health": {"scheduling.ranking", "blocks", "records"},
-    "scheduling.leasing": {"messages"},
+    "scheduling.leasing": {"scheduling.decisions"},
     "scheduling.teams": {"blocks", "records"},
     "scheduling.timetable": {"scheduling.durations", "scheduling.ranking", "scheduling.slots", "records"},
     "scheduling.room": {"scheduling.ranking", "records"},
-    "scheduling.handout": {
+    "scheduling.ended": {"scheduling.trials", "blocks", "records"},
+    "scheduling.core": {
         *(f"scheduling.{below}" for below in (
-            "health", "memory", "durations", "room", "slots", "trials", "teams", "timetable", "queues",
+            "durations", "health", "leasing", "memory", "queues", "room", "slots", "teams", "timetable",
+            "trials",
         )),
-        "messages", "records",
+        "search", "records",
+    },
+    "scheduling.rules": set(),
+    **{
+        f"scheduling.rules.{name}": {
+            *(f"scheduling.{below}" for below in (
+                "core", "decisions", "ended", "events", "leasing", "teams", "timetable", "trials",
+            )),
+            *(f"scheduling.rules.{above}" for above in RULES[:place]),
+            "search", "blocks", "records",
+        }
+        for place, name in enumerate(RULES)
     },
     "scheduling.scheduler": {
-        *(f"scheduling.{below}" for below in (
-            "handout", "health", "memory", "durations", "slots", "trials", "leasing", "teams", "queues",
-        )),
-        "search", "messages", "blocks", "records",
+        *(f"scheduling.{below}" for below in ("core", "decisions", "durations", "events", "trials")),
+        *(f"scheduling.rules.{name}" for name in RULES),
+        "search", "records",
     },
     "scheduling.forecast": {"scheduling.durations", "progress", "spec"},
     "devices": {"records"},
@@ -61,7 +81,8 @@ ALLOWED = {
     "results": {"processes.kernel", "spec", "blocks", "records"},
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
-        "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
+        "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler",
+        "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
@@ -104,8 +125,12 @@ def _imports(path: Path) -> set[str]:
 
 
 def _room(module: str) -> str:
-    parts = module.removeprefix("mpisweep").lstrip(".").split(".")
-    return ".".join(parts[: 2 if parts[0] in PARTED else 1])
+    room, *parts = module.removeprefix("mpisweep").lstrip(".").split(".")
+    for part in parts:
+        if room not in PARTED:
+            break
+        room += f".{part}"
+    return room
 
 
 def _room_of(file: Path) -> str:
@@ -136,6 +161,22 @@ def test_the_plan_has_no_circle() -> None:
         leaves = {room for room, below in plan.items() if not below}
         assert leaves, f"these rooms import each other in a circle: {sorted(plan)}"
         plan = {room: below - leaves for room, below in plan.items() if room not in leaves}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_of_the_scheduler_is_functions_over_its_data_and_keeps_none_of_its_own(name: str) -> None:
+    tree = ast.parse((PACKAGE / "scheduling" / "rules" / f"{name}.py").read_text(encoding="utf-8"))
+    for node in tree.body[1:]:
+        match node:
+            case ast.FunctionDef(args=ast.arguments(args=[ast.arg("core", ast.Name("Core")), *_])):
+                if node.name.startswith("on_"):
+                    assert node.returns is not None
+                    assert ast.unparse(node.returns) == "list[Decision]", node.name
+            case ast.Assign(targets=[ast.Name(target)], value=ast.Constant() | ast.List()):
+                assert target.isupper() or target == "__all__", f"line {node.lineno}: {ast.unparse(node)}"
+            case _:
+                assert isinstance(node, ast.Import | ast.ImportFrom), f"line {node.lineno}: {ast.unparse(node)}"
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
 
 
 @pytest.mark.parametrize("library", ONE_IMPORTER)

@@ -10,24 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
-    GiveUp,
-    Infer,
-    Introduce,
-    Quarantine,
+from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, Infer, Introduce, Quarantine, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch
 from mpisweep.search.frontier import Evidence, MemoryFrontier
@@ -137,7 +130,7 @@ class Ranks:
 
     @property
     def states(self) -> list[int]:
-        return list(self.scheduler._trials.states)
+        return list(self.scheduler.core.trials.states)
 
 
 def test_what_runs_out_of_memory_in_a_process_that_has_run_others_runs_once_more_in_a_fresh_one():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import (
     Assign,
     Commit,
     Decision,
@@ -17,22 +18,23 @@ from mpisweep.messages import (
     GiveUp,
     Lease,
     LetGo,
-    NothingToLease,
     Quarantine,
-    SlotBroken,
     Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.durations import DurationModel, work_from_names
+from mpisweep.scheduling.events import (
+    NothingToLease,
+    SlotBroken,
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
     TrialsReturned,
     TrialsRevoked,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.trials import MOVES, IllegalMoveError
 
@@ -342,7 +344,7 @@ def test_a_sweep_that_has_ended_before_ends_at_once():
 def test_an_illegal_move_names_trial_and_states():
     scheduler = scheduler_of(1)
     with pytest.raises(IllegalMoveError, match="trial 0 cannot go from waiting to complete"):
-        scheduler._trials.move(0, COMPLETE)
+        scheduler.core.trials.move(0, COMPLETE)
 
 
 def test_no_end_is_left():
@@ -511,8 +513,8 @@ def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_
     scheduler = scheduler_of(
         10, states=states, attempts=[1] * 4 + [0] * 6, held={Slot(1, 0): {3: 1}}, deadline=deadline
     )
-    scheduler._model.observe([0, 1, 2], [1.0, 1.0, 1.0])
-    scheduler._model.fit()
+    scheduler.core.model.observe([0, 1, 2], [1.0, 1.0, 1.0])
+    scheduler.core.model.fit()
     assert len(scheduler.handle(WorkerJoined(1, 1, (((3, 1),),)), 0.0)) == more
     scheduler.check()
 
@@ -616,8 +618,8 @@ def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they
     work = [1000.0, 1000.0, 1000.0, 1.0, 1.0, 2000.0]
     scheduler = shared_of(6, work=work, deadline=50.0)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
-    scheduler._model.observe([0, 1, 3], [100.0, 100.0, 0.1])
-    scheduler._model.fit()
+    scheduler.core.model.observe([0, 1, 3], [100.0, 100.0, 0.1])
+    scheduler.core.model.fit()
     assert scheduler.handle(grant(0, 1), 0.1) == [Lease(shortest=True)]
     assert scheduler.handle(grant(3, 4), 0.2)[0] == Assign((Slot(0, 0),), [3], [1])
     scheduler.handle(ended(Slot(0, 0), [(3, 1)], wall_time_s=0.1), 0.3)
@@ -738,8 +740,8 @@ class Sweep(RuleBasedStateMachine):
         old = self.scheduler
         self.asked.clear()
         self.scheduler = scheduler_of(
-            self.COUNT, retries=2, quarantine=True, states=bytes(old._trials.states), attempts=list(old._trials.attempts),
-            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old._losses.counts),
+            self.COUNT, retries=2, quarantine=True, states=bytes(old.core.trials.states), attempts=list(old.core.trials.attempts),
+            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old.core.losses.counts),
         )  # fmt: skip
         for rank in sorted(self.alive):
             held = self.alive[rank]
@@ -770,7 +772,7 @@ class Sweep(RuleBasedStateMachine):
     def every_invariant_holds(self) -> None:
         if self.end is None:
             self.scheduler.check()
-            states = [TrialState(s) for s in self.scheduler._trials.states]
+            states = [TrialState(s) for s in self.scheduler.core.trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import (
     Assign,
     Commit,
     End,
@@ -12,18 +13,19 @@ from mpisweep.messages import (
     LetGo,
     Quarantine,
     Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsGranted,
     TrialsReturned,
     TrialsRevoked,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.frontier import Evidence, MemoryFrontier

@@ -11,25 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.messages import (
-    Assign,
-    Commit,
-    End,
-    GiveUp,
-    LetGo,
-    Quarantine,
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
+from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, LetGo, Quarantine, Stop, Withdraw
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.events import (
     SlotBroken,
-    Stop,
     StopRequested,
     TimePassed,
     TrialsEnded,
     TrialsReturned,
-    Withdraw,
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices
@@ -312,7 +305,7 @@ def test_wide_trials_do_not_starve_behind_many_narrow_ones():
 
 def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
     pool = Pool([1] * 40 + [3], nodes=(4,))
-    pool.lose(next(iter(pool.scheduler._slots.kept)).rank)
+    pool.lose(next(iter(pool.scheduler.core.slots.kept)).rank)
     ended = 0
     while 40 not in pool.running():
         for slot, held in list(pool.held.items()):
@@ -325,10 +318,10 @@ def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
 def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
     # 0: a long narrow trial; 1: a wide one; the others are short.
     pool = Pool([1] * 8 + [2], nodes=(2,), durations=[100.0, *[1.0] * 7, 5.0])
-    model = pool.scheduler._model
+    model = pool.scheduler.core.model
     model.observe([0, 1, 2, 8], [100.0, 1.0, 1.0, 5.0])
     model.fit()
-    pool.scheduler._waiting.reconsider()
+    pool.scheduler.core.waiting.reconsider()
     long, kept = Slot(0, 0), Slot(1, 0)
     assert pool.held[kept] == [], "it was kept for the wide one while nobody knew how long the others take"
     pool.feed(TimePassed())
@@ -378,7 +371,7 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
     model = DurationModel({"x": [1]}, None, 1)
     held = {slot: {0: 1} for slot in slots(0, 1)}
     scheduler = Scheduler(
-        bytes(pool.scheduler._trials.states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
+        bytes(pool.scheduler.core.trials.states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
     )
     made: list[object] = []
     for rank in (0, 1):
@@ -548,18 +541,18 @@ class WideSweep(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_new_master_takes_over(self, data) -> None:
         old = self.scheduler
-        teams = {number: team.slots for number, team in old._teams.items()}
+        teams = {number: team.slots for number, team in old.core.teams.items()}
         held = {slot: dict(trials) for slot, trials in old.held.items()}
         for number, where in teams.items():
             for slot in where:
                 # What a rank has said of it was not acknowledged, so it holds it still; or it is gone.
                 if slot in self.alive and number not in held.get(slot, {}):
-                    held[slot] = {number: old._trials.attempts[number]} | held[slot]
-                    self.alive[slot].appendleft((number, old._trials.attempts[number]))
+                    held[slot] = {number: old.core.trials.attempts[number]} | held[slot]
+                    self.alive[slot].appendleft((number, old.core.trials.attempts[number]))
         gone = {slot for where in teams.values() for slot in where} - set(self.alive)
-        held |= {slot: {n: old._trials.attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
+        held |= {slot: {n: old.core.trials.attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
         self.scheduler = self.make(
-            bytes(old._trials.states), list(old._trials.attempts), self.model, held=held, losses=dict(old._losses.counts), teams=teams
+            bytes(old.core.trials.states), list(old.core.trials.attempts), self.model, held=held, losses=dict(old.core.losses.counts), teams=teams
         )
         for rank in sorted({slot.rank for slot in self.alive}):
             own = sorted(slot for slot in self.alive if slot.rank == rank)
@@ -582,7 +575,7 @@ class WideSweep(RuleBasedStateMachine):
     def every_invariant_holds(self) -> None:
         if getattr(self, "end", 0) is None:
             self.scheduler.check()
-            states = [TrialState(s) for s in self.scheduler._trials.states]
+            states = [TrialState(s) for s in self.scheduler.core.trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:

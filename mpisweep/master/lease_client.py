@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpisweep.messages import NothingToLease, StopRequested, TrialsGranted, TrialsRevoked
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason
+from mpisweep.scheduling.events import NothingToLease, StopRequested, TrialsGranted, TrialsRevoked
 
 __all__ = ["Keeper", "Left", "Over"]
 

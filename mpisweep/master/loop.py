@@ -40,46 +40,50 @@ from mpisweep.master.standing import Standing
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
     Abandon,
-    Assign,
     Broken,
-    Commit,
-    Decision,
-    End,
     Ended,
-    Event,
     Give,
-    GiveUp,
     Hello,
-    Infer,
-    Introduce,
     Kill,
-    Lease,
-    LetGo,
     Meet,
     Meeting,
     Message,
-    Quarantine,
     Reported,
     Returned,
-    SlotBroken,
-    Stop,
-    StopRequested,
     StopTrials,
     StopWanted,
     TakeBack,
     Team,
-    TimePassed,
     ToMaster,
-    TrialsEnded,
-    TrialsReturned,
-    Withdraw,
-    WorkerJoined,
-    WorkerLost,
 )
 from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal import RECORD_BYTES, Journal
+from mpisweep.scheduling.decisions import (
+    Assign,
+    Commit,
+    Decision,
+    End,
+    GiveUp,
+    Infer,
+    Introduce,
+    Lease,
+    LetGo,
+    Quarantine,
+    Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.events import (
+    Event,
+    SlotBroken,
+    StopRequested,
+    TimePassed,
+    TrialsEnded,
+    TrialsReturned,
+    WorkerJoined,
+    WorkerLost,
+)
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.search.numbering import Trials

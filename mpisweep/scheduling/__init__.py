@@ -4,8 +4,12 @@ Pure: events and times come in as arguments, and decisions go out.  Nothing in t
 so that the master, the tests and a simulation of ten thousand workers drive the very same code.
 
 ==============  ==========================================================================
-scheduler       the state machine: :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`
-handout         which trial goes to which slot next
+scheduler       :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`: which rule, which steps, and the end
+events          what the scheduler is told
+decisions       what it answers
+core            its data, and what always holds of it
+rules/          what follows from what: functions over the core, one subject per file
+ended           ends of trials that the scheduler writes itself
 queues          the trials that wait, in the order in which they are handed out
 durations       how long a trial will take, as far as that is known
 trials, slots   what is known of each trial and of each slot, written in one place

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mpisweep.messages import Lease
+from mpisweep.scheduling.decisions import Lease
 
 __all__ = ["Supply"]
 

@@ -9,7 +9,18 @@ from collections.abc import Sequence
 
 from mpisweep.records import TrialState
 
-__all__ = ["MOVES", "IllegalMoveError", "TrialStates"]
+__all__ = [
+    "COMPLETE", "FAILED", "INFEASIBLE", "MOVES", "PRUNED", "RUNNING", "WAITING",
+    "IllegalMoveError", "TrialStates",
+]  # fmt: skip
+
+#: Each TrialState as the plain number that is stored: an enum costs several times as much to look up.
+WAITING = int(TrialState.WAITING)
+RUNNING = int(TrialState.RUNNING)
+COMPLETE = int(TrialState.COMPLETE)
+PRUNED = int(TrialState.PRUNED)
+FAILED = int(TrialState.FAILED)
+INFEASIBLE = int(TrialState.INFEASIBLE)
 
 #: Every legal move of a trial, and what it is called.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
@@ -21,8 +32,6 @@ MOVES: dict[tuple[TrialState, TrialState], str] = {
     (TrialState.RUNNING, TrialState.FAILED): "ended",
 }
 _LEGAL = frozenset((int(old), int(new)) for old, new in MOVES)
-_RUNNING = int(TrialState.RUNNING)
-_WAITING = int(TrialState.WAITING)
 
 
 class IllegalMoveError(AssertionError):
@@ -52,15 +61,15 @@ class TrialStates:
     def grow(self, count: int) -> list[int]:
         """There are so many more trials, which wait; returns their numbers."""
         numbers = list(range(len(self.states), len(self.states) + count))
-        self.states.extend([_WAITING] * count)
+        self.states.extend([WAITING] * count)
         self.attempts.extend([0] * count)
-        self.counts[_WAITING] += count
+        self.counts[WAITING] += count
         return numbers
 
     def begin(self, number: int) -> int:
         """A trial is assigned; returns which attempt this is."""
         self.attempts[number] += 1
-        self.move(number, _RUNNING)
+        self.move(number, RUNNING)
         return self.attempts[number]
 
     def move(self, number: int, state: int) -> None:
@@ -71,7 +80,8 @@ class TrialStates:
         """
         old = self.states[number]
         if (old, state) not in _LEGAL:
-            raise IllegalMoveError(f"trial {number} cannot go from {TrialState(old).label} to {TrialState(state).label}")
+            states = f"from {TrialState(old).label} to {TrialState(state).label}"
+            raise IllegalMoveError(f"trial {number} cannot go {states}")
         self.states[number] = state
         self.counts[old] -= 1
         self.counts[state] += 1

@@ -1,0 +1,172 @@
+"""The data of the scheduler: trials, slots, queues, and what was learned; its readings and its invariants.
+
+The rules (:mod:`mpisweep.scheduling.rules`) are functions over it and keep no state of their own.  A trial's
+state is written in one place, :class:`~mpisweep.scheduling.trials.TrialStates`, which knows the legal moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from mpisweep.records import EndReason, Slot
+from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.health import CommonError, Devices, Losses
+from mpisweep.scheduling.leasing import Supply
+from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.queues import Waiting
+from mpisweep.scheduling.room import Room
+from mpisweep.scheduling.slots import Slots
+from mpisweep.scheduling.teams import TeamTrial
+from mpisweep.scheduling.timetable import Timetable
+from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
+from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.largest_batch import LargestBatch
+
+__all__ = ["Core", "Policy", "Start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits of a sweep, which never change; see :class:`~mpisweep.scheduling.scheduler.Scheduler`."""
+
+    retries: int
+    grace_s: float
+    #: Infinite if there is none.
+    deadline: float
+    same_failures: int
+    quarantine: bool
+    fresh_process: bool
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a new master knows of trials and slots; see :class:`~mpisweep.scheduling.scheduler.Scheduler`."""
+
+    states: Sequence[int]
+    attempts: Sequence[int]
+    held: Mapping[Slot, Mapping[int, int]]
+    losses: Mapping[int, int]
+    teams: Mapping[int, Sequence[Slot]]
+    fresh: Iterable[int]
+
+
+class Core:
+    """What runs where, what waits for what, and what was learned so far.
+
+    Args:
+        start: what is known of trials and slots when this master begins.
+        policy: the limits of the sweep.
+        model: expects durations.
+        widths: how many ranks each trial needs; None where all need one.
+        frontier: says which trials may need too much memory; None where nothing is said of memory.
+        search: asks for more trials by what has ended; None where all trials are known beforehand.
+        shared: whether no trial may run before it is granted.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        policy: Policy,
+        model: DurationModel,
+        *,
+        widths: Sequence[int] | None,
+        frontier: MemoryFrontier | None,
+        search: LargestBatch | None,
+        shared: bool,
+    ) -> None:
+        self.policy = policy
+        self.model = model
+        self.search = search
+        #: Slots that have yet to say hello -> what they hold, as far as is known.
+        self.away = {slot: dict(trials) for slot, trials in start.held.items()}
+        self.away_of: dict[int, list[Slot]] = {}
+        for slot in self.away:
+            self.away_of.setdefault(slot.rank, []).append(slot)
+        away = {number for trials in self.away.values() for number in trials}
+        self.trials = TrialStates(
+            [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)],
+            start.attempts,
+        )
+        self.memory = Memory(frontier, start.fresh)
+        self.memory.note_running(away)
+        waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
+        #: What other allocations may run; None where the sweep is not shared.
+        self.supply = Supply(waiting) if shared else None
+        self.losses = Losses(start.losses, [number for number in waiting if start.attempts[number]])
+        for trials in self.away.values():
+            # Which of them were assigned together nobody knows.
+            self.losses.note_assigned(list(trials))
+        queued = [] if shared else self.memory.hold(waiting)
+        self.waiting = Waiting(model, widths, queued, self.losses.suspects)
+        self.common_error = CommonError(policy.same_failures)
+        self.devices = Devices()
+        self.slots = Slots(self.devices.quarantined, self.memory.kinds, shared=shared)
+        #: Running trials of several ranks.
+        self.teams = {
+            number: TeamTrial(number, self.trials.attempts[number], tuple(slots), set(slots))
+            for number, slots in start.teams.items()
+            if number in away
+        }
+        self.timetable = Timetable(self.slots, model, policy.deadline)
+        #: Whether it matters when a slot will be free.
+        self.is_timed = policy.deadline < inf or self.waiting.any_widths
+        self.room = Room()
+        #: The trial of several ranks for which slots are kept.
+        self.kept_for = -1
+        #: Slots that are of no use any more, and why; and whether the worker of any other was lost.
+        self.gone: dict[Slot, str] = {}
+        self.any_worker_lost = False
+        #: Since when there have been too few workers for every trial that waits; None while there are enough.
+        self.too_few_since: float | None = None
+        self.stopping: EndReason | None = None
+        #: Until when running trials have time to return by themselves.
+        self.grace_over_at = inf
+        self.ended = False
+
+    # ------------------------------------------------------------------------------------- reading
+
+    @property
+    def total(self) -> int:
+        """How many trials the sweep has."""
+        return len(self.trials.states)
+
+    @property
+    def running(self) -> int:
+        """How many slots are at work."""
+        return self.slots.at_work
+
+    # ------------------------------------------------------------------------------------- invariants
+
+    def check(self) -> None:
+        """Assert every invariant; tests call it after every event.
+
+        Raises:
+            AssertionError: naming what does not hold.
+        """
+        assert not self.away.keys() & self.slots.held.keys(), "a slot is away and here"
+        all_held = self.slots.held | self.away
+        held = [number for trials in all_held.values() for number in trials if number not in self.teams]
+        for number, team in self.teams.items():
+            holders = {slot for slot, trials in all_held.items() if number in trials}
+            assert holders == team.waits_for, f"trial {number} is not held by the slots that it waits for"
+            assert holders <= set(team.slots), f"trial {number} is held by a slot that is none of its own"
+            assert holders, f"trial {number} is over and still called running"
+            assert team.attempt == self.trials.attempts[number], f"trial {number} runs with an old attempt"
+        running = {n for n, state in enumerate(self.trials.states) if state == RUNNING}
+        waiting = {n for n, state in enumerate(self.trials.states) if state == WAITING}
+        assert len(held) == len(set(held)), "a trial is held by two slots"
+        assert set(held) | self.teams.keys() == running, "the running trials are not those that slots hold"
+        pending = [*self.waiting, *self.memory]
+        if self.supply is not None:
+            pending += [number for number in range(self.total) if number in self.supply]
+        assert len(pending) == len(set(pending)), "a trial waits twice"
+        assert set(pending) == waiting, "the waiting trials are not those that are pending"
+        for trials in self.slots.held.values():
+            for number, attempt in trials.items():
+                assert attempt == self.trials.attempts[number], f"trial {number} is held with an old attempt"
+        assert not self.gone.keys() & self.slots.held.keys(), "a slot that is of no use is there"
+        self.slots.check()
+        self.trials.check()

@@ -1,0 +1,49 @@
+"""Blocks of ended trials that the scheduler makes itself: some taken out, or one that was lost."""
+
+from __future__ import annotations
+
+from math import nan
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.records import FailureCause, Slot
+from mpisweep.scheduling.trials import FAILED
+
+__all__ = ["lost_block", "lost_text", "without"]
+
+
+def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
+    """The block less the trials at these positions."""
+    kept = [i for i in range(len(block.numbers)) if i not in dropped]
+    return EndedBlock(
+        worker=block.worker,
+        slot=block.slot,
+        numbers=[block.numbers[i] for i in kept],
+        attempts=[block.attempts[i] for i in kept],
+        states=[block.states[i] for i in kept],
+        started_at=[block.started_at[i] for i in kept],
+        wall_time_s=[block.wall_time_s[i] for i in kept],
+        metrics={name: [column[i] for i in kept] for name, column in block.metrics.items()},
+        causes=[block.causes[i] for i in kept] if block.causes else [],
+        messages=[block.messages[i] for i in kept] if block.messages else [],
+    )
+
+
+def lost_text(slot: Slot) -> str:
+    """Why a trial was lost with the worker of this slot."""
+    return f"the worker of rank {slot.rank} was lost"
+
+
+def lost_block(slot: Slot, number: int, attempt: int, why: str) -> EndedBlock:
+    """The end of a trial that was lost once too often.  It has not run to an end: no time is known."""
+    return EndedBlock(
+        worker=slot.rank,
+        slot=slot.place,
+        numbers=[number],
+        attempts=[attempt],
+        states=[FAILED],
+        started_at=[nan],
+        wall_time_s=[nan],
+        metrics={},
+        causes=[int(FailureCause.LOST)],
+        messages=[why],
+    )

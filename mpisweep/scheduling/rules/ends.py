@@ -1,0 +1,89 @@
+"""Trials that have ended in a slot, and trials that a slot gives back.
+
+Only the attempt that the slot holds counts: a result of attempt 1 must never pass for one of attempt 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.records import AttemptEnd, Slot
+from mpisweep.scheduling.core import Core
+from mpisweep.scheduling.decisions import Commit, Decision, GiveUp
+from mpisweep.scheduling.ended import without
+from mpisweep.scheduling.rules.blame import judge, note_slowness
+from mpisweep.scheduling.rules.learning import observe
+from mpisweep.scheduling.rules.retries import wait_again
+from mpisweep.scheduling.rules.several_ranks import let_go, on_rank_ended
+from mpisweep.scheduling.rules.withholding import look_at_memory
+from mpisweep.scheduling.trials import FAILED
+
+__all__ = ["on_trials_ended", "on_trials_returned"]
+
+
+def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
+    """Commit what has ended, and learn from it."""
+    slot = Slot(block.worker, block.slot)
+    held = core.slots.held.get(slot)
+    if held is None:
+        return []
+    if core.teams and block.numbers[0] in core.teams:
+        return on_rank_ended(core, slot, core.teams[block.numbers[0]], block)
+    stale: list[int] = []
+    has_failed = False
+    move = core.trials.move
+    for index, (number, attempt, state) in enumerate(
+        zip(block.numbers, block.attempts, block.states, strict=True)
+    ):
+        if held.get(number) != attempt:
+            stale.append(index)
+            continue
+        del held[number]
+        if state == FAILED:
+            has_failed = True
+        else:
+            move(number, state)
+    core.slots.note(slot)
+    if stale:
+        block = without(block, frozenset(stale))
+    if not block.numbers:
+        return []
+    core.losses.note_ended(block.numbers)
+    decisions: list[Decision] = []
+    if has_failed or core.memory.is_rationed:
+        block, decisions = look_at_memory(core, (slot,), block)
+        if not block.numbers:
+            return decisions
+    # Trials that travel together are too short to tell anything about a device.
+    if len(block.numbers) == 1:
+        decisions += note_slowness(core, slot, block.numbers[0], block.wall_time_s[0])
+    observe(core, block)
+    if core.search is not None:
+        core.search.tell(block)
+    if not has_failed and core.devices.is_clean(slot):
+        return [*decisions, Commit(block)]
+    return decisions + judge(core, slot, block)
+
+
+def on_trials_returned(
+    core: Core, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
+) -> list[Decision]:
+    """Queue again what a slot gave back."""
+    core.slots.note_answer(slot)
+    held = core.slots.held.get(slot)
+    if held is None:
+        return []
+    given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
+    for number, _ in given:
+        del held[number]
+    core.slots.note(slot)
+    decisions: list[Decision] = []
+    for number, _ in given:
+        if number in core.teams:
+            decisions += let_go(core, slot, core.teams[number], end)
+    alone = [(n, a) for n, a in given if core.waiting.width(n) == 1]
+    if alone:
+        wait_again(core, [n for n, _ in alone])
+        decisions.append(GiveUp(slot.rank, [n for n, _ in alone], [a for _, a in alone], end))
+    return decisions

@@ -1,0 +1,45 @@
+"""Learning from trials that have ended: how long others will take, and which trials to add."""
+
+from __future__ import annotations
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.scheduling.core import Core
+from mpisweep.scheduling.decisions import Decision, Introduce
+from mpisweep.scheduling.rules.assigning import BATCH_S
+from mpisweep.scheduling.rules.reclaiming import reconsider
+from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
+from mpisweep.search.largest_batch import LargestBatch
+
+__all__ = ["ask_search", "learn_durations", "observe"]
+
+
+def observe(core: Core, block: EndedBlock) -> None:
+    """Learn durations from trials that ran to their end; a failed one says little about the others."""
+    if FAILED not in block.states:
+        core.model.observe(block.numbers, block.wall_time_s)
+        return
+    kept = [i for i, state in enumerate(block.states) if state in (COMPLETE, PRUNED)]
+    core.model.observe([block.numbers[i] for i in kept], [block.wall_time_s[i] for i in kept])
+
+
+def learn_durations(core: Core) -> None:
+    """Fit the durations anew, and reconsider the queues and what slots hold by them."""
+    core.model.fit()
+    # Sorting a hundred thousand trials takes longer than running them where each is this short.
+    if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
+        core.waiting.reconsider()
+    reconsider(core)
+
+
+def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> None:
+    """Have the search add trials, by what is known now."""
+    configurations = search.ask()
+    if not configurations:
+        return
+    numbers = core.trials.grow(len(configurations))
+    core.model.grow(configurations)
+    for number, configuration in zip(numbers, configurations, strict=True):
+        search.add(number, configuration)
+    core.waiting.grow(len(numbers))
+    core.waiting.add(numbers)
+    decisions.append(Introduce(numbers, configurations))

@@ -1,0 +1,68 @@
+"""The end of a trial of several ranks: it is over when every one of its slots has let go of it.
+
+When it is over, and what it has died of, is decided in :mod:`mpisweep.scheduling.teams`; how it starts, in
+:mod:`mpisweep.scheduling.rules.keeping`.
+"""
+
+from __future__ import annotations
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.records import AttemptEnd, Slot
+from mpisweep.scheduling.core import Core
+from mpisweep.scheduling.decisions import Commit, Decision, GiveUp, LetGo
+from mpisweep.scheduling.ended import lost_text
+from mpisweep.scheduling.rules.learning import observe
+from mpisweep.scheduling.rules.retries import retry, wait_again
+from mpisweep.scheduling.rules.stops import look_for_common_error
+from mpisweep.scheduling.rules.withholding import look_at_memory
+from mpisweep.scheduling.teams import TeamTrial
+
+__all__ = ["let_go", "on_rank_ended"]
+
+
+def on_rank_ended(core: Core, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
+    """One rank of a trial of several has returned or failed."""
+    held = core.slots.held[slot]
+    if held.get(team.number) != block.attempts[0]:
+        return []
+    del held[team.number]
+    core.slots.note(slot)
+    return let_go(core, slot, team, block)
+
+
+def let_go(core: Core, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
+    """A slot does not hold a trial of several ranks any more: the others are not to either."""
+    team.waits_for.discard(slot)
+    if isinstance(how, EndedBlock):
+        team.ends.append(how)
+    else:
+        team.returns[slot] = how
+    if team.is_over:
+        del core.teams[team.number]
+        return _end_team(core, team)
+    linger_s = team.linger_s
+    if linger_s >= team.told_s:
+        return []
+    team.told_s = linger_s
+    return [
+        LetGo(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for
+    ]
+
+
+def _end_team(core: Core, team: TeamTrial) -> list[Decision]:
+    slot, number, attempt = team.slots[0], team.number, team.attempt
+    verdict = team.verdict()
+    if verdict is AttemptEnd.LOST:
+        lost = next(slot for slot, end in team.returns.items() if end is AttemptEnd.LOST)
+        return [retry(core, slot, number, attempt, core.gone.get(lost) or lost_text(lost))]
+    if isinstance(verdict, AttemptEnd):
+        wait_again(core, [number])
+        return [GiveUp(slot.rank, [number], [attempt], verdict)]
+    verdict, again = look_at_memory(core, team.slots, verdict)
+    if again:
+        return again
+    if core.search is not None:
+        core.search.tell(verdict)
+    core.trials.move(number, verdict.states[0])
+    observe(core, verdict)
+    return [Commit(verdict), *look_for_common_error(core, verdict)]

@@ -1,0 +1,74 @@
+"""Workers that join, for the first time or again, and the trials that they bring with them."""
+
+from __future__ import annotations
+
+from mpisweep.records import AttemptEnd, Slot
+from mpisweep.scheduling.core import Core
+from mpisweep.scheduling.decisions import Decision, GiveUp, LetGo, Stop
+from mpisweep.scheduling.events import WorkerJoined
+from mpisweep.scheduling.rules.losses import leave
+from mpisweep.scheduling.rules.retries import wait_again
+from mpisweep.scheduling.rules.several_ranks import let_go
+from mpisweep.scheduling.trials import RUNNING, WAITING
+
+__all__ = ["on_worker_joined"]
+
+
+def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decision]:
+    """What the worker says that it holds is right; what it was thought to hold beyond that waits again."""
+    rank, held = event.rank, event.held
+    slots = [Slot(rank, index) for index in range(event.slots)]
+    core.slots.nodes |= dict.fromkeys(slots, event.host)
+    core.memory.note_worker(slots, event.kind, now)
+    for index in event.gone:
+        core.gone.setdefault(Slot(rank, index), "a process that cannot be ended may have its device")
+    decisions: list[Decision] = []
+    for index, slot in enumerate(slots):
+        thought = core.away.pop(slot, None) or core.slots.held.get(slot, {})
+        kept: dict[int, int] = {}
+        for number, attempt in held[index] if index < len(held) else ():
+            if thought.get(number) == attempt or _recall(core, number, attempt):
+                kept[number] = attempt
+            elif number < core.total:
+                # Others run it by now, or have run it; or it would wait for ranks that are not there.
+                decisions.append(LetGo(slot, number, attempt, 0.0))
+                if core.waiting.width(number) > 1 and core.trials.states[number] == WAITING:
+                    # The next attempt must not be taken for this one.
+                    core.trials.attempts[number] = max(core.trials.attempts[number], attempt)
+        for number in [number for number in thought if number in core.teams and number not in kept]:
+            del thought[number]
+            decisions += let_go(core, slot, core.teams[number], AttemptEnd.WITHDRAWN)
+        missing = [(n, a) for n, a in thought.items() if n not in kept]
+        if missing:
+            wait_again(core, [n for n, _ in missing])
+            decisions.append(
+                GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
+            )
+        if slot in core.gone:
+            if slot in core.slots.held:
+                leave(core, slot)
+            continue
+        if slot not in core.slots.held:
+            core.memory.note_present(slot)
+        core.slots.join(slot, kept, now)
+        core.losses.note_assigned(list(kept))
+    if core.stopping is not None:
+        decisions.append(Stop(max(0.0, core.grace_over_at - now), rank))
+    return decisions
+
+
+def _recall(core: Core, number: int, attempt: int) -> bool:
+    """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
+    if number >= core.total or core.trials.states[number] != WAITING:
+        return False
+    if attempt < core.trials.attempts[number]:
+        return False
+    if core.supply is not None and number in core.supply:
+        return False
+    if core.waiting.width(number) > 1:
+        return False
+    if not core.memory.take(number):
+        core.waiting.discard(number)
+    core.trials.attempts[number] = attempt
+    core.trials.move(number, RUNNING)
+    return True
