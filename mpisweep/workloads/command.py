@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -44,6 +45,8 @@ _DRAIN_S = 0.5
 _READ_BYTES = 1 << 16
 #: A line without an end is cut here, in bytes: no metric is printed in a longer one.
 _LINE_BYTES = 1 << 20
+#: How a line begins that would be a report if it were not cut.
+_BEGUN_JSON = re.compile(rb'\s*\{\s*"')
 #: Last lines of the output that the results file keeps of a failed trial.
 _LAST_LINES = 5
 #: What programs print when memory is at an end: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
@@ -254,7 +257,7 @@ class _Run:
                     continue
                 stated = read_number(match["step"] or "") if "step" in pattern.groupindex else None
                 self._add(next(steps) if stated is None else _whole(stated), {name: value})
-        self._on_json(line)
+        self._on_json(line, raw)
 
     def _note_unread(self, name: str, value: str, line: str) -> None:
         """Keep the first value that is no number, for the trial's message."""
@@ -262,12 +265,15 @@ class _Run:
             self._trial.notice = f"metric {name!r}: {value[:80]!r} was not read as a number, in the line {line.strip()[:200]!r}"
 
     def _on_report(self, raw: bytes, whole: bytes) -> None:
-        self._on_json(raw.decode("utf-8", "replace"))
+        self._on_json(raw.decode("utf-8", "replace"), raw)
 
-    def _on_json(self, line: str) -> None:
+    def _on_json(self, line: str, raw: bytes) -> None:
         step, metrics = read_json_line(line.strip())
         if metrics:
             self._add(next(self._json_steps) if step is None else step, metrics)
+        elif len(raw) > _LINE_BYTES and not self._trial.notice and _BEGUN_JSON.match(raw):
+            begins = line.strip()[:80]
+            self._trial.notice = f"a report of more than {_LINE_BYTES:,} bytes was not read: the line that begins with {begins!r}"
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
         self._spoke_ns = time.monotonic_ns()
