@@ -15,7 +15,7 @@ is left of that group when the leader has ended; what has left the group as well
 child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
 
 Signals: batch systems send some to every process of a job, and the fork server with them, to which nobody else sends
-any.  It is not ended by them and writes down when they came (:class:`mpisweep.processes.line.SignalPage`), so that a
+any.  It is not ended by them and writes down when they came (:class:`mpisweep.processes.shared_page.SignalPage`), so that a
 trial that ends by the same signal is not blamed for it.  Its children are started with them ignored.
 
 A process that is inside a driver or a file system that hangs does not end, whoever kills it.  One that was killed, or
@@ -56,7 +56,7 @@ from mpisweep.processes.kernel import (
     end_descendants,
     started_patiently,
 )
-from mpisweep.processes.line import SignalPage, page_file
+from mpisweep.processes.channel import SignalPage, page_file
 from mpisweep.processes.staging import PackError, imported_from
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]

@@ -30,7 +30,7 @@ from mpisweep.blocks import AssignedBlock, EndedBlock, ReportBlock, decode, enco
 from mpisweep.messages import Team
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY
-from mpisweep.processes.line import (
+from mpisweep.processes.channel import (
     ENDED,
     GIVEN,
     INTERRUPTED,

@@ -35,7 +35,7 @@ from mpisweep.records import DeviceShare
 __all__ = ["Worker"]
 
 #: How long a trial process that is about to begin a trial has to see that it was declared void, in seconds.
-#: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.line`.
+#: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.shared_page`.
 _VOID_S = 0.002
 
 

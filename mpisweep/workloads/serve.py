@@ -27,7 +27,7 @@ from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decod
 from mpisweep.bounds import LOG_CHARS, MESSAGE_CHARS, shortened
 from mpisweep.messages import Team
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
-from mpisweep.processes.line import (
+from mpisweep.processes.channel import (
     ENDED,
     INTERRUPTED,
     MEET,
