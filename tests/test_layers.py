@@ -53,11 +53,18 @@ ALLOWED = {
     "processes.kernel": set(),
     "processes.staging": set(),
     "processes.unsent": {"blocks"},
-    "processes.channel": {"processes.unsent"},
-    "processes.forkserver": {"processes.kernel", "processes.staging", "processes.channel"},
+    "processes.channel": set(),
+    "processes.shared_page": {"processes.unsent"},
+    "processes.forkserver": {"processes.kernel", "processes.staging", "processes.shared_page"},
     "processes.side_process": {"processes.forkserver"},
-    "processes.trialprocess": {"processes.forkserver", "processes.channel", "processes.kernel", "messages", "blocks", "bounds", "records"},
-    "workloads": {"processes.kernel", "processes.channel", "processes.unsent", "spec", "messages", "blocks", "bounds", "records"},
+    "processes.trialprocess": {
+        "processes.forkserver", "processes.channel", "processes.shared_page", "processes.kernel",
+        "messages", "blocks", "records",
+    },
+    "workloads": {
+        "processes.kernel", "processes.channel", "processes.shared_page", "processes.unsent",
+        "spec", "messages", "blocks", "bounds", "records",
+    },
     "results": {"processes.kernel", "spec", "blocks", "records"},
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {

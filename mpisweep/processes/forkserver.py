@@ -56,7 +56,7 @@ from mpisweep.processes.kernel import (
     end_descendants,
     started_patiently,
 )
-from mpisweep.processes.channel import SignalPage, page_file
+from mpisweep.processes.shared_page import SignalPage, page_file
 from mpisweep.processes.staging import PackError, imported_from
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]

@@ -28,8 +28,6 @@ from typing import NamedTuple
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, ReportBlock, decode, encode
 from mpisweep.messages import Team
-from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY
 from mpisweep.processes.channel import (
     ENDED,
     GIVEN,
@@ -43,9 +41,10 @@ from mpisweep.processes.channel import (
     Frame,
     Line,
     LineClosedError,
-    Page,
-    page_file,
 )
+from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.kernel import SENT_TO_EVERYBODY
+from mpisweep.processes.shared_page import Page, page_file
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 __all__ = ["PROGRAM_END_S", "Back", "Broke", "Happening", "Met", "ProcessSetting", "Result", "Returned", "TrialProcess"]

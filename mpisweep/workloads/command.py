@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mpisweep.processes.kernel import handles_any, started_patiently
-from mpisweep.processes.channel import SignalPage
+from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
 from mpisweep.spec.commandline import (
