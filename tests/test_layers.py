@@ -57,8 +57,14 @@ ALLOWED = {
     "processes.shared_page": {"processes.unsent"},
     "processes.forkserver": {"processes.kernel", "processes.staging", "processes.shared_page"},
     "processes.side_process": {"processes.forkserver"},
+    "processes.ledger": {"messages", "blocks"},
+    "processes.trial_events": {"records"},
+    "processes.child": {
+        "processes.forkserver", "processes.channel", "processes.shared_page", "processes.ledger", "processes.trial_events",
+        "messages", "records",
+    },
     "processes.trialprocess": {
-        "processes.forkserver", "processes.channel", "processes.shared_page", "processes.kernel",
+        "processes.child", "processes.forkserver", "processes.ledger", "processes.trial_events", "processes.kernel",
         "messages", "blocks", "records",
     },
     "workloads": {
@@ -73,7 +79,8 @@ ALLOWED = {
     },
     "rank": {
         "master", "results", "workloads", "batch", "devices", "scheduling.teams",
-        "processes.forkserver", "processes.kernel", "processes.staging", "processes.trialprocess",
+        "processes.forkserver", "processes.kernel", "processes.staging",
+        "processes.child", "processes.trial_events", "processes.trialprocess",
         "progress", "spec", "messages", "blocks", "records", "",
     },
     "views": {"rank", "results", "progress", "spec", "records"},

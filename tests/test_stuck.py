@@ -19,9 +19,9 @@ from test_run import start, wait_for
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Broken, Ended, Give, Hello, Message, Returned, StopTrials
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import children_of, process_start
-from mpisweep.processes.trialprocess import ProcessSetting
 from mpisweep.rank.worker import Worker
 from mpisweep.records import AttemptEnd, DeviceShare
 
