@@ -7,7 +7,13 @@ from collections import deque
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from mpisweep.blocks import AssignedBlock, encode
 from mpisweep.messages import Team
@@ -164,8 +170,8 @@ class Histories(RuleBasedStateMachine):
             assert self.line[index][0] == task
 
 
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+def test_each_trial_is_answered_for_once_or_still_held_whatever_happens():
+    run_state_machine_as_test(Histories, settings=settings(max_examples=200, stateful_step_count=40, deadline=None))
 
 
 def test_what_has_begun_is_not_taken_back():

@@ -339,7 +339,7 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
 
 def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(deaf, monkeypatch):
     fork, full, owner = os.fork, deaf / "full", os.getpid()
-    monkeypatch.setattr("mpisweep.processes.forkserver.FORK_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr("mpisweep.processes.fork_loop.FORK_PAUSES_S", (0.01, 0.02))
 
     def refuse() -> int:
         if full.exists() and os.getpid() != owner:

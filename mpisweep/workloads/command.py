@@ -9,18 +9,16 @@ group of its own, so that a stop reaches it and what it has started, and it dies
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import handles_any, started_patiently
+from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, started_patiently
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -55,7 +53,6 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory", "std::bad_alloc", "RESOURCE_EXHAUSTED", "hipErrorOutOfMemory", "not enough memory",
     "can't allocate memory",
 )  # fmt: skip
-_PR_SET_PDEATHSIG = 1
 
 
 def make_run(
@@ -126,7 +123,7 @@ class _Run:
         finally:
             for file in (printed, reported):
                 os.close(file)
-            _kill_group(program.pid)
+            kill_group(program.pid)
             status = program.wait()
         self._end(arguments[0], status)
         if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
@@ -173,7 +170,7 @@ class _Run:
                 pass_fds=[reports],
                 process_group=0,
                 # This process has one thread, which is what makes a function of ours safe there.
-                preexec_fn=lambda: _die_with(parent),
+                preexec_fn=lambda: die_with_parent(parent),
             ))  # fmt: skip
         except (OSError, ValueError) as error:
             for file in (printed, reported):
@@ -227,7 +224,7 @@ class _Run:
         elif limits.stall_s is not None and self._trial.rank == 0 and now_ns - self._spoke_ns > limits.stall_s * 1e9:
             self._overdue = f"killed because it reported nothing for {limits.stall_s:g} s"
         if self._overdue:
-            _kill_group(program.pid)
+            kill_group(program.pid)
 
     def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
         """Tell the program once that the trial is to stop, but for one that is at work on a signal that its job was sent."""
@@ -340,19 +337,6 @@ def _exit_of(process: int) -> Iterator[int | None]:
         yield file
     finally:
         os.close(file)
-
-
-def _die_with(parent: int) -> None:
-    """In the program-to-be: have the kernel end it when the trial process dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _kill_group(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process, signal.SIGKILL)
 
 
 def _whole(number: float) -> int:
