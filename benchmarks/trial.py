@@ -48,8 +48,10 @@ def main() -> None:
 def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[float], list[float]]:
     """Run trials one by one in a real trial process: seconds there and back, and the loss of each."""
     from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
+    from mpisweep.processes.child import ProcessSetting
     from mpisweep.processes.forkserver import ForkServer
-    from mpisweep.processes.trialprocess import ProcessSetting, Result, TrialProcess
+    from mpisweep.processes.trial_events import Result
+    from mpisweep.processes.trialprocess import TrialProcess
     from mpisweep.records import DeviceShare
 
     spec = f'workload = "bench_workloads:{function}"\n[parameters]\nx = {{ from = 1, to = 1000000 }}\n'

@@ -253,7 +253,7 @@ def trials_of(rank: psutil.Process) -> list[psutil.Process]:
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.processes.line.Page)."""
+    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.processes.shared_page.Page)."""
     try:
         return "/memfd:mpisweep-page" in Path(f"/proc/{process.pid}/maps").read_text()
     except OSError:

@@ -19,7 +19,8 @@ from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, sho
 from mpisweep.master import loop as masters
 from mpisweep.master.opening import _introduce
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
-from mpisweep.processes.line import Line, Page, SignalPage, page_file
+from mpisweep.processes.channel import Line
+from mpisweep.processes.shared_page import Page, SignalPage, page_file
 from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 from mpisweep.rank.transport import in_pieces
 from mpisweep.records import TrialState

@@ -502,6 +502,23 @@ def test_null_in_a_line_of_json_is_nan(folder, mpisweep: Run):
     assert sweep.trials["diverged"].tolist() == [True]
 
 
+@pytest.mark.parametrize("told", ["print(json.dumps(long), flush=True)", "mpisweep.report(**long)"])
+def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(folder, mpisweep: Run, told: str):
+    (folder / "long.py").write_text(
+        "import json, mpisweep\n"
+        "print('loss: 0.5', flush=True)\n"
+        "long = {'loss': 3.0, 'n' * 2**20: 1.0, 'm' * 2**20: 1.0}\n"
+        "print('{' + 'no report ' * 200_000, flush=True)\n"
+        f"for _ in range(2):\n    {told}\n"
+    )
+    sweep, done = swept(folder, mpisweep, f"{sys.executable} long.py\n", "[metrics]\nloss = '^loss'\n")
+    assert sweep.metrics == ("loss",)
+    assert sweep.curve(0, "loss").value.tolist() == [0.5]
+    said = f"a report of more than 1,048,576 bytes was not read: the line that begins with '{{\"loss\": 3.0, \"{'n' * 65}'"
+    assert sweep.trials["message"].tolist() == [said]
+    assert done.stderr.count(said) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "mode", "why"),
     [

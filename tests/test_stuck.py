@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from test_run import start, wait_for
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Broken, Ended, Give, Hello, Message, Returned, StopTrials
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.trialprocess import ProcessSetting
+from mpisweep.processes.kernel import children_of, process_start
 from mpisweep.rank.worker import Worker
 from mpisweep.records import AttemptEnd, DeviceShare
 
@@ -200,15 +200,21 @@ WORK = """
 import os, subprocess, time
 from pathlib import Path
 
+def get_stuck(process):
+    # Whole as soon as it is there.
+    Path("number").write_text(str(process))
+    Path("number").rename("stuck")
+
+
 def run(trial):
     x = trial.params["x"]
     if x == 99:
         os._exit(5)
     if x == 88:
         left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-        Path("stuck").write_text(str(left.pid))
+        get_stuck(left.pid)
     if x == 77:
-        Path("stuck").write_text(str(os.getpid()))
+        get_stuck(os.getpid())
         while True:
             time.sleep(0.01)
     return x / 2
@@ -333,7 +339,7 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
 
 def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(deaf, monkeypatch):
     fork, full, owner = os.fork, deaf / "full", os.getpid()
-    monkeypatch.setattr("mpisweep.processes.forkserver.FORK_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr("mpisweep.processes.fork_loop.FORK_PAUSES_S", (0.01, 0.02))
 
     def refuse() -> int:
         if full.exists() and os.getpid() != owner:
@@ -381,15 +387,16 @@ def test_what_a_trial_has_left_and_cannot_be_ended_costs_its_slot_and_holds_nobo
 
 
 def test_a_fork_server_ends_although_a_process_of_it_does_not(deaf):
+    others = children_of(os.getpid())
     rank = Rank(deaf, None)
+    [server] = [child for child in children_of(os.getpid()) if child not in others]
     rank.give(0, [5], [77])
     rank.until((deaf / "stuck").exists)
     rank.worker.close()
-    closing = threading.Thread(target=rank.server.close)
-    closing.start()
+    # What the kernel tells it when its rank has died; nobody is left then who would kill it.
+    os.kill(server, signal.SIGRTMIN)
     try:
-        closing.join(30)
-        assert not closing.is_alive()
+        wait_for(lambda: process_start(server) == -1)
     finally:
         rank.end_stuck()
-        closing.join()
+        rank.server.close()

@@ -11,8 +11,10 @@ import pytest
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Team
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.trialprocess import ProcessSetting, Result, Returned, TrialProcess
+from mpisweep.processes.trial_events import Result, Returned
+from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 WORKLOAD = '''
@@ -211,7 +213,7 @@ def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is
 
     def late(child: int) -> None:
         (folder / "go").touch()
-        while slot.process._page.begun < 2:
+        while slot.process._child.page.begun < 2:
             time.sleep(0.001)
         kill(child)
 
@@ -292,7 +294,7 @@ def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing
             slot.process.take_back()
             time.sleep(0.002)
             slot.take([slot.process.taken_back()])
-        child = slot.process._child
+        child = slot.process._child.number
         (folder / "die").touch()
         slot.until(lambda child=child: not slot.process.is_child(child))
     assert [r.numbers for r in slot.returned] == [(1, 2)]
@@ -364,13 +366,13 @@ def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
 def test_what_follows_a_trial_that_needs_another_process_goes_there_with_it(folder, slot):
     slot.give([1])
     slot.until(lambda: slot.ended == {1: "complete"})
-    child = slot.process._child
+    child = slot.process._child.number
     slot.give([2], fresh=True)
     slot.give([3], fresh=True)
     slot.give([4, 5])
     slot.until(lambda: len(slot.ended) == 5)
     assert slot.returned == []
-    assert slot.process._child == child + 2, "one process for 2, and one for 3 and what follows it"
+    assert slot.process._child.number == child + 2, "one process for 2, and one for 3 and what follows it"
 
 
 def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folder, slot):
@@ -387,7 +389,8 @@ def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folde
 
 def test_a_process_that_an_import_has_forked_takes_no_trial(folder):
     (folder / "work.py").write_text(
-        "import os\nfrom pathlib import Path\nif os.fork() == 0:\n    Path('forked').touch()\n"
+        "import os, time\nfrom pathlib import Path\nif os.fork() == 0:\n    Path('forked').touch()\n"
+        "while not Path('forked').exists():\n    time.sleep(0.001)\n"
         "def train(trial):\n    return os.getpid()\n"
     )
     slot = Slot(folder)

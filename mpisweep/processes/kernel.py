@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
-    "FORK_PAUSES_S", "HOSTS_VARIABLE", "NO_ROOM", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "end_descendants",
-    "end_family", "handles_any", "kill_if_same", "machine_id", "process_start", "python_command", "started_patiently", "this_host",
+    "FORK_PAUSES_S", "HOSTS_VARIABLE", "NO_ROOM", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "die_with_parent",
+    "end_descendants", "end_family", "handles_any", "kill_group", "kill_if_same", "machine_id", "process_start",
+    "python_command", "started_patiently", "this_host",
 ]  # fmt: skip
 
 Started = TypeVar("Started")
@@ -27,6 +28,7 @@ Started = TypeVar("Started")
 #: round.  So several ranks of one machine can be tested as if they were on several.
 HOSTS_VARIABLE = "MPISWEEP_HOSTS"
 _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 #: What batch systems send to all processes of a job, to ask for an end or to make one.
 SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
@@ -127,6 +129,20 @@ def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies (Linux), so that none gets out of sight."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
+    """In a process that `parent` has just forked: have the kernel send it this signal when that dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def kill_group(process: int) -> None:
+    """Kill the process group that this process leads, or has led."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
 
 
 def children_of(pid: int) -> list[int]:

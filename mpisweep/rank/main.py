@@ -44,10 +44,11 @@ from mpisweep.messages import (
     ToMaster,
     ToWorker,
 )
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer, ForkServerLostError
 from mpisweep.processes.kernel import adopt_orphans, end_descendants, kill_if_same
 from mpisweep.processes.staging import PackError, pack_file, prepare_pack
-from mpisweep.processes.trialprocess import PROGRAM_END_S, ProcessSetting
+from mpisweep.processes.trialprocess import PROGRAM_END_S
 from mpisweep.rank.environment import describe_environment, describe_sources
 from mpisweep.rank.office import Office
 from mpisweep.rank.options import Place, RankOptions

@@ -20,8 +20,10 @@ import numpy as np
 from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices.nodes import Node, lay_out, this_node
 from mpisweep.messages import Team
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer, Stays
-from mpisweep.processes.trialprocess import Back, Broke, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
+from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare, FailureCause, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
@@ -144,7 +146,7 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
     while True:
         files = [file for file in (server.fileno(), *(p.fileno() for p in processes)) if file >= 0]
         select.select(files, [], [], _LOOK_S)
-        happened: list[tuple[int, Happening]] = []
+        happened: list[tuple[int, TrialEvent]] = []
         notices = server.notices()
         for rank, process in enumerate(processes):
             happened += ((rank, what) for what in process.listen())

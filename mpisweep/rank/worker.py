@@ -27,15 +27,17 @@ from mpisweep.messages import (
     TakeBack,
     ToWorker,
 )
+from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import Died, ForkServer, Notice, Stays
 from mpisweep.processes.kernel import process_start
-from mpisweep.processes.trialprocess import Back, Broke, Happening, Met, ProcessSetting, Result, TrialProcess
+from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
+from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare
 
 __all__ = ["Worker"]
 
 #: How long a trial process that is about to begin a trial has to see that it was declared void, in seconds.
-#: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.line`.
+#: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.shared_page`.
 _VOID_S = 0.002
 
 
@@ -172,7 +174,7 @@ class Worker:
                     case Stays(_, stuck):
                         self._pass_on(slot, process.on_stays(stuck), out)
 
-    def _pass_on(self, slot: int, happened: Sequence[Happening], out: list[Message]) -> None:
+    def _pass_on(self, slot: int, happened: Sequence[TrialEvent], out: list[Message]) -> None:
         for happening in happened:
             match happening:
                 case Result(body):

@@ -9,18 +9,17 @@ group of its own, so that a stop reaches it and what it has started, and it dies
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import re
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import handles_any, started_patiently
-from mpisweep.processes.line import SignalPage
+from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, started_patiently
+from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
 from mpisweep.spec.commandline import (
@@ -44,6 +43,8 @@ _DRAIN_S = 0.5
 _READ_BYTES = 1 << 16
 #: A line without an end is cut here, in bytes: no metric is printed in a longer one.
 _LINE_BYTES = 1 << 20
+#: How a line begins that would be a report if it were not cut.
+_BEGUN_JSON = re.compile(rb'\s*\{\s*"')
 #: Last lines of the output that the results file keeps of a failed trial.
 _LAST_LINES = 5
 #: What programs print when memory is at an end: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
@@ -52,7 +53,6 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory", "std::bad_alloc", "RESOURCE_EXHAUSTED", "hipErrorOutOfMemory", "not enough memory",
     "can't allocate memory",
 )  # fmt: skip
-_PR_SET_PDEATHSIG = 1
 
 
 def make_run(
@@ -123,7 +123,7 @@ class _Run:
         finally:
             for file in (printed, reported):
                 os.close(file)
-            _kill_group(program.pid)
+            kill_group(program.pid)
             status = program.wait()
         self._end(arguments[0], status)
         if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
@@ -170,7 +170,7 @@ class _Run:
                 pass_fds=[reports],
                 process_group=0,
                 # This process has one thread, which is what makes a function of ours safe there.
-                preexec_fn=lambda: _die_with(parent),
+                preexec_fn=lambda: die_with_parent(parent),
             ))  # fmt: skip
         except (OSError, ValueError) as error:
             for file in (printed, reported):
@@ -224,7 +224,7 @@ class _Run:
         elif limits.stall_s is not None and self._trial.rank == 0 and now_ns - self._spoke_ns > limits.stall_s * 1e9:
             self._overdue = f"killed because it reported nothing for {limits.stall_s:g} s"
         if self._overdue:
-            _kill_group(program.pid)
+            kill_group(program.pid)
 
     def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
         """Tell the program once that the trial is to stop, but for one that is at work on a signal that its job was sent."""
@@ -254,7 +254,7 @@ class _Run:
                     continue
                 stated = read_number(match["step"] or "") if "step" in pattern.groupindex else None
                 self._add(next(steps) if stated is None else _whole(stated), {name: value})
-        self._on_json(line)
+        self._on_json(line, raw)
 
     def _note_unread(self, name: str, value: str, line: str) -> None:
         """Keep the first value that is no number, for the trial's message."""
@@ -262,12 +262,15 @@ class _Run:
             self._trial.notice = f"metric {name!r}: {value[:80]!r} was not read as a number, in the line {line.strip()[:200]!r}"
 
     def _on_report(self, raw: bytes, whole: bytes) -> None:
-        self._on_json(raw.decode("utf-8", "replace"))
+        self._on_json(raw.decode("utf-8", "replace"), raw)
 
-    def _on_json(self, line: str) -> None:
+    def _on_json(self, line: str, raw: bytes) -> None:
         step, metrics = read_json_line(line.strip())
         if metrics:
             self._add(next(self._json_steps) if step is None else step, metrics)
+        elif len(raw) > _LINE_BYTES and not self._trial.notice and _BEGUN_JSON.match(raw):
+            begins = line.strip()[:80]
+            self._trial.notice = f"a report of more than {_LINE_BYTES:,} bytes was not read: the line that begins with {begins!r}"
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
         self._spoke_ns = time.monotonic_ns()
@@ -334,19 +337,6 @@ def _exit_of(process: int) -> Iterator[int | None]:
         yield file
     finally:
         os.close(file)
-
-
-def _die_with(parent: int) -> None:
-    """In the program-to-be: have the kernel end it when the trial process dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _kill_group(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process, signal.SIGKILL)
 
 
 def _whole(number: float) -> int:

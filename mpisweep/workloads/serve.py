@@ -26,8 +26,7 @@ from typing import Any, NoReturn
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.bounds import LOG_CHARS, MESSAGE_CHARS, shortened
 from mpisweep.messages import Team
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
-from mpisweep.processes.line import (
+from mpisweep.processes.channel import (
     ENDED,
     INTERRUPTED,
     MEET,
@@ -39,9 +38,9 @@ from mpisweep.processes.line import (
     Frame,
     Line,
     LineClosedError,
-    Page,
-    SignalPage,
 )
+from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, end_descendants
+from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, TrialState, Value
 from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
 from mpisweep.spec.catalogue import BUILTIN

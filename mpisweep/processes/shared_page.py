@@ -1,0 +1,130 @@
+"""A page of memory that several processes see: what a trial process does, at any moment and without a message.
+
+The page answers at any moment, without a message and however busy or dead the trial process is: which trial
+runs, and since when.  The worker needs that to blame the right trial for a crash and to time one out.  In
+the other direction it declares trials void.  A trial process first says that it begins a trial and then
+looks whether that trial is void; the worker first declares it void and then, a moment later, looks what has
+begun.  So one of the two sees the other, and no trial runs that was given to somebody else.
+
+A second page belongs to the fork server, which writes down there when a batch system's signal has reached it.  No
+trial sends it any: what it gets was sent to every process of the job.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import time
+
+from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
+
+__all__ = ["Page", "SignalPage", "page_file"]
+
+_PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
+
+
+def page_file(name: str = "mpisweep-page") -> int:
+    """An open descriptor of a fresh page of memory, without a name in any folder; `name` is for who looks for it in /proc."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create(name)
+    else:
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    os.ftruncate(file, _PAGE_BYTES)
+    return file
+
+
+class _Numbers:
+    """A page of memory that several processes see, as 64-bit numbers.
+
+    Args:
+        file: descriptor made by :func:`page_file`; it is not needed afterwards.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._memory = mmap.mmap(file, _PAGE_BYTES)
+        self._numbers = memoryview(self._memory)[: mmap.PAGESIZE].cast("q")
+
+    def close(self) -> None:
+        """Let the memory go."""
+        if not self._memory.closed:
+            self._numbers.release()
+            self._memory.close()
+
+
+class SignalPage(_Numbers):
+    """When the fork server received a signal that a batch system sends to every process of a job."""
+
+    def note(self) -> None:
+        """It has received one just now."""
+        self._numbers[0] = time.monotonic_ns()
+
+    def any_since(self, ns: int) -> bool:
+        """Whether it has received one since then, by the monotonic clock."""
+        return self._numbers[0] >= ns
+
+
+class Page(_Numbers):
+    """The memory that both ends of a line see: five numbers, and the reports that were not sent."""
+
+    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
+
+    def __init__(self, file: int) -> None:
+        super().__init__(file)
+        self.unsent = Unsent(memoryview(self._memory)[mmap.PAGESIZE :])
+
+    def close(self) -> None:
+        """Let the memory go."""
+        if not self._memory.closed:
+            self.unsent.release()
+        super().close()
+
+    # Written by the trial process.
+
+    def begin(self, index: int) -> bool:
+        """Claim the trial `index`; False when it is void and must be skipped."""
+        numbers = self._numbers
+        numbers[self._BEGUN] = index + 1
+        if index < numbers[self._VOID_BELOW]:
+            return False
+        numbers[self._STARTED_NS] = time.monotonic_ns()
+        return True
+
+    def note_report(self) -> None:
+        """The running trial has reported just now."""
+        self._numbers[self._REPORTED_NS] = time.monotonic_ns()
+
+    def rest(self) -> None:
+        """No trial runs at the moment."""
+        self._numbers[self._STARTED_NS] = 0
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the running trial should return soon."""
+        return self._numbers[self._STOP] != 0
+
+    # Written by the worker.
+
+    @property
+    def begun(self) -> int:
+        """How many trials were begun, skipped ones included."""
+        return self._numbers[self._BEGUN]
+
+    @property
+    def started_ns(self) -> int:
+        """When the running trial started, by the monotonic clock; 0 when none runs."""
+        return self._numbers[self._STARTED_NS]
+
+    @property
+    def reported_ns(self) -> int:
+        """When a trial reported last, by the monotonic clock; 0 when none did."""
+        return self._numbers[self._REPORTED_NS]
+
+    def void_below(self, index: int) -> None:
+        """Declare void whatever has a smaller index and has not begun."""
+        self._numbers[self._VOID_BELOW] = max(index, self._numbers[self._VOID_BELOW])
+
+    def ask_to_stop(self) -> None:
+        """Ask the running trial to return soon."""
+        self._numbers[self._STOP] = 1

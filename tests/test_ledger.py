@@ -1,0 +1,219 @@
+"""The ledger of a trial process: whatever happens, each trial is answered for exactly once or still held."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mpisweep.blocks import AssignedBlock, encode
+from mpisweep.messages import Team
+from mpisweep.processes.ledger import Ledger, Task
+
+
+def block(numbers: list[int], *, fresh: bool = False) -> bytes:
+    return encode(AssignedBlock([[0, 0]], 0.0, numbers, [1] * len(numbers), {"x": 1}, fresh))
+
+
+def tasks(*numbers: int) -> list[Task]:
+    return [Task(number, 1) for number in numbers]
+
+
+class Histories(RuleBasedStateMachine):
+    """A process that runs what it is given, and the worker that keeps the ledger of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+        #: Trial -> how it was answered for.
+        self.answers: dict[Task, str] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.ledger = Ledger()
+        #: What the process has of what it was given, and of its page.
+        self.line: list[tuple[Task, bool]] = []
+        self.begun = 0
+        self.void_below = 0
+        self.running: Task | None = None
+        self.gathered: list[Task] = []
+        #: Frames that the worker has not read.
+        self.sent: deque[tuple[str, int, list[Task]]] = deque()
+        self.is_wanted = False
+
+    def answer(self, how: str, found: list[Task]) -> None:
+        for task in found:
+            assert task not in self.answers, f"{task} is {how}, and was {self.answers[task]}"
+            self.answers[task] = how
+
+    # ------------------------------------------------------------------------------------- the process
+
+    @rule(size=st.integers(1, 4), fresh=st.booleans())
+    def give(self, size: int, fresh: bool) -> None:
+        given = tasks(*range(self.numbers, self.numbers + size))
+        self.numbers += size
+        self.hand_over(given, fresh)
+
+    def hand_over(self, given: list[Task], fresh: bool) -> None:
+        self.ledger.give(block([task.number for task in given], fresh=fresh), len(given))
+        self.line += [(task, fresh) for task in given]
+
+    @precondition(lambda self: self.running is None and self.begun < len(self.line))
+    @rule()
+    def begin(self) -> None:
+        index, (task, _) = self.begun, self.line[self.begun]
+        self.begun += 1
+        if index < self.void_below:
+            self.send()
+            self.sent.append(("skipped", index, [task]))
+        else:
+            assert self.answers.get(task) is None, f"{task} runs, and was {self.answers[task]}"
+            self.running = task
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def end(self) -> None:
+        assert self.running is not None
+        self.gathered.append(self.running)
+        self.running = None
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def be_interrupted(self) -> None:
+        assert self.running is not None
+        self.send()
+        self.sent.append(("interrupted", self.begun - 1, [self.running]))
+        self.running = None
+
+    @rule()
+    def send(self) -> None:
+        if self.gathered:
+            self.sent.append(("ended", 0, self.gathered))
+            self.gathered = []
+
+    # ------------------------------------------------------------------------------------- the worker
+
+    @precondition(lambda self: self.sent)
+    @rule()
+    def listen(self) -> None:
+        how, index, of = self.sent.popleft()
+        match how:
+            case "ended":
+                self.ledger.on_ended(len(of))
+                self.answer("ended", of)
+            case "skipped":
+                skipped = self.ledger.on_skipped(index, 1)
+                assert skipped in ([], of)
+                self.answer("skipped", skipped)
+            case "interrupted":
+                assert self.ledger.on_interrupted(index) == of
+                self.answer("interrupted", of)
+
+    @rule()
+    def want_back(self) -> None:
+        self.void_below = self.ledger.want_back()
+        self.is_wanted = True
+
+    @rule()
+    def take_back(self) -> None:
+        back = self.ledger.taken_back(self.begun)
+        assert self.is_wanted or not back
+        self.is_wanted = False
+        self.answer("taken back", back)
+
+    @rule(reach=st.integers(1, 3))
+    def let_go_of_one_that_has_not_begun(self, reach: int) -> None:
+        self.void_below = max(self.void_below, min(self.begun + reach, len(self.line)))
+
+    @rule(carries=st.booleans())
+    def die(self, carries: bool) -> None:
+        """Everything that was sent is read after a process has ended; the rest it takes with it."""
+        while self.sent:
+            self.listen()
+        carried = self.ledger.carried(self.begun) if carries else []
+        kept = sum(given.size for given in carried)
+        first = self.begun
+        held = self.ledger.held
+        remains = self.ledger.close(self.begun, carried)
+        assert self.ledger.is_settled
+        assert remains.lost == self.gathered
+        assert remains.running == ([] if self.running is None else [self.running])
+        self.answer("lost", remains.lost)
+        self.answer("blamed", remains.running)
+        self.answer("waiting", remains.waiting)
+        moved = self.line[first : first + kept]
+        assert [*remains.lost, *remains.running, *(task for task, _ in moved), *remains.waiting] == held
+        assert not moved or moved[0][1], "it goes to the next process because it needs a pristine one"
+        self.start()
+        for given in carried:
+            self.hand_over([task for task, _ in moved[: given.size]], moved[0][1])
+            moved = moved[given.size :]
+
+    @invariant()
+    def the_sum_is_whole(self) -> None:
+        held = self.ledger.held
+        assert self.ledger.is_settled or self.line
+        assert not held or not self.ledger.is_settled
+        assert sorted([*self.answers, *held]) == tasks(*range(self.numbers))
+        for task in held:
+            index = self.ledger.index_of(task)
+            assert index is not None
+            assert self.line[index][0] == task
+
+
+def test_each_trial_is_answered_for_once_or_still_held_whatever_happens():
+    run_state_machine_as_test(Histories, settings=settings(max_examples=200, stateful_step_count=40, deadline=None))
+
+
+def test_what_has_begun_is_not_taken_back():
+    ledger = Ledger()
+    ledger.give(block([1, 2, 3]), 3)
+    assert ledger.want_back() == 3
+    assert ledger.taken_back(begun=2) == tasks(3)
+    assert ledger.held == tasks(1, 2)
+    assert ledger.taken_back(begun=2) == [], "that was answered"
+
+
+def test_a_process_that_ends_before_a_trial_for_a_pristine_one_leaves_that_and_what_follows_to_the_next():
+    ledger = Ledger()
+    ledger.give(block([1]), 1)
+    ledger.give(block([2], fresh=True), 1)
+    ledger.give(block([3, 4]), 2)
+    ledger.on_ended(1)
+    carried = ledger.carried(begun=1)
+    assert [given.size for given in carried] == [1, 2]
+    assert ledger.close(1, carried) == ([], [], [])
+
+
+@pytest.mark.parametrize("begun", [0, 2])
+def test_nothing_is_left_to_the_next_process_where_the_next_trial_does_not_need_it(begun: int):
+    ledger = Ledger()
+    ledger.give(block([1]), 1)
+    ledger.give(block([2, 3], fresh=True), 2)
+    assert ledger.carried(begun) == []
+
+
+def test_what_was_reclaimed_is_not_left_to_the_next_process():
+    ledger = Ledger()
+    ledger.give(block([1], fresh=True), 1)
+    ledger.want_back()
+    assert ledger.taken_back(begun=0) == tasks(1)
+    ledger.give(block([2], fresh=True), 1)
+    assert ledger.carried(begun=0) == []
+
+
+def test_the_rank_of_a_trial_is_that_of_its_block():
+    ledger = Ledger()
+    team = Team(1, 2, 0, 1)
+    ledger.give(block([1]), 1)
+    ledger.give(block([2]), 1, team)
+    assert [ledger.team_of(index) for index in range(-1, 3)] == [None, None, team, None]
