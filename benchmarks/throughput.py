@@ -105,7 +105,7 @@ def steps(count: int = 128) -> None:
     """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
     from mpisweep import blocks, messages
     from mpisweep.records import Slot
-    from mpisweep.results.journal import Entry, _frame
+    from mpisweep.results.journal.writer import Entry, _frame
     from mpisweep.results.replay import SweepState
     from mpisweep.scheduling import planner, scheduler
 

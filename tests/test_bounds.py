@@ -23,7 +23,7 @@ from mpisweep.processes.line import Line, Page, SignalPage, page_file
 from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 from mpisweep.rank.transport import in_pieces
 from mpisweep.records import TrialState
-from mpisweep.results.journal import Journal
+from mpisweep.results.journal.writer import Journal
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import number_trials
 from mpisweep.spec import Spec, SpecError, parse_spec

@@ -13,10 +13,10 @@ from test_results import SPEC, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.results.leases import Lease
-from mpisweep.results.merging import merge
-from mpisweep.results.shares import SharedSweep
-from mpisweep.results.snapshot import fold, read_merged
+from mpisweep.results.file.writing import fold, read_merged
+from mpisweep.results.shares.folder import SharedSweep
+from mpisweep.results.shares.leases import Lease
+from mpisweep.results.shares.merging import merge
 from mpisweep.views.export import write_csv, write_json
 
 METRICS = ("loss", "accuracy")

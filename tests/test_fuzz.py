@@ -33,9 +33,10 @@ from waiting import PATIENCE_S
 import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
 from mpisweep.records import TrialState
-from mpisweep.results import ResultsError, journal_folder, snapshot
-from mpisweep.results.journal import Damage, _frame, read_journal
-from mpisweep.results.snapshot import fold
+from mpisweep.results import ResultsError, journal_folder
+from mpisweep.results.file import writing as snapshot
+from mpisweep.results.file.writing import fold
+from mpisweep.results.journal.writer import Damage, _frame, read_journal
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
 from mpisweep.spec.sweepfile import _LIMIT_KEYS, _TOP_KEYS
 
@@ -698,7 +699,7 @@ WATCHER = """
 import sys, warnings
 from pathlib import Path
 import mpisweep, test_fuzz
-from mpisweep.results.snapshot import fold
+from mpisweep.results.file.writing import fold
 test_fuzz.look(Path("good.h5")); fold(Path("good.h5"))
 BAD = ("exec", "compile", "pickle.find_class", "marshal.load", "marshal.loads", "os.system", "os.exec", "os.fork",
        "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")

@@ -23,14 +23,17 @@ from test_results import SPEC, facts, opening, write_journal
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock
 from mpisweep.master.opening import known_trials
-from mpisweep.results import ResultsError, image, journal_folder, merging, shares_folder, snapshot, stored
-from mpisweep.results.journal import Journal, read_journal, segments
-from mpisweep.results.leases import Lease
-from mpisweep.results.merging import read_sweep, write_whole
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.file import image, stored
+from mpisweep.results.file import writing as snapshot
+from mpisweep.results.file.writing import finish, fold, read_merged
+from mpisweep.results.journal.writer import Journal, read_journal, segments
 from mpisweep.results.repair import repair
 from mpisweep.results.reports import Reading
-from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
-from mpisweep.results.snapshot import finish, fold, read_merged
+from mpisweep.results.shares import merging
+from mpisweep.results.shares.folder import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.results.shares.leases import Lease
+from mpisweep.results.shares.merging import read_sweep, write_whole
 from mpisweep.spec import parse_spec
 
 #: Reports of each trial and metric in the small sweep; the large one has ten times as many.
@@ -40,8 +43,8 @@ TRIALS = 400
 MEASURING = """
 import json, sys
 from pathlib import Path
-import mpisweep.results.merging, mpisweep.results.repair, mpisweep.results.storing as storing
-from mpisweep.results.snapshot import fold
+import mpisweep.results.shares.merging, mpisweep.results.repair, mpisweep.results.storing as storing
+from mpisweep.results.file.writing import fold
 
 def of_process(name, key):
     for line in open(f"/proc/self/{name}"):
@@ -54,7 +57,7 @@ def open_it(path):
     json.dumps(answer)
 
 def merge_it(path):
-    assert mpisweep.results.merging.gather(path, 0.1)
+    assert mpisweep.results.shares.merging.gather(path, 0.1)
 
 path, work = Path(sys.argv[2]), {"opening": open_it, "folding": fold, "merging": merge_it}[sys.argv[1]]
 # What is made once in a process is no matter of the sweep.
@@ -356,7 +359,7 @@ def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros)
 
 
 def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(path, monkeypatch):
-    from mpisweep.results import journal as module
+    from mpisweep.results.journal import writer as module
 
     monkeypatch.setattr(module, "_PART_BYTES", 1 << 16)
     monkeypatch.setattr(module, "_COMMIT_BYTES", 1 << 16)
@@ -377,7 +380,7 @@ def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much
 
 
 def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
-    from mpisweep.results import journal as module
+    from mpisweep.results.journal import writer as module
 
     write_journal(path, records(60, 5), opening())
     [name] = segments(journal_folder(path))

@@ -23,9 +23,9 @@ from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
 from mpisweep.rank.main import _Rank
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results import journal as journal_module
 from mpisweep.results.claim import RunOverError
-from mpisweep.results.journal import read_journal, segments
+from mpisweep.results.journal import writer as journal_module
+from mpisweep.results.journal.writer import read_journal, segments
 from mpisweep.spec import parse_spec
 
 ENDED = next(record for record in history() if isinstance(record, EndedBlock))

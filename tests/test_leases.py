@@ -18,8 +18,7 @@ from mpisweep.master.opening import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.leases import Lease, Leases, Left, owners, superseded
-from mpisweep.results.shares import (
+from mpisweep.results.shares.folder import (
     Life,
     MemberWatch,
     SharedSweep,
@@ -31,6 +30,7 @@ from mpisweep.results.shares import (
     read_shared,
     take_lease,
 )
+from mpisweep.results.shares.leases import Lease, Leases, Left, owners, superseded
 from mpisweep.spec import parse_spec
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])

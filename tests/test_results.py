@@ -46,7 +46,7 @@ from mpisweep.master.opening import known_trials
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, claim, journal_folder, snapshot
+from mpisweep.results import ResultsError, claim, journal_folder
 from mpisweep.results.claim import (
     Claim,
     ClaimedError,
@@ -57,9 +57,10 @@ from mpisweep.results.claim import (
     token_of,
 )
 from mpisweep.results.columns import COLUMNS
-from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
+from mpisweep.results.file import writing as snapshot
+from mpisweep.results.file.writing import finish, fold, read_merged, salvage_file
+from mpisweep.results.journal.writer import Damage, Journal, _frame, _read_segment, read_journal, segments
 from mpisweep.results.repair import repair
-from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
 from mpisweep.spec import parse_spec
 from mpisweep.views import tables
 from mpisweep.views.figures import curves as figure_curves

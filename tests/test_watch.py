@@ -30,9 +30,9 @@ from mpisweep.master.opening import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
-from mpisweep.results.snapshot import finish
+from mpisweep.results.file.writing import finish
+from mpisweep.results.shares.folder import SharedSweep, create_shares, members, part_file, take_lease
+from mpisweep.results.shares.leases import Lease
 from mpisweep.spec import parse_spec
 from mpisweep.views.tables import GONE, sweep_status
 from mpisweep.views.watch import _signs_of_life, look_at, watch

@@ -42,11 +42,11 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.records import AttemptEnd, TrialState
-from mpisweep.results import journal as journal_module
 from mpisweep.results import journal_folder
-from mpisweep.results.journal import Entry, Journal, _frame, read_journal, segments
+from mpisweep.results.file.writing import finish, fold
+from mpisweep.results.journal import writer as journal_module
+from mpisweep.results.journal.writer import Entry, Journal, _frame, read_journal, segments
 from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import finish, fold
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
 RUN = RunRecord("20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {})

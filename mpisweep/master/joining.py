@@ -38,8 +38,8 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, RunOverError
-from mpisweep.results.journal import segments
-from mpisweep.results.shares import (
+from mpisweep.results.journal.writer import segments
+from mpisweep.results.shares.folder import (
     MemberWatch,
     SharedSweep,
     base_file,

@@ -30,7 +30,7 @@ from mpisweep.records import AttemptEnd, Direction, EndReason, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError
 from mpisweep.results.columns import CODE
-from mpisweep.results.journal import Damage, Journal, segments, sync_segments
+from mpisweep.results.journal.writer import Damage, Journal, segments, sync_segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.scheduling.durations import DurationModel, work_from_names
@@ -468,7 +468,7 @@ def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
     if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return None, []
     # h5py is for those who go on with a file; a new sweep starts without it.
-    from mpisweep.results.merging import read_sweep
+    from mpisweep.results.shares.merging import read_sweep
 
     damages: list[Damage] = []
     return read_sweep(path, damages, reading=Reading.TABLES), damages

@@ -41,7 +41,7 @@ def journal_folder(path: Path) -> Path:
 
 
 def shares_folder(path: Path) -> Path:
-    """Where several allocations that work on one sweep keep what they share, see :mod:`mpisweep.results.shares`."""
+    """Where several allocations that work on one sweep keep what they share, see :mod:`mpisweep.results.shares.folder`."""
     return path.with_name(path.name + ".shares")
 
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.columns import columns_of
-from mpisweep.results.journal import Damage
-from mpisweep.results.merging import read_sweep
+from mpisweep.results.file.writing import _native
+from mpisweep.results.journal.writer import Damage
 from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import _native
+from mpisweep.results.shares.merging import read_sweep
 from mpisweep.spec import Spec, SpecError, nearest, parse_spec
 from mpisweep.spec.units import value_text
 

@@ -19,12 +19,7 @@ from pathlib import Path
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, RunOverError
-from mpisweep.results.journal import Damage, segments
-from mpisweep.results.merging import gather
-from mpisweep.results.replay import SweepState
-from mpisweep.results.reports import Reading
-from mpisweep.results.shares import base_file, left_file, members, part_file
-from mpisweep.results.snapshot import (
+from mpisweep.results.file.writing import (
     NotOursError,
     add_journal,
     finish_with,
@@ -33,6 +28,11 @@ from mpisweep.results.snapshot import (
     read_merged,
     salvage_file,
 )
+from mpisweep.results.journal.writer import Damage, segments
+from mpisweep.results.replay import SweepState
+from mpisweep.results.reports import Reading
+from mpisweep.results.shares.folder import base_file, left_file, members, part_file
+from mpisweep.results.shares.merging import gather
 
 __all__ = ["Repaired", "repair"]
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.journal import Damage, segments
+from mpisweep.results.journal.writer import Damage, segments
 from mpisweep.results.replay import TABLE_FIELDS, SweepState
 from mpisweep.results.reports import Reading
 
@@ -66,7 +66,7 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return {"state": None, "damages": []}
     # h5py is for those who go on with a file; a new sweep starts without it.
-    from mpisweep.results.merging import read_sweep
+    from mpisweep.results.shares.merging import read_sweep
 
     damages: list[Damage] = []
     state = read_sweep(path, damages, reading=Reading.TABLES)
@@ -74,21 +74,21 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fold(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.snapshot import fold
+    from mpisweep.results.file.writing import fold
 
     fold(Path(asked["path"]), asked["keep"], Path(asked["token"]))
     return {}
 
 
 def _finish(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.snapshot import finish
+    from mpisweep.results.file.writing import finish
 
     finish(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
     return {}
 
 
 def _gather(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.merging import gather
+    from mpisweep.results.shares.merging import gather
 
     return {"was_split": gather(Path(asked["path"]), asked["silence_s"])}
 

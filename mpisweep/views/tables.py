@@ -25,7 +25,7 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep, TrialTable
-from mpisweep.results.shares import members, part_file
+from mpisweep.results.shares.folder import members, part_file
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.units import duration_text, number_text, value_text
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.journal import Damage, segments
-from mpisweep.results.leases import Lease, owners, superseded
+from mpisweep.results.file.writing import read_merged, read_until_it_stays, write_file
+from mpisweep.results.journal.writer import Damage, segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
-from mpisweep.results.shares import (
+from mpisweep.results.shares.folder import (
     MemberWatch,
     SharedSweep,
     base_file,
@@ -38,7 +38,7 @@ from mpisweep.results.shares import (
     read_leases,
     read_shared,
 )
-from mpisweep.results.snapshot import read_merged, read_until_it_stays, write_file
+from mpisweep.results.shares.leases import Lease, owners, superseded
 from mpisweep.spec import SpecError, parse_spec
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
@@ -146,7 +146,7 @@ def merge(
     leases: Iterable[Lease],
     reading: Reading = Reading.SAMPLES,
 ) -> SweepState:
-    """What the members have found together; by the rules of :mod:`mpisweep.results.leases`.
+    """What the members have found together; by the rules of :mod:`mpisweep.results.shares.leases`.
 
     Args:
         shared: what the members agree on.

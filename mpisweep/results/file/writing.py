@@ -37,13 +37,13 @@ from mpisweep.results.columns import (
     Column,
     columns_of,
 )
-from mpisweep.results.consistency import are_values, is_curve, is_kind, see_that_it_is_consistent
-from mpisweep.results.image import Image, Room, RoomWriter, is_whole, seal, write_image
-from mpisweep.results.journal import Damage, Frames, read_journal, segments, sync_folder
-from mpisweep.results.names import as_text, from_link, to_link
+from mpisweep.results.file.consistency import are_values, is_curve, is_kind, see_that_it_is_consistent
+from mpisweep.results.file.image import Image, Room, RoomWriter, is_whole, seal, write_image
+from mpisweep.results.file.names import as_text, from_link, to_link
+from mpisweep.results.file.stored import SampleFile, Samples
+from mpisweep.results.journal.writer import Damage, Frames, read_journal, segments, sync_folder
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Curves, Reading, StoredCurve
-from mpisweep.results.stored import SampleFile, Samples
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 from mpisweep.spec.catalogue import entry_of, units_of
 

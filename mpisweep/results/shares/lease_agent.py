@@ -36,9 +36,8 @@ from typing import Any
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
-from mpisweep.results.leases import Lease, Leases, Left
 from mpisweep.results.reports import Reading
-from mpisweep.results.shares import (
+from mpisweep.results.shares.folder import (
     Life,
     MemberWatch,
     SharedSweep,
@@ -51,6 +50,7 @@ from mpisweep.results.shares import (
     read_shared,
     take_lease,
 )
+from mpisweep.results.shares.leases import Lease, Leases, Left
 
 __all__ = ["serve"]
 
@@ -112,7 +112,7 @@ def _tell(connection: socket.socket, **what: Any) -> None:
 
 
 def _exit_code_of_file(path: Path) -> int:
-    from mpisweep.results.merging import exit_code_of, read_sweep
+    from mpisweep.results.shares.merging import exit_code_of, read_sweep
 
     try:
         return exit_code_of(read_sweep(path, reading=Reading.TABLES))
@@ -302,7 +302,7 @@ class _Keeping:
         process = os.fork()
         if process == 0:
             with contextlib.suppress(BaseException):
-                from mpisweep.results.merging import write_whole
+                from mpisweep.results.shares.merging import write_whole
 
                 os.nice(10)
                 write_whole(self._path, _HERE)
@@ -311,7 +311,7 @@ class _Keeping:
 
     def _leave(self) -> None:
         """The member's part is whole: end, as the last one with the whole file alone."""
-        from mpisweep.results.merging import OvertakenError, exit_code_of, write_whole
+        from mpisweep.results.shares.merging import OvertakenError, exit_code_of, write_whole
 
         left_file(self._folder, self._member).touch()
         until = time.monotonic() + min(self._silence_s, _FAREWELL_S)
@@ -356,7 +356,7 @@ class _Keeping:
 
 
 def _read_left(part: Path) -> Mapping[int, Left]:
-    from mpisweep.results.snapshot import read_merged
+    from mpisweep.results.file.writing import read_merged
 
     try:
         state = read_merged(part, reading=Reading.TABLES)

@@ -36,7 +36,7 @@ from io import FileIO
 from pathlib import Path
 
 from mpisweep.blocks import BlockError, Curve, Record, ReportBlock, RunRecord, decode, encode
-from mpisweep.results.checking import is_sensible
+from mpisweep.results.journal.checking import is_sensible
 from mpisweep.results.reports import lengths_of
 
 __all__ = [

@@ -5,7 +5,7 @@
     NAME.h5.shares/
         sweep.json                the sweep file, how it was split, the trials of each chunk
         base.h5                   NAME.h5 as it was before; missing for a new sweep
-        00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.leases
+        00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.shares.leases
         MEMBER.h5, MEMBER.h5.journal/    one member's results, like those of any other run
         MEMBER.left               made when the member has ended in order
         merge-000003-a1b2c3/      where NAME.h5 is being written before it takes its place
@@ -39,8 +39,8 @@ from pathlib import Path
 
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Holder, claim_file, is_gone_here
-from mpisweep.results.journal import sync_folder
-from mpisweep.results.leases import Lease
+from mpisweep.results.journal.writer import sync_folder
+from mpisweep.results.shares.leases import Lease
 
 __all__ = [
     "Life",

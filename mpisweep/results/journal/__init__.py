@@ -1,0 +1,1 @@
+"""The journal: what the HDF5 file does not have yet."""
