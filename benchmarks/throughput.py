@@ -105,7 +105,8 @@ def steps(count: int = 128) -> None:
     """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
     from mpisweep import blocks, messages
     from mpisweep.records import Slot
-    from mpisweep.results.journal.writer import Entry, _frame
+    from mpisweep.results.journal.reader import Entry
+    from mpisweep.results.journal.segments import frame
     from mpisweep.results.replay import SweepState
     from mpisweep.scheduling import planner, scheduler
 
@@ -148,7 +149,7 @@ def steps(count: int = 128) -> None:
         "trial process: decode it": lambda: blocks.decode(assigned_body),
         "trial process: encode the results": lambda: blocks.encode(ended),
         "master: decode them": lambda: blocks.decode(ended_body),
-        "journal: frame and checksum both": lambda: (_frame(assigned_body), _frame(ended_body)),
+        "journal: frame and checksum both": lambda: (frame(assigned_body), frame(ended_body)),
         "snapshot: replay both": replay,
     }
     print("microseconds a trial")

@@ -36,7 +36,8 @@ from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.file import writing as snapshot
 from mpisweep.results.file.writing import fold
-from mpisweep.results.journal.writer import Damage, _frame, read_journal
+from mpisweep.results.journal.reader import Damage, read_journal
+from mpisweep.results.journal.segments import frame
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
 from mpisweep.spec.sweepfile import _LIMIT_KEYS, _TOP_KEYS
 
@@ -367,7 +368,7 @@ def damaged(data: bytes, changes: list[tuple[str, float, float, int, bytes]]) ->
 @fuzz
 def test_every_record_of_a_damaged_segment_is_one_that_was_written(sweep, changes):
     bodies = [encode(record) for record in records()]
-    data = damaged(b"".join(map(_frame, bodies)), changes)
+    data = damaged(b"".join(map(frame, bodies)), changes)
     put(sweep, data)
     with bounded(changes):
         found = [encode(entry.record) for entry in read_journal(journal_folder(sweep), {}, [])]
@@ -442,7 +443,7 @@ def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:
     """A good segment with frames of these fields in it, every one with a right checksum."""
     bodies = [encode(record) for record in records()]
     bodies[at:at] = [json.dumps(fields).encode() for fields in hostiles]
-    return b"".join(map(_frame, bodies))
+    return b"".join(map(frame, bodies))
 
 
 @given(st.lists(hostile_fields(), min_size=1, max_size=3), st.sampled_from([0, 1, 2, 9, 17]))
@@ -496,7 +497,7 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
         ReportBlock(1, 0, 1, {name: report.curves["loss"]}),
         EndedBlock(1, 0, [0], [1], [2], [1.0], [1.0], {name: [4.5], "other": [2.5]}),
     ]
-    put(sweep, b"".join(_frame(encode(record)) for record in made))
+    put(sweep, b"".join(frame(encode(record)) for record in made))
     for _ in range(3):
         table = mpisweep.load(sweep)
         assert len(table.metrics) == 2
@@ -509,7 +510,7 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
 @pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
 def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
     """Also where every few bytes look like the beginning of a long frame."""
-    frames = [_frame(encode(record)) for record in records()]
+    frames = [frame(encode(record)) for record in records()]
     put(sweep, b"".join(frames[:5]) + filler * ((1 << 21) // len(filler)) + b"".join(frames[5:]))
     with bounded(filler):
         assert len(list(read_journal(journal_folder(sweep), {}, []))) == len(frames)
@@ -521,12 +522,12 @@ def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
     ids=["deep field", "deep list", "deep record", "long number"],
 )  # fmt: skip
 def test_a_body_that_json_cannot_take_is_damage(sweep, body):
-    frames = [_frame(encode(record)) for record in records()]
-    put(sweep, b"".join(frames[:5]) + _frame(body) + b"".join(frames[5:]))
+    frames = [frame(encode(record)) for record in records()]
+    put(sweep, b"".join(frames[:5]) + frame(body) + b"".join(frames[5:]))
     damages: list[Damage] = []
     with bounded(body[:40]):
         assert len(list(read_journal(journal_folder(sweep), {}, damages))) == len(frames)
-    assert [damage.length for damage in damages] == [len(_frame(body))]
+    assert [damage.length for damage in damages] == [len(frame(body))]
 
 
 # ------------------------------------------------------------------------------------- HDF5 files
@@ -537,7 +538,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A results file with something in every place."""
     path = tmp_path_factory.mktemp("whole") / "s.h5"
     journal_folder(path).mkdir()
-    put(path, b"".join(_frame(encode(record)) for record in records()))
+    put(path, b"".join(frame(encode(record)) for record in records()))
     fold(path)
     return path.read_bytes()
 
@@ -747,8 +748,8 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
             journal_folder(path).mkdir()
             bodies = [texts_replaced(json.loads(encode(record)), text, spec) for record in records()]
             bodies[0]["command"] = [text]
-            data = b"".join(_frame(json.dumps(fields).encode()) for fields in bodies)
-            (journal_folder(path) / SEGMENT).write_bytes(data + _frame(payload) + payload)
+            data = b"".join(frame(json.dumps(fields).encode()) for fields in bodies)
+            (journal_folder(path) / SEGMENT).write_bytes(data + frame(payload) + payload)
         path = tmp_path / f"file{index}.h5"
         paths.append(path.name)
         path.write_bytes(whole)

@@ -27,7 +27,9 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.file import image, stored
 from mpisweep.results.file import writing as snapshot
 from mpisweep.results.file.writing import finish, fold, read_merged
-from mpisweep.results.journal.writer import Journal, read_journal, segments
+from mpisweep.results.journal.reader import read_journal
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.journal.writer import Journal
 from mpisweep.results.repair import repair
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares import merging
@@ -380,7 +382,7 @@ def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much
 
 
 def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
-    from mpisweep.results.journal import writer as module
+    from mpisweep.results.journal import reader as module
 
     write_journal(path, records(60, 5), opening())
     [name] = segments(journal_folder(path))
@@ -400,7 +402,7 @@ def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeyp
     assert len(found[0][1]) == 4
     assert all(one == found[0] for one in found)
     damages = []
-    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module._read_segment(name, bytes(data), 0, damages)]
+    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module.read_segment(name, bytes(data), 0, damages)]
     assert found[0] == (whole, damages)
 
 

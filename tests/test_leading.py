@@ -25,7 +25,8 @@ from mpisweep.rank.options import Place, RankOptions
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import RunOverError
 from mpisweep.results.journal import writer as journal_module
-from mpisweep.results.journal.writer import read_journal, segments
+from mpisweep.results.journal.reader import read_journal
+from mpisweep.results.journal.segments import segments
 from mpisweep.spec import parse_spec
 
 ENDED = next(record for record in history() if isinstance(record, EndedBlock))

@@ -59,7 +59,9 @@ from mpisweep.results.claim import (
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.file import writing as snapshot
 from mpisweep.results.file.writing import finish, fold, read_merged, salvage_file
-from mpisweep.results.journal.writer import Damage, Journal, _frame, _read_segment, read_journal, segments
+from mpisweep.results.journal.reader import Damage, read_journal, read_segment
+from mpisweep.results.journal.segments import frame, segments
+from mpisweep.results.journal.writer import Journal
 from mpisweep.results.repair import repair
 from mpisweep.spec import parse_spec
 from mpisweep.views import tables
@@ -158,12 +160,12 @@ def test_what_was_synced_is_there_in_order(path):
 
 
 def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
-    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    frames = [frame(encode(record)) for record in [opening(), *history()]]
     data = b"".join(frames)
     ends = np.cumsum([len(f) for f in frames])
     for cut in range(len(data) + 1):
         damages: list[Damage] = []
-        found = list(_read_segment("s", data[:cut], 0, damages))
+        found = list(read_segment("s", data[:cut], 0, damages))
         assert len(found) == int((ends <= cut).sum())
         assert damages == []
 
@@ -173,19 +175,19 @@ def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
 def test_a_flipped_bit_costs_its_record_and_no_other(data):
     records = [opening(), *history()]
     bodies = [encode(record) for record in records]
-    whole = bytearray(b"".join(map(_frame, bodies)))
+    whole = bytearray(b"".join(map(frame, bodies)))
     bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     whole[bit // 8] ^= 1 << (bit % 8)
-    found = [encode(e.record) for e in _read_segment("s", bytes(whole), 0, [])]
+    found = [encode(e.record) for e in read_segment("s", bytes(whole), 0, [])]
     assert len(found) >= len(bodies) - 1
     assert all(body in bodies for body in found)
 
 
 def test_damage_in_the_middle_is_reported():
-    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    frames = [frame(encode(record)) for record in [opening(), *history()]]
     whole = frames[0] + frames[1] + b"\0" * 50 + b"".join(frames[2:])
     damages: list[Damage] = []
-    assert len(list(_read_segment("s", whole, 0, damages))) == len(frames)
+    assert len(list(read_segment("s", whole, 0, damages))) == len(frames)
     assert damages == [Damage("s", len(frames[0]) + len(frames[1]), 50)]
 
 
@@ -689,7 +691,7 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
     """A master that was given up, and lives, may still have synced something in the meantime."""
     write_journal(path, history()[:8])
     [segment] = segments(journal_folder(path))
-    late = b"".join(_frame(encode(record)) for record in history()[8:])
+    late = b"".join(frame(encode(record)) for record in history()[8:])
     replace = os.replace
 
     def grow_and_replace(source, target):

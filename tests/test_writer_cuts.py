@@ -42,10 +42,12 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.records import AttemptEnd, TrialState
-from mpisweep.results import journal_folder
+from mpisweep.results import journal_folder, syncing
 from mpisweep.results.file.writing import finish, fold
 from mpisweep.results.journal import writer as journal_module
-from mpisweep.results.journal.writer import Entry, Journal, _frame, read_journal, segments
+from mpisweep.results.journal.reader import Entry, read_journal
+from mpisweep.results.journal.segments import frame, segments
+from mpisweep.results.journal.writer import Journal
 from mpisweep.results.replay import SweepState
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
@@ -279,6 +281,7 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "os", fake)
+        patch.setattr(syncing, "os", fake)
         patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic))
         patch.setattr(journal_module, "_PART_BYTES", part_bytes)
         token = folder.parent / "token"
@@ -399,7 +402,7 @@ def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
             cuts |= {len(data) for data in files.values()}
             check(recover(scratch, files), RECORDS[: disk.acknowledged])
     (whole,) = coarse[-1].synced.values()
-    assert cuts == set(range(len(_frame(encode(RUN))), len(whole) + 1))
+    assert cuts == set(range(len(frame(encode(RUN))), len(whole) + 1))
 
 
 def test_whichever_unsynced_writes_are_lost_the_acknowledged_results_are_there(coarse, scratch):
@@ -439,7 +442,7 @@ def test_whatever_a_failed_disk_kept_the_acknowledged_results_are_there_once(fai
 @pytest.mark.parametrize("lost", range(1, len(RECORDS) + 1), ids=lambda n: f"{n}-{RECORDS[n - 1].kind}")
 def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
     """Any one record turned into zeros: what is told of the trials is less, but never wrong."""
-    frames = [_frame(encode(record)) for record in [RUN, *RECORDS]]
+    frames = [frame(encode(record)) for record in [RUN, *RECORDS]]
     frames[lost] = bytes(len(frames[lost]))
     entries = recover(scratch, {SEGMENT: b"".join(frames)})
     assert len(entries) == len(RECORDS)
@@ -473,12 +476,12 @@ def test_a_flipped_bit_in_the_first_record_of_a_segment_costs_no_result(fine, sc
 
 def test_a_frame_inside_a_message_is_no_record(scratch):
     """A trial's message may hold the bytes of a frame; with the frame around it damaged, it is still none."""
-    inner = _frame(encode(ended(5, 7))).decode("latin-1")
+    inner = frame(encode(ended(5, 7))).decode("latin-1")
     message = EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], [inner])
-    around = bytearray(_frame(encode(message)))
+    around = bytearray(frame(encode(message)))
     around[8] ^= 1
-    head = b"".join(_frame(encode(record)) for record in [RUN, *RECORDS[:5]])
-    entries = recover(scratch, {SEGMENT: head + bytes(around) + _frame(encode(ended(0, 1)))})
+    head = b"".join(frame(encode(record)) for record in [RUN, *RECORDS[:5]])
+    entries = recover(scratch, {SEGMENT: head + bytes(around) + frame(encode(ended(0, 1)))})
     assert [encode(entry.record) for entry in entries] == [encode(r) for r in [RUN, *RECORDS[:5], ended(0, 1)]]
 
 
@@ -676,7 +679,7 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
     made = prepare(tmp_path / "made", fine, "the first file")
     hurt = journal_folder(made) / segments(journal_folder(made))[0]
     data = bytearray(hurt.read_bytes())
-    data[len(_frame(encode(RUN))) + 20] ^= 1
+    data[len(frame(encode(RUN))) + 20] ^= 1
     hurt.write_bytes(data)
 
     def finished(stops_at: int | None, lost: bool, names_too: bool) -> list[str]:

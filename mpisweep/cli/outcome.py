@@ -72,7 +72,7 @@ class OwnResults:
 
     def _once_closed(self, row: Any) -> RunEnd:
         """Its end, once everything of it is in the one file; nothing where that does not happen."""
-        from mpisweep.results.journal.writer import segments
+        from mpisweep.results.journal.segments import segments
 
         # mpirun may be gone before the last rank is, whose last act is to remove the journal.
         until = time.monotonic() + _LAST_ACT_S

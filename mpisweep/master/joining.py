@@ -38,7 +38,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, RunOverError
-from mpisweep.results.journal.writer import segments
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.shares.folder import (
     MemberWatch,
     SharedSweep,

@@ -79,7 +79,8 @@ from mpisweep.messages import (
 from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
-from mpisweep.results.journal.writer import RECORD_BYTES, Journal
+from mpisweep.results.journal.segments import RECORD_BYTES
+from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.search.numbering import Trials

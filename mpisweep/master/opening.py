@@ -30,7 +30,9 @@ from mpisweep.records import AttemptEnd, Direction, EndReason, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError
 from mpisweep.results.columns import CODE
-from mpisweep.results.journal.writer import Damage, Journal, segments, sync_segments
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments, sync_segments
+from mpisweep.results.journal.writer import Journal
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.scheduling.durations import DurationModel, work_from_names

@@ -14,7 +14,7 @@ from typing import Any
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.results import ResultsError
-from mpisweep.results.journal.writer import Damage
+from mpisweep.results.journal.reader import Damage
 from mpisweep.results.replay import SweepState
 from mpisweep.results.storing import state_from
 

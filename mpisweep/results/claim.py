@@ -37,7 +37,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mpisweep.processes.kernel import machine_id, process_start, this_host
-from mpisweep.results.journal.writer import master_name, run_of, segments
+from mpisweep.results.journal.segments import master_name, run_of, segments
 
 __all__ = [
     "ASIDE",

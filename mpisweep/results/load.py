@@ -23,7 +23,7 @@ from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Va
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.columns import columns_of
 from mpisweep.results.file.writing import _native
-from mpisweep.results.journal.writer import Damage
+from mpisweep.results.journal.reader import Damage
 from mpisweep.results.replay import SweepState
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.spec import Spec, SpecError, nearest, parse_spec

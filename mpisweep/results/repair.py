@@ -28,7 +28,8 @@ from mpisweep.results.file.writing import (
     read_merged,
     salvage_file,
 )
-from mpisweep.results.journal.writer import Damage, segments
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.folder import base_file, left_file, members, part_file

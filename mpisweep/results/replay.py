@@ -32,7 +32,8 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
 from mpisweep.results.columns import CODE, columns_of
-from mpisweep.results.journal.writer import Entry, Frames, run_of
+from mpisweep.results.journal.reader import Entry, Frames
+from mpisweep.results.journal.segments import run_of
 from mpisweep.results.reports import Curves, KeptReports, lengths_of
 
 __all__ = ["TABLE_FIELDS", "SweepState", "Table"]

@@ -25,7 +25,8 @@ from typing import Any
 
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.journal.writer import Damage, segments
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.replay import TABLE_FIELDS, SweepState
 from mpisweep.results.reports import Reading
 

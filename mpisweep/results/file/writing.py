@@ -41,9 +41,11 @@ from mpisweep.results.file.consistency import are_values, is_curve, is_kind, see
 from mpisweep.results.file.image import Image, Room, RoomWriter, is_whole, seal, write_image
 from mpisweep.results.file.names import as_text, from_link, to_link
 from mpisweep.results.file.stored import SampleFile, Samples
-from mpisweep.results.journal.writer import Damage, Frames, read_journal, segments, sync_folder
+from mpisweep.results.journal.reader import Damage, Frames, read_journal
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Curves, Reading, StoredCurve
+from mpisweep.results.syncing import sync
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 from mpisweep.spec.catalogue import entry_of, units_of
 
@@ -757,7 +759,7 @@ def fold(
 def finish(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Folded:
     """The last fold of a run in order: afterwards there is only the HDF5 file, and what a later master has written."""
     folded = fold(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
-    sync_folder(journal_folder(path))
+    sync(journal_folder(path))
     return folded
 
 
@@ -766,7 +768,7 @@ def finish_with(path: Path, state: SweepState, token: Path | None = None) -> Non
     state.covered = {}
     write_file(path, state, token)
     remove_covered(path, state, token, _ALL)
-    sync_folder(journal_folder(path))
+    sync(journal_folder(path))
 
 
 def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str) -> None:

@@ -39,8 +39,8 @@ from pathlib import Path
 
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import Holder, claim_file, is_gone_here
-from mpisweep.results.journal.writer import sync_folder
 from mpisweep.results.shares.leases import Lease
+from mpisweep.results.syncing import sync
 
 __all__ = [
     "Life",
@@ -148,7 +148,7 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
         if before.exists():
             os.link(before, base_file(made))
         _write_synced(made / "sweep.json", json.dumps(asdict(shared)))
-        sync_folder(made)
+        sync(made)
         try:
             # Onto an empty folder this would succeed; ours is never empty.
             os.rename(made, folder)
@@ -156,7 +156,7 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
             if folder.exists():
                 return False
             raise
-        sync_folder(folder.parent)
+        sync(folder.parent)
         return True
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -183,7 +183,7 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
     for kept in gone.glob("*.damaged"):
         damaged.mkdir(exist_ok=True)
         os.rename(kept, damaged / f"{kept.stem}-{secrets.token_hex(4)}")
-    sync_folder(folder.parent)
+    sync(folder.parent)
     for left in (gone, *folder.parent.glob(f"{folder.name}.gone-*"), *folder.parent.glob(f"{folder.name}.new-*")):
         shutil.rmtree(left, ignore_errors=True)
     return True
@@ -230,7 +230,7 @@ def take_lease(folder: Path, lease: Lease) -> bool:
             # Over NFS the answer may have been lost, and the second try have met our own link.
             if aside.stat().st_nlink < 2:
                 return False
-        sync_folder(folder)
+        sync(folder)
         return True
     finally:
         aside.unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.file.writing import read_merged, read_until_it_stays, write_file
-from mpisweep.results.journal.writer import Damage, segments
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
 from mpisweep.results.shares.folder import (
