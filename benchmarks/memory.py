@@ -236,7 +236,8 @@ def large(path: Path, trials: int, file_bytes: int) -> None:
     """Write a file of about so many bytes, all but its tables curves."""
     import numpy as np
 
-    from mpisweep.results.file.writing import read_merged, write_file
+    from mpisweep.results.file.writing import write_file
+    from mpisweep.results.merged import read_merged
     from mpisweep.results.reports import StoredCurve
 
     journal(path, trials, 1)
@@ -261,7 +262,7 @@ def tables(path: Path) -> object:
 
 
 def fold(path: Path) -> None:
-    from mpisweep.results.file.writing import fold as fold_file
+    from mpisweep.results.folding import fold as fold_file
 
     fold_file(path)
 

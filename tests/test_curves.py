@@ -13,7 +13,8 @@ from test_results import SPEC, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.results.file.writing import fold, read_merged
+from mpisweep.results.folding import fold
+from mpisweep.results.merged import read_merged
 from mpisweep.results.shares.folder import SharedSweep
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.shares.merging import merge

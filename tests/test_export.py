@@ -16,7 +16,7 @@ from test_results import history, opening, write_journal
 import mpisweep
 from mpisweep.blocks import ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
 from mpisweep.cli import main
-from mpisweep.results.file.writing import finish
+from mpisweep.results.folding import finish
 from mpisweep.spec.quick import toml_value
 from mpisweep.views.export import write_csv, write_json
 

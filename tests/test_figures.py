@@ -13,7 +13,7 @@ from test_results import NAN, curve, opening, write_journal
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
 from mpisweep.results import journal_folder
-from mpisweep.results.file.writing import finish
+from mpisweep.results.folding import finish
 from mpisweep.views import figures, tables
 from mpisweep.views.figures.curves import _smoothed
 

@@ -33,9 +33,8 @@ from waiting import PATIENCE_S
 import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
 from mpisweep.records import TrialState
-from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results.file import writing as snapshot
-from mpisweep.results.file.writing import fold
+from mpisweep.results import ResultsError, journal_folder, merged
+from mpisweep.results.folding import fold
 from mpisweep.results.journal.reader import Damage, read_journal
 from mpisweep.results.journal.segments import frame
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
@@ -311,7 +310,7 @@ def judge(path: Path, what: object, use: Callable[[Path], object] = look) -> boo
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of a results file that is not there, with a folder for its journal."""
-    monkeypatch.setattr(snapshot.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(merged.time, "sleep", lambda seconds: None)
     journal_folder(tmp_path / "s.h5").mkdir()
     return tmp_path / "s.h5"
 
@@ -637,7 +636,7 @@ MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshape
 
 def read_many(maker: str, image: str, folder: str, seed: int, first: int, count: int) -> None:
     """What a child does: damaged files one after another; one line for each, said before and after."""
-    snapshot.time.sleep = lambda seconds: None
+    merged.time.sleep = lambda seconds: None
     path = Path(folder) / "s.h5"
     for case in range(first, count):
         print(case, end=" ", flush=True)
@@ -700,7 +699,7 @@ WATCHER = """
 import sys, warnings
 from pathlib import Path
 import mpisweep, test_fuzz
-from mpisweep.results.file.writing import fold
+from mpisweep.results.folding import fold
 test_fuzz.look(Path("good.h5")); fold(Path("good.h5"))
 BAD = ("exec", "compile", "pickle.find_class", "marshal.load", "marshal.loads", "os.system", "os.exec", "os.fork",
        "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")

@@ -25,11 +25,11 @@ from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock
 from mpisweep.master.opening import known_trials
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.file import image, stored
-from mpisweep.results.file import writing as snapshot
-from mpisweep.results.file.writing import finish, fold, read_merged
+from mpisweep.results.folding import finish, fold
 from mpisweep.results.journal.reader import read_journal
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.journal.writer import Journal
+from mpisweep.results.merged import read_merged
 from mpisweep.results.repair import repair
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares import merging
@@ -46,7 +46,7 @@ MEASURING = """
 import json, sys
 from pathlib import Path
 import mpisweep.results.shares.merging, mpisweep.results.repair, mpisweep.results.storing as storing
-from mpisweep.results.file.writing import fold
+from mpisweep.results.folding import fold
 
 def of_process(name, key):
     for line in open(f"/proc/self/{name}"):
@@ -417,7 +417,7 @@ def test_opening_asks_hdf5_for_no_sample(path, monkeypatch):
             return usual(dataset, *arguments)
 
         monkeypatch.setattr(h5py.Dataset, name, noted)
-    snapshot.read_merged(path, reading=Reading.TABLES)
+    read_merged(path, reading=Reading.TABLES)
     columns = ("step", "value", "time")
     assert any(name.startswith("/curves/") for name in read)
     assert not [name for name in read if name.startswith("/curves/") and name.endswith(columns)]

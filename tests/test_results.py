@@ -46,7 +46,7 @@ from mpisweep.master.opening import known_trials
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, claim, journal_folder
+from mpisweep.results import ResultsError, claim, folding, journal_folder
 from mpisweep.results.claim import (
     Claim,
     ClaimedError,
@@ -57,11 +57,13 @@ from mpisweep.results.claim import (
     token_of,
 )
 from mpisweep.results.columns import COLUMNS
-from mpisweep.results.file import writing as snapshot
-from mpisweep.results.file.writing import finish, fold, read_merged, salvage_file
+from mpisweep.results.file import reading, salvage
+from mpisweep.results.file.salvage import salvage_file
+from mpisweep.results.folding import finish, fold
 from mpisweep.results.journal.reader import Damage, read_journal, read_segment
 from mpisweep.results.journal.segments import frame, segments
 from mpisweep.results.journal.writer import Journal
+from mpisweep.results.merged import read_merged
 from mpisweep.results.repair import repair
 from mpisweep.spec import parse_spec
 from mpisweep.views import tables
@@ -275,14 +277,14 @@ def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_
     finish(path, token)
     assert segments(folder) == [later]
     write_journal(path, history()[:3])
-    write_file = snapshot.write_file
+    write_file = folding.write_file
 
     def write_and_append(*arguments: object, **more: object) -> int:
         with (folder / own).open("ab") as segment:
             segment.write(b"x")
         return write_file(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(snapshot, "write_file", write_and_append)
+    monkeypatch.setattr(folding, "write_file", write_and_append)
     finish(path, token)
     assert segments(folder) == [own, later]
 
@@ -414,7 +416,7 @@ def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
 
 
 def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
-    usual = snapshot._read_column
+    usual = salvage.read_column
 
     def column(dataset, size):
         if dataset.name == "/trials/message":
@@ -425,7 +427,7 @@ def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished,
 
     change(finished, "trials/metrics/loss", b"\1")
     monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
-    monkeypatch.setattr(snapshot, "_read_column", column)
+    monkeypatch.setattr(salvage, "read_column", column)
     assert repair(finished).lost == ("/trials/message", "/workers/host")
     monkeypatch.undo()
     assert mpisweep.load(finished).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
@@ -621,7 +623,7 @@ def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkey
     def refuse(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied", str(finished))
 
-    monkeypatch.setattr(snapshot, "_see_that_it_is_whole", refuse)
+    monkeypatch.setattr(reading, "_check_whole", refuse)
     assert main([command, str(finished)]) == 2
     assert capsys.readouterr().err.startswith(f"mpisweep: {finished}: cannot be read")
 

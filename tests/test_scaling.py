@@ -8,7 +8,7 @@ from test_results import opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
-from mpisweep.results.file.writing import finish
+from mpisweep.results.folding import finish
 from mpisweep.views import figures
 from mpisweep.views.scaling import scaling
 

@@ -30,7 +30,7 @@ from mpisweep.master.opening import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.file.writing import finish
+from mpisweep.results.folding import finish
 from mpisweep.results.shares.folder import SharedSweep, create_shares, members, part_file, take_lease
 from mpisweep.results.shares.leases import Lease
 from mpisweep.spec import parse_spec

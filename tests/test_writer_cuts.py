@@ -43,7 +43,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results import journal_folder, syncing
-from mpisweep.results.file.writing import finish, fold
+from mpisweep.results.folding import finish, fold
 from mpisweep.results.journal import writer as journal_module
 from mpisweep.results.journal.reader import Entry, read_journal
 from mpisweep.results.journal.segments import frame, segments

@@ -184,7 +184,14 @@ class Claim:
 
     @classmethod
     def take(
-        cls, folder: Path, job_id: str, *, run: str = "", epoch: int = 0, purpose: str = "", parents: bool = True
+        cls,
+        folder: Path,
+        job_id: str,
+        *,
+        run: str = "",
+        epoch: int = 0,
+        purpose: str = "",
+        parents: bool = True,
     ) -> Claim:
         """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other run.
 
@@ -256,7 +263,9 @@ class Claim:
         me = _myself(job_id, run, "")
         claim = cls(token_of(folder, run, epoch))
         while not claim.token.exists():
-            names = sorted(name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE))
+            names = sorted(
+                name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE)
+            )
             if not names:
                 _require_place(folder)
                 raise RunOverError(run)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.columns import columns_of
-from mpisweep.results.file.writing import _native
+from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.replay import SweepState
 from mpisweep.results.shares.merging import read_sweep
@@ -96,7 +96,9 @@ class TrialTable:
     def __repr__(self) -> str:
         cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
+        lines = [
+            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
+        ]
         return "\n".join([*lines, *self._what_is_left_out()])
 
     def _repr_html_(self) -> str:
@@ -114,8 +116,14 @@ class TrialTable:
         names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
         names = [name for name in names if name in self.names]
         many = len(self) > _ROWS_AT_MOST
-        chosen = [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))] if many else range(len(self))
-        rows = [tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen]
+        chosen = (
+            [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))]
+            if many
+            else range(len(self))
+        )
+        rows = [
+            tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen
+        ]
         if many:
             rows.insert(_ROWS_AT_MOST // 2, ("...",) * len(names))
         return [tuple(names), *rows]
@@ -262,9 +270,13 @@ class Sweep:
         workers, attempts = self.workers, self.attempts
         started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
         # A run that has not said that it ended may go on where its trials do.
-        at_work = np.isin(np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label])
+        at_work = np.isin(
+            np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label]
+        )
         at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
-        ended = np.where(at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended)
+        ended = np.where(
+            at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended
+        )
         joined = np.fmax(workers["joined_at"], started)
         left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
         steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
@@ -342,13 +354,15 @@ class Sweep:
                 return columns[name]
         if name in self.trials.names:
             return name
-        raise KeyError(f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}")
+        raise KeyError(
+            f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}"
+        )
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is taken gets a prefix."""
         state, columns = self._state, _fixed_columns(self._state, self.objective)
         for name, values in state.parameters.items():
-            native = _native(values)
+            native = native_column(values)
             text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
             column = self._parameter_columns[name] = _free_name(name, "parameter_", columns)
             columns[column] = text

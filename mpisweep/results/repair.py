@@ -19,17 +19,12 @@ from pathlib import Path
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, RunOverError
-from mpisweep.results.file.writing import (
-    NotOursError,
-    add_journal,
-    finish_with,
-    keep_damaged,
-    read_file,
-    read_merged,
-    salvage_file,
-)
+from mpisweep.results.file.reading import NotOursError, read_file
+from mpisweep.results.file.salvage import salvage_file
+from mpisweep.results.folding import finish_with, keep_damaged
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
+from mpisweep.results.merged import add_journal, read_merged
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.folder import base_file, left_file, members, part_file
@@ -164,7 +159,9 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     damages: list[Damage] = []
     add_journal(state, folder, damages, Reading.PLACES)
     if not state.allocations["run"]:
-        raise _NothingLeftError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
+        raise _NothingLeftError(
+            f"{path}: nothing of it can be read, nor of its journal; it was left as it is"
+        )
     kept += keep_damaged(path, damages)
     if is_changed:
         kept.append(_move_aside(path))

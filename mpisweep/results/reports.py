@@ -173,7 +173,11 @@ class Curves:
             first, end = self.stored_range(number, metric)
             if end > first:
                 stored = self.stored[metric]
-                for samples, column in ((stored.step, curve.step), (stored.value, curve.value), (stored.time, curve.time)):
+                for samples, column in (
+                    (stored.step, curve.step),
+                    (stored.value, curve.value),
+                    (stored.time, curve.time),
+                ):
                     column.frombytes(samples[first:end].astype(column.typecode, copy=False).tobytes())
         for reports in self.fresh.get(number, ()):
             if not made.keys() & reports.lengths.keys():

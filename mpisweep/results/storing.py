@@ -75,14 +75,14 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fold(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.file.writing import fold
+    from mpisweep.results.folding import fold
 
     fold(Path(asked["path"]), asked["keep"], Path(asked["token"]))
     return {}
 
 
 def _finish(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.file.writing import finish
+    from mpisweep.results.folding import finish
 
     finish(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
     return {}

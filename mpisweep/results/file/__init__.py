@@ -1,1 +1,1 @@
-"""The HDF5 file.  Nothing outside this package imports h5py."""
+"""The HDF5 file: its reading and writing, what is saved of a damaged one.  Nothing else imports h5py."""

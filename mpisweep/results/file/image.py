@@ -203,7 +203,9 @@ def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> int:
         whole = _combined(whole, piece_checksum, end - start)
         if room is not None:
             whole = _combined(whole, room.checksum, room.length)
-    listed = b"".join(_ROOM.pack(room.at, room.length) for room in rooms) + _LIST.pack(_LIST_MAGIC, len(rooms))
+    listed = b"".join(_ROOM.pack(room.at, room.length) for room in rooms) + _LIST.pack(
+        _LIST_MAGIC, len(rooms)
+    )
     listed += _CHECKSUM.pack(zlib.crc32(listed, tables))
     length = image.size + len(listed)
     out.seek(image.size)

@@ -95,7 +95,10 @@ class Samples:
         if not at <= first <= end <= at + len(window):
             if end - first >= _WINDOW:
                 return self.file.read(self._name, first, end)
-            at, window = self._window = first, self.file.read(self._name, first, min(first + _WINDOW, self._length))
+            at, window = self._window = (
+                first,
+                self.file.read(self._name, first, min(first + _WINDOW, self._length)),
+            )
         return window[first - at : end - at]
 
 

@@ -126,11 +126,15 @@ def read_shared(folder: Path) -> SharedSweep | None:
     path = folder / "sweep.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return SharedSweep(**{name: found[name] for name in (one.name for one in fields(SharedSweep)) if name in found})
+        return SharedSweep(
+            **{name: found[name] for name in (one.name for one in fields(SharedSweep)) if name in found}
+        )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
-        raise ResultsError(f"{path}: is damaged ({error!r}); what the members have found is beside it") from error
+        raise ResultsError(
+            f"{path}: is damaged ({error!r}); what the members have found is beside it"
+        ) from error
 
 
 def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path | None = None) -> bool:
@@ -184,7 +188,11 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
         damaged.mkdir(exist_ok=True)
         os.rename(kept, damaged / f"{kept.stem}-{secrets.token_hex(4)}")
     sync(folder.parent)
-    for left in (gone, *folder.parent.glob(f"{folder.name}.gone-*"), *folder.parent.glob(f"{folder.name}.new-*")):
+    for left in (
+        gone,
+        *folder.parent.glob(f"{folder.name}.gone-*"),
+        *folder.parent.glob(f"{folder.name}.new-*"),
+    ):
         shutil.rmtree(left, ignore_errors=True)
     return True
 

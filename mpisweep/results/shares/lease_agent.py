@@ -125,7 +125,13 @@ class _Keeping:
     """What the process knows."""
 
     def __init__(
-        self, connection: socket.socket, path: Path, shared: SharedSweep, member: str, job_id: str, silence_s: float
+        self,
+        connection: socket.socket,
+        path: Path,
+        shared: SharedSweep,
+        member: str,
+        job_id: str,
+        silence_s: float,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -137,9 +143,7 @@ class _Keeping:
         self._every_s = look_every_s(silence_s)
         self._leases = Leases(shared.chunks, member, shared.widths)
         self._files: dict[str, Lease] = {}
-        self._watch = MemberWatch(
-            self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host
-        )
+        self._watch = MemberWatch(self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host)
         #: What members that are gone have left, and how often they were found gone.
         self._left_by: dict[str, Mapping[int, Left]] = {}
         #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.
@@ -321,7 +325,11 @@ class _Keeping:
                 state, known = write_whole(self._path, _HERE)
                 code = exit_code_of(state)
                 others = {name for name in known if name != self._member} - self._watch.gone
-                if code != 3 and not others and clear_away(shares_folder(self._path), known, damaged_folder(self._path), _HERE):
+                if (
+                    code != 3
+                    and not others
+                    and clear_away(shares_folder(self._path), known, damaged_folder(self._path), _HERE)
+                ):
                     break
             except OvertakenError:
                 # Another one leaves as well, and writes what this one would.
@@ -356,7 +364,7 @@ class _Keeping:
 
 
 def _read_left(part: Path) -> Mapping[int, Left]:
-    from mpisweep.results.file.writing import read_merged
+    from mpisweep.results.merged import read_merged
 
     try:
         state = read_merged(part, reading=Reading.TABLES)

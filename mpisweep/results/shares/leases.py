@@ -163,7 +163,8 @@ class Leases:
         free = (
             width
             for chunk, width in enumerate(self._widths)
-            if chunk not in self._leases or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
+            if chunk not in self._leases
+            or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
         )
         return max((width for width in free if ranks is not None and width > ranks), default=0)
 
@@ -198,6 +199,4 @@ class Leases:
             losses.append(lost + (beside and found.was_running))
         if not numbers:
             return None
-        return Lease(
-            last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses)
-        )
+        return Lease(last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses))

@@ -24,9 +24,10 @@ from pathlib import Path
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.file.writing import read_merged, read_until_it_stays, write_file
+from mpisweep.results.file.writing import write_file
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
+from mpisweep.results.merged import read_merged, read_until_stable
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
 from mpisweep.results.shares.folder import (
@@ -84,7 +85,7 @@ def _read_parts(
     def look(found: list[Damage]) -> tuple[SweepState | None, bool]:
         return _look_at_parts(folder, reading, found, aside)
 
-    return read_until_it_stays(look, (OSError, ResultsError), damages)
+    return read_until_stable(look, (OSError, ResultsError), damages)
 
 
 def _look_at_parts(
@@ -105,7 +106,9 @@ def _look_at_parts(
             if part.exists():
                 raise
     base = base_file(folder)
-    state = merge(shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading)
+    state = merge(
+        shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading
+    )
     # A chunk that was taken over in between has results that its former lease does not explain.
     return state, len(read_leases(folder)) == len(leases)
 
@@ -216,7 +219,11 @@ def _append_tables(
                     value = table[name][row]
                     if name == "worker" and value >= 0:
                         value += workers
-                    elif name == "end" and known is not None and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED):
+                    elif (
+                        name == "end"
+                        and known is not None
+                        and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED)
+                    ):
                         # It gave its trial no state: the trial was given to another member meanwhile.
                         value = int(AttemptEnd.LOST)
                     column.append(value)
