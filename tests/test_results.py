@@ -47,19 +47,13 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
 from mpisweep.results import ResultsError, claim, folding, journal_folder
-from mpisweep.results.claim import (
-    Claim,
-    ClaimedError,
-    FollowedError,
-    RunOverError,
-    claim_file,
-    remove_through,
-    token_of,
-)
+from mpisweep.results import holder as holder_module
+from mpisweep.results.claim import Claim, FollowedError, RunOverError, remove_through, token_of
 from mpisweep.results.columns import COLUMNS
 from mpisweep.results.file import reading, salvage
 from mpisweep.results.file.salvage import salvage_file
 from mpisweep.results.folding import finish, fold
+from mpisweep.results.holder import ClaimedError, claim_file
 from mpisweep.results.journal.reader import Damage, read_journal, read_segment
 from mpisweep.results.journal.segments import frame, segments
 from mpisweep.results.journal.writer import Journal
@@ -485,7 +479,7 @@ def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
 
 
 def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
-    from mpisweep.results.claim import new_run_name
+    from mpisweep.results.runs import new_run_name
 
     folder = journal_folder(path)
     write_journal(path, [], opening("99991231T235959999999-ffffff"))
@@ -746,7 +740,7 @@ def elsewhere(folder: Path, host: str = "node7") -> Claim:
 
 
 def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     elsewhere(tmp_path)
     Claim.take(tmp_path, "").release()
 
@@ -778,17 +772,17 @@ def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path):
     letting_go.start()
     began = time.monotonic()
     Claim.take(tmp_path, "").release()
-    assert time.monotonic() - began < claim.STALE_S / 2
+    assert time.monotonic() - began < holder_module.STALE_S / 2
     letting_go.join()
 
 
 def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
     """The other one takes it over between this one's last look and its own step."""
     elsewhere(tmp_path)
-    is_dead = claim._is_dead
+    is_dead = holder_module._is_dead
 
     def is_dead_and_followed(*arguments):
-        monkeypatch.setattr(claim, "_is_dead", is_dead)
+        monkeypatch.setattr(holder_module, "_is_dead", is_dead)
         (tmp_path / "claim.json").unlink()
         with monkeypatch.context() as other_process:
             other_process.setattr(os, "getpid", os.getppid)
@@ -796,7 +790,7 @@ def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, mon
         return True
 
     faster: list[Claim] = []
-    monkeypatch.setattr(claim, "_is_dead", is_dead_and_followed)
+    monkeypatch.setattr(holder_module, "_is_dead", is_dead_and_followed)
     with pytest.raises(ClaimedError, match="job faster"):
         Claim.take(tmp_path, "slower")
     assert "faster" in (tmp_path / "claim.json").read_text()
@@ -868,7 +862,7 @@ def test_a_master_of_a_lower_epoch_does_not_follow_one_of_a_higher(tmp_path):
 
 def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch):
     """It was paused on another host for so long that it counted as dead."""
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     paused = elsewhere(tmp_path)
     (paused.token / "made").write_text("a snapshot that was ready to take its place")
     Claim.take(tmp_path, "")
@@ -922,7 +916,7 @@ def test_a_successor_that_is_expected_is_waited_for(tmp_path):
 
 def test_another_machine_of_the_same_name_is_another_machine(tmp_path, monkeypatch):
     """Cloud images and containers have equal host names: whether its process lives cannot be seen from here."""
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.5)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.5)
     elsewhere(tmp_path, host=this_host())
     before = claim_file(tmp_path).stat().st_mtime_ns
     beating = threading.Timer(0.2, lambda: os.utime(claim_file(tmp_path), ns=(before + 1, before + 1)))

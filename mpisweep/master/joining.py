@@ -37,7 +37,8 @@ from mpisweep.master.snapshotter import Recorder
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import Claim, ClaimedError, RunOverError
+from mpisweep.results.claim import Claim, RunOverError
+from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.shares.folder import (
     MemberWatch,

@@ -28,13 +28,15 @@ from mpisweep.master.snapshotter import Recorder
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, Direction, EndReason, Slot, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError
+from mpisweep.results.claim import Claim, FollowedError, RunOverError
 from mpisweep.results.columns import CODE
+from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments, sync_segments
 from mpisweep.results.journal.writer import Journal
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
+from mpisweep.results.runs import move_aside
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler
@@ -51,7 +53,6 @@ __all__ = [
     "describe_differences",
     "duration_model",
     "known_trials",
-    "move_aside",
     "open_sweep",
     "read_here",
     "run_has_ended",
@@ -540,41 +541,6 @@ def describe_differences(path: Path, found: list[str]) -> str:
         f"{path}: was made from another sweep:{listed}\n"
         f"use another file (-o), or --fresh to move this one aside and begin anew"
     )
-
-
-def move_aside(path: Path, token: Path) -> Path | None:
-    """Rename an old results file, and what the journal has of it, so that nothing is deleted.
-
-    Args:
-        path: of the HDF5 file.
-        token: of the master who does it; see :mod:`mpisweep.results.claim`.
-
-    Returns:
-        The new name of the file; None when there was nothing.
-    """
-    folder = journal_folder(path)
-    old_segments = segments(folder)
-    if not path.exists() and not old_segments:
-        return None
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    kept = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
-    count = 1
-    while kept.exists() or journal_folder(kept).exists():
-        count += 1
-        kept = path.with_name(f"{path.stem}.{stamp}-{count}{path.suffix}")
-    if old_segments:
-        journal_folder(kept).mkdir()
-        for name in old_segments:
-            _move_through(token, folder / name, journal_folder(kept) / name)
-    if path.exists():
-        _move_through(token, path, kept)
-    log.info("%s was moved to %s", path.name, kept.name)
-    return kept
-
-
-def _move_through(token: Path, old: Path, new: Path) -> None:
-    os.rename(old, token / "moved")
-    os.rename(token / "moved", new)
 
 
 def _introduce(journal: Journal, trials: Trials) -> None:

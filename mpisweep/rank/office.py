@@ -30,7 +30,8 @@ from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.records import EndReason
 from mpisweep.results import ResultsError, stop_file, trials_folder
-from mpisweep.results.claim import FollowedError, RunOverError, run_name
+from mpisweep.results.claim import FollowedError, RunOverError
+from mpisweep.results.runs import run_name
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:

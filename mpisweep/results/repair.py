@@ -18,10 +18,11 @@ from pathlib import Path
 
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, RunOverError
+from mpisweep.results.claim import Claim, FollowedError, RunOverError
 from mpisweep.results.file.reading import NotOursError, read_file
 from mpisweep.results.file.salvage import salvage_file
 from mpisweep.results.folding import finish_with, keep_damaged
+from mpisweep.results.holder import STALE_S, ClaimedError
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.merged import add_journal, read_merged

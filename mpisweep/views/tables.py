@@ -22,8 +22,8 @@ from rich.table import Table
 from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
+from mpisweep.results.holder import is_surely_gone
 from mpisweep.results.load import Sweep, TrialTable
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.spec import BuiltinWorkload

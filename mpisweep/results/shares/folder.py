@@ -38,7 +38,7 @@ from enum import Enum
 from pathlib import Path
 
 from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results.claim import Holder, claim_file, is_gone_here
+from mpisweep.results.holder import Holder, claim_file, is_gone_here
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.syncing import sync
 
