@@ -19,8 +19,6 @@ from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.shares.folder import (
-    Life,
-    MemberWatch,
     SharedSweep,
     clear_away,
     create_shares,
@@ -31,6 +29,7 @@ from mpisweep.results.shares.folder import (
     take_lease,
 )
 from mpisweep.results.shares.leases import Lease, Leases, Left, owners, superseded
+from mpisweep.results.shares.membership import Life, MemberWatch
 from mpisweep.spec import parse_spec
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])

@@ -41,7 +41,6 @@ from mpisweep.results.claim import Claim, RunOverError
 from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.shares.folder import (
-    MemberWatch,
     SharedSweep,
     base_file,
     create_shares,
@@ -49,6 +48,7 @@ from mpisweep.results.shares.folder import (
     part_file,
     read_shared,
 )
+from mpisweep.results.shares.membership import MemberWatch
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import Known, Trials, number_trials
 from mpisweep.spec import Spec, parse_spec

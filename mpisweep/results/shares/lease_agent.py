@@ -38,12 +38,9 @@ from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.folder import (
-    Life,
-    MemberWatch,
     SharedSweep,
     clear_away,
     left_file,
-    look_every_s,
     members,
     part_file,
     read_leases,
@@ -51,6 +48,7 @@ from mpisweep.results.shares.folder import (
     take_lease,
 )
 from mpisweep.results.shares.leases import Lease, Leases, Left
+from mpisweep.results.shares.membership import Life, MemberWatch, look_every_s
 
 __all__ = ["serve"]
 
@@ -89,10 +87,10 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
             _tell(connection, over=_exit_code_of_file(path))
             connection.recv(1)
             return
-        keeping = _Keeping(
+        agent = _LeaseAgent(
             connection, path, shared, arguments["member"], arguments["job_id"], arguments["silence_s"]
         )
-        keeping.run()
+        agent.run()
 
 
 #: The folder that the members share, whatever it is called by now.
@@ -121,7 +119,7 @@ def _exit_code_of_file(path: Path) -> int:
         return EndReason.SHARE.exit_code
 
 
-class _Keeping:
+class _LeaseAgent:
     """What the process knows."""
 
     def __init__(

@@ -31,7 +31,6 @@ from mpisweep.results.merged import read_merged, read_until_stable
 from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
 from mpisweep.results.shares.folder import (
-    MemberWatch,
     SharedSweep,
     base_file,
     clear_away,
@@ -41,6 +40,7 @@ from mpisweep.results.shares.folder import (
     read_shared,
 )
 from mpisweep.results.shares.leases import Lease, owners, superseded
+from mpisweep.results.shares.membership import MemberWatch
 from mpisweep.spec import SpecError, parse_spec
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
