@@ -107,7 +107,8 @@ def steps(count: int = 128) -> None:
     from mpisweep.records import Slot
     from mpisweep.results.journal.reader import Entry
     from mpisweep.results.journal.segments import frame
-    from mpisweep.results.replay import SweepState
+    from mpisweep.results.replay import apply
+    from mpisweep.results.state import SweepState
     from mpisweep.scheduling import planner, scheduler
 
     numbers = list(range(count))
@@ -141,7 +142,7 @@ def steps(count: int = 128) -> None:
         state = SweepState()
         run = blocks.RunRecord("r", 0, "h", 1, 0.0, 1, "local", "", [], "0", "", "", {})
         for record in (run, blocks.TrialsBlock(numbers, columns), assigned, ended):
-            state.apply(Entry("s", 1, record))
+            apply(state, Entry("s", 1, record))
 
     parts = {
         "master: decide": schedule,

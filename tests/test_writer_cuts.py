@@ -48,7 +48,8 @@ from mpisweep.results.journal import writer as journal_module
 from mpisweep.results.journal.reader import Entry, read_journal
 from mpisweep.results.journal.segments import frame, segments
 from mpisweep.results.journal.writer import Journal
-from mpisweep.results.replay import SweepState
+from mpisweep.results.replay import apply
+from mpisweep.results.state import SweepState
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
 RUN = RunRecord("20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {})
@@ -113,7 +114,7 @@ def check(entries: Sequence[Entry], acknowledged: Sequence[Record]) -> SweepStat
     assert {encode(record) for record in acknowledged} <= bodies
     state = SweepState()
     for entry in entries:
-        state.apply(entry)
+        apply(state, entry)
     check_results(state, acknowledged)
     return state
 
@@ -448,7 +449,7 @@ def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
     assert len(entries) == len(RECORDS)
     state = SweepState()
     for entry in entries:
-        state.apply(entry)
+        apply(state, entry)
     check_results(state, [])
 
 

@@ -34,9 +34,9 @@ from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments, sync_segments
 from mpisweep.results.journal.writer import Journal
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.results.runs import move_aside
+from mpisweep.results.state import SweepState
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch, Sampler, make_sampler

@@ -15,7 +15,7 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.results import ResultsError
 from mpisweep.results.journal.reader import Damage
-from mpisweep.results.replay import SweepState
+from mpisweep.results.state import SweepState
 from mpisweep.results.storing import state_from
 
 __all__ = ["Answer", "Recorder"]

@@ -17,8 +17,8 @@ from mpisweep.results.file.writing import write_file
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.merged import read_merged
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
+from mpisweep.results.state import SweepState
 from mpisweep.results.syncing import sync
 
 __all__ = ["Folded", "finish", "finish_with", "fold", "keep_damaged", "remove_covered"]

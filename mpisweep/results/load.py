@@ -22,8 +22,8 @@ from mpisweep.records import AttemptEnd, Direction, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
-from mpisweep.results.replay import SweepState
 from mpisweep.results.shares.merging import read_sweep
+from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
 from mpisweep.spec import Spec, SpecError, nearest, parse_spec
 

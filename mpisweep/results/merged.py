@@ -13,8 +13,9 @@ from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.file.reading import read_file
 from mpisweep.results.journal.reader import Damage, Frames, read_journal
 from mpisweep.results.journal.segments import segments
-from mpisweep.results.replay import SweepState
+from mpisweep.results.replay import apply
 from mpisweep.results.reports import Reading
+from mpisweep.results.state import SweepState
 
 __all__ = ["State", "add_journal", "read_merged", "read_until_stable"]
 
@@ -89,7 +90,7 @@ def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading:
         frames = Frames(folder)
         state.curves.sources.append(frames)
     for entry in read_journal(folder, state.covered, damages, state.sizes):
-        state.apply(entry, frames)
+        apply(state, entry, frames)
     state.settle()
 
 

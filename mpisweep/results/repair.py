@@ -26,10 +26,10 @@ from mpisweep.results.holder import STALE_S, ClaimedError
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.merged import add_journal, read_merged
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.folder import base_file, left_file, members, part_file
 from mpisweep.results.shares.merging import gather
+from mpisweep.results.state import SweepState
 
 __all__ = ["Repaired", "repair"]
 

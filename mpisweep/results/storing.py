@@ -27,8 +27,8 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
-from mpisweep.results.replay import TABLE_FIELDS, SweepState
 from mpisweep.results.reports import Reading
+from mpisweep.results.state import TABLE_FIELDS, SweepState
 
 __all__ = ["serve", "state_from", "state_to"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 from mpisweep.results.columns import columns_of
-from mpisweep.results.replay import SweepState
+from mpisweep.results.state import SweepState
 from mpisweep.spec import nearest
 from mpisweep.spec.units import value_text
 

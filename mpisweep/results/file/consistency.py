@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mpisweep.results.columns import COLUMNS, TABLES
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import StoredCurve
+from mpisweep.results.state import SweepState
 
 __all__ = ["are_values", "check_consistent", "is_curve", "is_kind"]
 

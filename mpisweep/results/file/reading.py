@@ -15,8 +15,8 @@ from mpisweep.results.file.consistency import check_consistent
 from mpisweep.results.file.image import is_whole
 from mpisweep.results.file.names import from_link
 from mpisweep.results.file.stored import SampleFile, Samples
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Reading, StoredCurve
+from mpisweep.results.state import SweepState
 
 __all__ = [
     "DAMAGE",

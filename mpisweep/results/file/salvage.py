@@ -23,8 +23,8 @@ from mpisweep.results.file.reading import (
     read_column,
     report_gaps_of,
 )
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import StoredCurve
+from mpisweep.results.state import SweepState
 
 __all__ = ["salvage_file"]
 

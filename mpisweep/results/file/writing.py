@@ -23,8 +23,8 @@ from mpisweep.records import TrialState
 from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
 from mpisweep.results.file.image import Image, Room, RoomWriter, seal, write_image
 from mpisweep.results.file.names import as_text, to_link
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import Curves
+from mpisweep.results.state import SweepState
 from mpisweep.results.syncing import sync
 from mpisweep.spec import BuiltinWorkload, Spec, SpecError, parse_spec
 from mpisweep.spec.catalogue import entry_of, units_of

@@ -28,7 +28,6 @@ from mpisweep.results.file.writing import write_file
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.merged import read_merged, read_until_stable
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
 from mpisweep.results.shares.folder import (
     SharedSweep,
@@ -41,6 +40,7 @@ from mpisweep.results.shares.folder import (
 )
 from mpisweep.results.shares.leases import Lease, owners, superseded
 from mpisweep.results.shares.membership import MemberWatch
+from mpisweep.results.state import SweepState
 from mpisweep.spec import SpecError, parse_spec
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
@@ -166,12 +166,12 @@ def merge(
         spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
-    merged._grow(max(shared.count, *(part.count for part in sources)))
+    merged.grow(max(shared.count, *(part.count for part in sources)))
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
         for name in part.metrics:
-            merged._metric(name)
+            merged.metric_column(name)
     owner = owners(leases)
     for part in sources:
         merged.curves.sources += part.curves.sources
@@ -232,7 +232,7 @@ def _append_tables(
 
 def _copy_parameters(merged: SweepState, part: SweepState) -> None:
     for name, values in part.parameters.items():
-        column = merged._parameter(name)
+        column = merged.parameter_column(name)
         for number, value in enumerate(values):
             if value is not None:
                 column[number] = value
