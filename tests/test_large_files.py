@@ -22,7 +22,7 @@ from test_results import SPEC, facts, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock
-from mpisweep.master.opening import known_trials
+from mpisweep.master.known import known_trials
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.file import image, stored
 from mpisweep.results.folding import finish, fold

@@ -16,8 +16,9 @@ from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.base import Allocation
 from mpisweep.blocks import EndedBlock, encode
+from mpisweep.master.known import read_here
 from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.opening import Mastership, Opened, open_sweep, read_here
+from mpisweep.master.opening import Mastership, Opened, open_sweep
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
 from mpisweep.rank.main import _Rank

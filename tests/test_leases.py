@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisweep.master.joining import cut, join
-from mpisweep.master.opening import read_here
+from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim

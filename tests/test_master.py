@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from mpisweep.blocks import EndedBlock, encode
+from mpisweep.master.known import duration_model, trial_widths
 from mpisweep.master.loop import Master
-from mpisweep.master.opening import duration_model, trial_widths
 from mpisweep.master.snapshotter import Answer
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (

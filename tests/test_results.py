@@ -42,7 +42,7 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.cli import main
-from mpisweep.master.opening import known_trials
+from mpisweep.master.known import known_trials
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason

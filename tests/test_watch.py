@@ -26,7 +26,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.master.joining import join
-from mpisweep.master.opening import read_here
+from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim

@@ -26,13 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpisweep.master.opening import (
-    KnownSweep,
-    describe_differences,
-    duration_model,
-    known_trials,
-    trial_widths,
-)
+from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
