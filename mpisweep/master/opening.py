@@ -10,11 +10,13 @@ segment says how far the older ones count, and what counts is synced before anyt
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,7 @@ __all__ = [
     "Mastership",
     "Opened",
     "RunEndedError",
+    "RunFacts",
     "open_sweep",
     "run_has_ended",
 ]
@@ -94,6 +97,27 @@ class Mastership:
     has_begun: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a run says of itself.
+
+    Attributes:
+        allocation: where it lives.
+        ranks: how many MPI ranks.
+        environment: what the file will say of versions and code.
+        version: of this program.
+        launch: the command that has started the ranks.
+        until: when the allocation ends, by the monotonic clock; None where nobody knows.
+    """
+
+    allocation: Allocation
+    ranks: int
+    environment: dict[str, str]
+    version: str
+    launch: str = ""
+    until: float | None = None
+
+
 class RunEndedError(Exception):
     """The run is over of which somebody is, or was about to be, the master; :attr:`reason` is how it has ended."""
 
@@ -109,12 +133,7 @@ def open_sweep(
     fresh: bool,
     recorder: Recorder,
     mastership: Mastership,
-    allocation: Allocation,
-    ranks: int,
-    environment: dict[str, str],
-    version: str,
-    launch: str = "",
-    until: float | None = None,
+    facts: RunFacts,
     share: Share | None = None,
 ) -> Opened:
     """Claim the sweep, find out what is left to do, and start the journal.
@@ -127,12 +146,7 @@ def open_sweep(
         fresh: whether to begin anew and move what is there aside.
         recorder: reads the results file.
         mastership: of whom.
-        allocation: where this run lives.
-        ranks: how many MPI ranks.
-        environment: what the file will say was around.
-        version: of this program.
-        launch: the command that has started the ranks.
-        until: when the allocation ends, by the monotonic clock; None where nobody knows.
+        facts: of this run.
         share: where several allocations share the sweep, and `path` is the part of this one.
 
     Raises:
@@ -141,39 +155,35 @@ def open_sweep(
         RunOverError: when the run is over whose mastership this is.
         FollowedError: when a later master of it has taken over.
     """
-    claim = _claim(path, recorder, mastership, allocation.job_id, is_share=share is not None)
-    try:
+    claim = _claim(path, recorder, mastership, facts.allocation.job_id, is_share=share is not None)
+    with _released_on_failure(claim, mastership):
         if share is None and mastership.is_first:
             end_shares(spec, path, recorder, fresh=fresh)
         if fresh and not (mastership.has_begun or _knows_run(path, recorder, claim.run)):
             move_aside(path, claim.token)
-        known = known_trials(spec, path, recorder.read)
-        # What the masters before have written may never have been synced; from here on it counts.
-        sync_segments(journal_folder(path))
+        past = _read_past(spec, path, recorder, claim.run, share)
         if mastership.is_first:
-            say_what_was_edited(known or (share.base if share else None), environment)
-        follows = known is not None and claim.run in known.allocations_table["run"]
+            say_what_was_edited(past.before, facts.environment)
         sampler = make_sampler(spec)
-        trials = number_trials(spec, sampler, known) if share is None else share.trials(known)
-        opening = RunRecord(
-            run=claim.run,
-            epoch=mastership.epoch,
-            host=this_host(),
-            pid=os.getpid(),
-            started_at=time.time(),
-            ranks=ranks,
-            batch_system=allocation.system,
-            job_id=allocation.job_id,
-            command=sys.argv,
-            version=version,
-            spec=spec.text,
-            source=spec.source,
-            environment=environment,
-            launch=launch,
-            follows=known.covered if known else {},
+        trials = number_trials(spec, sampler, past.known) if share is None else share.trials(past.known)
+        journal = _start_journal(
+            path, claim, _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
         )
-        journal = Journal(journal_folder(path), opening, claim.token)
-        journal.start()
+    search = _search(spec, sampler, trials, past.known)
+    _introduce(journal, trials)
+    if share is None:
+        _take_back_inferences(journal, trials)
+    stop = _plan_stop(spec, facts.until, past.before)
+    scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
+    best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
+    return Opened(path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share)
+
+
+@contextlib.contextmanager
+def _released_on_failure(claim: Claim, mastership: Mastership) -> Iterator[None]:
+    """Let the claim go when the sweep is refused inside."""
+    try:
+        yield
     except (RunOverError, FollowedError):
         raise
     except BaseException as error:
@@ -181,38 +191,105 @@ def open_sweep(
         if mastership.is_first or not isinstance(error, OSError):
             claim.release()
         raise
-    search = _search(spec, sampler, trials, known)
-    _introduce(journal, trials)
-    before = known or (share.base if share else None)
-    if share is None:
-        _take_back_inferences(journal, trials)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What there was before this master.
+
+    Attributes:
+        known: what the file that it writes has; None where there is none.
+        before: the same, or what was known before the sweep was split.
+        follows: whether masters before it of the same run have written of it.
+    """
+
+    known: KnownSweep | None
+    before: KnownSweep | None
+    follows: bool
+
+    def losses(self, launch: str) -> dict[int, int]:
+        """How often the worker of each trial was lost under this launch."""
+        if self.known is None or not launch:
+            return {}
+        return self.known.losses(launch) if self.follows else self.known.losses_of_crash(launch)
+
+
+def _read_past(spec: Spec, path: Path, recorder: Recorder, run: str, share: Share | None) -> _Past:
+    """Read what earlier masters and runs have left, and have it on the disk for good."""
+    known = known_trials(spec, path, recorder.read)
+    # What the masters before have written may never have been synced; from here on it counts.
+    sync_segments(journal_folder(path))
+    follows = known is not None and run in known.allocations_table["run"]
+    return _Past(known, known or (share.base if share else None), follows)
+
+
+def _opening_record(spec: Spec, run: str, epoch: int, facts: RunFacts, known: KnownSweep | None) -> RunRecord:
+    """The first record of every segment of this master."""
+    return RunRecord(
+        run=run,
+        epoch=epoch,
+        host=this_host(),
+        pid=os.getpid(),
+        started_at=time.time(),
+        ranks=facts.ranks,
+        batch_system=facts.allocation.system,
+        job_id=facts.allocation.job_id,
+        command=sys.argv,
+        version=facts.version,
+        spec=spec.text,
+        source=spec.source,
+        environment=facts.environment,
+        launch=facts.launch,
+        follows=known.covered if known else {},
+    )
+
+
+def _start_journal(path: Path, claim: Claim, opening: RunRecord) -> Journal:
+    journal = Journal(journal_folder(path), opening, claim.token)
+    journal.start()
+    return journal
+
+
+def _plan_stop(spec: Spec, until: float | None, before: KnownSweep | None) -> StopPlan | None:
     now = time.monotonic()
     closings = before.allocations_table["closing_time"] if before else ()
-    stop = plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
-    scheduler = Scheduler(
+    return plan_stop(now, None if until is None else until - now, spec.limits.grace_s, closings)
+
+
+def _scheduler(
+    spec: Spec,
+    trials: Trials,
+    past: _Past,
+    launch: str,
+    stop: StopPlan | None,
+    search: LargestBatch | None,
+    *,
+    is_shared: bool,
+) -> Scheduler:
+    """The scheduler, with what is held and was lost before this master."""
+    known = past.known
+    return Scheduler(
         trials.states,
         trials.attempts,
-        duration_model(spec, trials, before),
+        duration_model(spec, trials, past.before),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
-        held=known.held if known and follows else {},
-        losses=_losses(known, launch, follows),
+        held=known.held if known and past.follows else {},
+        losses=past.losses(launch),
         deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
-        shared=share is not None,
+        shared=is_shared,
         widths=trial_widths(spec, trials),
-        teams=known.teams if known and follows else {},
+        teams=known.teams if known and past.follows else {},
         # What one member finds out about memory the others do not know, and most trials are not its own.
-        frontier=_frontier(spec, trials, known) if share is None else None,
+        frontier=None if is_shared else _frontier(spec, trials, known),
         search=search,
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was given up for its silence may be back.
         patience_s=_PATIENCE * spec.limits.silence_s,
     )
-    best, measures = (before.best, before.has_metrics) if before else (None, False)
-    return Opened(path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share)
 
 
 def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, *, is_share: bool) -> Claim:
@@ -321,9 +398,3 @@ def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFro
     for number, kind, evidence in known.memory_evidence() if known else ():
         frontier.learn(number, kind, evidence)
     return frontier
-
-
-def _losses(known: KnownSweep | None, launch: str, follows: bool) -> dict[int, int]:
-    if known is None or not launch:
-        return {}
-    return known.losses(launch) if follows else known.losses_of_crash(launch)
