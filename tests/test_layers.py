@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
 #: Packages whose modules are rooms of their own.
-PARTED = {"scheduling", "processes"}
+PARTED = {"scheduling", "processes", "results"}
 
 #: Room -> rooms it may import from; a room is a module or a subpackage.
 ALLOWED = {
@@ -58,24 +58,76 @@ ALLOWED = {
     "processes.side_process": {"processes.forkserver"},
     "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "bounds", "records"},
     "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "bounds", "records"},
-    "results": {"processes.kernel", "spec", "blocks", "records"},
+    "results": set(),
+    "results.syncing": set(),
+    "results.columns": {"records"},
+    "results.reports": {"blocks"},
+    "results.holder": {"processes.kernel"},
+    "results.journal": {"results.reports", "results.syncing", "blocks", "records"},
+    "results.runs": {"results.journal", "results"},
+    "results.claim": {"results.holder", "results.runs", "results.journal"},
+    "results.state": {"results.columns", "results.reports", "blocks", "records"},
+    "results.replay": {
+        "results.state", "results.journal", "results.columns", "results.reports", "blocks", "records",
+    },
+    "results.file": {
+        "results.state", "results.columns", "results.reports", "results.syncing", "results", "spec", "records",
+    },
+    "results.merged": {
+        *(f"results.{below}" for below in ("file", "replay", "state", "journal", "reports")), "results",
+    },
+    "results.folding": {
+        *(f"results.{below}" for below in (
+            "merged", "claim", "file", "state", "journal", "reports", "syncing",
+        )),
+        "results",
+    },
+    "results.shares": {
+        *(f"results.{below}" for below in (
+            "merged", "holder", "file", "state", "journal", "reports", "syncing",
+        )),
+        "results", "processes.kernel", "spec", "records",
+    },
+    "results.storing": {
+        *(f"results.{below}" for below in ("folding", "shares", "claim", "state", "journal", "reports")),
+        "results",
+    },
+    "results.trial_table": {"results.state", "results.columns", "spec", "records"},
+    "results.load": {
+        *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
+        "results", "spec", "records",
+    },
+    "results.repair": {
+        *(f"results.{below}" for below in (
+            "folding", "shares", "merged", "claim", "holder", "file", "state", "journal", "reports",
+        )),
+        "results", "records",
+    },
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
         "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
+        *(f"results.{below}" for below in (
+            "claim", "columns", "holder", "journal", "reports", "runs", "shares", "state", "storing",
+        )),
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
-        "master", "results", "workloads", "batch", "devices", "scheduling.teams",
+        "master", "results", "results.claim", "results.columns", "results.load", "results.runs",
+        "workloads", "batch", "devices", "scheduling.teams",
         "processes.forkserver", "processes.kernel", "processes.staging", "processes.trialprocess",
         "progress", "spec", "messages", "blocks", "records", "",
     },
-    "views": {"rank", "results", "progress", "spec", "records"},
+    "views": {
+        *(f"results.{below}" for below in ("columns", "holder", "load", "shares", "trial_table")),
+        "rank", "results", "progress", "spec", "records",
+    },
     "cli": {
+        *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
         "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
         "search", "progress", "spec", "records", "",
     },
     "__main__": {"cli"},
-    "": {"results", "workloads"},
+    "": {"results", "results.load", "workloads"},
 }  # fmt: skip
 
 #: Library -> files that may import it.

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from mpisweep.batch.allocation import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
-from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
+from mpisweep.blocks import RunRecord
+from mpisweep.master.introducing import introduce, take_back_inferences
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, say_what_was_edited, trial_widths
 from mpisweep.master.snapshotter import Recorder
@@ -49,9 +50,6 @@ __all__ = [
     "run_has_ended",
 ]
 
-#: Trials are introduced to the journal in blocks of this size.
-_TRIALS_A_BLOCK = 4096
-_CHARS_A_BLOCK = 1 << 22
 
 #: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
 _PATIENCE = 2.0
@@ -170,9 +168,9 @@ def open_sweep(
             path, claim, _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
         )
     search = _search(spec, sampler, trials, past.known)
-    _introduce(journal, trials)
+    introduce(journal, trials)
     if share is None:
-        _take_back_inferences(journal, trials)
+        take_back_inferences(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
@@ -343,32 +341,6 @@ def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> No
             "%s was shared by several runs; their parts were put together, and this run has it alone",
             path.name,
         )
-
-
-def _introduce(journal: Journal, trials: Trials) -> None:
-    # Texts may be long, and no record must be.
-    longest = sum(
-        max((len(value) for value in column if isinstance(value, str)), default=0)
-        for column in trials.parameters.values()
-    )
-    count = max(1, min(_TRIALS_A_BLOCK, _CHARS_A_BLOCK // max(1, longest)))
-    for first in range(trials.first_new, trials.count, count):
-        numbers = list(range(first, min(first + count, trials.count)))
-        journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
-    if trials.first_new == trials.count:
-        journal.append(encode(TrialsBlock([], {}, trials.baseline)))
-
-
-def _take_back_inferences(journal: Journal, trials: Trials) -> None:
-    """Trials that earlier runs have called infeasible wait again; whether they still are, the scheduler says.
-
-    There may be other devices now, more memory, or nothing in the sweep file that speaks of memory.
-    """
-    infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
-    for number in infeasible:
-        trials.states[number] = int(TrialState.WAITING)
-    if infeasible:
-        journal.append(encode(InferredBlock(infeasible, "")))
 
 
 def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LargestBatch | None:
