@@ -262,9 +262,9 @@ def tables(path: Path) -> object:
 
 
 def fold(path: Path) -> None:
-    from mpisweep.results.folding import fold as fold_file
+    from mpisweep.results.compaction import compact
 
-    fold_file(path)
+    compact(path)
 
 
 def open_file(path: Path) -> object:

@@ -34,7 +34,7 @@ import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, journal_folder, merged
-from mpisweep.results.folding import fold
+from mpisweep.results.compaction import compact
 from mpisweep.results.journal.reader import Damage, read_journal
 from mpisweep.results.journal.segments import frame
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
@@ -457,7 +457,7 @@ def test_records_with_senseless_fields_give_an_answer_or_one_sentence(sweep, hos
 def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, hostiles, at):
     """Never a results file that nobody can read any more, for the journal may be gone then."""
     put(sweep, hostile_segment(hostiles, at))
-    if judge(sweep, hostiles, fold):
+    if judge(sweep, hostiles, compact):
         (journal_folder(sweep) / SEGMENT).unlink()
         assert judge(sweep, hostiles), "the results file cannot be read"
 
@@ -503,7 +503,7 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
         assert table.trials[table.column(table.metrics[0])][0] == 4.5
         assert table.trials["other"][0] == 2.5
         assert table.curve(0, table.curve_names[0]).value.tolist() == report.curves["loss"].value.tolist()
-        fold(sweep)
+        compact(sweep)
 
 
 @pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
@@ -538,7 +538,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("whole") / "s.h5"
     journal_folder(path).mkdir()
     put(path, b"".join(frame(encode(record)) for record in records()))
-    fold(path)
+    compact(path)
     return path.read_bytes()
 
 
@@ -699,8 +699,8 @@ WATCHER = """
 import sys, warnings
 from pathlib import Path
 import mpisweep, test_fuzz
-from mpisweep.results.folding import fold
-test_fuzz.look(Path("good.h5")); fold(Path("good.h5"))
+from mpisweep.results.compaction import compact
+test_fuzz.look(Path("good.h5")); compact(Path("good.h5"))
 BAD = ("exec", "compile", "pickle.find_class", "marshal.load", "marshal.loads", "os.system", "os.exec", "os.fork",
        "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")
 def watch(event, arguments):
@@ -708,7 +708,7 @@ def watch(event, arguments):
         print("ran", event, repr(arguments)[:200], flush=True)
 sys.addaudithook(watch)
 for path in map(Path, sys.argv[1:]):
-    for use in (test_fuzz.look, fold, test_fuzz.look):
+    for use in (test_fuzz.look, compact, test_fuzz.look):
         try:
             use(path)
             print("read", path, flush=True)

@@ -76,7 +76,7 @@ ALLOWED = {
     "results.merged": {
         *(f"results.{below}" for below in ("file", "replay", "state", "journal", "reports")), "results",
     },
-    "results.folding": {
+    "results.compaction": {
         *(f"results.{below}" for below in (
             "merged", "claim", "file", "state", "journal", "reports", "syncing",
         )),
@@ -89,7 +89,7 @@ ALLOWED = {
         "results", "processes.kernel", "spec", "records",
     },
     "results.storing": {
-        *(f"results.{below}" for below in ("folding", "shares", "claim", "state", "journal", "reports")),
+        *(f"results.{below}" for below in ("compaction", "shares", "claim", "state", "journal", "reports")),
         "results",
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
@@ -99,7 +99,7 @@ ALLOWED = {
     },
     "results.repair": {
         *(f"results.{below}" for below in (
-            "folding", "shares", "merged", "claim", "holder", "file", "state", "journal", "reports",
+            "compaction", "shares", "merged", "claim", "holder", "file", "state", "journal", "reports",
         )),
         "results", "records",
     },

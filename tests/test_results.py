@@ -46,13 +46,13 @@ from mpisweep.master.known import known_trials
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, claim, folding, journal_folder
+from mpisweep.results import ResultsError, claim, compaction, journal_folder
 from mpisweep.results import holder as holder_module
 from mpisweep.results.claim import Claim, FollowedError, RunOverError, remove_through, token_of
 from mpisweep.results.columns import COLUMNS
+from mpisweep.results.compaction import compact, compact_and_close
 from mpisweep.results.file import reading, salvage
 from mpisweep.results.file.salvage import salvage_file
-from mpisweep.results.folding import finish, fold
 from mpisweep.results.holder import ClaimedError, claim_file
 from mpisweep.results.journal.reader import Damage, read_journal, read_segment
 from mpisweep.results.journal.segments import frame, segments
@@ -244,14 +244,14 @@ def test_folding_at_any_moment_changes_nothing(path, cut):
     shutil.rmtree(journal_folder(path))
     records = history()
     write_journal(path, records[:cut])
-    fold(path)
+    compact(path)
     before = facts(path)
-    fold(path)
+    compact(path)
     assert facts(path) == before
     # The rest is written by the same run, to its next segment.
     write_journal(path, records[cut:])
     assert facts(path) == whole
-    finish(path)
+    compact_and_close(path)
     assert os.listdir(journal_folder(path)) == []
     assert facts(path) == whole
 
@@ -268,18 +268,18 @@ def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_
     own, later = segments(folder)
     token = token_of(folder, opening().run, 0)
     token.mkdir()
-    finish(path, token)
+    compact_and_close(path, token)
     assert segments(folder) == [later]
     write_journal(path, history()[:3])
-    write_file = folding.write_file
+    write_file = compaction.write_file
 
     def write_and_append(*arguments: object, **more: object) -> int:
         with (folder / own).open("ab") as segment:
             segment.write(b"x")
         return write_file(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(folding, "write_file", write_and_append)
-    finish(path, token)
+    monkeypatch.setattr(compaction, "write_file", write_and_append)
+    compact_and_close(path, token)
     assert segments(folder) == [own, later]
 
 
@@ -287,7 +287,7 @@ def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segmen
     write_journal(path, history())
     token = token_of(journal_folder(path), opening().run, 0)
     with pytest.raises(FileNotFoundError):
-        finish(path, token)
+        compact_and_close(path, token)
     assert not path.exists()
     assert len(segments(journal_folder(path))) == 1
 
@@ -295,13 +295,13 @@ def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segmen
 def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
     write_journal(path, history())
     assert math.isnan(closing_in(path)[0]), "it is not over"
-    fold(path)
+    compact(path)
     assert math.isnan(closing_in(path)[0]), "nor does any snapshot end it"
-    finish(path, closing_since=time.time() - 100)
+    compact_and_close(path, closing_since=time.time() - 100)
     # That the file is read means that its checksum is right.
     assert closing_in(path)[0] == pytest.approx(100, abs=30)
     write_journal(path, history()[-1:], opening("20990102T000000-bbbbbb"))
-    finish(path, closing_since=time.time() - 1000)
+    compact_and_close(path, closing_since=time.time() - 1000)
     first, second = closing_in(path)
     assert first == pytest.approx(100, abs=30)
     assert second == pytest.approx(1000, abs=30)
@@ -309,7 +309,7 @@ def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
 
 def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     older = path.with_name("older.h5")
     # Copied by another tool, which leaves out the checksum.
     with h5py.File(path) as file, h5py.File(older, "w") as copy:
@@ -321,7 +321,7 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
     assert facts(older) == facts(path)
     assert mpisweep.load(older).ranks.tolist() == []
     assert math.isnan(closing_in(older)[0])
-    fold(older)
+    compact(older)
     with h5py.File(older) as file:
         assert file["allocations/closing_time"].shape == (1,)
         assert file["workers/device_kind"].shape == (2,)
@@ -330,7 +330,7 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
 
 def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path, "r+") as file:
         for name in ("allocations/closing_time", "workers/device_kind", "ranks"):
             del file[name]
@@ -346,7 +346,7 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
 )
 def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
     write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path, "r+") as file:
         del file[what]
     with pytest.raises(ResultsError, match="mpisweep repair"):
@@ -354,7 +354,7 @@ def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone
     assert all(name.startswith(f"/{what}") for name in repair(path).lost)
     assert len(mpisweep.load(path).trials) == 4
     write_journal(path, history()[-3:-1], opening("20260102T000000-bbbbbb"))
-    fold(path)
+    compact(path)
     assert len(known_trials(parse_spec(SPEC, source="sweep.toml", folder=path.parent), path).held) == 0
 
 
@@ -370,7 +370,7 @@ def change(path: Path, name: str, data: bytes) -> None:
 @pytest.fixture
 def finished(path: Path) -> Path:
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     return path
 
 
@@ -446,7 +446,7 @@ def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_d
         AssignedBlock([[0, 0], [1, 0]], 1002.0, [3], [1], {"x": 4, "mode": "fast"}),
         AssignedBlock([[1, 0]], 1003.0, [2], [1], {"x": 3, "mode": "fast"}),
     ])  # fmt: skip
-    finish(path)
+    compact_and_close(path)
     write_journal(path, [], opening("20260102T000000-bbbbbb"))
     attempts = mpisweep.load(path).attempts
     assert attempts[["trial", "end"]].tolist() == [(3, "lost"), (2, "withdrawn")]
@@ -469,7 +469,7 @@ def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
     write_journal(path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")])
     assert mpisweep.load(path).workers["left_at"].tolist() == [1002.0, 1002.5]
     if folded:
-        fold(path)
+        compact(path)
     write_journal(path, [JoinedRecord(1, "node1", "cpu 0", 1, 1, 1003.0)])
     sweep = mpisweep.load(path)
     assert sweep.workers["joined_at"].tolist() == [1001.0, 1001.0]
@@ -518,7 +518,7 @@ def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
 
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path) as file:
         for column in COLUMNS:
             dataset = file[column.group][column.name]
@@ -539,7 +539,7 @@ def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump (hdf5-tools) is not installed")
 def test_h5dump_reads_the_file(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     done = subprocess.run(["h5dump", "-d", "/trials/state", path], capture_output=True, text=True, check=True)
     assert "failed" in done.stdout
 
@@ -647,7 +647,7 @@ def test_files_follow_the_umask(path):
     old = os.umask(0o027)
     try:
         write_journal(path, history())
-        finish(path)
+        compact_and_close(path)
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o640
@@ -655,7 +655,7 @@ def test_files_follow_the_umask(path):
 
 def test_a_failed_write_leaves_the_old_file(path):
     write_journal(path, history()[:8])
-    fold(path)
+    compact(path)
     before = path.read_bytes()
     write_journal(path, history()[8:])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -663,12 +663,12 @@ def test_a_failed_write_leaves_the_old_file(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            fold(path)
+            compact(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert sorted(os.listdir(path.parent)) == ["s.h5", "s.h5.journal"], "nothing is left of the new one"
-    fold(path)
+    compact(path)
     assert mpisweep.load(path).state == "complete", "what was not written is still in the journal"
 
 
@@ -676,9 +676,9 @@ def test_the_segment_that_is_being_written_stays(path):
     write_journal(path, history())
     write_journal(path, history()[-1:])
     before, now = segments(journal_folder(path))
-    fold(path, keep=now)
+    compact(path, keep=now)
     assert segments(journal_folder(path)) == [now]
-    fold(path, keep=f"{now}-and-later")
+    compact(path, keep=f"{now}-and-later")
     assert segments(journal_folder(path)) == []
     assert before < now
 
@@ -697,7 +697,7 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(os, "replace", grow_and_replace)
-        fold(path, keep=f"{segment}-and-later")
+        compact(path, keep=f"{segment}-and-later")
     assert segments(journal_folder(path)) == [segment]
     assert mpisweep.load(path).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
 

@@ -43,7 +43,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results import journal_folder, syncing
-from mpisweep.results.folding import finish, fold
+from mpisweep.results.compaction import compact, compact_and_close
 from mpisweep.results.journal import writer as journal_module
 from mpisweep.results.journal.reader import Entry, read_journal
 from mpisweep.results.journal.segments import frame, segments
@@ -630,7 +630,7 @@ def prepare(folder: Path, fine: list[Disk], kind: str) -> Path:
             if data:
                 (journal_folder(path) / name).write_bytes(data)
         if at != len(fine) - 1:
-            fold(path)
+            compact(path)
     return path
 
 
@@ -654,15 +654,15 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
         with pytest.MonkeyPatch.context() as patch:
             machine.install(patch)
             try:
-                finish(folder / "s.h5") if kind == "the last fold" else fold(folder / "s.h5", names[-1])
+                compact_and_close(folder / "s.h5") if kind == "the last fold" else compact(folder / "s.h5", names[-1])
             except PowerCutError:
                 assert stops_at is not None
         machine.forget(data, names_too)
         told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, names lost: {names_too}"
         assert facts(folder / "s.h5") == whole, told
-        fold(folder / "s.h5", names[-1])
+        compact(folder / "s.h5", names[-1])
         assert facts(folder / "s.h5") == whole, f"{told}, and folded again"
-        finish(folder / "s.h5")
+        compact_and_close(folder / "s.h5")
         assert facts(folder / "s.h5") == whole, f"{told}, and finished"
         assert segments(journal_folder(folder / "s.h5")) == []
         return machine.steps
@@ -691,7 +691,7 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             machine.install(patch)
             with contextlib.suppress(PowerCutError):
-                finish(folder / "s.h5")
+                compact_and_close(folder / "s.h5")
         machine.forget(lost, names_too)
         kept = [path.read_bytes() for path in (*journal_folder(folder / "s.h5").iterdir(), *folder.glob("s.h5.damaged/*"))]
         told = f"cut at step {stops_at} {machine.steps}, data lost: {lost}, names lost: {names_too}"
@@ -712,6 +712,6 @@ def test_what_a_cut_off_fold_leaves_aside_is_no_results_file(fine, tmp_path):
         machine = Machine(tmp_path, 2)
         machine.install(patch)
         with pytest.raises(PowerCutError):
-            fold(path)
+            compact(path)
     assert machine.steps == ["before create", "before write"]
     assert path.read_bytes() == before

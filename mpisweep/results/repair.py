@@ -19,9 +19,9 @@ from pathlib import Path
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, FollowedError, RunOverError
+from mpisweep.results.compaction import close_with, keep_damaged
 from mpisweep.results.file.reading import NotOursError, read_file
 from mpisweep.results.file.salvage import salvage_file
-from mpisweep.results.folding import finish_with, keep_damaged
 from mpisweep.results.holder import STALE_S, ClaimedError
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
@@ -167,7 +167,7 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     if is_changed:
         kept.append(_move_aside(path))
     if is_changed or segments(folder):
-        finish_with(path, state, token)
+        close_with(path, state, token)
     ended = sum(state.trials["state"].count(int(s)) for s in TrialState if s.is_end)
     return Repaired(ended, state.count, tuple(lost), is_changed, tuple(damages), tuple(kept))
 

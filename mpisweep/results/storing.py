@@ -3,8 +3,8 @@
 One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.master.snapshotter` for the other end::
 
     {"ask": "read", "path": ...}                               the tables of a sweep, without its curves
-    {"ask": "fold", "path": ..., "token": ..., "keep": ...}    a snapshot
-    {"ask": "finish", "path": ..., "token": ..., "since": ...} the last snapshot of a run
+    {"ask": "compact", "path": ..., "token": ..., "keep": ...} a snapshot
+    {"ask": "close", "path": ..., "token": ..., "since": ...}  the last snapshot of a run
     {"ask": "gather", "path": ..., "silence_s": ...}           put the parts of a split sweep together
     {"ask": "leave", "token": ..., "folders": [...]}           release the claim, and remove folders that are empty
 
@@ -74,17 +74,17 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"state": state_to(state), "damages": [[one.segment, one.offset, one.length] for one in damages]}
 
 
-def _fold(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.folding import fold
+def _compact(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.compaction import compact
 
-    fold(Path(asked["path"]), asked["keep"], Path(asked["token"]))
+    compact(Path(asked["path"]), asked["keep"], Path(asked["token"]))
     return {}
 
 
-def _finish(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.folding import finish
+def _close(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.compaction import compact_and_close
 
-    finish(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
+    compact_and_close(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
     return {}
 
 
@@ -104,7 +104,7 @@ def _leave(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "read": _read, "fold": _fold, "finish": _finish, "gather": _gather, "leave": _leave,
+    "read": _read, "compact": _compact, "close": _close, "gather": _gather, "leave": _leave,
 }  # fmt: skip
 
 

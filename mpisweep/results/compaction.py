@@ -21,23 +21,23 @@ from mpisweep.results.reports import Reading
 from mpisweep.results.state import SweepState
 from mpisweep.results.syncing import sync
 
-__all__ = ["Folded", "finish", "finish_with", "fold", "keep_damaged", "remove_covered"]
+__all__ = ["Compacted", "close_with", "compact", "compact_and_close", "keep_damaged", "remove_covered"]
 
 #: Sorts after the names of all segments.
 _ALL = "~"
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """What a fold has cost."""
+class Compacted:
+    """What it took."""
 
     seconds: float
     bytes: int
 
 
-def fold(
+def compact(
     path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
-) -> Folded:
+) -> Compacted:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
 
     Segments that are damaged are kept, see :func:`keep_damaged`.
@@ -55,17 +55,20 @@ def fold(
     size = write_file(path, state, token, closing_since=closing_since)
     keep_damaged(path, damages)
     remove_covered(path, state, token, keep)
-    return Folded(time.monotonic() - started, size)
+    return Compacted(time.monotonic() - started, size)
 
 
-def finish(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Folded:
-    """The last fold of a run in order: afterwards there is only the HDF5 file, and what a later master has written."""
-    folded = fold(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
+def compact_and_close(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Compacted:
+    """Take the last snapshot of a run.
+
+    Afterwards there is only the HDF5 file, and what a later master has written.
+    """
+    compacted = compact(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
     sync(journal_folder(path))
-    return folded
+    return compacted
 
 
-def finish_with(path: Path, state: SweepState, token: Path | None = None) -> None:
+def close_with(path: Path, state: SweepState, token: Path | None = None) -> None:
     """Write what was read and repaired, then let the journal go."""
     state.covered = {}
     write_file(path, state, token)
@@ -79,7 +82,7 @@ def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str)
     Args:
         path: of the HDF5 file.
         state: what was read, and of how much of each segment.
-        token: see :func:`fold`.
+        token: see :func:`compact`.
         keep: segments from this name on stay.
     """
     folder = journal_folder(path)
