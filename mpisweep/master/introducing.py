@@ -1,4 +1,4 @@
-"""What a master says of trials first: that they are there, and that what was concluded of them may not hold."""
+"""The first records about trials: which there are, and that earlier conclusions about them are open again."""
 
 from __future__ import annotations
 

@@ -264,7 +264,9 @@ def describe_differences(path: Path, found: list[str]) -> str:
 
 
 def _hashes(text: str) -> dict[str, str]:
-    """Source files and their hashes, as a run has recorded them; none where it has not, or damage has changed it."""
+    """Source files and their hashes, as a run has recorded them; none where it has not, or damage has changed
+    it.
+    """
     try:
         found = json.loads(text or "{}")
     except ValueError:
@@ -273,7 +275,9 @@ def _hashes(text: str) -> dict[str, str]:
 
 
 def say_what_was_edited(known: KnownSweep | None, environment: Mapping[str, str]) -> None:
-    """One line when the results so far are of other code than those to come; both are in one table from here on."""
+    """One line when the results so far are of other code than those to come; both are in one table from here
+    on.
+    """
     if known is None:
         return
     files, trials = known.edited(_hashes(environment.get(CODE, "")))

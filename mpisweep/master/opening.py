@@ -4,8 +4,8 @@ Everything that can be refused is refused here, before a trial runs: a sweep tha
 results file that is something else, a sweep file that no longer describes what the results file holds.
 
 A master that takes over from one that is gone goes the same way, and keeps the run's name.  First of all it
-fences those before it, which may hang and come back (:mod:`mpisweep.results.claim`); the opening record of the new
-segment says how far the older ones count, and what counts is synced before anything is done about it.
+fences those before it, which may hang and come back (:mod:`mpisweep.results.claim`); the opening record of
+the new segment says how far the older ones count, and what counts is synced before anything is done about it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class RunFacts:
 
 
 class RunEndedError(Exception):
-    """The run is over of which somebody is, or was about to be, the master; :attr:`reason` is how it has ended."""
+    """The run is over of which somebody is, or was about to be, the master; :attr:`reason` is how it has
+    ended.
+    """
 
     def __init__(self, reason: EndReason) -> None:
         super().__init__(reason.value)
@@ -318,7 +320,9 @@ def _knows_run(path: Path, recorder: Recorder, run: str) -> bool:
 
 
 def run_has_ended(path: Path, recorder: Recorder, run: str) -> RunEndedError:
-    """What to raise where a run is over: with the end that its results tell; where they tell none, another run came."""
+    """What to raise where a run is over: with the end that its results tell; where they tell none, another
+    run came.
+    """
     try:
         state, _ = recorder.read(path)
     except (ResultsError, OSError):
@@ -328,7 +332,8 @@ def run_has_ended(path: Path, recorder: Recorder, run: str) -> RunEndedError:
 
 
 def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> None:
-    """What several allocations had of a sweep that one goes on with alone is put together first, or moved aside.
+    """What several allocations had of a sweep that one goes on with alone is put together first, or moved
+    aside.
 
     Raises:
         ResultsError: when others are at work on it.

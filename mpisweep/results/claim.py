@@ -2,22 +2,22 @@
 
 Two files decide that, both in the journal folder.
 
-The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link, and taken over when its
-holder is dead (:mod:`mpisweep.results.holder`).
+The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link, and taken over
+when its holder is dead (:mod:`mpisweep.results.holder`).
 
-The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is changed
-but by a rename that begins or ends in the token: the results file and new segments of the journal are made in it and
-renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a second name of the claim in
-it.  So whoever takes the token away has *fenced* its master, wherever that may be paused and whenever it wakes up:
-each of its renames fails, for one of the two names does not exist any more.
+The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is
+changed but by a rename that begins or ends in the token: the results file and new segments of the journal are
+made in it and renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a
+second name of the claim in it.  So whoever takes the token away has *fenced* its master, wherever that may be
+paused and whenever it wakes up: each of its renames fails, for one of the two names does not exist any more.
 
-* A master that takes over from another one of its run renames the token to its own, with its own, higher epoch.  If
-  there is no token of the run any more, the run is over; one of a higher epoch has another master.
+* A master that takes over from another one of its run renames the token to its own, with its own, higher
+  epoch.  If there is no token of the run any more, the run is over; one of a higher epoch has another master.
 * A run that takes a claim removes the tokens of all others.
 * A run that ends moves its claim into its token, removes the token, and the folder if nothing else is in it.
 
-On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a fence
-waits until it is.
+On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a
+fence waits until it is.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ ASIDE = ".aside"
 _FENCED = "fenced-"
 #: How long before a race with others is run again, in seconds.
 _RACE_S = 0.01
-#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same node.
+#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same
+#: node.
 _REMOVE_S = 5.0
 
 
 class RunOverError(Exception):
-    """The run has been closed, or another one has taken its sweep: nobody of it may change anything any more."""
+    """The run was closed, or another one has taken its sweep: no master of it may change anything."""
 
 
 class FollowedError(Exception):
@@ -93,7 +94,8 @@ class Claim:
         purpose: str = "",
         parents: bool = True,
     ) -> Claim:
-        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other run.
+        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other
+        run.
 
         Args:
             folder: of the journal.
@@ -126,7 +128,9 @@ class Claim:
             time.sleep(_RACE_S)
 
     def _try_to_take(self, me: Holder, judged: os.stat_result | None) -> bool:
-        """Create the claim where there is none but the one that was judged dead; False when others were faster."""
+        """Create the claim where there is none but the one that was judged dead; False when others were
+        faster.
+        """
         self.token.mkdir(exist_ok=True)
         self._write(me)
         if judged is not None and not self._bury(judged):
@@ -202,7 +206,9 @@ class Claim:
             raise RunOverError(self.run) from error
 
     def release(self) -> None:
-        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is in it."""
+        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is
+        in it.
+        """
         released = self.token / "released"
         with contextlib.suppress(FileNotFoundError):
             os.rename(claim_file(self._folder), released)

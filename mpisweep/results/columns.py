@@ -127,7 +127,8 @@ COLUMNS: tuple[Column, ...] = (
         "allocations",
         "closing_time",
         "number",
-        "from when its trials had stopped, or their grace was over, until everything was on disk; NaN after a crash",
+        "from when its trials had stopped, or their grace was over, until everything was on disk; "
+        "NaN after a crash",
         "s",
         added=True,
     ),
@@ -135,7 +136,8 @@ COLUMNS: tuple[Column, ...] = (
         "allocations",
         "code",
         "long text",
-        "the user's source files that its trials ran, each with its SHA-256, as JSON; empty for built-in workloads",
+        "the user's source files that its trials ran, each with its SHA-256, as JSON; "
+        "empty for built-in workloads",
         added=True,
     ),
 )

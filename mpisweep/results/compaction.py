@@ -45,8 +45,8 @@ def compact(
     Args:
         path: of the HDF5 file.
         keep: name of the segment that is being written: it and all later ones stay; empty for all.
-        token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody else
-            can be at work on the sweep.
+        token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody
+            else can be at work on the sweep.
         closing_since: see :func:`write_file`.
     """
     started = time.monotonic()
@@ -58,12 +58,16 @@ def compact(
     return Compacted(time.monotonic() - started, size)
 
 
-def compact_and_close(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> Compacted:
+def compact_and_close(
+    path: Path, token: Path | None = None, *, closing_since: float | None = None
+) -> Compacted:
     """Take the last snapshot of a run.
 
     Afterwards there is only the HDF5 file, and what a later master has written.
     """
-    compacted = compact(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
+    compacted = compact(
+        path, _ALL if token is None else after_token(token), token, closing_since=closing_since
+    )
     sync(journal_folder(path))
     return compacted
 
@@ -98,7 +102,7 @@ def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str)
 
 
 def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
-    """Copy damaged segments into ``NAME.h5.damaged/``, where nothing ever deletes them; returns the copies."""
+    """Copy damaged segments into ``NAME.h5.damaged/``, where nothing deletes them; returns the copies."""
     folder, kept = journal_folder(path), damaged_folder(path)
     copies: list[Path] = []
     for name in dict.fromkeys(damage.segment for damage in damages):

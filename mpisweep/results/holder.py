@@ -1,10 +1,10 @@
 """Who holds a sweep, and whether it is alive.
 
 A holder is dead when it is of this machine (boot and process numbers, see
-:func:`~mpisweep.processes.kernel.machine_id`) and its process is gone or is another one that got its number.  Of any
-other machine nothing of that can be seen; there the heartbeat decides: the time of the claim changes every few
-seconds, and a second run that has watched it stand still for :data:`STALE_S` takes over.  It watches for change and
-does not compare clocks, for those of two hosts differ.
+:func:`~mpisweep.processes.kernel.machine_id`) and its process is gone or is another one that got its number.
+Of any other machine nothing of that can be seen; there the heartbeat decides: the time of the claim changes
+every few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes over.  It
+watches for change and does not compare clocks, for those of two hosts differ.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ __all__ = [
     "myself",
 ]
 
-#: A claim whose time has not changed for so long is nobody's, in seconds; holders change it many times as often.
+#: A claim whose time has not changed for so long is nobody's, in seconds; holders change it many times as
+#: often.
 STALE_S = 30.0
-#: How long a holder whose process is gone is waited for while the process that has started it lives: another master of
-#: its run may be about to take over, in seconds.
+#: How long a holder whose process is gone is waited for while the process that has started it lives: another
+#: master of its run may be about to take over, in seconds.
 _SUCCESSION_S = 3.0
 #: How often a claim is looked at, in seconds.
 _LOOK_S = 1.0
@@ -112,7 +113,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def is_surely_gone(folder: Path) -> bool:
-    """Whether nobody holds the sweep whose journal lies in `folder`, as far as can be seen without waiting."""
+    """Whether nobody holds the sweep whose journal lies in `folder`, as far as is seen without waiting."""
     try:
         holder = _holder_in(claim_file(folder))
     except FileNotFoundError:

@@ -54,7 +54,8 @@ class Sweep:
         self._state = state
         if not state.spec:
             raise ResultsError(
-                f"{path}: the sweep file in it is lost; `mpisweep run` with the sweep file and -o {path} puts it back"
+                f"{path}: the sweep file in it is lost; "
+                f"`mpisweep run` with the sweep file and -o {path} puts it back"
             )
         try:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
@@ -128,7 +129,9 @@ class Sweep:
 
     @property
     def ranks(self) -> Rows:
-        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in attempts."""
+        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in
+        attempts.
+        """
         return rows_of(self._state, "ranks")
 
     @property
@@ -142,8 +145,8 @@ class Sweep:
     def spans(self) -> NDArray[np.float64]:
         """From when to when each run of the program lasted, shape (runs, 2), in seconds since 1970.
 
-        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that of its
-        first one; NaN where it has neither.
+        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that
+        of its first one; NaN where it has neither.
         """
         allocations, trials = self.allocations, self.trials
         found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
@@ -235,7 +238,8 @@ class Sweep:
         return self.metric_column(name)
 
     def metric_column(self, name: str) -> str:
-        """The same where a metric is meant, which a parameter may be called like; or a column like ``wall_time``.
+        """The same where a metric is meant, which a parameter may be called like; or a column like
+        ``wall_time``.
 
         Raises:
             KeyError: when there is none of that name.

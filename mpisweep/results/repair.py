@@ -1,7 +1,8 @@
 """Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts.
 
-HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process that can
-be spared: it says what it is about to read, and where it does not come back from that another one reads the rest.
+HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process
+that can be spared: it says what it is about to read, and where it does not come back from that another one
+reads the rest.
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ def _repair_part(part: Path) -> Repaired:
 
 @contextlib.contextmanager
 def _kept(claim: Claim) -> Iterator[None]:
-    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead one."""
+    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead
+    one.
+    """
     is_over = threading.Event()
 
     def beat() -> None:

@@ -127,9 +127,9 @@ def _on_joined(state: SweepState, record: JoinedRecord, run: int) -> None:
         return
     _append(
         state.workers,
-        allocation=run, rank=record.worker, host=record.host, device=record.device, device_kind=record.device_kind, cores=record.cores,
-        slots=record.slots, joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0,
-        quarantine="",
+        allocation=run, rank=record.worker, host=record.host, device=record.device,
+        device_kind=record.device_kind, cores=record.cores, slots=record.slots,
+        joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0, quarantine="",
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def new_run_name(folder: Path) -> str:
-    """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
+    """A name that no other run has; it sorts after those of all runs before, whatever the clock says."""
     after = last_run(folder)
     # "x" comes after the "-" that follows a run's name in the names of its segments.
     name = run_name()

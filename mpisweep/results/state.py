@@ -18,8 +18,8 @@ __all__ = ["TABLE_FIELDS", "SweepState", "Table"]
 
 #: What a SweepState holds beside its curves.
 TABLE_FIELDS = (
-    "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics", "attempts",
-    "ranks", "workers", "allocations", "covered",
+    "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
+    "attempts", "ranks", "workers", "allocations", "covered",
 )  # fmt: skip
 Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)

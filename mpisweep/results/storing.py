@@ -6,10 +6,10 @@ One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.master.snaps
     {"ask": "compact", "path": ..., "token": ..., "keep": ...} a snapshot
     {"ask": "close", "path": ..., "token": ..., "since": ...}  the last snapshot of a run
     {"ask": "gather", "path": ..., "silence_s": ...}           put the parts of a split sweep together
-    {"ask": "leave", "token": ..., "folders": [...]}           release the claim, and remove folders that are empty
+    {"ask": "leave", "token": ..., "folders": [...]}           release the claim; remove empty folders
 
-Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing between two
-questions: it can be killed at any time, and another one be asked again.
+Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing
+between two questions: it can be killed at any time, and another one be asked again.
 """
 
 from __future__ import annotations

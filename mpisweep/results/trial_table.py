@@ -1,4 +1,4 @@
-"""Tables as those who read a sweep get them: structured arrays, one row a trial, a worker, an attempt, a run."""
+"""Tables as readers of a sweep get them: structured arrays, one row per trial, worker, attempt or run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class TrialTable:
     """Trials as a structured array, one row a trial.
 
     Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
-    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it is a
-    table of what was searched and measured.
+    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it
+    is a table of what was searched and measured.
     """
 
     def __init__(self, array: Rows) -> None:

@@ -36,7 +36,8 @@ _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
 _ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
 #: What h5py and our own reading raise for a file that is not what it should be.
 DAMAGE = (
-    KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError, MemoryError,
+    KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError,
+    MemoryError,
 )  # fmt: skip
 
 
@@ -185,7 +186,9 @@ def _fill_in(group: str, table: dict[str, list[Any]]) -> None:
 
 
 def _check_fits(dataset: h5py.Dataset, path_bytes: int) -> None:
-    """Refuse what promises more than the file can hold, compressed a thousandfold where another tool did that."""
+    """Refuse what promises more than the file can hold, compressed a thousandfold where another tool did
+    that.
+    """
     if dataset.shape is None or dataset.ndim != 1:
         raise ValueError(f"{dataset.name} is no column")
     if dataset.nbytes > path_bytes * (1000 if dataset.chunks else 1):

@@ -63,7 +63,8 @@ class SampleFile:
 
 
 class Samples:
-    """A column of curves in a file, as far as an array of one dimension is needed: its type, its length, stretches of it.
+    """A column of curves in a file, as far as an array of one dimension is needed: its type, its length,
+    stretches of it.
 
     Args:
         file: where it is.

@@ -45,8 +45,8 @@ def write_file(
     Args:
         path: of the file.
         state: what to write.
-        closing_since: when the last run began to close, in seconds since 1970, where this is the end of that: how
-            long it took is put in.
+        closing_since: when the last run began to close, in seconds since 1970, where this is the end of that:
+            how long it took is put in.
         aside: folder to write it in first, on the same file system.  A master that takes over removes the
             folders of those before it: so one that was given up, but is still there, cannot replace the file
             any more, for the rename then has nothing to rename.
@@ -66,7 +66,8 @@ def write_file(
             _write_samples(RoomWriter(out, rooms), state.curves, _order_of(state))
             size = seal(out, image, filled)
             if closing_since is not None and column_at is not None:
-                # How long closing takes is known when everything is on disk, and has to be there too: eight bytes.
+                # How long closing takes is known when everything is on disk, and has to be there too: eight
+                # bytes.
                 column_at += 8 * (len(state.allocations["run"]) - 1)
                 _put_in(out, image, column_at, max(0.0, time.time() - closing_since))
                 seal(out, image, filled)

@@ -1,7 +1,7 @@
 """Reading a journal: all records of its segments in order, or single ones again by their places.
 
-A torn last frame is what a kill leaves, and is no damage.  Where a frame in the middle does not check, the reader
-looks for the next one that does, and reports what it skipped.
+A torn last frame is what a kill leaves, and is no damage.  Where a frame in the middle does not check, the
+reader looks for the next one that does, and reports what it skipped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, where its frame begins, and the offset in its segment up to which it and all before it are read."""
+    """One record, where its frame begins, and the offset in its segment up to which it and all before it are
+    read.
+    """
 
     segment: str
     end: int

@@ -4,9 +4,9 @@ Writing is a thread's work: :meth:`Journal.append` only queues.  Whatever gather
 the next (group commit).  After a failed write or fsync nothing that was not synced before can be trusted, and
 a repeated fsync may lie; so the segment is abandoned and everything unsynced is written again to a new one.
 
-A new segment is made in the master's token and linked into the journal's folder: a master whose token was taken away
-(:mod:`mpisweep.results.claim`) makes none any more, and of what it still writes to the one that it has, the opening
-record of its successor says how far it counts.
+A new segment is made in the master's token and linked into the journal's folder: a master whose token was
+taken away (:mod:`mpisweep.results.claim`) makes none any more, and of what it still writes to the one that it
+has, the opening record of its successor says how far it counts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["Journal"]
 
 #: A segment that has grown to this size is followed by a new part, so that old ones can go.
 _PART_BYTES = 8 << 20
-#: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor what is
-#: held twice while it is written.
+#: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor
+#: what is held twice while it is written.
 _COMMIT_BYTES = 8 << 20
 #: Pauses after a failure, in seconds: the first, and the longest.
 _RETRY_FIRST_S = 0.2

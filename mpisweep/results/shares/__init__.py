@@ -1,1 +1,6 @@
-"""Several allocations on one sweep: the folder that they share, who of them lives, and who runs what."""
+"""Several allocations on one sweep.
+
+:mod:`~.folder` is what they share, as files; :mod:`~.leases` the rules by which one of them owns a trial;
+:mod:`~.membership` who of them lives; :mod:`~.merging` one sweep out of all their parts; :mod:`~.lease_agent` the
+process that does all this for a master.
+"""

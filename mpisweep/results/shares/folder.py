@@ -15,8 +15,8 @@ FEFS, NFS): a hard link to a finished file either is made or says that the name 
 file that is opened shows what was written before it was last closed elsewhere.
 
 The folder comes into being whole: it is filled under another name and renamed.  It goes in the same way, when
-``NAME.h5`` holds everything.  A lease is synced, with the folder, before any trial in it runs: no result can be
-on disk whose lease is not.
+``NAME.h5`` holds everything.  A lease is synced, with the folder, before any trial in it runs: no result can
+be on disk whose lease is not.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
         folder: to make.
         shared: what goes into it.
         before: the results file; it need not exist.
-        token: in which it is made, of the claim in whose name; None where nobody else can be at work on the sweep.
+        token: in which it is made, of the claim in whose name; None where nobody else can be at work on the
+            sweep.
     """
     made = (token or folder.parent) / f"{folder.name}.new-{secrets.token_hex(4)}"
     made.mkdir()
@@ -151,7 +152,8 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
         folder: of the shares.
         known: members whose results these are.
         damaged: where what could not be read of their files is kept.
-        same: that folder by another name, which leads to no other that was made since; None where none can have been.
+        same: that folder by another name, which leads to no other that was made since; None where none can
+            have been.
 
     Returns:
         False when a member beyond the `known` ones has come meanwhile; then the folder stays.

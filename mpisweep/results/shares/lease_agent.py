@@ -1,13 +1,14 @@
 """The process that gets a member's leases, watches the other members, and puts the parts together.
 
-It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.master.lease_client`, which is
-the master's end of the line.  A line of JSON asks, lines of JSON tell, some of them unasked::
+It does for a master what waits for disks and reads other members' files: see
+:mod:`mpisweep.master.lease_client`, which is the master's end of the line.  A line of JSON asks, lines of
+JSON tell, some of them unasked::
 
-    asked    {"ask": "lease", "shortest": false, "ranks": null}    this member could run more, of so many ranks
+    asked    {"ask": "lease", "shortest": false, "ranks": null}  this member could run more, of so many ranks
              {"ask": "leave"}                       its part is written; it ends
     told     {"granted": [numbers, attempts, losses]}
-             {"nothing": who, "sure": true, "wide": 4}    nothing to be had; sure when the holders have just been
-                                                    heard of; what is left beside that needs up to so many ranks
+             {"nothing": who, "sure": true, "wide": 4}  nothing to be had; sure when the holders have just
+                                                    been heard of; what is left beside needs up to so many ranks
              {"revoked": numbers}                   others have taken these over
              {"stop": true}                         NAME.h5.stop is there
              {"over": exit code}                    the shares are gone: others have ended the sweep
@@ -15,8 +16,8 @@ the master's end of the line.  A line of JSON asks, lines of JSON tell, some of 
 
 All that is known is in the files; the process can be killed and started again at any time.
 
-The folder that the members share is its working directory, and what it does there goes by names in that: when the
-shares have been cleared away, nothing of it reaches others that were made under the same name since.
+The folder that the members share is its working directory, and what it does there goes by names in that: when
+the shares have been cleared away, nothing of it reaches others that were made under the same name since.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ _HERE = Path()
 
 
 def _is_in_place(path: Path) -> bool:
-    """Whether the working directory is what the members of a sweep share, and not what others shared before."""
+    """Whether the working directory is what the members share, and not what others shared before."""
     with contextlib.suppress(OSError):
         return shares_folder(path).samefile(_HERE)
     return False
@@ -265,7 +266,8 @@ class _LeaseAgent:
         # One that is silent may be dead, and then there is something to do after all.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
         _tell(
-            self._connection, nothing=self._who(holders), sure=sure, wide=self._leases.width_beyond(ranks, self._watch.gone),
+            self._connection, nothing=self._who(holders), sure=sure,
+            wide=self._leases.width_beyond(ranks, self._watch.gone),
             error="; ".join(self._unreadable.values()),
         )  # fmt: skip
 
@@ -345,7 +347,9 @@ class _LeaseAgent:
         _tell(self._connection, left=code, who=self._who(others))
 
     def _remove_request_that_all_have_obeyed(self) -> None:
-        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one sees all."""
+        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one
+        sees all.
+        """
         if self._stop_identity() in (None, self._old_stop) or not _is_in_place(self._path):
             return
         here: set[str] = set()

@@ -1,9 +1,9 @@
 """Which members of a split sweep live.
 
-The claim of a member's part (:mod:`mpisweep.results.claim`) tells that: its time changes as long as the master is
-well.  Who watches counts the silence by its own looks: time in which it could not look is
-nobody's silence, and clocks are not compared.  That a file is missing says nothing, for NFS may remember that
-for a minute; so a member that ends in order says so by a file.
+The claim of a member's part (:mod:`mpisweep.results.claim`) tells that: its time changes as long as the
+master is well.  Who watches counts the silence by its own looks: time in which it could not look is nobody's
+silence, and clocks are not compared.  That a file is missing says nothing, for NFS may remember that for a
+minute; so a member that ends in order says so by a file.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ time by anybody, as often as one likes.  Until the shares are cleared away the p
 ``NAME.h5`` is a copy for tools that know nothing of parts.
 
 Who writes that copy needs no lock.  Every writer makes a folder of its own, whose name sorts after those that
-it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left to
-rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go away,
-not by any.
+it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left
+to rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go
+away, not by any.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _read_part(part: Path, reading: Reading, damages: list[Damage], held: Path |
 def _hold(part: Path, held: Path) -> Path:
     """Give a part and its journal further names, under which they stay as they are.
 
-    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are copied.
+    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are
+    copied.
     """
     holding, journal = held / part.name, journal_folder(part)
     # In this order: what is not in the file that is held is in the journal that was there before.
@@ -200,7 +201,7 @@ def _append_tables(
     parts: Mapping[str, SweepState],
     taken_over: Mapping[tuple[str, int], int],
 ) -> dict[str, int]:
-    """Allocations, workers, attempts and their ranks of all; returns where the workers of each member begin."""
+    """Append the tables of all members; returns where the workers of each member begin."""
     begins: dict[str, int] = {}
     for member, part in [("", base), *parts.items()]:
         allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
@@ -358,7 +359,8 @@ def gather(path: Path, silence_s: float) -> bool:
         alive = watch.settle(members(folder))
         if alive:
             raise ResultsError(
-                f"{path}: is being worked on in {shared.split} shares, by {'; '.join(map(watch.text, alive))}; "
+                f"{path}: is being worked on in {shared.split} shares, "
+                f"by {'; '.join(map(watch.text, alive))}; "
                 f"join them with --split {shared.split}, or wait until they have ended"
             )
         with contextlib.suppress(OvertakenError):
