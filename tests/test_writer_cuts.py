@@ -164,7 +164,7 @@ UNNAMED = ""
 
 
 class RecordingOs:
-    """The os module as journal.py sees it: writes a piece at a time, fails when told to, remembers the order."""
+    """The os module as the writer of a journal sees it: writes a piece at a time, fails when told to, remembers the order."""
 
     def __init__(self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()) -> None:
         self.events: list[tuple[str, Any, Any]] = []

@@ -8,7 +8,7 @@ JSON tell, some of them unasked::
              {"ask": "leave"}                       its part is written; it ends
     told     {"granted": [numbers, attempts, losses]}
              {"nothing": who, "sure": true, "wide": 4}  nothing to be had; sure when the holders have just
-                                                    been heard of; what is left beside needs up to so many ranks
+                                                    been heard of; the rest needs up to so many ranks
              {"revoked": numbers}                   others have taken these over
              {"stop": true}                         NAME.h5.stop is there
              {"over": exit code}                    the shares are gone: others have ended the sweep
