@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,12 @@ def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
     if all(name != "mpisweep" for name in _imports(path)):
         used.discard("")
     assert used - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_no_private_name_of_another(path: Path) -> None:
+    private = {name for name in _imports(path) if name.startswith("mpisweep.") and re.search(r"\._(?!_)", name)}
+    assert private == set()
 
 
 def test_the_plan_has_no_circle() -> None:

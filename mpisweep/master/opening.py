@@ -50,10 +50,8 @@ __all__ = [
     "run_has_ended",
 ]
 
-
 #: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
 _PATIENCE = 2.0
-
 
 log = logging.getLogger(__name__)
 
