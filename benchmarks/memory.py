@@ -179,7 +179,7 @@ def measure(work: str, path: Path, *numbers: int) -> dict[str, float]:
 def measured(work: str, path: Path, *numbers: int) -> dict[str, float]:
     """Do it in this process; memory beyond what it had before, bytes read, seconds."""
     # Whatever is imported is there before, as it is in a process that makes one snapshot after another.
-    import mpisweep.results.merging
+    import mpisweep.results.shares.merging
     import mpisweep.results.storing  # noqa: F401
 
     Path("/proc/self/clear_refs").write_text("5")
@@ -198,7 +198,7 @@ def bytes_read() -> int:
 def journal(path: Path, trials: int, points: int) -> None:
     """Write the journal of a sweep that has ended, each trial of which has reported in one block."""
     from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, encode
-    from mpisweep.results.journal import Journal
+    from mpisweep.results.journal.writer import Journal
 
     Path(f"{path}.journal").mkdir()
     with tempfile.TemporaryDirectory(dir=path.parent) as token:
@@ -236,8 +236,9 @@ def large(path: Path, trials: int, file_bytes: int) -> None:
     """Write a file of about so many bytes, all but its tables curves."""
     import numpy as np
 
+    from mpisweep.results.file.writing import write_file
+    from mpisweep.results.merged import read_merged
     from mpisweep.results.reports import StoredCurve
-    from mpisweep.results.snapshot import read_merged, write_file
 
     journal(path, trials, 1)
     state = read_merged(path)
@@ -254,16 +255,16 @@ def large(path: Path, trials: int, file_bytes: int) -> None:
 
 
 def tables(path: Path) -> object:
-    from mpisweep.results.merging import read_sweep
     from mpisweep.results.reports import Reading
+    from mpisweep.results.shares.merging import read_sweep
 
     return read_sweep(path, reading=Reading.TABLES)
 
 
 def fold(path: Path) -> None:
-    from mpisweep.results.snapshot import fold as fold_file
+    from mpisweep.results.compaction import compact
 
-    fold_file(path)
+    compact(path)
 
 
 def open_file(path: Path) -> object:

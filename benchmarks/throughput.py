@@ -105,8 +105,10 @@ def steps(count: int = 128) -> None:
     """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
     from mpisweep import blocks
     from mpisweep.records import Slot
-    from mpisweep.results.journal import Entry, _frame
-    from mpisweep.results.replay import SweepState
+    from mpisweep.results.journal.reader import Entry
+    from mpisweep.results.journal.segments import frame
+    from mpisweep.results.replay import apply
+    from mpisweep.results.state import SweepState
     from mpisweep.scheduling import decisions, durations, events, scheduler
 
     numbers = list(range(count))
@@ -140,7 +142,7 @@ def steps(count: int = 128) -> None:
         state = SweepState()
         run = blocks.RunRecord("r", 0, "h", 1, 0.0, 1, "local", "", [], "0", "", "", {})
         for record in (run, blocks.TrialsBlock(numbers, columns), assigned, ended):
-            state.apply(Entry("s", 1, record))
+            apply(state, Entry("s", 1, record))
 
     parts = {
         "master: decide": schedule,
@@ -148,7 +150,7 @@ def steps(count: int = 128) -> None:
         "trial process: decode it": lambda: blocks.decode(assigned_body),
         "trial process: encode the results": lambda: blocks.encode(ended),
         "master: decode them": lambda: blocks.decode(ended_body),
-        "journal: frame and checksum both": lambda: (_frame(assigned_body), _frame(ended_body)),
+        "journal: frame and checksum both": lambda: (frame(assigned_body), frame(ended_body)),
         "snapshot: replay both": replay,
     }
     print("microseconds a trial")

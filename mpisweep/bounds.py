@@ -1,6 +1,6 @@
 """How much a trial may have kept: what is longer is cut where it is made, and it is said that it was.
 
-A result travels as one record, whose length the journal bounds (:mod:`mpisweep.results.journal`), and everybody who reads the
+A result travels as one record, whose length the journal bounds (:mod:`mpisweep.results.journal.writer`), and everybody who reads the
 results file reads every message and every name in it.  A program that goes wrong can make any of them as long as memory is.
 
 Pure.

@@ -5,7 +5,7 @@ Each file in ``tests/mutants`` lists changes of the source, one table per mutant
     [[mutant]]
     name    = "journal-fsync"                          # unique; --only takes it
     removes = "a record is synced before it counts"    # the mechanism, as the printed table names it
-    file    = "mpisweep/results/journal.py"
+    file    = "mpisweep/results/journal/writer.py"
     old     = '''                                       # exact text, found once in the file; whole lines here
                     os.fsync(self._file)
     '''

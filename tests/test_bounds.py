@@ -17,14 +17,14 @@ import mpisweep as package
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, TrialsBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
 from mpisweep.master import loop as masters
-from mpisweep.master.opening import _introduce
+from mpisweep.master.introducing import introduce
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.processes.channel import Line
 from mpisweep.processes.shared_page import Page, SignalPage, page_file
 from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 from mpisweep.rank.transport import in_pieces
 from mpisweep.records import TrialState
-from mpisweep.results.journal import Journal
+from mpisweep.results.journal.writer import Journal
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import number_trials
 from mpisweep.spec import Spec, SpecError, parse_spec
@@ -109,7 +109,7 @@ def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_seve
     spec = spec_with(1 << 16)
     trials = number_trials(spec, make_sampler(spec), None)
     disk = SlowDisk()
-    _introduce(cast(Journal, disk), trials)
+    introduce(cast(Journal, disk), trials)
     introduced = [block for block in map(decode, disk.bodies) if isinstance(block, TrialsBlock)]
     assert [number for block in introduced for number in block.numbers] == list(range(400))
     assert max(map(len, disk.bodies)) < 1 << 23

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from mpisweep.results import claim as module
-from mpisweep.results.claim import Claim, ClaimedError, FollowedError, RunOverError, claim_file, token_of
+from mpisweep.results import holder as holder_module
+from mpisweep.results.claim import Claim, FollowedError, RunOverError, token_of
+from mpisweep.results.holder import ClaimedError, claim_file
 
 #: Orders of steps that are tried; a mutant of a fence shows within a few dozen.
 ORDERS = 300
@@ -119,7 +121,7 @@ def holds(claim: Any) -> bool:
 
 def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, monkeypatch):
     """A run that is taken for dead goes on, is followed by another of its ranks and is taken over by two others at once."""
-    monkeypatch.setattr(module, "_is_dead", lambda holder, *_: holder.run == FIRST)
+    monkeypatch.setattr(holder_module, "_is_dead", lambda holder, *_: holder.run == FIRST)
     winners: Counter[str] = Counter()
     for seed in range(ORDERS):
         folder = tmp_path / str(seed)

@@ -276,7 +276,7 @@ def test_stop_sees_the_members_of_its_own_host_as_ranks_do(folder: Path, monkeyp
         def settle(self, members: object) -> list[object]:
             return []
 
-    monkeypatch.setattr("mpisweep.results.shares.MemberWatch", Watch)
+    monkeypatch.setattr("mpisweep.results.shares.membership.MemberWatch", Watch)
     monkeypatch.setenv("MPISWEEP_HOSTS", "node7")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     (folder / "r.h5.shares").mkdir()

@@ -13,10 +13,11 @@ from test_results import SPEC, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
-from mpisweep.results.leases import Lease
-from mpisweep.results.merging import merge
-from mpisweep.results.shares import SharedSweep
-from mpisweep.results.snapshot import fold, read_merged
+from mpisweep.results.compaction import compact
+from mpisweep.results.merged import read_merged
+from mpisweep.results.shares.folder import SharedSweep
+from mpisweep.results.shares.leases import Lease
+from mpisweep.results.shares.merging import merge
 from mpisweep.views.export import write_csv, write_json
 
 METRICS = ("loss", "accuracy")
@@ -84,7 +85,7 @@ WORK: dict[str, Callable[[Path], object]] = {
     "loading": mpisweep.load,
     "every curve": every_curve,
     "merging": merged,
-    "folding": fold,
+    "folding": compact,
     "CSV": lambda path: write_csv(mpisweep.load(path), io.StringIO(), curves=True),
     "JSON": lambda path: write_json(mpisweep.load(path), io.StringIO(), curves=True),
 }
@@ -98,6 +99,6 @@ def test_four_times_the_trials_take_four_times_the_work(tmp_path, what, where):
         path = tmp_path / f"{trials}.h5"
         write_journal(path, records(trials, 2), opening())
         if where == "file":
-            fold(path)
+            compact(path)
         counted.append(calls_in(lambda path=path: WORK[what](path)))
     assert counted[1] / counted[0] < 5, counted

@@ -14,7 +14,7 @@ import h5py
 import pytest
 
 import mpisweep as package
-from mpisweep.master.opening import KnownSweep, _trials_text
+from mpisweep.master.known import KnownSweep, trials_text
 from mpisweep.rank.environment import describe_sources
 from mpisweep.rank.main import _environment
 from mpisweep.records import AttemptEnd, TrialState
@@ -172,7 +172,7 @@ def test_no_source_is_too_strange(tmp_path: Path):
     ([*range(0, 40, 2)], "trials 0, 2, 4, 6, 8 and 15 more"),
 ])  # fmt: skip
 def test_trials_are_told_in_few_words(numbers: list[int], text: str):
-    assert _trials_text(numbers) == text
+    assert trials_text(numbers) == text
 
 
 def test_a_built_in_workload_has_no_code_of_the_user(folder: Path):

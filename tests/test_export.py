@@ -16,7 +16,7 @@ from test_results import history, opening, write_journal
 import mpisweep
 from mpisweep.blocks import ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
 from mpisweep.cli import main
-from mpisweep.results.snapshot import finish
+from mpisweep.results.compaction import compact_and_close
 from mpisweep.spec.quick import toml_value
 from mpisweep.views.export import write_csv, write_json
 
@@ -25,7 +25,7 @@ from mpisweep.views.export import write_csv, write_json
 def path(tmp_path: Path) -> Path:
     made = tmp_path / "s.h5"
     write_journal(made, history())
-    finish(made)
+    compact_and_close(made)
     return made
 
 
@@ -91,7 +91,7 @@ def test_what_no_file_can_hold_of_a_message_is_shown_escaped_in_every_form(tmp_p
     assert json.loads(exported(path, "--format", "json", capsys=capsys))["trials"][0]["message"] == shown
     assert main(["report", str(path)]) == 0
     assert shown in (tmp_path / "s.html").read_text(encoding="utf-8")
-    finish(path)
+    compact_and_close(path)
     assert mpisweep.load(path).trials["message"][0] == shown
 
 

@@ -13,7 +13,7 @@ from test_results import NAN, curve, opening, write_journal
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, ReportBlock, TrialsBlock
 from mpisweep.results import journal_folder
-from mpisweep.results.snapshot import finish
+from mpisweep.results.compaction import compact_and_close
 from mpisweep.views import figures, tables
 from mpisweep.views.figures.curves import _smoothed
 
@@ -55,7 +55,7 @@ def resnet_sweep(path: Path, *, first: int = 0, last: int = COUNT, losses=None, 
         clock[worker] += seconds + 0.5
     records.append(ClosedRecord(max(clock), "complete"))
     write_journal(path, records, opening(spec=spec))
-    finish(path)
+    compact_and_close(path)
     return path
 
 
@@ -146,7 +146,7 @@ def test_a_timeline_is_in_order_of_ranks(tmp_path):
         ClosedRecord(1005.0, "complete"),
     ]
     write_journal(path, records, opening())
-    finish(path)
+    compact_and_close(path)
     found = figures.spans(mpisweep.load(path))
     assert found.labels == ("rank 0, cpu 0", "rank 1, cpu 1")
     assert (found.end_s - found.start_s)[found.worker == 1].tolist() == [3.0]
@@ -220,7 +220,7 @@ def test_a_wide_table_is_printed_whole(tmp_path):
         ClosedRecord(1005.0, "complete"),
     ]
     write_journal(path, records, opening(spec=spec))
-    finish(path)
+    compact_and_close(path)
     printed = script("top_configs.py", path, cwd=tmp_path).stdout
     assert all(name in printed for name in names)
     assert "…" not in printed
@@ -241,7 +241,7 @@ def test_a_sweep_that_varies_nothing_and_texts_with_signs_of_mathematics_can_be_
             ClosedRecord(1005.0, "complete"),
         ]
         write_journal(path, records, opening(spec=f'name = "{name}"\nworkload = "m:f"\n{parameters}'))
-        finish(path)
+        compact_and_close(path)
         for drawing in ("loss_vs_batch_size.py", "learning_curves.py"):
             done = script(drawing, path, cwd=tmp_path)
             assert done.returncode == 0, done.stderr

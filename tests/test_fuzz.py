@@ -33,9 +33,10 @@ from waiting import PATIENCE_S
 import mpisweep
 from mpisweep.blocks import EndedBlock, ReportBlock, RunRecord, encode
 from mpisweep.records import TrialState
-from mpisweep.results import ResultsError, journal_folder, snapshot
-from mpisweep.results.journal import Damage, _frame, read_journal
-from mpisweep.results.snapshot import fold
+from mpisweep.results import ResultsError, journal_folder, merged
+from mpisweep.results.compaction import compact
+from mpisweep.results.journal.reader import Damage, read_journal
+from mpisweep.results.journal.segments import frame
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
 from mpisweep.spec.sweepfile import _LIMIT_KEYS, _TOP_KEYS
 
@@ -309,7 +310,7 @@ def judge(path: Path, what: object, use: Callable[[Path], object] = look) -> boo
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of a results file that is not there, with a folder for its journal."""
-    monkeypatch.setattr(snapshot.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(merged.time, "sleep", lambda seconds: None)
     journal_folder(tmp_path / "s.h5").mkdir()
     return tmp_path / "s.h5"
 
@@ -366,7 +367,7 @@ def damaged(data: bytes, changes: list[tuple[str, float, float, int, bytes]]) ->
 @fuzz
 def test_every_record_of_a_damaged_segment_is_one_that_was_written(sweep, changes):
     bodies = [encode(record) for record in records()]
-    data = damaged(b"".join(map(_frame, bodies)), changes)
+    data = damaged(b"".join(map(frame, bodies)), changes)
     put(sweep, data)
     with bounded(changes):
         found = [encode(entry.record) for entry in read_journal(journal_folder(sweep), {}, [])]
@@ -441,7 +442,7 @@ def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:
     """A good segment with frames of these fields in it, every one with a right checksum."""
     bodies = [encode(record) for record in records()]
     bodies[at:at] = [json.dumps(fields).encode() for fields in hostiles]
-    return b"".join(map(_frame, bodies))
+    return b"".join(map(frame, bodies))
 
 
 @given(st.lists(hostile_fields(), min_size=1, max_size=3), st.sampled_from([0, 1, 2, 9, 17]))
@@ -456,7 +457,7 @@ def test_records_with_senseless_fields_give_an_answer_or_one_sentence(sweep, hos
 def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, hostiles, at):
     """Never a results file that nobody can read any more, for the journal may be gone then."""
     put(sweep, hostile_segment(hostiles, at))
-    if judge(sweep, hostiles, fold):
+    if judge(sweep, hostiles, compact):
         (journal_folder(sweep) / SEGMENT).unlink()
         assert judge(sweep, hostiles), "the results file cannot be read"
 
@@ -495,20 +496,20 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
         ReportBlock(1, 0, 1, {name: report.curves["loss"]}),
         EndedBlock(1, 0, [0], [1], [2], [1.0], [1.0], {name: [4.5], "other": [2.5]}),
     ]
-    put(sweep, b"".join(_frame(encode(record)) for record in made))
+    put(sweep, b"".join(frame(encode(record)) for record in made))
     for _ in range(3):
         table = mpisweep.load(sweep)
         assert len(table.metrics) == 2
         assert table.trials[table.column(table.metrics[0])][0] == 4.5
         assert table.trials["other"][0] == 2.5
         assert table.curve(0, table.curve_names[0]).value.tolist() == report.curves["loss"].value.tolist()
-        fold(sweep)
+        compact(sweep)
 
 
 @pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
 def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
     """Also where every few bytes look like the beginning of a long frame."""
-    frames = [_frame(encode(record)) for record in records()]
+    frames = [frame(encode(record)) for record in records()]
     put(sweep, b"".join(frames[:5]) + filler * ((1 << 21) // len(filler)) + b"".join(frames[5:]))
     with bounded(filler):
         assert len(list(read_journal(journal_folder(sweep), {}, []))) == len(frames)
@@ -520,12 +521,12 @@ def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
     ids=["deep field", "deep list", "deep record", "long number"],
 )  # fmt: skip
 def test_a_body_that_json_cannot_take_is_damage(sweep, body):
-    frames = [_frame(encode(record)) for record in records()]
-    put(sweep, b"".join(frames[:5]) + _frame(body) + b"".join(frames[5:]))
+    frames = [frame(encode(record)) for record in records()]
+    put(sweep, b"".join(frames[:5]) + frame(body) + b"".join(frames[5:]))
     damages: list[Damage] = []
     with bounded(body[:40]):
         assert len(list(read_journal(journal_folder(sweep), {}, damages))) == len(frames)
-    assert [damage.length for damage in damages] == [len(_frame(body))]
+    assert [damage.length for damage in damages] == [len(frame(body))]
 
 
 # ------------------------------------------------------------------------------------- HDF5 files
@@ -536,8 +537,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A results file with something in every place."""
     path = tmp_path_factory.mktemp("whole") / "s.h5"
     journal_folder(path).mkdir()
-    put(path, b"".join(_frame(encode(record)) for record in records()))
-    fold(path)
+    put(path, b"".join(frame(encode(record)) for record in records()))
+    compact(path)
     return path.read_bytes()
 
 
@@ -635,7 +636,7 @@ MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshape
 
 def read_many(maker: str, image: str, folder: str, seed: int, first: int, count: int) -> None:
     """What a child does: damaged files one after another; one line for each, said before and after."""
-    snapshot.time.sleep = lambda seconds: None
+    merged.time.sleep = lambda seconds: None
     path = Path(folder) / "s.h5"
     for case in range(first, count):
         print(case, end=" ", flush=True)
@@ -698,8 +699,8 @@ WATCHER = """
 import sys, warnings
 from pathlib import Path
 import mpisweep, test_fuzz
-from mpisweep.results.snapshot import fold
-test_fuzz.look(Path("good.h5")); fold(Path("good.h5"))
+from mpisweep.results.compaction import compact
+test_fuzz.look(Path("good.h5")); compact(Path("good.h5"))
 BAD = ("exec", "compile", "pickle.find_class", "marshal.load", "marshal.loads", "os.system", "os.exec", "os.fork",
        "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")
 def watch(event, arguments):
@@ -707,7 +708,7 @@ def watch(event, arguments):
         print("ran", event, repr(arguments)[:200], flush=True)
 sys.addaudithook(watch)
 for path in map(Path, sys.argv[1:]):
-    for use in (test_fuzz.look, fold, test_fuzz.look):
+    for use in (test_fuzz.look, compact, test_fuzz.look):
         try:
             use(path)
             print("read", path, flush=True)
@@ -746,8 +747,8 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
             journal_folder(path).mkdir()
             bodies = [texts_replaced(json.loads(encode(record)), text, spec) for record in records()]
             bodies[0]["command"] = [text]
-            data = b"".join(_frame(json.dumps(fields).encode()) for fields in bodies)
-            (journal_folder(path) / SEGMENT).write_bytes(data + _frame(payload) + payload)
+            data = b"".join(frame(json.dumps(fields).encode()) for fields in bodies)
+            (journal_folder(path) / SEGMENT).write_bytes(data + frame(payload) + payload)
         path = tmp_path / f"file{index}.h5"
         paths.append(path.name)
         path.write_bytes(whole)

@@ -12,9 +12,16 @@ from pathlib import Path
 import pytest
 
 from mpisweep.results import journal_folder, shares_folder, stop_file
-from mpisweep.results.keeping import serve
-from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, clear_away, create_shares, left_file, part_file, take_lease
+from mpisweep.results.shares.folder import (
+    SharedSweep,
+    clear_away,
+    create_shares,
+    left_file,
+    part_file,
+    take_lease,
+)
+from mpisweep.results.shares.lease_agent import serve
+from mpisweep.results.shares.leases import Lease
 
 
 @pytest.fixture(autouse=True)

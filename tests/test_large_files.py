@@ -22,15 +22,20 @@ from test_results import SPEC, facts, opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock
-from mpisweep.master.opening import known_trials
-from mpisweep.results import ResultsError, image, journal_folder, merging, shares_folder, snapshot, stored
-from mpisweep.results.journal import Journal, read_journal, segments
-from mpisweep.results.leases import Lease
-from mpisweep.results.merging import read_sweep, write_whole
+from mpisweep.master.known import known_trials
+from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results.compaction import compact, compact_and_close
+from mpisweep.results.file import image, stored
+from mpisweep.results.journal.reader import read_journal
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.journal.writer import Journal
+from mpisweep.results.merged import read_merged
 from mpisweep.results.repair import repair
 from mpisweep.results.reports import Reading
-from mpisweep.results.shares import SharedSweep, create_shares, part_file, take_lease
-from mpisweep.results.snapshot import finish, fold, read_merged
+from mpisweep.results.shares import merging
+from mpisweep.results.shares.folder import SharedSweep, create_shares, part_file, take_lease
+from mpisweep.results.shares.leases import Lease
+from mpisweep.results.shares.merging import read_sweep, write_whole
 from mpisweep.spec import parse_spec
 
 #: Reports of each trial and metric in the small sweep; the large one has ten times as many.
@@ -40,8 +45,8 @@ TRIALS = 400
 MEASURING = """
 import json, sys
 from pathlib import Path
-import mpisweep.results.merging, mpisweep.results.repair, mpisweep.results.storing as storing
-from mpisweep.results.snapshot import fold
+import mpisweep.results.shares.merging, mpisweep.results.repair, mpisweep.results.storing as storing
+from mpisweep.results.compaction import compact
 
 def of_process(name, key):
     for line in open(f"/proc/self/{name}"):
@@ -54,11 +59,11 @@ def open_it(path):
     json.dumps(answer)
 
 def merge_it(path):
-    assert mpisweep.results.merging.gather(path, 0.1)
+    assert mpisweep.results.shares.merging.gather(path, 0.1)
 
-path, work = Path(sys.argv[2]), {"opening": open_it, "folding": fold, "merging": merge_it}[sys.argv[1]]
+path, work = Path(sys.argv[2]), {"opening": open_it, "folding": compact, "merging": merge_it}[sys.argv[1]]
 # What is made once in a process is no matter of the sweep.
-open_it(Path(sys.argv[3])); fold(Path(sys.argv[3]))
+open_it(Path(sys.argv[3])); compact(Path(sys.argv[3]))
 open("/proc/self/clear_refs", "w").write("5")
 memory, read = of_process("status", "VmRSS"), of_process("io", "rchar")
 work(path)
@@ -101,7 +106,7 @@ def made(tmp_path_factory):
         write_journal(folder / f"journal-{times}.h5", records(TRIALS, REPORTS * times // 2), opening())
         path = folder / f"file-{times}.h5"
         write_journal(path, records(TRIALS, REPORTS * times // 2), opening())
-        finish(path)
+        compact_and_close(path)
         split_path = folder / f"split-{times}.h5"
         os.link(path, split_path)
         split(split_path)
@@ -159,7 +164,7 @@ def grow(path: Path) -> None:
     whole = records(12, 3)
     kept = [r for r in whole if getattr(r, "number", 0) % 2 == 0 and [n % 2 for n in getattr(r, "numbers", [0])] in ([0], [0, 1] * 6)]
     write_journal(path, kept, opening())
-    finish(path)
+    compact_and_close(path)
     again = replace(opening(), epoch=1)
     write_journal(path, [*rerun_records(3), *rerun_records(11), *rerun_records(1)], again)
 
@@ -178,16 +183,16 @@ def test_curves_are_the_same_wherever_they_are_read_from(path, monkeypatch, wind
     assert lengths == {0, 2, 6}
     placed.curves.close()
     before = all_curves(path)
-    fold(path)
+    compact(path)
     assert all_curves(path) == before
-    finish(path)
+    compact_and_close(path)
     assert all_curves(path) == before
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, metric):
     grow(path)
-    finish(path)
+    compact_and_close(path)
     before = all_curves(path)
     other = path.with_name("other.h5")
     with h5py.File(path) as file, h5py.File(other, "w") as copy:
@@ -201,7 +206,7 @@ def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, met
     assert all_curves(other) == before
     write_journal(other, rerun_records(5), replace(opening(), epoch=2))
     with_more = all_curves(other)
-    fold(other)
+    compact(other)
     assert all_curves(other) == with_more != before
     with h5py.File(other) as file:
         assert file[f"curves/{metric}/step"].dtype == np.dtype("<i8")
@@ -210,7 +215,7 @@ def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, met
 
 def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_nobody_from_opening(path):
     grow(path)
-    finish(path)
+    compact_and_close(path)
     other = path.with_name("other.h5")
     with h5py.File(path) as file, h5py.File(other, "w") as copy:
         copy.attrs.update(file.attrs)
@@ -226,7 +231,7 @@ def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_n
         file.write(b"\xff" * chunk.size)
     assert read_sweep(other, reading=Reading.TABLES).count == 12
     with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; `mpisweep repair"):
-        fold(other)
+        compact(other)
     assert sorted(os.listdir(path.parent)) == ["other.h5", "other.h5.journal", "s.h5", "s.h5.journal"]
     assert "/curves/loss" in repair(other).lost
     assert mpisweep.load(other).curve(5, "loss").value.tolist() == [5.0, 4.0]
@@ -244,7 +249,7 @@ def test_members_that_go_on_while_their_parts_are_put_together_cost_no_curve(pat
     def write_later(*arguments, **more):
         for member in "ab":
             part = part_file(folder, member)
-            finish(part)
+            compact_and_close(part)
             assert segments(journal_folder(part)) == []
         return write_file(*arguments, **more)
 
@@ -261,7 +266,7 @@ def test_curves_of_a_file_that_was_replaced_since_are_not_taken_from_another_one
     state = read_merged(path, reading=Reading.PLACES)
     os.replace(path, path.with_name("old.h5"))
     write_journal(path.with_name("t.h5"), records(12, 5), opening())
-    finish(path.with_name("t.h5"))
+    compact_and_close(path.with_name("t.h5"))
     os.replace(path.with_name("t.h5"), path)
     with pytest.raises(OSError, match="was replaced"):
         state.curve(0, "loss")
@@ -301,7 +306,7 @@ def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
     with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
         mpisweep.load(path)
     with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
-        fold(path)
+        compact(path)
     assert path.read_bytes() == before
     assert len(segments(journal_folder(path))) == 1
     assert repair(path).is_changed
@@ -356,7 +361,7 @@ def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros)
 
 
 def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(path, monkeypatch):
-    from mpisweep.results import journal as module
+    from mpisweep.results.journal import writer as module
 
     monkeypatch.setattr(module, "_PART_BYTES", 1 << 16)
     monkeypatch.setattr(module, "_COMMIT_BYTES", 1 << 16)
@@ -377,7 +382,7 @@ def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much
 
 
 def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
-    from mpisweep.results import journal as module
+    from mpisweep.results.journal import reader as module
 
     write_journal(path, records(60, 5), opening())
     [name] = segments(journal_folder(path))
@@ -397,7 +402,7 @@ def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeyp
     assert len(found[0][1]) == 4
     assert all(one == found[0] for one in found)
     damages = []
-    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module._read_segment(name, bytes(data), 0, damages)]
+    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module.read_segment(name, bytes(data), 0, damages)]
     assert found[0] == (whole, damages)
 
 
@@ -412,7 +417,7 @@ def test_opening_asks_hdf5_for_no_sample(path, monkeypatch):
             return usual(dataset, *arguments)
 
         monkeypatch.setattr(h5py.Dataset, name, noted)
-    snapshot.read_merged(path, reading=Reading.TABLES)
+    read_merged(path, reading=Reading.TABLES)
     columns = ("step", "value", "time")
     assert any(name.startswith("/curves/") for name in read)
     assert not [name for name in read if name.startswith("/curves/") and name.endswith(columns)]

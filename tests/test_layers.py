@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
 #: Packages whose modules are rooms of their own.
-PARTED = {"scheduling", "scheduling.rules", "processes"}
+PARTED = {"scheduling", "scheduling.rules", "processes", "results"}
 
 #: The scheduler's rules, in an order in which each uses only those before it.
 RULES = (
@@ -92,32 +93,83 @@ ALLOWED = {
         "processes.kernel", "processes.channel", "processes.shared_page", "processes.unsent",
         "spec", "messages", "blocks", "bounds", "records",
     },
-    "results": {"processes.kernel", "spec", "blocks", "records"},
+    "results": set(),
+    "results.syncing": set(),
+    "results.columns": {"records"},
+    "results.reports": {"blocks"},
+    "results.holder": {"processes.kernel"},
+    "results.journal": {"results.reports", "results.syncing", "blocks", "records"},
+    "results.runs": {"results.journal", "results"},
+    "results.claim": {"results.holder", "results.runs", "results.journal"},
+    "results.state": {"results.columns", "results.reports", "blocks", "records"},
+    "results.replay": {
+        "results.state", "results.journal", "results.columns", "results.reports", "blocks", "records",
+    },
+    "results.file": {
+        "results.state", "results.columns", "results.reports", "results.syncing", "results", "spec", "records",
+    },
+    "results.merged": {
+        *(f"results.{below}" for below in ("file", "replay", "state", "journal", "reports")), "results",
+    },
+    "results.compaction": {
+        *(f"results.{below}" for below in (
+            "merged", "claim", "file", "state", "journal", "reports", "syncing",
+        )),
+        "results",
+    },
+    "results.shares": {
+        *(f"results.{below}" for below in (
+            "merged", "holder", "file", "state", "journal", "reports", "syncing",
+        )),
+        "results", "processes.kernel", "spec", "records",
+    },
+    "results.storing": {
+        *(f"results.{below}" for below in ("compaction", "shares", "claim", "state", "journal", "reports")),
+        "results",
+    },
+    "results.trial_table": {"results.state", "results.columns", "spec", "records"},
+    "results.load": {
+        *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
+        "results", "spec", "records",
+    },
+    "results.repair": {
+        *(f"results.{below}" for below in (
+            "compaction", "shares", "merged", "claim", "holder", "file", "state", "journal", "reports",
+        )),
+        "results", "records",
+    },
     "batch": {"processes.kernel", "progress", "spec", "records"},
     "master": {
         "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler",
         "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
+        *(f"results.{below}" for below in (
+            "claim", "columns", "holder", "journal", "reports", "runs", "shares", "state", "storing",
+        )),
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
     },
     "rank": {
-        "master", "results", "workloads", "batch", "devices", "scheduling.teams",
+        "master", "results", "results.claim", "results.columns", "results.load", "results.runs", "workloads", "batch", "devices", "scheduling.teams",
         "processes.forkserver", "processes.kernel", "processes.staging",
         "processes.child", "processes.trial_events", "processes.trialprocess",
         "progress", "spec", "messages", "blocks", "records", "",
     },
-    "views": {"rank", "results", "progress", "spec", "records"},
+    "views": {
+        *(f"results.{below}" for below in ("columns", "holder", "load", "shares", "trial_table")),
+        "rank", "results", "progress", "spec", "records",
+    },
     "cli": {
+        *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
         "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
         "search", "progress", "spec", "records", "",
     },
     "__main__": {"cli"},
-    "": {"results", "workloads"},
+    "": {"results", "results.load", "workloads"},
 }  # fmt: skip
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
     "mpi4py": {"rank/transport.py"},
-    "h5py": {"results/snapshot.py", "results/stored.py"},
+    "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
@@ -166,6 +218,12 @@ def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
     if all(name != "mpisweep" for name in _imports(path)):
         used.discard("")
     assert used - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_no_private_name_of_another(path: Path) -> None:
+    private = {name for name in _imports(path) if name.startswith("mpisweep.") and re.search(r"\._(?!_)", name)}
+    assert private == set()
 
 
 def test_the_plan_has_no_circle() -> None:

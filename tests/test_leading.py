@@ -16,16 +16,18 @@ from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.base import Allocation
 from mpisweep.blocks import EndedBlock, encode
+from mpisweep.master.known import read_here
 from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.opening import Mastership, Opened, open_sweep, read_here
+from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
 from mpisweep.rank.main import _Rank
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.results import ResultsError, journal_folder
-from mpisweep.results import journal as journal_module
 from mpisweep.results.claim import RunOverError
-from mpisweep.results.journal import read_journal, segments
+from mpisweep.results.journal import writer as journal_module
+from mpisweep.results.journal.reader import read_journal
+from mpisweep.results.journal.segments import segments
 from mpisweep.spec import parse_spec
 
 ENDED = next(record for record in history() if isinstance(record, EndedBlock))
@@ -164,8 +166,8 @@ def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_t
 def opened(path: Path, mastership: Mastership, **more: Any) -> Opened:
     spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
     return open_sweep(
-        spec, path, fresh=False, recorder=HERE, mastership=mastership, allocation=Allocation("local", ""), ranks=3,
-        environment={}, version="0", **more,
+        spec, path, fresh=False, recorder=HERE, mastership=mastership, **more,
+        facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
     )  # fmt: skip
 
 
@@ -252,8 +254,8 @@ def test_a_sweep_that_was_begun_anew_is_not_begun_anew_by_the_next_master(path):
 
     def begun_anew(mastership: Mastership) -> Opened:
         return open_sweep(
-            spec, path, fresh=True, recorder=HERE, mastership=mastership, allocation=Allocation("local", ""), ranks=3,
-            environment={}, version="0",
+            spec, path, fresh=True, recorder=HERE, mastership=mastership,
+            facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
         )  # fmt: skip
 
     write_journal(path, [], opening())

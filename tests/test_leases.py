@@ -14,14 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisweep.master.joining import cut, join
-from mpisweep.master.opening import read_here
+from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.leases import Lease, Leases, Left, owners, superseded
-from mpisweep.results.shares import (
-    Life,
-    MemberWatch,
+from mpisweep.results.shares.folder import (
     SharedSweep,
     clear_away,
     create_shares,
@@ -31,6 +28,8 @@ from mpisweep.results.shares import (
     read_shared,
     take_lease,
 )
+from mpisweep.results.shares.leases import Lease, Leases, Left, owners, superseded
+from mpisweep.results.shares.membership import Life, MemberWatch
 from mpisweep.spec import parse_spec
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])

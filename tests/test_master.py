@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from mpisweep.blocks import EndedBlock, encode
+from mpisweep.master.known import duration_model, trial_widths
 from mpisweep.master.loop import Master
-from mpisweep.master.opening import duration_model, trial_widths
 from mpisweep.master.snapshotter import Answer
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
@@ -28,7 +28,7 @@ from mpisweep.messages import (
 from mpisweep.progress import Progress
 from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
-from mpisweep.results.journal import Journal
+from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import number_trials

@@ -8,7 +8,7 @@ from pathlib import Path
 from test_results import SPEC, opening, write_journal
 
 from mpisweep.blocks import AssignedBlock, JoinedRecord, TrialsBlock
-from mpisweep.master.opening import KnownSweep, known_trials
+from mpisweep.master.known import KnownSweep, known_trials
 from mpisweep.records import Slot
 from mpisweep.spec import parse_spec
 

@@ -42,24 +42,23 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.cli import main
-from mpisweep.master.opening import known_trials
+from mpisweep.master.known import known_trials
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import progress_line
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.results import ResultsError, claim, journal_folder, snapshot
-from mpisweep.results.claim import (
-    Claim,
-    ClaimedError,
-    FollowedError,
-    RunOverError,
-    claim_file,
-    remove_through,
-    token_of,
-)
+from mpisweep.results import ResultsError, claim, compaction, journal_folder
+from mpisweep.results import holder as holder_module
+from mpisweep.results.claim import Claim, FollowedError, RunOverError, remove_through, token_of
 from mpisweep.results.columns import COLUMNS
-from mpisweep.results.journal import Damage, Journal, _frame, _read_segment, read_journal, segments
+from mpisweep.results.compaction import compact, compact_and_close
+from mpisweep.results.file import reading, salvage
+from mpisweep.results.file.salvage import salvage_file
+from mpisweep.results.holder import ClaimedError, claim_file
+from mpisweep.results.journal.reader import Damage, read_journal, read_segment
+from mpisweep.results.journal.segments import frame, segments
+from mpisweep.results.journal.writer import Journal
+from mpisweep.results.merged import read_merged
 from mpisweep.results.repair import repair
-from mpisweep.results.snapshot import finish, fold, read_merged, salvage_file
 from mpisweep.spec import parse_spec
 from mpisweep.views import tables
 from mpisweep.views.figures import curves as figure_curves
@@ -157,12 +156,12 @@ def test_what_was_synced_is_there_in_order(path):
 
 
 def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
-    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    frames = [frame(encode(record)) for record in [opening(), *history()]]
     data = b"".join(frames)
     ends = np.cumsum([len(f) for f in frames])
     for cut in range(len(data) + 1):
         damages: list[Damage] = []
-        found = list(_read_segment("s", data[:cut], 0, damages))
+        found = list(read_segment("s", data[:cut], 0, damages))
         assert len(found) == int((ends <= cut).sum())
         assert damages == []
 
@@ -172,19 +171,19 @@ def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
 def test_a_flipped_bit_costs_its_record_and_no_other(data):
     records = [opening(), *history()]
     bodies = [encode(record) for record in records]
-    whole = bytearray(b"".join(map(_frame, bodies)))
+    whole = bytearray(b"".join(map(frame, bodies)))
     bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     whole[bit // 8] ^= 1 << (bit % 8)
-    found = [encode(e.record) for e in _read_segment("s", bytes(whole), 0, [])]
+    found = [encode(e.record) for e in read_segment("s", bytes(whole), 0, [])]
     assert len(found) >= len(bodies) - 1
     assert all(body in bodies for body in found)
 
 
 def test_damage_in_the_middle_is_reported():
-    frames = [_frame(encode(record)) for record in [opening(), *history()]]
+    frames = [frame(encode(record)) for record in [opening(), *history()]]
     whole = frames[0] + frames[1] + b"\0" * 50 + b"".join(frames[2:])
     damages: list[Damage] = []
-    assert len(list(_read_segment("s", whole, 0, damages))) == len(frames)
+    assert len(list(read_segment("s", whole, 0, damages))) == len(frames)
     assert damages == [Damage("s", len(frames[0]) + len(frames[1]), 50)]
 
 
@@ -245,14 +244,14 @@ def test_folding_at_any_moment_changes_nothing(path, cut):
     shutil.rmtree(journal_folder(path))
     records = history()
     write_journal(path, records[:cut])
-    fold(path)
+    compact(path)
     before = facts(path)
-    fold(path)
+    compact(path)
     assert facts(path) == before
     # The rest is written by the same run, to its next segment.
     write_journal(path, records[cut:])
     assert facts(path) == whole
-    finish(path)
+    compact_and_close(path)
     assert os.listdir(journal_folder(path)) == []
     assert facts(path) == whole
 
@@ -269,18 +268,18 @@ def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_
     own, later = segments(folder)
     token = token_of(folder, opening().run, 0)
     token.mkdir()
-    finish(path, token)
+    compact_and_close(path, token)
     assert segments(folder) == [later]
     write_journal(path, history()[:3])
-    write_file = snapshot.write_file
+    write_file = compaction.write_file
 
     def write_and_append(*arguments: object, **more: object) -> int:
         with (folder / own).open("ab") as segment:
             segment.write(b"x")
         return write_file(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(snapshot, "write_file", write_and_append)
-    finish(path, token)
+    monkeypatch.setattr(compaction, "write_file", write_and_append)
+    compact_and_close(path, token)
     assert segments(folder) == [own, later]
 
 
@@ -288,7 +287,7 @@ def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segmen
     write_journal(path, history())
     token = token_of(journal_folder(path), opening().run, 0)
     with pytest.raises(FileNotFoundError):
-        finish(path, token)
+        compact_and_close(path, token)
     assert not path.exists()
     assert len(segments(journal_folder(path))) == 1
 
@@ -296,13 +295,13 @@ def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segmen
 def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
     write_journal(path, history())
     assert math.isnan(closing_in(path)[0]), "it is not over"
-    fold(path)
+    compact(path)
     assert math.isnan(closing_in(path)[0]), "nor does any snapshot end it"
-    finish(path, closing_since=time.time() - 100)
+    compact_and_close(path, closing_since=time.time() - 100)
     # That the file is read means that its checksum is right.
     assert closing_in(path)[0] == pytest.approx(100, abs=30)
     write_journal(path, history()[-1:], opening("20990102T000000-bbbbbb"))
-    finish(path, closing_since=time.time() - 1000)
+    compact_and_close(path, closing_since=time.time() - 1000)
     first, second = closing_in(path)
     assert first == pytest.approx(100, abs=30)
     assert second == pytest.approx(1000, abs=30)
@@ -310,7 +309,7 @@ def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
 
 def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     older = path.with_name("older.h5")
     # Copied by another tool, which leaves out the checksum.
     with h5py.File(path) as file, h5py.File(older, "w") as copy:
@@ -322,7 +321,7 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
     assert facts(older) == facts(path)
     assert mpisweep.load(older).ranks.tolist() == []
     assert math.isnan(closing_in(older)[0])
-    fold(older)
+    compact(older)
     with h5py.File(older) as file:
         assert file["allocations/closing_time"].shape == (1,)
         assert file["workers/device_kind"].shape == (2,)
@@ -331,7 +330,7 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
 
 def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path, "r+") as file:
         for name in ("allocations/closing_time", "workers/device_kind", "ranks"):
             del file[name]
@@ -347,7 +346,7 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
 )
 def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
     write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path, "r+") as file:
         del file[what]
     with pytest.raises(ResultsError, match="mpisweep repair"):
@@ -355,7 +354,7 @@ def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone
     assert all(name.startswith(f"/{what}") for name in repair(path).lost)
     assert len(mpisweep.load(path).trials) == 4
     write_journal(path, history()[-3:-1], opening("20260102T000000-bbbbbb"))
-    fold(path)
+    compact(path)
     assert len(known_trials(parse_spec(SPEC, source="sweep.toml", folder=path.parent), path).held) == 0
 
 
@@ -371,7 +370,7 @@ def change(path: Path, name: str, data: bytes) -> None:
 @pytest.fixture
 def finished(path: Path) -> Path:
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     return path
 
 
@@ -411,7 +410,7 @@ def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
 
 
 def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
-    usual = snapshot._read_column
+    usual = salvage.read_column
 
     def column(dataset, size):
         if dataset.name == "/trials/message":
@@ -422,7 +421,7 @@ def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished,
 
     change(finished, "trials/metrics/loss", b"\1")
     monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
-    monkeypatch.setattr(snapshot, "_read_column", column)
+    monkeypatch.setattr(salvage, "read_column", column)
     assert repair(finished).lost == ("/trials/message", "/workers/host")
     monkeypatch.undo()
     assert mpisweep.load(finished).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
@@ -447,7 +446,7 @@ def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_d
         AssignedBlock([[0, 0], [1, 0]], 1002.0, [3], [1], {"x": 4, "mode": "fast"}),
         AssignedBlock([[1, 0]], 1003.0, [2], [1], {"x": 3, "mode": "fast"}),
     ])  # fmt: skip
-    finish(path)
+    compact_and_close(path)
     write_journal(path, [], opening("20260102T000000-bbbbbb"))
     attempts = mpisweep.load(path).attempts
     assert attempts[["trial", "end"]].tolist() == [(3, "lost"), (2, "withdrawn")]
@@ -470,7 +469,7 @@ def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
     write_journal(path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")])
     assert mpisweep.load(path).workers["left_at"].tolist() == [1002.0, 1002.5]
     if folded:
-        fold(path)
+        compact(path)
     write_journal(path, [JoinedRecord(1, "node1", "cpu 0", 1, 1, 1003.0)])
     sweep = mpisweep.load(path)
     assert sweep.workers["joined_at"].tolist() == [1001.0, 1001.0]
@@ -480,7 +479,7 @@ def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
 
 
 def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
-    from mpisweep.results.claim import new_run_name
+    from mpisweep.results.runs import new_run_name
 
     folder = journal_folder(path)
     write_journal(path, [], opening("99991231T235959999999-ffffff"))
@@ -519,7 +518,7 @@ def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
 
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     with h5py.File(path) as file:
         for column in COLUMNS:
             dataset = file[column.group][column.name]
@@ -540,7 +539,7 @@ def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump (hdf5-tools) is not installed")
 def test_h5dump_reads_the_file(path):
     write_journal(path, history())
-    finish(path)
+    compact_and_close(path)
     done = subprocess.run(["h5dump", "-d", "/trials/state", path], capture_output=True, text=True, check=True)
     assert "failed" in done.stdout
 
@@ -618,7 +617,7 @@ def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkey
     def refuse(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied", str(finished))
 
-    monkeypatch.setattr(snapshot, "_see_that_it_is_whole", refuse)
+    monkeypatch.setattr(reading, "_check_whole", refuse)
     assert main([command, str(finished)]) == 2
     assert capsys.readouterr().err.startswith(f"mpisweep: {finished}: cannot be read")
 
@@ -648,7 +647,7 @@ def test_files_follow_the_umask(path):
     old = os.umask(0o027)
     try:
         write_journal(path, history())
-        finish(path)
+        compact_and_close(path)
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o640
@@ -656,7 +655,7 @@ def test_files_follow_the_umask(path):
 
 def test_a_failed_write_leaves_the_old_file(path):
     write_journal(path, history()[:8])
-    fold(path)
+    compact(path)
     before = path.read_bytes()
     write_journal(path, history()[8:])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -664,12 +663,12 @@ def test_a_failed_write_leaves_the_old_file(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            fold(path)
+            compact(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert sorted(os.listdir(path.parent)) == ["s.h5", "s.h5.journal"], "nothing is left of the new one"
-    fold(path)
+    compact(path)
     assert mpisweep.load(path).state == "complete", "what was not written is still in the journal"
 
 
@@ -677,9 +676,9 @@ def test_the_segment_that_is_being_written_stays(path):
     write_journal(path, history())
     write_journal(path, history()[-1:])
     before, now = segments(journal_folder(path))
-    fold(path, keep=now)
+    compact(path, keep=now)
     assert segments(journal_folder(path)) == [now]
-    fold(path, keep=f"{now}-and-later")
+    compact(path, keep=f"{now}-and-later")
     assert segments(journal_folder(path)) == []
     assert before < now
 
@@ -688,7 +687,7 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
     """A master that was given up, and lives, may still have synced something in the meantime."""
     write_journal(path, history()[:8])
     [segment] = segments(journal_folder(path))
-    late = b"".join(_frame(encode(record)) for record in history()[8:])
+    late = b"".join(frame(encode(record)) for record in history()[8:])
     replace = os.replace
 
     def grow_and_replace(source, target):
@@ -698,7 +697,7 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(os, "replace", grow_and_replace)
-        fold(path, keep=f"{segment}-and-later")
+        compact(path, keep=f"{segment}-and-later")
     assert segments(journal_folder(path)) == [segment]
     assert mpisweep.load(path).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
 
@@ -741,7 +740,7 @@ def elsewhere(folder: Path, host: str = "node7") -> Claim:
 
 
 def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     elsewhere(tmp_path)
     Claim.take(tmp_path, "").release()
 
@@ -773,17 +772,17 @@ def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path):
     letting_go.start()
     began = time.monotonic()
     Claim.take(tmp_path, "").release()
-    assert time.monotonic() - began < claim.STALE_S / 2
+    assert time.monotonic() - began < holder_module.STALE_S / 2
     letting_go.join()
 
 
 def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
     """The other one takes it over between this one's last look and its own step."""
     elsewhere(tmp_path)
-    is_dead = claim._is_dead
+    is_dead = holder_module._is_dead
 
     def is_dead_and_followed(*arguments):
-        monkeypatch.setattr(claim, "_is_dead", is_dead)
+        monkeypatch.setattr(holder_module, "_is_dead", is_dead)
         (tmp_path / "claim.json").unlink()
         with monkeypatch.context() as other_process:
             other_process.setattr(os, "getpid", os.getppid)
@@ -791,7 +790,7 @@ def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, mon
         return True
 
     faster: list[Claim] = []
-    monkeypatch.setattr(claim, "_is_dead", is_dead_and_followed)
+    monkeypatch.setattr(holder_module, "_is_dead", is_dead_and_followed)
     with pytest.raises(ClaimedError, match="job faster"):
         Claim.take(tmp_path, "slower")
     assert "faster" in (tmp_path / "claim.json").read_text()
@@ -863,7 +862,7 @@ def test_a_master_of_a_lower_epoch_does_not_follow_one_of_a_higher(tmp_path):
 
 def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch):
     """It was paused on another host for so long that it counted as dead."""
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.2)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     paused = elsewhere(tmp_path)
     (paused.token / "made").write_text("a snapshot that was ready to take its place")
     Claim.take(tmp_path, "")
@@ -917,7 +916,7 @@ def test_a_successor_that_is_expected_is_waited_for(tmp_path):
 
 def test_another_machine_of_the_same_name_is_another_machine(tmp_path, monkeypatch):
     """Cloud images and containers have equal host names: whether its process lives cannot be seen from here."""
-    monkeypatch.setattr("mpisweep.results.claim.STALE_S", 0.5)
+    monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.5)
     elsewhere(tmp_path, host=this_host())
     before = claim_file(tmp_path).stat().st_mtime_ns
     beating = threading.Timer(0.2, lambda: os.utime(claim_file(tmp_path), ns=(before + 1, before + 1)))

@@ -8,7 +8,7 @@ from test_results import opening, write_journal
 
 import mpisweep
 from mpisweep.blocks import AssignedBlock, ClosedRecord, EndedBlock, JoinedRecord, TrialsBlock
-from mpisweep.results.snapshot import finish
+from mpisweep.results.compaction import compact_and_close
 from mpisweep.views import figures
 from mpisweep.views.scaling import scaling
 
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     records.append(ClosedRecord(1100.0, "complete"))
     made = tmp_path / "flow.h5"
     write_journal(made, records, opening(spec=spec))
-    finish(made)
+    compact_and_close(made)
     return made
 
 

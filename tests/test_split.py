@@ -18,7 +18,7 @@ from test_reliability import ranks_by_number
 from test_run import family, kill_all, sweep_file, wait_for
 
 import mpisweep as package
-from mpisweep.results.shares import members, read_leases
+from mpisweep.results.shares.folder import members, read_leases
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

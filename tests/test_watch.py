@@ -26,13 +26,13 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.master.joining import join
-from mpisweep.master.opening import read_here
+from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.leases import Lease
-from mpisweep.results.shares import SharedSweep, create_shares, members, part_file, take_lease
-from mpisweep.results.snapshot import finish
+from mpisweep.results.compaction import compact_and_close
+from mpisweep.results.shares.folder import SharedSweep, create_shares, members, part_file, take_lease
+from mpisweep.results.shares.leases import Lease
 from mpisweep.spec import parse_spec
 from mpisweep.views.tables import GONE, sweep_status
 from mpisweep.views.watch import _signs_of_life, look_at, watch
@@ -135,7 +135,7 @@ def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one
 def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_others(tmp_path, capsys):
     path = split_sweep(tmp_path / "s.h5")
     lost, _ = (part_file(shares_folder(path), member) for member in members(shares_folder(path)))
-    finish(lost)
+    compact_and_close(lost)
     lost.write_bytes(b"nothing")
     with pytest.raises(ResultsError, match="mpisweep repair"):
         mpisweep.load(path)

@@ -42,11 +42,14 @@ from mpisweep.blocks import (
     encode,
 )
 from mpisweep.records import AttemptEnd, TrialState
-from mpisweep.results import journal as journal_module
-from mpisweep.results import journal_folder
-from mpisweep.results.journal import Entry, Journal, _frame, read_journal, segments
-from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import finish, fold
+from mpisweep.results import journal_folder, syncing
+from mpisweep.results.compaction import compact, compact_and_close
+from mpisweep.results.journal import writer as journal_module
+from mpisweep.results.journal.reader import Entry, read_journal
+from mpisweep.results.journal.segments import frame, segments
+from mpisweep.results.journal.writer import Journal
+from mpisweep.results.replay import apply
+from mpisweep.results.state import SweepState
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
 RUN = RunRecord("20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {})
@@ -111,7 +114,7 @@ def check(entries: Sequence[Entry], acknowledged: Sequence[Record]) -> SweepStat
     assert {encode(record) for record in acknowledged} <= bodies
     state = SweepState()
     for entry in entries:
-        state.apply(entry)
+        apply(state, entry)
     check_results(state, acknowledged)
     return state
 
@@ -161,7 +164,7 @@ UNNAMED = ""
 
 
 class RecordingOs:
-    """The os module as journal.py sees it: writes a piece at a time, fails when told to, remembers the order."""
+    """The os module as the writer of a journal sees it: writes a piece at a time, fails when told to, remembers the order."""
 
     def __init__(self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()) -> None:
         self.events: list[tuple[str, Any, Any]] = []
@@ -279,6 +282,7 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "os", fake)
+        patch.setattr(syncing, "os", fake)
         patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic))
         patch.setattr(journal_module, "_PART_BYTES", part_bytes)
         token = folder.parent / "token"
@@ -399,7 +403,7 @@ def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
             cuts |= {len(data) for data in files.values()}
             check(recover(scratch, files), RECORDS[: disk.acknowledged])
     (whole,) = coarse[-1].synced.values()
-    assert cuts == set(range(len(_frame(encode(RUN))), len(whole) + 1))
+    assert cuts == set(range(len(frame(encode(RUN))), len(whole) + 1))
 
 
 def test_whichever_unsynced_writes_are_lost_the_acknowledged_results_are_there(coarse, scratch):
@@ -439,13 +443,13 @@ def test_whatever_a_failed_disk_kept_the_acknowledged_results_are_there_once(fai
 @pytest.mark.parametrize("lost", range(1, len(RECORDS) + 1), ids=lambda n: f"{n}-{RECORDS[n - 1].kind}")
 def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
     """Any one record turned into zeros: what is told of the trials is less, but never wrong."""
-    frames = [_frame(encode(record)) for record in [RUN, *RECORDS]]
+    frames = [frame(encode(record)) for record in [RUN, *RECORDS]]
     frames[lost] = bytes(len(frames[lost]))
     entries = recover(scratch, {SEGMENT: b"".join(frames)})
     assert len(entries) == len(RECORDS)
     state = SweepState()
     for entry in entries:
-        state.apply(entry)
+        apply(state, entry)
     check_results(state, [])
 
 
@@ -473,12 +477,12 @@ def test_a_flipped_bit_in_the_first_record_of_a_segment_costs_no_result(fine, sc
 
 def test_a_frame_inside_a_message_is_no_record(scratch):
     """A trial's message may hold the bytes of a frame; with the frame around it damaged, it is still none."""
-    inner = _frame(encode(ended(5, 7))).decode("latin-1")
+    inner = frame(encode(ended(5, 7))).decode("latin-1")
     message = EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], [inner])
-    around = bytearray(_frame(encode(message)))
+    around = bytearray(frame(encode(message)))
     around[8] ^= 1
-    head = b"".join(_frame(encode(record)) for record in [RUN, *RECORDS[:5]])
-    entries = recover(scratch, {SEGMENT: head + bytes(around) + _frame(encode(ended(0, 1)))})
+    head = b"".join(frame(encode(record)) for record in [RUN, *RECORDS[:5]])
+    entries = recover(scratch, {SEGMENT: head + bytes(around) + frame(encode(ended(0, 1)))})
     assert [encode(entry.record) for entry in entries] == [encode(r) for r in [RUN, *RECORDS[:5], ended(0, 1)]]
 
 
@@ -626,7 +630,7 @@ def prepare(folder: Path, fine: list[Disk], kind: str) -> Path:
             if data:
                 (journal_folder(path) / name).write_bytes(data)
         if at != len(fine) - 1:
-            fold(path)
+            compact(path)
     return path
 
 
@@ -650,15 +654,15 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
         with pytest.MonkeyPatch.context() as patch:
             machine.install(patch)
             try:
-                finish(folder / "s.h5") if kind == "the last fold" else fold(folder / "s.h5", names[-1])
+                compact_and_close(folder / "s.h5") if kind == "the last fold" else compact(folder / "s.h5", names[-1])
             except PowerCutError:
                 assert stops_at is not None
         machine.forget(data, names_too)
         told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, names lost: {names_too}"
         assert facts(folder / "s.h5") == whole, told
-        fold(folder / "s.h5", names[-1])
+        compact(folder / "s.h5", names[-1])
         assert facts(folder / "s.h5") == whole, f"{told}, and folded again"
-        finish(folder / "s.h5")
+        compact_and_close(folder / "s.h5")
         assert facts(folder / "s.h5") == whole, f"{told}, and finished"
         assert segments(journal_folder(folder / "s.h5")) == []
         return machine.steps
@@ -676,7 +680,7 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
     made = prepare(tmp_path / "made", fine, "the first file")
     hurt = journal_folder(made) / segments(journal_folder(made))[0]
     data = bytearray(hurt.read_bytes())
-    data[len(_frame(encode(RUN))) + 20] ^= 1
+    data[len(frame(encode(RUN))) + 20] ^= 1
     hurt.write_bytes(data)
 
     def finished(stops_at: int | None, lost: bool, names_too: bool) -> list[str]:
@@ -687,7 +691,7 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             machine.install(patch)
             with contextlib.suppress(PowerCutError):
-                finish(folder / "s.h5")
+                compact_and_close(folder / "s.h5")
         machine.forget(lost, names_too)
         kept = [path.read_bytes() for path in (*journal_folder(folder / "s.h5").iterdir(), *folder.glob("s.h5.damaged/*"))]
         told = f"cut at step {stops_at} {machine.steps}, data lost: {lost}, names lost: {names_too}"
@@ -708,6 +712,6 @@ def test_what_a_cut_off_fold_leaves_aside_is_no_results_file(fine, tmp_path):
         machine = Machine(tmp_path, 2)
         machine.install(patch)
         with pytest.raises(PowerCutError):
-            fold(path)
+            compact(path)
     assert machine.steps == ["before create", "before write"]
     assert path.read_bytes() == before

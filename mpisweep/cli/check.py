@@ -83,7 +83,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
 
 
 def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
-    from mpisweep.master.opening import duration_model, known_trials, trial_widths
+    from mpisweep.master.known import duration_model, known_trials, trial_widths
     from mpisweep.progress import counted
     from mpisweep.scheduling.forecast import forecast, forecast_lines
     from mpisweep.search.numbering import number_trials

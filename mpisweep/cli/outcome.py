@@ -65,14 +65,14 @@ class OwnResults:
 
     def _other_holder(self, rows: Sequence[Any], own: Sequence[int]) -> str:
         """Another run that holds the sweep and has not written its first record yet; empty for none."""
-        from mpisweep.results.claim import holder_of
+        from mpisweep.results.holder import holder_of
 
         holder = holder_of(journal_folder(self._path))
         return "" if holder is None or holder.run in {str(rows[index]["run"]) for index in own} else holder.text()
 
     def _once_closed(self, row: Any) -> RunEnd:
         """Its end, once everything of it is in the one file; nothing where that does not happen."""
-        from mpisweep.results.journal import segments
+        from mpisweep.results.journal.segments import segments
 
         # mpirun may be gone before the last rank is, whose last act is to remove the journal.
         until = time.monotonic() + _LAST_ACT_S
@@ -93,7 +93,7 @@ class OwnResults:
 
     def stamp(self) -> tuple[int, ...]:
         """The time of the claim, which whoever runs the sweep renews."""
-        from mpisweep.results.claim import claim_file
+        from mpisweep.results.holder import claim_file
 
         try:
             found = claim_file(journal_folder(self._path)).stat()

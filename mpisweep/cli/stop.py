@@ -81,7 +81,7 @@ def _chain(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from mpisweep.results.claim import holder_of
+    from mpisweep.results.holder import holder_of
 
     results: Path = options.file
     record = read_record(results)
@@ -110,8 +110,9 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> int:
     """Stop all runs that work on one sweep together, in these jobs or elsewhere."""
-    from mpisweep.results.claim import STALE_S
-    from mpisweep.results.shares import MemberWatch, members
+    from mpisweep.results.holder import STALE_S
+    from mpisweep.results.shares.folder import members
+    from mpisweep.results.shares.membership import MemberWatch
 
     folder = shares_folder(results)
     watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=this_host())

@@ -28,7 +28,7 @@ from mpisweep.master.lease_client import Keeper
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.master.vigil import Vigil
 from mpisweep.records import EndReason
-from mpisweep.results.journal import Journal
+from mpisweep.results.journal.writer import Journal
 
 __all__ = ["Closing", "Stage"]
 

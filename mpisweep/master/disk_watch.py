@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from mpisweep.results.journal import Journal
+from mpisweep.results.journal.writer import Journal
 
 __all__ = ["DiskWatch"]
 

@@ -7,13 +7,13 @@ one afterwards.
 Chunks
 ------
 The chunks go from the longest expected trials to the shortest, like the trials of one allocation do: what is
-long and starts late is what everybody waits for.  A chunk holds at most the share 1/(2 K) of the expected work
-that is left, and at most that share of the trials that are left, so that neither a few very long trials nor a
-wrong expectation gives one member more than its part; so the chunks become smaller and smaller, down to
+long and starts late is what everybody waits for.  A chunk holds at most the share 1/(2 K) of the expected
+work that is left, and at most that share of the trials that are left, so that neither a few very long trials
+nor a wrong expectation gives one member more than its part; so the chunks become smaller and smaller, down to
 1/(64 K) of the trials, and the members end together.  There are some 10 K of them.
 
-The trials of a chunk need equally many ranks, and those that need most come first: a member with fewer workers leaves
-them to others.
+The trials of a chunk need equally many ranks, and those that need most come first: a member with fewer
+workers leaves them to others.
 """
 
 from __future__ import annotations
@@ -26,21 +26,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpisweep.master.opening import (
-    KnownSweep,
-    describe_differences,
-    duration_model,
-    known_trials,
-    trial_widths,
-)
+from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import Claim, ClaimedError, RunOverError
-from mpisweep.results.journal import segments
-from mpisweep.results.shares import (
-    MemberWatch,
+from mpisweep.results.claim import Claim, RunOverError
+from mpisweep.results.holder import ClaimedError
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.shares.folder import (
     SharedSweep,
     base_file,
     create_shares,
@@ -48,6 +42,7 @@ from mpisweep.results.shares import (
     part_file,
     read_shared,
 )
+from mpisweep.results.shares.membership import MemberWatch
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import Known, Trials, number_trials
 from mpisweep.spec import Spec, parse_spec
@@ -106,7 +101,9 @@ class Share:
         here = [attempt > 0 for attempt in known.attempts]
         pairs = zip(self._trials.states, known.states, here, strict=True)
         states = [now if was_here else before for before, now, was_here in pairs]
-        attempts = [max(before, now) for before, now in zip(self._trials.attempts, known.attempts, strict=True)]
+        attempts = [
+            max(before, now) for before, now in zip(self._trials.attempts, known.attempts, strict=True)
+        ]
         return replace(self._trials, states=states, attempts=attempts, first_new=self._trials.count)
 
 
@@ -171,9 +168,13 @@ def _begin(spec: Spec, path: Path, split: int, recorder: Recorder, job_id: str) 
         widths = trial_widths(spec, trials) or [1] * trials.count
         chunks: list[list[int]] = []
         for width in sorted({widths[number] for number in waiting}, reverse=True):
-            chunks += cut([number for number in longest_first if widths[number] == width], model.weight, split)
+            chunks += cut(
+                [number for number in longest_first if widths[number] == width], model.weight, split
+            )
         chunk_widths = [widths[chunk[0]] for chunk in chunks]
-        shared = SharedSweep(spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths)
+        shared = SharedSweep(
+            spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths
+        )
         if create_shares(shares_folder(path), shared, path, claim.token):
             log.info("%d trials are shared in %d chunks", len(waiting), len(chunks))
     finally:
@@ -208,7 +209,9 @@ def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int
 
 
 def _exit_code(spec: Spec, known: KnownSweep) -> int:
-    completed = any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in known.states) or not known.states
+    completed = (
+        any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in known.states) or not known.states
+    )
     measured = spec.measures or known.has_metrics
     return EndReason.of_all(completed=completed, measured=measured, finite=known.best is not None).exit_code
 
@@ -234,9 +237,7 @@ def _refuse_or_gather(
 ) -> None:
     """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
     folder = shares_folder(path)
-    watch = MemberWatch(
-        folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S, host=this_host()
-    )
+    watch = MemberWatch(folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S, host=this_host())
     alive = watch.settle(members(folder))
     if alive:
         listed = "".join(f"\n  {difference}" for difference in found)

@@ -56,7 +56,7 @@ class Keeper:
 
     def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
         arguments = {"path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s}
-        self._process = SideProcess(server, "the process that keeps leases", "mpisweep.results.keeping:serve", arguments)
+        self._process = SideProcess(server, "the process that keeps leases", "mpisweep.results.shares.lease_agent:serve", arguments)
         self._error = ""
         #: How many ranks the trials need that were seen to be left to others.
         self._wide = 0

@@ -59,7 +59,8 @@ from mpisweep.messages import (
 from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
-from mpisweep.results.journal import RECORD_BYTES, Journal
+from mpisweep.results.journal.segments import RECORD_BYTES
+from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.decisions import (
     Assign,
     Commit,

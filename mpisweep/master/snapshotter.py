@@ -14,8 +14,8 @@ from typing import Any
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.results import ResultsError
-from mpisweep.results.journal import Damage
-from mpisweep.results.replay import SweepState
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.state import SweepState
 from mpisweep.results.storing import state_from
 
 __all__ = ["Answer", "Recorder"]
@@ -92,7 +92,7 @@ class Recorder:
 
     def finish_journal(self, path: Path, token: Path) -> None:
         """Write all that the journal has into the file; raises as :meth:`read` does."""
-        self._wait_for({"ask": "finish", "path": os.fspath(path), "token": os.fspath(token), "since": None})
+        self._wait_for({"ask": "close", "path": os.fspath(path), "token": os.fspath(token), "since": None})
 
     def gather(self, path: Path, silence_s: float) -> None:
         """Put the parts of a split sweep together; raises as :meth:`read` does."""
@@ -116,11 +116,11 @@ class Recorder:
 
     def fold(self, keep: str) -> None:
         """Ask for a snapshot; segments before `keep` that it covers are deleted."""
-        self._process.ask({"ask": "fold", "path": self._path, "token": self._token, "keep": keep})
+        self._process.ask({"ask": "compact", "path": self._path, "token": self._token, "keep": keep})
 
     def finish(self, closing_since: float) -> None:
         """Ask for the last snapshot, which says how long closing took since then; no segment stays."""
-        self._process.ask({"ask": "finish", "path": self._path, "token": self._token, "since": closing_since})
+        self._process.ask({"ask": "close", "path": self._path, "token": self._token, "since": closing_since})
 
     def leave(self, folders: list[str]) -> None:
         """Ask for the claim to be released, and for these folders to be removed where they are empty."""

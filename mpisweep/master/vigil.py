@@ -11,7 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from mpisweep.results.claim import STALE_S, Claim, FollowedError, RunOverError, remove_through
+from mpisweep.results.claim import Claim, FollowedError, RunOverError, remove_through
+from mpisweep.results.holder import STALE_S
 
 __all__ = ["Vigil"]
 

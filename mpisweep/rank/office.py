@@ -30,7 +30,8 @@ from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.records import EndReason
 from mpisweep.results import ResultsError, stop_file, trials_folder
-from mpisweep.results.claim import FollowedError, RunOverError, run_name
+from mpisweep.results.claim import FollowedError, RunOverError
+from mpisweep.results.runs import run_name
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Office:
         )  # fmt: skip
 
     def _open_part(self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None) -> Opened:
-        from mpisweep.master.opening import open_sweep
+        from mpisweep.master.opening import RunFacts, open_sweep
 
         return open_sweep(
             self._spec,
@@ -217,12 +218,10 @@ class Office:
             fresh=self._options.fresh,
             recorder=recorder,
             mastership=mastership,
-            allocation=self._place.allocation,
-            ranks=self._transport.size,
-            environment=self._environment,
-            version=__version__,
-            launch=self._options.launch,
-            until=self._allocation_until(),
+            facts=RunFacts(
+                self._place.allocation, self._transport.size, self._environment, __version__,
+                self._options.launch, self._allocation_until(),
+            ),
             share=share,
         )
 

@@ -23,10 +23,11 @@ class ResultsError(Exception):
 
 
 def behind_link(path: Path) -> Path:
-    """The file itself, where a symbolic link leads to it: it is replaced as a whole, and the link has to stay.
+    """The file itself, where a symbolic link leads to it: it is replaced as a whole, and the link has to
+    stay.
 
-    What belongs to a results file lies beside the file and not beside a link to it, so that all who come by either name
-    find it.
+    What belongs to a results file lies beside the file and not beside a link to it, so that all who come by
+    either name find it.
     """
     # What the file system denies here it denies again, with the file's name, where the file is used.
     with contextlib.suppress(OSError):
@@ -41,7 +42,9 @@ def journal_folder(path: Path) -> Path:
 
 
 def shares_folder(path: Path) -> Path:
-    """Where several allocations that work on one sweep keep what they share, see :mod:`mpisweep.results.shares`."""
+    """Where several allocations that work on one sweep keep what they share, see
+    :mod:`mpisweep.results.shares.folder`.
+    """
     return path.with_name(path.name + ".shares")
 
 

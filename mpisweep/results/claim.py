@@ -2,25 +2,22 @@
 
 Two files decide that, both in the journal folder.
 
-The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link.  Its holder is dead when
-it is of this machine (boot and process numbers, see :func:`~mpisweep.processes.kernel.machine_id`) and its process is gone
-or is another one that got its number.  Of any other machine nothing of that can be seen; there the heartbeat decides:
-the file's time changes every few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes
-over.  It watches for change and does not compare clocks, for those of two hosts differ.
+The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link, and taken over
+when its holder is dead (:mod:`mpisweep.results.holder`).
 
-The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is changed
-but by a rename that begins or ends in the token: the results file and new segments of the journal are made in it and
-renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a second name of the claim in
-it.  So whoever takes the token away has *fenced* its master, wherever that may be paused and whenever it wakes up:
-each of its renames fails, for one of the two names does not exist any more.
+The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is
+changed but by a rename that begins or ends in the token: the results file and new segments of the journal are
+made in it and renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a
+second name of the claim in it.  So whoever takes the token away has *fenced* its master, wherever that may be
+paused and whenever it wakes up: each of its renames fails, for one of the two names does not exist any more.
 
-* A master that takes over from another one of its run renames the token to its own, with its own, higher epoch.  If
-  there is no token of the run any more, the run is over; one of a higher epoch has another master.
+* A master that takes over from another one of its run renames the token to its own, with its own, higher
+  epoch.  If there is no token of the run any more, the run is over; one of a higher epoch has another master.
 * A run that takes a claim removes the tokens of all others.
 * A run that ends moves its claim into its token, removes the token, and the folder if nothing else is in it.
 
-On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a fence
-waits until it is.
+On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a
+fence waits until it is.
 """
 
 from __future__ import annotations
@@ -32,111 +29,32 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 
-from mpisweep.processes.kernel import machine_id, process_start, this_host
-from mpisweep.results.journal import master_name, run_of, segments
+from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, myself
+from mpisweep.results.journal.segments import master_name
+from mpisweep.results.runs import last_run, new_run_name
 
-__all__ = [
-    "ASIDE",
-    "STALE_S",
-    "Claim",
-    "ClaimedError",
-    "FollowedError",
-    "Holder",
-    "RunOverError",
-    "after_token",
-    "claim_file",
-    "holder_of",
-    "is_gone_here",
-    "is_surely_gone",
-    "new_run_name",
-    "remove_through",
-    "run_name",
-    "token_of",
-]  # fmt: skip
+__all__ = ["ASIDE", "Claim", "FollowedError", "RunOverError", "after_token", "remove_through", "token_of"]
 
-#: A claim whose time has not changed for so long is nobody's, in seconds; holders change it many times as often.
-STALE_S = 30.0
 #: How the names of tokens end.
 ASIDE = ".aside"
 #: How the name of a token begins that was taken away and is being removed.
 _FENCED = "fenced-"
-#: How long a holder whose process is gone is waited for while the process that has started it lives: another master of
-#: its run may be about to take over, in seconds.
-_SUCCESSION_S = 3.0
-#: How often a claim is looked at, and a race with others is run again, in seconds.
-_LOOK_S = 1.0
+#: How long before a race with others is run again, in seconds.
 _RACE_S = 0.01
-#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same node.
+#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same
+#: node.
 _REMOVE_S = 5.0
-
-_CLAIM = "claim.json"
-
-
-class ClaimedError(Exception):
-    """Another run holds the sweep; the message is one sentence that names it, :attr:`holder` is who it is."""
-
-    def __init__(self, message: str, holder: Holder) -> None:
-        super().__init__(message)
-        self.holder = holder
 
 
 class RunOverError(Exception):
-    """The run has been closed, or another one has taken its sweep: nobody of it may change anything any more."""
+    """The run was closed, or another one has taken its sweep: no master of it may change anything."""
 
 
 class FollowedError(Exception):
     """A later master of the same run has taken over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a sweep."""
-
-    host: str
-    #: See :func:`~mpisweep.processes.kernel.machine_id`.
-    boot_id: str
-    pid: int
-    #: Start of the process in clock ticks since boot: tells it from a later one with the same number.
-    process_start: int
-    job_id: str
-    since: float
-    #: What it does with the sweep, where that is over in a moment; empty for a run.
-    purpose: str = ""
-    #: Name of the run.
-    run: str = ""
-    #: The process that has started this one, which may start or hold others of the run.
-    parent: int = 0
-    parent_start: int = 0
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is of this machine, so that its process can be looked for."""
-        return self.host == this_host() and self.boot_id == machine_id()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process is there, for a holder of this machine."""
-        return self.is_here and process_start(self.pid) == self.process_start
-
-    @property
-    def has_parent(self) -> bool:
-        """Whether the process that has started it is there, for a holder of this machine."""
-        return self.is_here and self.parent > 1 and process_start(self.parent) == self.parent_start
-
-    def text(self) -> str:
-        """For messages."""
-        when = datetime.fromtimestamp(self.since).strftime("%Y-%m-%d %H:%M:%S")
-        job = f", job {self.job_id}" if self.job_id else ""
-        return f"process {self.pid} on {self.host}{job}, since {when}"
-
-
-def claim_file(folder: Path) -> Path:
-    """The claim of the sweep whose journal lies in `folder`."""
-    return folder / _CLAIM
 
 
 def token_of(folder: Path, run: str, epoch: int) -> Path:
@@ -147,23 +65,6 @@ def token_of(folder: Path, run: str, epoch: int) -> Path:
 def after_token(token: Path) -> str:
     """What sorts after all segments of this master and before those of later ones."""
     return f"{token.name.removesuffix(ASIDE)}~"
-
-
-def new_run_name(folder: Path) -> str:
-    """A name that no other run has, and that sorts after those of all runs before, whatever the clock says."""
-    after = _last_run(folder)
-    # "x" comes after the "-" that follows a run's name in the names of its segments.
-    name = run_name()
-    return name if name > after else f"{after}x-{secrets.token_hex(3)}"
-
-
-def run_name() -> str:
-    """A name that no other run has; those of later runs sort after it, if the clock is right."""
-    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(3)}"
-
-
-def _last_run(folder: Path) -> str:
-    return max(map(run_of, segments(folder)), default="")
 
 
 class Claim:
@@ -184,9 +85,17 @@ class Claim:
 
     @classmethod
     def take(
-        cls, folder: Path, job_id: str, *, run: str = "", epoch: int = 0, purpose: str = "", parents: bool = True
+        cls,
+        folder: Path,
+        job_id: str,
+        *,
+        run: str = "",
+        epoch: int = 0,
+        purpose: str = "",
+        parents: bool = True,
     ) -> Claim:
-        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other run.
+        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other
+        run.
 
         Args:
             folder: of the journal.
@@ -202,8 +111,8 @@ class Claim:
         """
         while True:
             _make_folder(folder, parents)
-            judged = _judged_dead(folder)
-            me = _myself(job_id, run if run > _last_run(folder) else new_run_name(folder), purpose)
+            judged = judged_dead(folder)
+            me = myself(job_id, run if run > last_run(folder) else new_run_name(folder), purpose)
             claim = cls(token_of(folder, me.run, epoch))
             try:
                 if claim._try_to_take(me, judged):
@@ -219,13 +128,15 @@ class Claim:
             time.sleep(_RACE_S)
 
     def _try_to_take(self, me: Holder, judged: os.stat_result | None) -> bool:
-        """Create the claim where there is none but the one that was judged dead; False when others were faster."""
+        """Create the claim where there is none but the one that was judged dead; False when others were
+        faster.
+        """
         self.token.mkdir(exist_ok=True)
         self._write(me)
         if judged is not None and not self._bury(judged):
             return False
         try:
-            os.link(self.token / _CLAIM, claim_file(self._folder))
+            os.link(self.token / CLAIM, claim_file(self._folder))
         except FileExistsError:
             return False
         self._fence_others()
@@ -233,7 +144,7 @@ class Claim:
             # A master that is fenced now was just taking over from one that was dead.
             self._put_claim()
         # A run that was over in a moment may have come in between, with a later name.
-        if me.run > _last_run(self._folder):
+        if me.run > last_run(self._folder):
             return True
         self.release()
         return False
@@ -253,10 +164,12 @@ class Claim:
             FollowedError: when a master of a higher epoch has taken over.
             OSError: when the folder cannot be used.
         """
-        me = _myself(job_id, run, "")
+        me = myself(job_id, run, "")
         claim = cls(token_of(folder, run, epoch))
         while not claim.token.exists():
-            names = sorted(name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE))
+            names = sorted(
+                name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE)
+            )
             if not names:
                 _require_place(folder)
                 raise RunOverError(run)
@@ -284,7 +197,7 @@ class Claim:
             OSError: when the folder cannot be used.
         """
         try:
-            os.utime(self.token / _CLAIM)
+            os.utime(self.token / CLAIM)
         except FileNotFoundError as error:
             names = _names_in(self._folder)
             if any(name.startswith(f"{self.run}-") and name.endswith(ASIDE) for name in names):
@@ -293,11 +206,13 @@ class Claim:
             raise RunOverError(self.run) from error
 
     def release(self) -> None:
-        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is in it."""
+        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is
+        in it.
+        """
         released = self.token / "released"
         with contextlib.suppress(FileNotFoundError):
             os.rename(claim_file(self._folder), released)
-            if not released.samefile(self.token / _CLAIM):
+            if not released.samefile(self.token / CLAIM):
                 # Somebody else's: put it back.
                 with contextlib.suppress(FileExistsError):
                     os.link(released, claim_file(self._folder))
@@ -311,13 +226,13 @@ class Claim:
             self._folder.rmdir()
 
     def _write(self, me: Holder) -> None:
-        file = self.token / _CLAIM
+        file = self.token / CLAIM
         file.unlink(missing_ok=True)
         file.write_text(json.dumps(asdict(me)), encoding="utf-8")
 
     def _put_claim(self) -> None:
         """Have the claim be this one, whatever it is; fails where this one was fenced."""
-        os.link(self.token / _CLAIM, self.token / "out")
+        os.link(self.token / CLAIM, self.token / "out")
         os.replace(self.token / "out", claim_file(self._folder))
 
     def _bury(self, judged: os.stat_result) -> bool:
@@ -339,7 +254,7 @@ class Claim:
 
     def _is_mine(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return claim_file(self._folder).samefile(self.token / _CLAIM)
+            return claim_file(self._folder).samefile(self.token / CLAIM)
         return False
 
     def _fence_others(self) -> None:
@@ -366,36 +281,6 @@ def remove_through(token: Path, path: Path) -> None:
     gone = token / f"gone-{secrets.token_hex(4)}"
     os.rename(path, gone)
     gone.unlink()
-
-
-def holder_of(folder: Path) -> Holder | None:
-    """Who holds the sweep whose journal lies in `folder`; None when nobody does who is alive.
-
-    For a holder of another machine it takes up to :data:`STALE_S` to see that it has died.
-    """
-    path = claim_file(folder)
-    try:
-        before = path.stat()
-        holder = _holder_in(path)
-    except (OSError, ValueError, TypeError):
-        return None
-    return None if _is_dead(holder, path, before.st_mtime_ns) else holder
-
-
-def is_surely_gone(folder: Path) -> bool:
-    """Whether nobody holds the sweep whose journal lies in `folder`, as far as can be seen without waiting."""
-    try:
-        holder = _holder_in(claim_file(folder))
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, TypeError):
-        return False
-    return is_gone_here(holder)
-
-
-def is_gone_here(holder: Holder) -> bool:
-    """Whether a holder is of this machine, and its process is gone."""
-    return holder.is_here and not holder.is_running
 
 
 def _make_folder(folder: Path, parents: bool) -> None:
@@ -429,60 +314,6 @@ def _names_in(folder: Path) -> list[str]:
         return []
 
 
-def _holder_in(path: Path) -> Holder:
-    return Holder(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _judged_dead(folder: Path) -> os.stat_result | None:
-    """The claim that there is, whose holder is dead; None where there is none.
-
-    Raises:
-        ClaimedError: when its holder is alive.
-    """
-    path = claim_file(folder)
-    try:
-        before = path.stat()
-        holder = _holder_in(path)
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        # Cut off while it was written.
-        return before
-    if _is_dead(holder, path, before.st_mtime_ns):
-        return before
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        # It may have been followed while it was watched.
-        holder = _holder_in(path)
-    raise ClaimedError(
-        f"{folder.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
-    )
-
-
-def _is_dead(holder: Holder, path: Path, before: int) -> bool:
-    if holder.is_here:
-        if holder.is_running:
-            return False
-        # What started it and this process as well would not have started this one beside it.
-        may_be_followed = holder.has_parent and holder.parent != os.getppid()
-        return not may_be_followed or _stands_still(path, before, _SUCCESSION_S, holder)
-    return _stands_still(path, before, STALE_S)
-
-
-def _stands_still(path: Path, before: int, seconds: float, holder: Holder | None = None) -> bool:
-    """Whether a claim does not change for so long, or its holder lets go, or leaves no parent behind."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            if path.stat().st_mtime_ns != before:
-                return False
-        except FileNotFoundError:
-            # It has let go.
-            return True
-        if time.monotonic() >= until or (holder is not None and not holder.has_parent):
-            return True
-        time.sleep(min(_LOOK_S, seconds / 10))
-
-
 def _take_away(token: Path) -> None:
     """Make a token no token any more, at once, and remove it."""
     fenced = token.with_name(f"{_FENCED}{secrets.token_hex(4)}")
@@ -508,11 +339,3 @@ def _remove(folder: Path) -> None:
             time.sleep(_RACE_S)
         else:
             return
-
-
-def _myself(job_id: str, run: str, purpose: str) -> Holder:
-    pid, parent = os.getpid(), os.getppid()
-    return Holder(
-        this_host(), machine_id(), pid, process_start(pid), job_id, time.time(), purpose, run, parent,
-        process_start(parent),
-    )  # fmt: skip

@@ -11,7 +11,17 @@ from typing import Literal
 
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
-__all__ = ["CODE", "COLUMNS", "CURVE_COLUMNS", "FORMAT", "FORMAT_VERSION", "TABLES", "Column", "columns_of", "markdown"]
+__all__ = [
+    "CODE",
+    "COLUMNS",
+    "CURVE_COLUMNS",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "TABLES",
+    "Column",
+    "columns_of",
+    "markdown",
+]
 
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
@@ -41,13 +51,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("trials", "number", "integer", "number of the trial, equal to the row"),
     Column("trials", "state", TrialState, "where the trial stands"),
     Column("trials", "cause", FailureCause, "why it failed; none for trials that did not"),
-    Column("trials", "diverged", "flag", "whether it is complete and its objective is missing, NaN or infinite"),
-    Column("trials", "message", "long text", "what a failed trial left: the end of its traceback, or a signal; why an infeasible one was not run"),
+    Column(
+        "trials", "diverged", "flag", "whether it is complete and its objective is missing, NaN or infinite"
+    ),
+    Column(
+        "trials",
+        "message",
+        "long text",
+        "what a failed trial left: the end of its traceback, or a signal; why an infeasible one was not run",
+    ),
     Column("trials", "attempt", "integer", "how often the trial was tried"),
     Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
     Column("trials", "host", "text", "node that ran it last"),
     Column("trials", "device", "text", "device that ran it last"),
-    Column("trials", "report_blocks", "integer", "blocks of reports of the last attempt in /curves, without a gap"),
+    Column(
+        "trials",
+        "report_blocks",
+        "integer",
+        "blocks of reports of the last attempt in /curves, without a gap",
+    ),
     Column("trials", "started_at", "number", "start of the last attempt", _SINCE_1970),
     Column("trials", "ended_at", "number", "started_at plus wall_time", _SINCE_1970),
     Column("trials", "wall_time", "number", "duration by a monotonic clock", "s"),
@@ -58,7 +80,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("attempts", "assigned_at", "number", "when the master gave it to the worker", _SINCE_1970),
     Column("attempts", "ended_at", "number", "when it was over", _SINCE_1970),
     Column("attempts", "end", AttemptEnd, "how it ended; only an attempt that ended gave its trial a state"),
-    Column("ranks", "trial", "integer", "number of a trial of several ranks; its rank 0 is in /attempts", added=True),
+    Column(
+        "ranks",
+        "trial",
+        "integer",
+        "number of a trial of several ranks; its rank 0 is in /attempts",
+        added=True,
+    ),
     Column("ranks", "attempt", "integer", "which attempt", added=True),
     Column("ranks", "rank", "integer", "which of the trial's other ranks, from 1 on", added=True),
     Column("ranks", "worker", "integer", "row of /workers that ran this rank", added=True),
@@ -81,14 +109,37 @@ COLUMNS: tuple[Column, ...] = (
     Column("allocations", "job_id", "text", "of the batch system; empty without one"),
     Column("allocations", "ranks", "integer", "MPI ranks"),
     Column("allocations", "started_at", "number", "start of the run", _SINCE_1970),
-    Column("allocations", "ended_at", "number", "end of the run; NaN while it runs and after a crash", _SINCE_1970),
-    Column("allocations", "launch", "text", "the command that started this run, and started it again after a loss"),
+    Column(
+        "allocations",
+        "ended_at",
+        "number",
+        "end of the run; NaN while it runs and after a crash",
+        _SINCE_1970,
+    ),
+    Column(
+        "allocations",
+        "launch",
+        "text",
+        "the command that started this run, and started it again after a loss",
+    ),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
-    Column("allocations", "closing_time", "number",
-           "from when its trials had stopped, or their grace was over, until everything was on disk; NaN after a crash",
-           "s", added=True),
-    Column("allocations", "code", "long text",
-           "the user's source files that its trials ran, each with its SHA-256, as JSON; empty for built-in workloads", added=True),
+    Column(
+        "allocations",
+        "closing_time",
+        "number",
+        "from when its trials had stopped, or their grace was over, until everything was on disk; "
+        "NaN after a crash",
+        "s",
+        added=True,
+    ),
+    Column(
+        "allocations",
+        "code",
+        "long text",
+        "the user's source files that its trials ran, each with its SHA-256, as JSON; "
+        "empty for built-in workloads",
+        added=True,
+    ),
 )
 
 #: The groups that are tables.
@@ -121,7 +172,13 @@ def markdown() -> str:
 
 def _row(path: str, column: Column) -> str:
     if isinstance(column.kind, str):
-        kind = {"integer": "int64", "number": "float64", "text": "string", "long text": "string", "flag": "bool"}[column.kind]
+        kind = {
+            "integer": "int64",
+            "number": "float64",
+            "text": "string",
+            "long text": "string",
+            "flag": "bool",
+        }[column.kind]
     else:
         kind = "enum: " + ", ".join(member.name.lower() for member in column.kind)
     return f"| `{path}` | {kind} | {column.units} | {column.description} |"

@@ -10,28 +10,24 @@
 
 from __future__ import annotations
 
-import html
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState, Value
+from mpisweep.records import AttemptEnd, Direction, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.results.columns import columns_of
-from mpisweep.results.journal import Damage
-from mpisweep.results.merging import read_sweep
-from mpisweep.results.replay import SweepState
-from mpisweep.results.snapshot import _native
+from mpisweep.results.file.writing import native_column
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.shares.merging import read_sweep
+from mpisweep.results.state import SweepState
+from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
 from mpisweep.spec import Spec, SpecError, nearest, parse_spec
-from mpisweep.spec.units import value_text
 
-__all__ = ["CurveArrays", "Sweep", "TrialTable", "load"]
-
-Rows = NDArray[Any]
+__all__ = ["CurveArrays", "Sweep", "load"]
 
 
 class CurveArrays(NamedTuple):
@@ -40,103 +36,6 @@ class CurveArrays(NamedTuple):
     step: NDArray[np.int64]
     value: NDArray[np.float64]
     time: NDArray[np.float64]
-
-
-#: A table of more trials is printed with its first and its last ones.
-_ROWS_AT_MOST = 20
-
-
-def _see_columns(key: Any, names: tuple[str, ...]) -> None:
-    """Refuse a column that there is not, in better words than numpy's."""
-    for name in key if isinstance(key, list) else (key,):
-        if isinstance(name, str) and name not in names:
-            raise KeyError(f"no column {name!r}; {nearest(name, names)}")
-
-
-def _on_one_line(text: str) -> str:
-    """A text without control characters, which would move the cursor."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too
-    """One row of a table."""
-
-    def __getitem__(self, key: Any) -> Any:
-        _see_columns(key, self.dtype.names or ())
-        return super().__getitem__(key)
-
-
-class TrialTable:
-    """Trials as a structured array, one row a trial.
-
-    Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
-    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it is a
-    table of what was searched and measured.
-    """
-
-    def __init__(self, array: Rows) -> None:
-        self.array = array.view(np.dtype((_Row, array.dtype)))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Rows:
-        """The structured array itself."""
-        return self.array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.array)
-
-    def __getitem__(self, key: Any) -> Any:
-        _see_columns(key, self.names)
-        found = self.array[key]
-        is_rows = isinstance(found, np.ndarray) and found.dtype.names and not isinstance(key, (str, list))
-        return TrialTable(found) if is_rows else found
-
-    def __repr__(self) -> str:
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
-        return "\n".join([*lines, *self._what_is_left_out()])
-
-    def _repr_html_(self) -> str:
-        header, *rows = (
-            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-            for tag, row in zip(("th", *("td" for _ in range(len(self)))), self._cells(), strict=False)
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        below = "".join(f"<p>{text}</p>" for text in self._what_is_left_out())
-        return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{below}"
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        """What is printed, with a heading: of many trials the first ones and the last ones."""
-        fixed = [column.name for column in columns_of("trials")]
-        names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
-        names = [name for name in names if name in self.names]
-        many = len(self) > _ROWS_AT_MOST
-        chosen = [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))] if many else range(len(self))
-        rows = [tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen]
-        if many:
-            rows.insert(_ROWS_AT_MOST // 2, ("...",) * len(names))
-        return [tuple(names), *rows]
-
-    def _what_is_left_out(self) -> list[str]:
-        return [f"{len(self):,} trials"] if len(self) > _ROWS_AT_MOST or len(self) == 0 else []
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return self.array.dtype.names or ()
-
-    def to_pandas(self) -> Any:
-        """A pandas DataFrame with the same columns.
-
-        Raises:
-            ImportError: when pandas is not installed.
-        """
-        import pandas
-
-        return pandas.DataFrame({name: self.array[name] for name in self.names})
 
 
 class Sweep:
@@ -155,7 +54,8 @@ class Sweep:
         self._state = state
         if not state.spec:
             raise ResultsError(
-                f"{path}: the sweep file in it is lost; `mpisweep run` with the sweep file and -o {path} puts it back"
+                f"{path}: the sweep file in it is lost; "
+                f"`mpisweep run` with the sweep file and -o {path} puts it back"
             )
         try:
             self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent)
@@ -215,22 +115,24 @@ class Sweep:
     @property
     def allocations(self) -> Rows:
         """One row for each run of the program on this sweep."""
-        return _rows(self._state, "allocations")
+        return rows_of(self._state, "allocations")
 
     @property
     def workers(self) -> Rows:
         """One row for each worker of each run."""
-        return _rows(self._state, "workers")
+        return rows_of(self._state, "workers")
 
     @property
     def attempts(self) -> Rows:
         """One row for each attempt at a trial, those included that came to nothing."""
-        return _rows(self._state, "attempts")
+        return rows_of(self._state, "attempts")
 
     @property
     def ranks(self) -> Rows:
-        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in attempts."""
-        return _rows(self._state, "ranks")
+        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in
+        attempts.
+        """
+        return rows_of(self._state, "ranks")
 
     @property
     def last_ranks(self) -> Rows:
@@ -243,8 +145,8 @@ class Sweep:
     def spans(self) -> NDArray[np.float64]:
         """From when to when each run of the program lasted, shape (runs, 2), in seconds since 1970.
 
-        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that of its
-        first one; NaN where it has neither.
+        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that
+        of its first one; NaN where it has neither.
         """
         allocations, trials = self.allocations, self.trials
         found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
@@ -262,9 +164,13 @@ class Sweep:
         workers, attempts = self.workers, self.attempts
         started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
         # A run that has not said that it ended may go on where its trials do.
-        at_work = np.isin(np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label])
+        at_work = np.isin(
+            np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label]
+        )
         at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
-        ended = np.where(at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended)
+        ended = np.where(
+            at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended
+        )
         joined = np.fmax(workers["joined_at"], started)
         left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
         steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
@@ -332,7 +238,8 @@ class Sweep:
         return self.metric_column(name)
 
     def metric_column(self, name: str) -> str:
-        """The same where a metric is meant, which a parameter may be called like; or a column like ``wall_time``.
+        """The same where a metric is meant, which a parameter may be called like; or a column like
+        ``wall_time``.
 
         Raises:
             KeyError: when there is none of that name.
@@ -342,20 +249,22 @@ class Sweep:
                 return columns[name]
         if name in self.trials.names:
             return name
-        raise KeyError(f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}")
+        raise KeyError(
+            f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}"
+        )
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is taken gets a prefix."""
-        state, columns = self._state, _fixed_columns(self._state, self.objective)
+        state, columns = self._state, fixed_columns(self._state, self.objective)
         for name, values in state.parameters.items():
-            native = _native(values)
+            native = native_column(values)
             text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
             column = self._parameter_columns[name] = _free_name(name, "parameter_", columns)
             columns[column] = text
         for name, numbers in state.metrics.items():
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
-        return _structured(columns, state.count)
+        return structured(columns, state.count)
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:
@@ -380,49 +289,3 @@ def _free_name(name: str, prefix: str, taken: Container[str]) -> str:
     while name in taken or not name:
         name = prefix + name
     return name
-
-
-def _fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    workers = np.array(state.trials["worker"], dtype=np.int64)
-    for column in columns_of("trials"):
-        if column.name in ("host", "device"):
-            columns[column.name] = np.array([*state.workers[column.name], ""], dtype=str)[workers]
-        elif column.name == "ended_at":
-            columns["ended_at"] = columns["started_at"] + np.array(state.trials["wall_time"], dtype=float)
-        elif column.name == "diverged":
-            columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
-        else:
-            columns[column.name] = _array(column.kind, state.trials[column.name])
-    return columns
-
-
-def _rows(state: SweepState, group: str) -> Rows:
-    table = getattr(state, group)
-    columns = {column.name: _array(column.kind, table[column.name]) for column in columns_of(group)}
-    return _structured(columns, len(next(iter(table.values()))))
-
-
-def _array(kind: Any, values: list[Any]) -> Any:
-    if kind == "integer":
-        return np.array(values, dtype=np.int64)
-    if kind == "number":
-        return np.array(values, dtype=np.float64)
-    if kind == "long text":
-        # As an array of text each would take the space of the longest.
-        return np.array([*values, None], dtype=object)[:-1]
-    if kind == "text":
-        return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")
-    labels: dict[type[Any], list[str]] = {
-        TrialState: [member.label for member in TrialState],
-        FailureCause: [member.label for member in FailureCause],
-        AttemptEnd: [member.label for member in AttemptEnd],
-    }
-    return np.array(labels[kind], dtype=str)[np.array(values, dtype=np.int64)]
-
-
-def _structured(columns: dict[str, Any], count: int) -> Rows:
-    rows: Rows = np.empty(count, dtype=[(name, column.dtype) for name, column in columns.items()])
-    for name, column in columns.items():
-        rows[name] = column
-    return rows

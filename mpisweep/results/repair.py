@@ -1,7 +1,8 @@
 """Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts.
 
-HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process that can
-be spared: it says what it is about to read, and where it does not come back from that another one reads the rest.
+HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process
+that can be spared: it says what it is about to read, and where it does not come back from that another one
+reads the rest.
 """
 
 from __future__ import annotations
@@ -18,21 +19,18 @@ from pathlib import Path
 
 from mpisweep.records import TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.claim import STALE_S, Claim, ClaimedError, FollowedError, RunOverError
-from mpisweep.results.journal import Damage, segments
-from mpisweep.results.merging import gather
-from mpisweep.results.replay import SweepState
+from mpisweep.results.claim import Claim, FollowedError, RunOverError
+from mpisweep.results.compaction import close_with, keep_damaged
+from mpisweep.results.file.reading import NotOursError, read_file
+from mpisweep.results.file.salvage import salvage_file
+from mpisweep.results.holder import STALE_S, ClaimedError
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.merged import add_journal, read_merged
 from mpisweep.results.reports import Reading
-from mpisweep.results.shares import base_file, left_file, members, part_file
-from mpisweep.results.snapshot import (
-    NotOursError,
-    add_journal,
-    finish_with,
-    keep_damaged,
-    read_file,
-    read_merged,
-    salvage_file,
-)
+from mpisweep.results.shares.folder import base_file, left_file, members, part_file
+from mpisweep.results.shares.merging import gather
+from mpisweep.results.state import SweepState
 
 __all__ = ["Repaired", "repair"]
 
@@ -132,7 +130,9 @@ def _repair_part(part: Path) -> Repaired:
 
 @contextlib.contextmanager
 def _kept(claim: Claim) -> Iterator[None]:
-    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead one."""
+    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead
+    one.
+    """
     is_over = threading.Event()
 
     def beat() -> None:
@@ -163,12 +163,14 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     damages: list[Damage] = []
     add_journal(state, folder, damages, Reading.PLACES)
     if not state.allocations["run"]:
-        raise _NothingLeftError(f"{path}: nothing of it can be read, nor of its journal; it was left as it is")
+        raise _NothingLeftError(
+            f"{path}: nothing of it can be read, nor of its journal; it was left as it is"
+        )
     kept += keep_damaged(path, damages)
     if is_changed:
         kept.append(_move_aside(path))
     if is_changed or segments(folder):
-        finish_with(path, state, token)
+        close_with(path, state, token)
     ended = sum(state.trials["state"].count(int(s)) for s in TrialState if s.is_end)
     return Repaired(ended, state.count, tuple(lost), is_changed, tuple(damages), tuple(kept))
 

@@ -1,13 +1,14 @@
 """The curves of a sweep: where the samples of each trial are, whether they are in memory or not.
 
-Samples are most of what a large sweep has, and few who read a sweep need them.  So there are three ways to read one
-(:class:`Reading`), and two places for the samples of a trial:
+Samples are most of what a large sweep has, and few who read a sweep need them.  So there are three ways to
+read one (:class:`Reading`), and two places for the samples of a trial:
 
 * *stored*: in the results file, where two tables for each metric say which of its samples are whose;
-* *fresh*: blocks of reports that the file does not have, each in memory, in a frame of the journal, or in the curves of
-  a member of a split sweep.
+* *fresh*: blocks of reports that the file does not have, each in memory, in a frame of the journal, or in the
+  curves of a member of a split sweep.
 
-:class:`Curves` knows the places.  Samples are read when somebody asks for them, one block at a time, and not kept.
+:class:`Curves` knows the places.  Samples are read when somebody asks for them, one block at a time, and not
+kept.
 """
 
 from __future__ import annotations
@@ -173,7 +174,11 @@ class Curves:
             first, end = self.stored_range(number, metric)
             if end > first:
                 stored = self.stored[metric]
-                for samples, column in ((stored.step, curve.step), (stored.value, curve.value), (stored.time, curve.time)):
+                for samples, column in (
+                    (stored.step, curve.step),
+                    (stored.value, curve.value),
+                    (stored.time, curve.time),
+                ):
                     column.frombytes(samples[first:end].astype(column.typecode, copy=False).tobytes())
         for reports in self.fresh.get(number, ()):
             if not made.keys() & reports.lengths.keys():

@@ -3,13 +3,13 @@
 One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.master.snapshotter` for the other end::
 
     {"ask": "read", "path": ...}                               the tables of a sweep, without its curves
-    {"ask": "fold", "path": ..., "token": ..., "keep": ...}    a snapshot
-    {"ask": "finish", "path": ..., "token": ..., "since": ...} the last snapshot of a run
+    {"ask": "compact", "path": ..., "token": ..., "keep": ...} a snapshot
+    {"ask": "close", "path": ..., "token": ..., "since": ...}  the last snapshot of a run
     {"ask": "gather", "path": ..., "silence_s": ...}           put the parts of a split sweep together
-    {"ask": "leave", "token": ..., "folders": [...]}           release the claim, and remove folders that are empty
+    {"ask": "leave", "token": ..., "folders": [...]}           release the claim; remove empty folders
 
-Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing between two
-questions: it can be killed at any time, and another one be asked again.
+Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing
+between two questions: it can be killed at any time, and another one be asked again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from typing import Any
 
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
-from mpisweep.results.journal import Damage, segments
-from mpisweep.results.replay import TABLE_FIELDS, SweepState
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
 from mpisweep.results.reports import Reading
+from mpisweep.results.state import TABLE_FIELDS, SweepState
 
 __all__ = ["serve", "state_from", "state_to"]
 
@@ -66,29 +67,29 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return {"state": None, "damages": []}
     # h5py is for those who go on with a file; a new sweep starts without it.
-    from mpisweep.results.merging import read_sweep
+    from mpisweep.results.shares.merging import read_sweep
 
     damages: list[Damage] = []
     state = read_sweep(path, damages, reading=Reading.TABLES)
     return {"state": state_to(state), "damages": [[one.segment, one.offset, one.length] for one in damages]}
 
 
-def _fold(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.snapshot import fold
+def _compact(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.compaction import compact
 
-    fold(Path(asked["path"]), asked["keep"], Path(asked["token"]))
+    compact(Path(asked["path"]), asked["keep"], Path(asked["token"]))
     return {}
 
 
-def _finish(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.snapshot import finish
+def _close(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from mpisweep.results.compaction import compact_and_close
 
-    finish(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
+    compact_and_close(Path(asked["path"]), Path(asked["token"]), closing_since=asked["since"])
     return {}
 
 
 def _gather(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from mpisweep.results.merging import gather
+    from mpisweep.results.shares.merging import gather
 
     return {"was_split": gather(Path(asked["path"]), asked["silence_s"])}
 
@@ -103,7 +104,7 @@ def _leave(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "read": _read, "fold": _fold, "finish": _finish, "gather": _gather, "leave": _leave,
+    "read": _read, "compact": _compact, "close": _close, "gather": _gather, "leave": _leave,
 }  # fmt: skip
 
 

@@ -432,7 +432,7 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
             raise SpaceError(f"found {value!r} among the choices; expected numbers, strings or booleans")
         if isinstance(value, float) and not math.isfinite(value):
             raise SpaceError(f"found {value!r} among the choices; expected finite numbers")
-        _see_that_it_fits(value, "among the choices")
+        _check_fits(value, "among the choices")
         if isinstance(value, str) and len(value) > _TEXT_CHARS:
             raise SpaceError(f"found a text of {len(value):,} characters among the choices; expected at most {_TEXT_CHARS:,}")
     if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
@@ -479,7 +479,7 @@ def _parse_range(
             raise SpaceError(f"{key!r} is missing; expected a range like {{ from = 1, to = 700 }}")
     for key in ("from", "to", "step"):
         value = raw.get(key, 0)
-        _see_that_it_fits(value, f"as {key!r}")
+        _check_fits(value, f"as {key!r}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SpaceError(f"{key!r} is {value!r}; expected a finite number")
     low, high = raw["from"], raw["to"]
@@ -516,7 +516,7 @@ def _parse_range(
     return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points, memory)
 
 
-def _see_that_it_fits(value: object, where: str) -> None:
+def _check_fits(value: object, where: str) -> None:
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise SpaceError(f"found {_short(value)} {where}; expected integers of at most 64 bits")
 

@@ -22,10 +22,11 @@ from rich.table import Table
 from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, Direction, FailureCause, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
-from mpisweep.results.claim import is_surely_gone
 from mpisweep.results.columns import columns_of
-from mpisweep.results.load import Sweep, TrialTable
-from mpisweep.results.shares import members, part_file
+from mpisweep.results.holder import is_surely_gone
+from mpisweep.results.load import Sweep
+from mpisweep.results.shares.folder import members, part_file
+from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.units import duration_text, number_text, value_text
 

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mpisweep.records import FailureCause, TrialState
-from mpisweep.results.load import Sweep, TrialTable
+from mpisweep.results.load import Sweep
+from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text
 from mpisweep.views.figures.style import (
     BLUE,

@@ -8,10 +8,10 @@ the sweep's trials; a *lease* gives a chunk, or what is left of it, to one membe
    The first one covers the whole chunk.  A later one is taken over from a member that is gone; it lists the
    trials that had not ended in what that member has left, how often each had been tried, and how often its
    allocation was lost with it.
-3. A trial's *owner* is the last lease that lists it.  What the owner's member has of it counts, from the first
-   attempt that the lease does not know on; what any other member has of it does not.  So a member that was
-   given up, but is still there, spoils nothing: what it finds out about trials that were taken over is dropped,
-   and what it had finished before that is not listed in the later lease, and counts.
+3. A trial's *owner* is the last lease that lists it.  What the owner's member has of it counts, from the
+   first attempt that the lease does not know on; what any other member has of it does not.  So a member that
+   was given up, but is still there, spoils nothing: what it finds out about trials that were taken over is
+   dropped, and what it had finished before that is not listed in the later lease, and counts.
 4. A member never takes a chunk over that it has held before: in its own file those trials may have ended.
 
 Every member, and everybody who reads, comes to the same conclusion from the leases alone.
@@ -51,7 +51,7 @@ class Lease:
 
 
 class Left(NamedTuple):
-    """A trial as a member has left it: whether it has ended, the last attempt, and whether it ran at the end."""
+    """A trial as a member has left it: ended or not, the last attempt, and whether it was running."""
 
     ended: bool
     attempt: int
@@ -159,11 +159,14 @@ class Leases:
         return None
 
     def width_beyond(self, ranks: int | None, gone: Container[str]) -> int:
-        """How many ranks the trials need that nobody has and that need more than `ranks`; 0 where there are none."""
+        """How many ranks the trials need that nobody has and that need more than `ranks`; 0 where there are
+        none.
+        """
         free = (
             width
             for chunk, width in enumerate(self._widths)
-            if chunk not in self._leases or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
+            if chunk not in self._leases
+            or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
         )
         return max((width for width in free if ranks is not None and width > ranks), default=0)
 
@@ -198,6 +201,4 @@ class Leases:
             losses.append(lost + (beside and found.was_running))
         if not numbers:
             return None
-        return Lease(
-            last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses)
-        )
+        return Lease(last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses))

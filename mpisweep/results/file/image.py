@@ -1,8 +1,10 @@
-"""A results file while it is made: what HDF5 writes is held in memory, and samples of curves go past it to the disk.
+"""A results file while it is made: what HDF5 writes is held in memory, and samples of curves go past it to
+the disk.
 
-HDF5 on a disk that fails leaves a library full of files that it cannot close; so it never sees the disk.  It writes to an
-:class:`Image`, which is like a file, and is told of the samples only how many there are: it makes *room* for them that
-nobody writes to.  :func:`write_image` then writes all of it to a real file, the rooms from wherever the samples are.
+HDF5 on a disk that fails leaves a library full of files that it cannot close; so it never sees the disk.  It
+writes to an :class:`Image`, which is like a file, and is told of the samples only how many there are: it
+makes *room* for them that nobody writes to.  :func:`write_image` then writes all of it to a real file, the
+rooms from wherever the samples are.
 
 Behind what HDF5 knows of stand two checksums::
 
@@ -14,8 +16,8 @@ Behind what HDF5 knows of stand two checksums::
     8 bytes  length of everything before these last 16 bytes
     4 bytes  CRC-32 of everything before these last 16 bytes
 
-The first is for those who need no curves, and read none.  Files of earlier versions have the second one only, and those
-versions see nothing but the second one.  All numbers are little-endian.
+The first is for those who need no curves, and read none.  Files of earlier versions have the second one only,
+and those versions see nothing but the second one.  All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -193,7 +195,7 @@ def write_image(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
 
 
 def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> int:
-    """Write the checksums of a file of which all else is written, and have it on the disk; returns its size."""
+    """Write the checksums of a file, when all else is written, and sync it; returns its size."""
     rooms = sorted(rooms, key=_at)
     tables = whole = 0
     for (start, end), room in zip_longest(_between(rooms, image.size), rooms):
@@ -203,7 +205,9 @@ def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> int:
         whole = _combined(whole, piece_checksum, end - start)
         if room is not None:
             whole = _combined(whole, room.checksum, room.length)
-    listed = b"".join(_ROOM.pack(room.at, room.length) for room in rooms) + _LIST.pack(_LIST_MAGIC, len(rooms))
+    listed = b"".join(_ROOM.pack(room.at, room.length) for room in rooms) + _LIST.pack(
+        _LIST_MAGIC, len(rooms)
+    )
     listed += _CHECKSUM.pack(zlib.crc32(listed, tables))
     length = image.size + len(listed)
     out.seek(image.size)
@@ -302,7 +306,7 @@ _POLYNOMIAL = 0xEDB88320
 
 
 def _combined(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two stretches end to end, from that of each and the length of the second one, in bytes."""
+    """The CRC-32 of two stretches end to end, from that of each and the length of the second in bytes."""
     power, square = 1 << 31, 1 << 23  # 1, and x to the power of 8
     while length:
         if length & 1:

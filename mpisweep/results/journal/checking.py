@@ -1,4 +1,6 @@
-"""Whether a record that was read from a disk can be one of ours: a right checksum says nothing about senseless fields."""
+"""Whether a record that was read from a disk can be one of ours: a right checksum says nothing about
+senseless fields.
+"""
 
 from __future__ import annotations
 
@@ -86,11 +88,13 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     "inferred": {"numbers": _list_of(_is_count), "why": _is_text},
     "reports": {"worker": _is_count, "number": _is_count, "attempt": _is_count, "sequence": _is_count},
     "ended": {
-        "worker": _is_count, "slot": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
+        "worker": _is_count, "slot": _is_count, "numbers": _list_of(_is_count),
+        "attempts": _list_of(_is_count),
         "states": _list_of(_one_of(*(int(state) for state in TrialState if state.is_end))),
         "started_at": _list_of(_is_number), "wall_time_s": _list_of(_is_number),
-        "metrics": _dict_of(_list_of(_or_none(_is_number))), "causes": _list_of(_one_of(*map(int, FailureCause))),
-        "messages": _list_of(_is_text), "warm": _is_flag,
+        "metrics": _dict_of(_list_of(_or_none(_is_number))),
+        "causes": _list_of(_one_of(*map(int, FailureCause))), "messages": _list_of(_is_text),
+        "warm": _is_flag,
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),

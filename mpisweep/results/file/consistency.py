@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from mpisweep.results.columns import COLUMNS, TABLES
-from mpisweep.results.replay import SweepState
 from mpisweep.results.reports import StoredCurve
+from mpisweep.results.state import SweepState
 
-__all__ = ["are_values", "is_curve", "is_kind", "see_that_it_is_consistent"]
+__all__ = ["are_values", "check_consistent", "is_curve", "is_kind"]
 
 
-def see_that_it_is_consistent(state: SweepState) -> None:
+def check_consistent(state: SweepState) -> None:
     """Check everything that reading relies on.
 
     Raises:
@@ -39,7 +39,9 @@ def see_that_it_is_consistent(state: SweepState) -> None:
     _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
     _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker names no worker")
     _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial names no trial")
-    _require(_are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run")
+    _require(
+        _are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run"
+    )
     _require(state.trials["number"] == list(range(count)), "trials/number does not count")
     for name, curve in state.curves.stored.items():
         _require(is_curve(curve, count), f"curves/{name} does not fit together")
@@ -69,7 +71,9 @@ def is_kind(kind: Any, values: list[Any]) -> bool:
         return all(type(value) is int and -(1 << 63) <= value < 1 << 63 for value in values)
     if kind == "flag":
         return True
-    return all(type(value) is int for value in set(values)) and set(values) <= {int(member) for member in kind}
+    return all(type(value) is int for value in set(values)) and set(values) <= {
+        int(member) for member in kind
+    }
 
 
 def _are_rows(rows: list[int], table: list[Any]) -> bool:

@@ -25,9 +25,7 @@ def to_link(name: str) -> str:
     encoded = name.encode("utf-8", "surrogatepass")
     if not set(encoded) & _RESERVED and b"\xed" not in encoded:
         return name
-    return "".join(
-        f"%{byte:02X}" if byte in _RESERVED or byte >= 0x80 else chr(byte) for byte in encoded
-    )
+    return "".join(f"%{byte:02X}" if byte in _RESERVED or byte >= 0x80 else chr(byte) for byte in encoded)
 
 
 def from_link(link: str) -> str:

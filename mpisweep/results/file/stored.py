@@ -63,7 +63,8 @@ class SampleFile:
 
 
 class Samples:
-    """A column of curves in a file, as far as an array of one dimension is needed: its type, its length, stretches of it.
+    """A column of curves in a file, as far as an array of one dimension is needed: its type, its length,
+    stretches of it.
 
     Args:
         file: where it is.
@@ -95,7 +96,10 @@ class Samples:
         if not at <= first <= end <= at + len(window):
             if end - first >= _WINDOW:
                 return self.file.read(self._name, first, end)
-            at, window = self._window = first, self.file.read(self._name, first, min(first + _WINDOW, self._length))
+            at, window = self._window = (
+                first,
+                self.file.read(self._name, first, min(first + _WINDOW, self._length)),
+            )
         return window[first - at : end - at]
 
 

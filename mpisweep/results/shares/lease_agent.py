@@ -1,13 +1,14 @@
 """The process that gets a member's leases, watches the other members, and puts the parts together.
 
-It does for a master what waits for disks and reads other members' files: see :mod:`mpisweep.master.lease_client`, which is
-the master's end of the line.  A line of JSON asks, lines of JSON tell, some of them unasked::
+It does for a master what waits for disks and reads other members' files: see
+:mod:`mpisweep.master.lease_client`, which is the master's end of the line.  A line of JSON asks, lines of
+JSON tell, some of them unasked::
 
-    asked    {"ask": "lease", "shortest": false, "ranks": null}    this member could run more, of so many ranks
+    asked    {"ask": "lease", "shortest": false, "ranks": null}  this member could run more, of so many ranks
              {"ask": "leave"}                       its part is written; it ends
     told     {"granted": [numbers, attempts, losses]}
-             {"nothing": who, "sure": true, "wide": 4}    nothing to be had; sure when the holders have just been
-                                                    heard of; what is left beside that needs up to so many ranks
+             {"nothing": who, "sure": true, "wide": 4}  nothing to be had; sure when the holders have just
+                                                    been heard of; the rest needs up to so many ranks
              {"revoked": numbers}                   others have taken these over
              {"stop": true}                         NAME.h5.stop is there
              {"over": exit code}                    the shares are gone: others have ended the sweep
@@ -15,8 +16,8 @@ the master's end of the line.  A line of JSON asks, lines of JSON tell, some of 
 
 All that is known is in the files; the process can be killed and started again at any time.
 
-The folder that the members share is its working directory, and what it does there goes by names in that: when the
-shares have been cleared away, nothing of it reaches others that were made under the same name since.
+The folder that the members share is its working directory, and what it does there goes by names in that: when
+the shares have been cleared away, nothing of it reaches others that were made under the same name since.
 """
 
 from __future__ import annotations
@@ -36,21 +37,19 @@ from typing import Any
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
-from mpisweep.results.leases import Lease, Leases, Left
 from mpisweep.results.reports import Reading
-from mpisweep.results.shares import (
-    Life,
-    MemberWatch,
+from mpisweep.results.shares.folder import (
     SharedSweep,
     clear_away,
     left_file,
-    look_every_s,
     members,
     part_file,
     read_leases,
     read_shared,
     take_lease,
 )
+from mpisweep.results.shares.leases import Lease, Leases, Left
+from mpisweep.results.shares.membership import Life, MemberWatch, look_every_s
 
 __all__ = ["serve"]
 
@@ -89,10 +88,10 @@ def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
             _tell(connection, over=_exit_code_of_file(path))
             connection.recv(1)
             return
-        keeping = _Keeping(
+        agent = _LeaseAgent(
             connection, path, shared, arguments["member"], arguments["job_id"], arguments["silence_s"]
         )
-        keeping.run()
+        agent.run()
 
 
 #: The folder that the members share, whatever it is called by now.
@@ -100,7 +99,7 @@ _HERE = Path()
 
 
 def _is_in_place(path: Path) -> bool:
-    """Whether the working directory is what the members of a sweep share, and not what others shared before."""
+    """Whether the working directory is what the members share, and not what others shared before."""
     with contextlib.suppress(OSError):
         return shares_folder(path).samefile(_HERE)
     return False
@@ -112,7 +111,7 @@ def _tell(connection: socket.socket, **what: Any) -> None:
 
 
 def _exit_code_of_file(path: Path) -> int:
-    from mpisweep.results.merging import exit_code_of, read_sweep
+    from mpisweep.results.shares.merging import exit_code_of, read_sweep
 
     try:
         return exit_code_of(read_sweep(path, reading=Reading.TABLES))
@@ -121,11 +120,17 @@ def _exit_code_of_file(path: Path) -> int:
         return EndReason.SHARE.exit_code
 
 
-class _Keeping:
+class _LeaseAgent:
     """What the process knows."""
 
     def __init__(
-        self, connection: socket.socket, path: Path, shared: SharedSweep, member: str, job_id: str, silence_s: float
+        self,
+        connection: socket.socket,
+        path: Path,
+        shared: SharedSweep,
+        member: str,
+        job_id: str,
+        silence_s: float,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -137,9 +142,7 @@ class _Keeping:
         self._every_s = look_every_s(silence_s)
         self._leases = Leases(shared.chunks, member, shared.widths)
         self._files: dict[str, Lease] = {}
-        self._watch = MemberWatch(
-            self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host
-        )
+        self._watch = MemberWatch(self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host)
         #: What members that are gone have left, and how often they were found gone.
         self._left_by: dict[str, Mapping[int, Left]] = {}
         #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.
@@ -263,7 +266,8 @@ class _Keeping:
         # One that is silent may be dead, and then there is something to do after all.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
         _tell(
-            self._connection, nothing=self._who(holders), sure=sure, wide=self._leases.width_beyond(ranks, self._watch.gone),
+            self._connection, nothing=self._who(holders), sure=sure,
+            wide=self._leases.width_beyond(ranks, self._watch.gone),
             error="; ".join(self._unreadable.values()),
         )  # fmt: skip
 
@@ -302,7 +306,7 @@ class _Keeping:
         process = os.fork()
         if process == 0:
             with contextlib.suppress(BaseException):
-                from mpisweep.results.merging import write_whole
+                from mpisweep.results.shares.merging import write_whole
 
                 os.nice(10)
                 write_whole(self._path, _HERE)
@@ -311,7 +315,7 @@ class _Keeping:
 
     def _leave(self) -> None:
         """The member's part is whole: end, as the last one with the whole file alone."""
-        from mpisweep.results.merging import OvertakenError, exit_code_of, write_whole
+        from mpisweep.results.shares.merging import OvertakenError, exit_code_of, write_whole
 
         left_file(self._folder, self._member).touch()
         until = time.monotonic() + min(self._silence_s, _FAREWELL_S)
@@ -321,7 +325,11 @@ class _Keeping:
                 state, known = write_whole(self._path, _HERE)
                 code = exit_code_of(state)
                 others = {name for name in known if name != self._member} - self._watch.gone
-                if code != 3 and not others and clear_away(shares_folder(self._path), known, damaged_folder(self._path), _HERE):
+                if (
+                    code != 3
+                    and not others
+                    and clear_away(shares_folder(self._path), known, damaged_folder(self._path), _HERE)
+                ):
                     break
             except OvertakenError:
                 # Another one leaves as well, and writes what this one would.
@@ -339,7 +347,9 @@ class _Keeping:
         _tell(self._connection, left=code, who=self._who(others))
 
     def _remove_request_that_all_have_obeyed(self) -> None:
-        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one sees all."""
+        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one
+        sees all.
+        """
         if self._stop_identity() in (None, self._old_stop) or not _is_in_place(self._path):
             return
         here: set[str] = set()
@@ -356,7 +366,7 @@ class _Keeping:
 
 
 def _read_left(part: Path) -> Mapping[int, Left]:
-    from mpisweep.results.snapshot import read_merged
+    from mpisweep.results.merged import read_merged
 
     try:
         state = read_merged(part, reading=Reading.TABLES)

@@ -5,9 +5,9 @@ time by anybody, as often as one likes.  Until the shares are cleared away the p
 ``NAME.h5`` is a copy for tools that know nothing of parts.
 
 Who writes that copy needs no lock.  Every writer makes a folder of its own, whose name sorts after those that
-it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left to
-rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go away,
-not by any.
+it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left
+to rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go
+away, not by any.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
-from mpisweep.results.journal import Damage, segments
-from mpisweep.results.leases import Lease, owners, superseded
-from mpisweep.results.replay import SweepState
+from mpisweep.results.file.writing import write_file
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.merged import read_merged, read_until_stable
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
-from mpisweep.results.shares import (
-    MemberWatch,
+from mpisweep.results.shares.folder import (
     SharedSweep,
     base_file,
     clear_away,
@@ -38,7 +38,9 @@ from mpisweep.results.shares import (
     read_leases,
     read_shared,
 )
-from mpisweep.results.snapshot import read_merged, read_until_it_stays, write_file
+from mpisweep.results.shares.leases import Lease, owners, superseded
+from mpisweep.results.shares.membership import MemberWatch
+from mpisweep.results.state import SweepState
 from mpisweep.spec import SpecError, parse_spec
 
 __all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
@@ -83,7 +85,7 @@ def _read_parts(
     def look(found: list[Damage]) -> tuple[SweepState | None, bool]:
         return _look_at_parts(folder, reading, found, aside)
 
-    return read_until_it_stays(look, (OSError, ResultsError), damages)
+    return read_until_stable(look, (OSError, ResultsError), damages)
 
 
 def _look_at_parts(
@@ -104,7 +106,9 @@ def _look_at_parts(
             if part.exists():
                 raise
     base = base_file(folder)
-    state = merge(shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading)
+    state = merge(
+        shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading
+    )
     # A chunk that was taken over in between has results that its former lease does not explain.
     return state, len(read_leases(folder)) == len(leases)
 
@@ -123,7 +127,8 @@ def _read_part(part: Path, reading: Reading, damages: list[Damage], held: Path |
 def _hold(part: Path, held: Path) -> Path:
     """Give a part and its journal further names, under which they stay as they are.
 
-    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are copied.
+    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are
+    copied.
     """
     holding, journal = held / part.name, journal_folder(part)
     # In this order: what is not in the file that is held is in the journal that was there before.
@@ -146,7 +151,7 @@ def merge(
     leases: Iterable[Lease],
     reading: Reading = Reading.SAMPLES,
 ) -> SweepState:
-    """What the members have found together; by the rules of :mod:`mpisweep.results.leases`.
+    """What the members have found together; by the rules of :mod:`mpisweep.results.shares.leases`.
 
     Args:
         shared: what the members agree on.
@@ -162,12 +167,12 @@ def merge(
         spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
-    merged._grow(max(shared.count, *(part.count for part in sources)))
+    merged.grow(max(shared.count, *(part.count for part in sources)))
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
         for name in part.metrics:
-            merged._metric(name)
+            merged.metric_column(name)
     owner = owners(leases)
     for part in sources:
         merged.curves.sources += part.curves.sources
@@ -196,7 +201,7 @@ def _append_tables(
     parts: Mapping[str, SweepState],
     taken_over: Mapping[tuple[str, int], int],
 ) -> dict[str, int]:
-    """Allocations, workers, attempts and their ranks of all; returns where the workers of each member begin."""
+    """Append the tables of all members; returns where the workers of each member begin."""
     begins: dict[str, int] = {}
     for member, part in [("", base), *parts.items()]:
         allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
@@ -215,7 +220,11 @@ def _append_tables(
                     value = table[name][row]
                     if name == "worker" and value >= 0:
                         value += workers
-                    elif name == "end" and known is not None and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED):
+                    elif (
+                        name == "end"
+                        and known is not None
+                        and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED)
+                    ):
                         # It gave its trial no state: the trial was given to another member meanwhile.
                         value = int(AttemptEnd.LOST)
                     column.append(value)
@@ -224,7 +233,7 @@ def _append_tables(
 
 def _copy_parameters(merged: SweepState, part: SweepState) -> None:
     for name, values in part.parameters.items():
-        column = merged._parameter(name)
+        column = merged.parameter_column(name)
         for number, value in enumerate(values):
             if value is not None:
                 column[number] = value
@@ -350,7 +359,8 @@ def gather(path: Path, silence_s: float) -> bool:
         alive = watch.settle(members(folder))
         if alive:
             raise ResultsError(
-                f"{path}: is being worked on in {shared.split} shares, by {'; '.join(map(watch.text, alive))}; "
+                f"{path}: is being worked on in {shared.split} shares, "
+                f"by {'; '.join(map(watch.text, alive))}; "
                 f"join them with --split {shared.split}, or wait until they have ended"
             )
         with contextlib.suppress(OvertakenError):

@@ -1,0 +1,121 @@
+"""Snapshots: a new HDF5 file of the old one and the journal, as a function of files.
+
+During a sweep that runs in a process of its own (:mod:`mpisweep.results.storing`), which holds up nobody.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpisweep.results import damaged_folder, journal_folder
+from mpisweep.results.claim import after_token, remove_through
+from mpisweep.results.file.writing import write_file
+from mpisweep.results.journal.reader import Damage
+from mpisweep.results.journal.segments import segments
+from mpisweep.results.merged import read_merged
+from mpisweep.results.reports import Reading
+from mpisweep.results.state import SweepState
+from mpisweep.results.syncing import sync
+
+__all__ = ["Compacted", "close_with", "compact", "compact_and_close", "keep_damaged", "remove_covered"]
+
+#: Sorts after the names of all segments.
+_ALL = "~"
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What it took."""
+
+    seconds: float
+    bytes: int
+
+
+def compact(
+    path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
+) -> Compacted:
+    """Make a new file of the old one and the journal, then delete the segments that it covers.
+
+    Segments that are damaged are kept, see :func:`keep_damaged`.
+
+    Args:
+        path: of the HDF5 file.
+        keep: name of the segment that is being written: it and all later ones stay; empty for all.
+        token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody
+            else can be at work on the sweep.
+        closing_since: see :func:`write_file`.
+    """
+    started = time.monotonic()
+    damages: list[Damage] = []
+    state = read_merged(path, damages, reading=Reading.PLACES)
+    size = write_file(path, state, token, closing_since=closing_since)
+    keep_damaged(path, damages)
+    remove_covered(path, state, token, keep)
+    return Compacted(time.monotonic() - started, size)
+
+
+def compact_and_close(
+    path: Path, token: Path | None = None, *, closing_since: float | None = None
+) -> Compacted:
+    """Take the last snapshot of a run.
+
+    Afterwards there is only the HDF5 file, and what a later master has written.
+    """
+    compacted = compact(
+        path, _ALL if token is None else after_token(token), token, closing_since=closing_since
+    )
+    sync(journal_folder(path))
+    return compacted
+
+
+def close_with(path: Path, state: SweepState, token: Path | None = None) -> None:
+    """Write what was read and repaired, then let the journal go."""
+    state.covered = {}
+    write_file(path, state, token)
+    remove_covered(path, state, token, _ALL)
+    sync(journal_folder(path))
+
+
+def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str) -> None:
+    """Delete the segments of which the file that `state` was written to has everything.
+
+    Args:
+        path: of the HDF5 file.
+        state: what was read, and of how much of each segment.
+        token: see :func:`compact`.
+        keep: segments from this name on stay.
+    """
+    folder = journal_folder(path)
+    for name in segments(folder):
+        segment = folder / name
+        # Whatever was appended since it was read is in no file.
+        if name >= keep or state.sizes.get(name) != segment.stat().st_size:
+            continue
+        if token is None:
+            segment.unlink()
+        else:
+            remove_through(token, segment)
+
+
+def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
+    """Copy damaged segments into ``NAME.h5.damaged/``, where nothing deletes them; returns the copies."""
+    folder, kept = journal_folder(path), damaged_folder(path)
+    copies: list[Path] = []
+    for name in dict.fromkeys(damage.segment for damage in damages):
+        copy = kept / name
+        source = folder / name
+        if not source.exists() or (copy.exists() and copy.stat().st_size >= source.stat().st_size):
+            continue
+        kept.mkdir(exist_ok=True)
+        shutil.copyfile(source, copy)
+        sync(copy)
+        copies.append(copy)
+    if copies:
+        # What it was copied from may go now.
+        sync(kept)
+        sync(kept.parent)
+    return copies

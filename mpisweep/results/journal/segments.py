@@ -1,0 +1,117 @@
+"""The segments of a journal: their names, and the frames that they are made of.
+
+A segment is named ``<run>-<epoch>.<part>`` and is a sequence of frames::
+
+    4 bytes  magic
+    4 bytes  length of the body, little-endian
+    4 bytes  CRC-32 of the length and the body
+    body     one record, see mpisweep.blocks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Protocol
+
+from mpisweep.blocks import BlockError, Record, decode
+from mpisweep.results.journal.checking import is_sensible
+from mpisweep.results.syncing import sync
+
+__all__ = [
+    "HEADER",
+    "MAGIC",
+    "RECORD_BYTES",
+    "Sliced",
+    "frame",
+    "master_name",
+    "record_at",
+    "run_of",
+    "segments",
+    "sync_segments",
+]
+
+MAGIC = b"mSj1"
+HEADER = struct.Struct("<4sII")
+_BODY_BEGINS = b'{"kind":'
+#: The longest body, in bytes; where a frame says more, its length was damaged.
+RECORD_BYTES = 1 << 28
+
+
+# ------------------------------------------------------------------------------------- names
+
+
+def master_name(run: str, epoch: int) -> str:
+    """How the segments of one master begin; sorts in the order of runs and of masters."""
+    return f"{run}-{epoch:06d}"
+
+
+def run_of(segment: str) -> str:
+    """Name of the run that has written a segment."""
+    return segment.rpartition(".")[0].rpartition("-")[0]
+
+
+def segments(folder: Path) -> list[str]:
+    """Names of the segments of a journal, in the order in which they were written."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.name[-7:-6] == "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name[-6:].isdigit())
+
+
+def sync_segments(folder: Path) -> None:
+    """Have every segment, and the names of all of them, on the disk.
+
+    Whoever wrote them may have died before it did that: what was read of them must not count before.
+    """
+    for name in segments(folder):
+        # The snapshot process of a master that is not fenced yet may remove one.
+        with contextlib.suppress(FileNotFoundError):
+            sync(folder / name)
+    sync(folder)
+
+
+# ------------------------------------------------------------------------------------- frames
+
+
+class Sliced(Protocol):
+    """Bytes, or what is sliced like bytes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, stretch: slice, /) -> bytes: ...
+
+
+def frame(body: bytes) -> bytes:
+    """A record as it stands in a segment."""
+    return HEADER.pack(MAGIC, len(body), _checksum(len(body), body)) + body
+
+
+def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
+    """The record whose frame begins there, and where that ends; None where there is none."""
+    header = data[at : at + HEADER.size]
+    if len(header) < HEADER.size:
+        return None
+    magic, length, checksum = HEADER.unpack(header)
+    start, end = at + HEADER.size, at + HEADER.size + length
+    if magic != MAGIC or length > RECORD_BYTES or end > len(data):
+        return None
+    # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
+    if data[start : start + len(_BODY_BEGINS)] != _BODY_BEGINS:
+        return None
+    body = data[start:end]
+    if not body.endswith(b"}") or _checksum(length, body) != checksum:
+        return None
+    try:
+        record = decode(body)
+    except BlockError:
+        return None
+    return (end, record) if is_sensible(record) else None
+
+
+def _checksum(length: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little")))

@@ -1,0 +1,70 @@
+"""The runs of a sweep: their names, and what is moved aside for a new one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mpisweep.results import journal_folder
+from mpisweep.results.journal.segments import run_of, segments
+
+__all__ = ["last_run", "move_aside", "new_run_name", "run_name"]
+
+log = logging.getLogger(__name__)
+
+
+def new_run_name(folder: Path) -> str:
+    """A name that no other run has; it sorts after those of all runs before, whatever the clock says."""
+    after = last_run(folder)
+    # "x" comes after the "-" that follows a run's name in the names of its segments.
+    name = run_name()
+    return name if name > after else f"{after}x-{secrets.token_hex(3)}"
+
+
+def run_name() -> str:
+    """A name that no other run has; those of later runs sort after it, if the clock is right."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(3)}"
+
+
+def last_run(folder: Path) -> str:
+    """Name of the last run that has written to a journal; empty where there is none."""
+    return max(map(run_of, segments(folder)), default="")
+
+
+def move_aside(path: Path, token: Path) -> Path | None:
+    """Rename an old results file, and what the journal has of it, so that nothing is deleted.
+
+    Args:
+        path: of the HDF5 file.
+        token: of the master who does it; see :mod:`mpisweep.results.claim`.
+
+    Returns:
+        The new name of the file; None when there was nothing.
+    """
+    folder = journal_folder(path)
+    old_segments = segments(folder)
+    if not path.exists() and not old_segments:
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    kept = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
+    count = 1
+    while kept.exists() or journal_folder(kept).exists():
+        count += 1
+        kept = path.with_name(f"{path.stem}.{stamp}-{count}{path.suffix}")
+    if old_segments:
+        journal_folder(kept).mkdir()
+        for name in old_segments:
+            _move_through(token, folder / name, journal_folder(kept) / name)
+    if path.exists():
+        _move_through(token, path, kept)
+    log.info("%s was moved to %s", path.name, kept.name)
+    return kept
+
+
+def _move_through(token: Path, old: Path, new: Path) -> None:
+    os.rename(old, token / "moved")
+    os.rename(token / "moved", new)

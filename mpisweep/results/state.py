@@ -1,0 +1,186 @@
+"""The state of a sweep: what the HDF5 file holds, and what the journal adds.
+
+Tables are columns, plain lists with one entry a row; row *n* of the trials is trial *n*.  Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpisweep.blocks import Curve
+from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
+from mpisweep.results.columns import columns_of
+from mpisweep.results.reports import Curves
+
+__all__ = ["TABLE_FIELDS", "SweepState", "Table"]
+
+#: What a SweepState holds beside its curves.
+TABLE_FIELDS = (
+    "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
+    "attempts", "ranks", "workers", "allocations", "covered",
+)  # fmt: skip
+Table = dict[str, list[Any]]
+_WAITING = int(TrialState.WAITING)
+_RUNNING = int(TrialState.RUNNING)
+_COMPLETE = int(TrialState.COMPLETE)
+_NAN = math.nan
+
+
+@dataclass(slots=True)
+class SweepState:
+    """Everything that is known about a sweep."""
+
+    #: Attributes of the file: the RunRecord's sweep file, and what follows from it.
+    spec: str = ""
+    source: str = ""
+    version: str = ""
+    state: str = "running"
+    baseline: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    trials: Table = field(default_factory=lambda: _empty("trials"))
+    parameters: dict[str, list[Value | None]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    attempts: Table = field(default_factory=lambda: _empty("attempts"))
+    #: Of the trials of several ranks, the ranks beside rank 0.
+    ranks: Table = field(default_factory=lambda: _empty("ranks"))
+    workers: Table = field(default_factory=lambda: _empty("workers"))
+    allocations: Table = field(default_factory=lambda: _empty("allocations"))
+    #: Where the curves are.
+    curves: Curves = field(default_factory=Curves)
+    #: Trial -> ReportBlocks of its last attempt that are in here beyond the first `report_blocks` of them.
+    report_gaps: dict[int, set[int]] = field(default_factory=dict)
+    #: A number from here on is damage: every trial that was introduced takes some bytes.
+    most_trials: int = 1 << 24
+    #: Segment -> offset up to which it is in here.
+    covered: dict[str, int] = field(default_factory=dict)
+    #: Segment -> how many bytes of it there were when it was read, whatever they were.
+    sizes: dict[str, int] = field(default_factory=dict)
+    #: Segment -> row of its run in the allocations.
+    run_of_segment: dict[str, int] = field(default_factory=dict)
+    #: (run, rank) -> row of the worker.
+    worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: (trial, attempt) -> row of the attempt.
+    attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: (trial, attempt) -> rows of its other ranks.
+    rank_rows: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+
+    def index(self) -> None:
+        """Make the look-up tables after the columns were filled from a file."""
+        w = self.workers
+        self.worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
+        a = self.attempts
+        self.attempt_rows = {key: row for row, key in enumerate(zip(a["trial"], a["attempt"], strict=True))}
+        r = self.ranks
+        for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
+            self.rank_rows.setdefault(key, []).append(row)
+
+    def settle(self) -> None:
+        """Let go of what only further records would need: all are taken in."""
+        self.worker_rows.clear()
+        self.attempt_rows.clear()
+
+    @staticmethod
+    def usual_row(group: str) -> dict[str, Any]:
+        """What each column of a table holds where nothing is known."""
+        by_kind: dict[Any, Any] = {"integer": -1, "number": _NAN, "text": "", "long text": ""}
+        usual = {column.name: by_kind.get(column.kind, 0) for column in columns_of(group)}
+        return usual | ({"attempt": 0, "state": _WAITING} if group == "trials" else {})
+
+    @property
+    def count(self) -> int:
+        """How many trials are known."""
+        return len(self.trials["state"])
+
+    def curve(self, number: int, metric: str) -> Curve:
+        """All reports of one metric of one trial, in order; empty arrays where there are none."""
+        return self.curves.of(number, metric)
+
+    @property
+    def curve_names(self) -> list[str]:
+        """Metrics that have reports."""
+        return self.curves.names
+
+    def diverged(self, objective: str) -> list[bool]:
+        """For each trial whether it is complete and its objective is missing, NaN or infinite."""
+        values = self.metrics.get(objective) or [_NAN] * self.count
+        return [
+            state == _COMPLETE and not math.isfinite(value)
+            for state, value in zip(self.trials["state"], values, strict=True)
+        ]
+
+    def begun(self) -> set[int]:
+        """Rows of the attempts that may run: the first one of each slot; those behind it have not begun."""
+        attempts, ranks = self.attempts, self.ranks
+        found: set[int] = set()
+        slots: set[tuple[int, int]] = set()
+        for row, end in enumerate(attempts["end"]):
+            if end != AttemptEnd.RUNNING:
+                continue
+            slot = attempts["worker"][row], attempts["slot"][row]
+            if slot not in slots:
+                found.add(row)
+            others = self.rank_rows.get((attempts["trial"][row], attempts["attempt"][row]), ())
+            slots.update((ranks["worker"][other], ranks["slot"][other]) for other in others)
+            slots.add(slot)
+        return found
+
+    def forget_running(self) -> None:
+        """What ran when a run ended waits again."""
+        states = self.trials["state"]
+        for number, state in enumerate(states):
+            if state == _RUNNING:
+                states[number] = _WAITING
+        attempts = self.attempts
+        ends = attempts["end"]
+        begun = self.begun()
+        for row, end in enumerate(ends):
+            if end == AttemptEnd.RUNNING:
+                ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.WITHDRAWN)
+
+    def drop_reports(self, number: int) -> None:
+        """A new attempt reports anew."""
+        self.curves.drop(number)
+        self.report_gaps.pop(number, None)
+        self.trials["report_blocks"][number] = 0
+
+    def grow(self, count: int) -> None:
+        """Have so many trials, the new ones waiting."""
+        new = count - self.count
+        if new <= 0:
+            return
+        trials = self.trials
+        trials["number"].extend(range(self.count, count))
+        trials["state"].extend([_WAITING] * new)
+        trials["cause"].extend([int(FailureCause.NONE)] * new)
+        trials["message"].extend([""] * new)
+        trials["attempt"].extend([0] * new)
+        trials["report_blocks"].extend([0] * new)
+        trials["worker"].extend([-1] * new)
+        trials["started_at"].extend([_NAN] * new)
+        trials["wall_time"].extend([_NAN] * new)
+        for column in self.parameters.values():
+            column.extend([None] * new)
+        for values in self.metrics.values():
+            values.extend([_NAN] * new)
+
+    def parameter_column(self, name: str) -> list[Value | None]:
+        """The column of a parameter, made where there is none."""
+        if name not in self.parameters:
+            self.parameters[name] = [None] * self.count
+        return self.parameters[name]
+
+    def metric_column(self, name: str) -> list[float]:
+        """The column of final values of a metric, made where there is none."""
+        if name not in self.metrics:
+            self.metrics[name] = [_NAN] * self.count
+        return self.metrics[name]
+
+
+#: Columns of the trials that are computed when they are written or read.
+_COMPUTED = {"trials": ("host", "device", "ended_at", "diverged")}
+
+
+def _empty(group: str) -> Table:
+    return {column.name: [] for column in columns_of(group) if column.name not in _COMPUTED.get(group, ())}

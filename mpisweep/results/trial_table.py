@@ -1,0 +1,175 @@
+"""Tables as readers of a sweep get them: structured arrays, one row per trial, worker, attempt or run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisweep.records import AttemptEnd, FailureCause, TrialState
+from mpisweep.results.columns import columns_of
+from mpisweep.results.state import SweepState
+from mpisweep.spec import nearest
+from mpisweep.spec.units import value_text
+
+__all__ = ["Rows", "TrialTable", "fixed_columns", "rows_of", "structured"]
+
+Rows = NDArray[Any]
+#: A table of more trials is printed with its first and its last ones.
+_ROWS_AT_MOST = 20
+
+
+class TrialTable:
+    """Trials as a structured array, one row a trial.
+
+    Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
+    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it
+    is a table of what was searched and measured.
+    """
+
+    def __init__(self, array: Rows) -> None:
+        self.array = array.view(np.dtype((_Row, array.dtype)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Rows:
+        """The structured array itself."""
+        return self.array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __getitem__(self, key: Any) -> Any:
+        _check_columns(key, self.names)
+        found = self.array[key]
+        is_rows = isinstance(found, np.ndarray) and found.dtype.names and not isinstance(key, (str, list))
+        return TrialTable(found) if is_rows else found
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
+        ]
+        return "\n".join([*lines, *self._what_is_left_out()])
+
+    def _repr_html_(self) -> str:
+        header, *rows = (
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+            for tag, row in zip(("th", *("td" for _ in range(len(self)))), self._cells(), strict=False)
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        below = "".join(f"<p>{text}</p>" for text in self._what_is_left_out())
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """What is printed, with a heading: of many trials the first ones and the last ones."""
+        fixed = [column.name for column in columns_of("trials")]
+        names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
+        names = [name for name in names if name in self.names]
+        many = len(self) > _ROWS_AT_MOST
+        chosen = (
+            [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))]
+            if many
+            else range(len(self))
+        )
+        rows = [
+            tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen
+        ]
+        if many:
+            rows.insert(_ROWS_AT_MOST // 2, ("...",) * len(names))
+        return [tuple(names), *rows]
+
+    def _what_is_left_out(self) -> list[str]:
+        return [f"{len(self):,} trials"] if len(self) > _ROWS_AT_MOST or len(self) == 0 else []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.array.dtype.names or ()
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with the same columns.
+
+        Raises:
+            ImportError: when pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame({name: self.array[name] for name in self.names})
+
+
+class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too
+    """One row of a table."""
+
+    def __getitem__(self, key: Any) -> Any:
+        _check_columns(key, self.dtype.names or ())
+        return super().__getitem__(key)
+
+
+def _check_columns(key: Any, names: tuple[str, ...]) -> None:
+    """Refuse a column that there is not, in better words than numpy's."""
+    for name in key if isinstance(key, list) else (key,):
+        if isinstance(name, str) and name not in names:
+            raise KeyError(f"no column {name!r}; {nearest(name, names)}")
+
+
+def _on_one_line(text: str) -> str:
+    """A text without control characters, which would move the cursor."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+# ------------------------------------------------------------------------------------- out of a state
+
+
+def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
+    """The columns of /trials."""
+    columns: dict[str, Any] = {}
+    workers = np.array(state.trials["worker"], dtype=np.int64)
+    for column in columns_of("trials"):
+        if column.name in ("host", "device"):
+            columns[column.name] = np.array([*state.workers[column.name], ""], dtype=str)[workers]
+        elif column.name == "ended_at":
+            columns["ended_at"] = columns["started_at"] + np.array(state.trials["wall_time"], dtype=float)
+        elif column.name == "diverged":
+            columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
+        else:
+            columns[column.name] = _array(column.kind, state.trials[column.name])
+    return columns
+
+
+def rows_of(state: SweepState, group: str) -> Rows:
+    """Another table as a structured array."""
+    table = getattr(state, group)
+    columns = {column.name: _array(column.kind, table[column.name]) for column in columns_of(group)}
+    return structured(columns, len(next(iter(table.values()))))
+
+
+def structured(columns: dict[str, Any], count: int) -> Rows:
+    """Columns of one length as a structured array."""
+    rows: Rows = np.empty(count, dtype=[(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        rows[name] = column
+    return rows
+
+
+def _array(kind: Any, values: list[Any]) -> Any:
+    if kind == "integer":
+        return np.array(values, dtype=np.int64)
+    if kind == "number":
+        return np.array(values, dtype=np.float64)
+    if kind == "long text":
+        # As an array of text each would take the space of the longest.
+        return np.array([*values, None], dtype=object)[:-1]
+    if kind == "text":
+        return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")
+    labels: dict[type[Any], list[str]] = {
+        TrialState: [member.label for member in TrialState],
+        FailureCause: [member.label for member in FailureCause],
+        AttemptEnd: [member.label for member in AttemptEnd],
+    }
+    return np.array(labels[kind], dtype=str)[np.array(values, dtype=np.int64)]
