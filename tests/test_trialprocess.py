@@ -268,13 +268,13 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
 def test_a_process_that_always_dies_before_a_trial_begins_fails_its_trials(folder):
     (folder / "work.py").write_text("""
 import os
-from mpisweep.workloads import serve
+from mpisweep.workloads.orders import Orders
 
-def die(loop):
-    loop._line.receive()
+def die(orders):
+    orders._line.receive()
     os._exit(9)
 
-serve._Loop._next_frame = die
+Orders.next_block = die
 
 def run(trial):
     return 1.0

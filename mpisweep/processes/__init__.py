@@ -1,1 +1,1 @@
-"""How processes are started, spoken to and ended: fork servers, trial processes, and what the kernel knows."""
+"""How processes are started, spoken to and ended."""

@@ -1,6 +1,7 @@
 """The line between a worker and its trial process: framed bytes over a socket pair.
 
-What has to be known at any moment, without a message, is on a page of memory instead (:mod:`mpisweep.processes.shared_page`).
+What has to be known at any moment, without a message, is on a page of memory instead
+(:mod:`mpisweep.processes.shared_page`).
 
 Towards the trial process go::
 
@@ -28,8 +29,8 @@ from collections import deque
 from typing import NamedTuple
 
 __all__ = [
-    "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM", "Frame", "Line",
-    "LineClosedError",
+    "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM",
+    "Frame", "Line", "LineClosedError",
 ]  # fmt: skip
 
 READY = 1

@@ -1,7 +1,7 @@
 """One process that runs trials, from its start to its end, as its worker sees it.
 
-The worker never waits for it.  What it does is known from the frames on the line and from the shared page; which trials
-it was given, and what became of them, the ledger says.
+The worker never waits for it.  What it does is known from the frames on the line and from the shared page;
+which trials it was given, and what became of them, the ledger says.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Child:
         return self.is_connected and self._line.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None) -> None:
-        """Have these trials run after those that were given before; `team` goes with a trial of several ranks."""
+        """Have these trials run after those given before; `team` goes with a trial of several ranks."""
         self.ledger.give(body, count, team)
         # One that has just died is replaced by and by; what it was given is then given back.
         if not self.is_connected:
@@ -158,7 +158,7 @@ class Child:
                 self._line.send(MEET, address.encode(), number, attempt)
 
     def abandon(self, task: Task, until: float) -> None:
-        """See that a trial is let go of by then, if it is still held; those that were given with it are kept."""
+        """See that a trial is let go of by then, if it is still held; those given with it are kept."""
         if self.ledger.index_of(task) is not None:
             self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
@@ -249,7 +249,7 @@ class Child:
         return self._reported[1] if self._reported[0] == task else 0
 
     def carried(self) -> list[Given]:
-        """What is for the process to come: the next trial, where it needs a pristine process, and what follows it."""
+        """What is for the next process: a trial that needs a pristine one, and what follows it."""
         is_left = any(self.ledger.index_of(task) is not None for task in self._abandoned)
         if self.is_stopped or self.killed is not None or is_left:
             return []
@@ -291,7 +291,8 @@ class Child:
         now_ns = time.monotonic_ns()
         if timeout_s is not None and now_ns - started_ns > (timeout_s + setting.slack_s) * 1e9:
             return Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s, the timeout of a trial")
-        if stall_s is None or now_ns - max(started_ns, self.page.reported_ns) <= (stall_s + setting.slack_s) * 1e9:
+        silent_ns = now_ns - max(started_ns, self.page.reported_ns)
+        if stall_s is None or silent_ns <= (stall_s + setting.slack_s) * 1e9:
             return None
         # Of several ranks only the reports of rank 0 count.
         team = self.ledger.team_of(index)

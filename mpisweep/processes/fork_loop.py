@@ -7,22 +7,24 @@ Who dies with whom (Linux: PR_SET_PDEATHSIG)::
     rank --> fork server --> trial process and its process group
 
 The kernel tells the fork server when its rank has died, however that happened, and kills the trial processes
-when the fork server dies.  A rank that hangs without dying the fork server kills itself, once it is asked to watch it:
-on a node where no other rank is nobody else could.  A trial process leads a process group of its own, and the fork
-server kills what is left of that group when the leader has ended; what has left the group as well becomes the fork
-server's child when its parent ends (a subreaper, as the kernel calls it), and is killed as such.
+when the fork server dies.  A rank that hangs without dying the fork server kills itself, once it is asked to
+watch it: on a node where no other rank is nobody else could.  A trial process leads a process group of its
+own, and the fork server kills what is left of that group when the leader has ended; what has left the group
+as well becomes the fork server's child when its parent ends (a subreaper, as the kernel calls it), and is
+killed as such.
 
-Signals: batch systems send some to every process of a job, and the fork server with them, to which nobody else sends
-any.  It is not ended by them and writes down when they came (:class:`mpisweep.processes.shared_page.SignalPage`), so
-that a trial that ends by the same signal is not blamed for it.  Its children are started with them ignored.
+Signals: batch systems send some to every process of a job, and the fork server with them, to which nobody
+else sends any.  It is not ended by them and writes down when they came
+(:class:`mpisweep.processes.shared_page.SignalPage`), so that a trial that ends by the same signal is not
+blamed for it.  Its children are started with them ignored.
 
-A process that is inside a driver or a file system that hangs does not end, whoever kills it.  One that was killed, or
-anything that a child has left behind, and has not gone within a stated time is reported (:class:`Stays`) and never
-waited for again.  A fork that fails because the system has no process or no memory to give is tried again, with
-growing pauses in which everything else goes on.
+A process that is inside a driver or a file system that hangs does not end, whoever kills it.  One that was
+killed, or anything that a child has left behind, and has not gone within a stated time is reported
+(:class:`Stays`) and never waited for again.  A fork that fails because the system has no process or no memory
+to give is tried again, with growing pauses in which everything else goes on.
 
-Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What a child is
-told is in a file without a name, for a sweep file may be larger than any packet.
+Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What
+a child is told is in a file without a name, for a sweep file may be larger than any packet.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_ser
 PACKET_BYTES = 1 << 20
 #: What the fork server gets when its rank has died: not SIGKILL, for it has processes to end.
 RANK_DIED = signal.SIGRTMIN
-#: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it must not
-#: become the trial's fault because this process is reached, or its rank ended, a little later; so long it is waited.
+#: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it
+#: must not become the trial's fault because this process is reached, or its rank ended, a little later; so
+#: long it is waited.
 _EVERYBODY_S = 0.25
 #: How often a rank is looked at that is watched, in seconds.
 _WATCH_S = 1.0
@@ -84,7 +87,10 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """A child was killed and has not ended in time, or has ended and left the process number `process` behind that has not."""
+    """A child was killed and has not ended in time, or has ended and left a process behind that has not.
+
+    `process` is the number of that process.
+    """
 
     child: int
     process: int

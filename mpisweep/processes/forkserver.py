@@ -25,7 +25,8 @@ from mpisweep.processes.shared_page import SignalPage, page_file
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]
 
-#: How long it may take to leave, in seconds; one that loads a large library hears nothing until that is loaded.
+#: How long it may take to leave, in seconds; one that loads a large library hears nothing until that is
+#: loaded.
 _CLOSE_S = 2.0
 
 class ForkServerLostError(RuntimeError):
@@ -109,7 +110,7 @@ class ForkServer:
             return self._children
 
     def watch(self, silence_s: float) -> None:
-        """Have this process killed when it has not called :meth:`beat` for so many seconds; 0 calls that off."""
+        """Have this process killed when it has not called :meth:`beat` for so long; 0 calls that off."""
         self._request([], watch=silence_s)
 
     def beat(self) -> None:

@@ -1,11 +1,12 @@
 """What one process was given and what became of it: pure arithmetic, without the process.
 
-Trials are counted along the line: trial number *index* of this process.  Those below a certain index are settled: each
-was answered for, by a result or by being reclaimed.  They are settled in order.  A trial further on can be reclaimed
-before its turn comes: it stays in the count, as one that the process will skip, and is never answered for again.
+Trials are counted along the line: trial number *index* of this process.  Those below a certain index are
+settled: each was answered for, by a result or by being reclaimed.  They are settled in order.  A trial
+further on can be reclaimed before its turn comes: it stays in the count, as one that the process will skip,
+and is never answered for again.
 
-How many trials have begun is known from the page (:mod:`mpisweep.processes.shared_page`) and passed in.  The sum is
-always whole: each trial that was given is answered for exactly once, or still held.
+How many trials have begun is known from the page (:mod:`mpisweep.processes.shared_page`) and passed in.  The
+sum is always whole: each trial that was given is answered for exactly once, or still held.
 """
 
 from __future__ import annotations
@@ -80,15 +81,16 @@ class Ledger:
 
     def team_of(self, index: int) -> Team | None:
         """Which rank of its trial this one is, where it has several."""
-        return next((given.team for given in self._given if given.first <= index < given.first + given.size), None)
+        within = (given.team for given in self._given if given.first <= index < given.first + given.size)
+        return next(within, None)
 
     def carried(self, begun: int) -> list[Given]:
-        """What is for the next process: blocks from the first one on that has not begun, where that needs a pristine process."""
+        """What is for the next process: a block not begun that needs a pristine one, and those after it."""
         first = max(begun, self._settled)
         left = [given for given in self._given if given.first >= first]
         if not left or left[0].first != first or not _assigned(left[0]).fresh:
             return []
-        return list(takewhile(lambda given: self._reclaimed.isdisjoint(range(given.first, given.first + given.size)), left))
+        return list(takewhile(self._is_whole, left))
 
     # ------------------------------------------------------------------------------------- what happens
 
@@ -142,6 +144,10 @@ class Ledger:
         return remains
 
     # ------------------------------------------------------------------------------------- arithmetic
+
+    def _is_whole(self, given: Given) -> bool:
+        """Whether nothing of the block was reclaimed."""
+        return self._reclaimed.isdisjoint(range(given.first, given.first + given.size))
 
     def _reclaim(self, first: int, end: int) -> list[Task]:
         """The trials from index `first` up to `end` that were not reclaimed before."""

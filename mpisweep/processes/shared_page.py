@@ -1,4 +1,4 @@
-"""A page of memory that several processes see: what a trial process does, at any moment and without a message.
+"""A page of memory that worker and trial process see: what it does, at any moment and without a message.
 
 The page answers at any moment, without a message and however busy or dead the trial process is: which trial
 runs, and since when.  The worker needs that to blame the right trial for a crash and to time one out.  In
@@ -6,8 +6,8 @@ the other direction it declares trials void.  A trial process first says that it
 looks whether that trial is void; the worker first declares it void and then, a moment later, looks what has
 begun.  So one of the two sees the other, and no trial runs that was given to somebody else.
 
-A second page belongs to the fork server, which writes down there when a batch system's signal has reached it.  No
-trial sends it any: what it gets was sent to every process of the job.
+A second page belongs to the fork server, which writes down there when a batch system's signal has reached
+it.  No trial sends it any: what it gets was sent to every process of the job.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
 
 
 def page_file(name: str = "mpisweep-page") -> int:
-    """An open descriptor of a fresh page of memory, without a name in any folder; `name` is for who looks for it in /proc."""
+    """An open descriptor of a fresh page of memory, without a name in any folder; /proc has it as `name`."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create(name)
     else:

@@ -1,10 +1,11 @@
 """One slot's trial process as its worker sees it: give, listen, time out, take back, stop, replace.
 
-Whatever happens in there becomes a :data:`TrialEvent`; the process (:class:`mpisweep.processes.child.Child`) is replaced
-without anybody else taking notice.
+Whatever happens in there becomes a :data:`TrialEvent`; the process (:class:`mpisweep.processes.child.Child`)
+is replaced without anybody else taking notice.
 
-Where a process was killed and does not end, because it is inside a driver or a file system that hangs, it may hold the
-device for ever: the slot is given up.  So it is where no process could be started for it several times.
+Where a process was killed and does not end, because it is inside a driver or a file system that hangs, it may
+hold the device for ever: the slot is given up.  So it is where no process could be started for it several
+times.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class TrialProcess:
         return self._child.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None = None) -> None:
-        """Have these trials run after those that were given before; `team` goes with a trial of several ranks."""
+        """Have these trials run after those given before; `team` goes with a trial of several ranks."""
         # Of a slot that is gone whoever is master takes everything back that it has given, once it knows.
         if not self.is_gone:
             self._child.give(body, count, team)
@@ -97,7 +98,7 @@ class TrialProcess:
         self._child.meet(number, attempt, address)
 
     def abandon(self, number: int, attempt: int, until: float) -> None:
-        """See that a trial is let go of by then, if it is still held; those that were given with it are kept."""
+        """See that a trial is let go of by then, if it is still held; those given with it are kept."""
         self._child.abandon(Task(number, attempt), until)
 
     def take_back(self) -> None:
@@ -162,13 +163,13 @@ class TrialProcess:
         return happened
 
     def on_stays(self, process: int) -> list[TrialEvent]:
-        """The process was killed, or has ended, and it or the `process` that it has left does not end: give the slot up."""
+        """The process, or the `process` that it has left behind, does not end: give the slot up."""
         happened = self._child.last_words()
-        seconds = self._server.patience_s
-        return happened + self._give_up(f"process {process} did not end within {seconds:g} s after it was killed")
+        within = f"{self._server.patience_s:g} s"
+        return happened + self._give_up(f"process {process} did not end within {within} after it was killed")
 
     def _on_no_process(self, why: str) -> list[TrialEvent]:
-        """No process could be had: that costs the next trial an attempt; after several times the slot is given up."""
+        """No process could be had: that costs the next trial an attempt, and in the end the slot."""
         self._failed_forks += 1
         if self._failed_forks >= _STARTS_AT_MOST:
             return self._give_up(why)
@@ -180,7 +181,7 @@ class TrialProcess:
         return happened
 
     def _give_up(self, why: str) -> list[TrialEvent]:
-        """Nothing runs here any more; the trial that ran is lost, unless it was to let go of its place anyway."""
+        """Nothing runs here any more; the trial that ran is lost, unless it was to let go anyway."""
         child = self._child
         lost, running, waiting = child.ledger.close(child.page.begun)
         happened = _given_back(lost, AttemptEnd.LOST)

@@ -1,0 +1,103 @@
+"""What a trial has raised: its cause, its message in the results file, and what the log has of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from mpisweep.bounds import LOG_CHARS, shortened
+from mpisweep.records import FailureCause
+from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
+from mpisweep.workloads.trial import TrialFailedError
+
+__all__ = ["cause_of", "killed_by", "log_failure", "message_of"]
+
+#: How torch says that a device, or the main memory, is full.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+#: What oneDNN, torch's library for CPUs, says then, and no more.  Where something else is wrong it names the
+#: operation.
+_NO_PRIMITIVE = "could not create a primitive"
+#: How the dynamic linker says that a limit of memory leaves no room for a library; without a limit it is
+#: something else.
+_NO_ROOM = "failed to map segment from shared object"
+#: Lines of a traceback that the results file keeps.
+_TRACEBACK_LINES = 4
+
+
+def cause_of(error: BaseException, *, memory_is_limited: bool, uses_gpu: bool) -> tuple[FailureCause, bool]:
+    """Why a trial has failed, and whether its device has reported that."""
+    cause = _cause(error, memory_is_limited)
+    of_device = uses_gpu and cause is FailureCause.EXCEPTION and is_of_device(error)
+    return FailureCause.OUT_OF_MEMORY if of_device and lacks_memory(error) else cause, of_device
+
+
+def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
+    """Whether this is the device or the host running out of memory, or any other exception."""
+    if isinstance(error, TrialFailedError):
+        return error.cause
+    text = text_of(error).lower()
+    if (
+        isinstance(error, MemoryError)
+        # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY))
+        or (isinstance(error, RuntimeError) and text == _NO_PRIMITIVE)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and memory_is_limited)
+    ):
+        return FailureCause.OUT_OF_MEMORY
+    return FailureCause.EXCEPTION
+
+
+def killed_by(error: BaseException) -> int:
+    """The signal that has ended a trial, or the program that it is; 0 where none has."""
+    if isinstance(error, TrialFailedError):
+        return error.killed_by
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
+
+
+def message_of(error: BaseException, cause: FailureCause, *, below: str) -> str:
+    """The end of the traceback, the exception first; the whole of it goes to the log.
+
+    Args:
+        error: what was raised.
+        cause: what that means.
+        below: the file that has called the workload: the user's frames begin below it.
+    """
+    if isinstance(error, TrialFailedError):
+        return str(error)
+    what = "".join(traceback.format_exception_only(error)).strip()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != below]
+    where = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_TRACEBACK_LINES:]]
+    peak = [_peak_text()] if cause is FailureCause.OUT_OF_MEMORY else []
+    return "\n".join([what, *peak, *(f"  at {place}" for place in reversed(where))])
+
+
+def _peak_text() -> str:
+    """The most memory that this process has used: on its GPU where it has one in use, else in all."""
+    torch = sys.modules.get("torch")
+    # After some failures CUDA does not answer any more.
+    with contextlib.suppress(Exception):
+        if torch is not None and torch.cuda.is_initialized():
+            used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+            return f"peak {used / 2**30:.2f} GiB of {total / 2**30:.2f} GiB on the device"
+    return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of main memory"
+
+
+def log_failure(log_file: Path, trial: str, error: BaseException) -> None:
+    """Keep the whole traceback; the results file has the end of it."""
+    if isinstance(error, TrialFailedError):
+        what = str(error).partition("\n")[0] + "\n" + (error.details or str(error))
+    else:
+        what = "".join(traceback.format_exception(error))
+    text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {trial}\n{shortened(what, LOG_CHARS)}\n"
+    with contextlib.suppress(OSError):
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab", buffering=0) as log:
+            log.write(text.encode("utf-8", "backslashreplace"))

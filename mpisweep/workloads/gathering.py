@@ -1,0 +1,116 @@
+"""Results of short trials, gathered into one block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.bounds import MESSAGE_CHARS, shortened
+from mpisweep.records import FailureCause, TrialState
+
+__all__ = ["Gathered"]
+
+#: A block with more numbers and characters is full.
+_GATHERED = 100_000
+_COMPLETE = int(TrialState.COMPLETE)
+_FAILED = int(TrialState.FAILED)
+
+
+class Gathered:
+    """An EndedBlock in the making, as columns from the start."""
+
+    def __init__(self, worker: int, slot: int) -> None:
+        self._worker = worker
+        self._slot = slot
+        #: When the first of them started.
+        self.since = float("inf")
+        #: Whether the failure among them may be the fault of what ran in this process before.
+        self.warm = False
+        self._chars = 0
+        self.numbers: list[int] = []
+        self._attempts: list[int] = []
+        self._states: list[int] = []
+        self._started_at: list[float] = []
+        self._wall_time_s: list[float] = []
+        self._metrics: dict[str, list[float | None]] = {}
+        self._causes: list[int] = []
+        self._messages: list[str] = []
+
+    def add_complete(
+        self,
+        number: int,
+        attempt: int,
+        started_at: float,
+        wall_time_s: float,
+        metrics: Mapping[str, float],
+        message: str,
+    ) -> None:
+        """A trial that is complete; `message` is empty where there is nothing to say of it."""
+        if message:
+            self._fill_causes()
+        self._add(number, attempt, _COMPLETE, started_at, wall_time_s, metrics)
+        if self._causes or message:
+            self._note(FailureCause.NONE, message)
+
+    def add_failed(
+        self,
+        number: int,
+        attempt: int,
+        started_at: float,
+        wall_time_s: float,
+        metrics: Mapping[str, float],
+        cause: FailureCause,
+        message: str,
+    ) -> None:
+        """A trial that has failed, and the metrics that it had reported by then."""
+        self._fill_causes()
+        self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
+        self._note(cause, message)
+
+    def _note(self, cause: FailureCause, message: str) -> None:
+        message = shortened(message, MESSAGE_CHARS)
+        self._chars += len(message)
+        self._causes.append(int(cause))
+        self._messages.append(message)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be added: trials may have metrics of other names each, and long messages."""
+        return len(self.numbers) * len(self._metrics) + self._chars > _GATHERED
+
+    def _fill_causes(self) -> None:
+        """Those before this one had nothing to say."""
+        self._causes += [int(FailureCause.NONE)] * (len(self.numbers) - len(self._causes))
+        self._messages += [""] * (len(self.numbers) - len(self._messages))
+
+    def block(self) -> EndedBlock:
+        """All of them, to be encoded."""
+        return EndedBlock(
+            self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
+            self._wall_time_s, self._metrics, self._causes, self._messages, self.warm,
+        )  # fmt: skip
+
+    def _add(
+        self,
+        number: int,
+        attempt: int,
+        state: int,
+        started_at: float,
+        wall_time_s: float,
+        metrics: Mapping[str, float],
+    ) -> None:
+        if not self.numbers:
+            self.since = started_at
+        columns = self._metrics
+        if columns.keys() != metrics.keys():
+            for name in metrics.keys() - columns.keys():
+                columns[name] = [None] * len(self.numbers)
+            for name in columns.keys() - metrics.keys():
+                columns[name].append(None)
+        for name, value in metrics.items():
+            columns[name].append(value)
+        self.numbers.append(number)
+        self._attempts.append(attempt)
+        self._states.append(state)
+        self._started_at.append(started_at)
+        self._wall_time_s.append(wall_time_s)

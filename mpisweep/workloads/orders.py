@@ -1,0 +1,77 @@
+"""What a trial process is sent by its worker: blocks of trials, and where the ranks of a trial meet."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator
+
+from mpisweep.blocks import AssignedBlock, decode
+from mpisweep.messages import Team
+from mpisweep.processes.channel import MEET, TEAM, Frame, Line
+from mpisweep.records import Value
+
+__all__ = ["Orders", "configurations"]
+
+
+class Orders:
+    """What has come on the line, in order.
+
+    Args:
+        line: it is blocking.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        #: Frames that have come and are not dealt with.
+        self._frames: deque[Frame] = deque()
+
+    def next_block(self) -> tuple[AssignedBlock, Team | None]:
+        """Wait for trials; with them which rank of its trial this process is, where that has several.
+
+        Raises:
+            LineClosedError: when no more will come.
+        """
+        team = None
+        while True:
+            if not self._frames:
+                self._frames.extend(self._line.receive())
+            frame = self._frames.popleft()
+            if frame.kind == TEAM:
+                team = _team(frame.body)
+            elif frame.kind != MEET:
+                # Where others meet is of no use once their trial is over here.
+                block = decode(frame.body)
+                assert isinstance(block, AssignedBlock)
+                return block, team
+
+    def told_address(self, number: int, attempt: int) -> str:
+        """Wait to be told where the ranks of this trial meet."""
+        while True:
+            for frame in self._frames:
+                if (frame.kind, frame.first, frame.second) == (MEET, number, attempt):
+                    self._frames.remove(frame)
+                    return frame.body.decode()
+            self._frames.extend(self._line.receive())
+
+
+def _team(body: bytes) -> Team:
+    fields = json.loads(body)
+    fields["environment"] = tuple(tuple(variable) for variable in fields["environment"])
+    return Team(**fields)
+
+
+def configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    """One dictionary a trial, in the order of the block."""
+    constants = defaults | {
+        name: column for name, column in block.parameters.items() if not isinstance(column, list)
+    }
+    lists = {name: column for name, column in block.parameters.items() if isinstance(column, list)}
+    if not lists:
+        return (dict(constants) for _ in block.numbers)
+    names = tuple(lists)
+    return (
+        constants | dict(zip(names, values, strict=True))
+        for values in itertools.islice(zip(*lists.values(), strict=True), len(block.numbers))
+    )
