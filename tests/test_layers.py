@@ -18,11 +18,12 @@ PARTED = {"scheduling", "processes"}
 ALLOWED = {
     "records": set(),
     "bounds": set(),
+    "plugins": set(),
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"blocks", "records"},
-    "spec": {"processes.kernel", "records"},
-    "search": {"spec", "blocks", "records"},
+    "spec": {"plugins", "processes.kernel", "records"},
+    "search": {"spec", "plugins", "blocks", "records"},
     "scheduling": set(),
     "scheduling.ranking": set(),
     "scheduling.durations": {"records"},
@@ -59,7 +60,7 @@ ALLOWED = {
     "processes.trialprocess": {"processes.forkserver", "processes.line", "processes.kernel", "messages", "blocks", "bounds", "records"},
     "workloads": {"processes.kernel", "processes.line", "processes.unsent", "spec", "messages", "blocks", "bounds", "records"},
     "results": {"processes.kernel", "spec", "blocks", "records"},
-    "batch": {"processes.kernel", "progress", "spec", "records"},
+    "batch": {"processes.kernel", "progress", "spec", "plugins", "records"},
     "master": {
         "scheduling.durations", "scheduling.scheduler", "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
         "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",

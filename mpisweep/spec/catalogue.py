@@ -1,23 +1,30 @@
-"""The built-in workloads as data: their options, their metrics, and what makes a trial long.
+"""Workloads that have a name, as data: their options, their metrics, and what makes a trial long.
 
 Everything that is not the experiment itself: the sweep file is checked against this table, the planner
 expects durations by it, and the figures take their units from it.  Nothing here imports torch.
+
+A plugin describes its workload in the same way, see :mod:`mpisweep.plugins`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, installed_plugins
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "markdown", "units_of"]
+__all__ = [
+    "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe", "describe_if_there", "entry_of",
+    "is_workload", "markdown", "units_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One parameter that a built-in workload understands."""
+    """One parameter that a workload understands."""
 
     name: str
     kind: Literal["integer", "number", "choice", "boolean", "text"]
@@ -54,29 +61,44 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number that a trial of a built-in workload reports."""
+    """One number that a trial of a workload reports."""
 
     name: str
     description: str
-    units: str
+    units: str = ""
+
+
+def _no_work(_: Mapping[str, Value]) -> float:
+    return 1.0
+
+
+def _no_folder(_: Mapping[str, Value]) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltinDescription:
-    """One built-in workload."""
+class WorkloadDescription:
+    """One workload that sweep files can name.
+
+    Attributes:
+        name: as sweep files have it.
+        module: has the function ``run(trial)``, which returns metrics; only trial processes import it.
+        options: the parameters that it understands; others are refused.
+        metrics: what it reports.
+        preload: modules that the fork server imports before it forks trial processes, so that each finds them there.
+        work: relative work of a configuration, in any unit; the planner expects durations by it.
+        folder: the option that names the folder of the data; empty for none.
+        needs_folder: whether a configuration needs that folder.
+    """
 
     name: str
-    #: Module with the function ``run(trial)``.
     module: str
-    #: What the fork server imports before it forks trial processes.
-    preload: tuple[str, ...]
     options: tuple[Option, ...]
     metrics: tuple[Metric, ...]
-    #: Relative work of a configuration, in any unit.
-    work: Callable[[Mapping[str, Value]], float]
-    #: Option that names the folder of the data, and whether a configuration needs it.
-    folder: str
-    needs_folder: Callable[[Mapping[str, Value]], bool]
+    preload: tuple[str, ...] = ()
+    work: Callable[[Mapping[str, Value]], float] = _no_work
+    folder: str = ""
+    needs_folder: Callable[[Mapping[str, Value]], bool] = _no_folder
 
     def option(self, name: str) -> Option | None:
         """The option of that name."""
@@ -134,29 +156,63 @@ _RESNET50_METRICS = (
 #: The metric that says how fast a workload is, where it has it.
 SPEED = "images_per_second"
 
-BUILTIN: dict[str, BuiltinDescription] = {
-    "resnet50": BuiltinDescription(
-        name="resnet50",
-        module="mpisweep.workloads.resnet50",
-        preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
-        options=_RESNET50_OPTIONS,
-        metrics=_RESNET50_METRICS,
-        work=_resnet50_work,
-        folder="data_root",
-        needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
-    )
-}
+RESNET50 = WorkloadDescription(
+    name="resnet50",
+    module="mpisweep.workloads.resnet50",
+    options=_RESNET50_OPTIONS,
+    metrics=_RESNET50_METRICS,
+    preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
+    work=_resnet50_work,
+    folder="data_root",
+    needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
+)
+
+BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}
+
+
+def is_workload(name: str) -> bool:
+    """Whether a workload has this name, a built-in one or a plugin's."""
+    return name in BUILTIN or any(plugin.name == name for plugin in installed_plugins(WORKLOADS))
+
+
+@cache
+def describe(name: str) -> WorkloadDescription | None:
+    """The description of a workload; None when there is none of that name.
+
+    Raises:
+        PluginError: when a plugin has it and cannot be used.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name]
+    plugin = find_plugin(WORKLOADS, name)
+    if plugin is None:
+        return None
+    found = plugin.load()
+    if not isinstance(found, WorkloadDescription):
+        raise plugin.unfit(f"cannot be used: it is a {type(found).__name__} and not a WorkloadDescription")
+    if found.name != name:
+        raise plugin.unfit(f"cannot be used: it describes {found.name!r}")
+    return found
+
+
+def describe_if_there(name: str) -> WorkloadDescription | None:
+    """The same for readers of results, which do without: None as well where a plugin cannot be used."""
+    try:
+        return describe(name)
+    except PluginError:
+        return None
 
 
 def units_of(workload: str, name: str) -> str:
-    """Units of an option or metric of a built-in workload; empty when it has none or is not known."""
+    """Units of an option or metric of a workload; empty when it has none or is not known."""
     entry = entry_of(workload, name)
     return entry.units if entry else ""
 
 
 def entry_of(workload: str, name: str) -> Option | Metric | None:
-    """The option or metric of a built-in workload; None when there is none of that name."""
-    described = BUILTIN.get(workload)
+    """The option or metric of a workload; None when there is none of that name."""
+    # A snapshot asks for every column, of whatever the sweep's workload is called; only names can be plugins.
+    described = describe_if_there(workload) if workload else None
     if described is None:
         return None
     entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpisweep.records import Value
+from mpisweep.spec.keys import IDENTIFIER, key_of, names_of
 from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
@@ -43,8 +44,7 @@ SPECIAL_NAMES = {
     "template": "path of the rendered template",
 }
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEYS = ("command", "template", "env", "directory")
+_VARIABLE = re.compile(IDENTIFIER)
 
 
 class CommandError(ValueError):
@@ -110,8 +110,9 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         CommandError: naming the key.
     """
     for key in table:
-        if key not in _KEYS:
-            raise CommandError(f"workload.{key}", f"is not a known key; known are {', '.join(_KEYS)}")
+        if key not in names_of("workload"):
+            known = ", ".join(names_of("workload"))
+            raise CommandError(f"workload.{key}", f"is not a known key; known are {known}")
     arguments = _arguments(table.get("command"))
     for argument in arguments:
         _check_text("workload.command", argument)
@@ -129,8 +130,8 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
     template = table.get("template", "")
     if not isinstance(template, str) or template.startswith("/") or ".." in template.split("/"):
         raise CommandError("workload.template", f"is {template!r}; expected the name of a file beside the sweep file")
-    directory = table.get("directory", "sweep")
-    if directory not in ("sweep", "trial"):
+    directory = key_of("directory", "workload").get(dict(table))
+    if directory not in key_of("directory", "workload").values:
         raise CommandError("workload.directory", f"is {directory!r}; expected \"sweep\" (the sweep file's folder) or \"trial\"")
     made = CommandWorkload(arguments, template, tuple(variables), directory == "trial")
     if "template" in made.names and not template:

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.records import Direction, Value
-from mpisweep.spec.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
+from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE, defaults_of
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
     "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError", "Workload", "ends", "nearest",
 ]  # fmt: skip
 
-#: The parameter that says how many ranks a trial has; every workload has it.
-RANKS = "ranks_per_trial"
-#: The objective of a sweep that names none.
-USUAL_OBJECTIVE = "loss"
+#: What holds of [limits] where a sweep file says nothing.
+_USUAL = defaults_of("limits")
 
 
 class SpecError(ValueError):
@@ -28,7 +27,7 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BuiltinWorkload:
-    """A workload that comes with mpisweep."""
+    """A workload that has a name: one that comes with mpisweep, or with a plugin."""
 
     name: str
 
@@ -61,16 +60,16 @@ class Limits:
         memory_bytes: main memory that a trial process may have; None for no limit.
     """
 
-    timeout_s: float | None = None
-    retries: int = 2
-    grace_s: float = 10.0
-    stall_s: float | None = None
-    silence_s: float = 30.0
-    disk_s: float = 600.0
-    restarts: int = 20
-    same_failures: int = 20
-    quarantine: bool = True
-    memory_bytes: int | None = None
+    timeout_s: float | None = _USUAL["timeout"]
+    retries: int = _USUAL["retries"]
+    grace_s: float = _USUAL["grace"]
+    stall_s: float | None = _USUAL["stall"]
+    silence_s: float = _USUAL["silence"]
+    disk_s: float = _USUAL["disk"]
+    restarts: int = _USUAL["restarts"]
+    same_failures: int = _USUAL["same_failures"]
+    quarantine: bool = _USUAL["quarantine"]
+    memory_bytes: int | None = _USUAL["memory"]
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,9 @@ class Spec:
         return max(self.ranks({RANKS: value}) for value in searched) if searched else self.ranks(self.baseline or {})
 
     @property
-    def built_in(self) -> BuiltinDescription | None:
-        """The description of the built-in workload; None when the workload is the user's."""
-        return BUILTIN[self.workload.name] if isinstance(self.workload, BuiltinWorkload) else None
+    def built_in(self) -> WorkloadDescription | None:
+        """The description of a workload that has a name; None when it is the user's own, or not installed here."""
+        return describe_if_there(self.workload.name) if isinstance(self.workload, BuiltinWorkload) else None
 
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
         """The workload's defaults, overridden by the fixed values, overridden by `configuration`."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from mpisweep.processes.kernel import python_command
 from mpisweep.spec import FunctionWorkload, Spec, SpecError
-from mpisweep.spec.catalogue import BuiltinDescription
+from mpisweep.spec.catalogue import WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 
 __all__ = ["see_that_it_starts"]
@@ -49,7 +49,7 @@ def see_that_it_starts(spec: Spec) -> None:
         _see_function(spec, spec.workload)
 
 
-def _see_data(spec: Spec, built_in: BuiltinDescription) -> None:
+def _see_data(spec: Spec, built_in: WorkloadDescription) -> None:
     values = spec.full({})
     if built_in.folder in spec.space.names or not built_in.needs_folder(values):
         return

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, parse_spec
-from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["WorkloadError", "load_function", "to_metrics"]
@@ -36,8 +35,10 @@ def load_function(spec: Spec) -> Run:
         Exception: whatever importing the user's module raises.
     """
     if isinstance(spec.workload, BuiltinWorkload):
-        built_in: Run = importlib.import_module(BUILTIN[spec.workload.name].module).run
-        return built_in
+        described = spec.built_in
+        assert described is not None, "the sweep file was parsed where the workload is"
+        named: Run = importlib.import_module(described.module).run
+        return named
     assert isinstance(spec.workload, FunctionWorkload), "a command line is run by workloads.command"
     folder = os.fspath(spec.folder)
     if folder not in sys.path:

@@ -43,8 +43,7 @@ from mpisweep.processes.line import (
     SignalPage,
 )
 from mpisweep.records import ENDED_WELL, FailureCause, TrialState, Value
-from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
-from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
@@ -187,8 +186,8 @@ class _Loop:
         #: The limit of main memory is the workload's, and what it has left of it must not keep us from telling.
         self._limited: contextlib.AbstractContextManager[None] = _ALONE if limit is None else _MemoryLimit(limit)
         self._defaults: dict[str, Value] = {}
-        if isinstance(spec.workload, BuiltinWorkload):
-            self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
+        if spec.built_in is not None:
+            self._defaults = spec.built_in.defaults
         #: Whether trials leave anything behind in this process; a program takes everything with it.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._uses_gpu = self._runs_here and device != "cpu"
