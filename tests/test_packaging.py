@@ -27,7 +27,8 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     [wheel] = tmp_path.glob("mpisweep-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     sites = (ROOT / "mpisweep" / "batch" / "sites").glob("*.toml")
-    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", *sites]:
+    schema = ROOT / "mpisweep" / "spec" / "sweep-file.schema.json"
+    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", schema, *sites]:
         assert str(path.relative_to(ROOT)) in names
     for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "jobscripts" / "sites").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
@@ -64,7 +65,7 @@ def mpisweep_in(tmp_path: Path, environment):
     return run
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md", "docs/resnet50.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/sweep-file.md", "docs/workloads.md", "docs/resnet50.md"])
 def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, page):
     (tmp_path / "my_train.py").write_text("def train(trial): pass\n", encoding="utf-8")
     shown = blocks_of(page, "toml")

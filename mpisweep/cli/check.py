@@ -37,12 +37,20 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--devices", action="store_true",
                         help="print which rank would use what; under mpirun, what these ranks would")
     parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="say what fits into this much time")
+    parser.add_argument("--schema", action="store_true",
+                        help="print the JSON schema of sweep files, for editors, and check nothing; with installed plugins")
     parser.set_defaults(command=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.schema:
+        from mpisweep.spec.schema import schema_text
+
+        print(schema_text(with_plugins=True), end="")
+        return 0
     spec = read_spec(options)
-    see_that_there_is_time(spec, "--walltime", options.walltime, closings(results_path(options, spec)) if options.walltime else ())
+    measured = closings(results_path(options, spec)) if options.walltime else ()
+    see_that_there_is_time(spec, "--walltime", options.walltime, measured)
     if options.devices:
         from mpisweep.rank.layout import describe_layout
 
@@ -69,7 +77,10 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     if spec.fresh_process:
         print("  process     a new one for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    if isinstance(sampler, LargestBatch):
+        searched = f"about {sampler.about} configurations"
+    else:
+        searched = counted(len(sampler), "configuration")
     print(f"  search      {spec.search}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
@@ -106,7 +117,10 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
         widths=trial_widths(spec, trials),
     )
     if found is None and workers < spec.most_ranks:
-        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+        print(
+            f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; "
+            "say -n for as many as there will be"
+        )
     elif found is None:
         limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
         print(f"  time        unknown until three trials have run; set {limit} for an upper bound")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, Self
 
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
@@ -48,6 +49,12 @@ class DistinctSampler(ABC):
                 break
             found.setdefault(tuple(proposal.values()), proposal)
         self._configurations = list(found.values())
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """The sampler of a sweep."""
+        assert spec.trials is not None, "the sweep file was checked"
+        return cls(spec.space, spec.seed, spec.trials)
 
     def __len__(self) -> int:
         """See :class:`Sampler`."""

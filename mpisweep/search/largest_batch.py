@@ -14,10 +14,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from math import ceil, floor, inf, isfinite, log2, sqrt
+from typing import Self
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
 from mpisweep.search.frontier import Evidence, aim, evidence_of
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["NEAR", "LargestBatch"]
@@ -51,6 +53,11 @@ class LargestBatch:
         self._shown: dict[int, tuple[Evidence, float] | None] = {}
         #: Whether anything has ended since the last question.
         self._is_due = True
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """The search of a sweep."""
+        return cls(spec.space, spec.objective, spec.direction)
 
     @property
     def about(self) -> int:

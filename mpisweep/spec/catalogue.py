@@ -18,7 +18,7 @@ from mpisweep.records import Value
 
 __all__ = [
     "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe", "describe_if_there", "entry_of",
-    "is_workload", "markdown", "units_of",
+    "is_workload", "units_of",
 ]  # fmt: skip
 
 
@@ -217,21 +217,3 @@ def entry_of(workload: str, name: str) -> Option | Metric | None:
         return None
     entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)
     return next((entry for entry in entries if entry.name == name), None)
-
-
-def markdown(workload: str) -> str:
-    """The tables of a built-in workload for the documentation: its options, then its metrics."""
-    described = BUILTIN[workload]
-    options = ["| option | default | units | what it is |", "|---|---|---|---|"]
-    for option in described.options:
-        allowed = f" ({', '.join(option.values)})" if option.values else ""
-        default = str(option.default).lower() if option.kind == "boolean" else str(option.default)
-        shown = f"`{default}`" if default else "none"
-        options.append(f"| `{option.name}` | {shown} | {option.units} | {option.description}{allowed} |")
-    metrics = ["| metric | units | what it is |", "|---|---|---|"]
-    metrics += [f"| `{metric.name}` | {metric.units} | {metric.description} |" for metric in described.metrics]
-    return "\n".join([*options, "", *metrics])
-
-
-if __name__ == "__main__":
-    print(markdown("resnet50"))

@@ -217,7 +217,7 @@ KEYS: tuple[Key, ...] = (
     Key("range", "to", "number", None, "the largest value", is_required=True),
     Key("range", "step", "number", None, "distance of neighbouring values, above 0; not on a log scale",
         usual="`1` between integers; none between real numbers"),
-    Key("range", "scale", "choice", "linear", "whether equal differences or equal ratios are equally likely",
+    Key("range", "scale", "choice", "linear", "with `log` equal ratios, and not equal differences, are equally likely",
         values=("linear", "log")),
     Key("range", "points", "integer", None, "how many values a grid takes of a log scale, or of real numbers; instead of "
         "`step`", low=1, high=POINTS_AT_MOST, usual="all integers; real numbers have none"),
