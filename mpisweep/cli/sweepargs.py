@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
+from mpisweep.plugins import SEARCHES, plugin_names
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
-from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
     "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
@@ -23,6 +24,16 @@ _COMMANDS = ("run", "check", "jobscript", "submit")
 _REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
 _KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
+
+
+class _Searches:
+    """The searches that can be named; those of plugins are looked for when another name than a built-in one is given."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in SEARCH_NAMES or name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(plugin_names(SEARCHES))
 
 
 def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
@@ -51,7 +62,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--name", help="of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="default: loss")
     quick.add_argument("--direction", choices=("minimize", "maximize"))
-    quick.add_argument("--search", choices=SEARCH_NAMES)
+    quick.add_argument("--search", choices=_Searches(), metavar="{" + ",".join(SEARCH_NAMES) + "}")
     quick.add_argument("--trials", type=at_least_1, metavar="N", help="for searches that sample")
     quick.add_argument("--seed", type=int)
     quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
@@ -115,7 +126,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
         )
     keys = {key: getattr(options, key) for key in _KEYS}
     limits = {key: getattr(options, key) for key in _LIMITS}
-    if command_line or name in BUILTIN or (":" in name and not Path(name).exists()):
+    if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
         return spec_from_flags(
             command_line or name,
             options.parameter,

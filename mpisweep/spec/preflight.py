@@ -18,9 +18,10 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
+from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin
 from mpisweep.processes.kernel import python_command
-from mpisweep.spec import FunctionWorkload, Spec, SpecError
-from mpisweep.spec.catalogue import WorkloadDescription
+from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
+from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 
 __all__ = ["see_that_it_starts"]
@@ -39,8 +40,12 @@ def see_that_it_starts(spec: Spec) -> None:
     Raises:
         SpecError: see the class.
     """
+    if spec.search not in SEARCH_NAMES:
+        _see_search(spec)
     if spec.built_in is not None:
         _see_data(spec, spec.built_in)
+        if spec.built_in.name not in BUILTIN:
+            _see_plugin(spec, spec.built_in)
     elif isinstance(spec.workload, CommandWorkload):
         _see_program(spec, spec.workload)
         _see_script(spec, spec.workload)
@@ -51,14 +56,33 @@ def see_that_it_starts(spec: Spec) -> None:
 
 def _see_data(spec: Spec, built_in: WorkloadDescription) -> None:
     values = spec.full({})
-    if built_in.folder in spec.space.names or not built_in.needs_folder(values):
+    if not built_in.folder or built_in.folder in spec.space.names or not built_in.needs_folder(values):
         return
     where = f"{spec.source}: fixed.{built_in.folder}:"
     folder = str(values[built_in.folder])
     if not folder:
-        raise SpecError(f"{where} is missing; data = {values['data']!r} needs the folder where the images are")
+        needs = f"data = {values['data']!r} needs the folder where the images are" if "data" in values else "it is needed"
+        raise SpecError(f"{where} is missing; {needs}")
     if not (spec.folder / folder).is_dir():
         raise SpecError(f"{where} there is no folder {spec.folder / folder}")
+
+
+def _see_search(spec: Spec) -> None:
+    """Load a plugin's search here rather than on the first rank."""
+    try:
+        plugin = find_plugin(SEARCHES, spec.search)
+        assert plugin is not None, "the sweep file was checked"
+        plugin.load()
+    except PluginError as error:
+        raise SpecError(f"{spec.source}: search: {error}") from error
+
+
+def _see_plugin(spec: Spec, built_in: WorkloadDescription) -> None:
+    """Import a plugin's workload in a process of its own: it may bring torch, and whatever else."""
+    reason = _why_no_import(spec)
+    plugin = find_plugin(WORKLOADS, built_in.name)
+    if reason and plugin is not None:
+        raise SpecError(f"{spec.source}: workload: {plugin.unfit(f'cannot be loaded: {reason}')}")
 
 
 def _see_script(spec: Spec, workload: CommandWorkload) -> None:
@@ -199,16 +223,23 @@ def _found_elsewhere(name: str, path: Path) -> str:
 
 def _see_function(spec: Spec, workload: FunctionWorkload) -> None:
     _see_modules(spec, workload)
+    reason = _why_no_import(spec)
+    if reason:
+        raise SpecError(f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}")
+
+
+def _why_no_import(spec: Spec) -> str:
+    """Why the function that a sweep names cannot be imported; "" where it can, or takes too long to tell."""
     try:
         done = subprocess.run(
             [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
             input=spec.text, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return
-    if done.returncode:
-        reason = " ".join(_last_lines(done.stderr)) or f"importing it ended Python with code {done.returncode}"
-        raise SpecError(f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}")
+        return ""
+    if not done.returncode:
+        return ""
+    return " ".join(_last_lines(done.stderr)) or f"importing it ended Python with code {done.returncode}"
 
 
 def _last_lines(text: str) -> Iterator[str]:
