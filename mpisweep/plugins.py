@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BUILT_IN", "SEARCHES", "SITES", "WORKLOADS", "Plugin", "PluginError", "find_plugin", "installed_plugins",
@@ -68,11 +69,14 @@ class Plugin:
         """For messages."""
         return f"{self.name!r} of the package {self.package}" if self.package else repr(self.name)
 
-    def load(self) -> object:
+    def load(self, method: str = "") -> Any:
         """What the entry names.
 
+        Args:
+            method: that it must have; empty for none.
+
         Raises:
-            PluginError: when it cannot be imported, or its module does not have it.
+            PluginError: when it cannot be imported, or its module does not have it, or it has no such method.
         """
         module, _, attributes = self.reference.partition(":")
         try:
@@ -82,6 +86,8 @@ class Plugin:
         except Exception as error:
             # A plugin is somebody's program, and may raise anything when it is imported.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
+        if method and not callable(getattr(found, method, None)):
+            raise self.unfit(f"cannot be used: it has no method {method!r}")
         return found
 
     def folder(self) -> Path:

@@ -249,7 +249,7 @@ def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
     assert listed.returncode == 0, listed.stderr
     assert any(line.startswith("tinycluster") and "The tiny cluster" in line for line in listed.stdout.splitlines())
     assert any(line.startswith("genkai") for line in listed.stdout.splitlines())
-    script = run("jobscript", "sweep.toml", "--site", "tinycluster", "--nodes", "1", folders=[tiny])
+    script = run("jobscript", "sweep.toml", "--site", "tinycluster", "--nodes", "1", "--elapse", "1:00:00", folders=[tiny])
     assert script.returncode == 0, script.stderr
     assert "#SBATCH" in script.stdout
 
@@ -260,13 +260,13 @@ def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
         ("absent", "random", "workload: 'absent' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
          "No module named 'broken_plugin.described'"),
         ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: RuntimeError: the licence has run out"),
-        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is a int and not a WorkloadDescription"),
+        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type int and not a WorkloadDescription"),
         ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it describes 'other'"),
         ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
          "No module named 'broken_plugin.no_such_module'"),
         ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
          "No module named 'broken_plugin.nowhere'"),
-        ("m:f", "aimless", "search: 'aimless' of the package broken-plugin 0.3 cannot be used: it has no from_spec(spec)"),
+        ("m:f", "aimless", "search: 'aimless' of the package broken-plugin 0.3 cannot be used: it has no method 'from_spec'"),
         ("m:f", "downwards", "search: 'downwards' is in the packages broken-plugin 0.3 and tiny-plugin 1.5; uninstall one of them"),
     ],
 )  # fmt: skip
@@ -305,8 +305,8 @@ def test_what_is_built_in_is_registered_like_a_plugin():
 
 def test_what_is_built_in_is_found_without_a_look_at_what_is_installed():
     program = """
-import sys
-sys.modules["importlib.metadata"] = None
+import importlib.metadata
+importlib.metadata.entry_points = None
 from pathlib import Path
 from mpisweep.batch.site import load_site
 from mpisweep.plugins import BUILT_IN, find_plugin

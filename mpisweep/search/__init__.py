@@ -23,10 +23,7 @@ def make_sampler(spec: Spec) -> Sampler:
         if plugin is None:
             raise PluginError(f"there is no search {spec.search!r}; install the package that it comes with")
         # Imported here: scipy, which one of them is made of, takes a second that a rank without it should not wait.
-        found = plugin.load()
-        make = getattr(found, "from_spec", None)
-        if not callable(make):
-            raise plugin.unfit("cannot be used: it has no from_spec(spec)")
+        found = plugin.load(method="from_spec")
     except PluginError as error:
         raise SpecError(f"{spec.source}: search: {error}") from error
-    return cast(Sampler, make(spec))
+    return cast(Sampler, found.from_spec(spec))

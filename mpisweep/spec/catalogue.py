@@ -189,7 +189,7 @@ def describe(name: str) -> WorkloadDescription | None:
         return None
     found = plugin.load()
     if not isinstance(found, WorkloadDescription):
-        raise plugin.unfit(f"cannot be used: it is a {type(found).__name__} and not a WorkloadDescription")
+        raise plugin.unfit(f"cannot be used: it is of type {type(found).__name__} and not a WorkloadDescription")
     if found.name != name:
         raise plugin.unfit(f"cannot be used: it describes {found.name!r}")
     return found

@@ -72,7 +72,7 @@ def _see_search(spec: Spec) -> None:
     try:
         plugin = find_plugin(SEARCHES, spec.search)
         assert plugin is not None, "the sweep file was checked"
-        plugin.load()
+        plugin.load(method="from_spec")
     except PluginError as error:
         raise SpecError(f"{spec.source}: search: {error}") from error
 
