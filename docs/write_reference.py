@@ -1,7 +1,8 @@
-"""Write what the documentation and editors know of sweep files from the tables that check them (`make reference`).
+"""Write what the documentation and editors know of sweep files from the tables that check them (`make
+reference`).
 
-In a page, what is made stands between two comments, ``<!-- made by docs/write_reference.py: NAME -->`` and ``<!-- end -->``;
-what is around them is written by hand.
+In a page, what is made stands between two comments, ``<!-- made by docs/write_reference.py: NAME -->`` and
+``<!-- end -->``; what is around them is written by hand.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """What is found by name: built-in workloads, searches and sites, and those of installed packages.
 
-A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg, ``[project.entry-points]`` of
-pyproject.toml).  The groups, and what an entry of each names:
+A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg,
+``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each names:
 
-===================== ======================================================================================
-``mpisweep.workloads`` a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry's name is the workload's
-``mpisweep.searches``  a class with ``from_spec(spec)``, which returns a sampler; the entry's name is the search's
-``mpisweep.sites``     a package in whose folder lie site files, ``NAME.toml`` each
-===================== ======================================================================================
+``mpisweep.workloads``
+    a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry's name is the workload's
+``mpisweep.searches``
+    a class with ``from_spec(spec)``, which returns a sampler; the entry's name is the search's
+``mpisweep.sites``
+    a package in whose folder lie site files, ``NAME.toml`` each
 
-The built-in ones are registered in the same groups and are listed in :data:`BUILT_IN` as well: they are found without
-a look at what is installed, which takes tens of milliseconds that a rank need not spend, and where mpisweep is not
-installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
+The built-in ones are registered in the same groups and are listed in :data:`BUILT_IN` as well: they are found
+without a look at what is installed, which takes tens of milliseconds that a rank need not spend, and where
+mpisweep is not installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
 """
 
 from __future__ import annotations
@@ -143,5 +144,7 @@ def _entries(group: str) -> Iterator[Plugin]:
 
     for entry in entry_points(group=group):
         if entry.name not in BUILT_IN[group]:
-            package = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "without a name"
+            package = (
+                f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "without a name"
+            )
             yield Plugin(group, entry.name, entry.value, package)

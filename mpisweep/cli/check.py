@@ -29,16 +29,21 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add_parser(
         "check",
         help="validate a sweep file and say what it would run",
-        description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
-        "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
+        description="Validate a sweep file, and say what it would run and how long that takes: by the trials "
+        "that the results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
     )
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument("--devices", action="store_true",
                         help="print which rank would use what; under mpirun, what these ranks would")
-    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="say what fits into this much time")
-    parser.add_argument("--schema", action="store_true",
-                        help="print the JSON schema of sweep files, for editors, and check nothing; with installed plugins")
+    parser.add_argument(
+        "--walltime", type=duration, metavar="H:MM:SS", help="say what fits into this much time"
+    )
+    parser.add_argument(
+        "--schema",
+        action="store_true",
+        help="print the JSON schema of sweep files, for editors, and check nothing; with installed plugins",
+    )
     parser.set_defaults(command=_check)
 
 
@@ -106,7 +111,10 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     if known is None:
         print(f"  results     {path} (new)")
     else:
-        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} have ended")
+        print(
+            f"  results     {path}: {trials.count - len(left):,} of "
+            f"{counted(trials.count, 'trial')} have ended"
+        )
     workers = workers_here(options, spec)
     found = forecast(
         duration_model(spec, trials, known),
@@ -132,7 +140,8 @@ def _workload_text(spec: Spec) -> str:
     if isinstance(spec.workload, BuiltinWorkload):
         return spec.workload.name
     if isinstance(spec.workload, CommandWorkload):
-        return f"{spec.workload.text}, run in {'a folder of each trial' if spec.workload.own_directory else spec.folder}"
+        folder = "a folder of each trial" if spec.workload.own_directory else spec.folder
+        return f"{spec.workload.text}, run in {folder}"
     return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
 
 
@@ -142,10 +151,14 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
     values = later | {"number": 0} | spec.full(configuration)
     return shlex.join(
         # A format may be for numbers, which a placeholder is not.
-        argument if "{" in argument and any(f"{{{name}:" in argument for name in later) else render(argument, values)
+        argument
+        if "{" in argument and any(f"{{{name}:" in argument for name in later)
+        else render(argument, values)
         for argument in workload.arguments
     )
 
 
 def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"
+    return (
+        ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"
+    )

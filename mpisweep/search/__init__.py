@@ -22,7 +22,8 @@ def make_sampler(spec: Spec) -> Sampler:
         plugin = find_plugin(SEARCHES, spec.search)
         if plugin is None:
             raise PluginError(f"there is no search {spec.search!r}; install the package that it comes with")
-        # Imported here: scipy, which one of them is made of, takes a second that a rank without it should not wait.
+        # Imported here: scipy, which one of them is made of, takes a second that a rank without it should not
+        # wait.
         found = plugin.load(method="from_spec")
     except PluginError as error:
         raise SpecError(f"{spec.source}: search: {error}") from error

@@ -17,8 +17,8 @@ from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, installed_plug
 from mpisweep.records import Value
 
 __all__ = [
-    "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe", "describe_if_there", "entry_of",
-    "is_workload", "units_of",
+    "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe",
+    "describe_if_there", "entry_of", "is_workload", "units_of",
 ]  # fmt: skip
 
 
@@ -85,7 +85,8 @@ class WorkloadDescription:
         module: has the function ``run(trial)``, which returns metrics; only trial processes import it.
         options: the parameters that it understands; others are refused.
         metrics: what it reports.
-        preload: modules that the fork server imports before it forks trial processes, so that each finds them there.
+        preload: modules that the fork server imports before it forks trial processes, so that each finds them
+            there.
         work: relative work of a configuration, in any unit; the planner expects durations by it.
         folder: the option that names the folder of the data; empty for none.
         needs_folder: whether a configuration needs that folder.
@@ -121,7 +122,8 @@ _RESNET50_OPTIONS = (
     Option("data", "choice", "synthetic", "where the images come from",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
-    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one", "", -1),
+    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one",
+           low=-1),
     Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
     Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
     Option("optimizer", "choice", "sgd", "sgd has momentum", values=("sgd", "adamw")),
@@ -138,7 +140,8 @@ _RESNET50_OPTIONS = (
     Option("cudnn_benchmark", "boolean", True, "let cuDNN time its kernels during the warm-up"),
     Option("compile", "boolean", False, "torch.compile the model"),
     Option("deterministic", "boolean", False, "the same curve on every run on a GPU, too; slower"),
-    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped", "", 0),
+    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped",
+           low=0),
     Option("warmup_iter", "integer", 5, "steps before images_per_second is measured", "", 0),
 )  # fmt: skip
 
@@ -189,7 +192,9 @@ def describe(name: str) -> WorkloadDescription | None:
         return None
     found = plugin.load()
     if not isinstance(found, WorkloadDescription):
-        raise plugin.unfit(f"cannot be used: it is of type {type(found).__name__} and not a WorkloadDescription")
+        raise plugin.unfit(
+            f"cannot be used: it is of type {type(found).__name__} and not a WorkloadDescription"
+        )
     if found.name != name:
         raise plugin.unfit(f"cannot be used: it describes {found.name!r}")
     return found

@@ -15,8 +15,8 @@ from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpac
 from mpisweep.spec.wording import Wording
 
 __all__ = [
-    "check_baseline", "check_command", "check_objective", "check_options", "check_ranks", "check_size", "check_twice",
-    "check_values", "with_largest_batch",
+    "check_baseline", "check_command", "check_objective", "check_options", "check_ranks", "check_size",
+    "check_twice", "check_values", "with_largest_batch",
 ]  # fmt: skip
 
 
@@ -24,7 +24,9 @@ def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]
     """Refuse a parameter that is both searched and fixed."""
     for name in fixed:
         if name in space.names:
-            wording.fail(f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed")
+            wording.fail(
+                f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed"
+            )
 
 
 def check_options(wording: Wording, described: WorkloadDescription, table: str, names: Iterable[str]) -> None:
@@ -76,7 +78,10 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
 
 
 def check_baseline(
-    wording: Wording, described: WorkloadDescription | None, space: SearchSpace, baseline: Configuration | None
+    wording: Wording,
+    described: WorkloadDescription | None,
+    space: SearchSpace,
+    baseline: Configuration | None,
 ) -> None:
     """Refuse a baseline that leaves out a parameter without a default."""
     if baseline is None or described is not None:
@@ -90,7 +95,9 @@ def check_objective(wording: Wording, described: WorkloadDescription, objective:
     """Refuse an objective that the workload does not report."""
     metrics = [metric.name for metric in described.metrics]
     if objective not in metrics:
-        wording.fail("objective", f"{described.name} has no metric {objective!r}; {nearest(objective, metrics)}")
+        wording.fail(
+            "objective", f"{described.name} has no metric {objective!r}; {nearest(objective, metrics)}"
+        )
 
 
 def check_ranks(wording: Wording, spec: Spec) -> None:

@@ -1,7 +1,7 @@
 """How people write a parameter: as a value in a sweep file, or as a text behind ``-p``.
 
-What a user gets wrong becomes a :class:`~mpisweep.spec.space.SpaceError` that says what was found and what would be
-right; the caller adds where.
+What a user gets wrong becomes a :class:`~mpisweep.spec.space.SpaceError` that says what was found and what
+would be right; the caller adds where.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, Spa
 
 __all__ = ["parse_parameter", "parse_quick", "parse_quick_value"]
 
-#: What is a number on a command line.  Digits behind a leading zero are a name, as in 007, and so are underscores.
+#: What is a number on a command line.  Digits behind a leading zero are a name, as in 007, and so are
+#: underscores.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE
+)
 _PADDED = re.compile(r"[+-]?0[0-9]+")
 _DIGITS_AT_MOST = 400
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -48,10 +51,11 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
 
 
 def parse_quick(name: str, text: str) -> Parameter | Value:
-    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log:points=8``, ``a,b,c``, or one fixed value.
+    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log:points=8``, ``a,b,c``, or one
+    fixed value.
 
-    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.  What stands in brackets
-    is not divided: ``(0.9,0.99),(0.8,0.9)`` is a list of two texts.
+    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.  What stands
+    in brackets is not divided: ``(0.9,0.99),(0.8,0.9)`` is a list of two texts.
 
     Raises:
         SpaceError: saying what was found and what would be right.
@@ -60,7 +64,9 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
     if len(parts) > 1:
         last, says_memory, memory = parts[-1].partition(":memory=")
         choices = _same_kind([*parts[:-1], last])
-        return _parse_values(name, {"values": choices, "memory": memory}) if says_memory else _parse_choice(name, choices)
+        if says_memory:
+            return _parse_values(name, {"values": choices, "memory": memory})
+        return _parse_choice(name, choices)
     low, *ends = _divided(text, ":")
     if not ends:
         inside = text.strip()
@@ -77,7 +83,9 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
         elif part.startswith("memory="):
             raw["memory"] = part.removeprefix("memory=")
         elif "=" in part:
-            raise SpaceError(f"found {part!r} after a range; expected a step, 'log', 'points=N' or 'memory=increasing'")
+            raise SpaceError(
+                f"found {part!r} after a range; expected a step, 'log', 'points=N' or 'memory=increasing'"
+            )
         elif "step" in raw:
             raise SpaceError(f"found {part!r} after a range that has a step; expected FROM:TO:STEP")
         else:
@@ -108,14 +116,18 @@ def _divided(text: str, separator: str) -> list[str]:
             open_brackets += character
         elif character in _BRACKETS.values():
             if not open_brackets or _BRACKETS[open_brackets[-1]] != character:
-                raise SpaceError(f"found {character!r} without its opening bracket in {text!r}; expected brackets in pairs")
+                raise SpaceError(
+                    f"found {character!r} without its opening bracket in {text!r}; expected brackets in pairs"
+                )
             open_brackets = open_brackets[:-1]
         if character == separator and not open_brackets:
             parts.append("")
         else:
             parts[-1] += character
     if open_brackets:
-        raise SpaceError(f"found {open_brackets[-1]!r} without its closing bracket in {text!r}; expected brackets in pairs")
+        raise SpaceError(
+            f"found {open_brackets[-1]!r} without its closing bracket in {text!r}; expected brackets in pairs"
+        )
     return parts
 
 
@@ -130,7 +142,7 @@ def _parse_value(text: str) -> Value:
 
 
 def _same_kind(parts: list[str]) -> list[Value]:
-    """The values of a list: where one is a text for its leading zeros, as in 008,009,010,100, the others are texts too."""
+    """The values of a list: where one is a text for its leading zeros, as in 008,009,100, all are texts."""
     if any(_PADDED.fullmatch(part.strip()) for part in parts):
         return [part.strip() for part in parts]
     return [_parse_value(part) for part in parts]
@@ -146,9 +158,14 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
             raise SpaceError(f"found {value!r} among the choices; expected finite numbers")
         _check_integer(value, "among the choices")
         if isinstance(value, str) and len(value) > TEXT_CHARS:
-            raise SpaceError(f"found a text of {len(value):,} characters among the choices; expected at most {TEXT_CHARS:,}")
+            raise SpaceError(
+                f"found a text of {len(value):,} characters among the choices; "
+                f"expected at most {TEXT_CHARS:,}"
+            )
     if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
-        raise SpaceError(f"found {raw!r}; expected choices of one kind: all numbers, all strings or all booleans")
+        raise SpaceError(
+            f"found {raw!r}; expected choices of one kind: all numbers, all strings or all booleans"
+        )
     if len(set(raw)) < len(raw):
         twice = next(value for value in raw if raw.count(value) > 1)
         raise SpaceError(f"found {twice!r} more than once; expected every choice once")
@@ -161,14 +178,18 @@ def _parse_values(name: str, raw: dict[str, Any]) -> Choice:
     """A list that says how the memory goes with its values."""
     for key in raw:
         if key not in names_of("list"):
-            raise SpaceError(f"found the key {key!r} beside 'values'; expected {' and '.join(names_of('list'))}")
+            raise SpaceError(
+                f"found the key {key!r} beside 'values'; expected {' and '.join(names_of('list'))}"
+            )
     if not isinstance(raw["values"], list):
         raise SpaceError(f"'values' is {raw['values']!r}; expected a list like [16, 64, 256]")
     choice = _parse_choice(name, raw["values"])
     if any(isinstance(value, (bool, str)) for value in choice.values):
         raise SpaceError(f"'memory' goes with numbers, and 'values' is {raw['values']!r}")
     if "memory" not in raw:
-        raise SpaceError("found 'values' without 'memory'; where nothing is to be said of memory a plain list will do")
+        raise SpaceError(
+            "found 'values' without 'memory'; where nothing is to be said of memory a plain list will do"
+        )
     return replace(choice, memory=_memory(raw))
 
 
@@ -192,7 +213,9 @@ def _parse_range(
     if log and low <= 0:
         raise SpaceError(f"'from' is {low!r} on a log scale; it must be greater than 0")
     if log and "step" in raw:
-        raise SpaceError(f"found 'step' on a log scale; use {with_points} for the number of grid points there")
+        raise SpaceError(
+            f"found 'step' on a log scale; use {with_points} for the number of grid points there"
+        )
     points = _points(raw)
     step = raw.get("step")
     if step is not None and step <= 0:
@@ -210,7 +233,9 @@ def _parse_range(
         raise SpaceError(
             f"'step' is {step!r}, which gives more than {POINTS_AT_MOST:,} points; expected a larger one"
         )
-    return FloatRange(name, float(low), float(high), None if step is None else float(step), log, points, memory)
+    return FloatRange(
+        name, float(low), float(high), None if step is None else float(step), log, points, memory
+    )
 
 
 def _check_ends(raw: dict[str, Any]) -> None:

@@ -60,7 +60,8 @@ def spec_from_flags(
     texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     wanted = {
-        name: text if name in texts else _only_value(name, text) for name, text in _split_flags("--baseline", baseline)
+        name: text if name in texts else _only_value(name, text)
+        for name, text in _split_flags("--baseline", baseline)
     }
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _name_from(workload, searched))
@@ -68,7 +69,9 @@ def spec_from_flags(
     if isinstance(workload, str):
         lines.insert(0, f"workload = {toml_value(workload)}")
     else:
-        lines.insert(0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}")
+        lines.insert(
+            0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
+        )
     lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("--metric", metrics))
     limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
@@ -104,7 +107,9 @@ def _only_value(name: str, text: str) -> Value:
 def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
     if not isinstance(workload, str):
         # The script says more than the interpreter that runs it.
-        scripts = [Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))]
+        scripts = [
+            Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
+        ]
         workload = scripts[0] if scripts else Path(workload[0]).name
     words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
     name = "-".join(words)

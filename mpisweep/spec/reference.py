@@ -28,7 +28,10 @@ _KINDS = {
 
 def keys_markdown(table: str) -> str:
     """The keys of one table of a sweep file; see :mod:`~mpisweep.spec.keys`."""
-    rows = [(f"`{key.name}`", _kind(key), _default(key), _unit(key), key.meaning, key.since) for key in keys_of(table)]
+    rows = [
+        (f"`{key.name}`", _kind(key), _default(key), _unit(key), key.meaning, key.since)
+        for key in keys_of(table)
+    ]
     return _table(("key", "type", "default", "unit", "meaning", "since"), rows)
 
 

@@ -1,8 +1,8 @@
 """The form of a sweep file as a JSON schema, for editors that check and complete TOML.
 
 Made from the table of keys (:mod:`~mpisweep.spec.keys`) and the options of workloads, and shipped as
-``sweep-file.schema.json``.  It never refuses what the parser takes; it refuses what is wrong in a key's form: unknown
-keys, types, numbers out of range.  What keys say about each other is left to ``mpisweep check``.
+``sweep-file.schema.json``.  It never refuses what the parser takes; it refuses what is wrong in a key's form:
+unknown keys, types, numbers out of range.  What keys say about each other is left to ``mpisweep check``.
 
 Draft 7 of JSON Schema, the latest that Taplo and what is built on it reads.
 """
@@ -55,8 +55,8 @@ def schema(*, with_plugins: bool = False) -> Schema:
     """The schema of a sweep file.
 
     Args:
-        with_plugins: whether to take in the workloads and searches of installed packages; those that cannot be loaded are
-            known by name alone.
+        with_plugins: whether to take in the workloads and searches of installed packages; those that cannot
+            be loaded are known by name alone.
     """
     described = list(BUILTIN.values())
     workloads, searches = list(BUILTIN), []
@@ -71,7 +71,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
         "fixed": _named(_VALUE),
         "baseline": _named(_VALUE),
         # The steps of a curve are no metric.
-        "metrics": {"type": "object", "patternProperties": {f"^(?!step$){IDENTIFIER}$": _TEXT}, "additionalProperties": False},
+        "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
     })  # fmt: skip
     return {
@@ -142,7 +142,7 @@ def _form(key: Key) -> Schema:
             return {"type": "string", "pattern": _BESIDE}
         case "variables":
             texts: Schema = {"type": ["string", "number", "boolean"]}
-            return {"type": "object", "patternProperties": {f"^{IDENTIFIER}$": texts}, "additionalProperties": False}
+            return _named(texts)
         case "values":
             return _choices({"type": "number"})
     raise AssertionError(f"{key.path} has a form of its own")
@@ -151,12 +151,18 @@ def _form(key: Key) -> Schema:
 def _workload(names: Iterable[str]) -> Schema:
     # Python's \w has letters of every script, and a module may be called by them.
     function = FUNCTION.replace(r"[\w.]", "[^\\s:\"'()\\[\\]{}/-]")
-    return {"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": f"^{function}$"}, _table(keys_of("workload"))]}
+    return {
+        "anyOf": [
+            {"enum": list(names)},
+            {"type": "string", "pattern": f"^{function}$"},
+            _table(keys_of("workload")),
+        ]
+    }
 
 
-def _named(entry: Schema) -> Schema:
-    """A table whose keys the user chooses."""
-    return {"type": "object", "patternProperties": {f"^{IDENTIFIER}$": entry}, "additionalProperties": False}
+def _named(entry: Schema, name: str = f"^{IDENTIFIER}$") -> Schema:
+    """A table whose keys the user chooses, by a pattern of their names."""
+    return {"type": "object", "patternProperties": {name: entry}, "additionalProperties": False}
 
 
 def _choices(value: Schema) -> Schema:
@@ -184,9 +190,15 @@ def _range() -> Schema:
 
 def _options_of(workload: WorkloadDescription) -> Schema:
     """Its options, wherever it is the workload."""
-    ranks: Schema = {"type": "integer", "minimum": 1, "maximum": RANKS_AT_MOST, "description": _key("", RANKS).meaning}
+    ranks: Schema = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": RANKS_AT_MOST,
+        "description": _key("", RANKS).meaning,
+    }
     one = {RANKS: ranks} | {
-        option.name: {"default": option.default, **_about(option), **_value(option)} for option in workload.options
+        option.name: {"default": option.default, **_about(option), **_value(option)}
+        for option in workload.options
     }
     searched = {RANKS: _parameter()} | {
         option.name: _about(option) | _searched(option) for option in workload.options

@@ -49,8 +49,8 @@ class IntegerRange:
         step: distance of neighbouring values on a linear scale.
         log: whether equal ratios, and not equal differences, are equally likely.
         points: on a log scale, how many values a grid takes.
-        memory: ``increasing`` where a trial needs the more memory the larger the value is, ``decreasing`` where
-            the less; empty where nothing is said.  Two parameters that differ in this alone are equal.
+        memory: ``increasing`` where a trial needs the more memory the larger the value is, ``decreasing``
+            where the less; empty where nothing is said.  Two parameters that differ in this alone are equal.
     """
 
     name: str
@@ -160,7 +160,9 @@ class FloatRange:
         """Which grid point `value` is, or None."""
         if self._values is None or isinstance(value, (bool, str)):
             return None
-        near = (index for index, point in enumerate(self._values) if math.isclose(point, value, rel_tol=_SLACK))
+        near = (
+            index for index, point in enumerate(self._values) if math.isclose(point, value, rel_tol=_SLACK)
+        )
         return next(near, None)
 
     def contains(self, value: Value) -> bool:
@@ -253,7 +255,7 @@ class SearchSpace:
 
     @cached_property
     def memory(self) -> dict[str, str]:
-        """The parameters whose value says how much memory a trial needs, and ``increasing`` or ``decreasing``."""
+        """The parameters whose value tells the memory of a trial, and ``increasing`` or ``decreasing``."""
         return {parameter.name: parameter.memory for parameter in self.parameters if parameter.memory}
 
     @cached_property
@@ -302,7 +304,7 @@ def _log_points(low: float, high: float, points: int) -> list[float]:
 
 
 def _tidy(value: float, scale: float = 0.0) -> float:
-    """The shortest number within rounding error, that of numbers as large as `scale`: 0.3 and not 0.30000000000000004."""
+    """The shortest number within the rounding error of `scale`: 0.3 and not 0.30000000000000004."""
     return 0.0 if abs(value) < _ROUNDING * scale else float(f"{value:.12g}")
 
 

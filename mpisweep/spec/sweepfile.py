@@ -55,8 +55,8 @@ def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = Fals
         text: TOML.
         source: how messages call the file.
         folder: where the file lies.
-        is_recorded: whether it is the text in a results file, which is read also where the workload and the search that
-            it names are not installed.
+        is_recorded: whether it is the text in a results file, which is read also where the workload and the
+            search that it names are not installed.
 
     Raises:
         SpecError: see the class.

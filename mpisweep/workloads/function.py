@@ -27,8 +27,8 @@ class WorkloadError(Exception):
 def load_function(spec: Spec) -> Run:
     """The function that runs a trial of this sweep.
 
-    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there must not be
-    taken for a module that Python, torch or mpisweep is about to import.
+    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there
+    must not be taken for a module that Python, torch or mpisweep is about to import.
 
     Raises:
         WorkloadError: when the module has no such function.
@@ -94,7 +94,7 @@ def _to_float(value: Any) -> float | None:
 
 
 def main() -> int:
-    """Load the function of the sweep file on standard input, and tell on standard error what is wrong with it."""
+    """Load the function of the sweep file on standard input, and say on standard error what is wrong."""
     source, folder = sys.argv[1:]
     try:
         load_function(parse_spec(sys.stdin.read(), source=source, folder=Path(folder)))
@@ -103,7 +103,8 @@ def main() -> int:
         # The frames of the import system say nothing to a user.
         theirs = [
             frame for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith("<frozen") and frame.filename not in (__file__, importlib.__file__)
+            if not frame.filename.startswith("<frozen")
+            and frame.filename not in (__file__, importlib.__file__)
         ]  # fmt: skip
         where = f" (at {theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
         print(what.splitlines()[-1] + where, file=sys.stderr)
