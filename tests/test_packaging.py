@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import mpisweep
+
 ROOT = Path(__file__).parent.parent
 JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 
@@ -34,6 +36,12 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mpisweep = mpisweep.cli:main" in entry_points
+
+
+def test_what_is_cited_is_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall("^version: (.+)$", text, flags=re.MULTILINE) == [mpisweep.__version__]
+    assert "  - name: The mpisweep developers\n" in text
 
 
 def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_path: Path, environment):

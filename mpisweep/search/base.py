@@ -33,6 +33,8 @@ class Sampler(Protocol):
 class DistinctSampler(ABC):
     """The first different ones of a sequence of proposals.
 
+    A subclass, built in or a plugin's, writes :meth:`proposals` by :attr:`space` and :attr:`seed`.
+
     Args:
         space: what to sample.
         seed: of the sweep.
@@ -40,8 +42,8 @@ class DistinctSampler(ABC):
     """
 
     def __init__(self, space: SearchSpace, seed: int, trials: int) -> None:
-        self._space = space
-        self._seed = seed
+        self.space = space
+        self.seed = seed
         wanted = trials if space.size is None else min(trials, space.size)
         found: dict[tuple[object, ...], Configuration] = {}
         for proposal in self._until_exhausted(wanted):
@@ -71,5 +73,5 @@ class DistinctSampler(ABC):
     def _until_exhausted(self, wanted: int) -> Iterator[Configuration]:
         """So many proposals, and then the points of a finite space in order."""
         yield from islice(self.proposals(), PATIENCE * wanted)
-        for index in range(self._space.size or 0):
-            yield self._space.point(index)
+        for index in range(self.space.size or 0):
+            yield self.space.point(index)
