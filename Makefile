@@ -4,6 +4,7 @@
 # make test-long  the tests, with the long variants that `make test` leaves out
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
+# make reference  write docs/sweep-file.md, the options of workloads and the JSON schema anew, after a change of their tables
 # make bench      benchmarks
 # make storm      random kills, stops and bad disks until a sweep is done, then a comparison; STRIKES=200
 # make mutants    remove one mechanism at a time, and see that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
@@ -38,7 +39,7 @@ STRIKES ?= 200
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time learning_curves timeline
 
-.PHONY: all demo test test-long lint jobscripts bench storm mutants clean help
+.PHONY: all demo test test-long lint jobscripts reference bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -76,6 +77,9 @@ lint: $(READY)
 
 jobscripts: $(READY)
 	$(PY) jobscripts/write_all.py
+
+reference: $(READY)
+	$(PY) docs/write_reference.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

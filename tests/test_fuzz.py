@@ -38,7 +38,7 @@ from mpisweep.results.compaction import compact
 from mpisweep.results.journal.reader import Damage, read_journal
 from mpisweep.results.journal.segments import frame
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
-from mpisweep.spec.sweepfile import _LIMIT_KEYS, _TOP_KEYS
+from mpisweep.spec.keys import names_of
 
 FOLDER = Path(__file__).parent
 SEGMENT = "20260101T000000-aaaaaa-000000.000000"
@@ -217,7 +217,7 @@ ranges = st.fixed_dictionaries(
     {"from": numbers, "to": numbers},
     optional={"step": numbers, "points": integers, "scale": st.sampled_from(["log", "linear"])},
 )
-@given(st.dictionaries(st.sampled_from(_TOP_KEYS), values, min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from(names_of("")), values, min_size=1, max_size=3))
 @fuzz
 def test_any_values_of_the_known_keys_are_a_spec_or_one_sentence(top):
     judge_text("\n".join(f"{key} = {toml(value)}" for key, value in ({"workload": "m:f"} | top).items()))
@@ -237,7 +237,7 @@ def test_any_ranges_are_a_spec_or_one_sentence(parameters, search, workload):
 
 @given(
     st.sampled_from(["fixed", "baseline", "limits"]),
-    st.dictionaries(names | st.sampled_from(_LIMIT_KEYS), values, min_size=1, max_size=3),
+    st.dictionaries(names | st.sampled_from(names_of("limits")), values, min_size=1, max_size=3),
 )
 @fuzz
 def test_any_tables_of_fixed_values_and_limits_are_a_spec_or_one_sentence(table, inner):

@@ -25,11 +25,12 @@ RULES = (
 ALLOWED = {
     "records": set(),
     "bounds": set(),
+    "plugins": set(),
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"records"},
-    "spec": {"processes.kernel", "records"},
-    "search": {"spec", "blocks", "records"},
+    "spec": {"plugins", "processes.kernel", "records"},
+    "search": {"spec", "plugins", "blocks", "records"},
     "scheduling": set(),
     "scheduling.events": {"blocks", "records"},
     "scheduling.decisions": {"blocks", "records"},
@@ -138,7 +139,7 @@ ALLOWED = {
         )),
         "results", "records",
     },
-    "batch": {"processes.kernel", "progress", "spec", "records"},
+    "batch": {"processes.kernel", "progress", "spec", "plugins", "records"},
     "master": {
         "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler",
         "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
@@ -160,7 +161,7 @@ ALLOWED = {
     "cli": {
         *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
         "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
-        "search", "progress", "spec", "records", "",
+        "search", "plugins", "progress", "spec", "records", "",
     },
     "__main__": {"cli"},
     "": {"results", "results.load", "workloads"},

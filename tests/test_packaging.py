@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import mpisweep
+
 ROOT = Path(__file__).parent.parent
 JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 
@@ -27,12 +29,19 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     [wheel] = tmp_path.glob("mpisweep-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     sites = (ROOT / "mpisweep" / "batch" / "sites").glob("*.toml")
-    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", *sites]:
+    schema = ROOT / "mpisweep" / "spec" / "sweep-file.schema.json"
+    for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", schema, *sites]:
         assert str(path.relative_to(ROOT)) in names
     for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "jobscripts" / "sites").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mpisweep = mpisweep.cli:main" in entry_points
+
+
+def test_what_is_cited_is_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall("^version: (.+)$", text, flags=re.MULTILINE) == [mpisweep.__version__]
+    assert "  - name: The mpisweep developers\n" in text
 
 
 def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_path: Path, environment):
@@ -64,7 +73,7 @@ def mpisweep_in(tmp_path: Path, environment):
     return run
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/workloads.md", "docs/resnet50.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/sweep-file.md", "docs/workloads.md", "docs/resnet50.md"])
 def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, page):
     (tmp_path / "my_train.py").write_text("def train(trial): pass\n", encoding="utf-8")
     shown = blocks_of(page, "toml")

@@ -637,10 +637,10 @@ def test_the_documented_table_is_the_table():
 
 
 def test_the_documented_options_of_resnet50_are_its_options():
-    from mpisweep.spec.catalogue import markdown
+    from mpisweep.spec.reference import workload_markdown
 
     page = Path(__file__).parent.parent / "docs" / "resnet50.md"
-    assert markdown("resnet50") in page.read_text(encoding="utf-8")
+    assert workload_markdown("resnet50") in page.read_text(encoding="utf-8")
 
 
 def test_files_follow_the_umask(path):

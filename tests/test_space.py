@@ -4,15 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.spec.space import (
-    Choice,
-    FloatRange,
-    IntegerRange,
-    SearchSpace,
-    SpaceError,
-    parse_parameter,
-    parse_quick,
-)
+from mpisweep.spec.parameters import parse_parameter, parse_quick
+from mpisweep.spec.space import Choice, FloatRange, IntegerRange, SearchSpace, SpaceError
 
 integers = st.builds(
     lambda low, width, step: IntegerRange("n", low, low + width, step),

@@ -1,12 +1,13 @@
 """A site: what a job script must say on one machine, read from a small TOML file.
 
-Such files come with mpisweep (`jobscripts/sites/`); a user's own are looked for in ``~/.config/mpisweep/sites/`` or
-named by their path.  A limit that a file does not state is unknown, and nothing is refused for it.
+Such files come with mpisweep (`jobscripts/sites/`) and with plugins (:mod:`mpisweep.plugins`); a user's own are looked
+for in ``~/.config/mpisweep/sites/`` or named by their path.  A limit that a file does not state is unknown, and nothing is refused for it.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tomllib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.batch.dialect import DIALECTS, Dialect
+from mpisweep.plugins import SITES, PluginError, installed_plugins
 from mpisweep.spec import parse_duration
 
 __all__ = ["Container", "Limit", "ResourceGroup", "Site", "SiteError", "known_sites", "load_site", "parse_site", "site_folders"]
@@ -32,6 +34,9 @@ _KEYS = (
 _CONTAINER_KEYS = ("command", "modules", "directives", "binds")
 _GROUP_KEYS = ("limits", "gpus", "common_name")
 _LIMIT_KEYS = ("nodes", "elapse")
+
+
+log = logging.getLogger(__name__)
 
 
 class SiteError(ValueError):
@@ -150,12 +155,24 @@ def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def known_sites(folders: Sequence[Path] | None = None) -> dict[str, Path]:
-    """The files of all sites that can be named."""
+    """The files of all sites that can be named, or of those in some folders; the first of a name counts."""
     found: dict[str, Path] = {}
-    for folder in site_folders() if folders is None else folders:
+    for folder in [*site_folders(), *_plugin_folders()] if folders is None else folders:
         for path in sorted(folder.glob("*.toml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def _plugin_folders() -> list[Path]:
+    """Folders of sites that come with installed packages."""
+    found: list[Path] = []
+    for plugin in installed_plugins(SITES):
+        try:
+            found.append(plugin.folder())
+        except PluginError as error:
+            # The sites of others can be named all the same.
+            log.warning("sites: %s", error)
+    return found
 
 
 def load_site(name: str) -> Site:
@@ -164,8 +181,11 @@ def load_site(name: str) -> Site:
     Raises:
         SiteError: when there is none, or its file says something wrong.
     """
-    sites = known_sites()
-    path = Path(name) if name.endswith(".toml") or "/" in name else sites.get(name)
+    is_path = name.endswith(".toml") or "/" in name
+    sites = known_sites(site_folders())
+    if not is_path and name not in sites:
+        sites = known_sites()
+    path = Path(name) if is_path else sites.get(name)
     if path is None:
         near = difflib.get_close_matches(name, sites, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""

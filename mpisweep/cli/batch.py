@@ -36,7 +36,7 @@ from mpisweep.cli.sweepargs import (
 )
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
-from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.catalogue import is_workload
 
 __all__ = ["add_commands"]
 
@@ -243,7 +243,7 @@ def _facts(folder: str, sweep: str, results: str) -> Facts:
         with contextlib.suppress(ResultsError, OSError, ValueError):
             times = load(path).trials["wall_time"]
             longest_s = float(times[times == times].max())
-    is_file = sweep not in BUILTIN and ":" not in sweep
+    is_file = ":" not in sweep and not is_workload(sweep)
     if is_file and (path := _seen_from_here(folder, sweep)) is not None:
         try:
             timeout_s = load_spec(path).limits.timeout_s

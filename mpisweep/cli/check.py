@@ -29,20 +29,28 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add_parser(
         "check",
         help="validate a sweep file and print what it would run",
-        description="Validate a sweep file, and say what it would run and how long that takes: by the trials that the "
-        "results file has already, else at most by 'timeout' under [limits]. Nothing is run.",
+        description="Validate a sweep file, and print what it would run and how long that takes: estimated from the "
+        "trials in the results file, else bounded by 'timeout' under [limits]. Nothing is run.",
     )
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument("--devices", action="store_true",
                         help="print the devices of each rank; under mpirun, those of these ranks")
     parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time")
+    parser.add_argument("--schema", action="store_true",
+                        help="print the JSON schema of sweep files, for editors, with installed plugins, and exit")
     parser.set_defaults(command=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.schema:
+        from mpisweep.spec.schema import schema_text
+
+        print(schema_text(with_plugins=True), end="")
+        return 0
     spec = read_spec(options)
-    see_that_there_is_time(spec, "--walltime", options.walltime, closings(results_path(options, spec)) if options.walltime else ())
+    measured = closings(results_path(options, spec)) if options.walltime else ()
+    see_that_there_is_time(spec, "--walltime", options.walltime, measured)
     if options.devices:
         from mpisweep.rank.layout import describe_layout
 
@@ -69,7 +77,10 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     if spec.fresh_process:
         print("  process     a new one for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
-    searched = f"about {sampler.about} configurations" if isinstance(sampler, LargestBatch) else counted(len(sampler), "configuration")
+    if isinstance(sampler, LargestBatch):
+        searched = f"about {sampler.about} configurations"
+    else:
+        searched = counted(len(sampler), "configuration")
     print(f"  search      {spec.search}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
@@ -95,7 +106,10 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     if known is None:
         print(f"  results     {path} (new)")
     else:
-        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} have ended")
+        print(
+            f"  results     {path}: {trials.count - len(left):,} of "
+            f"{counted(trials.count, 'trial')} have ended"
+        )
     workers = workers_here(options, spec)
     found = forecast(
         duration_model(spec, trials, known),
@@ -106,7 +120,10 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
         widths=trial_widths(spec, trials),
     )
     if found is None and workers < spec.most_ranks:
-        print(f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; say -n for as many as there will be")
+        print(
+            f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; "
+            "say -n for as many as there will be"
+        )
     elif found is None:
         limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
         print(f"  time        unknown until three trials have run; set {limit} for an upper bound")
@@ -118,7 +135,8 @@ def _workload_text(spec: Spec) -> str:
     if isinstance(spec.workload, BuiltinWorkload):
         return spec.workload.name
     if isinstance(spec.workload, CommandWorkload):
-        return f"{spec.workload.text}, run in {'a folder of each trial' if spec.workload.own_directory else spec.folder}"
+        folder = "a folder of each trial" if spec.workload.own_directory else spec.folder
+        return f"{spec.workload.text}, run in {folder}"
     return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
 
 
@@ -128,10 +146,14 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
     values = later | {"number": 0} | spec.full(configuration)
     return shlex.join(
         # A format may be for numbers, which a placeholder is not.
-        argument if "{" in argument and any(f"{{{name}:" in argument for name in later) else render(argument, values)
+        argument
+        if "{" in argument and any(f"{{{name}:" in argument for name in later)
+        else render(argument, values)
         for argument in workload.arguments
     )
 
 
 def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"
+    return (
+        ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"
+    )

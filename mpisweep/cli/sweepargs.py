@@ -1,16 +1,17 @@
-"""The arguments by which every command takes a sweep: a sweep file, or the quick form's flags, or a command line."""
+"""The arguments by which every command takes a sweep: a file, the quick form's flags, or a command line."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
+from mpisweep.plugins import SEARCHES, plugin_names
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
-from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
     "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
@@ -19,10 +20,21 @@ __all__ = [
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
-#: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of its [limits].
+#: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of
+#: its [limits].
 _REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
 _KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
+
+
+class _Searches:
+    """The searches that can be named; plugins are only looked for where the name is no built-in one."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in SEARCH_NAMES or name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(plugin_names(SEARCHES))
 
 
 def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
@@ -40,10 +52,16 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
                         "or end with -- and a command line with {parameter} in it")
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
     quick = parser.add_argument_group("without a sweep file")
-    quick.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=RANGE",
-                       help="a range (1:700; in steps 1:700:10; some numbers of it 1e-4:1e-1:log:points=8), choices (a,b,c), "
-                       "or one value that stays fixed; a range of reals needs no points with --search random --trials N; "
-                       "with :memory=increasing behind it, larger values need more memory")
+    quick.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=RANGE",
+        help="a range (1:700; in steps 1:700:10; some numbers of it 1e-4:1e-1:log:points=8), "
+        "choices (a,b,c), or one value that stays fixed; a range of reals needs no points with "
+        "--search random --trials N; with :memory=increasing behind it, larger values need more memory",
+    )
     quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
                        help="default configuration to compare with")
     quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
@@ -51,7 +69,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick.add_argument("--name", help="name of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="default: loss")
     quick.add_argument("--direction", choices=("minimize", "maximize"))
-    quick.add_argument("--search", choices=SEARCH_NAMES)
+    quick.add_argument("--search", choices=_Searches(), metavar="{" + ",".join(SEARCH_NAMES) + "}")
     quick.add_argument("--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample")
     quick.add_argument("--seed", type=int)
     quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
@@ -70,7 +88,9 @@ def add_stage_env(parser: argparse._ActionsContainer) -> None:
                         help="import the libraries of trial processes from one packed file in the user's cache")
 
 
-def see_that_there_is_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:
+def see_that_there_is_time(
+    spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()
+) -> None:
     """Refuse a time in which no trial could run.
 
     Args:
@@ -95,8 +115,8 @@ def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
     """
     if split is not None and spec.search == "largest_batch":
         raise SpecError(
-            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that share a sweep "
-            "cannot; run it without --split"
+            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that "
+            "share a sweep cannot; run it without --split"
         )
 
 
@@ -115,7 +135,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
         )
     keys = {key: getattr(options, key) for key in _KEYS}
     limits = {key: getattr(options, key) for key in _LIMITS}
-    if command_line or name in BUILTIN or (":" in name and not Path(name).exists()):
+    if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
         return spec_from_flags(
             command_line or name,
             options.parameter,
@@ -162,7 +182,9 @@ def results_path(options: argparse.Namespace, spec: Spec) -> Path:
     try:
         is_folder, has_folder = path.is_dir(), path.parent.is_dir()
     except OSError as error:
-        raise ResultsError(f"{path}: cannot be used: {error.strerror}; -o names another place for the results") from error
+        raise ResultsError(
+            f"{path}: cannot be used: {error.strerror}; -o names another place for the results"
+        ) from error
     if is_folder:
         raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
     if not has_folder:

@@ -216,7 +216,9 @@ def known_trials(
             damage.segment, damage.length, damage.offset,
         )  # fmt: skip
     # Where damage has taken the sweep file in it, this one takes its place.
-    recorded = parse_spec(state.spec, source=state.source, folder=spec.folder) if state.spec else spec
+    recorded = spec
+    if state.spec:
+        recorded = parse_spec(state.spec, source=state.source, folder=spec.folder, is_recorded=True)
     found = spec.differences(recorded)
     if found:
         raise ResultsError(describe_differences(path, found))

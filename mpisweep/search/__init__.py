@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from mpisweep.search.base import Sampler
-from mpisweep.search.grid import GridSampler
-from mpisweep.search.largest_batch import LargestBatch
-from mpisweep.search.random import RandomSampler
-from mpisweep.spec import Spec
+from typing import cast
 
-__all__ = ["GridSampler", "LargestBatch", "RandomSampler", "Sampler", "make_sampler"]
+from mpisweep.plugins import SEARCHES, PluginError, find_plugin
+from mpisweep.search.base import DistinctSampler, Sampler
+from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.spec import Spec, SpecError
+
+__all__ = ["DistinctSampler", "LargestBatch", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:
-    """The sampler that the sweep file names."""
-    if spec.search == "grid":
-        return GridSampler(spec.space)
-    if spec.search == "largest_batch":
-        return LargestBatch(spec.space, spec.objective, spec.direction)
-    assert spec.trials is not None
-    if spec.search == "random":
-        return RandomSampler(spec.space, spec.seed, spec.trials)
-    # scipy takes a second to import; a rank that needs none of it should not wait for it.
-    from mpisweep.search.sobol import SobolSampler
+    """The sampler of the search that the sweep file names.
 
-    return SobolSampler(spec.space, spec.seed, spec.trials)
+    Raises:
+        SpecError: when the search is a plugin's that cannot be used.
+    """
+    try:
+        plugin = find_plugin(SEARCHES, spec.search)
+        if plugin is None:
+            raise PluginError(f"there is no search {spec.search!r}; install the package that it comes with")
+        # Imported here: scipy, which one of them is made of, takes a second that a rank without it should not
+        # wait.
+        found = plugin.load(method="from_spec")
+    except PluginError as error:
+        raise SpecError(f"{spec.source}: search: {error}") from error
+    return cast(Sampler, found.from_spec(spec))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, Self
 
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
@@ -32,6 +33,8 @@ class Sampler(Protocol):
 class DistinctSampler(ABC):
     """The first different ones of a sequence of proposals.
 
+    A subclass, built in or a plugin's, writes :meth:`proposals` by :attr:`space` and :attr:`seed`.
+
     Args:
         space: what to sample.
         seed: of the sweep.
@@ -39,8 +42,8 @@ class DistinctSampler(ABC):
     """
 
     def __init__(self, space: SearchSpace, seed: int, trials: int) -> None:
-        self._space = space
-        self._seed = seed
+        self.space = space
+        self.seed = seed
         wanted = trials if space.size is None else min(trials, space.size)
         found: dict[tuple[object, ...], Configuration] = {}
         for proposal in self._until_exhausted(wanted):
@@ -48,6 +51,12 @@ class DistinctSampler(ABC):
                 break
             found.setdefault(tuple(proposal.values()), proposal)
         self._configurations = list(found.values())
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """The sampler of a sweep."""
+        assert spec.trials is not None, "the sweep file was checked"
+        return cls(spec.space, spec.seed, spec.trials)
 
     def __len__(self) -> int:
         """See :class:`Sampler`."""
@@ -64,5 +73,5 @@ class DistinctSampler(ABC):
     def _until_exhausted(self, wanted: int) -> Iterator[Configuration]:
         """So many proposals, and then the points of a finite space in order."""
         yield from islice(self.proposals(), PATIENCE * wanted)
-        for index in range(self._space.size or 0):
-            yield self._space.point(index)
+        for index in range(self.space.size or 0):
+            yield self.space.point(index)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["GridSampler"]
@@ -18,6 +21,11 @@ class GridSampler:
         assert space.size is not None, "a grid needs finitely many points"
         self._space = space
         self._size = space.size
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """The sampler of a sweep."""
+        return cls(spec.space)
 
     def __len__(self) -> int:
         """See :class:`~mpisweep.search.base.Sampler`."""

@@ -1,10 +1,11 @@
 """The largest size that fits into the memory, and the fastest one, in about log2(n) trials.
 
-The only search that learns while it runs.  Of *n* sizes in order it finds, by bisection, the largest that fits: about
-log2(n) trials, one after another.  Beside that, and after it, it compares speeds, which is what the sweep's
-objective is: of the largest size, and of the three largest powers of two that fit.  Then it halves the distance, in
-ratios, from the fastest of these to its neighbours, until they are within :data:`NEAR` of it: about four
-more.  Most programs are no faster at an eighth of the largest size, or the answer is not a question of size.
+The only search that learns while it runs.  Of *n* sizes in order it finds, by bisection, the largest that
+fits: about log2(n) trials, one after another.  Beside that, and after it, it compares speeds, which is what
+the sweep's objective is: of the largest size, and of the three largest powers of two that fit.  Then it
+halves the distance, in ratios, from the fastest of these to its neighbours, until they are within
+:data:`NEAR` of it: about four more.  Most programs are no faster at an eighth of the largest size, or the
+answer is not a question of size.
 
 A trial that fails for another reason than memory says nothing, and its neighbour is tried.
 """
@@ -14,10 +15,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from math import ceil, floor, inf, isfinite, log2, sqrt
+from typing import Self
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
 from mpisweep.search.frontier import Evidence, aim, evidence_of
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["NEAR", "LargestBatch"]
@@ -51,6 +54,11 @@ class LargestBatch:
         self._shown: dict[int, tuple[Evidence, float] | None] = {}
         #: Whether anything has ended since the last question.
         self._is_due = True
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """The search of a sweep."""
+        return cls(spec.space, spec.objective, spec.direction)
 
     @property
     def about(self) -> int:
@@ -89,7 +97,7 @@ class LargestBatch:
             self._is_due = True
 
     def ask(self) -> list[Configuration]:
-        """What to run beside all that is known; empty while that has not ended, or when the questions are answered."""
+        """What to run beside all that is known; empty while that has not ended, or when all is answered."""
         if not self._is_due:
             return []
         self._is_due = False
@@ -107,7 +115,7 @@ class LargestBatch:
     # ------------------------------------------------------------------------------------- the largest
 
     def _bracket(self) -> tuple[int, int]:
-        """The last position that fits and the first after it that is too large; -1 and the end where there is none."""
+        """The last position that fits and the first after it that does not; -1 and the end for none."""
         shown = [(position, end[0]) for position, end in self._shown.items() if end is not None]
         low = max((position for position, what in shown if what is Evidence.FITS), default=-1)
         too_large = (position for position, what in shown if what is Evidence.TOO_LARGE and position > low)

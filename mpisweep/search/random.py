@@ -22,5 +22,5 @@ class RandomSampler(DistinctSampler):
     def proposals(self) -> Iterator[Configuration]:
         """See :class:`~mpisweep.search.base.DistinctSampler`."""
         for index in count():
-            generator = Random(f"{self._seed}:{index}")
-            yield self._space.from_unit([generator.random() for _ in self._space.parameters])
+            generator = Random(f"{self.seed}:{index}")
+            yield self.space.from_unit([generator.random() for _ in self.space.parameters])

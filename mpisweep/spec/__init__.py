@@ -6,6 +6,7 @@ after this room checks the user's input again.
 
 from __future__ import annotations
 
+from mpisweep.spec.keys import SEARCH_NAMES
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -18,8 +19,9 @@ from mpisweep.spec.model import (
     nearest,
 )
 from mpisweep.spec.quick import spec_from_flags
-from mpisweep.spec.sweepfile import COMMAND_LINE, SEARCH_NAMES, load_spec, parse_spec
+from mpisweep.spec.sweepfile import load_spec, parse_spec
 from mpisweep.spec.units import parse_duration
+from mpisweep.spec.wording import COMMAND_LINE
 
 __all__ = [
     "COMMAND_LINE",

@@ -1,23 +1,30 @@
-"""The built-in workloads as data: their options, their metrics, and what makes a trial long.
+"""Workloads that have a name, as data: their options, their metrics, and what makes a trial long.
 
 Everything that is not the experiment itself: the sweep file is checked against this table, the planner
 expects durations by it, and the figures take their units from it.  Nothing here imports torch.
+
+A plugin describes its workload in the same way, see :mod:`mpisweep.plugins`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, installed_plugins
 from mpisweep.records import Value
 
-__all__ = ["BUILTIN", "SPEED", "BuiltinDescription", "Metric", "Option", "entry_of", "markdown", "units_of"]
+__all__ = [
+    "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe",
+    "describe_if_there", "entry_of", "is_workload", "units_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One parameter that a built-in workload understands."""
+    """One parameter that a workload understands."""
 
     name: str
     kind: Literal["integer", "number", "choice", "boolean", "text"]
@@ -54,29 +61,45 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number that a trial of a built-in workload reports."""
+    """One number that a trial of a workload reports."""
 
     name: str
     description: str
-    units: str
+    units: str = ""
+
+
+def _no_work(_: Mapping[str, Value]) -> float:
+    return 1.0
+
+
+def _no_folder(_: Mapping[str, Value]) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltinDescription:
-    """One built-in workload."""
+class WorkloadDescription:
+    """One workload that sweep files can name.
+
+    Attributes:
+        name: as sweep files have it.
+        module: has the function ``run(trial)``, which returns metrics; only trial processes import it.
+        options: the parameters that it understands; others are refused.
+        metrics: what it reports.
+        preload: modules that the fork server imports before it forks trial processes, so that each finds them
+            there.
+        work: relative work of a configuration, in any unit; the planner expects durations by it.
+        folder: the option that names the folder of the data; empty for none.
+        needs_folder: whether a configuration needs that folder.
+    """
 
     name: str
-    #: Module with the function ``run(trial)``.
     module: str
-    #: What the fork server imports before it forks trial processes.
-    preload: tuple[str, ...]
     options: tuple[Option, ...]
     metrics: tuple[Metric, ...]
-    #: Relative work of a configuration, in any unit.
-    work: Callable[[Mapping[str, Value]], float]
-    #: Option that names the folder of the data, and whether a configuration needs it.
-    folder: str
-    needs_folder: Callable[[Mapping[str, Value]], bool]
+    preload: tuple[str, ...] = ()
+    work: Callable[[Mapping[str, Value]], float] = _no_work
+    folder: str = ""
+    needs_folder: Callable[[Mapping[str, Value]], bool] = _no_folder
 
     def option(self, name: str) -> Option | None:
         """The option of that name."""
@@ -99,7 +122,8 @@ _RESNET50_OPTIONS = (
     Option("data", "choice", "synthetic", "where the images come from",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
-    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one", "", -1),
+    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one",
+           low=-1),
     Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
     Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
     Option("optimizer", "choice", "sgd", "sgd has momentum", values=("sgd", "adamw")),
@@ -116,7 +140,8 @@ _RESNET50_OPTIONS = (
     Option("cudnn_benchmark", "boolean", True, "let cuDNN time its kernels during the warm-up"),
     Option("compile", "boolean", False, "torch.compile the model"),
     Option("deterministic", "boolean", False, "the same curve on every run on a GPU, too; slower"),
-    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped", "", 0),
+    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped",
+           low=0),
     Option("warmup_iter", "integer", 5, "steps before images_per_second is measured", "", 0),
 )  # fmt: skip
 
@@ -134,48 +159,66 @@ _RESNET50_METRICS = (
 #: The metric that says how fast a workload is, where it has it.
 SPEED = "images_per_second"
 
-BUILTIN: dict[str, BuiltinDescription] = {
-    "resnet50": BuiltinDescription(
-        name="resnet50",
-        module="mpisweep.workloads.resnet50",
-        preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
-        options=_RESNET50_OPTIONS,
-        metrics=_RESNET50_METRICS,
-        work=_resnet50_work,
-        folder="data_root",
-        needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
-    )
-}
+RESNET50 = WorkloadDescription(
+    name="resnet50",
+    module="mpisweep.workloads.resnet50",
+    options=_RESNET50_OPTIONS,
+    metrics=_RESNET50_METRICS,
+    preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
+    work=_resnet50_work,
+    folder="data_root",
+    needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
+)
+
+BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}
+
+
+def is_workload(name: str) -> bool:
+    """Whether a workload has this name, a built-in one or a plugin's."""
+    return name in BUILTIN or any(plugin.name == name for plugin in installed_plugins(WORKLOADS))
+
+
+@cache
+def describe(name: str) -> WorkloadDescription | None:
+    """The description of a workload; None when there is none of that name.
+
+    Raises:
+        PluginError: when a plugin has it and cannot be used.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name]
+    plugin = find_plugin(WORKLOADS, name)
+    if plugin is None:
+        return None
+    found = plugin.load()
+    if not isinstance(found, WorkloadDescription):
+        raise plugin.unfit(
+            f"cannot be used: it is of type {type(found).__name__} and not a WorkloadDescription"
+        )
+    if found.name != name:
+        raise plugin.unfit(f"cannot be used: it describes {found.name!r}")
+    return found
+
+
+def describe_if_there(name: str) -> WorkloadDescription | None:
+    """The same for readers of results, which do without: None as well where a plugin cannot be used."""
+    try:
+        return describe(name)
+    except PluginError:
+        return None
 
 
 def units_of(workload: str, name: str) -> str:
-    """Units of an option or metric of a built-in workload; empty when it has none or is not known."""
+    """Units of an option or metric of a workload; empty when it has none or is not known."""
     entry = entry_of(workload, name)
     return entry.units if entry else ""
 
 
 def entry_of(workload: str, name: str) -> Option | Metric | None:
-    """The option or metric of a built-in workload; None when there is none of that name."""
-    described = BUILTIN.get(workload)
+    """The option or metric of a workload; None when there is none of that name."""
+    # A snapshot asks for every column, of whatever the sweep's workload is called; only names can be plugins.
+    described = describe_if_there(workload) if workload else None
     if described is None:
         return None
     entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)
     return next((entry for entry in entries if entry.name == name), None)
-
-
-def markdown(workload: str) -> str:
-    """The tables of a built-in workload for the documentation: its options, then its metrics."""
-    described = BUILTIN[workload]
-    options = ["| option | default | units | what it is |", "|---|---|---|---|"]
-    for option in described.options:
-        allowed = f" ({', '.join(option.values)})" if option.values else ""
-        default = str(option.default).lower() if option.kind == "boolean" else str(option.default)
-        shown = f"`{default}`" if default else "none"
-        options.append(f"| `{option.name}` | {shown} | {option.units} | {option.description}{allowed} |")
-    metrics = ["| metric | units | what it is |", "|---|---|---|"]
-    metrics += [f"| `{metric.name}` | {metric.units} | {metric.description} |" for metric in described.metrics]
-    return "\n".join([*options, "", *metrics])
-
-
-if __name__ == "__main__":
-    print(markdown("resnet50"))

@@ -7,8 +7,8 @@ r"""A command line as a workload: its placeholders, its metrics, and every mista
     [metrics]
     loss = 'loss[=: ]+(?P<value>\S+)'
 
-The text is split into arguments before the placeholders are filled in, and no shell ever sees it: a value with
-spaces, quotes or semicolons in it is one argument, and cannot become a command.
+The text is split into arguments before the placeholders are filled in, and no shell ever sees it: a value
+with spaces, quotes or semicolons in it is one argument, and cannot become a command.
 
 Pure: no process is started here, no file read.
 """
@@ -25,11 +25,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpisweep.records import Value
+from mpisweep.spec.keys import IDENTIFIER, key_of, names_of
 from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
-    "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats", "names_in_template",
-    "parse_command", "parse_pattern", "read_json_line", "render", "render_template",
+    "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats",
+    "names_in_template", "parse_command", "parse_pattern", "read_json_line", "render", "render_template",
 ]  # fmt: skip
 
 #: Placeholders that are there beside the parameters, and what they stand for.
@@ -43,8 +44,7 @@ SPECIAL_NAMES = {
     "template": "path of the rendered template",
 }
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEYS = ("command", "template", "env", "directory")
+_VARIABLE = re.compile(IDENTIFIER)
 
 
 class CommandError(ValueError):
@@ -110,8 +110,9 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         CommandError: naming the key.
     """
     for key in table:
-        if key not in _KEYS:
-            raise CommandError(f"workload.{key}", f"is not a known key; known are {', '.join(_KEYS)}")
+        if key not in names_of("workload"):
+            known = ", ".join(names_of("workload"))
+            raise CommandError(f"workload.{key}", f"is not a known key; known are {known}")
     arguments = _arguments(table.get("command"))
     for argument in arguments:
         _check_text("workload.command", argument)
@@ -128,10 +129,14 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         _check_text(f"workload.env.{name}", as_text(value))
     template = table.get("template", "")
     if not isinstance(template, str) or template.startswith("/") or ".." in template.split("/"):
-        raise CommandError("workload.template", f"is {template!r}; expected the name of a file beside the sweep file")
-    directory = table.get("directory", "sweep")
-    if directory not in ("sweep", "trial"):
-        raise CommandError("workload.directory", f"is {directory!r}; expected \"sweep\" (the sweep file's folder) or \"trial\"")
+        raise CommandError(
+            "workload.template", f"is {template!r}; expected the name of a file beside the sweep file"
+        )
+    directory = key_of("directory", "workload").get(dict(table))
+    if directory not in key_of("directory", "workload").values:
+        raise CommandError(
+            "workload.directory", f'is {directory!r}; expected "sweep" (the sweep file\'s folder) or "trial"'
+        )
     made = CommandWorkload(arguments, template, tuple(variables), directory == "trial")
     if "template" in made.names and not template:
         raise CommandError("workload.command", "has {template}, but there is no workload.template")
@@ -146,9 +151,13 @@ def parse_pattern(name: str, pattern: object) -> MetricPattern:
     """
     key = f"metrics.{name}"
     if name == "step" or not _VARIABLE.fullmatch(name):
-        raise CommandError(key, "is no name for a metric; expected letters, digits and underscores, and not 'step'")
+        raise CommandError(
+            key, "is no name for a metric; expected letters, digits and underscores, and not 'step'"
+        )
     if not isinstance(pattern, str) or not pattern:
-        raise CommandError(key, f"is {pattern!r}; expected a regular expression, e.g. 'loss[=: ]+(?P<value>\\S+)'")
+        raise CommandError(
+            key, f"is {pattern!r}; expected a regular expression, e.g. 'loss[=: ]+(?P<value>\\S+)'"
+        )
     try:
         groups = _compiled(_with_value(pattern)).groupindex
     except (re.error, RecursionError, OverflowError) as error:
@@ -190,7 +199,7 @@ def as_text(value: Value) -> str:
 
 
 def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
-    """Step and metrics of a line that is a JSON object; nothing of any other line, or of what is no number."""
+    """Step and metrics of a line that is a JSON object; nothing of other lines, or of what is no number."""
     if not line.startswith("{") or not line.endswith("}"):
         return None, {}
     try:
@@ -229,12 +238,16 @@ def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value
                 continue
             if name not in values:
                 known = ", ".join([*values, *SPECIAL_NAMES])
-                raise CommandError(key, f"has the placeholder {{{name}}}, which is no parameter; known are {known}")
+                raise CommandError(
+                    key, f"has the placeholder {{{name}}}, which is no parameter; known are {known}"
+                )
             for value in values[name] if spec else ():
                 try:
                     format(value, spec)
                 except ValueError as error:
-                    raise CommandError(key, f"has {{{name}:{spec}}}, which does not fit {value!r}: {error}") from error
+                    raise CommandError(
+                        key, f"has {{{name}:{spec}}}, which does not fit {value!r}: {error}"
+                    ) from error
 
 
 def _arguments(command: object) -> tuple[str, ...]:
@@ -260,11 +273,15 @@ def _check_text(key: str, text: str) -> None:
     try:
         for _, name, _ in _pieces(text):
             if name is not None and not _VARIABLE.fullmatch(name):
-                raise CommandError(key, f"has the placeholder {{{name}}}; write {{{{ and }}}} for braces that are meant")
+                raise CommandError(
+                    key, f"has the placeholder {{{name}}}; write {{{{ and }}}} for braces that are meant"
+                )
     except ValueError as error:
         if isinstance(error, CommandError):
             raise
-        raise CommandError(key, f"has an unpaired brace in {text!r}; write {{{{ and }}}} for braces that are meant") from error
+        raise CommandError(
+            key, f"has an unpaired brace in {text!r}; write {{{{ and }}}} for braces that are meant"
+        ) from error
 
 
 def _pieces(text: str) -> Iterable[tuple[str, str | None, str]]:

@@ -1,4 +1,4 @@
-"""A sweep as its file describes it: frozen data, and what may differ between a file and the results made of it."""
+"""A sweep as its file describes it: frozen data, and what may differ between a file and its results."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.records import Direction, Value
-from mpisweep.spec.catalogue import BUILTIN, BuiltinDescription
+from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
+from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE, defaults_of
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError", "Workload", "ends", "nearest",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError",
+    "Workload", "ends", "nearest",
 ]  # fmt: skip
 
-#: The parameter that says how many ranks a trial has; every workload has it.
-RANKS = "ranks_per_trial"
-#: The objective of a sweep that names none.
-USUAL_OBJECTIVE = "loss"
+#: What holds of [limits] where a sweep file says nothing.
+_USUAL = defaults_of("limits")
 
 
 class SpecError(ValueError):
-    """The user's input is wrong; the message is one sentence that says where, what and how it would be right."""
+    """The user's input is wrong; the message is one sentence: where, what, and how it would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltinWorkload:
-    """A workload that comes with mpisweep."""
+    """A workload that has a name: one that comes with mpisweep, or with a plugin."""
 
     name: str
 
@@ -53,7 +53,8 @@ class Limits:
         retries: how often a trial is tried again after its worker was lost.
         grace_s: seconds that running trials get to return when the sweep is stopped.
         stall_s: seconds without a report after which a trial is killed; None for no limit.
-        silence_s: seconds after which a rank that gives no sign of life counts as lost, and a killed process as one that stays.
+        silence_s: seconds after which a rank that gives no sign of life counts as lost, and a killed process
+            as one that stays.
         disk_s: how long the journal may fail before the sweep stops.
         restarts: how often the launcher starts the ranks again after a loss that MPI did not survive.
         same_failures: so many first trials that fail alike stop the sweep; 0 for never.
@@ -61,16 +62,16 @@ class Limits:
         memory_bytes: main memory that a trial process may have; None for no limit.
     """
 
-    timeout_s: float | None = None
-    retries: int = 2
-    grace_s: float = 10.0
-    stall_s: float | None = None
-    silence_s: float = 30.0
-    disk_s: float = 600.0
-    restarts: int = 20
-    same_failures: int = 20
-    quarantine: bool = True
-    memory_bytes: int | None = None
+    timeout_s: float | None = _USUAL["timeout"]
+    retries: int = _USUAL["retries"]
+    grace_s: float = _USUAL["grace"]
+    stall_s: float | None = _USUAL["stall"]
+    silence_s: float = _USUAL["silence"]
+    disk_s: float = _USUAL["disk"]
+    restarts: int = _USUAL["restarts"]
+    same_failures: int = _USUAL["same_failures"]
+    quarantine: bool = _USUAL["quarantine"]
+    memory_bytes: int | None = _USUAL["memory"]
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,23 @@ class Spec:
 
     @property
     def says_ranks(self) -> bool:
-        """Whether the sweep says how many ranks its trials have; if so each is started like one of several."""
+        """Whether the sweep says how many ranks trials have; if so each is started like one of several."""
         return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
 
     @property
     def most_ranks(self) -> int:
         """How many ranks the widest trial can have."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in ends(p)]
-        return max(self.ranks({RANKS: value}) for value in searched) if searched else self.ranks(self.baseline or {})
+        return (
+            max(self.ranks({RANKS: value}) for value in searched)
+            if searched
+            else self.ranks(self.baseline or {})
+        )
 
     @property
-    def built_in(self) -> BuiltinDescription | None:
-        """The description of the built-in workload; None when the workload is the user's."""
-        return BUILTIN[self.workload.name] if isinstance(self.workload, BuiltinWorkload) else None
+    def built_in(self) -> WorkloadDescription | None:
+        """The description of a workload that has a name; None for others, and where it is not installed."""
+        return describe_if_there(self.workload.name) if isinstance(self.workload, BuiltinWorkload) else None
 
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
         """The workload's defaults, overridden by the fixed values, overridden by `configuration`."""
@@ -198,7 +203,9 @@ class Spec:
 def _workload_text(workload: Workload) -> str:
     if isinstance(workload, CommandWorkload):
         variables = [f"{name}={value}" for name, value in workload.environment]
-        return " ".join([*variables, workload.text, *([f"< {workload.template}"] if workload.template else [])])
+        return " ".join(
+            [*variables, workload.text, *([f"< {workload.template}"] if workload.template else [])]
+        )
     if isinstance(workload, BuiltinWorkload):
         return workload.name
     return f"{workload.module}:{workload.function}"
@@ -219,7 +226,7 @@ def ends(parameter: Parameter) -> list[Value]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that there is not: which one may be meant, or which ones there are."""
+    """The end of a sentence about a name that there is not: the one that may be meant, or all there are."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")

@@ -18,9 +18,10 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
+from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin
 from mpisweep.processes.kernel import python_command
-from mpisweep.spec import FunctionWorkload, Spec, SpecError
-from mpisweep.spec.catalogue import BuiltinDescription
+from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
+from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 
 __all__ = ["see_that_it_starts"]
@@ -39,8 +40,12 @@ def see_that_it_starts(spec: Spec) -> None:
     Raises:
         SpecError: see the class.
     """
+    if spec.search not in SEARCH_NAMES:
+        _see_search(spec)
     if spec.built_in is not None:
         _see_data(spec, spec.built_in)
+        if spec.built_in.name not in BUILTIN:
+            _see_plugin(spec, spec.built_in)
     elif isinstance(spec.workload, CommandWorkload):
         _see_program(spec, spec.workload)
         _see_script(spec, spec.workload)
@@ -49,16 +54,36 @@ def see_that_it_starts(spec: Spec) -> None:
         _see_function(spec, spec.workload)
 
 
-def _see_data(spec: Spec, built_in: BuiltinDescription) -> None:
+def _see_data(spec: Spec, built_in: WorkloadDescription) -> None:
     values = spec.full({})
-    if built_in.folder in spec.space.names or not built_in.needs_folder(values):
+    if not built_in.folder or built_in.folder in spec.space.names or not built_in.needs_folder(values):
         return
     where = f"{spec.source}: fixed.{built_in.folder}:"
     folder = str(values[built_in.folder])
     if not folder:
-        raise SpecError(f"{where} is missing; data = {values['data']!r} needs the folder where the images are")
+        of_images = f"data = {values.get('data')!r} needs the folder where the images are"
+        needs = of_images if "data" in values else "name the folder of the data"
+        raise SpecError(f"{where} is missing; {needs}")
     if not (spec.folder / folder).is_dir():
         raise SpecError(f"{where} there is no folder {spec.folder / folder}")
+
+
+def _see_search(spec: Spec) -> None:
+    """Load a plugin's search here rather than on the first rank."""
+    try:
+        plugin = find_plugin(SEARCHES, spec.search)
+        assert plugin is not None, "the sweep file was checked"
+        plugin.load(method="from_spec")
+    except PluginError as error:
+        raise SpecError(f"{spec.source}: search: {error}") from error
+
+
+def _see_plugin(spec: Spec, built_in: WorkloadDescription) -> None:
+    """Import a plugin's workload in a process of its own: it may bring torch, and whatever else."""
+    reason = _why_no_import(spec)
+    plugin = find_plugin(WORKLOADS, built_in.name)
+    if reason and plugin is not None:
+        raise SpecError(f"{spec.source}: workload: {plugin.unfit(f'cannot be loaded: {reason}')}")
 
 
 def _see_script(spec: Spec, workload: CommandWorkload) -> None:
@@ -66,7 +91,9 @@ def _see_script(spec: Spec, workload: CommandWorkload) -> None:
     program, *rest = workload.arguments
     if not Path(program).name.startswith("python") or workload.own_directory:
         return
-    script = next((argument for argument in rest if argument in _NO_SCRIPT or not argument.startswith("-")), "-")
+    script = next(
+        (argument for argument in rest if argument in _NO_SCRIPT or not argument.startswith("-")), "-"
+    )
     if script.endswith(".py") and "{" not in script and not (spec.folder / script).is_file():
         raise SpecError(f"{spec.source}: workload.command: there is no script {script!r} in {spec.folder}")
 
@@ -91,12 +118,13 @@ def _why_no_program(spec: Spec, where: str, program: str) -> str:
     if Path(where).is_dir():
         return f"{program!r} is a folder"
     if Path(where).exists():
-        return f"{program!r} cannot be started: it may not be executed; allow it with chmod +x {shlex.quote(program)}"
+        allow = f"chmod +x {shlex.quote(program)}"
+        return f"{program!r} cannot be started: it may not be executed; allow it with {allow}"
     return f"there is no program {program!r} in {spec.folder}"
 
 
 def _why_no_script(path: str, program: str) -> str:
-    """Why a script that is there and may be executed cannot be started; the system says of it that there is no such file."""
+    """Why a script that may be executed cannot be started; the system says that there is no such file."""
     try:
         with open(path, "rb") as script:
             first = script.readline(4096)
@@ -109,7 +137,8 @@ def _why_no_script(path: str, program: str) -> str:
     interpreter = os.fsdecode(words[0].rstrip(b"\r"))
     if first.rstrip(b"\n").endswith(b"\r"):
         return (
-            f"{program!r} cannot be started: its lines end with a carriage return (CRLF), so that its interpreter, {interpreter}, is not found; "
+            f"{program!r} cannot be started: its lines end with a carriage return (CRLF), so that its "
+            f"interpreter, {interpreter}, is not found; "
             f"remove them with sed -i 's/\\r$//' {shlex.quote(program)}"
         )
     if not Path(interpreter).exists():
@@ -129,7 +158,8 @@ def _see_template(spec: Spec, workload: CommandWorkload) -> None:
     known = [*spec.space.names, *spec.fixed]
     for name in sorted(asked - set(known) - SPECIAL_NAMES.keys()):
         raise SpecError(
-            f"{path}: has {{{{{name}}}}}, which is no parameter; known are {', '.join([*known, *SPECIAL_NAMES])}"
+            f"{path}: has {{{{{name}}}}}, which is no parameter; "
+            f"known are {', '.join([*known, *SPECIAL_NAMES])}"
         )
     for name in spec.space.names:
         if name not in asked | workload.names:
@@ -145,13 +175,14 @@ def _see_modules(spec: Spec, workload: FunctionWorkload) -> None:
     own = hidden.get(workload.module.partition(".")[0])
     if own is not None:
         raise SpecError(
-            f"{spec.source}: workload: {spec.folder / own.file} cannot be imported: its name is that of a module in "
-            f"{own.by}; give it another one"
+            f"{spec.source}: workload: {spec.folder / own.file} cannot be imported: its name is that of a "
+            f"module in {own.by}; give it another one"
         )
     files = [module.file for module in hidden.values()]
     if len(files) > 1:
         log.warning(
-            "%s: %s and %s have the names of installed modules, which trials import instead; give them other ones",
+            "%s: %s and %s have the names of installed modules, which trials import instead; "
+            "give them other ones",
             spec.folder, ", ".join(files[:-1]), files[-1],
         )  # fmt: skip
     elif files:
@@ -183,7 +214,7 @@ def _hidden(folder: Path) -> dict[str, _Hidden]:
 
 
 def _found_elsewhere(name: str, path: Path) -> str:
-    """Where a module of this name is found before this folder is looked at; "" where it is not, or is this one."""
+    """Where a module of this name is found before this folder; "" where it is not, or is this one."""
     if name in sys.stdlib_module_names:
         return "the standard library"
     if name == __name__.partition(".")[0]:
@@ -199,16 +230,25 @@ def _found_elsewhere(name: str, path: Path) -> str:
 
 def _see_function(spec: Spec, workload: FunctionWorkload) -> None:
     _see_modules(spec, workload)
+    reason = _why_no_import(spec)
+    if reason:
+        raise SpecError(
+            f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}"
+        )
+
+
+def _why_no_import(spec: Spec) -> str:
+    """Why the function that a sweep names cannot be imported; "" where it can, or takes too long to tell."""
     try:
         done = subprocess.run(
             [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
             input=spec.text, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return
-    if done.returncode:
-        reason = " ".join(_last_lines(done.stderr)) or f"importing it ended Python with code {done.returncode}"
-        raise SpecError(f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}")
+        return ""
+    if not done.returncode:
+        return ""
+    return " ".join(_last_lines(done.stderr)) or f"importing it ended Python with code {done.returncode}"
 
 
 def _last_lines(text: str) -> Iterator[str]:

@@ -8,23 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep.records import Value
+from mpisweep.spec.keys import IDENTIFIER, NAME
 from mpisweep.spec.model import Spec, SpecError
-from mpisweep.spec.space import (
-    Choice,
-    Configuration,
-    FloatRange,
-    IntegerRange,
-    Parameter,
-    SpaceError,
-    parse_quick,
-    parse_quick_value,
-)
-from mpisweep.spec.sweepfile import COMMAND_LINE, parse_spec
+from mpisweep.spec.parameters import parse_quick, parse_quick_value
+from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError
+from mpisweep.spec.sweepfile import parse_spec
+from mpisweep.spec.wording import COMMAND_LINE
 
 __all__ = ["spec_from_flags", "toml_value"]
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_IDENTIFIER = re.compile(IDENTIFIER)
+_NAME = re.compile(NAME)
 
 
 def spec_from_flags(
@@ -66,7 +60,8 @@ def spec_from_flags(
     texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     wanted = {
-        name: text if name in texts else _only_value(name, text) for name, text in _split_flags("--baseline", baseline)
+        name: text if name in texts else _only_value(name, text)
+        for name, text in _split_flags("--baseline", baseline)
     }
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _name_from(workload, searched))
@@ -74,10 +69,13 @@ def spec_from_flags(
     if isinstance(workload, str):
         lines.insert(0, f"workload = {toml_value(workload)}")
     else:
-        lines.insert(0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}")
+        lines.insert(
+            0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
+        )
     lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("--metric", metrics))
-    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": {k: v for k, v in (limits or {}).items() if v is not None}}
+    limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
+    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limited}
     for table, entries in tables.items():
         if entries:
             lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
@@ -109,7 +107,9 @@ def _only_value(name: str, text: str) -> Value:
 def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
     if not isinstance(workload, str):
         # The script says more than the interpreter that runs it.
-        scripts = [Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))]
+        scripts = [
+            Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
+        ]
         workload = scripts[0] if scripts else Path(workload[0]).name
     words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
     name = "-".join(words)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, parse_spec
-from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["WorkloadError", "load_function", "to_metrics"]
@@ -28,16 +27,18 @@ class WorkloadError(Exception):
 def load_function(spec: Spec) -> Run:
     """The function that runs a trial of this sweep.
 
-    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there must not be
-    taken for a module that Python, torch or mpisweep is about to import.
+    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there
+    must not be taken for a module that Python, torch or mpisweep is about to import.
 
     Raises:
         WorkloadError: when the module has no such function.
         Exception: whatever importing the user's module raises.
     """
     if isinstance(spec.workload, BuiltinWorkload):
-        built_in: Run = importlib.import_module(BUILTIN[spec.workload.name].module).run
-        return built_in
+        described = spec.built_in
+        assert described is not None, "the sweep file was parsed where the workload is"
+        named: Run = importlib.import_module(described.module).run
+        return named
     assert isinstance(spec.workload, FunctionWorkload), "a command line is run by workloads.command"
     folder = os.fspath(spec.folder)
     if folder not in sys.path:
@@ -93,7 +94,7 @@ def _to_float(value: Any) -> float | None:
 
 
 def main() -> int:
-    """Load the function of the sweep file on standard input, and tell on standard error what is wrong with it."""
+    """Load the function of the sweep file on standard input, and say on standard error what is wrong."""
     source, folder = sys.argv[1:]
     try:
         load_function(parse_spec(sys.stdin.read(), source=source, folder=Path(folder)))
@@ -102,7 +103,8 @@ def main() -> int:
         # The frames of the import system say nothing to a user.
         theirs = [
             frame for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith("<frozen") and frame.filename not in (__file__, importlib.__file__)
+            if not frame.filename.startswith("<frozen")
+            and frame.filename not in (__file__, importlib.__file__)
         ]  # fmt: skip
         where = f" (at {theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
         print(what.splitlines()[-1] + where, file=sys.stderr)

@@ -23,8 +23,7 @@ from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPP
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
-from mpisweep.spec import BuiltinWorkload, Spec, parse_spec
-from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.workloads.command import make_run
 from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message_of
@@ -152,8 +151,8 @@ class _Loop:
         #: telling.
         self._limited = contextlib.nullcontext() if limit is None else MemoryLimit(limit)
         self._defaults: dict[str, Value] = {}
-        if isinstance(spec.workload, BuiltinWorkload):
-            self._defaults = {option.name: option.default for option in BUILTIN[spec.workload.name].options}
+        if spec.built_in is not None:
+            self._defaults = spec.built_in.defaults
         #: Whether trials leave anything behind in this process; a program takes everything with it.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._uses_gpu = self._runs_here and device != "cpu"

@@ -179,7 +179,7 @@ def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
 
 def _spec_of(state: SweepState) -> Spec | None:
     try:
-        return parse_spec(state.spec, source=state.source, folder=Path())
+        return parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
     except SpecError:
         return None
 

@@ -279,7 +279,7 @@ def exit_code_of(state: SweepState) -> int:
 
 def _end_of_all(state: SweepState) -> EndReason:
     try:
-        spec = parse_spec(state.spec, source=state.source, folder=Path())
+        spec = parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
         objective, measured = spec.objective, spec.measures or bool(state.metrics)
     except SpecError:
         # Damage has taken what says which metric counts.

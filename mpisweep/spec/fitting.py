@@ -1,0 +1,192 @@
+"""What the keys of a sweep file say about each other: each may be right in itself and not fit the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mpisweep.records import Direction, Value
+from mpisweep.spec.catalogue import SPEED, WorkloadDescription
+from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
+from mpisweep.spec.keys import RANKS, RANKS_AT_MOST
+from mpisweep.spec.model import Spec, Workload, ends, nearest
+from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace
+from mpisweep.spec.wording import Wording
+
+__all__ = [
+    "check_baseline", "check_command", "check_objective", "check_options", "check_ranks", "check_size",
+    "check_twice", "check_values", "with_largest_batch",
+]  # fmt: skip
+
+
+def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]) -> None:
+    """Refuse a parameter that is both searched and fixed."""
+    for name in fixed:
+        if name in space.names:
+            wording.fail(
+                f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed"
+            )
+
+
+def check_options(wording: Wording, described: WorkloadDescription, table: str, names: Iterable[str]) -> None:
+    """Refuse names in a table that are no options of the workload."""
+    known = [*(option.name for option in described.options), RANKS]
+    for name in names:
+        if name not in known:
+            wording.fail(f"{table}.{name}", f"{described.name} has no such option; {nearest(name, known)}")
+
+
+def check_values(
+    wording: Wording,
+    described: WorkloadDescription,
+    space: SearchSpace,
+    fixed: Configuration,
+    baseline: Configuration | None,
+) -> None:
+    """Refuse values that the workload's options cannot have."""
+    named: list[tuple[str, str, Value]] = [("fixed", name, value) for name, value in fixed.items()]
+    named += [("baseline", name, value) for name, value in (baseline or {}).items()]
+    for parameter in space.parameters:
+        named += [("parameters", parameter.name, value) for value in ends(parameter)]
+    for table, name, value in named:
+        option = described.option(name)
+        problem = option.problem(value) if option else None
+        if problem:
+            wording.fail(f"{table}.{name}", problem)
+
+
+def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixed: Configuration) -> None:
+    """Refuse a command line whose placeholders and the sweep's parameters are not the same."""
+    if not isinstance(workload, CommandWorkload):
+        return
+    values: dict[str, list[Value]] = {name: [value] for name, value in fixed.items()}
+    for parameter in space.parameters:
+        values[parameter.name] = ends(parameter)
+    try:
+        check_formats(workload, values)
+    except CommandError as error:
+        wording.fail(error.key, error.problem)
+    for name in space.names:
+        # What a template asks for is seen when the template is read.
+        if name not in workload.names and not workload.template and name != RANKS:
+            wording.fail(
+                f"parameters.{name}",
+                f"is not used: the command has no {{{name}}}" if wording.is_typed
+                else f"is not used: neither workload.command nor workload.env has {{{name}}}",
+            )  # fmt: skip
+
+
+def check_baseline(
+    wording: Wording,
+    described: WorkloadDescription | None,
+    space: SearchSpace,
+    baseline: Configuration | None,
+) -> None:
+    """Refuse a baseline that leaves out a parameter without a default."""
+    if baseline is None or described is not None:
+        return
+    for name in space.names:
+        if name not in baseline:
+            wording.fail("baseline", f"{name!r} is missing; a baseline names every searched parameter")
+
+
+def check_objective(wording: Wording, described: WorkloadDescription, objective: str) -> None:
+    """Refuse an objective that the workload does not report."""
+    metrics = [metric.name for metric in described.metrics]
+    if objective not in metrics:
+        wording.fail(
+            "objective", f"{described.name} has no metric {objective!r}; {nearest(objective, metrics)}"
+        )
+
+
+def check_ranks(wording: Wording, spec: Spec) -> None:
+    """Refuse numbers of ranks that no trial can have."""
+    named: list[tuple[str, Value]] = [
+        (f"{table}.{RANKS}", values[RANKS])
+        for table, values in (("fixed", spec.fixed), ("baseline", spec.baseline or {}))
+        if RANKS in values
+    ]
+    for parameter in spec.space.parameters:
+        if parameter.name == RANKS:
+            named += [(f"parameters.{RANKS}", value) for value in ends(parameter)]
+    for key, value in named:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RANKS_AT_MOST:
+            wording.fail(key, f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
+        elif value > 1 and spec.devices_per_trial < 1:
+            share = f"{spec.devices_per_trial:g}"
+            wording.fail(
+                "devices_per_trial",
+                f"is {share}, but trials have several ranks, which cannot meet on one GPU; leave it out",
+            )
+
+
+def with_largest_batch(
+    wording: Wording, raw: dict[str, Any], space: SearchSpace, described: WorkloadDescription | None
+) -> tuple[SearchSpace, dict[str, Any]]:
+    """The space and the sweep file with all that a search for the largest batch implies."""
+    search = wording.set("search", "largest_batch")
+    if len(space.parameters) != 1:
+        wording.fail("parameters", f"has {len(space.parameters)}; {search} needs one, the batch size")
+    [parameter] = space.parameters
+    key = f"parameters.{parameter.name}"
+    values = ends(parameter)
+    if parameter.count is None or any(isinstance(value, (bool, str)) or value <= 0 for value in values):
+        wording.fail(key, f"has {parameter.describe()}; {search} needs finitely many numbers above 0")
+    if parameter.memory == "decreasing":
+        wording.fail(key, f"'memory' is 'decreasing'; {search} needs 'increasing'")
+    if "trials" in raw:
+        wording.fail("trials", f"is for searches that sample; {search} ends when it has its answers")
+    has_speed = described is not None and any(metric.name == SPEED for metric in described.metrics)
+    if "objective" not in raw and not has_speed:
+        wording.fail("objective", f"is missing; {search} needs to know which metric is the speed")
+    usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}
+    return SearchSpace((replace(parameter, memory="increasing"),)), usual | raw
+
+
+def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
+    """Refuse a search whose number of trials is not known, or larger than can be meant.
+
+    Args:
+        wording: of the sweep.
+        spec: of the sweep.
+        most_points: the largest grid that is accepted.
+    """
+    if spec.search == "largest_batch":
+        return
+    if spec.search == "grid":
+        _check_grid(wording, spec, most_points)
+        return
+    if spec.trials is None:
+        example = wording.set("trials", 100)
+        wording.fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. {example}")
+    if not spec.space.parameters:
+        wording.fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
+
+
+def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
+    space = spec.space
+    if spec.trials is not None:
+        wording.fail("trials", "is for searches that sample; a grid runs every point")
+    if space.size is None:
+        continuous = next(p for p in space.parameters if p.count is None)
+        wording.fail(
+            f"parameters.{continuous.name}",
+            f"has {continuous.describe()}, infinitely many for a grid; {_how_many(wording, continuous)}, "
+            f"or {wording.set('search', 'random')} with {wording.set('trials', 'N')}",
+        )
+    if space.size > most_points:
+        wording.fail(
+            "parameters",
+            f"the grid has {space.size:,} points, more than {most_points:,}; if that is meant, "
+            f"say {wording.set('max_points', space.size)}",
+        )
+
+
+def _how_many(wording: Wording, continuous: Parameter) -> str:
+    """How the user would say which numbers of a range a grid takes."""
+    if not wording.is_typed:
+        return "give 'step' or 'points'"
+    assert isinstance(continuous, FloatRange)
+    scale = ":log" if continuous.log else ""
+    return f"say how many, e.g. -p {continuous.name}={continuous.low!r}:{continuous.high!r}{scale}:points=8"

@@ -1,0 +1,87 @@
+"""The tables of the documentation, made of the tables that sweep files are checked by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
+from mpisweep.spec.keys import Key, keys_of
+
+__all__ = ["keys_markdown", "metrics_markdown", "options_markdown", "workload_markdown"]
+
+_KINDS = {
+    "text": "text",
+    "name": "name, as of a file",
+    "number": "number",
+    "flag": "true or false",
+    "duration": "duration",
+    "size": "size",
+    "devices": "1, 2, ..., or 1 over one",
+    "table": "table",
+    "workload": "text or table",
+    "command": "text, or list of texts",
+    "template": "name of a file",
+    "variables": "table of texts",
+    "values": "list of numbers",
+}
+
+
+def keys_markdown(table: str) -> str:
+    """The keys of one table of a sweep file; see :mod:`~mpisweep.spec.keys`."""
+    rows = [
+        (f"`{key.name}`", _kind(key), _default(key), _unit(key), key.meaning, key.since)
+        for key in keys_of(table)
+    ]
+    return _table(("key", "type", "default", "unit", "meaning", "since"), rows)
+
+
+def workload_markdown(name: str) -> str:
+    """The tables of a built-in workload: its options, then its metrics."""
+    described = BUILTIN[name]
+    return f"{options_markdown(described)}\n\n{metrics_markdown(described)}"
+
+
+def options_markdown(workload: WorkloadDescription) -> str:
+    """The options of a workload."""
+    rows = []
+    for option in workload.options:
+        allowed = f" ({', '.join(option.values)})" if option.values else ""
+        default = str(option.default).lower() if option.kind == "boolean" else str(option.default)
+        shown = f"`{default}`" if default else "none"
+        rows.append((f"`{option.name}`", shown, option.units, option.description + allowed))
+    return _table(("option", "default", "units", "what it is"), rows)
+
+
+def metrics_markdown(workload: WorkloadDescription) -> str:
+    """What a workload reports."""
+    rows = [(f"`{metric.name}`", metric.units, metric.description) for metric in workload.metrics]
+    return _table(("metric", "units", "what it is"), rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, *rows]
+    written = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "---|" * len(heads), *written[1:]])
+
+
+def _kind(key: Key) -> str:
+    if key.kind == "choice":
+        return " or ".join(f"`{value}`" for value in key.values)
+    if key.kind == "integer":
+        low = key.low or 0
+        return f"integer from {low} to {key.high:,}" if key.high is not None else f"integer, at least {low}"
+    return _KINDS[key.kind]
+
+
+def _default(key: Key) -> str:
+    if key.usual:
+        return key.usual
+    if key.default is None:
+        return "required" if key.is_required else "empty"
+    shown = str(key.default).lower() if isinstance(key.default, bool) else str(key.default)
+    return f"`{shown}`"
+
+
+def _unit(key: Key) -> str:
+    # Of a number without a unit; texts have their own.
+    return {"duration": "s", "size": "byte"}.get(key.kind, key.unit)

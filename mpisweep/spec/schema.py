@@ -1,0 +1,246 @@
+"""The form of a sweep file as a JSON schema, for editors that check and complete TOML.
+
+Made from the table of keys (:mod:`~mpisweep.spec.keys`) and the options of workloads, and shipped as
+``sweep-file.schema.json``.  It never refuses what the parser takes; it refuses what is wrong in a key's form:
+unknown keys, types, numbers out of range.  What keys say about each other is left to ``mpisweep check``.
+
+Draft 7 of JSON Schema, the latest that Taplo and what is built on it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, installed_plugins
+from mpisweep.records import Value
+from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe
+from mpisweep.spec.keys import (
+    DEVICES_AT_MOST,
+    FUNCTION,
+    IDENTIFIER,
+    INTEGER_AT_MOST,
+    NAME,
+    RANKS,
+    RANKS_AT_MOST,
+    TEXT_CHARS,
+    Key,
+    keys_of,
+)
+
+__all__ = ["schema", "schema_text"]
+
+Schema = dict[str, Any]
+
+_DURATION = (
+    # A duration of nothing but zeros is none.
+    r"^\s*(?![0hms.: ]*$)(\d+(\.\d+)?|\d+:[0-5]\d:[0-5]\d|(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?)\s*$"
+)
+_SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
+_LONGEST_S = 1e12
+_BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_VALUE: Schema = {"type": ["number", "string", "boolean"]}
+_RANGE: Schema = {"$ref": "#/definitions/range"}
+_LIST: Schema = {"$ref": "#/definitions/list"}
+
+
+def schema_text(*, with_plugins: bool = False) -> str:
+    """The schema as the text of a file; see :func:`schema`."""
+    return json.dumps(schema(with_plugins=with_plugins), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema(*, with_plugins: bool = False) -> Schema:
+    """The schema of a sweep file.
+
+    Args:
+        with_plugins: whether to take in the workloads and searches of installed packages; those that cannot
+            be loaded are known by name alone.
+    """
+    described = list(BUILTIN.values())
+    workloads, searches = list(BUILTIN), []
+    if with_plugins:
+        workloads += [plugin.name for plugin in installed_plugins(WORKLOADS)]
+        searches = [plugin.name for plugin in installed_plugins(SEARCHES)]
+        described += _that_load(workloads[len(BUILTIN) :])
+    made = _table(keys_of(""), {
+        "workload": _workload(workloads),
+        "search": {"enum": [*_key("", "search").values, *searches]},
+        "parameters": _named(_parameter()),
+        "fixed": _named(_VALUE),
+        "baseline": _named(_VALUE),
+        # The steps of a curve are no metric.
+        "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
+        "limits": _table(keys_of("limits")),
+    })  # fmt: skip
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "mpisweep sweep file",
+        "definitions": {"range": _range(), "list": _table(keys_of("list"))},
+        **made,
+        "allOf": [_options_of(workload) for workload in described],
+    }
+
+
+def _that_load(names: Iterable[str]) -> list[WorkloadDescription]:
+    found = []
+    for name in dict.fromkeys(names):
+        try:
+            described = describe(name)
+        except PluginError:
+            continue
+        if described is not None:
+            found.append(described)
+    return found
+
+
+def _key(table: str, name: str) -> Key:
+    return next(key for key in keys_of(table) if key.name == name)
+
+
+def _table(keys: Iterable[Key], special: dict[str, Schema] | None = None) -> Schema:
+    """A table with these keys and no others."""
+    keys = tuple(keys)
+    required = [key.name for key in keys if key.is_required]
+    properties = {key.name: (special or {}).get(key.name) or _form(key) for key in keys}
+    for key in keys:
+        default = {} if key.default is None or key.usual else {"default": key.default}
+        properties[key.name] = {"description": key.meaning, **default, **properties[key.name]}
+    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | ({"required": required} if required else {})
+
+
+def _form(key: Key) -> Schema:
+    """What a value of this key looks like."""
+    match key.kind:
+        case "text":
+            return _TEXT
+        case "name":
+            return {"type": "string", "pattern": f"^{NAME}$"}
+        case "choice":
+            return {"enum": list(key.values)}
+        case "integer":
+            high = INTEGER_AT_MOST if key.high is None else key.high
+            return {"type": "integer", "minimum": key.low or 0, "maximum": high}
+        case "number":
+            return {"type": "number"}
+        case "flag":
+            return {"type": "boolean"}
+        case "duration":
+            number: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}
+            return {"anyOf": [{"type": "string", "pattern": _DURATION, "maxLength": 40}, number]}
+        case "size":
+            return {"type": "string", "pattern": _SIZE, "maxLength": 40}
+        case "devices":
+            whole: Schema = {"type": "number", "minimum": 1, "maximum": DEVICES_AT_MOST, "multipleOf": 1}
+            share: Schema = {"type": "number", "minimum": 1 / DEVICES_AT_MOST, "maximum": 1}
+            return {"anyOf": [whole, share]}
+        case "command":
+            return {"anyOf": [_TEXT, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+        case "template":
+            return {"type": "string", "pattern": _BESIDE}
+        case "variables":
+            texts: Schema = {"type": ["string", "number", "boolean"]}
+            return _named(texts)
+        case "values":
+            return _choices({"type": "number"})
+    raise AssertionError(f"{key.path} has a form of its own")
+
+
+def _workload(names: Iterable[str]) -> Schema:
+    # Python's \w has letters of every script, and a module may be called by them.
+    function = FUNCTION.replace(r"[\w.]", "[^\\s:\"'()\\[\\]{}/-]")
+    return {
+        "anyOf": [
+            {"enum": list(names)},
+            {"type": "string", "pattern": f"^{function}$"},
+            _table(keys_of("workload")),
+        ]
+    }
+
+
+def _named(entry: Schema, name: str = f"^{IDENTIFIER}$") -> Schema:
+    """A table whose keys the user chooses, by a pattern of their names."""
+    return {"type": "object", "patternProperties": {name: entry}, "additionalProperties": False}
+
+
+def _choices(value: Schema) -> Schema:
+    return {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+
+
+def _parameter() -> Schema:
+    """A list of choices of one kind, a range, or a list of numbers with a word about memory."""
+    one: list[Schema] = [{"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"}]
+    return {"anyOf": [*map(_choices, one), _RANGE, _LIST]}
+
+
+def _range() -> Schema:
+    above_0: Schema = {"type": "number", "exclusiveMinimum": 0}
+    found = _table(keys_of("range"), {"step": above_0})
+    log: Schema = {"properties": {"scale": {"const": "log"}}, "required": ["scale"]}
+    return found | {
+        "not": {"anyOf": [
+            {"required": ["step", "points"]},
+            {"allOf": [log, {"required": ["step"]}]},
+            {"allOf": [log, {"properties": {"from": {"maximum": 0}}}]},
+        ]},
+    }  # fmt: skip
+
+
+def _options_of(workload: WorkloadDescription) -> Schema:
+    """Its options, wherever it is the workload."""
+    ranks: Schema = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": RANKS_AT_MOST,
+        "description": _key("", RANKS).meaning,
+    }
+    one = {RANKS: ranks} | {
+        option.name: {"default": option.default, **_about(option), **_value(option)}
+        for option in workload.options
+    }
+    searched = {RANKS: _parameter()} | {
+        option.name: _about(option) | _searched(option) for option in workload.options
+    }
+    tables: Schema = {
+        table: {"properties": options, "additionalProperties": False}
+        for table, options in (("parameters", searched), ("fixed", one), ("baseline", one))
+    }
+    metrics = [metric.name for metric in workload.metrics]
+    return {
+        "if": {"required": ["workload"], "properties": {"workload": {"const": workload.name}}},
+        "then": {"properties": {**tables, "objective": {"enum": metrics}}},
+    }
+
+
+def _about(option: Option) -> Schema:
+    units = f" [{option.units}]" if option.units else ""
+    return {"description": option.description + units}
+
+
+def _value(option: Option) -> Schema:
+    """One value of an option."""
+    least: dict[str, Value] = {} if option.low is None else {"minimum": option.low}
+    match option.kind:
+        case "choice":
+            return {"enum": list(option.values)}
+        case "boolean":
+            return {"type": "boolean"}
+        case "text":
+            return {"type": "string"}
+        case "integer":
+            return {"type": "integer", **least}
+        case "number":
+            return {"type": "number", **least}
+
+
+def _searched(option: Option) -> Schema:
+    """What a search may vary an option over."""
+    one = _value(option)
+    if option.kind not in ("integer", "number"):
+        return _choices(one)
+    step = {"step": {"type": "integer"}} if option.kind == "integer" else {}
+    ranges = {"allOf": [_RANGE, {"properties": {"from": one, "to": one, **step}}]}
+    lists = {"allOf": [_LIST, {"properties": {"values": _choices(one)}}]}
+    return {"anyOf": [_choices(one), ranges, lists]}

@@ -1,0 +1,329 @@
+"""Packages that add workloads, searches and sites by entry points, and the built-in ones, which need none."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import fastjsonschema
+import h5py
+import pytest
+from waiting import PATIENCE_S
+
+from mpisweep.plugins import BUILT_IN
+from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.keys import SEARCH_NAMES
+
+ROOT = Path(__file__).parent.parent
+
+TINY = {
+    "pyproject.toml": """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "tiny-plugin"
+version = "1.5"
+
+[project.entry-points."mpisweep.workloads"]
+tiny = "tiny_plugin.described:TINY"
+
+[project.entry-points."mpisweep.searches"]
+downwards = "tiny_plugin.downwards:Downwards"
+
+[project.entry-points."mpisweep.sites"]
+tiny = "tiny_plugin.sites"
+
+[tool.setuptools]
+packages = ["tiny_plugin"]
+package-data = { tiny_plugin = ["sites/*.toml"] }
+""",
+    "tiny_plugin/__init__.py": "",
+    "tiny_plugin/described.py": """
+from mpisweep.spec.catalogue import Metric, Option, WorkloadDescription
+
+TINY = WorkloadDescription(
+    name="tiny",
+    module="tiny_plugin.train",
+    options=(
+        Option("width", "integer", 4, "units of the layer", low=1),
+        Option("bend", "choice", "relu", "of the layer", values=("relu", "tanh")),
+    ),
+    metrics=(Metric("loss", "what is lost", "nat"),),
+    preload=("tiny_plugin.train",),
+)
+""",
+    "tiny_plugin/train.py": """
+def run(trial):
+    return {"loss": 1 / trial.params["width"] + (trial.params["bend"] == "tanh")}
+""",
+    "tiny_plugin/downwards.py": """
+from mpisweep.search import DistinctSampler
+
+
+class Downwards(DistinctSampler):
+    def proposals(self):
+        count = self.space.size
+        while True:
+            yield from (self.space.point(index) for index in reversed(range(count)))
+""",
+    "tiny_plugin/sites/tinycluster.toml": 'title = "The tiny cluster"\nsystem = "slurm"\ngpus_per_node = 2\n',
+}
+
+BROKEN = {
+    "pyproject.toml": """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "broken-plugin"
+version = "0.3"
+
+[project.entry-points."mpisweep.workloads"]
+absent = "broken_plugin.described:ABSENT"
+raising = "broken_plugin.raising:THING"
+odd = "broken_plugin.odd:ODD"
+misnamed = "broken_plugin.odd:MISNAMED"
+unrunnable = "broken_plugin.odd:UNRUNNABLE"
+
+[project.entry-points."mpisweep.searches"]
+nowhere = "broken_plugin.nowhere:Search"
+aimless = "broken_plugin.odd:ODD"
+downwards = "broken_plugin.odd:ODD"
+
+[project.entry-points."mpisweep.sites"]
+broken = "broken_plugin.sites"
+
+[tool.setuptools]
+packages = ["broken_plugin"]
+""",
+    "broken_plugin/__init__.py": "",
+    "broken_plugin/raising.py": "raise RuntimeError('the licence\\nhas run out')\n",
+    "broken_plugin/odd.py": """
+from mpisweep.spec.catalogue import Metric, WorkloadDescription
+
+ODD = 3
+MISNAMED = WorkloadDescription("other", "broken_plugin.run", (), (Metric("loss", ""),))
+UNRUNNABLE = WorkloadDescription("unrunnable", "broken_plugin.no_such_module", (), (Metric("loss", ""),))
+""",
+}
+
+SWEEP = """
+name = "tiny"
+workload = "tiny"
+search = "downwards"
+trials = 6
+
+[parameters]
+width = { from = 1, to = 9 }
+
+[baseline]
+width = 2
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def install(files: Mapping[str, str], source: Path, target: Path) -> None:
+    for name, text in files.items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", target, source],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny package is installed."""
+    folder = tmp_path_factory.mktemp("tiny")
+    install(TINY, folder / "source", folder / "target")
+    return folder / "target"
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a package is installed of which nothing can be used."""
+    folder = tmp_path_factory.mktemp("broken")
+    install(BROKEN, folder / "source", folder / "target")
+    return folder / "target"
+
+
+@pytest.fixture
+def run(tmp_path: Path, environment: dict[str, str]) -> Run:
+    """Run ``mpisweep ARGUMENTS``, with what is installed in `folders`; ``ranks=N`` has a typed mpirun start it."""
+    (tmp_path / "sweep.toml").write_text(SWEEP, encoding="utf-8")
+
+    def started(*arguments: str, folders: list[Path], ranks: int | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mpisweep", *arguments]
+        if ranks is not None:
+            command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
+        path = os.pathsep.join([*map(str, folders), str(ROOT), environment.get("PYTHONPATH", "")])
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True,
+            timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+
+    return started
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command says that refuses its input."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    [line] = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_a_sweep_runs_with_the_workload_and_the_search_of_an_installed_package(tmp_path, tiny, run: Run, ranks):
+    workers = ["-n", "2"] if ranks is None else []
+    done = run("run", "sweep.toml", "-o", "r.h5", *workers, folders=[tiny], ranks=ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with h5py.File(tmp_path / "r.h5") as file:
+        # Six, from the top, and the baseline.
+        assert list(file["trials/parameters/width"][()]) == [9, 8, 7, 6, 5, 4, 2]
+        assert list(file["trials/metrics/loss"][()]) == [1 / width for width in (9, 8, 7, 6, 5, 4, 2)]
+        assert file["trials/metrics/loss"].attrs["units"] == "nat"
+        assert file["trials/metrics/loss"].attrs["description"] == "final value: what is lost"
+        assert file.attrs["workload"] == "tiny"
+
+
+def test_the_results_are_read_where_the_package_is_not_installed(tmp_path, tiny, run: Run):
+    assert run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[tiny]).returncode == 0
+    for command in (["status", "r.h5"], ["top", "r.h5"]):
+        done = run(*command, folders=[])
+        assert done.returncode == 0, done.stderr
+    assert "0.11111" in done.stdout
+    missing = sentence(run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[]))
+    assert missing.startswith("mpisweep: sweep.toml: workload: is 'tiny'; expected 'resnet50', a function like")
+
+
+def test_a_sweep_without_a_file_names_them_as_well(tmp_path, tiny, run: Run):
+    arguments = ["run", "tiny", "-p", "width=1:5", "--search", "downwards", "--trials", "2", "-n", "1", "-o", "r.h5"]
+    done = run(*arguments, folders=[tiny])
+    assert done.returncode == 0, done.stdout + done.stderr
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert list(file["trials/parameters/width"][()]) == [5, 4]
+    refused = run(*arguments, folders=[])
+    assert refused.returncode == 2
+    assert "invalid choice: 'downwards' (choose from" in refused.stderr
+
+
+def test_its_options_are_checked_like_those_of_a_built_in_workload(tmp_path, tiny, run: Run):
+    for wrong, message in (
+        ("[fixed]\nbent = 'tanh'", "sweep.toml: fixed.bent: tiny has no such option; did you mean 'bend'?"),
+        ("[fixed]\nbend = 'sigmoid'", "sweep.toml: fixed.bend: is 'sigmoid'; it must be one of 'relu', 'tanh'"),
+    ):
+        (tmp_path / "sweep.toml").write_text(SWEEP + wrong, encoding="utf-8")
+        assert sentence(run("check", "sweep.toml", folders=[tiny])) == f"mpisweep: {message}"
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("downwards", "downward"), encoding="utf-8")
+    assert sentence(run("check", "sweep.toml", folders=[tiny])) == (
+        "mpisweep: sweep.toml: search: is 'downward'; expected one of grid, random, sobol, largest_batch, downwards"
+    )
+
+
+def test_the_schema_that_check_prints_has_what_is_installed(tiny, broken, run: Run):
+    sweep = {"workload": "tiny", "search": "downwards", "trials": 3, "parameters": {"width": {"from": 1, "to": 9}}}
+    known = fastjsonschema.compile(json.loads(run("check", "--schema", folders=[tiny]).stdout), use_default=False)
+    known(sweep)
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        known(sweep | {"fixed": {"bend": "sigmoid"}})
+    unknown = fastjsonschema.compile(json.loads(run("check", "--schema", folders=[broken]).stdout), use_default=False)
+    unknown({"workload": "raising", "fixed": {"anything": 1}})
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        unknown(sweep)
+
+
+def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
+    listed = run("jobscript", "--sites", folders=[tiny])
+    assert listed.returncode == 0, listed.stderr
+    assert any(line.startswith("tinycluster") and "The tiny cluster" in line for line in listed.stdout.splitlines())
+    assert any(line.startswith("genkai") for line in listed.stdout.splitlines())
+    script = run("jobscript", "sweep.toml", "--site", "tinycluster", "--nodes", "1", "--elapse", "1:00:00", folders=[tiny])
+    assert script.returncode == 0, script.stderr
+    assert "#SBATCH" in script.stdout
+
+
+@pytest.mark.parametrize(
+    ("workload", "search", "message"),
+    [
+        ("absent", "random", "workload: 'absent' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
+         "No module named 'broken_plugin.described'"),
+        ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: RuntimeError: the licence has run out"),
+        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type int and not a WorkloadDescription"),
+        ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it describes 'other'"),
+        ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
+         "No module named 'broken_plugin.no_such_module'"),
+        ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
+         "No module named 'broken_plugin.nowhere'"),
+        ("m:f", "aimless", "search: 'aimless' of the package broken-plugin 0.3 cannot be used: it has no method 'from_spec'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_plugin_that_cannot_be_used_is_one_sentence_that_names_its_package(
+    tmp_path, broken, run: Run, command, workload, search, message
+):
+    (tmp_path / "m.py").write_text("def f(trial): return 1.0\n", encoding="utf-8")
+    space = "[parameters]\nranks_per_trial = [1]"
+    (tmp_path / "sweep.toml").write_text(f'workload = "{workload}"\nsearch = "{search}"\ntrials = 1\n{space}', encoding="utf-8")
+    found = sentence(run(command, "sweep.toml", folders=[broken]))
+    assert found.startswith(f"mpisweep: sweep.toml: {message}")
+    assert not list(tmp_path.glob("*.h5*"))
+
+
+def test_a_name_that_two_packages_have_is_refused(tiny, broken, run: Run):
+    assert sentence(run("check", "sweep.toml", folders=[tiny, broken])) == (
+        "mpisweep: sweep.toml: search: 'downwards' is in the packages broken-plugin 0.3 and tiny-plugin 1.5; uninstall one of them"
+    )
+
+
+def test_sites_that_cannot_be_found_do_not_hide_the_others(tiny, broken, run: Run):
+    listed = run("jobscript", "--sites", folders=[tiny, broken])
+    assert listed.returncode == 0
+    assert "tinycluster" in listed.stdout
+    [line] = listed.stderr.splitlines()
+    assert line.endswith("sites: 'broken' of the package broken-plugin 0.3 cannot be loaded: there is no package 'broken_plugin.sites'")
+
+
+def test_what_is_built_in_is_registered_like_a_plugin():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    registered = {
+        group: dict(tuple(part.strip() for part in line.split("=", 1)) for line in entries.strip().splitlines())
+        for group, entries in config["options.entry_points"].items()
+        if group != "console_scripts"
+    }
+    assert registered == BUILT_IN
+    assert list(BUILT_IN["mpisweep.workloads"]) == list(BUILTIN)
+    assert tuple(BUILT_IN["mpisweep.searches"]) == SEARCH_NAMES
+
+
+def test_what_is_built_in_is_found_without_a_look_at_what_is_installed():
+    program = """
+import importlib.metadata
+importlib.metadata.entry_points = None
+from pathlib import Path
+from mpisweep.batch.site import load_site
+from mpisweep.plugins import BUILT_IN, find_plugin
+from mpisweep.search import make_sampler
+from mpisweep.spec import parse_spec
+for group, entries in BUILT_IN.items():
+    for name in entries:
+        assert find_plugin(group, name).folder() if group == "mpisweep.sites" else find_plugin(group, name).load()
+for search, trials in (("grid", ""), ("random", "trials = 3"), ("sobol", "trials = 3"), ("largest_batch", "")):
+    text = f'workload = "resnet50"\\nsearch = "{search}"\\n{trials}\\n[parameters]\\nbatch_size = {{ from = 1, to = 9 }}'
+    assert make_sampler(parse_spec(text, source="s", folder=Path()))[0]["batch_size"]
+assert load_site("genkai").gpus_per_node == 4
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,258 @@
+"""The table of keys, and what is made of it: the parser's checks, the reference, the schema for editors."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import fastjsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpisweep.cli import main
+from mpisweep.spec import Limits, SpecError, parse_spec
+from mpisweep.spec.catalogue import BUILTIN
+from mpisweep.spec.keys import KEYS, Key, keys_of, names_of
+from mpisweep.spec.schema import schema
+from mpisweep.spec.sweepfile import _Parser
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "mpisweep" / "spec" / "sweep-file.schema.json"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+validate = fastjsonschema.compile(schema(), use_default=False)
+
+
+def editor_takes(raw: dict[str, Any]) -> bool:
+    try:
+        validate(raw)
+    except fastjsonschema.JsonSchemaValueException:
+        return False
+    return True
+
+
+def parser_takes(raw: dict[str, Any]) -> bool:
+    try:
+        _Parser("sweep.toml").spec(raw, "", Path())
+    except SpecError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def reference():
+    made = importlib.util.spec_from_file_location("write_reference", ROOT / "docs" / "write_reference.py")
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
+
+
+def test_what_the_pages_say_of_keys_and_options_is_made_of_the_tables(reference):
+    shown = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        shown += reference.blocks_of(text)
+        assert reference.filled(text) == text, f"{page}: run `make reference`"
+    assert sorted(shown) == sorted(reference.BLOCKS)
+
+
+def test_every_key_has_its_row_in_the_reference():
+    text = (ROOT / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+    for key in KEYS:
+        assert re.search(rf"^\| `{key.name}` \|.*{re.escape(key.meaning)}", text, flags=re.MULTILINE), key
+
+
+def test_the_shipped_schema_is_that_of_the_tables():
+    assert json.loads(SHIPPED.read_text(encoding="utf-8")) == schema(), "run `make reference`"
+
+
+def test_check_prints_the_schema(capsys):
+    assert main(["check", "--schema"]) == 0
+    assert capsys.readouterr().out == SHIPPED.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda path: path.parent.name)
+def test_editors_take_the_examples(path):
+    assert editor_takes(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_editors_take_what_the_pages_show(page):
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+        raw = tomllib.loads(block)
+        if raw.keys() <= set(names_of("")):
+            # Of some only a part is shown.
+            assert editor_takes({"workload": "my_train:train"} | raw), block
+
+
+RESNET = {"workload": "resnet50"}
+PROGRAM = {"workload": {"command": "train {x}"}, "parameters": {"x": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"workload": "resnet"},
+        {"workload": 3},
+        {"workload": {}},
+        {"workload": "a b"},
+        PROGRAM | {"workload": {"command": "train {x}", "shell": True}},
+        PROGRAM | {"workload": {"command": 3}},
+        PROGRAM | {"workload": {"command": "train {x}", "directory": "home"}},
+        PROGRAM | {"workload": {"command": "train {x}", "env": {"1X": "a"}}},
+        PROGRAM | {"workload": {"command": "train {x}", "env": {"X": ["a"]}}},
+        PROGRAM | {"workload": {"command": "train {x}", "template": "../up"}},
+        PROGRAM | {"workload": {"command": "train {x}", "template": "/etc/passwd"}},
+        PROGRAM | {"metrics": {"loss": 3}},
+        PROGRAM | {"metrics": {"step": "step="}},
+        PROGRAM | {"metrics": {"a b": "loss="}},
+        RESNET | {"sed": 1},
+        RESNET | {"objective": "los"},
+        RESNET | {"limits": {"timeouts": 1}},
+        RESNET | {"parameters": {"batchsize": {"from": 1, "to": 7}}},
+        RESNET | {"parameters": {"batch_size": {"from": 0, "to": 7}}},
+        RESNET | {"parameters": {"batch_size": {"from": 1.0, "to": 7.5, "step": 0.5}}},
+        RESNET | {"parameters": {"batch_size": ["many", "few"]}},
+        RESNET | {"parameters": {"batch_size": {"values": [0, 3], "memory": "increasing"}}},
+        RESNET | {"parameters": {"optimizer": ["sgd", "lion"]}},
+        RESNET | {"fixed": {"data": "mnist"}},
+        RESNET | {"fixed": {"compile": "yes"}},
+        RESNET | {"fixed": {"image_size": 16}},
+        RESNET | {"fixed": {"momentum": -0.1}},
+        RESNET | {"fixed": {"ranks_per_trial": 5000}},
+        RESNET | {"baseline": {"data_root": 3}},
+        {"workload": "m:f", "fixed": {"a-b": 1}},
+        {"workload": "m:f", "fixed": {"a": [1]}},
+        {"workload": "m:f", "ranks_per_trial": 5000},
+        *(
+            {"workload": "m:f", "parameters": {"x": described}}
+            for described in (
+                3,
+                [],
+                [1, "a"],
+                [1, True],
+                ["a", "a"],
+                ["a" * 65537],
+                {"from": 1},
+                {"from": 1, "to": "7"},
+                {"from": 1, "to": 7, "stpe": 1},
+                {"from": 1, "to": 7, "step": 0},
+                {"from": 1, "to": 7, "scale": "ln"},
+                {"from": 1.0, "to": 7.0, "points": 0},
+                {"from": 1.0, "to": 7.0, "points": 1_000_001},
+                {"from": 1.0, "to": 7.0, "points": 3, "step": 1.0},
+                {"from": 1.0, "to": 7.0, "scale": "log", "step": 1.0},
+                {"from": 0.0, "to": 7.0, "scale": "log", "points": 3},
+                {"from": 1, "to": 7, "memory": "more"},
+                {"values": [1, 2]},
+                {"values": ["a", "b"], "memory": "increasing"},
+                {"values": [1, 2], "memory": "increasing", "from": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_parser_refuses_for_its_form_the_editor_refuses_too(raw):
+    assert not parser_takes(raw)
+    assert not editor_takes(raw)
+
+
+VALUES = [
+    -1, 0, 1, 2, 5000, 0.5, 0.4, 1.5, 2.0, 1e13, True, False, "", "a", "a b", "../a", "m:f", "maximize", "sobol", "grid", "10m", "1:30:00",
+    "1h30m", " 90s ", "0s", "0:00:00", "0", "1.5", "h", "s", "m1", "10 m", "1:60:00", "4GiB", "500 MB", "4", "GB", "4 gib", "4kB", [], ["a"],
+    [1, 2], {}, {"a": 1}, {"a": "b"}, {"x": [1, 2]}, datetime.date(2026, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*keys_of(""), *keys_of("limits")], ids=lambda key: key.path)
+def test_editor_and_parser_take_the_same_values_of_every_key(key: Key):
+    raw: dict[str, Any] = {"workload": "m:f", "search": "random", "trials": 3, "parameters": {"x": [1, 2, 3]}}
+    taken = []
+    for value in VALUES:
+        given = raw | ({key.name: value} if not key.table else {key.table: {key.name: value}})
+        if key.path == "search" and value == "grid":
+            del given["trials"]
+        if key.path == "parameters" and value == {}:
+            # No form is wrong with it, but a search that samples has nothing to sample.
+            continue
+        is_whole = isinstance(value, float) and value == round(value)
+        if (key.kind == "integer" and is_whole) or (key.kind == "devices" and value == 0.4):
+            # JSON has one kind of number, and a schema no reciprocals.
+            continue
+        if key.path == "metrics":
+            given = PROGRAM | {"metrics": value}
+        if key.path == "baseline" and isinstance(value, dict):
+            value = given["baseline"] = {"x": 1, **value}
+        assert editor_takes(given) == parser_takes(given), value
+        taken += [value] if editor_takes(given) else []
+    # Otherwise it has compared nothing.
+    assert taken
+    assert len(taken) < len(VALUES)
+
+
+values = st.recursive(
+    st.integers(-3, 300) | st.floats(-3, 300) | st.text(max_size=5) | st.booleans() | st.sampled_from(["sgd", "log", "10m"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+ranges = st.fixed_dictionaries(
+    {"from": st.integers(-3, 300) | st.floats(-3, 300), "to": st.integers(-3, 300) | st.floats(-3, 300)},
+    optional={
+        "step": st.integers(0, 3) | st.floats(0, 3), "scale": st.sampled_from(["linear", "log", "ln"]),
+        "points": st.integers(0, 9), "memory": st.sampled_from(["increasing", "decreasing", "none"]),
+    },
+)  # fmt: skip
+options = st.sampled_from(["x", "y", *(option.name for option in BUILTIN["resnet50"].options)])
+
+
+@given(
+    st.sampled_from(["m:f", "resnet50", {"command": "train {x}", "env": {"Y": "{y}"}}]),
+    st.dictionaries(options, ranges | values | st.lists(st.integers(1, 9), max_size=3), max_size=2),
+    st.dictionaries(options, values, max_size=2),
+    st.dictionaries(st.sampled_from(names_of("limits")), values, max_size=2),
+    st.dictionaries(st.sampled_from(sorted({*names_of("")} - {"workload", "parameters", "fixed", "limits"})), values, max_size=2),
+)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_an_editor_never_refuses_what_the_parser_takes(workload, parameters, fixed, limits, others):
+    raw = others | {"workload": workload, "parameters": parameters, "fixed": fixed, "limits": limits}
+    if parser_takes(raw):
+        assert editor_takes(raw)
+
+
+def test_what_a_file_does_not_say_is_what_the_reference_says():
+    spec = parse_spec('workload = "m:f"', source="sweep.toml", folder=Path())
+    said = {
+        "name": spec.name, "objective": spec.objective, "direction": spec.direction.value, "search": spec.search, "trials": spec.trials,
+        "seed": spec.seed, "devices_per_trial": spec.devices_per_trial, "fresh_process": spec.fresh_process, "baseline": spec.baseline,
+    }  # fmt: skip
+    for key in keys_of(""):
+        if key.name in said:
+            assert said[key.name] == key.default, key
+    assert spec.limits == Limits()
+    assert (spec.limits.grace_s, spec.limits.silence_s, spec.limits.disk_s, spec.limits.retries) == (10, 30, 600, 2)
+
+
+def test_a_default_is_a_value_that_the_key_may_have():
+    for key in KEYS:
+        if key.default is not None:
+            assert key.problem(key.default) is None, key
+            assert key.since
+
+
+def test_the_largest_grid_is_the_default_of_its_key():
+    [key] = [key for key in KEYS if key.name == "max_points"]
+    text = 'workload = "m:f"\n[parameters]\nx = {{ from = 1, to = {} }}'
+    assert parse_spec(text.format(key.default), source="s", folder=Path()).space.size == key.default
+    with pytest.raises(SpecError, match=f"say max_points = {key.default + 1}"):
+        parse_spec(text.format(key.default + 1), source="s", folder=Path())
+
+
+def test_numbers_that_json_does_not_have_are_left_to_the_parser():
+    assert not parser_takes({"workload": "m:f", "fixed": {"x": math.inf}})
