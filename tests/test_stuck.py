@@ -326,7 +326,7 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
         rank.give(0, [5], [77])
         rank.until((deaf / "stuck").exists)
         process = int((deaf / "stuck").read_text())
-        rank.until(lambda: rank.worker._slots[0]._killed)
+        rank.until(lambda: rank.worker._slots[0]._child.killed)
         (deaf / "stuck").unlink()
         os.kill(process, signal.SIGKILL)
         rank.until(lambda: 5 in rank.ended())

@@ -19,30 +19,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.blocks import (
-    AssignedBlock,
     ClosedRecord,
     EndedBlock,
-    InferredBlock,
     JoinedRecord,
     LeftRecord,
-    QuarantineRecord,
-    TrialsBlock,
-    UnfinishedBlock,
     decode,
     encode,
 )
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.disk_watch import DiskWatch
+from mpisweep.master.effects import Effects
 from mpisweep.master.lease_client import Keeper, Left, Over
 from mpisweep.master.outbox import Outbox
+from mpisweep.master.roster import Roster
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.master.standing import Standing
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
-    Abandon,
     Broken,
     Ended,
-    Give,
     Hello,
     Kill,
     Meet,
@@ -50,10 +45,7 @@ from mpisweep.messages import (
     Message,
     Reported,
     Returned,
-    StopTrials,
     StopWanted,
-    TakeBack,
-    Team,
     ToMaster,
 )
 from mpisweep.progress import ProgressSink
@@ -61,20 +53,7 @@ from mpisweep.records import EndReason, FailureCause, Slot, TrialState
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal.segments import RECORD_BYTES
 from mpisweep.results.journal.writer import Journal
-from mpisweep.scheduling.decisions import (
-    Assign,
-    Commit,
-    Decision,
-    End,
-    GiveUp,
-    Infer,
-    Introduce,
-    Lease,
-    LetGo,
-    Quarantine,
-    Stop,
-    Withdraw,
-)
+from mpisweep.scheduling.decisions import End
 from mpisweep.scheduling.events import (
     Event,
     SlotBroken,
@@ -86,7 +65,6 @@ from mpisweep.scheduling.events import (
     WorkerLost,
 )
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.scheduling.teams import all_devices
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
 
@@ -157,7 +135,6 @@ class Master:
         keeper: Keeper | None = None,
     ) -> None:
         self._spec = spec
-        self._trials = trials
         self._scheduler = scheduler
         self._journal = journal
         self._recorder = recorder
@@ -170,16 +147,14 @@ class Master:
         self._last_step = now
         #: What was confirmed before this time says nothing: this rank was held up since.
         self._confirm_after = now
-        self._hellos: dict[int, Hello] = {}
-        self._quarantines: dict[Slot, str] = {}
-        self._ranks: list[int] = []
-        self._last_token = 0
+        self._roster = Roster()
         self._next_tick = now
         self._next_snapshot = now
         self._recorded_token = -1
         self._tells_end = tells_end
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
+        self._effects = Effects(trials, journal, self._outbox, send, self._roster, self._standing, keeper)
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(journal, recorder, vigil, keeper, folders, spec.limits.disk_s, self._tell_end)
         #: When the grace of the running trials is over, in seconds since 1970.
@@ -226,7 +201,7 @@ class Master:
         if len(body) > RECORD_BYTES:
             log.error("rank %d has sent %d MiB of reports at once, which no record holds: dropped", rank, len(body) >> 20)
             return
-        self._append(body)
+        self._effects.append(body)
 
     def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)
@@ -237,34 +212,29 @@ class Master:
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
-        if rank not in self._hellos:
-            self._ranks.append(rank)
-        self._hellos[rank] = hello
+        self._roster.join(rank, hello)
         joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind)
-        self._append(encode(joined))
+        self._effects.append(encode(joined))
         self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone), now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
         """A rank is gone, or has been silent for so long that it counts as gone."""
-        hello = self._hellos.pop(rank, None)
+        hello = self._roster.leave(rank)
         # Of those that were gone before this master took over somebody else has told.
         log.log(
             logging.WARNING if hello else logging.DEBUG,
             "rank %d is lost (%s); its trials are tried again elsewhere", rank, why,
         )  # fmt: skip
-        if rank in self._ranks:
-            self._ranks.remove(rank)
         self._handle(WorkerLost(rank), now)
-        self._append(encode(LeftRecord(rank, time.time(), why)))
+        self._effects.append(encode(LeftRecord(rank, time.time(), why)))
         if hello is not None:
             self._end_process_of(hello)
 
     def _end_process_of(self, hello: Hello) -> None:
         """Should the rank hang and not be dead, its device must be let go; only its own node can do that."""
-        for rank, other in self._hellos.items():
-            if other.host == hello.host:
-                self._send(rank, [Kill(hello.host, hello.process, hello.process_start)])
-                return
+        rank = self._roster.neighbour_of(hello)
+        if rank is not None:
+            self._send(rank, [Kill(hello.host, hello.process, hello.process_start)])
 
     def step_down(self) -> None:
         """Somebody else is master: let go of everything and touch nothing."""
@@ -283,7 +253,7 @@ class Master:
             self._outbox.hold(number, rank, delivery)
             return
         # Of a block that was dropped nothing was appended, and this token is synced already or soon.
-        self._outbox.acknowledge(self._last_token, rank, delivery)
+        self._outbox.acknowledge(self._effects.last_token, rank, delivery)
 
     def _request_stop(self, reason: EndReason, now: float) -> None:
         if math.isinf(self._grace_over_at):  # a signal reaches every rank, and each passes it on
@@ -295,81 +265,16 @@ class Master:
 
     def _handle(self, event: Event, now: float, body: bytes | None = None) -> None:
         for decision in self._scheduler.handle(event, now):
-            self._carry_out(decision, event, body)
+            if isinstance(decision, End):
+                self._begin_end(decision.reason)
+            else:
+                self._effects.carry_out(decision, event, body)
 
-    def _carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
-        match decision:
-            case Assign(slots, numbers, attempts, fresh):
-                self._assign(slots, numbers, attempts, fresh)
-            case Commit(block):
-                unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
-                self._append(body if unchanged and body is not None else encode(block))
-                self._outbox.decide(block.numbers, self._last_token)
-                self._standing.note(block)
-            case Introduce(numbers, configurations):
-                self._trials.grow(configurations)
-                self._append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
-            case Infer(numbers, why):
-                self._append(encode(InferredBlock(numbers, why)))
-                log.info("%d trials are infeasible: %s", len(numbers), why)
-            case GiveUp(rank, numbers, attempts, end):
-                self._append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
-                self._outbox.decide(numbers, self._last_token)
-            case LetGo(slot, number, attempt, linger_s):
-                self._outbox.send_in_turn(slot.rank, Abandon(slot.place, number, attempt, linger_s))
-            case Withdraw(slot):
-                self._outbox.send_in_turn(slot.rank, TakeBack(slot.place))
-            case Stop(grace_s, only):
-                for rank in self._ranks if only is None else [only]:
-                    self._send(rank, [StopTrials(grace_s)])
-            case Quarantine(slot, why):
-                self._note_quarantine(slot, why)
-            case Lease(shortest, ranks):
-                assert self._keeper is not None
-                self._keeper.lease(shortest, ranks)
-            case End(decided):
-                reason = self._standing.judge(decided)
-                self._append(encode(ClosedRecord(time.time(), reason.value)))
-                self._closing.begin(reason, min(time.time(), self._grace_over_at))
+    def _begin_end(self, decided: EndReason) -> None:
+        reason = self._standing.judge(decided)
+        self._effects.append(encode(ClosedRecord(time.time(), reason.value)))
+        self._closing.begin(reason, min(time.time(), self._grace_over_at))
 
-    def _note_quarantine(self, slot: Slot, why: str) -> None:
-        hello = self._hellos[slot.rank]
-        self._append(encode(QuarantineRecord(slot.rank, time.time(), why)))
-        if why:
-            self._quarantines[slot] = f"{hello.device} on {hello.host} (rank {slot.rank}): {why}"
-            log.warning("quarantined: %s", self._quarantines[slot])
-        elif slot in self._quarantines:
-            del self._quarantines[slot]
-            log.warning("rank %d is out of quarantine: its trials fail elsewhere too, or nobody else is left", slot.rank)
-
-    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
-        columns = self._trials.columns(numbers)
-        pairs = [[slot.rank, slot.place] for slot in slots]
-        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh))
-        token = self._append(body)
-        teams: Sequence[Team | None] = self._teams_of(slots) if len(slots) > 1 else (None,)
-        for slot, team in zip(slots, teams, strict=True):
-            self._outbox.send_written(token, slot.rank, Give(slot.place, len(numbers), body, team))
-
-    def _teams_of(self, slots: Sequence[Slot]) -> list[Team]:
-        """What each rank of a trial of several is told of the others."""
-        hosts = [self._hellos[slot.rank].host for slot in slots]
-        nodes = list(dict.fromkeys(hosts))
-        teams: list[Team] = []
-        for rank, host in enumerate(hosts):
-            mates = [slot for slot, other in zip(slots, hosts, strict=True) if other == host]
-            devices = [self._hellos[slot.rank].environment[slot.place] for slot in mates]
-            teams.append(
-                Team(
-                    rank, len(slots), hosts[:rank].count(host), len(mates), nodes.index(host), len(nodes),
-                    all_devices(devices),
-                )
-            )  # fmt: skip
-        return teams
-
-    def _append(self, body: bytes) -> int:
-        self._last_token = self._journal.append(body)
-        return self._last_token
 
     # ------------------------------------------------------------------------------------- effects
 
@@ -410,7 +315,7 @@ class Master:
         return sent
 
     def _is_settled(self) -> bool:
-        return self._journal.synced >= self._last_token and not self._outbox.owes_acknowledgements
+        return self._journal.synced >= self._effects.last_token and not self._outbox.owes_acknowledgements
 
     def _release(self) -> bool:
         written = self._journal.written
@@ -489,5 +394,5 @@ class Master:
         self._sink.show(self._standing.progress(self._clock()))
         if self._tells_end:
             log.log(logging.INFO if reason.exit_code == 0 else logging.WARNING, "%s: %s", self._spec.name, reason.value)
-        for text in self._quarantines.values():
+        for text in self._roster.quarantines:
             log.warning("quarantined: %s", text)

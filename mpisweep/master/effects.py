@@ -1,0 +1,129 @@
+"""What the scheduler's decisions do: records for the journal, messages for the ranks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from mpisweep.blocks import (
+    AssignedBlock,
+    InferredBlock,
+    QuarantineRecord,
+    TrialsBlock,
+    UnfinishedBlock,
+    encode,
+)
+from mpisweep.master.lease_client import Keeper
+from mpisweep.master.outbox import Outbox
+from mpisweep.master.roster import Roster
+from mpisweep.master.standing import Standing
+from mpisweep.messages import Abandon, Give, Message, StopTrials, TakeBack, Team
+from mpisweep.records import Slot
+from mpisweep.results.journal.writer import Journal
+from mpisweep.scheduling.decisions import (
+    Assign,
+    Commit,
+    Decision,
+    GiveUp,
+    Infer,
+    Introduce,
+    Lease,
+    LetGo,
+    Quarantine,
+    Stop,
+    Withdraw,
+)
+from mpisweep.scheduling.events import Event, TrialsEnded
+from mpisweep.search.numbering import Trials
+
+__all__ = ["Effects"]
+
+log = logging.getLogger(__name__)
+
+
+class Effects:
+    """Carries out what the scheduler decides, but for the end.
+
+    Args:
+        trials: all trials.
+        journal: takes records.
+        outbox: holds messages until the journal has come so far.
+        send: sends messages to a rank at once.
+        roster: the ranks.
+        standing: is told of results.
+        keeper: gets trials, where other allocations work on the sweep as well.
+    """
+
+    def __init__(
+        self,
+        trials: Trials,
+        journal: Journal,
+        outbox: Outbox,
+        send: Callable[[int, Sequence[Message]], None],
+        roster: Roster,
+        standing: Standing,
+        keeper: Keeper | None,
+    ) -> None:
+        self._trials = trials
+        self._journal = journal
+        self._outbox = outbox
+        self._send = send
+        self._roster = roster
+        self._standing = standing
+        self._keeper = keeper
+        #: Of the last record.
+        self.last_token = 0
+
+    def append(self, body: bytes) -> int:
+        """Have a record written; returns its token."""
+        self.last_token = self._journal.append(body)
+        return self.last_token
+
+    def carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
+        """Do what was decided.
+
+        Args:
+            decision: anything but the end.
+            event: what it was decided for.
+            body: the event as it came, where that was bytes.
+        """
+        match decision:
+            case Assign(slots, numbers, attempts, fresh):
+                self._assign(slots, numbers, attempts, fresh)
+            case Commit(block):
+                unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
+                self.append(body if unchanged and body is not None else encode(block))
+                self._outbox.decide(block.numbers, self.last_token)
+                self._standing.note(block)
+            case Introduce(numbers, configurations):
+                self._trials.grow(configurations)
+                self.append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
+            case Infer(numbers, why):
+                self.append(encode(InferredBlock(numbers, why)))
+                log.info("%d trials are infeasible: %s", len(numbers), why)
+            case GiveUp(rank, numbers, attempts, end):
+                self.append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
+                self._outbox.decide(numbers, self.last_token)
+            case LetGo(slot, number, attempt, linger_s):
+                self._outbox.send_in_turn(slot.rank, Abandon(slot.place, number, attempt, linger_s))
+            case Withdraw(slot):
+                self._outbox.send_in_turn(slot.rank, TakeBack(slot.place))
+            case Stop(grace_s, only):
+                for rank in self._roster.ranks if only is None else [only]:
+                    self._send(rank, [StopTrials(grace_s)])
+            case Quarantine(slot, why):
+                self.append(encode(QuarantineRecord(slot.rank, time.time(), why)))
+                self._roster.quarantine(slot, why)
+            case Lease(shortest, ranks):
+                assert self._keeper is not None
+                self._keeper.lease(shortest, ranks)
+
+    def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
+        columns = self._trials.columns(numbers)
+        pairs = [[slot.rank, slot.place] for slot in slots]
+        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh))
+        token = self.append(body)
+        teams: Sequence[Team | None] = self._roster.teams(slots) if len(slots) > 1 else (None,)
+        for slot, team in zip(slots, teams, strict=True):
+            self._outbox.send_written(token, slot.rank, Give(slot.place, len(numbers), body, team))

@@ -1,0 +1,72 @@
+"""Who works for the master: the ranks that have joined, their hosts and devices, and what is quarantined."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mpisweep.messages import Hello, Team
+from mpisweep.records import Slot
+from mpisweep.scheduling.teams import all_devices
+
+__all__ = ["Roster"]
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """The ranks that have joined and are not lost."""
+
+    def __init__(self) -> None:
+        #: In the order in which they have joined.
+        self._hellos: dict[int, Hello] = {}
+        self._quarantines: dict[Slot, str] = {}
+
+    @property
+    def ranks(self) -> list[int]:
+        """All that are here, in the order in which they have joined."""
+        return list(self._hellos)
+
+    @property
+    def quarantines(self) -> list[str]:
+        """What is said of each slot in quarantine."""
+        return list(self._quarantines.values())
+
+    def join(self, rank: int, hello: Hello) -> None:
+        """A rank is here, or has said so to a new master."""
+        self._hellos[rank] = hello
+
+    def leave(self, rank: int) -> Hello | None:
+        """A rank is gone; returns what it had said of itself, if it was here."""
+        return self._hellos.pop(rank, None)
+
+    def neighbour_of(self, hello: Hello) -> int | None:
+        """A rank on the same node as one that is gone, where there is one."""
+        return next((rank for rank, other in self._hellos.items() if other.host == hello.host), None)
+
+    def quarantine(self, slot: Slot, why: str) -> None:
+        """A slot gets nothing for this reason; none: it does again."""
+        hello = self._hellos[slot.rank]
+        if why:
+            self._quarantines[slot] = f"{hello.device} on {hello.host} (rank {slot.rank}): {why}"
+            log.warning("quarantined: %s", self._quarantines[slot])
+        elif slot in self._quarantines:
+            del self._quarantines[slot]
+            back = "its trials fail elsewhere too, or nobody else is left"
+            log.warning("rank %d is out of quarantine: %s", slot.rank, back)
+
+    def teams(self, slots: Sequence[Slot]) -> list[Team]:
+        """What each rank of a trial of several is told of the others."""
+        hosts = [self._hellos[slot.rank].host for slot in slots]
+        nodes = list(dict.fromkeys(hosts))
+        teams: list[Team] = []
+        for rank, host in enumerate(hosts):
+            mates = [slot for slot, other in zip(slots, hosts, strict=True) if other == host]
+            devices = [self._hellos[slot.rank].environment[slot.place] for slot in mates]
+            teams.append(
+                Team(
+                    rank, len(slots), hosts[:rank].count(host), len(mates), nodes.index(host), len(nodes),
+                    all_devices(devices),
+                )
+            )  # fmt: skip
+        return teams
