@@ -73,7 +73,7 @@ ALLOWED = {
     "views": {"rank", "results", "progress", "spec", "records"},
     "cli": {
         "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
-        "search", "progress", "spec", "records", "",
+        "search", "progress", "spec", "plugins", "records", "",
     },
     "__main__": {"cli"},
     "": {"results", "workloads"},
