@@ -12,19 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpisweep.batch.allocation import (
-    SYSTEMS,
-    AllocatedNode,
-    Allocation,
-    batch_system,
-    this_allocation,
-    warn_of_unknown_end,
-    with_end,
-)
-from mpisweep.batch.base import BatchSystem, JobTimes, duration_s
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobTimes
 from mpisweep.batch.pbs import Pbs
 from mpisweep.batch.pjm import Pjm
+from mpisweep.batch.registry import SYSTEMS, batch_system
 from mpisweep.batch.slurm import Slurm, expand_counts, expand_hosts
+from mpisweep.batch.texts import duration_s
 
 #: A moment in the allocation of every text below, by the local clock.
 NOW = datetime(2026, 11, 17, 9, 30, 0).timestamp()

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisweep.batch.checkscript import Facts, Finding, Severity, check_script
-from mpisweep.batch.dialect import PBS, PJM, SLURM
-from mpisweep.batch.directives import asked_for, read_script, time_limit_s
+from mpisweep.batch.directives import asked_for, read_script
+from mpisweep.batch.pbs import PBS
+from mpisweep.batch.pjm import PJM
 from mpisweep.batch.site import load_site
+from mpisweep.batch.slurm import SLURM
 
 ROOT = Path(__file__).parent.parent
 
@@ -240,7 +242,7 @@ def test_a_group_whose_name_is_common_does_not_tell_the_site():
     ],
 )  # fmt: skip
 def test_a_time_limit_is_read_as_its_system_does(system, text: str, seconds: float | None):
-    assert time_limit_s(system, text) == seconds
+    assert system.time_limit_s(text) == seconds
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from test_run import family, start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
-from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation
 from mpisweep.batch.launch import Ended, launch
 from mpisweep.batch.launchers import (
     Launcher,

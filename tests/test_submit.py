@@ -25,10 +25,13 @@ from mpisweep.batch.chain import (
     read_record,
     why_over,
 )
-from mpisweep.batch.dialect import PBS, PJM, SLURM
+from mpisweep.batch.jobfacts import JobState, QueuedJob
 from mpisweep.batch.jobs import cancel_waiting, submit_link
-from mpisweep.batch.queue import JobState, QueuedJob, parse_answer
-from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
+from mpisweep.batch.pbs import PBS
+from mpisweep.batch.pjm import PJM
+from mpisweep.batch.queue import parse_answer
+from mpisweep.batch.slurm import SLURM
+from mpisweep.batch.submit import SubmitError, submit
 from mpisweep.cli import main
 from mpisweep.results import shares_folder
 
@@ -166,7 +169,7 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
     ],
 )
 def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
-    assert parse_job_id(system, output) == job_id
+    assert system.submitted_id(output) == job_id
 
 
 def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -178,12 +181,12 @@ def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, mo
 
 
 def test_jobs_follow_each_other_in_each_system_s_way():
-    assert follow_options(PJM, chained=False, after="") == []
-    assert follow_options(PJM, chained=True, after="") == ["--step"]
-    assert follow_options(PJM, chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
-    assert follow_options(SLURM, chained=True, after="") == []
-    assert follow_options(SLURM, chained=True, after="42") == ["--dependency=afterany:42"]
-    assert follow_options(PBS, chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
+    assert PJM.follow_options(chained=False, after="") == []
+    assert PJM.follow_options(chained=True, after="") == ["--step"]
+    assert PJM.follow_options(chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
+    assert SLURM.follow_options(chained=True, after="") == []
+    assert SLURM.follow_options(chained=True, after="42") == ["--dependency=afterany:42"]
+    assert PBS.follow_options(chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
 
 
 PJSTAT = """
@@ -478,7 +481,7 @@ def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: 
 
 def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
     (here / "wait.sh").write_text("#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n")
-    job_id = parse_job_id(PJM, run("pjsub", "wait.sh").stdout)
+    job_id = PJM.submitted_id(run("pjsub", "wait.sh").stdout)
     standins.wait_for(job_id, "running")
     note(here / "r.h5", [Submitted(job_id, "pjm", "wait.sh", str(here), 1.0)])
     assert f"PJM job {job_id}: running (RUNNING)" in run("status", "r.h5", STANDIN_PJSTAT="wisteria").stdout
@@ -537,7 +540,7 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
     elif name == "pbs":
         done = run("qsub", "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script)
         assert done.returncode == 0, done.stderr
-        job_id = parse_job_id(PBS, done.stdout)
+        job_id = PBS.submitted_id(done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     else:
         options = [word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")]
@@ -545,6 +548,6 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
         nodes = "127.0.0.2 127.0.0.3" if CAN_NAME_NODES else ""
         done = run("pjsub", *options, script, STANDIN_PROJECTS=projects, STANDIN_NODES=nodes)
         assert done.returncode == 0, done.stderr
-        job_id = parse_job_id(PJM, done.stdout)
+        job_id = PJM.submitted_id(done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     assert len(package.load(here / "resnet50-batch-size.h5").best(99)) == 30

@@ -14,10 +14,13 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise, takewhile
 
-from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect, clock
-from mpisweep.batch.directives import Asked, Command, JobScript, asked_for, read_script
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.directives import Command, JobScript, asked_for, read_script
+from mpisweep.batch.head import Asked
+from mpisweep.batch.registry import SYSTEMS
 from mpisweep.batch.request import CORES_PER_GPU, LEAST_CORES_PER_GPU
 from mpisweep.batch.site import Site, known_sites, load_site
+from mpisweep.batch.texts import clock
 from mpisweep.spec import parse_duration
 
 __all__ = ["Facts", "Finding", "Severity", "check_script"]
@@ -70,14 +73,14 @@ class Sheet:
 
     script: JobScript
     asked: Asked
-    system: Dialect
+    system: BatchSystem
     site: Site | None
     look_up: LookUp
 
     @property
     def gpus(self) -> int | None:
         """Of a node; None for unknown."""
-        if self.asked.gpus is not None or self.system is not PJM:
+        if self.asked.gpus is not None or not self.system.gives_whole_nodes:
             return self.asked.gpus
         return self.site.gpus_per_node if self.site and not self.asked.shares_a_node else None
 
@@ -114,7 +117,7 @@ def check_script(
     if system is None:
         return [Finding(
             1, Severity.ERROR, "no directive was found",
-            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}; one that is run "
+            f"a job script begins with lines of {', '.join(s.marker for s in SYSTEMS)}; one that is run "
             "and not submitted is checked with --site workstation",
         )]  # fmt: skip
     asked = asked_for(script)
@@ -123,7 +126,7 @@ def check_script(
     return sorted((finding for rule in rules for finding in rule(sheet)), key=lambda finding: finding.line)
 
 
-def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
+def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
     """The site whose resource group the script names; None where none or several have it, or any site may."""
     if not asked.group:
         return None
@@ -136,8 +139,8 @@ def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
 
 
 def _interpreter(sheet: Sheet) -> Iterator[Finding]:
-    if sheet.system is SLURM and not sheet.script.has_interpreter:
-        yield Finding(1, Severity.ERROR, "the first line does not name an interpreter, and sbatch refuses such a script", "#!/bin/bash")
+    if sheet.system.needs_interpreter and not sheet.script.has_interpreter:
+        yield Finding(1, Severity.ERROR, f"the first line does not name an interpreter, and {sheet.system.submit} refuses such a script", "#!/bin/bash")
 
 
 def _spelling(sheet: Sheet) -> Iterator[Finding]:
@@ -193,8 +196,8 @@ def _broken_commands(sheet: Sheet) -> Iterator[Finding]:
 
 def _limits(sheet: Sheet) -> Iterator[Finding]:
     asked, site = sheet.asked, sheet.site
-    option = {PJM.name: "-L elapse=", SLURM.name: "--time="}.get(sheet.system.name, "-l walltime=")
-    elapse = sheet.script.find("-L elapse", "--time", "-t", "-l walltime")
+    option = sheet.system.time_example
+    elapse = sheet.script.find(*sheet.system.time_options)
     if elapse is None:
         yield Finding(1, Severity.WARNING, "no time limit is asked for, and the system's own may be short", f"{sheet.system.marker} {option}2:00:00")
     elif asked.elapse_s is None and not elapse.lacks_value:
@@ -202,7 +205,7 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
     if site is None:
         return
     if site.project_needed and not asked.project:
-        yield Finding(1, Severity.ERROR, f"no project group is named, and {site.name} wants one", f"{sheet.system.marker} -g GROUP")
+        yield Finding(1, Severity.ERROR, f"no project group is named, and {site.name} wants one", f"{sheet.system.marker} {sheet.system.project_option.format(project='GROUP')}")
     group = site.resource_group(asked.group)
     if asked.nodes and group.most_nodes is not None and asked.nodes > group.most_nodes:
         yield Finding(
@@ -239,7 +242,7 @@ def _ranks(sheet: Sheet) -> Iterator[Finding]:
 def _cores(sheet: Sheet) -> Iterator[Finding]:
     cores, gpus = sheet.asked.cores, sheet.gpus
     if gpus and cores is not None and cores < LEAST_CORES_PER_GPU * gpus:
-        each = f"--cpus-per-task={CORES_PER_GPU}" if sheet.system is SLURM else f"ncpus={CORES_PER_GPU * gpus}"
+        each = sheet.system.cores_example(CORES_PER_GPU, gpus)
         yield Finding(
             sheet.asked.line("cores"), Severity.WARNING, f"{_are(cores, 'core')} fewer than {LEAST_CORES_PER_GPU} per GPU, which "
             "leaves none for loading data", f"{each}, or as many as a node has",
@@ -248,6 +251,7 @@ def _cores(sheet: Sheet) -> Iterator[Finding]:
 
 def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
     ranks = sheet.asked.ranks
+    own = f"${sheet.system.ranks_variable}" if sheet.system.ranks_variable else ranks
     for command in sheet.script.commands:
         starter = next((at for at, word in enumerate(command.words) if word.rsplit("/", 1)[-1] in _STARTERS), None)
         if starter is None or ranks is None:
@@ -265,7 +269,7 @@ def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
             if int(count) > ranks:
                 yield Finding(
                     command.line, Severity.ERROR, f"{command.words[starter]} starts {count} ranks, and the job has {ranks}",
-                    f"{'$PJM_MPI_PROC' if sheet.system is PJM else ranks}, or plain `mpisweep run`, which finds out by itself",
+                    f"{own}, or plain `mpisweep run`, which finds out by itself",
                 )  # fmt: skip
 
 
@@ -289,8 +293,9 @@ def _environment(sheet: Sheet) -> Iterator[Finding]:
             if found is None or found.value != wanted:
                 yield Finding(1, Severity.ERROR, f"containers need {text} on {sheet.site.name}", f"{sheet.system.marker} {text}")
     if not sheet.asked.log:
-        option = {PJM.name: "-o NAME.%j.log", SLURM.name: "--output=NAME.%j.log"}.get(sheet.system.name, "-j oe")
-        yield Finding(1, Severity.WARNING, "nothing says where the log goes", f"{sheet.system.marker} {option}")
+        yield Finding(
+            1, Severity.WARNING, "nothing says where the log goes", f"{sheet.system.marker} {sheet.system.log_example}",
+        )  # fmt: skip
 
 
 def _sweep(sheet: Sheet) -> Iterator[Finding]:
@@ -377,8 +382,7 @@ def _sweep_of(arguments: tuple[str, ...]) -> str:
 
 def _working_folder(sheet: Sheet, command: Command) -> str:
     """The folder of the last `cd` before a command; empty for where the script is submitted from."""
-    # Alone of all, PBS starts a job in the home folder.
-    found = "~" if sheet.system is PBS else ""
+    found = sheet.system.first_folder(sheet.script.find)
     for other in sheet.script.commands:
         if other.line < command.line and other.words[0] in ("cd", "pushd") and len(other.words) > 1:
             found = other.words[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpisweep.batch.dialect import PJM, clock
 from mpisweep.batch.site import SAFE, Site, SiteError
+from mpisweep.batch.texts import clock
 
 __all__ = ["CORES_PER_GPU", "LEAST_CORES_PER_GPU", "Job", "Wishes", "plan_job"]
 
@@ -80,8 +80,7 @@ class Job:
         if not self.gpus or not self.site.system.marker or self.site.unit == "gpu":
             return ""
         if cores is None:
-            # Under PJM whole nodes are given, with all their cores.
-            return "" if self.site.system is PJM else (
+            return "" if self.site.system.gives_whole_nodes else (
                 f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, which leaves none for "
                 f"loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in a copy of the site's file"
             )  # fmt: skip

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpisweep.batch.dialect import DIALECTS, Dialect
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.registry import SCRIPTED
 from mpisweep.spec import parse_duration
 
 __all__ = ["Container", "Limit", "ResourceGroup", "Site", "SiteError", "known_sites", "load_site", "parse_site", "site_folders"]
@@ -112,7 +113,7 @@ class Site:
 
     name: str
     title: str
-    system: Dialect
+    system: BatchSystem
     gpus_per_node: int | None = None
     cores_per_node: int | None = None
     cores_per_rank: int | None = None
@@ -205,7 +206,7 @@ class _Parser:
 
     def site(self, raw: dict[str, Any], name: str) -> Site:
         self._known(raw, _KEYS, "")
-        system = self._choice(raw, "system", tuple(DIALECTS))
+        system = self._choice(raw, "system", tuple(SCRIPTED))
         inside = self._table(raw, "container", "container")
         self._known(inside, _CONTAINER_KEYS, "container.")
         groups = {
@@ -215,7 +216,7 @@ class _Parser:
         return Site(
             name=name,
             title=self._text(raw, "title") or name,
-            system=DIALECTS[system],
+            system=SCRIPTED[system],
             gpus_per_node=self._count(raw, "gpus_per_node", "gpus_per_node", 0),
             cores_per_node=self._count(raw, "cores_per_node", "cores_per_node", 1),
             cores_per_rank=self._count(raw, "cores_per_rank", "cores_per_rank", 1),

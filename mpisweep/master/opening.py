@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import InferredBlock, RunRecord, TrialsBlock, encode
 from mpisweep.master.snapshotter import Recorder
