@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.batch.checkscript import Facts, Finding, Severity, check_script
+from mpisweep.batch.checkscript import check_script
 from mpisweep.batch.directives import asked_for, read_script
 from mpisweep.batch.pbs import PBS
 from mpisweep.batch.pjm import PJM
+from mpisweep.batch.scriptsheet import Facts, Finding, Severity
 from mpisweep.batch.site import load_site
 from mpisweep.batch.slurm import SLURM
 

@@ -36,12 +36,18 @@ class BatchSystem:
 
     #: Begins a directive; empty for a machine whose scripts are run and not submitted.
     marker: ClassVar[str] = ""
+    #: Finds a directive, where it takes more than the marker and a space.
+    marker_pattern: ClassVar[str] = ""
+    #: Whether directives also count behind the first command.
+    reads_whole_script: ClassVar[bool] = False
     #: What follows ``#`` in lines that were meant as directives, spelt right or wrong.
     nearly_markers: ClassVar[tuple[str, ...]] = ()
     #: Options without a value.
     flags: ClassVar[frozenset[str]] = frozenset()
     #: Options with a value, which follows after a space or, for those with two dashes, after ``=``.
     valued: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the value of an option of one letter may follow without a space.
+    glues_values: ClassVar[bool] = True
     #: Options whose value is two words.
     two_valued: ClassVar[frozenset[str]] = frozenset()
     #: Option -> the one that means the same and that :meth:`asked` looks for.

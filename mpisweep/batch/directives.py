@@ -80,13 +80,16 @@ def read_script(text: str) -> JobScript:
     broken = {n: value for n in own if system and (value := _broken_off(system, lines[n - 1 : n + 1]))}
     # What has come loose from a directive is no command, though the shell takes it for one.
     lines_of_commands = ["" if number in broken else line for number, line in enumerate(lines)]
-    first_command = next(
-        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), len(lines) + 1
+    end = len(lines) + 1
+    first_command = end if system and system.reads_whole_script else next(
+        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), end
     )
     return JobScript(
         system=system,
         has_interpreter=lines[0].startswith("#!"),
-        directives=tuple(d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")),
+        directives=tuple(
+            d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
+        ),
         commands=tuple(_commands(lines_of_commands)),
         others={SCRIPTED[name].marker: found[0] for name, found in markers.items()},
         late=tuple(n for n in own if n > first_command),
@@ -99,7 +102,7 @@ def read_script(text: str) -> JobScript:
 
 def _marker(line: str) -> str:
     """The name of the batch system that a line is a directive of."""
-    return next((s.name for s in SYSTEMS if re.match(rf"{re.escape(s.marker)}(\s|$)", line)), "")
+    return next((s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), "")
 
 
 def _broken_off(system: BatchSystem, lines: list[str]) -> str:
@@ -133,19 +136,28 @@ def _directives(system: BatchSystem, number: int, line: str) -> Iterable[Directi
         if not equals and option in system.flags:
             value = ""
         elif not equals and option in system.valued:
-            value = words.pop(0) if words and not words[0].startswith("-") else ""
+            value = words.pop(0) if words and _may_be_value(words[0]) else ""
             lacks_value = not value
-        elif not equals and not word.startswith("--") and word[:2] in system.valued:
+        elif option in system.two_valued:
+            value = " ".join(words[:2]) if len(words) > 1 and all(map(_may_be_value, words[:2])) else ""
+            del words[: 2 if value else 0]
+            lacks_value = not value
+        elif system.glues_values and not equals and not word.startswith("--") and word[:2] in system.valued:
             option, value = word[:2], word[2:]
         elif option not in system.valued | system.flags:
             yield Directive(number, option, value, known=False)
             # Its value, if any, is not an option of its own.
-            while words and not words[0].startswith("-"):
+            while words and _may_be_value(words[0]):
                 words.pop(0)
             continue
         else:
             lacks_value = not value
         yield from _resources(system, Directive(number, system.aliases.get(option, option), value, lacks_value=lacks_value))
+
+
+def _may_be_value(word: str) -> bool:
+    """Whether a word behind an option may be its value: anything but an option, so also a priority below 0."""
+    return not word.startswith("-") or re.fullmatch(r"-\d+", word) is not None
 
 
 def _resources(system: BatchSystem, found: Directive) -> Iterable[Directive]:

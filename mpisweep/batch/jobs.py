@@ -24,8 +24,9 @@ def submit_link(results: Path, link: Submitted, after: str) -> str:
     """
     at = time.time()
     job_id = submit(
-        SCRIPTED[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after
-    )
+        SCRIPTED[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after,
+        options=link.options.split(),
+    )  # fmt: skip
     try:
         note(results, [replace(link, job_id=job_id, at=at)])
     except OSError as error:

@@ -154,7 +154,7 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
     return (
         f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, at most {clock(job.elapse_s or 0)}.",
         "",
-        f"  {system.submit} THIS_SCRIPT",
+        "  " + " ".join(filter(None, (system.submit, job.site.submit_options(job.project), "THIS_SCRIPT"))),
         "",
         "Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.",
         *(["Submit it several times: the jobs work on the sweep together."] if payload.split else []),
@@ -185,12 +185,16 @@ def _request(job: Job, payload: Payload) -> Request:
         cores_per_node=job.cores_per_node,
         elapse_s=job.elapse_s or 0,
         group=job.group,
-        project=site.system.project_option.format(project=job.project) if job.project else "",
+        size=site.size.format(
+            nodes=job.nodes, ranks=job.ranks, ranks_per_node=job.ranks_per_node, gpus=job.gpus,
+            cores=job.cores_per_node or job.ranks_per_node,
+        ),
+        project="" if site.project_with_command else site.project_option(job.project),
         site=site.directives,
         container=site.container.directives if payload.image else (),
         own=job.directives,
         warn_s=math.ceil(payload.grace_s) + _SIGNAL_MARGIN_S,
-    )
+    )  # fmt: skip
 
 
 def _folder_block(job: Job, payload: Payload) -> Block:

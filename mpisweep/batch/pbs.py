@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from mpisweep.batch.base import BatchSystem
-from mpisweep.batch.head import Asked, Find, Request, places
+from mpisweep.batch.head import Asked, Directive, Find, Request, places
 from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes, QueuedJob
 from mpisweep.batch.texts import clock, duration_s, first_word, moment, positive, whole, words
 
@@ -82,7 +82,7 @@ class Pbs(BatchSystem):
     def asked(self, find: Find) -> Asked:
         """See :class:`BatchSystem`."""
         select, walltime = find("-l select"), find("-l walltime")
-        group, project = find("-q"), find("-P", "-A")
+        group, project = find("-q"), find("-P", "-A") or find("-W")
         log = find("-o", "-j", "-k")
         nodes: int | None = None
         gpus: int | None = None
@@ -107,7 +107,7 @@ class Pbs(BatchSystem):
             cores=cores,
             elapse_s=self.time_limit_s(walltime.value) if walltime else None,
             group=group.value if group else "",
-            project=project.value if project else "",
+            project=_project(project),
             log=log.value if log else "",
             lines=places(
                 nodes=select, gpus=select, ranks=select, cores=select, elapse=walltime, group=group, project=project, log=log
@@ -182,6 +182,14 @@ class Pbs(BatchSystem):
 
 
 PBS = Pbs()
+
+
+def _project(found: Directive | None) -> str:
+    """Who pays: a project, an account or, at some sites, the group of the job."""
+    if found is None or found.option != "-W":
+        return found.value if found else ""
+    group = re.search(r"(?:^|,)group_list=([^,]+)", found.value)
+    return group[1] if group else ""
 
 
 def _record(text: str, job_id: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.gridengine import GRID_ENGINE
 from mpisweep.batch.pbs import PBS
 from mpisweep.batch.pjm import PJM
 from mpisweep.batch.slurm import SLURM
@@ -11,7 +12,7 @@ from mpisweep.batch.workstation import WORKSTATION
 __all__ = ["SCRIPTED", "SYSTEMS", "batch_system"]
 
 #: In the order in which a job's environment is searched for them.
-SYSTEMS: tuple[BatchSystem, ...] = (PJM, SLURM, PBS)
+SYSTEMS: tuple[BatchSystem, ...] = (PJM, SLURM, PBS, GRID_ENGINE)
 
 #: What scripts can be written for, by name: the batch systems, and a machine without one.
 SCRIPTED: dict[str, BatchSystem] = {system.name: system for system in (*SYSTEMS, WORKSTATION)}

@@ -25,7 +25,7 @@ from mpisweep.processes.kernel import end_family
 __all__ = ["Stops"]
 
 #: Batch systems send them more than once and never mean "at once".
-_POLITE = (signal.SIGUSR1, signal.SIGXCPU)
+_POLITE = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 #: How often the ranks are asked to stop until they do, in seconds.
 _INSIST_S = 1.0
 
@@ -60,7 +60,7 @@ class Stops:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """While inside, signals are requests to stop."""
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+        handled = (signal.SIGINT, signal.SIGTERM, *_POLITE)
         before = [signal.signal(number, self._on_signal) for number in handled]
         try:
             yield

@@ -41,6 +41,7 @@ def submit(
     folder: Path,
     chained: bool = False,
     after: str = "",
+    options: Sequence[str] = (),
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
 ) -> str:
     """Submit a script and return the job's id.
@@ -51,12 +52,13 @@ def submit(
         folder: to submit from: relative paths of the directives start there.
         chained: whether other jobs are to follow.
         after: id of the job that this one follows.
+        options: that the site wants with the command.
         run: :func:`subprocess.run`.
 
     Raises:
         SubmitError: when it was not taken.
     """
-    command = [find_command(system, system.submit), *system.follow_options(chained, after), str(script)]
+    command = [find_command(system, system.submit), *system.follow_options(chained, after), *options, str(script)]
     try:
         done = run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SUBMIT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 __all__ = ["STOP_SIGNALS", "Sleeper", "drain", "end_if_stuck", "watch_signals"]
 
 #: Signals that ask for a stop.
-STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGXCPU)})
+STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.SIGXCPU)})
 
 
 def watch_signals() -> int:
-    """Have SIGUSR1 and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
+    """Have SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
     waker, inner = os.pipe()
     for end in (waker, inner):
         os.set_blocking(end, False)
