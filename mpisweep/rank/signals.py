@@ -22,7 +22,9 @@ def watch_signals() -> int:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(inner, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
+        # Who has it ignored means so: it is a warning of Grid Engine's, and nothing elsewhere.
+        if number != signal.SIGUSR2 or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     return waker
 
 
