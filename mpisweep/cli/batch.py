@@ -80,7 +80,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job.add_argument("--cores", type=at_least_1, metavar="N",
                      help="cores per rank, for training and loading data (default: what the site's file says)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
-    job.add_argument("--project", metavar="NAME", default="", help="project group or account")
+    job.add_argument("--project", metavar="NAME", default="", help="project group or account, as the site names it")
     job.add_argument("--module", action="append", default=[], metavar="NAME", help="to load, instead of the site's")
     job.add_argument("--directive", action="append", default=[], metavar="OPTION",
                      help="one more option of the batch system for the script's head, e.g. --directive=--constraint=a100; "
