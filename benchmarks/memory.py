@@ -68,7 +68,7 @@ def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
 
 def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
     """Memory of the master and of the process that makes its snapshots, once the sweep is open and at most."""
-    from mpisweep.batch.allocation import Allocation
+    from mpisweep.batch.jobfacts import Allocation
     from mpisweep.batch.launch import mpi_environment
     from mpisweep.batch.launchers import find_launcher, start_command
     from mpisweep.batch.placement import NodeRanks, Placement

@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def mpirun(folder: Path, ranks: int, *arguments: str) -> str:
-    from mpisweep.batch.allocation import Allocation
+    from mpisweep.batch.jobfacts import Allocation
     from mpisweep.batch.launch import mpi_environment
     from mpisweep.batch.launchers import find_launcher, start_command
     from mpisweep.batch.placement import NodeRanks, Placement

@@ -41,6 +41,23 @@ SCRIPTS = {
         "pbs", dataclasses.replace(TWO_HOURS, nodes=2, gpus=4), POSTER,
         "Add -q and -P where your system wants them, and load the modules of your environment.",
     ),
+    "gridengine": (
+        "gridengine",
+        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, directives=("-pe mpi 8",)), POSTER,
+        "Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load your modules.",
+    ),
+    "tsubame4": (
+        "tsubame4", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "Put your TSUBAME group in the place of GROUP.",
+    ),
+    "miyabi-g": (
+        "miyabi-g", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "Put your project group in the place of GROUP, and this folder below /work.",
+    ),
+    "abci3": (
+        "abci3", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "Put your ABCI group in the place of GROUP.",
+    ),
     "workstation": ("workstation", Wishes(), dataclasses.replace(POSTER, venv=""), ""),
 }  # fmt: skip
 

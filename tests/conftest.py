@@ -150,11 +150,17 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
 
 
 class Standins:
-    """The stand-ins for PJM and PBS: a folder with their jobs, and the environment in which their commands are found."""
+    """The stand-ins for PJM, PBS and Grid Engine: a folder with their jobs, and the environment for their commands."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = environment
+
+    def use(self, system: str) -> None:
+        """Have the commands be those of this system: qsub, qstat and qdel are of PBS unless Grid Engine is asked for."""
+        own = str(Path(__file__).parent / "standins" / "gridengine" / "bin" / "lx-amd64")
+        path = [part for part in self.environment["PATH"].split(os.pathsep) if part != own]
+        self.environment["PATH"] = os.pathsep.join([own, *path] if system == "gridengine" else path)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job as it is."""
@@ -181,7 +187,7 @@ class Standins:
 
 @pytest.fixture
 def standins(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standins]:
-    """PJM and PBS as far as they can be had, with an environment `venv` that jobs activate; see tests/standins."""
+    """PJM, PBS and Grid Engine as far as they can be had, with an environment `venv` that jobs activate; see tests/standins."""
     folder, home, scripts = tmp_path / "standins", tmp_path / "home", tmp_path / "venv" / "bin"
     for made in (folder, home, scripts):
         made.mkdir(parents=True)

@@ -1,10 +1,13 @@
-"""What the batch systems say about an allocation: their variables, and what their own commands print."""
+"""What each batch system says: of an allocation, of jobs, and of the heads of scripts; the contract that all are held to."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,19 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpisweep.batch.allocation import (
-    SYSTEMS,
-    AllocatedNode,
-    Allocation,
-    batch_system,
-    this_allocation,
-    warn_of_unknown_end,
-    with_end,
-)
-from mpisweep.batch.base import BatchSystem, JobTimes, duration_s
-from mpisweep.batch.pbs import Pbs
-from mpisweep.batch.pjm import Pjm
-from mpisweep.batch.slurm import Slurm, expand_counts, expand_hosts
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.directives import asked_for, read_script
+from mpisweep.batch.gridengine import GRID_ENGINE
+from mpisweep.batch.head import Request
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes
+from mpisweep.batch.pbs import PBS
+from mpisweep.batch.pjm import PJM
+from mpisweep.batch.registry import SCRIPTED, SYSTEMS, batch_system
+from mpisweep.batch.slurm import SLURM, expand_counts, expand_hosts
+from mpisweep.batch.texts import clock, duration_s
 
 #: A moment in the allocation of every text below, by the local clock.
 NOW = datetime(2026, 11, 17, 9, 30, 0).timestamp()
@@ -41,6 +42,21 @@ def nodes(*counts: tuple[str, int | None]) -> tuple[AllocatedNode, ...]:
 # ------------------------------------------------------------------------------------- the contract
 
 
+#: What a job may ask for, in sizes that systems write in different ways.
+REQUESTS = [
+    Request("sweep", "node", nodes=1, gpus=0, ranks=16, ranks_per_node=16, cores=None, cores_per_node=None, elapse_s=59),
+    Request(
+        "sweep", "node", nodes=3, gpus=4, ranks=12, ranks_per_node=4, cores=8, cores_per_node=32, elapse_s=7200, group="gpu",
+        warn_s=40,
+    ),
+    Request("sweep", "node", nodes=100, gpus=1, ranks=100, ranks_per_node=1, cores=72, cores_per_node=72, elapse_s=604800),
+]  # fmt: skip
+
+
+#: The same test is held by all systems.
+held_by_all = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+
+
 class BatchSystemContract:
     """What is asked of every batch system; subclasses say which, and give texts of its commands."""
 
@@ -48,19 +64,158 @@ class BatchSystemContract:
     job_id: str
     #: Output of one of its commands -> what it says.
     texts: dict[str, JobTimes]
+    #: Variables that a job has beside that with its id.
+    beside: dict[str, str] = {}
+    #: What its submission prints -> the job's id, empty for a refusal.
+    submissions: dict[str, str]
+    #: The id of a job, and what the submission of one that follows it says.
+    follows: tuple[str, list[str]]
+    #: What its command lists, and what that means.
+    listing: str
+    states: dict[str, str]
+    #: How nodes are asked for where only a site can say that.
+    size = ""
+
+    # ---- the names of things
+
+    def test_it_has_names_of_its_own_and_they_are_words(self):
+        for others in (system for system in SYSTEMS if system is not self.system):
+            assert self.system.name != others.name
+            assert self.system.marker != others.marker
+            assert not set(self.system.job_variables) & set(others.job_variables)
+        assert batch_system(self.system.name) is SCRIPTED[self.system.name]
+        assert self.system.name.isidentifier()
+        for command in (self.system.submit, self.system.ask, self.system.cancel):
+            assert command.isalnum()
+
+    def test_what_it_knows_of_options_does_not_contradict_itself(self):
+        known = self.system.flags | self.system.valued | self.system.two_valued
+        assert all(option.startswith("-") for option in known)
+        assert not self.system.two_valued & (self.system.flags | self.system.valued)
+        assert {*self.system.aliases, *self.system.aliases.values(), *self.system.list_options} <= known
+        for example in (self.system.example, self.system.log_example, self.system.project_option):
+            assert example.replace("=", " ").split()[0] in known
+        assert self.system.time_example.partition("=")[0] in self.system.time_options
+
+    # ---- the head of a script
+
+    def head(self, request: Request) -> str:
+        asked = replace(request, name=self.system.job_name("sweep"), size=self.size.format(nodes=request.nodes, ranks=request.ranks))
+        return "".join(f"{self.system.marker} {line}\n" for line in self.system.directives(asked))
+
+    @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.nodes} nodes")
+    def test_what_is_written_is_read_back(self, request_: Request):
+        script = read_script(f"#!/bin/bash\n{self.head(request_)}run\n")
+        assert script.system is SCRIPTED[self.system.name]
+        assert [d for d in script.directives if not d.known or d.lacks_value] == []
+        assert (script.late, script.misspelt, dict(script.broken)) == ((), (), {})
+        asked = asked_for(script)
+        assert (asked.elapse_s, asked.group, bool(asked.log)) == (request_.elapse_s, request_.group, True)
+        # What a system does not say in its own words only a site knows.
+        assert asked.nodes in (request_.nodes, *([None] if self.size else []))
+        assert asked.ranks in (request_.ranks, *([None] if self.size else []))
+        assert asked.gpus in (request_.gpus, None)
+        assert {asked.line(what) for what in asked.lines} <= set(range(2, len(script.lines)))
+
+    def test_what_the_site_and_the_user_add_is_in_the_head_and_the_user_s_comes_last(self):
+        added = replace(REQUESTS[1], project="--the-project", site=("--of-site",), container=("--of-container",), own=("--own",))
+        lines = self.system.directives(replace(added, size=self.size))
+        assert {"--the-project", "--of-site", "--of-container"} < set(lines)
+        assert lines[-1] == "--own"
+        assert "--the-size" in self.system.directives(replace(added, size="--the-size"))
+
+    def test_a_project_is_read_as_it_is_written(self):
+        text = f"{self.system.marker} {self.system.project_option.format(project='gx00')}\n"
+        assert asked_for(read_script(text)).project == "gx00"
+
+    @held_by_all
+    @given(st.integers(0, 10**6))
+    def test_every_time_limit_is_read_as_it_is_written(self, seconds: int):
+        assert self.system.time_limit_s(clock(seconds)) == seconds
+
+    @pytest.mark.parametrize("text", ["", "soon", "-5", "1:2:3:4:5", "²", "9" * 30, ":", "1-", "1:-2:3"])
+    def test_what_is_no_time_limit_is_none(self, text: str):
+        assert self.system.time_limit_s(text) is None
+
+    @held_by_all
+    @given(st.text(min_size=1, max_size=400))
+    def test_whatever_a_sweep_is_called_its_job_has_a_name(self, sweep: str):
+        name = self.system.job_name(sweep)
+        assert re.fullmatch(r"[^\W\d_][\w.-]*", name)
+        assert len(name) <= self.system.name_length
+
+    def test_its_signals_are_signals_and_its_reader_is_told_of_them(self):
+        assert all(f"SIG{name}" in signal.Signals.__members__ for name in self.system.signals.split())
+        assert self.system.title in self.system.about_signals or self.system.signals == "USR1"
+        assert self.system.about_signals.endswith(".")
+        assert self.system.submit_folder
+        assert self.system.local_folders
+
+    # ---- its commands
+
+    def test_the_id_of_a_job_is_read_and_a_refusal_is_none(self):
+        for text, job_id in self.submissions.items():
+            assert self.system.submitted_id(text) == job_id, text
+        assert any(self.submissions.values())
+        assert not all(self.submissions.values())
+
+    def test_a_job_alone_asks_for_nothing_and_one_that_follows_names_the_one_before(self):
+        after, options = self.follows
+        assert self.system.follow_options(chained=False, after="") == []
+        assert self.system.follow_options(chained=True, after=after) == options
+        assert any(re.split(r"[_.]", after)[0] in option for option in options)
+
+    def test_a_listing_is_read_and_asked_for_in_words(self):
+        assert {job.job_id: str(job.state) for job in self.system.listed(self.listing)} == self.states
+        assert all(job.words for job in self.system.listed(self.listing))
+        for uid, user in ((0, "root"), (4711, "")):
+            for command in self.system.listings(["17"], uid, user):
+                assert command[0] == self.system.ask
+                assert all(command)
+
+    def test_a_listing_that_was_cut_off_says_the_same_or_less(self):
+        for end in range(len(self.listing)):
+            for job in self.system.listed(self.listing[:end]):
+                cut_off = [known for known in self.states if known.startswith(job.job_id)]
+                assert cut_off, job
+
+    @held_by_all
+    @given(st.text(max_size=200))
+    def test_whatever_is_listed_is_no_error(self, text: str):
+        self.system.listed(text)
+        self.system.submitted_id(text)
+        self.system.has_answered(1, text)
+        assert self.system.has_answered(0, text)
+
+    @held_by_all
+    @given(st.text(st.characters(categories=["L"]), min_size=1, max_size=8))
+    def test_a_state_that_nobody_knows_is_not_that_of_a_job_that_is_gone(self, word: str):
+        job = self.system.queued("17", word)
+        assert job.state is not JobState.GONE or word in self.system.states
+        assert (job.job_id, job.words) == ("17", word)
+
+    # ---- inside of a job
 
     def test_it_is_known_by_each_of_its_variables(self):
         for name in self.system.job_variables:
-            assert this_allocation({name: "17"}).system == self.system.name
-            assert this_allocation({name: "17"}).job_id == "17"
-            assert this_allocation({name: ""}).system == "local"
+            assert this_allocation({name: "17"} | self.beside).system == self.system.name
+            assert this_allocation({name: "17"} | self.beside).job_id == "17"
+            assert this_allocation({name: ""} | self.beside).system == "local"
 
     def test_the_most_exact_variable_counts(self):
         environment = {name: str(index) for index, name in enumerate(self.system.job_variables)}
-        assert this_allocation(environment).job_id == "0"
+        assert this_allocation(environment | self.beside).job_id == "0"
+
+    def test_a_node_is_asked_whether_it_is_there_by_its_name(self):
+        probe = self.system.probe("n1")
+        assert not probe or any("n1" in word for word in probe)
+        assert all(shell.isidentifier() for shell in self.system.remote_shells)
+
+    def test_ranks_that_were_started_in_the_right_way_are_none_to_complain_of(self):
+        assert self.system.wrongly_started({self.system.job_variables[0]: "17"} | self.beside) == ""
 
     def test_variables_alone_make_an_allocation_without_nodes_that_it_does_not_know(self):
-        found = this_allocation({self.system.job_variables[0]: "17"})
+        found = this_allocation({self.system.job_variables[0]: "17"} | self.beside)
         assert found == Allocation(self.system.name, "17")
         assert found.ranks is None
 
@@ -101,13 +256,13 @@ class BatchSystemContract:
         if times.started_at is not None and times.ends_at is not None:
             assert times.ends_at > times.started_at
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @held_by_all
     @given(
         st.dictionaries(
             st.sampled_from([
                 "SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS", "SLURM_GPUS_ON_NODE",
                 "SLURM_GPUS_PER_NODE", "SLURM_JOB_GPUS", "SLURM_JOB_END_TIME", "SLURM_JOB_START_TIME", "PJM_MPI_PROC",
-                "PJM_PROC_BY_NODE", "PJM_O_NODEINF", "PBS_NODEFILE", "PBS_GPUFILE",
+                "PJM_PROC_BY_NODE", "PJM_O_NODEINF", "PBS_NODEFILE", "PBS_GPUFILE", "PE_HOSTFILE", "SGE_HGR_gpu",
             ]),
             st.text(max_size=20) | st.integers().map(str)
             | st.sampled_from(["n[1-3]", "n[1-999999999]", "n[3-1]", "n[1", "2(x3)", "9(x999999)", "a:b:c", "/", "/dev/null"]),
@@ -115,7 +270,7 @@ class BatchSystemContract:
         st.text(max_size=200),
     )  # fmt: skip
     def test_whatever_the_variables_hold_there_is_an_allocation(self, variables, file):
-        environment = variables | {self.system.job_variables[0]: "17"}
+        environment = variables | {self.system.job_variables[0]: "17"} | self.beside
         found = self.system.allocation(environment, lambda path: file if path else "")
         assert found.job_id == "17"
         assert all(node.host and (node.ranks is None or node.ranks > 0) for node in found.nodes)
@@ -137,8 +292,12 @@ HOUR = JobTimes(local(2026, 11, 17, 9, 1, 41), local(2026, 11, 17, 10, 1, 41))
 
 
 class TestSlurm(BatchSystemContract):
-    system = Slurm()
+    system = SLURM
     job_id = "238"
+    submissions = {"Submitted batch job 42\n": "42", "sbatch: error: Batch job submission failed: Invalid account\n": ""}
+    follows = ("42", ["--dependency=afterany:42"])
+    listing = "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n45 REQUEUE_HOLD (held)\n"
+    states = {"42": "running", "43": "waiting", "44": "running", "45": "held"}
     texts = {
         SQUEUE: HOUR,
         # The last task of an array has the array's id, and all of its tasks are listed.
@@ -229,8 +388,15 @@ QSTAT_TORQUE = """Job Id: 238.torque.example.org
 
 
 class TestPbs(BatchSystemContract):
-    system = Pbs()
+    system = PBS
     job_id = "238.server"
+    submissions = {"1234.server.example\n": "1234.server.example", "1234\n": "1234", "qsub: Unknown queue\n": ""}
+    follows = ("7.server", ["-W", "depend=afterany:7.server"])
+    listing = (
+        "Job Id: 1.server\n    Job_Name = sweep\n    job_state = R\n    comment = Job run at Tue\n"
+        "Job Id: 2.server\n    job_state = H\nJob Id: 3.server\n    job_state = Q\nJob Id: 4.server\n    job_state = F\n"
+    )
+    states = {"1.server": "running", "2.server": "held", "3.server": "waiting", "4.server": "gone"}
     texts = {
         QSTAT_PBS: HOUR,
         QSTAT_TORQUE: HOUR,
@@ -292,8 +458,19 @@ JOB_ID       JOB_NAME   STATUS  PROJECT    RSCGROUP          START_DATE        E
 
 
 class TestPjm(BatchSystemContract):
-    system = Pjm()
+    system = PJM
     job_id = "238"
+    submissions = {
+        "[INFO] PJM 0000 pjsub Job 9714 submitted.\n": "9714",
+        "[ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).\n": "",
+    }
+    follows = ("64856_0", ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"])
+    listing = (
+        "JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE\n"
+        "238     job.sh    NM  RUN  user1  11/17 09:01:41  0001:00:00  12\n240_1   step.sh   ST  QUE  user1  -  0001:00:00  2\n"
+        "241     job2.sh   NM  HLD  user1  -               0001:00:00  2\n"
+    )
+    states = {"238": "running", "240_1": "waiting", "241": "held"}
     texts = {
         PJSTAT: HOUR,
         PJSTAT_V: HOUR,
@@ -328,6 +505,114 @@ class TestPjm(BatchSystemContract):
     def test_a_file_of_nodes_that_is_gone_leaves_them_unknown(self):
         found = this_allocation({"PJM_JOBID": "7", "PJM_O_NODEINF": "/nowhere/nodes", "PJM_MPI_PROC": "8"})
         assert (found.nodes, found.node_file, found.ranks) == ((), "", None)
+
+
+QSTAT_J = """==============================================================
+job_number:                 238
+jclass:                     NONE
+submission_time:            11/17/2026 09:00:00.123
+owner:                      user1
+hard resource_list:         h_rt=3600,node_f=2
+mail_list:                  user1@login
+job_name:                   a job_number: 9
+parallel environment:       mpi range: 8
+start_time            1:    11/17/2026 09:01:41.456
+usage                 1:    wallclock=00:28:19, cpu=00:00:01, mem=0.0 GBs, io=0.0
+"""
+QSTAT_J_XML = f"""<?xml version='1.0'?>
+<detailed_job_info  xmlns:xsd="http://example.org/qstat.xsd">
+  <djob_info>
+    <element>
+      <JB_job_number>238</JB_job_number>
+      <JB_soft_resource_list>
+        <qstat_l_requests>
+          <CE_name>h_rt</CE_name>
+          <CE_stringval>7200</CE_stringval>
+        </qstat_l_requests>
+      </JB_soft_resource_list>
+      <JB_hard_resource_list>
+        <qstat_l_requests>
+          <CE_name>node_f</CE_name>
+          <CE_stringval>2</CE_stringval>
+        </qstat_l_requests>
+        <qstat_l_requests>
+          <CE_name>h_rt</CE_name>
+          <CE_valtype>3</CE_valtype>
+          <CE_stringval>1:00:00</CE_stringval>
+        </qstat_l_requests>
+      </JB_hard_resource_list>
+      <JB_ja_tasks>
+        <ulong_sublist>
+          <JAT_status>128</JAT_status>
+          <JAT_task_number>1</JAT_task_number>
+          <JAT_start_time>{local(2026, 11, 17, 9, 1, 41):.0f}</JAT_start_time>
+        </ulong_sublist>
+      </JB_ja_tasks>
+    </element>
+  </djob_info>
+</detailed_job_info>
+"""
+
+
+class TestGridEngine(BatchSystemContract):
+    system = GRID_ENGINE
+    job_id = "238"
+    beside = {"SGE_O_WORKDIR": "/home/user", "SGE_TASK_ID": "undefined"}
+    submissions = {
+        'Your job 9714 ("a (b) c") has been submitted\n': "9714",
+        'Your job-array 9714.1-10:1 ("sweep") has been submitted\n': "9714",
+        "Unable to run job: Job is rejected. h_rt must be specified.\nExiting.\n": "",
+    }
+    follows = ("42", ["-hold_jid", "42"])
+    listing = (
+        "<?xml version='1.0'?>\n<job_info>\n<queue_info>\n<job_list state=\"running\">\n<JB_job_number>238</JB_job_number>\n<state>r</state>\n"
+        "</job_list>\n<job_list state=\"running\">\n<JB_job_number>240</JB_job_number>\n<state>dr</state>\n<tasks>3</tasks>\n</job_list>\n"
+        "</queue_info>\n<job_info>\n<job_list state=\"pending\">\n<JB_job_number>241</JB_job_number>\n<state>hqw</state>\n</job_list>\n"
+        "<job_list state=\"pending\">\n<JB_job_number>242</JB_job_number>\n<state>qw</state>\n</job_list>\n</job_info>\n</job_info>\n"
+    )
+    states = {"238": "running", "240.3": "running", "241": "held", "242": "waiting"}
+    size = "-l node_f={nodes}"
+    texts = {
+        QSTAT_J: HOUR,
+        QSTAT_J.replace("hard resource_list", "hard_resource_list"): HOUR,
+        QSTAT_J.replace("h_rt=3600,", "s_vmem=4G,h_rt=1:00:00,"): HOUR,
+        QSTAT_J.replace("238", "237").replace("09:01", "08:01") + QSTAT_J: HOUR,
+        QSTAT_J + QSTAT_J.replace("238", "239").replace("h_rt=3600", "h_rt=60"): HOUR,
+        QSTAT_J.replace("h_rt=3600,", ""): JobTimes(HOUR.started_at),
+        # Son of Grid Engine says no start there.
+        QSTAT_J.replace("start_time", "end_time"): JobTimes(),
+        QSTAT_J_XML: HOUR,
+        # Altair counts milliseconds.
+        QSTAT_J_XML.replace("</JAT_start_time>", "000</JAT_start_time>"): HOUR,
+        QSTAT_J_XML.replace("<CE_name>h_rt</CE_name>\n          <CE_valtype>", "<CE_name>s_rt</CE_name>\n          <CE_valtype>"): JobTimes(HOUR.started_at),
+        QSTAT_J_XML.replace("JAT_start_time", "JAT_end_time"): JobTimes(),
+    }
+
+    def test_another_program_s_variable_of_the_same_name_is_no_job(self):
+        assert this_allocation({"JOB_ID": "17"}) == Allocation("local", "")
+        assert this_allocation({"JOB_ID": "17", "SGE_ROOT": "/opt/sge"}) == Allocation("local", "")
+
+    def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
+        file = tmp_path / "a 'b\"\nü hosts"
+        file.write_text("n1 4 all.q@n1 UNDEFINED\nn2.example.org 2 all.q@n2 <NULL>\nn2.example.org 2 long.q@n2 <NULL>\n\nn3 none\n")
+        found = this_allocation({"JOB_ID": "7", "PE_HOSTFILE": str(file), "SGE_HGR_gpu": "0 1 3"})
+        assert found.nodes == nodes(("n1", 4), ("n2.example.org", 4))
+        assert (found.ranks, found.gpus_per_node, found.node_file) == (8, 3, ""), "mpirun cannot read such a file"
+
+    def test_a_task_of_an_array_is_known_by_its_number(self):
+        assert this_allocation({"JOB_ID": "238", **self.beside, "SGE_TASK_ID": "3"}).job_id == "238.3"
+        assert all("238" in question for question in self.system.questions("238.3"))
+        third = QSTAT_J + QSTAT_J.splitlines(keepends=True)[-2].replace(" 1:", " 3:").replace("09:01:41", "09:31:41")
+        assert self.system.answer(third, "238.3", NOW).started_at == HOUR.started_at + 1800
+        assert self.system.answer(third, "238.1", NOW) == HOUR
+        assert self.system.answer(QSTAT_J_XML, "238.3", NOW) == JobTimes()
+
+    @pytest.mark.parametrize(("word", "state"), [
+        ("r", "running"), ("t", "running"), ("Rr", "running"), ("dr", "running"), ("s", "running"), ("S", "running"), ("T", "running"),
+        ("qw", "waiting"), ("Rq", "waiting"), ("hqw", "held"), ("hRqw", "held"), ("Eqw", "held"), ("hr", "running"),
+    ])  # fmt: skip
+    def test_a_state_is_made_of_letters(self, word: str, state: str):
+        assert str(self.system.queued("17", word).state) == state
 
 
 def test_every_system_is_held_to_the_contract():

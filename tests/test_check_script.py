@@ -6,16 +6,21 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisweep.batch.checkscript import Facts, Finding, Severity, check_script
-from mpisweep.batch.dialect import PBS, PJM, SLURM
-from mpisweep.batch.directives import asked_for, read_script, time_limit_s
+from mpisweep.batch.checkscript import check_script
+from mpisweep.batch.directives import asked_for, read_script
+from mpisweep.batch.gridengine import GRID_ENGINE
+from mpisweep.batch.pbs import PBS
+from mpisweep.batch.pjm import PJM
+from mpisweep.batch.scriptsheet import Facts, Finding, Severity
 from mpisweep.batch.site import load_site
+from mpisweep.batch.slurm import SLURM
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +48,16 @@ srun mpisweep run sweep.toml -o /home/me/sweep.h5
 #PBS -l select=2:ncpus=32:ngpus=4:mpiprocs=4 -l walltime=02:00:00
 #PBS -joe
 cd "$PBS_O_WORKDIR"
+source venv/bin/activate
+mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 7200
+""",
+    "gridengine": """#!/bin/bash
+#$ -cwd
+#$ -l node_f=2,h_rt=2:00:00
+#$ -p -5
+#$ -j y
+module load cuda openmpi
+#$ -N sweep
 source venv/bin/activate
 mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 7200
 """,
@@ -95,6 +110,16 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub knows no --walltime", "man qsub"),
         ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive and is a comment", "begins with #PJM and a space"),
         ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive and is a comment", "#SBATCH"),
+        ("gridengine", "h_rt=2:00:00", "h_rt=10:00", 3, "error", "'10:00' is no time limit", "-l h_rt=2:00:00"),
+        ("gridengine", ",h_rt=2:00:00", "", 1, "warning", "no time limit is asked for", "#$ -l h_rt=2:00:00"),
+        ("gridengine", "#$ -j y\n", "", 1, "warning", "nothing says where the log goes", "#$ -j y"),
+        ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub knows no -cdw", "did you mean -cwd?"),
+        ("gridengine", "#$ -cwd", "#$ -pe mpi\n#$ -cwd", 2, "error", "-pe has no value", "#$ -pe VALUE"),
+        ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive and is a comment", "begins with #$ and a space"),
+        ("gridengine", "#$ -cwd", "#PBS -q x\n#$ -cwd", 2, "warning", "#PBS means nothing to Grid Engine", "only #$ lines count"),
+        ("gridengine", "module load cuda openmpi\n", "", 1, "warning", "no module is loaded; tsubame4 has MPI and CUDA in modules", "module load cuda openmpi"),
+        ("gridengine", "/home/me/sweep.h5", "$TMPDIR/sweep.h5", 9, "error", "the results lie in $TMPDIR", "all nodes share"),
+        ("gridengine", "--walltime 7200", "--walltime 3:00:00", 9, "error", "is longer than the job", "--walltime 2:00:00"),
         ("pbs", "cd ", "#SBATCH -n 4\ncd ", 4, "warning", "#SBATCH means nothing to PBS", "only #PBS lines count"),
         ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\nmodule load gcc ompi cuda", "module load gcc ompi cuda\n#PJM -j", 7, "error", "stands after the first command, where PJM ignores it", "to the top"),
         ("slurm", " -c 8", "", 2, "warning", "4 cores are fewer than 2 per GPU, which leaves none for loading data", "--cpus-per-task=4, or as many"),
@@ -203,6 +228,10 @@ def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_
         ("pjm", "mpisweep run", "cd /scratch/me\nmpisweep run", ("/scratch/me", "sweep.toml")),
         ("pbs", "", "", ("", "sweep.toml")),
         ("pbs", 'cd "$PBS_O_WORKDIR"\n', "", ("~", "sweep.toml")),
+        ("gridengine", "", "", ("", "sweep.toml")),
+        ("gridengine", "#$ -cwd\n", "", ("~", "sweep.toml")),
+        ("gridengine", "#$ -cwd", "#$ -wd /scratch/me", ("/scratch/me", "sweep.toml")),
+        ("gridengine", "#$ -cwd\n", "cd $SGE_O_WORKDIR\n", ("", "sweep.toml")),
         ("slurm", "run sweep.toml -o", "run -n 4 sweep.toml -o", ("", "sweep.toml")),
         ("slurm", "run sweep.toml -o", "run -q -p x=1:3 -o", ("", "")),
     ],
@@ -225,6 +254,30 @@ def test_a_site_that_is_named_is_gone_by():
     assert any("fewer than the 16 GPUs" in f.what for f in findings)
 
 
+@pytest.mark.parametrize("marker", ["PJM", "SBATCH", "PBS"])
+def test_a_priority_below_zero_is_a_value(marker: str):
+    option = {"PJM": "-p", "SBATCH": "--priority", "PBS": "-p"}[marker]
+    [found_option] = read_script(f"#{marker} {option} -5\n").directives
+    assert (found_option.value, found_option.lacks_value) == ("-5", False)
+
+
+def test_nodes_that_only_a_site_knows_of_tell_the_site_and_how_many():
+    """`node_f` is TSUBAME's: eight GPUs of two nodes are known only by that."""
+    text = GOOD["gridengine"].replace("#$ -p -5", "#$ -pe mpi 4")
+    [finding] = found(text)
+    assert (finding.line, finding.what) == (4, "4 ranks are fewer than the 8 GPUs: some idle")
+    assert found(text.replace("node_f", "node_x")) == []
+
+
+def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
+    assert found(GOOD["gridengine"], site=replace(load_site("tsubame4"), project_needed=True)) == []
+    text = GOOD["pbs"].replace("-l select", "-q regular-g -l select").replace("ngpus=4:", "")
+    assert [f.right for f in found(text) if "no project group" in f.what] == ["#PBS -W group_list=GROUP"]
+    assert not [f for f in found(text.replace("-joe", "-joe -W umask=7,group_list=gx00")) if "no project group" in f.what]
+    slurm = found(GOOD["slurm"], site=replace(load_site("slurm"), project_needed=True))
+    assert [f.right for f in slurm] == ["#SBATCH --account=GROUP"]
+
+
 def test_a_group_whose_name_is_common_does_not_tell_the_site():
     script = GOOD["pjm"].replace("b-batch", "small")
     assert found(script) == []
@@ -236,11 +289,13 @@ def test_a_group_whose_name_is_common_does_not_tell_the_site():
     [
         (PJM, "1:00:00", 3600), (PJM, "10:00", 600), (PJM, "90", 90), (PJM, "1-0", None), (PJM, "soon", None),
         (SLURM, "90", 5400), (SLURM, "1-12", 129600), (SLURM, "1-1:30", 91800), (SLURM, "0-0:0:5", 5), (SLURM, "2:00:00", 7200),
+        (GRID_ENGINE, "3600", 3600), (GRID_ENGINE, "1::1", 3601), (GRID_ENGINE, "06:23:50:00", 604200), (GRID_ENGINE, "10:00", None),
+        (GRID_ENGINE, "::", None), (GRID_ENGINE, "", None), (GRID_ENGINE, "1-0", None),
         (PBS, "02:00:00", 7200), (PBS, "3600", 3600), (PBS, "1:2:3:4", None), (PBS, "", None),
     ],
 )  # fmt: skip
 def test_a_time_limit_is_read_as_its_system_does(system, text: str, seconds: float | None):
-    assert time_limit_s(system, text) == seconds
+    assert system.time_limit_s(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -251,16 +306,19 @@ def test_a_time_limit_is_read_as_its_system_does(system, text: str, seconds: flo
         ("#PJM -L gpu=2\n#PJM --mpi proc=2", 1, 2, 2),
         ("#SBATCH -N4 -n 16 --gpus=16", 4, 4, 16),
         ("#SBATCH --nodes=2-4 --ntasks-per-node=2 --gpus-per-task=v100:2", 4, 4, 8),
+        ("#$ -pe mpi 8", None, None, 8),
+        ("#$ -pe mpi 4-8 -l h_rt=60", None, None, 8),
+        ("#$ -l node_f=2", None, None, None),
         ("#PBS -l select=1:ncpus=4:mpiprocs=1+2:ncpus=8:ngpus=4:mpiprocs=4", 3, 4, 9),
     ],
 )
-def test_sizes_are_read_in_all_the_ways_they_are_written(lines: str, nodes: int, gpus: int | None, ranks: int):
+def test_sizes_are_read_in_all_the_ways_they_are_written(lines: str, nodes: int | None, gpus: int | None, ranks: int | None):
     asked = asked_for(read_script(lines + "\nrun\n"))
     assert (asked.nodes, asked.gpus, asked.ranks) == (nodes, gpus, ranks)
 
 
 @given(st.lists(st.sampled_from([
-    "#PJM", "#PJM -L", "#SBATCH --gres=", "#PBS -l select=", "#PJM -L node=x", "#PBS -l select=a:b=c+", "cd", "mpirun -n", "x=$(",
+    "#$ -pe", "#$ -l =", "#$", "#$ -pe a b -l x", "#PJM", "#PJM -L", "#SBATCH --gres=", "#PBS -l select=", "#PJM -L node=x", "#PBS -l select=a:b=c+", "cd", "mpirun -n", "x=$(",
     "mpisweep run -o", "'", "\\", "mpisweep run --walltime $((w - SECONDS))", "#SBATCH -N-", "#SBATCH -t 1-", "srun -n", "export A=", "$A ${B:-c} $",
 ]), max_size=12))  # fmt: skip
 def test_no_script_is_too_strange_to_be_read(lines: list[str]):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mpisweep.batch.allocation import Allocation, this_allocation
+from mpisweep.batch.allocation import this_allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.devices.gpus import Gpu, amd_gpus, environment_for, nvidia_gpus
 from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out
 from mpisweep.spec import SpecError, parse_spec

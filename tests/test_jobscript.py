@@ -15,11 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mpisweep.batch.dialect import clock
 from mpisweep.batch.directives import read_script
 from mpisweep.batch.jobscript import Payload, in_shell, write_script
 from mpisweep.batch.request import Wishes, plan_job
 from mpisweep.batch.site import Site, SiteError, known_sites, load_site, parse_site
+from mpisweep.batch.texts import clock
 
 ROOT = Path(__file__).parent.parent
 JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
@@ -80,6 +80,39 @@ def test_pbs_is_asked_for_chunks():
     assert "-l walltime=2:00:00" in asked
 
 
+def test_grid_engine_is_asked_as_the_site_says_and_to_warn_the_shell():
+    asked = directives(site("tsubame4"), nodes=2, project="tga-mine")
+    assert asked == [
+        "-N tiny", "-cwd", "-S /bin/bash", "-l node_f=2", "-l h_rt=2:00:00", "-notify", "-j y", "-o tiny.$JOB_ID.log",
+    ]  # fmt: skip
+    own = site("gridengine", size="-pe mpi {ranks}", gpus_per_node=4)
+    assert directives(own, nodes=2, group="gpu.q", project="p")[3:8] == ["-q gpu.q", "-P p", "-pe mpi 8", "-l h_rt=2:00:00", "-notify"]
+
+
+def test_a_project_stands_where_and_as_the_site_has_it():
+    job = plan_job(site("tsubame4"), dataclasses.replace(TWO_HOURS, project="tga-mine"))
+    assert "#   qsub -g tga-mine THIS_SCRIPT\n" in write_script(job, PAYLOAD).text()
+    assert "#   qsub THIS_SCRIPT\n" in write_script(plan_job(site("tsubame4"), TWO_HOURS), PAYLOAD).text()
+    asked = directives(site("miyabi-g"), nodes=3, project="gx00")
+    assert asked[1:4] == ["-q regular-g", "-W group_list=gx00", "-l select=3:mpiprocs=1"]
+    assert directives(site("abci3"), nodes=2, project="gag00000")[1:5] == [
+        "-v USE_SSH=1", "-q rt_HF", "-P gag00000", "-l select=2:ncpus=192:ngpus=8:mpiprocs=8",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size", "asked"), [
+    ("pjm", "-L node={nodes}:noncont", "-L node=2:noncont"),
+    ("slurm", "--nodes={nodes}-{nodes}", "--nodes=2-2"),
+    ("pbs", "-l select={nodes}:ncpus={cores}:ngpus={gpus}", "-l select=2:ncpus=16:ngpus=4"),
+    ("gridengine", "-pe mpi_{ranks_per_node} {ranks}", "-pe mpi_4 8"),
+])  # fmt: skip
+def test_the_site_s_way_to_ask_for_nodes_comes_before_the_system_s_own(name: str, size: str, asked: str):
+    written = directives(site(name, size=size), nodes=2, gpus=4)
+    assert asked in written
+    own = {"pjm": "-L node=2", "slurm": "--nodes=2", "pbs": "-l select=2:ncpus=16:ngpus=4:mpiprocs=4", "gridengine": "-pe"}
+    assert own[name] not in written
+
+
 @pytest.mark.parametrize(("name", "changes", "wishes", "asked"), [
     # What a site does not say is what its file proposes for a GPU; a rank without one has nothing to feed.
     ("slurm", {}, {"gpus": 4}, "--cpus-per-task=4"),
@@ -115,6 +148,9 @@ def test_whole_nodes_have_their_cores_without_being_asked():
     ("wisteria-aquarius", {}, {"project": "g"}, ""),
     ("flow-cx-share", {}, {}, ""),
     ("workstation", {}, {}, ""),
+    ("tsubame4", {}, {}, ""),
+    ("tsubame4", {"cores_per_node": None}, {}, ""),
+    ("gridengine", {"cores_per_rank": None, "size": "-pe mpi {ranks}"}, {"gpus": 4}, "nothing says how many cores a rank gets, and Grid Engine gives it one"),
 ])  # fmt: skip
 def test_gpus_that_would_wait_for_their_data_are_warned_of(name: str, changes: dict[str, object], wishes: dict[str, object], doubt: str):
     said = plan_job(site(name, **changes), dataclasses.replace(TWO_HOURS, **wishes)).doubt()
@@ -129,7 +165,7 @@ def test_ranks_in_containers_get_their_cores_from_srun():
     assert "SRUN_CPUS_PER_TASK" not in write_script(job, PAYLOAD).text()
 
 
-@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs"])
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "gridengine"])
 def test_directives_of_the_user_s_own_come_last_in_the_head(name: str):
     where = site(name, directives=("--site-s-own",))
     given = (where.system.example, f"{where.system.marker} -Z 'two words'")
@@ -156,7 +192,7 @@ def test_ranks_follow_the_gpus_that_a_trial_gets(devices_per_trial: float, ranks
 
 
 def test_only_where_the_batch_system_does_not_tell_its_end_the_walltime_is_passed():
-    for name, is_passed in (("pjm", True), ("pbs", True), ("slurm", False)):
+    for name, is_passed in (("pjm", True), ("pbs", True), ("slurm", False), ("tsubame4", True)):
         text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), PAYLOAD).text()
         assert ("walltime=7200" in text) == is_passed
         assert ('--walltime "$((walltime - SECONDS))"' in text) == is_passed
@@ -165,11 +201,12 @@ def test_only_where_the_batch_system_does_not_tell_its_end_the_walltime_is_passe
 def test_names_of_jobs_are_such_as_the_systems_take():
     assert directives(site("pjm"), dataclasses.replace(PAYLOAD, name="700.sizes"), gpus=1)[0] == "-N sweep-700.sizes"
     assert directives(site("pbs"), dataclasses.replace(PAYLOAD, name="v1.0"), gpus=1)[0] == "-N v1_0"
+    assert directives(site("tsubame4"), dataclasses.replace(PAYLOAD, name="7/*?"))[0] == "-N sweep-7___"
     assert len(directives(site("pjm"), dataclasses.replace(PAYLOAD, name="n" * 100), gpus=1)[0]) == len("-N ") + 63
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7200, "2:00:00"), (59, "0:00:59"), (604800, "168:00:00")])
-def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
+def test_times_are_written_as_all_systems_take_them(seconds: float, text: str):
     assert clock(seconds) == text
 
 
@@ -198,6 +235,9 @@ def test_times_are_written_as_all_three_take_them(seconds: float, text: str):
         ("slurm", {"gpus": 1, "directives": ("constraint=a100",)}, "--directive 'constraint=a100': expected one option of sbatch, e.g. '--constraint=a100'"),
         ("pbs", {"gpus": 1, "directives": ("-l a=1\nrm -r x",)}, "expected one option of qsub, e.g. '-l place=scatter:excl'"),
         ("pjm", {"gpus": 1, "directives": ("",)}, "--directive '': expected one option of pjsub, e.g. '-m e'"),
+        ("gridengine", {"gpus": 4}, "--site gridengine: does not say how nodes are asked for, which every Grid Engine has its own way for; say it with --directive, or in a copy of the site's file, e.g. size = \"-l node_f={nodes}\""),
+        ("tsubame4", {"gpus": 1, "directives": ("node_f=1",)}, "expected one option of qsub, e.g. '-l s_vmem=4G'"),
+        ("miyabi-g", {}, "--project: is missing; jobs on Miyabi-G"),
         ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),
         ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say with --ranks how many ranks a node gets"),
     ],
@@ -230,14 +270,16 @@ def test_an_unknown_site_lists_the_known_ones(mpisweep):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "did you mean flow-cx?" in done.stderr
-    for name in ("fugaku", "genkai", "ito-b", "pbs", "pjm", "slurm", "wisteria-aquarius", "workstation"):
+    for name in (
+        "abci3", "fugaku", "genkai", "gridengine", "ito-b", "miyabi-g", "pbs", "pjm", "slurm", "tsubame4", "wisteria-aquarius", "workstation",
+    ):
         assert name in done.stderr
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("system = 'lsf'", "system: found 'lsf'; expected one of pjm, slurm, pbs, workstation"),
+        ("system = 'lsf'", "system: found 'lsf'; expected one of pjm, slurm, pbs, gridengine, workstation"),
         ("", "system: found nothing"),
         ("system = 'pjm'\ngpus = 4", "gpus: is not a key of a site file"),
         ("system = 'pjm'\ngpu_per_node = 4", "did you mean gpus_per_node?"),
@@ -249,6 +291,14 @@ def test_an_unknown_site_lists_the_known_ones(mpisweep):
         ("system = 'pjm'\n[groups.small]\nlimits = 4", "groups.small.limits: found 4"),
         ("system = 'pjm'\ngroups = 3", "groups: found 3; expected a table"),
         ("system = 'pjm'\nproject_needed = 'yes'", "project_needed: found 'yes'; expected true or false"),
+        ("system = 'gridengine'\nsize = '-l node_f=2'", "size: found '-l node_f=2'; expected an option with {nodes} or {ranks}"),
+        ("system = 'gridengine'\nsize = 'node_f={nodes}'", "size: found"),
+        ("system = 'gridengine'\nsize = '-l node_f={nodes}{'", "size: found"),
+        ("system = 'gridengine'\nsize = '-l node_f={nodes}{0}'", "size: found"),
+        ("system = 'gridengine'\nsize = '-l node_f={nodes}; rm'", "size: found"),
+        ("system = 'gridengine'\nsize = 3", "size: found 3; expected text in quotes"),
+        ("system = 'pbs'\nproject = '-P me'", "project: found '-P me'; expected an option with {project} in it, e.g. '-P {project}'"),
+        ("system = 'pbs'\nproject_with_command = 1", "project_with_command: found 1; expected true or false"),
         ("system = ", "is not TOML"),
     ],
 )  # fmt: skip
@@ -294,11 +344,12 @@ def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(tmp_path: Path, 
 
 def test_every_site_that_comes_along_is_read_and_names_its_sources():
     names = {"flow-cx", "flow-cx-share", "wisteria-aquarius", "genkai", "fugaku", "ito-b", "pjm", "slurm", "pbs", "workstation"}
+    names |= {"gridengine", "tsubame4", "miyabi-g", "abci3"}
     assert set(known_sites([ROOT / "mpisweep" / "batch" / "sites"])) == names
     for name in names:
         assert site(name).title
         text = (ROOT / "jobscripts" / "sites" / f"{name}.toml").read_text()
-        assert "Source" in text or name in ("pjm", "slurm", "pbs", "workstation")
+        assert "Source" in text or name in ("pjm", "slurm", "pbs", "gridengine", "workstation")
 
 
 # ------------------------------------------------------------------------------------- quoting
@@ -329,7 +380,7 @@ def run_script(tmp_path: Path, text: str, **environment: str) -> list[tuple[str,
     return [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "workstation"])
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "tsubame4", "workstation"])
 def test_hostile_names_arrive_as_they_are(tmp_path: Path, name: str):
     folder = tmp_path / HOSTILE
     (folder / "env" / "bin").mkdir(parents=True)
@@ -338,11 +389,11 @@ def test_hostile_names_arrive_as_they_are(tmp_path: Path, name: str):
         name="tiny", sweep=f"./{HOSTILE}.toml", results=f"{HOSTILE}.h5", folder=str(folder), venv=str(folder / "env"),
         arguments=("-p", f"x={HOSTILE}"), command_line=("python", HOSTILE, "{x}"),
     )  # fmt: skip
-    text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
+    text = write_script(plan_job(site(name, modules=()), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
     assert len(read_script(text).directives) <= 11
     assert "\n#PJM -L node=99" not in text
     calls = run_script(tmp_path, text)
-    walltime = ["--walltime", calls[0][1][7]] if name in ("pjm", "pbs") else []
+    walltime = ["--walltime", calls[0][1][7]] if name in ("pjm", "pbs", "tsubame4") else []
     run = ["run", payload.sweep, *payload.arguments, "-o", payload.results, *walltime, "--", *payload.command_line]
     assert calls == [(str(folder), run), (str(folder), ["top", payload.results])]
     assert not list(tmp_path.rglob("oops"))
@@ -371,7 +422,9 @@ def test_a_path_in_the_home_folder_follows_the_home_folder():
 # ------------------------------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize(("name", "number"), [("pjm", "XCPU"), ("pjm", "TERM"), ("slurm", "USR1"), ("pbs", "TERM")])
+@pytest.mark.parametrize(("name", "number"), [
+    ("pjm", "XCPU"), ("pjm", "TERM"), ("slurm", "USR1"), ("pbs", "TERM"), ("tsubame4", "USR2"), ("tsubame4", "USR1"),
+])  # fmt: skip
 def test_a_signal_to_the_shell_becomes_a_polite_request_and_the_script_waits(tmp_path: Path, name: str, number: str):
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -390,7 +443,8 @@ pathlib.Path("stopped").touch()
 sys.exit(3)
 """)
     (programs / "mpisweep").chmod(0o755)
-    text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), dataclasses.replace(PAYLOAD, folder=str(tmp_path))).text()
+    job = plan_job(site(name, modules=()), dataclasses.replace(TWO_HOURS, gpus=1))
+    text = write_script(job, dataclasses.replace(PAYLOAD, folder=str(tmp_path))).text()
     (tmp_path / "job.sh").write_text(text)
     running = subprocess.Popen(
         ["bash", "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
@@ -470,7 +524,7 @@ def test_a_shipped_script_passes_shellcheck(script: Path):
 
 
 @pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck")
-@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "workstation"])
+@pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "tsubame4", "workstation"])
 def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str):
     payload = dataclasses.replace(PAYLOAD, folder=HOSTILE, sweep=f"{HOSTILE}.toml", conda=HOSTILE, chained=True)
     text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
@@ -482,7 +536,10 @@ def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str
 
 def test_all_kinds_of_systems_have_a_shipped_script():
     names = {path.stem for path in JOBSCRIPTS}
-    assert names == {"flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "workstation"}
+    assert names == {
+        "flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "gridengine", "tsubame4",
+        "miyabi-g", "abci3", "workstation",
+    }  # fmt: skip
 
 
 def test_a_job_that_shares_the_sweep_says_so_to_the_sweep_and_to_its_reader():

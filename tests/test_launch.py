@@ -24,8 +24,8 @@ from test_run import family, start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
-from mpisweep.batch.allocation import AllocatedNode, Allocation
 from mpisweep.batch.describe import describe_end, describe_start
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation
 from mpisweep.batch.launch import Ended, launch
 from mpisweep.batch.launchers import (
     Launcher,
@@ -122,6 +122,8 @@ BASE = "mpirun -n 4 --bind-to none --oversubscribe --with-ft ulfm"
         ),
         (OPEN_MPI, allocation("pbs", 2, 2, file="/var/nodes"), EVENLY, f"{BASE} -x PATH -machinefile /var/nodes --map-by ppr:2:node"),
         (OPEN_MPI, allocation("pbs", 2, 2, 2, file="/var/nodes"), UNEVENLY, BASE.replace("4", "3") + " -x PATH --host n1:2,n3:1"),
+        (OPEN_MPI, allocation("gridengine", 2, 2), EVENLY, f"{BASE} -x PATH --host n1:2,n2:2"),
+        (Launcher(LauncherKind.HYDRA, "mpirun"), allocation("gridengine", 2, 2), EVENLY, "mpirun -n 4 -ppn 2 -hosts n1,n2"),
         (Launcher(LauncherKind.FUJITSU, "mpiexec"), allocation("pjm", 2, 2, file="/var/nodes"), EVENLY, "mpiexec -n 4"),
         (Launcher(LauncherKind.HYDRA, "mpirun"), allocation("slurm", 2, 2), EVENLY, "mpirun -n 4 -ppn 2 -hosts n1,n2"),
         (
@@ -209,6 +211,7 @@ def test_a_node_is_asked_by_what_starts_ranks_there():
     assert probe_command(allocation("slurm", 1), "", "n1")[0] == "srun"
     assert probe_command(allocation("pjm", 1), "/bin/pjrsh", "n1") == ["/bin/pjrsh", "n1", "true"]
     assert probe_command(allocation("pbs", 1), "", "n1")[0] == "ssh"
+    assert probe_command(allocation("gridengine", 1), "", "n1") == ["qrsh", "-inherit", "-nostdin", "n1", "true"]
 
 
 def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
@@ -691,6 +694,27 @@ def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, 
     assert not (folder / "r.h5.journal").exists()
     assert found.allocations["closing_time"][0] > 0, "the grace was over after this one began"
     assert HURRIED_GRACE_S < 10
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("starter", ["launcher", "mpirun"])
+def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, starter):
+    """SIGUSR2 comes to the job's process group: to the launcher, or to an mpirun that was typed, which passes it on."""
+    where = environment | {"JOB_ID": "7", "SGE_O_WORKDIR": str(folder)}
+    spec = sweep_file(folder, "gated", 6, "[limits]\ngrace = 1\n")
+    if starter == "launcher":
+        process = start(folder, where, "run", spec, "-n", "2", "-o", "r.h5")
+    else:
+        command = ["mpirun", "--oversubscribe", "-n", "2", sys.executable, "-m", "mpisweep", "run", spec, "-o", "r.h5"]
+        with (folder / "stderr.txt").open("wb") as errors:
+            process = subprocess.Popen(command, cwd=folder, env=where, stdout=subprocess.DEVNULL, stderr=errors)
+    wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
+    found = package.load(folder / "r.h5")
+    assert found.state == "stopped by a signal"
+    assert found.trials["state"].tolist() == ["waiting"] * 6
+    assert found.allocations["batch_system"].tolist() == ["gridengine"]
 
 
 @pytest.mark.mpi

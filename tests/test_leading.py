@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from test_results import SPEC, history, opening, write_journal
 
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master.known import read_here
 from mpisweep.master.leading import DiskFailedError, Leading

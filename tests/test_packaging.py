@@ -116,7 +116,7 @@ def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_
     assert total_and_baseline
 
 
-@pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "workstation"])
+@pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "grid-engine", "workstation"])
 def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: str, tmp_path: Path, environment):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
     shown = re.findall(r"(?:^|`)mpisweep ((?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)

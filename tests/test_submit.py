@@ -1,4 +1,4 @@
-"""Submitting: jobs under stand-ins for PJM and PBS run real sweeps; chains end by their rule; stop and status."""
+"""Submitting: jobs under stand-ins for PJM, PBS and Grid Engine run real sweeps; chains end by their rule; stop and status."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ from mpisweep.batch.chain import (
     read_record,
     why_over,
 )
-from mpisweep.batch.dialect import PBS, PJM, SLURM
+from mpisweep.batch.gridengine import GRID_ENGINE
+from mpisweep.batch.jobfacts import JobState, QueuedJob
 from mpisweep.batch.jobs import cancel_waiting, submit_link
-from mpisweep.batch.queue import JobState, QueuedJob, parse_answer
-from mpisweep.batch.submit import SubmitError, follow_options, parse_job_id, submit
+from mpisweep.batch.pbs import PBS
+from mpisweep.batch.pjm import PJM
+from mpisweep.batch.queue import parse_answer
+from mpisweep.batch.slurm import SLURM
+from mpisweep.batch.submit import SubmitError, submit
 from mpisweep.cli import main
 from mpisweep.results import shares_folder
 
@@ -65,7 +69,7 @@ def one_a_job(trial):
 
 def first_of_its_job(trial):
     """The first trial of each job ends and has the sweep stopped, as its time limit would; the others do not end."""
-    job = Path("job." + next(os.environ[name] for name in ("PJM_SUBJOBID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ))
+    job = Path("job." + next(os.environ[name] for name in ("PJM_SUBJOBID", "SLURM_JOB_ID", "PBS_JOBID", "JOB_ID") if name in os.environ))
     if not job.exists():
         job.touch()
         Path("r.h5.stop").touch()
@@ -163,10 +167,13 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
         (PBS, "1234.server.example\n", "1234.server.example"),
         (PBS, "1234\n", "1234"),
         (PBS, "qsub: Unknown queue\n", ""),
+        (GRID_ENGINE, 'Your job 9714 ("sweep") has been submitted\n', "9714"),
+        (GRID_ENGINE, 'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n', "9714"),
+        (GRID_ENGINE, 'Unable to run job: unknown resource "gpu".\nExiting.\n', ""),
     ],
 )
 def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
-    assert parse_job_id(system, output) == job_id
+    assert system.submitted_id(output) == job_id
 
 
 def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -178,12 +185,14 @@ def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, mo
 
 
 def test_jobs_follow_each_other_in_each_system_s_way():
-    assert follow_options(PJM, chained=False, after="") == []
-    assert follow_options(PJM, chained=True, after="") == ["--step"]
-    assert follow_options(PJM, chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
-    assert follow_options(SLURM, chained=True, after="") == []
-    assert follow_options(SLURM, chained=True, after="42") == ["--dependency=afterany:42"]
-    assert follow_options(PBS, chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
+    assert PJM.follow_options(chained=False, after="") == []
+    assert PJM.follow_options(chained=True, after="") == ["--step"]
+    assert PJM.follow_options(chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
+    assert SLURM.follow_options(chained=True, after="") == []
+    assert SLURM.follow_options(chained=True, after="42") == ["--dependency=afterany:42"]
+    assert PBS.follow_options(chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
+    assert GRID_ENGINE.follow_options(chained=True, after="") == []
+    assert GRID_ENGINE.follow_options(chained=True, after="42") == ["-hold_jid", "42"]
 
 
 PJSTAT = """
@@ -205,6 +214,40 @@ QSTAT = """Job Id: 1.server
 Job Id: 2.server
     job_state = H
 """
+QSTAT_XML = """<?xml version='1.0'?>
+<job_info  xmlns:xsd="http://example.org/qstat.xsd">
+  <queue_info>
+    <job_list state="running">
+      <JB_job_number>238</JB_job_number>
+      <JB_name>a job</JB_name>
+      <state>r</state>
+      <JAT_start_time>2026-11-17T09:01:41</JAT_start_time>
+    </job_list>
+    <job_list state="running">
+      <JB_job_number>240</JB_job_number>
+      <state>dr</state>
+      <tasks>3</tasks>
+    </job_list>
+  </queue_info>
+  <job_info>
+    <job_list state="pending">
+      <JB_job_number>241</JB_job_number>
+      <state>hqw</state>
+    </job_list>
+    <job_list state="pending">
+      <JB_job_number>242</JB_job_number>
+      <state>qw</state>
+    </job_list>
+  </job_info>
+</job_info>
+"""
+QSTAT_TABLE = """job-ID     prior   name       user         state submit/start at     queue                          jclass                         slots ja-task-ID
+------------------------------------------------------------------------------------------------------------------------------------------------
+       238 0.55500 sweep      user1        r     11/17/2026 09:01:41 all.q@n1                                                          8
+       241 0.00000 sweep      user1        hqw   11/17/2026 09:01:42                                                                   8
+       243 0.00000 sweep      user1        Eqw   11/17/2026 09:01:42                                                                   8
+       244 0.00000 sweep      user1        S     11/17/2026 09:01:42 all.q@n1                                                          8
+"""
 
 
 @pytest.mark.parametrize(
@@ -215,6 +258,9 @@ Job Id: 2.server
         (PJM, "", {}),
         (SLURM, "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n", {"42": "running", "43": "waiting", "44": "running"}),
         (PBS, QSTAT, {"1.server": "running", "2.server": "held"}),
+        (GRID_ENGINE, QSTAT_XML, {"238": "running", "240.3": "running", "241": "held", "242": "waiting"}),
+        (GRID_ENGINE, QSTAT_TABLE, {"238": "running", "241": "held", "243": "held", "244": "running"}),
+        (GRID_ENGINE, "", {}),
     ],
 )
 def test_the_states_of_jobs_are_read_by_header_and_name(system, text: str, states: dict[str, str]):
@@ -232,13 +278,14 @@ def test_why_a_job_waits_is_told_in_the_system_s_words():
 
 @pytest.fixture
 def here(tmp_path: Path, standins) -> Iterator[Path]:
-    """A folder with a sweep, and a site for PJM and one for PBS whose jobs have one rank."""
+    """A folder with a sweep, and a site for each of PJM, PBS and Grid Engine whose jobs have one rank."""
     folder = tmp_path / "a 'b\" ü"
     folder.mkdir()
     (folder / "workloads.py").write_text(WORKLOADS)
-    for system in ("pjm", "pbs"):
+    for system in ("pjm", "pbs", "gridengine"):
+        size = 'size = "-pe mpi {ranks}"\n' if system == "gridengine" else ""
         (folder / f"{system}.toml").write_text(
-            f'system = "{system}"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\ngroup = "small"\n'
+            f'system = "{system}"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\ngroup = "small"\n{size}'
         )
     yield folder
     (folder / "go").touch()
@@ -261,6 +308,7 @@ def sweep(here: Path, workload: str, trials: int, **limits: float) -> None:
 
 
 def submit_it(run: Run, standins, system: str, *options: str) -> list[str]:
+    standins.use(system)
     done = run(
         "submit", "s.toml", "--site", f"./{system}.toml", "--elapse", "1:00:00", "-o", "r.h5",
         "--venv", str(standins.folder.parent / "venv"), *options,
@@ -270,7 +318,7 @@ def submit_it(run: Run, standins, system: str, *options: str) -> list[str]:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs"])
+@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
 def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, system: str):
     sweep(here, "half", 5)
     [job_id] = submit_it(run, standins, system)
@@ -287,9 +335,12 @@ def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, syste
         ("pjm", ["--nodes", "32"], "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24)."),
         ("pjm", ["--group", "tiny"], "Resource group does not exist"),
         ("pbs", ["--nodes", "32"], "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits"),
+        ("gridengine", ["--nodes", "32"], "qsub has not taken r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. Exiting."),
+        ("gridengine", ["--directive", "-l gpus=1"], 'Unable to run job: unknown resource "gpus". Exiting.'),
     ],
 )
-def test_a_refusal_is_shown_in_the_system_s_own_words(here: Path, run: Run, system: str, options: list[str], words: str):
+def test_a_refusal_is_shown_in_the_system_s_own_words(here: Path, run: Run, standins, system: str, options: list[str], words: str):
+    standins.use(system)
     sweep(here, "half", 5)
     done = run(
         "submit", "s.toml", "--site", f"./{system}.toml", "--elapse", "1:00:00", "-o", "r.h5", *options,
@@ -322,7 +373,7 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs"])
+@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
 def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, run: Run, standins, system: str):
     sweep(here, "one_a_job", 3)
     ids = submit_it(run, standins, system, "--chain", "6")
@@ -332,7 +383,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, 
     assert set(ended.trials["state"].tolist()) == {"complete"}
     ran = [job for job in jobs if job["started"] is not None]
     assert 2 <= len(ran) < 6
-    # PJM deletes those after a script that ends with 0; PBS is told so by the job that finds nothing to do.
+    # PJM deletes those after a script that ends with 0; the others are told so by the job that finds nothing to do.
     assert [job["code"] for job in ran][-1] == 0
     assert all(job["code"] is None for job in jobs[len(ran) :])
 
@@ -352,7 +403,7 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs"])
+@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
 def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: Path, run: Run, standins, system: str):
     sweep(here, "together", 6)
     ids = submit_it(run, standins, system, "--split", "2")
@@ -365,7 +416,10 @@ def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: P
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("system", "length"), [pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete")])
+@pytest.mark.parametrize(("system", "length"), [
+    pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete"),
+    pytest.param("gridengine", "7", marks=pytest.mark.long),
+])  # fmt: skip
 def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
     sweep(here, "first_of_its_job", 5)
     ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
@@ -395,7 +449,7 @@ def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_ca
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs"])
+@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
 def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: str):
     sweep(here, "never_done", 2)
     ids = submit_it(run, standins, system, "--chain", "5")
@@ -406,15 +460,15 @@ def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: s
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs"])
+@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
 def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, system, "--chain", "2")
-    title = system.upper()
-    assert f"{title} job {waiting}: {'waiting (QUE)' if system == 'pjm' else 'held (H)'}" in run("status", "r.h5").stdout
+    title, waits = {"pjm": ("PJM", "waiting (QUE)"), "pbs": ("PBS", "held (H)"), "gridengine": ("Grid Engine", "held (hqw)")}[system]
+    assert f"{title} job {waiting}: {waits}" in run("status", "r.h5").stdout
     wait_for((here / "begun.0").exists)
     said = run("status", "r.h5").stdout
-    assert f"{title} job {running}: running (R" in said
+    assert f"{title} job {running}: running ({'r' if system == 'gridengine' else 'R'}" in said
     state = json.loads(run("status", "r.h5", "--json").stdout)
     assert {(job["job"], job["state"]) for job in state["jobs"]} >= {(running, "running")}
     done = run("stop", "r.h5")
@@ -467,6 +521,13 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
         assert capsys.readouterr().out == f"{results}: {words}\n"
 
 
+def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, run: Run, standins):
+    standins.use("gridengine")
+    note(here / "r.h5", [Submitted("9714", "gridengine", "job.sh", "/", 1.0)])
+    assert "qstat does not answer; the last job submitted was 9714" in run("status", "r.h5", STANDIN_QSTAT="broken").stdout
+    assert "no Grid Engine job of it waits or runs" in run("status", "r.h5").stdout
+
+
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
     note(here / "r.h5", [LINKS[0]])
     done = run("status", "r.h5", STANDIN_PJSTAT="broken")
@@ -478,29 +539,30 @@ def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: 
 
 def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
     (here / "wait.sh").write_text("#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n")
-    job_id = parse_job_id(PJM, run("pjsub", "wait.sh").stdout)
+    job_id = PJM.submitted_id(run("pjsub", "wait.sh").stdout)
     standins.wait_for(job_id, "running")
     note(here / "r.h5", [Submitted(job_id, "pjm", "wait.sh", str(here), 1.0)])
     assert f"PJM job {job_id}: running (RUNNING)" in run("status", "r.h5", STANDIN_PJSTAT="wisteria").stdout
 
 
 @pytest.mark.mpi
-def test_at_the_elapse_limit_the_sweep_stops_in_order_within_pjm_s_ten_seconds(here: Path, run: Run, standins):
+@pytest.mark.parametrize("system", ["pjm", "gridengine"])
+def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
-    [job_id] = submit_it(run, standins, "pjm")
+    [job_id] = submit_it(run, standins, system)
     wait_for((here / "begun.0").exists)
     (standins.folder / f"{job_id}.limit").touch()
     assert standins.wait_for(job_id)["code"] == 3
     assert "goes on" in standins.log(job_id)
     assert package.load(here / "r.h5").state == "stopped by a signal"
     (here / "go").touch()
-    [again] = submit_it(run, standins, "pjm")
+    [again] = submit_it(run, standins, system)
     assert standins.wait_for(again)["code"] == 0
     assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel")])
+@pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel"), ("gridengine", "qdel")])
 def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Run, standins, system: str, command: str):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
@@ -513,6 +575,25 @@ def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Ru
     assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
 
 
+@pytest.mark.mpi
+def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a_chain(here: Path, run: Run, standins, monkeypatch):
+    """As on TSUBAME, where it is no directive; the second job is submitted by the first one."""
+    sweep(here, "one_a_job", 3)
+    site = here / "gridengine.toml"
+    site.write_text(site.read_text() + 'project = "-g {project}"\nproject_with_command = true\n')
+    standins.environment["STANDIN_PROJECTS"] = "tga-mine"
+    ids = submit_it(run, standins, "gridengine", "--chain", "complete", "--project", "tga-mine")
+    assert {job.options for job in read_record(here / "r.h5").submitted} == {"-g tga-mine"}
+    known: list[Submitted] = []
+    while known != (known := list(read_record(here / "r.h5").submitted)):
+        for job in known:
+            standins.wait_for(job.job_id)
+    assert len(known) > len(ids)
+    assert set(package.load(here / "r.h5").trials["state"].tolist()) == {"complete"}
+    done = run("submit", "s.toml", "--site", "./gridengine.toml", "--elapse", "1:00:00", "-o", "r.h5")
+    assert "h_rt can not be longer than 10 mins with this group" in done.stderr
+
+
 # ------------------------------------------------------------------------------------- what is shipped
 
 #: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
@@ -522,7 +603,7 @@ CAN_NAME_NODES = os.getuid() == 0 and subprocess.run(["unshare", "--uts", "true"
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["flow-cx-share", "flow-cx", "flow-cx-singularity", "wisteria-aquarius", "pjm", "pbs", "workstation"])
+@pytest.mark.parametrize("name", ["flow-cx-share", "flow-cx", "flow-cx-singularity", "wisteria-aquarius", "pjm", "pbs", "miyabi-g", "abci3", "tsubame4", "gridengine", "workstation"])
 def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, name: str):
     if name == "flow-cx-singularity" and not CAN_NAME_NODES:
         pytest.skip("needs root, for nodes with host names of their own")
@@ -534,10 +615,14 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
     if name == "workstation":
         environment = standins.environment | passed | {"PATH": f"{venv}/bin:{standins.environment['PATH']}"}
         subprocess.run(["bash", script, "-n", "1"], cwd=here, env=environment, check=True, capture_output=True)
-    elif name == "pbs":
-        done = run("qsub", "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script)
+    elif name in ("pbs", "miyabi-g", "abci3", "tsubame4", "gridengine"):
+        grid_engine = name in ("tsubame4", "gridengine")
+        standins.use("gridengine" if grid_engine else "pbs")
+        nodes = "127.0.0.2 127.0.0.3" if grid_engine and CAN_NAME_NODES else ""
+        command = ["qsub", *(["-g", "GROUP"] if name == "tsubame4" else [])]
+        done = run(*command, "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script, STANDIN_NODES=nodes)
         assert done.returncode == 0, done.stderr
-        job_id = parse_job_id(PBS, done.stdout)
+        job_id = (GRID_ENGINE if grid_engine else PBS).submitted_id(done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     else:
         options = [word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")]
@@ -545,6 +630,6 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
         nodes = "127.0.0.2 127.0.0.3" if CAN_NAME_NODES else ""
         done = run("pjsub", *options, script, STANDIN_PROJECTS=projects, STANDIN_NODES=nodes)
         assert done.returncode == 0, done.stderr
-        job_id = parse_job_id(PJM, done.stdout)
+        job_id = PJM.submitted_id(done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     assert len(package.load(here / "resnet50-batch-size.h5").best(99)) == 30

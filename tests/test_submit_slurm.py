@@ -14,8 +14,7 @@ from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.batch.chain import read_record
-from mpisweep.batch.dialect import SLURM
-from mpisweep.batch.submit import parse_job_id
+from mpisweep.batch.slurm import SLURM
 from mpisweep.progress import counted
 
 #: One controller and three node daemons of our own; skips where Slurm is not installed.
@@ -127,6 +126,6 @@ def test_the_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standi
     # This Slurm has no GPUs; what else the script asks for it gets.
     done = run("sbatch", "--gpus-per-node=0", f"--export={passed}", str(ROOT / "jobscripts" / "slurm.sh"))
     assert done.returncode == 0, done.stderr
-    cluster.wait(parse_job_id(SLURM, done.stdout))
+    cluster.wait(SLURM.submitted_id(done.stdout))
     said = "".join(path.read_text() for path in here.glob("*.log"))
     assert len(package.load(here / "resnet50-batch-size.h5").best(99)) == 30, said

@@ -14,26 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mpisweep.batch.base import AllocatedNode, Allocation, BatchSystem, JobTimes
-from mpisweep.batch.pbs import Pbs
-from mpisweep.batch.pjm import Pjm
-from mpisweep.batch.slurm import Slurm
+from mpisweep.batch.jobfacts import Allocation, JobTimes
+from mpisweep.batch.registry import SYSTEMS, batch_system
 
-__all__ = [
-    "SYSTEMS", "AllocatedNode", "Allocation", "batch_system", "this_allocation", "warn_of_unknown_end", "with_end",
-]  # fmt: skip
-
-SYSTEMS: tuple[BatchSystem, ...] = (Pjm(), Slurm(), Pbs())
+__all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 
 #: How long a batch system's own command may take, in seconds.
 _ASK_S = 20.0
 
 log = logging.getLogger(__name__)
-
-
-def batch_system(name: str) -> BatchSystem | None:
-    """The batch system of this name; None for ``local``."""
-    return next((system for system in SYSTEMS if system.name == name), None)
 
 
 def this_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
@@ -55,7 +44,9 @@ def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ
     if allocation.ends_at is not None or system is None:
         return allocation
     for question in system.questions(allocation.job_id):
-        times = system.answer(_ask(question, environment), allocation.job_id, time.time()).sane(time.time())
+        # In the form and in the language that we read, whatever the user has chosen for himself.
+        plain = {**environment, **system.plain_output, "LC_ALL": "C"}
+        times = system.answer(_ask(question, plain), allocation.job_id, time.time()).sane(time.time())
         if times.ends_at is not None:
             started_at = times.started_at if allocation.started_at is None else allocation.started_at
             return replace(allocation, started_at=started_at, ends_at=times.ends_at, ends_by=question[0])
@@ -72,12 +63,15 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
         )  # fmt: skip
 
 
+def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
+    """One sentence where a batch system has started copies of this launcher in place of ranks; else empty."""
+    return next(filter(None, (system.wrongly_started(environment) for system in SYSTEMS)), "")
+
+
 def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
-    # In the form and in the language that we read, whatever the user has chosen for himself.
-    plain = {**environment, "SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"}
     try:
         asked = subprocess.run(
-            command, env=plain, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=_ASK_S, check=False,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -1,108 +1,175 @@
-"""What a batch system is to a sweep: a table of environment names, and pure functions of its own command's output.
+"""What a batch system is: one class that says all that is particular to it.
 
-Nothing in here, and in the systems' own modules, starts a process or asks a clock; :mod:`mpisweep.batch.allocation`
-does that.  What a system does not say stays unknown: an end that is guessed wrong costs more than none.
+A system is one module with one such class and one object of it, which :mod:`mpisweep.batch.registry` names.  Whoever
+needs to know how jobs are submitted, asked after, written, checked or started asks that object, and never which system
+it is.  The attributes come in the order of a job's life: its script, its submission, its place in the queue, and what
+a process inside of it finds.
+
+Nothing in a system's module starts a process, asks a clock or opens a file: all of it is tables and pure functions of
+texts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar
 
-from mpisweep.batch.dialect import Dialect
+from mpisweep.batch.head import Asked, Find, Request
+from mpisweep.batch.jobfacts import Allocation, JobState, JobTimes, QueuedJob
 
-__all__ = ["AllocatedNode", "Allocation", "BatchSystem", "JobTimes", "duration_s", "first_word", "moment", "positive"]
-
-#: A job that began longer ago, or ends later than this from now, is a misunderstanding, in seconds.
-_LONGEST_S = 400 * 86400.0
-#: So much may the clock of a node be before or after that of the batch system, in seconds.
-_SKEW_S = 300.0
-_DURATION = re.compile(r"(?:(?:(\d{1,5})-)?(\d{1,6}):)?(\d{1,4}):(\d{2})(?:\.\d+)?\Z", re.ASCII)
-#: A time of day that was not cut off.
-_TIME = re.compile(r"(?<!\d)\d{1,2}:\d{2}:\d{2}(?!\d)", re.ASCII)
-_NUMBER = re.compile(r"\d{1,12}\Z", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class AllocatedNode:
-    """A node of the allocation, by the name under which ranks are started there."""
-
-    host: str
-    #: Ranks that the job asked for there; None where it did not say.
-    ranks: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """What the batch system has granted; ``local``, and nothing known, outside of one."""
-
-    system: str
-    job_id: str
-    #: In the order in which ranks are numbered; empty where the system names none.
-    nodes: tuple[AllocatedNode, ...] = ()
-    #: GPUs of each node; None where the system does not say.
-    gpus_per_node: int | None = None
-    #: Whether this process runs on none of the nodes: on a login node that holds the allocation.
-    is_elsewhere: bool = False
-    #: File that lists the nodes for mpirun; empty where there is none, or none is needed.
-    node_file: str = ""
-    #: Seconds since 1970; None where nobody says so.
-    started_at: float | None = None
-    ends_at: float | None = None
-    #: What has said when it ends, e.g. ``squeue``.
-    ends_by: str = ""
-
-    @property
-    def ranks(self) -> int | None:
-        """Ranks that the job asked for; None where it did not say."""
-        asked = [node.ranks for node in self.nodes]
-        return sum(ranks for ranks in asked if ranks is not None) if asked and None not in asked else None
-
-
-@dataclass(frozen=True, slots=True)
-class JobTimes:
-    """When a job began and ends, in seconds since 1970; None where that was not said."""
-
-    started_at: float | None = None
-    ends_at: float | None = None
-
-    def sane(self, now: float) -> JobTimes:
-        """The same without what cannot be, for a job that is running now."""
-        started_at, ends_at = self.started_at, self.ends_at
-        if started_at is not None and not now - _LONGEST_S < started_at < now + _SKEW_S:
-            # An end that was reckoned from it is no better.
-            return JobTimes()
-        if ends_at is not None and not now - _SKEW_S < ends_at < now + _LONGEST_S:
-            ends_at = None
-        if started_at is not None and ends_at is not None and ends_at <= started_at:
-            ends_at = None
-        return JobTimes(started_at, ends_at)
+__all__ = ["BatchSystem"]
 
 
 class BatchSystem:
-    """One batch system as a job in it sees it.  Subclasses fill the table, and override what the table cannot say."""
+    """One batch system.  Subclasses fill the tables, and override what tables cannot say.
 
-    #: The same system as those see it who write scripts and submit them; its names and commands are there.
-    dialect: ClassVar[Dialect]
+    What a subclass leaves empty its system does not have.  `tests/test_allocation.py` has the contract.
+    """
+
+    #: As in :class:`mpisweep.batch.jobfacts.Allocation`, and in site files.
+    name: ClassVar[str]
+    #: As people call it.
+    title: ClassVar[str]
+
+    # ------------------------------------------------------------------------------------- its scripts
+
+    #: Begins a directive; empty for a machine whose scripts are run and not submitted.
+    marker: ClassVar[str] = ""
+    #: Finds a directive, where it takes more than the marker and a space.
+    marker_pattern: ClassVar[str] = ""
+    #: Whether directives also count behind the first command.
+    reads_whole_script: ClassVar[bool] = False
+    #: What follows ``#`` in lines that were meant as directives, spelt right or wrong.
+    nearly_markers: ClassVar[tuple[str, ...]] = ()
+    #: Options without a value.
+    flags: ClassVar[frozenset[str]] = frozenset()
+    #: Options with a value, which follows after a space or, for those with two dashes, after ``=``.
+    valued: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the value of an option of one letter may follow without a space.
+    glues_values: ClassVar[bool] = True
+    #: Options whose value is two words.
+    two_valued: ClassVar[frozenset[str]] = frozenset()
+    #: Option -> the one that means the same and that :meth:`asked` looks for.
+    aliases: ClassVar[Mapping[str, str]] = {}
+    #: The option that takes ``name=value[,name=value...]``.
+    resource_option: ClassVar[str] = ""
+    #: Other options that take such a list.
+    list_options: ClassVar[tuple[str, ...]] = ()
+    #: Names in the value of :attr:`resource_option`; empty where a site adds its own.
+    resources: ClassVar[frozenset[str]] = frozenset()
+    #: Whether a script without an interpreter in its first line is refused.
+    needs_interpreter: ClassVar[bool] = False
+    #: Whether jobs get nodes with all their cores and GPUs without asking for these.
+    gives_whole_nodes: ClassVar[bool] = False
+    #: An example of the directives by which nodes are asked for, where only a site can say it; empty elsewhere.
+    size_example: ClassVar[str] = ""
+    #: The directive that names a project.
+    project_option: ClassVar[str] = ""
+    #: The options that say how long a job may take, and the first of them as it is written before the time.
+    time_options: ClassVar[tuple[str, ...]] = ()
+    time_example: ClassVar[str] = ""
+    #: A directive that says where the log goes.
+    log_example: ClassVar[str] = ""
+    #: Any directive, without its marker.
+    example: ClassVar[str] = ""
+    #: What is not allowed in the name of a job, and how long it may be.
+    not_in_names: ClassVar[str] = r"[^A-Za-z0-9._-]"
+    name_length: ClassVar[int] = 200
+    #: Signals that come to a job's shell as a warning, and what the script's reader is told of them.
+    signals: ClassVar[str] = "USR1"
+    about_signals: ClassVar[str] = ""
+    #: The variable of a job that holds the folder it was submitted from.
+    submit_folder: ClassVar[str] = ""
+    #: Folders that exist on each node by itself, as variables of a job.
+    local_folders: ClassVar[tuple[str, ...]] = ()
+    #: The variable of a job that holds how many ranks it has asked for.
+    ranks_variable: ClassVar[str] = ""
+    #: Whether a job learns from its environment when it ends.
+    tells_its_end: ClassVar[bool] = False
+
+    def job_name(self, sweep: str) -> str:
+        """A sweep's name as the name of a job: it begins with a letter."""
+        safe = re.sub(self.not_in_names, "_", sweep)
+        return (safe if safe[:1].isalpha() else f"sweep-{safe}")[: self.name_length]
+
+    def directives(self, request: Request) -> tuple[str, ...]:
+        """The head of a script that asks for this, without markers."""
+        return ()
+
+    def asked(self, find: Find) -> Asked:
+        """What a script's directives ask for."""
+        return Asked()
+
+    def time_limit_s(self, text: str) -> float | None:
+        """A time limit as the system reads it; a bare number is seconds.  None for what is no time limit."""
+        parts = text.split(":")
+        if not all(re.fullmatch(r"\d{1,9}", part) for part in parts) or len(parts) > 3:
+            return None
+        return float(sum(int(part) * 60**power for power, part in enumerate(reversed(parts))))
+
+    def cores_example(self, cores: int, gpus: int) -> str:
+        """How so many cores per GPU are asked for on a node with so many GPUs."""
+        return f"{cores * gpus} cores per node"
+
+    def first_folder(self, find: Find) -> str:
+        """Where a script begins: empty for where it was submitted from, ``~`` for the home folder."""
+        return ""
+
+    def container_exports(self, cores: int | None) -> tuple[str, ...]:
+        """Lines of bash before ranks with so many cores each are started in containers."""
+        return ()
+
+    # ------------------------------------------------------------------------------------- its commands
+
+    #: Takes a script.
+    submit: ClassVar[str]
+    #: Lists jobs.
+    ask: ClassVar[str] = ""
+    #: Ends the jobs whose ids come behind it.
+    cancel: ClassVar[str] = ""
+    #: The system's word for a state -> what it means.
+    states: ClassVar[Mapping[str, JobState]] = {}
+
+    def follow_options(self, chained: bool, after: str) -> list[str]:
+        """Options of the submission of a job that others follow, or that follows `after` however that ends."""
+        return []
+
+    def submitted_id(self, output: str) -> str:
+        """The job's id in what a submission has printed; empty when no job was taken."""
+        return ""
+
+    def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
+        """Commands that list these jobs of a user, the best first; `user` is empty where the user has no name."""
+        return ()
+
+    def has_answered(self, returncode: int, errors: str) -> bool:
+        """Whether a listing is to be believed."""
+        return returncode == 0
+
+    def listed(self, text: str) -> list[QueuedJob]:
+        """The jobs in a listing, read by its header or its field names: sites change the columns."""
+        return []
+
+    def queued(self, job_id: str, word: str, why: str = "") -> QueuedJob:
+        """A job in the system's own words; one whose state is not known is listed, and so is not gone."""
+        return QueuedJob(job_id, self.states.get(word, JobState.WAITING), f"{word}, {why}" if why else word)
+
+    # ------------------------------------------------------------------------------------- inside of a job
+
     #: Variables that may hold the job's id, the most exact first.
     job_variables: ClassVar[tuple[str, ...]] = ()
     #: How a user says the walltime here, for the sentence that asks for it.
     how_to_say: ClassVar[str] = "--walltime"
+    #: Variables that have the system's commands print what :meth:`answer` reads.
+    plain_output: ClassVar[Mapping[str, str]] = {}
     #: Commands that run something on a node of the allocation in place of ssh, the best first.
     remote_shells: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def name(self) -> str:
-        """As in :class:`Allocation`."""
-        return self.dialect.name
-
-    @property
-    def title(self) -> str:
-        """How people call it."""
-        return self.dialect.title
+    #: A command of the system's own that starts ranks where there is no mpirun.
+    starter: ClassVar[str] = ""
+    #: Whether mpirun starts its daemons through the system: it sees the nodes, passes all variables on, and the system's
+    #: signals reach the daemons.
+    starts_daemons: ClassVar[bool] = False
 
     def job_id(self, environment: Mapping[str, str]) -> str:
         """Id of the job that this process belongs to; empty outside of one."""
@@ -131,34 +198,10 @@ class BatchSystem:
         """
         return JobTimes()
 
+    def probe(self, host: str) -> list[str]:
+        """A command that returns 0 where a process can be started on a node; empty where a remote shell or ssh does it."""
+        return []
 
-def duration_s(text: str) -> float | None:
-    """Seconds of ``[[days-]hours:]minutes:seconds``, or of plain seconds; None for anything else."""
-    text = text.strip()
-    if _NUMBER.match(text):
-        return float(text)
-    found = _DURATION.match(text)
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((24.0 * days + hours) * 60 + minutes) * 60 + seconds
-
-
-def moment(text: str, *formats: str) -> float | None:
-    """Seconds since 1970 of a local time in one of the formats; None for anything else."""
-    for layout in formats if _TIME.search(text) else ():
-        try:
-            return datetime.strptime(text.strip(), layout).timestamp()
-        except (ValueError, OverflowError, OSError):
-            continue
-    return None
-
-
-def positive(text: str | None) -> int | None:
-    """A whole number above 0; None for anything else."""
-    return int(text) if text and _NUMBER.match(text) and int(text) > 0 else None
-
-
-def first_word(line: str) -> str:
-    """The line up to its first white space."""
-    return line.split(maxsplit=1)[0] if line.strip() else ""
+    def wrongly_started(self, environment: Mapping[str, str]) -> str:
+        """One sentence where the system has started copies of a launcher in place of ranks; else empty."""
+        return ""

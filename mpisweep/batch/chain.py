@@ -42,6 +42,7 @@ class Submitted:
         chain: names the chain, alike in all of its jobs; empty for a job alone.
         link: which of the chain, from 1.
         links: how many there will be; 0 for until the sweep is complete.
+        options: that the command that submits it must have at its site.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class Submitted:
     chain: str = ""
     link: int = 1
     links: int = 1
+    options: str = ""
 
 
 @dataclass(frozen=True, slots=True)

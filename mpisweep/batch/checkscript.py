@@ -1,6 +1,6 @@
 """What people get wrong in job scripts: each rule finds one kind of mistake and says what would be right.
 
-A rule gets a :class:`Sheet`, everything there is to know of the script, and yields findings.  An *error* costs the
+A rule gets a :class:`~mpisweep.batch.scriptsheet.Sheet`, everything there is to know of the script, and yields findings.  An *error* costs the
 job or its results; a *warning* may be meant.  What a site or a batch system does not state is not judged.
 """
 
@@ -8,90 +8,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise, takewhile
 
-from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect, clock
-from mpisweep.batch.directives import Asked, Command, JobScript, asked_for, read_script
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.directives import Command, JobScript, asked_for, read_script
+from mpisweep.batch.head import Asked
+from mpisweep.batch.registry import SYSTEMS
 from mpisweep.batch.request import CORES_PER_GPU, LEAST_CORES_PER_GPU
+from mpisweep.batch.scriptsheet import Facts, Finding, LookUp, Severity, Sheet
 from mpisweep.batch.site import Site, known_sites, load_site
+from mpisweep.batch.texts import clock, whole
 from mpisweep.spec import parse_duration
 
-__all__ = ["Facts", "Finding", "Severity", "check_script"]
+__all__ = ["check_script"]
 
 #: A walltime may be shorter than the elapse by this much, for loading modules, before it is a waste.
 _SLACK = 0.1
 _LOCAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 _STARTERS = ("mpirun", "mpiexec", "mpiexec.hydra", "srun", "orterun", "prterun")
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One mistake: where it is, what is wrong, and what would be right."""
-
-    line: int
-    severity: Severity
-    what: str
-    right: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the files say that a script names; None and empty for nothing.
-
-    Attributes:
-        longest_s: the longest trial so far.
-        timeout_s: the time limit of a trial.
-        problem: why the sweep file cannot be run.
-    """
-
-    longest_s: float | None = None
-    timeout_s: float | None = None
-    problem: str = ""
-
-
-#: Given the folder that the script goes to (empty for where it is submitted from), the sweep and the results file.
-LookUp = Callable[[str, str, str], Facts]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """What is known of a script."""
-
-    script: JobScript
-    asked: Asked
-    system: Dialect
-    site: Site | None
-    look_up: LookUp
-
-    @property
-    def gpus(self) -> int | None:
-        """Of a node; None for unknown."""
-        if self.asked.gpus is not None or self.system is not PJM:
-            return self.asked.gpus
-        return self.site.gpus_per_node if self.site and not self.asked.shares_a_node else None
-
-    @cached_property
-    def sweeps(self) -> list[tuple[Command, tuple[str, ...]]]:
-        """The commands that run a sweep, and the arguments of ``mpisweep run`` in them."""
-        found = []
-        for command in self.script.commands:
-            words = list(command.words)
-            for at, word in enumerate(words[:-1]):
-                if word.rsplit("/", 1)[-1] == "mpisweep" and words[at + 1] == "run":
-                    found.append((command, tuple(words[at + 2 :])))
-                    break
-        return found
 
 
 def check_script(
@@ -101,8 +37,8 @@ def check_script(
 
     Args:
         text: of the script.
-        site: where it is to run; found out from its resource group when it is not given.
-        look_up: see :data:`LookUp`.
+        site: where it is to run; found out from what it asks for when it is not given.
+        look_up: see :data:`~mpisweep.batch.scriptsheet.LookUp`.
     """
     script = read_script(text)
     if script.carriage_returns:
@@ -114,30 +50,40 @@ def check_script(
     if system is None:
         return [Finding(
             1, Severity.ERROR, "no directive was found",
-            f"a job script begins with lines of {', '.join(d.marker for d in DIALECTS.values() if d.marker)}; one that is run "
+            f"a job script begins with lines of {', '.join(s.marker for s in SYSTEMS)}; one that is run "
             "and not submitted is checked with --site workstation",
         )]  # fmt: skip
     asked = asked_for(script)
-    sheet = Sheet(script, asked, system, site or _guess(system, script, asked), look_up)
+    site = site or _guess(system, script, asked)
+    sheet = Sheet(script, _with_nodes(script, asked, site), system, site, look_up)
     rules = _RULES if system.marker else (_sweep,)
     return sorted((finding for rule in rules for finding in rule(sheet)), key=lambda finding: finding.line)
 
 
-def _guess(system: Dialect, script: JobScript, asked: Asked) -> Site | None:
-    """The site whose resource group the script names; None where none or several have it, or any site may."""
-    if not asked.group:
-        return None
+def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
+    """The site whose resource group, or whose nodes, the script names; None where none or several have it, or any may."""
     sites = [site for path in known_sites().values() if (site := load_site(str(path))).system is system]
+    if not asked.group:
+        fitting = [site for site in sites if site.node_resource and script.find(site.node_resource)]
+        return fitting[0] if len(fitting) == 1 else None
     fitting = [site for site in sites if asked.group in site.groups]
     return fitting[0] if len(fitting) == 1 and not fitting[0].groups[asked.group].common_name else None
+
+
+def _with_nodes(script: JobScript, asked: Asked, site: Site | None) -> Asked:
+    """The same with the nodes that are asked for in a way that only the site knows."""
+    found = script.find(site.node_resource) if site and site.node_resource else None
+    if found is None:
+        return asked
+    return replace(asked, nodes=whole(found.value), lines={**asked.lines, "nodes": found.line})
 
 
 # ------------------------------------------------------------------------------------- the rules
 
 
 def _interpreter(sheet: Sheet) -> Iterator[Finding]:
-    if sheet.system is SLURM and not sheet.script.has_interpreter:
-        yield Finding(1, Severity.ERROR, "the first line does not name an interpreter, and sbatch refuses such a script", "#!/bin/bash")
+    if sheet.system.needs_interpreter and not sheet.script.has_interpreter:
+        yield Finding(1, Severity.ERROR, f"the first line does not name an interpreter, and {sheet.system.submit} refuses such a script", "#!/bin/bash")
 
 
 def _spelling(sheet: Sheet) -> Iterator[Finding]:
@@ -193,16 +139,19 @@ def _broken_commands(sheet: Sheet) -> Iterator[Finding]:
 
 def _limits(sheet: Sheet) -> Iterator[Finding]:
     asked, site = sheet.asked, sheet.site
-    option = {PJM.name: "-L elapse=", SLURM.name: "--time="}.get(sheet.system.name, "-l walltime=")
-    elapse = sheet.script.find("-L elapse", "--time", "-t", "-l walltime")
+    option = sheet.system.time_example
+    elapse = sheet.script.find(*sheet.system.time_options)
     if elapse is None:
         yield Finding(1, Severity.WARNING, "no time limit is asked for, and the system's own may be short", f"{sheet.system.marker} {option}2:00:00")
     elif asked.elapse_s is None and not elapse.lacks_value:
         yield Finding(elapse.line, Severity.ERROR, f"{elapse.value!r} is no time limit", f"{option}2:00:00")
     if site is None:
         return
-    if site.project_needed and not asked.project:
-        yield Finding(1, Severity.ERROR, f"no project group is named, and {site.name} wants one", f"{sheet.system.marker} -g GROUP")
+    if site.project_needed and not asked.project and not site.project_with_command:
+        yield Finding(
+            1, Severity.ERROR, f"no project group is named, and {site.name} wants one",
+            f"{sheet.system.marker} {site.project_option('GROUP')}",
+        )  # fmt: skip
     group = site.resource_group(asked.group)
     if asked.nodes and group.most_nodes is not None and asked.nodes > group.most_nodes:
         yield Finding(
@@ -239,7 +188,7 @@ def _ranks(sheet: Sheet) -> Iterator[Finding]:
 def _cores(sheet: Sheet) -> Iterator[Finding]:
     cores, gpus = sheet.asked.cores, sheet.gpus
     if gpus and cores is not None and cores < LEAST_CORES_PER_GPU * gpus:
-        each = f"--cpus-per-task={CORES_PER_GPU}" if sheet.system is SLURM else f"ncpus={CORES_PER_GPU * gpus}"
+        each = sheet.system.cores_example(CORES_PER_GPU, gpus)
         yield Finding(
             sheet.asked.line("cores"), Severity.WARNING, f"{_are(cores, 'core')} fewer than {LEAST_CORES_PER_GPU} per GPU, which "
             "leaves none for loading data", f"{each}, or as many as a node has",
@@ -248,6 +197,7 @@ def _cores(sheet: Sheet) -> Iterator[Finding]:
 
 def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
     ranks = sheet.asked.ranks
+    own = f"${sheet.system.ranks_variable}" if sheet.system.ranks_variable else ranks
     for command in sheet.script.commands:
         starter = next((at for at, word in enumerate(command.words) if word.rsplit("/", 1)[-1] in _STARTERS), None)
         if starter is None or ranks is None:
@@ -265,7 +215,7 @@ def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
             if int(count) > ranks:
                 yield Finding(
                     command.line, Severity.ERROR, f"{command.words[starter]} starts {count} ranks, and the job has {ranks}",
-                    f"{'$PJM_MPI_PROC' if sheet.system is PJM else ranks}, or plain `mpisweep run`, which finds out by itself",
+                    f"{own}, or plain `mpisweep run`, which finds out by itself",
                 )  # fmt: skip
 
 
@@ -289,8 +239,9 @@ def _environment(sheet: Sheet) -> Iterator[Finding]:
             if found is None or found.value != wanted:
                 yield Finding(1, Severity.ERROR, f"containers need {text} on {sheet.site.name}", f"{sheet.system.marker} {text}")
     if not sheet.asked.log:
-        option = {PJM.name: "-o NAME.%j.log", SLURM.name: "--output=NAME.%j.log"}.get(sheet.system.name, "-j oe")
-        yield Finding(1, Severity.WARNING, "nothing says where the log goes", f"{sheet.system.marker} {option}")
+        yield Finding(
+            1, Severity.WARNING, "nothing says where the log goes", f"{sheet.system.marker} {sheet.system.log_example}",
+        )  # fmt: skip
 
 
 def _sweep(sheet: Sheet) -> Iterator[Finding]:
@@ -377,8 +328,7 @@ def _sweep_of(arguments: tuple[str, ...]) -> str:
 
 def _working_folder(sheet: Sheet, command: Command) -> str:
     """The folder of the last `cd` before a command; empty for where the script is submitted from."""
-    # Alone of all, PBS starts a job in the home folder.
-    found = "~" if sheet.system is PBS else ""
+    found = sheet.system.first_folder(sheet.script.find)
     for other in sheet.script.commands:
         if other.line < command.line and other.words[0] in ("cd", "pushd") and len(other.words) > 1:
             found = other.words[-1]

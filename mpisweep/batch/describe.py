@@ -6,8 +6,8 @@ import shlex
 import time
 from collections.abc import Sequence
 
-from mpisweep.batch.allocation import batch_system
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
+from mpisweep.batch.registry import batch_system
 from mpisweep.batch.start import Start
 from mpisweep.batch.walltime import StopPlan
 

@@ -5,36 +5,21 @@ Nothing is judged here; that is :mod:`mpisweep.batch.checkscript`.
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mpisweep.batch.dialect import DIALECTS, PBS, PJM, SLURM, Dialect
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Asked, Directive
+from mpisweep.batch.registry import SCRIPTED, SYSTEMS
 
-__all__ = ["Asked", "Command", "Directive", "JobScript", "asked_for", "read_script", "time_limit_s"]
+__all__ = ["Command", "JobScript", "asked_for", "read_script"]
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(\S.*)?")
 #: One word that may be a value.
 _VALUE = re.compile(r"[A-Za-z0-9_][\w.,:=/+@%-]*")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}]*))?\})")
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """One option in a directive; resources are options of their own, e.g. ``-L node``.
-
-    Attributes:
-        known: whether the batch system has such an option.
-        lacks_value: whether it wants a value and has none.
-    """
-
-    line: int
-    option: str
-    value: str
-    known: bool = True
-    lacks_value: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +43,7 @@ class JobScript:
         carriage_returns: the first line that ends as on Windows; 0 for none.
     """
 
-    system: Dialect | None
+    system: BatchSystem | None
     has_interpreter: bool
     directives: tuple[Directive, ...]
     commands: tuple[Command, ...]
@@ -72,33 +57,6 @@ class JobScript:
     def find(self, *options: str) -> Directive | None:
         """The last directive with one of these options: it is the one that counts."""
         return next((d for d in reversed(self.directives) if d.option in options), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a script asks for; None and empty for what it does not say.
-
-    Attributes:
-        gpus: of a node.
-        ranks: of the job.
-        cores: of a node.
-        lines: where each of these stands; 1 for what does not.
-    """
-
-    nodes: int | None = None
-    gpus: int | None = None
-    ranks: int | None = None
-    cores: int | None = None
-    elapse_s: float | None = None
-    group: str = ""
-    project: str = ""
-    log: str = ""
-    shares_a_node: bool = False
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def line(self, what: str) -> int:
-        """Where it stands."""
-        return self.lines.get(what, 1)
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -117,20 +75,23 @@ def read_script(text: str) -> JobScript:
             markers.setdefault(name, []).append(number)
         elif _nearly_a_marker(line):
             misspelt.append(number)
-    system = DIALECTS[max(markers, key=lambda name: len(markers[name]))] if markers else None
+    system = SCRIPTED[max(markers, key=lambda name: len(markers[name]))] if markers else None
     own = markers.pop(system.name) if system else []
     broken = {n: value for n in own if system and (value := _broken_off(system, lines[n - 1 : n + 1]))}
     # What has come loose from a directive is no command, though the shell takes it for one.
     lines_of_commands = ["" if number in broken else line for number, line in enumerate(lines)]
-    first_command = next(
-        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), len(lines) + 1
+    end = len(lines) + 1
+    first_command = end if system and system.reads_whole_script else next(
+        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), end
     )
     return JobScript(
         system=system,
         has_interpreter=lines[0].startswith("#!"),
-        directives=tuple(d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")),
+        directives=tuple(
+            d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
+        ),
         commands=tuple(_commands(lines_of_commands)),
-        others={DIALECTS[name].marker: found[0] for name, found in markers.items()},
+        others={SCRIPTED[name].marker: found[0] for name, found in markers.items()},
         late=tuple(n for n in own if n > first_command),
         broken=broken,
         misspelt=tuple(misspelt),
@@ -141,10 +102,10 @@ def read_script(text: str) -> JobScript:
 
 def _marker(line: str) -> str:
     """The name of the batch system that a line is a directive of."""
-    return next((d.name for d in DIALECTS.values() if d.marker and re.match(rf"{d.marker}(\s|$)", line)), "")
+    return next((s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), "")
 
 
-def _broken_off(system: Dialect, lines: list[str]) -> str:
+def _broken_off(system: BatchSystem, lines: list[str]) -> str:
     """The second of these lines, where it is the value that the directive in the first one lacks; else empty."""
     last = next(reversed(list(_directives(system, 1, lines[0]))), None)
     value = lines[1].strip() if len(lines) > 1 else ""
@@ -155,7 +116,8 @@ def _broken_off(system: Dialect, lines: list[str]) -> str:
 
 def _nearly_a_marker(line: str) -> bool:
     # A comment that speaks of PJM is none; one in which an option follows is.
-    return re.match(r"\s*#+\s*(PJM|SBATCH|SBACTH|SBTACH|SBATH|PBS)\s*-", line, re.IGNORECASE) is not None
+    names = "|".join(re.escape(name) for system in SYSTEMS for name in system.nearly_markers)
+    return re.match(rf"\s*#+\s*({names})\s*-", line, re.IGNORECASE) is not None
 
 
 def _split(text: str) -> list[str]:
@@ -165,7 +127,7 @@ def _split(text: str) -> list[str]:
         return text.split()
 
 
-def _directives(system: Dialect, number: int, line: str) -> Iterable[Directive]:
+def _directives(system: BatchSystem, number: int, line: str) -> Iterable[Directive]:
     words = _split(line[len(system.marker) :])
     while words:
         word = words.pop(0)
@@ -174,29 +136,38 @@ def _directives(system: Dialect, number: int, line: str) -> Iterable[Directive]:
         if not equals and option in system.flags:
             value = ""
         elif not equals and option in system.valued:
-            value = words.pop(0) if words and not words[0].startswith("-") else ""
+            value = words.pop(0) if words and _may_be_value(words[0]) else ""
             lacks_value = not value
-        elif not equals and not word.startswith("--") and word[:2] in system.valued:
+        elif option in system.two_valued:
+            value = " ".join(words[:2]) if len(words) > 1 and all(map(_may_be_value, words[:2])) else ""
+            del words[: 2 if value else 0]
+            lacks_value = not value
+        elif system.glues_values and not equals and not word.startswith("--") and word[:2] in system.valued:
             option, value = word[:2], word[2:]
         elif option not in system.valued | system.flags:
             yield Directive(number, option, value, known=False)
             # Its value, if any, is not an option of its own.
-            while words and not words[0].startswith("-"):
+            while words and _may_be_value(words[0]):
                 words.pop(0)
             continue
         else:
             lacks_value = not value
-        yield from _resources(system, Directive(number, {"--rsc-list": "-L"}.get(option, option), value, lacks_value=lacks_value))
+        yield from _resources(system, Directive(number, system.aliases.get(option, option), value, lacks_value=lacks_value))
 
 
-def _resources(system: Dialect, found: Directive) -> Iterable[Directive]:
+def _may_be_value(word: str) -> bool:
+    """Whether a word behind an option may be its value: anything but an option, so also a priority below 0."""
+    return not word.startswith("-") or re.fullmatch(r"-\d+", word) is not None
+
+
+def _resources(system: BatchSystem, found: Directive) -> Iterable[Directive]:
     """The resources in a value like ``node=4,elapse=1:00:00``, each by itself."""
-    if found.option not in (system.resource_option, "--mpi") or not found.option or found.lacks_value:
+    if found.option not in (system.resource_option, *system.list_options) or found.lacks_value:
         yield found
         return
     for part in found.value.split(","):
         name, equals, value = part.strip().partition("=")
-        known = not system.resources or found.option == "--mpi" or name in system.resources
+        known = not system.resources or found.option != system.resource_option or name in system.resources
         yield Directive(found.line, f"{found.option} {name}", value, known, lacks_value=bool(equals) and not value)
 
 
@@ -233,126 +204,4 @@ def _fill_in(word: str, variables: Mapping[str, str]) -> str:
 
 def asked_for(script: JobScript) -> Asked:
     """What the directives ask for."""
-    read = {PJM.name: _pjm, SLURM.name: _slurm, PBS.name: _pbs}
-    return read[script.system.name](script) if script.system else Asked()
-
-
-def _lines(**found: Directive | None) -> dict[str, int]:
-    return {what: directive.line for what, directive in found.items() if directive is not None}
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"\d{1,9}", text) else None
-
-
-def _pjm(script: JobScript) -> Asked:
-    node, gpu = script.find("-L node", "-L vnode"), script.find("-L gpu", "-L gpus")
-    proc, each = script.find("--mpi proc"), script.find("--mpi max-proc-per-node")
-    elapse, group = script.find("-L elapse"), script.find("-L rscgrp")
-    project, log = script.find("-g", "--gname"), script.find("-o", "--out", "-j")
-    shape = node.value.partition(":")[0].split("x") if node else []
-    nodes = math.prod(int(part) for part in shape) if shape and all(_whole(part) for part in shape) else None
-    ranks = _whole(proc.value) if proc else None
-    if ranks is None and each and nodes and _whole(each.value):
-        ranks = nodes * int(each.value)
-    return Asked(
-        nodes=1 if gpu and node is None else nodes,
-        gpus=_whole(gpu.value) if gpu else None,
-        ranks=ranks,
-        elapse_s=time_limit_s(PJM, elapse.value.rpartition("-")[2]) if elapse else None,
-        group=group.value if group else "",
-        project=project.value if project else "",
-        log=(log.value or log.option) if log else "",
-        shares_a_node=gpu is not None and node is None,
-        lines=_lines(nodes=node or gpu, gpus=gpu, ranks=proc or each, elapse=elapse, group=group, project=project, log=log),
-    )
-
-
-def _slurm(script: JobScript) -> Asked:
-    node, tasks, each = script.find("--nodes", "-N"), script.find("--ntasks", "-n"), script.find("--ntasks-per-node")
-    nodes = _whole(node.value.rpartition("-")[2]) if node else None
-    ranks = _whole(tasks.value) if tasks else None
-    if ranks is None and each and _whole(each.value):
-        ranks = (nodes or 1) * int(each.value)
-    by_node, gres = script.find("--gpus-per-node"), script.find("--gres")
-    by_task, total = script.find("--gpus-per-task"), script.find("--gpus", "-G")
-    gpus = _whole(by_node.value.rpartition(":")[2]) if by_node else None
-    if gpus is None and gres and (found := re.search(r"gpu(?::[^:,]+)?:(\d+)", gres.value)):
-        gpus = int(found[1])
-    if gpus is None and total and (count := _whole(total.value.rpartition(":")[2])) is not None:
-        gpus = count // (nodes or 1)
-    if gpus is None and by_task and ranks and (count := _whole(by_task.value.rpartition(":")[2])) is not None:
-        gpus = count * ranks // (nodes or 1)
-    each_core, by_gpu = script.find("--cpus-per-task", "-c"), script.find("--cpus-per-gpu")
-    cores = None
-    if by_gpu and gpus and (count := _whole(by_gpu.value)) is not None:
-        cores = count * gpus
-    elif ranks and script.find("--exclusive") is None and (count := _whole(each_core.value) if each_core else 1) is not None:
-        cores = count * ranks // (nodes or 1)
-    time, group = script.find("--time", "-t"), script.find("--partition", "-p")
-    project, log = script.find("--account", "-A"), script.find("--output", "-o")
-    return Asked(
-        nodes=nodes,
-        gpus=gpus,
-        ranks=ranks,
-        cores=cores,
-        elapse_s=time_limit_s(SLURM, time.value) if time else None,
-        group=group.value if group else "",
-        project=project.value if project else "",
-        log=log.value if log else "",
-        lines=_lines(
-            nodes=node, gpus=by_node or gres or total or by_task, ranks=tasks or each,
-            cores=by_gpu or each_core or tasks or each, elapse=time, group=group,
-            project=project, log=log,
-        ),
-    )  # fmt: skip
-
-
-def _pbs(script: JobScript) -> Asked:
-    select, walltime = script.find("-l select"), script.find("-l walltime")
-    group, project = script.find("-q"), script.find("-P", "-A")
-    log = script.find("-o", "-j", "-k")
-    nodes: int | None = None
-    gpus: int | None = None
-    ranks: int | None = None
-    cores: int | None = None
-    if select:
-        for chunk in select.value.split("+"):
-            count, *parts = chunk.split(":")
-            values = dict(part.partition("=")[::2] for part in parts)
-            many = _whole(count) or 1
-            nodes = (nodes or 0) + many
-            if "ngpus" in values:
-                # PBS gives one core where a chunk asks for none.
-                cores = _whole(values.get("ncpus", "1"))
-                gpus = max(gpus or 0, _whole(values["ngpus"]) or 0)
-            if "mpiprocs" in values:
-                ranks = (ranks or 0) + many * (_whole(values["mpiprocs"]) or 1)
-    return Asked(
-        nodes=nodes,
-        gpus=gpus,
-        ranks=ranks,
-        cores=cores,
-        elapse_s=time_limit_s(PBS, walltime.value) if walltime else None,
-        group=group.value if group else "",
-        project=project.value if project else "",
-        log=log.value if log else "",
-        lines=_lines(nodes=select, gpus=select, ranks=select, cores=select, elapse=walltime, group=group, project=project, log=log),
-    )
-
-
-def time_limit_s(system: Dialect, text: str) -> float | None:
-    """A time limit as the system reads it: a bare number is seconds, but minutes for Slurm; None for anything else."""
-    days, dash, rest = text.rpartition("-")
-    parts = rest.split(":")
-    if not all(re.fullmatch(r"\d{1,9}", part) for part in parts) or len(parts) > 3 or (dash and not days.isdigit()):
-        return None
-    numbers = [int(part) for part in parts]
-    if dash and system is not SLURM:
-        return None
-    if dash:
-        hours, minutes, seconds = [*numbers, 0, 0][:3]
-        return float(86400 * int(days) + 3600 * hours + 60 * minutes + seconds)
-    if len(numbers) == 1:
-        return float(numbers[0] * (60 if system is SLURM else 1))
-    return float(sum(number * 60**power for power, number in enumerate(reversed(numbers))))
+    return script.system.asked(script.find) if script.system else Asked()

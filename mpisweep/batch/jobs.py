@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.batch.chain import Record, Stopped, Submitted, jobs_file, note, read_record
-from mpisweep.batch.dialect import DIALECTS
-from mpisweep.batch.queue import JobState, QueuedJob, ask
+from mpisweep.batch.jobfacts import JobState, QueuedJob
+from mpisweep.batch.queue import ask
+from mpisweep.batch.registry import SCRIPTED
 from mpisweep.batch.submit import SubmitError, cancel, submit
 from mpisweep.progress import counted
 
@@ -23,13 +24,14 @@ def submit_link(results: Path, link: Submitted, after: str) -> str:
     """
     at = time.time()
     job_id = submit(
-        DIALECTS[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after
-    )
+        SCRIPTED[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after,
+        options=link.options.split(),
+    )  # fmt: skip
     try:
         note(results, [replace(link, job_id=job_id, at=at)])
     except OSError as error:
         raise SubmitError(
-            f"{DIALECTS[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be written: "
+            f"{SCRIPTED[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be written: "
             f"{error.strerror}; `mpisweep stop` and `status` do not know of it"
         ) from error
     return job_id
@@ -38,8 +40,8 @@ def submit_link(results: Path, link: Submitted, after: str) -> str:
 def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
     """What each batch system says of the jobs that were given to it, those left out that are gone."""
     found: dict[str, list[QueuedJob] | None] = {}
-    for system in dict.fromkeys(job.system for job in record.submitted if job.system in DIALECTS):
-        answer = ask(DIALECTS[system], [job.job_id for job in record.submitted if job.system == system])
+    for system in dict.fromkeys(job.system for job in record.submitted if job.system in SCRIPTED):
+        answer = ask(SCRIPTED[system], [job.job_id for job in record.submitted if job.system == system])
         found[system] = None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
     return found
 
@@ -49,10 +51,10 @@ def describe_jobs(results: Path) -> list[str]:
     record = read_record(results)
     lines: list[str] = []
     for system, jobs in _asked(record).items():
-        title = DIALECTS[system].title
+        title = SCRIPTED[system].title
         if jobs is None:
             last = [job.job_id for job in record.submitted if job.system == system][-1]
-            lines.append(f"  {DIALECTS[system].ask} does not answer; the last job submitted was {last}")
+            lines.append(f"  {SCRIPTED[system].ask} does not answer; the last job submitted was {last}")
         elif not jobs:
             lines.append(f"  no {title} job of it waits or runs")
         else:
@@ -88,11 +90,11 @@ def cancel_waiting(results: Path, record: Record) -> list[str]:
     running: list[str] = []
     for system, jobs in _asked(record).items():
         if jobs is None:
-            print(f"{results}: {DIALECTS[system].ask} does not answer; jobs that begin later will find that the sweep was stopped")
+            print(f"{results}: {SCRIPTED[system].ask} does not answer; jobs that begin later will find that the sweep was stopped")
             continue
         waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
         if waiting:
-            words = cancel(DIALECTS[system], waiting)
+            words = cancel(SCRIPTED[system], waiting)
             print(f"{results}: {counted(len(waiting), 'waiting job')} {'not cancelled: ' + words if words else 'cancelled'}")
-        running += [f"{DIALECTS[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
+        running += [f"{SCRIPTED[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
     return running

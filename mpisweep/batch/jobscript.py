@@ -18,8 +18,10 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mpisweep.batch.dialect import PBS, PJM, SLURM, Dialect, clock
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Request
 from mpisweep.batch.request import Job
+from mpisweep.batch.texts import clock
 
 __all__ = ["Block", "Payload", "Script", "in_shell", "write_script"]
 
@@ -106,7 +108,7 @@ def write_script(job: Job, payload: Payload) -> Script:
     return Script(
         marker=system.marker,
         head=_head(job, payload),
-        directives=_DIRECTIVES[system.name](job, payload) if system.marker else (),
+        directives=system.directives(_request(job, payload)) if system.marker else (),
         blocks=tuple(block for block in blocks if block.lines),
     )
 
@@ -152,7 +154,7 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
     return (
         f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, at most {clock(job.elapse_s or 0)}.",
         "",
-        f"  {system.submit} THIS_SCRIPT",
+        "  " + " ".join(filter(None, (system.submit, job.site.submit_options(job.project), "THIS_SCRIPT"))),
         "",
         "Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.",
         *(["Submit it several times: the jobs work on the sweep together."] if payload.split else []),
@@ -170,82 +172,29 @@ def _limits_sentence(job: Job) -> tuple[str, ...]:
     return (f"{job.group} allows at most {clock(longest_s)} for this many nodes, as the site's file says.",)
 
 
-def _pjm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
+def _request(job: Job, payload: Payload) -> Request:
     site = job.site
-    cores = job.cores_per_node
-    # Whole nodes come with all their cores, and GPUs of shared nodes with their share of them.
-    size = {
-        "node": [f"-L node={job.nodes}"],
-        "gpu": [f"-L gpu={job.gpus}"],
-        "vnode": [f"-L vnode={job.nodes}", *([f"-L vnode-core={cores}"] if cores else [])],
-    }
-    name = _job_name(site.system, payload.name)
-    return (
-        f"-N {name}",
-        *site.directives,
-        *([f"-L rscgrp={job.group}"] if job.group else []),
-        *size[site.unit],
-        f"--mpi proc={job.ranks}",
-        f"-L elapse={clock(job.elapse_s or 0)}",
-        *([f"-g {job.project}"] if job.project else []),
-        *(site.container.directives if payload.image else ()),
-        "-j",
-        "-S",
-        f"-o {name}.%j.log",
-        *job.directives,
-    )
-
-
-def _slurm_directives(job: Job, payload: Payload) -> tuple[str, ...]:
-    site = job.site
-    name = _job_name(site.system, payload.name)
-    return (
-        f"--job-name={name}",
-        *site.directives,
-        *([f"--partition={job.group}"] if job.group else []),
-        *([f"--account={job.project}"] if job.project else []),
-        f"--nodes={job.nodes}",
-        f"--ntasks-per-node={job.ranks_per_node}",
-        *([f"--cpus-per-task={job.cores}"] if job.cores else []),
-        *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
-        f"--time={clock(job.elapse_s or 0)}",
-        # Otherwise the loss of one node ends the whole job.
-        *(["--no-kill"] if job.nodes > 1 else []),
-        *(site.container.directives if payload.image else ()),
-        f"--signal=B:USR1@{_signal_s(payload)}",
-        f"--output={name}.%j.log",
-        *job.directives,
-    )
-
-
-def _pbs_directives(job: Job, payload: Payload) -> tuple[str, ...]:
-    site = job.site
-    cores = job.cores_per_node or job.ranks_per_node
-    gpus = f":ngpus={job.gpus}" if job.gpus else ""
-    return (
-        f"-N {_job_name(site.system, payload.name)}",
-        *site.directives,
-        *([f"-q {job.group}"] if job.group else []),
-        *([f"-P {job.project}"] if job.project else []),
-        f"-l select={job.nodes}:ncpus={cores}{gpus}:mpiprocs={job.ranks_per_node}",
-        f"-l walltime={clock(job.elapse_s or 0)}",
-        *(site.container.directives if payload.image else ()),
-        "-j oe",
-        *job.directives,
-    )
-
-
-_DIRECTIVES = {PJM.name: _pjm_directives, SLURM.name: _slurm_directives, PBS.name: _pbs_directives}
-
-
-def _job_name(system: Dialect, name: str) -> str:
-    """A sweep's name as the name of a job: it begins with a letter, and PBS wants no full stop."""
-    safe = re.sub(r"[^A-Za-z0-9_-]" if system is PBS else r"[^A-Za-z0-9._-]", "_", name)
-    return (safe if safe[:1].isalpha() else f"sweep-{safe}")[: system.name_length]
-
-
-def _signal_s(payload: Payload) -> int:
-    return math.ceil(payload.grace_s) + _SIGNAL_MARGIN_S
+    return Request(
+        name=site.system.job_name(payload.name),
+        unit=site.unit,
+        nodes=job.nodes,
+        gpus=job.gpus,
+        ranks=job.ranks,
+        ranks_per_node=job.ranks_per_node,
+        cores=job.cores,
+        cores_per_node=job.cores_per_node,
+        elapse_s=job.elapse_s or 0,
+        group=job.group,
+        size=site.size.format(
+            nodes=job.nodes, ranks=job.ranks, ranks_per_node=job.ranks_per_node, gpus=job.gpus,
+            cores=job.cores_per_node or job.ranks_per_node,
+        ),
+        project="" if site.project_with_command else site.project_option(job.project),
+        site=site.directives,
+        container=site.container.directives if payload.image else (),
+        own=job.directives,
+        warn_s=math.ceil(payload.grace_s) + _SIGNAL_MARGIN_S,
+    )  # fmt: skip
 
 
 def _folder_block(job: Job, payload: Payload) -> Block:
@@ -318,25 +267,6 @@ def _inside(payload: Payload) -> str:
     return '"${inside[@]}" ' if payload.image else ""
 
 
-#: Signals that come to the shell, and what is done with them.
-_WHY = {
-    PJM.name: (
-        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten "
-        "seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep "
-        "watches the clock in any case."
-    ),
-    SLURM.name: (
-        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order and waits "
-        "for it; the sweep watches the clock in any case."
-    ),
-    PBS.name: (
-        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some seconds later "
-        "SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep watches the clock in any "
-        "case."
-    ),
-}
-_SIGNALS = {PJM.name: "XCPU USR1", SLURM.name: "USR1", PBS.name: "USR1"}
-
 #: A second polite request asks for nothing more.
 _ASK = '[ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true'
 
@@ -355,8 +285,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
     run = _inside(payload) + " ".join(words)
     exports: tuple[str, ...] = ()
     if payload.image:
-        if system is SLURM and job.cores:
-            exports = ("# srun does not go by what the job has asked for (Slurm 22.05 and later).", f"export SRUN_CPUS_PER_TASK={job.cores}")
+        exports = system.container_exports(job.cores)
         ranks = job.site.launch.replace("{ranks}", str(job.ranks)).replace("{ranks_per_node}", str(job.ranks_per_node))
         run = f"{ranks} {run}" if job.ranks > 1 else run
     if not system.marker:
@@ -368,11 +297,11 @@ def _run_block(job: Job, payload: Payload) -> Block:
             f"walltime={round(job.elapse_s or 0)}",
         )
     return Block(
-        _WHY[system.name],
+        system.about_signals,
         (
             "sweep_pid=",
             "signalled=0",
-            f"trap 'signalled=1; {_ASK}' {_SIGNALS[system.name]}",
+            f"trap 'signalled=1; {_ASK}' {system.signals}",
             "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.",
             f"trap 'signalled=1; sleep 1; {_ASK}' TERM",
             *walltime,
@@ -391,7 +320,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
     )
 
 
-def _end_block(system: Dialect, payload: Payload) -> Block:
+def _end_block(system: BatchSystem, payload: Payload) -> Block:
     again = "submit this script again" if system.marker else "run this script again"
     early = "This job has stopped before the sweep is complete: if no other is at work on it," if payload.split else "The sweep has stopped early:"
     return Block(

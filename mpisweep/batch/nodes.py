@@ -13,7 +13,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
+from mpisweep.batch.registry import batch_system
 
 __all__ = ["answering", "probe_command"]
 
@@ -25,8 +26,9 @@ _LOOK_S = 0.05
 
 def probe_command(allocation: Allocation, remote_shell: str, host: str) -> list[str]:
     """A command that returns 0 where a process can be started on the node."""
-    if allocation.system == "slurm":
-        return ["srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--quiet", f"--nodelist={host}", "true"]
+    system = batch_system(allocation.system)
+    if system is not None and (probe := system.probe(host)):
+        return probe
     if remote_shell:
         return [remote_shell, host, "true"]
     return ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_ANSWER_S:g}", host, "true"]

@@ -9,30 +9,146 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from mpisweep.batch.base import (
-    AllocatedNode,
-    Allocation,
-    BatchSystem,
-    JobTimes,
-    duration_s,
-    first_word,
-    moment,
-    positive,
-)
-from mpisweep.batch.dialect import PBS
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Asked, Directive, Find, Request, places
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes, QueuedJob
+from mpisweep.batch.texts import clock, duration_s, first_word, moment, positive, whole, words
 
-__all__ = ["Pbs"]
+__all__ = ["PBS", "Pbs"]
+
+#: What qsub prints for a job that was taken.
+_TAKEN = re.compile(r"^(\d+(?:\.[\w.-]+)?)\s*$", re.MULTILINE)
 
 _JOB = re.compile(r"Job Id:\s*(\S+)")
 _NUMBER = re.compile(r"\d+(?:\[\d*\])?")
 
 
 class Pbs(BatchSystem):
-    """See the module."""
+    """See the module.  The options are those of qsub of OpenPBS and PBS Professional."""
 
-    dialect = PBS
+    name = "pbs"
+    title = "PBS"
+
+    marker = "#PBS"
+    nearly_markers = ("PBS",)
+    flags = words("-f -h -I -V -X -x -z --version")
+    valued = words("-a -A -c -C -e -G -j -J -k -l -m -M -N -o -p -P -q -r -R -S -u -v -W")
+    resource_option = "-l"
+    project_option = "-P {project}"
+    time_options = ("-l walltime",)
+    time_example = "-l walltime="
+    log_example = "-j oe"
+    example = "-l place=scatter:excl"
+    # It wants no full stop.
+    not_in_names = r"[^A-Za-z0-9_-]"
+    name_length = 230
+    about_signals = (
+        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some seconds later "
+        "SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep watches the clock in any "
+        "case."
+    )
+    submit_folder = "PBS_O_WORKDIR"
+    local_folders = ("PBS_JOBDIR", "TMPDIR")
+
+    submit = "qsub"
+    ask = "qstat"
+    cancel = "qdel"
+    states = {
+        **dict.fromkeys(("Q", "W", "T", "M"), JobState.WAITING),
+        "H": JobState.HELD,
+        **dict.fromkeys(("R", "E", "B", "S", "U"), JobState.RUNNING),
+        **dict.fromkeys(("C", "F", "X"), JobState.GONE),
+    }
+
     job_variables = ("PBS_JOBID",)
     remote_shells = ("pbs_tmrsh",)
+
+    def directives(self, request: Request) -> tuple[str, ...]:
+        """See :class:`BatchSystem`."""
+        cores = request.cores_per_node or request.ranks_per_node
+        gpus = f":ngpus={request.gpus}" if request.gpus else ""
+        return (
+            f"-N {request.name}",
+            *request.site,
+            *([f"-q {request.group}"] if request.group else []),
+            *([request.project] if request.project else []),
+            request.size or f"-l select={request.nodes}:ncpus={cores}{gpus}:mpiprocs={request.ranks_per_node}",
+            f"-l walltime={clock(request.elapse_s)}",
+            *request.container,
+            "-j oe",
+            *request.own,
+        )
+
+    def asked(self, find: Find) -> Asked:
+        """See :class:`BatchSystem`."""
+        select, walltime = find("-l select"), find("-l walltime")
+        group, project = find("-q"), find("-P", "-A") or find("-W")
+        log = find("-o", "-j", "-k")
+        nodes: int | None = None
+        gpus: int | None = None
+        ranks: int | None = None
+        cores: int | None = None
+        if select:
+            for chunk in select.value.split("+"):
+                count, *parts = chunk.split(":")
+                values = dict(part.partition("=")[::2] for part in parts)
+                many = whole(count) or 1
+                nodes = (nodes or 0) + many
+                if "ngpus" in values:
+                    # PBS gives one core where a chunk asks for none.
+                    cores = whole(values.get("ncpus", "1"))
+                    gpus = max(gpus or 0, whole(values["ngpus"]) or 0)
+                if "mpiprocs" in values:
+                    ranks = (ranks or 0) + many * (whole(values["mpiprocs"]) or 1)
+        return Asked(
+            nodes=nodes,
+            gpus=gpus,
+            ranks=ranks,
+            cores=cores,
+            elapse_s=self.time_limit_s(walltime.value) if walltime else None,
+            group=group.value if group else "",
+            project=_project(project),
+            log=log.value if log else "",
+            lines=places(
+                nodes=select, gpus=select, ranks=select, cores=select, elapse=walltime, group=group, project=project, log=log
+            ),
+        )
+
+    def cores_example(self, cores: int, gpus: int) -> str:
+        """See :class:`BatchSystem`."""
+        return f"ncpus={cores * gpus}"
+
+    def first_folder(self, find: Find) -> str:
+        """See :class:`BatchSystem`: PBS starts a job in the home folder."""
+        return "~"
+
+    def follow_options(self, chained: bool, after: str) -> list[str]:
+        """See :class:`BatchSystem`."""
+        return ["-W", f"depend=afterany:{after}"] if after else []
+
+    def submitted_id(self, output: str) -> str:
+        """See :class:`BatchSystem`."""
+        found = _TAKEN.search(output)
+        return found[1] if found else ""
+
+    def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
+        """See :class:`BatchSystem`."""
+        return (("qstat", "-f", *job_ids),)
+
+    def has_answered(self, returncode: int, errors: str) -> bool:
+        """See :class:`BatchSystem`: qstat fails when one of several jobs is gone, and still lists the others."""
+        return returncode == 0 or re.search(r"Unknown Job|has finished", errors) is not None
+
+    def listed(self, text: str) -> list[QueuedJob]:
+        """See :class:`BatchSystem`."""
+        found: list[QueuedJob] = []
+        for part in re.split(r"^Job Id:\s*", text, flags=re.MULTILINE)[1:]:
+            job_id = part.split("\n", 1)[0].strip()
+            state = re.search(r"^\s*job_state = (\w)", part, re.MULTILINE)
+            comment = re.search(r"^\s*comment = (.+)", part, re.MULTILINE)
+            if state:
+                found.append(self.queued(job_id, state[1], comment[1].strip() if comment else ""))
+        return found
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
@@ -51,7 +167,7 @@ class Pbs(BatchSystem):
 
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        return ((self.dialect.ask, "-f", job_id),)
+        return ((self.ask, "-f", job_id),)
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""
@@ -63,6 +179,17 @@ class Pbs(BatchSystem):
         # Torque says what is left; what PBS says is used may be minutes old, and is of no use.
         left_s = positive(facts.get("Walltime.Remaining"))
         return JobTimes(started_at, None if left_s is None else now + left_s)
+
+
+PBS = Pbs()
+
+
+def _project(found: Directive | None) -> str:
+    """Who pays: a project, an account or, at some sites, the group of the job."""
+    if found is None or found.option != "-W":
+        return found.value if found else ""
+    group = re.search(r"(?:^|,)group_list=([^,]+)", found.value)
+    return group[1] if group else ""
 
 
 def _record(text: str, job_id: str) -> dict[str, str]:

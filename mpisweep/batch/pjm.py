@@ -7,23 +7,20 @@ says what is what; ``pjstat -s`` prints a record.  A date in the table has no ye
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from mpisweep.batch.base import (
-    AllocatedNode,
-    Allocation,
-    BatchSystem,
-    JobTimes,
-    duration_s,
-    first_word,
-    moment,
-    positive,
-)
-from mpisweep.batch.dialect import PJM
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Asked, Find, Request, places
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes, QueuedJob
+from mpisweep.batch.texts import clock, duration_s, first_word, moment, positive, whole, words
 
-__all__ = ["Pjm"]
+__all__ = ["PJM", "Pjm"]
+
+#: What pjsub prints for a job that was taken, with and without a full stop after INFO.
+_TAKEN = re.compile(r"^\[INFO\.?\] PJM 0000 pjsub Job (\S+) submitted\.", re.MULTILINE)
 
 _DATE = re.compile(r"(?:(\d{4})/)?(\d{1,2})/(\d{1,2})\Z", re.ASCII)
 #: A mark may follow, e.g. ``<`` for a job that was started out of its turn.
@@ -36,12 +33,153 @@ _DAY_S = 86400.0
 
 
 class Pjm(BatchSystem):
-    """See the module."""
+    """See the module.  The options are those of pjsub that its users' guides and public scripts show."""
 
-    dialect = PJM
+    name = "pjm"
+    title = "PJM"
+
+    marker = "#PJM"
+    nearly_markers = ("PJM",)
+    flags = words(
+        "-j -s -S -X -w -h --help -i --interact --bulk --step --restart --norestart --no-check-directory --mswk "
+        "--spath-extend --no-stging"
+    )
+    valued = words(
+        "-L --rsc-list --mpi -N --name -g --gname -o --out -e --err -m --mail-list -x -p -P -z --sparam --fs "
+        "--at --appname --comment --llio --net-route --rscunit --custom-resource --stgin --stgout "
+        "--stg-transfiles -r -C --dir-prefix --vset"
+    )
+    aliases = {"--rsc-list": "-L"}
+    resource_option = "-L"
+    list_options = ("--mpi",)
+    resources = words(
+        "node vnode vnode-core vnode-mem node-mem core-mem rscunit rscgrp rscunit-mode elapse gpu gpus jobenv freq "
+        "proc-core proc-crproc proc-data proc-filesize proc-lockm proc-msgq proc-openfd proc-psig proc-stack "
+        "proc-vmem throttling_state issue_state ex_pipe_state eco_state retention_state node-ssd noncont"
+    )
+    gives_whole_nodes = True
+    project_option = "-g {project}"
+    time_options = ("-L elapse",)
+    time_example = "-L elapse="
+    log_example = "-o NAME.%j.log"
+    example = "-m e"
+    name_length = 63
+    signals = "XCPU USR1"
+    about_signals = (
+        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten "
+        "seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep "
+        "watches the clock in any case."
+    )
+    submit_folder = "PJM_O_WORKDIR"
+    local_folders = ("PJM_LOCALDIR", "PJM_LOCALTMP", "PJM_JOBDIR", "PJM_SSD_DIR", "TMPDIR")
+    ranks_variable = "PJM_MPI_PROC"
+
+    submit = "pjsub"
+    ask = "pjstat"
+    cancel = "pjdel"
+    states = {
+        **dict.fromkeys(("ACC", "QUE"), JobState.WAITING),
+        "HLD": JobState.HELD,
+        **dict.fromkeys(("RNA", "RNP", "RUN", "RNE", "RNO", "SPP", "SPD", "RSM"), JobState.RUNNING),
+        **dict.fromkeys(("EXT", "CCL", "ERR", "RJT"), JobState.GONE),
+        # What sites print that show words instead.
+        "QUEUED": JobState.WAITING,
+        "RUNNING": JobState.RUNNING,
+    }
+
     job_variables = ("PJM_SUBJOBID", "PJM_JOBID")
     how_to_say = "--walltime as the elapse limit of the job"
     remote_shells = ("pjrsh",)
+
+    def directives(self, request: Request) -> tuple[str, ...]:
+        """See :class:`BatchSystem`."""
+        cores = request.cores_per_node
+        # Whole nodes come with all their cores, and GPUs of shared nodes with their share of them.
+        size = {
+            "node": [f"-L node={request.nodes}"],
+            "gpu": [f"-L gpu={request.gpus}"],
+            "vnode": [f"-L vnode={request.nodes}", *([f"-L vnode-core={cores}"] if cores else [])],
+        }
+        return (
+            f"-N {request.name}",
+            *request.site,
+            *([f"-L rscgrp={request.group}"] if request.group else []),
+            *([request.size] if request.size else size[request.unit]),
+            f"--mpi proc={request.ranks}",
+            f"-L elapse={clock(request.elapse_s)}",
+            *([request.project] if request.project else []),
+            *request.container,
+            "-j",
+            "-S",
+            f"-o {request.name}.%j.log",
+            *request.own,
+        )
+
+    def asked(self, find: Find) -> Asked:
+        """See :class:`BatchSystem`."""
+        node, gpu = find("-L node", "-L vnode"), find("-L gpu", "-L gpus")
+        proc, each = find("--mpi proc"), find("--mpi max-proc-per-node")
+        elapse, group = find("-L elapse"), find("-L rscgrp")
+        project, log = find("-g", "--gname"), find("-o", "--out", "-j")
+        shape = node.value.partition(":")[0].split("x") if node else []
+        nodes = math.prod(int(part) for part in shape) if shape and all(map(whole, shape)) else None
+        ranks = whole(proc.value) if proc else None
+        if ranks is None and each and nodes and whole(each.value):
+            ranks = nodes * int(each.value)
+        return Asked(
+            nodes=1 if gpu and node is None else nodes,
+            gpus=whole(gpu.value) if gpu else None,
+            ranks=ranks,
+            elapse_s=self.time_limit_s(elapse.value.rpartition("-")[2]) if elapse else None,
+            group=group.value if group else "",
+            project=project.value if project else "",
+            log=(log.value or log.option) if log else "",
+            shares_a_node=gpu is not None and node is None,
+            lines=places(
+                nodes=node or gpu, gpus=gpu, ranks=proc or each, elapse=elapse, group=group, project=project, log=log
+            ),
+        )
+
+    def follow_options(self, chained: bool, after: str) -> list[str]:
+        """See :class:`BatchSystem`.
+
+        PJM calls such jobs the sub jobs of a step job.  ``sd`` says when one is deleted: a script that ends with 0 has
+        nothing left to do, and PJM then deletes those after it.
+        """
+        if not chained:
+            return []
+        if not after:
+            return ["--step"]
+        step_job, _, number = after.partition("_")
+        return ["--step", "--sparam", f"jid={step_job},sn={int(number or 0) + 1},sd=ec==0:after:{int(number or 0)}"]
+
+    def submitted_id(self, output: str) -> str:
+        """See :class:`BatchSystem`."""
+        found = _TAKEN.search(output)
+        return found[1] if found else ""
+
+    def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
+        """See :class:`BatchSystem`."""
+        # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists step jobs.
+        return (("pjstat", "-E"), ("pjstat",))
+
+    def listed(self, text: str) -> list[QueuedJob]:
+        """See :class:`BatchSystem`."""
+        found: list[QueuedJob] = []
+        header: list[str] = []
+        for line in text.splitlines():
+            row = line.split()
+            upper = [word.upper() for word in row]
+            if "JOB_ID" in upper and ("ST" in upper or "STATUS" in upper):
+                header = upper
+                continue
+            if not header or not row or not row[0][0].isdigit():
+                continue
+            at = header.index("ST" if "ST" in header else "STATUS")
+            # Only what stands before the state may be counted: a date after it may be two words.
+            if header.index("JOB_ID") < len(row) and at < len(row):
+                found.append(self.queued(row[header.index("JOB_ID")], row[at].upper()))
+        return found
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
@@ -57,7 +195,7 @@ class Pjm(BatchSystem):
 
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        return ((self.dialect.ask, job_id), (self.dialect.ask, "-s", job_id))
+        return ((self.ask, job_id), (self.ask, "-s", job_id))
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""
@@ -67,6 +205,9 @@ class Pjm(BatchSystem):
             if "JOB_ID" in header and "START_DATE" in header:
                 return _from_table(header, lines[number + 1 :], job_id, now)
         return _from_record(lines, job_id)
+
+
+PJM = Pjm()
 
 
 def _granted(hosts: Sequence[str], ranks: int | None, at_most: int | None) -> list[int | None]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-from mpisweep.batch.base import AllocatedNode, Allocation
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation
 
 __all__ = ["NodeRanks", "Placement", "place"]
 

@@ -6,69 +6,22 @@ that does not answer is no error: then nothing is known.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
+import pwd
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
-from mpisweep.batch.dialect import PBS, PJM, SLURM, Dialect
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.jobfacts import JobState, QueuedJob
 
-__all__ = ["JobState", "QueuedJob", "ask", "parse_answer"]
+__all__ = ["ask", "parse_answer"]
 
 #: How long a batch system may take over a question, in seconds.
 _ASK_S = 20.0
 
 
-class JobState(StrEnum):
-    """Where a job is."""
-
-    WAITING = "waiting"
-    HELD = "held"
-    RUNNING = "running"
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedJob:
-    """A job as its batch system sees it; `words` are the system's own for its state."""
-
-    job_id: str
-    state: JobState
-    words: str
-
-
-_STATES: dict[str, dict[str, JobState]] = {
-    PJM.name: {
-        **dict.fromkeys(("ACC", "QUE"), JobState.WAITING),
-        "HLD": JobState.HELD,
-        **dict.fromkeys(("RNA", "RNP", "RUN", "RNE", "RNO", "SPP", "SPD", "RSM"), JobState.RUNNING),
-        **dict.fromkeys(("EXT", "CCL", "ERR", "RJT"), JobState.GONE),
-        # What sites print that show words instead.
-        "QUEUED": JobState.WAITING,
-        "RUNNING": JobState.RUNNING,
-    },
-    SLURM.name: {
-        "PENDING": JobState.WAITING,
-        "REQUEUED": JobState.WAITING,
-        "REQUEUE_HOLD": JobState.HELD,
-        "SPECIAL_EXIT": JobState.HELD,
-        **dict.fromkeys(
-            ("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED"),
-            JobState.RUNNING,
-        ),
-    },
-    PBS.name: {
-        **dict.fromkeys(("Q", "W", "T", "M"), JobState.WAITING),
-        "H": JobState.HELD,
-        **dict.fromkeys(("R", "E", "B", "S", "U"), JobState.RUNNING),
-        **dict.fromkeys(("C", "F", "X"), JobState.GONE),
-    },
-}  # fmt: skip
-
-
-def ask(system: Dialect, job_ids: Sequence[str]) -> dict[str, QueuedJob] | None:
+def ask(system: BatchSystem, job_ids: Sequence[str]) -> dict[str, QueuedJob] | None:
     """What the batch system says of these jobs; what it does not list is gone.
 
     Returns:
@@ -76,21 +29,14 @@ def ask(system: Dialect, job_ids: Sequence[str]) -> dict[str, QueuedJob] | None:
     """
     if not job_ids:
         return {}
-    # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists step jobs.
-    commands = {
-        PJM.name: [["pjstat", "-E"], ["pjstat"]],
-        SLURM.name: [["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i %T %r"]],
-        PBS.name: [["qstat", "-f", *job_ids]],
-    }[system.name]
-    for command in commands:
+    for command in system.listings(job_ids, os.getuid(), _user()):
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             continue
-        # qstat fails when one of several jobs is gone, and still lists the others.
-        if done.returncode == 0 or (system is PBS and re.search(r"Unknown Job|has finished", done.stderr)):
+        if system.has_answered(done.returncode, done.stderr):
             listed = parse_answer(system, done.stdout)
             return {job: _find(listed, job) for job in job_ids}
     return None
@@ -104,52 +50,12 @@ def _find(listed: Mapping[str, QueuedJob], job_id: str) -> QueuedJob:
     return QueuedJob(job_id, JobState.GONE, "")
 
 
-def parse_answer(system: Dialect, text: str) -> dict[str, QueuedJob]:
-    """The jobs in what pjstat, ``squeue --format '%i %T %r'`` or ``qstat -f`` print."""
-    read = {PJM.name: _pjstat, SLURM.name: _squeue, PBS.name: _qstat}[system.name]
-    return {job.job_id: job for job in read(text)}
+def parse_answer(system: BatchSystem, text: str) -> dict[str, QueuedJob]:
+    """The jobs in what a batch system lists."""
+    return {job.job_id: job for job in system.listed(text)}
 
 
-def _job(system: Dialect, job_id: str, word: str, why: str = "") -> QueuedJob:
-    # A state that is not known belongs to a job that is listed, and so is not gone.
-    state = _STATES[system.name].get(word, JobState.WAITING)
-    return QueuedJob(job_id, state, f"{word}, {why}" if why else word)
-
-
-def _pjstat(text: str) -> list[QueuedJob]:
-    found: list[QueuedJob] = []
-    header: list[str] = []
-    for line in text.splitlines():
-        words = line.split()
-        upper = [word.upper() for word in words]
-        if "JOB_ID" in upper and ("ST" in upper or "STATUS" in upper):
-            header = upper
-            continue
-        if not header or not words or not words[0][0].isdigit():
-            continue
-        at = header.index("ST" if "ST" in header else "STATUS")
-        # Only what stands before the state may be counted: a date after it may be two words.
-        if header.index("JOB_ID") < len(words) and at < len(words):
-            found.append(_job(PJM, words[header.index("JOB_ID")], words[at].upper()))
-    return found
-
-
-def _squeue(text: str) -> list[QueuedJob]:
-    found: list[QueuedJob] = []
-    for line in text.splitlines():
-        job_id, _, rest = line.strip().partition(" ")
-        word, _, why = rest.partition(" ")
-        if word:
-            found.append(_job(SLURM, job_id, word, "" if why.strip("() ") in ("", "None") else why.strip("() ")))
-    return found
-
-
-def _qstat(text: str) -> list[QueuedJob]:
-    found: list[QueuedJob] = []
-    for part in re.split(r"^Job Id:\s*", text, flags=re.MULTILINE)[1:]:
-        job_id = part.split("\n", 1)[0].strip()
-        state = re.search(r"^\s*job_state = (\w)", part, re.MULTILINE)
-        comment = re.search(r"^\s*comment = (.+)", part, re.MULTILINE)
-        if state:
-            found.append(_job(PBS, job_id, state[1], comment[1].strip() if comment else ""))
-    return found
+def _user() -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return ""

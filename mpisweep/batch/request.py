@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpisweep.batch.dialect import PJM, clock
 from mpisweep.batch.site import SAFE, Site, SiteError
+from mpisweep.batch.texts import clock
 
 __all__ = ["CORES_PER_GPU", "LEAST_CORES_PER_GPU", "Job", "Wishes", "plan_job"]
 
@@ -80,8 +80,8 @@ class Job:
         if not self.gpus or not self.site.system.marker or self.site.unit == "gpu":
             return ""
         if cores is None:
-            # Under PJM whole nodes are given, with all their cores.
-            return "" if self.site.system is PJM else (
+            # Whole nodes come with all their cores.
+            return "" if self.site.system.gives_whole_nodes or self.site.node_resource else (
                 f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, which leaves none for "
                 f"loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in a copy of the site's file"
             )  # fmt: skip
@@ -131,6 +131,11 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
         directives=tuple(_directive(site, text) for text in wishes.directives),
     )
     _check_words(job)
+    if site.system.size_example and not site.size and not job.directives:
+        raise SiteError(
+            f"--site {site.name}: does not say how nodes are asked for, which every {site.system.title} has its own way for; say it "
+            f"with --directive, or in a copy of the site's file, e.g. size = \"{site.system.size_example}\""
+        )
     if site.system.marker:
         _check_limits(job)
         if job.ranks < ranks_per_trial:

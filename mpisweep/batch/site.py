@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpisweep.batch.dialect import DIALECTS, Dialect
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.registry import SCRIPTED
 from mpisweep.plugins import SITES, PluginError, installed_plugins
 from mpisweep.spec import parse_duration
 
@@ -28,9 +29,11 @@ _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
 SAFE = re.compile(r"[A-Za-z0-9_.,:=/+@%~-]+")
 
 _KEYS = (
-    "title", "system", "gpus_per_node", "cores_per_node", "cores_per_rank", "ranks_per_node", "unit", "group", "project_needed", "directives", "modules",
-    "setup", "launch", "local_folders", "container", "groups",
+    "title", "system", "gpus_per_node", "cores_per_node", "cores_per_rank", "ranks_per_node", "unit", "size", "group",
+    "project_needed", "project", "project_with_command", "directives", "modules", "setup", "launch", "local_folders",
+    "container", "groups",
 )  # fmt: skip
+_SIZES = ("nodes", "ranks", "ranks_per_node", "gpus", "cores")
 _CONTAINER_KEYS = ("command", "modules", "directives", "binds")
 _GROUP_KEYS = ("limits", "gpus", "common_name")
 _LIMIT_KEYS = ("nodes", "elapse")
@@ -106,7 +109,11 @@ class Site:
         cores_per_rank: what a rank with a GPU asks for where :attr:`cores_per_node` is not known; None for nothing.
         ranks_per_node: None for one a GPU or, where there is none, one a core.
         unit: what a job asks for: ``node``, ``gpu`` (of a shared node) or ``vnode``.
+        size: the directive that asks for the nodes, in which ``{nodes}``, ``{ranks}``, ``{ranks_per_node}``, ``{gpus}`` and
+            ``{cores}`` (of a node) are filled in; empty for the batch system's own way.
         group: the resource group that is used unless another is asked for; empty for none.
+        project: the option that names the project, in which ``{project}`` is filled in; empty for the batch system's own.
+        project_with_command: whether that option stands in the command that submits, and not in the script.
         directives: options of the batch system that every job has there.
         setup: lines of bash before anything else.
         launch: starts ranks in containers: a command line of bash in which ``{ranks}`` and ``{ranks_per_node}``
@@ -117,14 +124,17 @@ class Site:
 
     name: str
     title: str
-    system: Dialect
+    system: BatchSystem
     gpus_per_node: int | None = None
     cores_per_node: int | None = None
     cores_per_rank: int | None = None
     ranks_per_node: int | None = None
     unit: str = "node"
+    size: str = ""
     group: str = ""
     project_needed: bool = False
+    project: str = ""
+    project_with_command: bool = False
     directives: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
@@ -136,6 +146,20 @@ class Site:
     def resource_group(self, name: str) -> ResourceGroup:
         """What is known of a resource group: nothing, for one that the file does not name."""
         return self.groups.get(name, ResourceGroup(name))
+
+    @property
+    def node_resource(self) -> str:
+        """The resource of which a job asks for as many as nodes, e.g. ``-l node_f``; empty where there is none."""
+        found = re.fullmatch(r"(-\S+ [\w-]+)=\{nodes\}", self.size)
+        return found[1] if found else ""
+
+    def project_option(self, project: str) -> str:
+        """The option that names a project; empty for none."""
+        return (self.project or self.system.project_option).format(project=project) if project else ""
+
+    def submit_options(self, project: str) -> str:
+        """Options that the command that submits a job must have."""
+        return self.project_option(project) if self.project_with_command else ""
 
     def is_local(self, path: Path) -> bool:
         """Whether a path lies on a disk that other nodes do not see."""
@@ -225,7 +249,7 @@ class _Parser:
 
     def site(self, raw: dict[str, Any], name: str) -> Site:
         self._known(raw, _KEYS, "")
-        system = self._choice(raw, "system", tuple(DIALECTS))
+        system = self._choice(raw, "system", tuple(SCRIPTED))
         inside = self._table(raw, "container", "container")
         self._known(inside, _CONTAINER_KEYS, "container.")
         groups = {
@@ -235,14 +259,17 @@ class _Parser:
         return Site(
             name=name,
             title=self._text(raw, "title") or name,
-            system=DIALECTS[system],
+            system=SCRIPTED[system],
             gpus_per_node=self._count(raw, "gpus_per_node", "gpus_per_node", 0),
             cores_per_node=self._count(raw, "cores_per_node", "cores_per_node", 1),
             cores_per_rank=self._count(raw, "cores_per_rank", "cores_per_rank", 1),
             ranks_per_node=self._count(raw, "ranks_per_node", "ranks_per_node", 1),
             unit=self._choice(raw, "unit", ("node", "gpu", "vnode"), "node"),
+            size=self._option(raw, "size", _SIZES, "-l node_f={nodes}"),
             group=self._safe(self._text(raw, "group"), "group"),
             project_needed=self._yes(raw, "project_needed"),
+            project=self._option(raw, "project", ("project",), "-P {project}"),
+            project_with_command=self._yes(raw, "project_with_command"),
             directives=self._directives(raw, "directives", "directives"),
             modules=self._texts(raw, "modules", "modules"),
             setup=self._texts(raw, "setup", "setup"),
@@ -283,6 +310,18 @@ class _Parser:
         if launch and ("{ranks}" not in launch or "\n" in launch):
             self._fail("launch", f"found {launch!r}; expected one line with {{ranks}} in it, e.g. \"mpirun -n {{ranks}}\"")
         return launch
+
+    def _option(self, raw: dict[str, Any], key: str, fields: tuple[str, ...], example: str) -> str:
+        """An option with braces, in which at least one of the fields is filled in."""
+        text = self._text(raw, key)
+        try:
+            filled = text.format(**dict.fromkeys(fields, "1"))
+        except (LookupError, ValueError, AttributeError):
+            filled = ""
+        has_field = any(f"{{{name}}}" in text for name in fields)
+        if text and not (has_field and text.startswith("-") and all(SAFE.fullmatch(word) for word in filled.split(" "))):
+            self._fail(key, f"found {text!r}; expected an option with {' or '.join(f'{{{name}}}' for name in fields)} in it, e.g. {example!r}")
+        return text
 
     def _directives(self, raw: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
         found = self._texts(raw, key, where)

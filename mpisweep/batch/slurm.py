@@ -10,10 +10,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from mpisweep.batch.base import AllocatedNode, Allocation, BatchSystem, JobTimes, moment, positive
-from mpisweep.batch.dialect import SLURM
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Asked, Find, Request, places
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes, QueuedJob
+from mpisweep.batch.texts import clock, moment, positive, whole, words
 
-__all__ = ["Slurm", "copies_without_mpi", "expand_counts", "expand_hosts"]
+__all__ = ["SLURM", "Slurm", "expand_counts", "expand_hosts"]
+
+#: What sbatch prints for a job that was taken.
+_TAKEN = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
 
 #: A list of hosts that is longer is a misunderstanding.
 _HOSTS_AT_MOST = 100_000
@@ -25,10 +30,169 @@ _FIELD = re.compile(r"(?:^|\s)(JobId|StartTime|EndTime)=(\S+)")
 
 
 class Slurm(BatchSystem):
-    """See the module."""
+    """See the module.  The options are those of ``sbatch --help``, Slurm 22.05."""
 
-    dialect = SLURM
+    name = "slurm"
+    title = "Slurm"
+
+    marker = "#SBATCH"
+    nearly_markers = ("SBATCH", "SBACTH", "SBTACH", "SBATH")
+    flags = words(
+        "--contiguous --hold -H --ignore-pbs --no-requeue --overcommit -O --oversubscribe -s --parsable --quiet -Q "
+        "--reboot --requeue --spread-job --test-only --use-min-nodes --verbose -v --wait -W --exclusive --nice "
+        "--propagate --get-user-env --no-kill -k -h --help -V --version --kill-on-invalid-dep"
+    )
+    valued = words(
+        "--account -A --acctg-freq --array -a --batch --bb --bbf --begin -b --chdir -D --cluster-constraint "
+        "--clusters -M --comment --constraint -C --container --core-spec -S --cores-per-socket --cpu-freq "
+        "--cpus-per-gpu --cpus-per-task -c --deadline --delay-boot --dependency -d --distribution -m --error -e "
+        "--exclude -x --exclusive --export --export-file --extra-node-info -B --get-user-env --gid "
+        "--gpu-bind --gpu-freq --gpus -G --gpus-per-node --gpus-per-socket --gpus-per-task --gres "
+        "--gres-flags --hint --input -i --job-name -J --kill-on-invalid-dep --licenses -L --mail-type "
+        "--mail-user --mcs-label --mem --mem-bind --mem-per-cpu --mem-per-gpu --mincpus --network --nice "
+        "--no-kill --nodefile -F --nodelist -w --nodes -N --ntasks -n --ntasks-per-core --ntasks-per-gpu "
+        "--ntasks-per-node --ntasks-per-socket --open-mode --output -o --partition -p --power --prefer "
+        "--priority --profile --propagate --qos -q --reservation --signal --sockets-per-node --switches "
+        "--thread-spec --threads-per-core --time -t --time-min --tmp --tres-per-task --uid --wait-all-nodes "
+        "--wckey --wrap"
+    )
+    needs_interpreter = True
+    project_option = "--account={project}"
+    time_options = ("--time", "-t")
+    time_example = "--time="
+    log_example = "--output=NAME.%j.log"
+    example = "--constraint=a100"
+    about_signals = (
+        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order and waits "
+        "for it; the sweep watches the clock in any case."
+    )
+    submit_folder = "SLURM_SUBMIT_DIR"
+    local_folders = ("SLURM_TMPDIR", "TMPDIR")
+    tells_its_end = True
+
+    submit = "sbatch"
+    ask = "squeue"
+    cancel = "scancel"
+    states = {
+        "PENDING": JobState.WAITING,
+        "REQUEUED": JobState.WAITING,
+        "REQUEUE_HOLD": JobState.HELD,
+        "SPECIAL_EXIT": JobState.HELD,
+        **dict.fromkeys(
+            ("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED"),
+            JobState.RUNNING,
+        ),
+    }
+
     job_variables = ("SLURM_JOB_ID", "SLURM_JOBID")
+    plain_output = {"SLURM_TIME_FORMAT": "standard"}
+    starter = "srun"
+    starts_daemons = True
+
+    def directives(self, request: Request) -> tuple[str, ...]:
+        """See :class:`BatchSystem`."""
+        size = [
+            f"--nodes={request.nodes}",
+            f"--ntasks-per-node={request.ranks_per_node}",
+            *([f"--cpus-per-task={request.cores}"] if request.cores else []),
+            *([f"--gpus-per-node={request.gpus}"] if request.gpus else []),
+        ]
+        return (
+            f"--job-name={request.name}",
+            *request.site,
+            *([f"--partition={request.group}"] if request.group else []),
+            *([request.project] if request.project else []),
+            *([request.size] if request.size else size),
+            f"--time={clock(request.elapse_s)}",
+            # Otherwise the loss of one node ends the whole job.
+            *(["--no-kill"] if request.nodes > 1 else []),
+            *request.container,
+            f"--signal=B:USR1@{request.warn_s}",
+            f"--output={request.name}.%j.log",
+            *request.own,
+        )
+
+    def asked(self, find: Find) -> Asked:
+        """See :class:`BatchSystem`."""
+        node, tasks, each = find("--nodes", "-N"), find("--ntasks", "-n"), find("--ntasks-per-node")
+        nodes = whole(node.value.rpartition("-")[2]) if node else None
+        ranks = whole(tasks.value) if tasks else None
+        if ranks is None and each and whole(each.value):
+            ranks = (nodes or 1) * int(each.value)
+        gpus = _asked_gpus(find, nodes, ranks)
+        by_node, gres = find("--gpus-per-node"), find("--gres")
+        by_task, total = find("--gpus-per-task"), find("--gpus", "-G")
+        each_core, by_gpu = find("--cpus-per-task", "-c"), find("--cpus-per-gpu")
+        cores = None
+        if by_gpu and gpus and (count := whole(by_gpu.value)) is not None:
+            cores = count * gpus
+        elif ranks and find("--exclusive") is None and (count := whole(each_core.value) if each_core else 1) is not None:
+            cores = count * ranks // (nodes or 1)
+        time, group = find("--time", "-t"), find("--partition", "-p")
+        project, log = find("--account", "-A"), find("--output", "-o")
+        return Asked(
+            nodes=nodes,
+            gpus=gpus,
+            ranks=ranks,
+            cores=cores,
+            elapse_s=self.time_limit_s(time.value) if time else None,
+            group=group.value if group else "",
+            project=project.value if project else "",
+            log=log.value if log else "",
+            lines=places(
+                nodes=node, gpus=by_node or gres or total or by_task, ranks=tasks or each,
+                cores=by_gpu or each_core or tasks or each, elapse=time, group=group,
+                project=project, log=log,
+            ),
+        )  # fmt: skip
+
+    def time_limit_s(self, text: str) -> float | None:
+        """See :class:`BatchSystem`: with days, and a bare number is minutes."""
+        days, dash, rest = text.rpartition("-")
+        if not dash:
+            limit_s = super().time_limit_s(text)
+            return limit_s if limit_s is None or ":" in text else 60 * limit_s
+        parts = rest.split(":")
+        if not all(re.fullmatch(r"\d{1,9}", part) for part in parts) or len(parts) > 3 or not days.isdigit():
+            return None
+        hours, minutes, seconds = [*map(int, parts), 0, 0][:3]
+        return float(86400 * int(days) + 3600 * hours + 60 * minutes + seconds)
+
+    def cores_example(self, cores: int, gpus: int) -> str:
+        """See :class:`BatchSystem`."""
+        return f"--cpus-per-task={cores}"
+
+    def container_exports(self, cores: int | None) -> tuple[str, ...]:
+        """See :class:`BatchSystem`."""
+        if not cores:
+            return ()
+        return (
+            "# srun does not go by what the job has asked for (Slurm 22.05 and later).",
+            f"export SRUN_CPUS_PER_TASK={cores}",
+        )
+
+    def follow_options(self, chained: bool, after: str) -> list[str]:
+        """See :class:`BatchSystem`."""
+        return [f"--dependency=afterany:{after}"] if after else []
+
+    def submitted_id(self, output: str) -> str:
+        """See :class:`BatchSystem`."""
+        found = _TAKEN.search(output)
+        return found[1] if found else ""
+
+    def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
+        """See :class:`BatchSystem`."""
+        return (("squeue", "--noheader", "--user", str(uid), "--format", "%i %T %r"),)
+
+    def listed(self, text: str) -> list[QueuedJob]:
+        """See :class:`BatchSystem`."""
+        found: list[QueuedJob] = []
+        for line in text.splitlines():
+            job_id, _, rest = line.strip().partition(" ")
+            word, _, why = rest.partition(" ")
+            if word:
+                found.append(self.queued(job_id, word, "" if why.strip("() ") in ("", "None") else why.strip("() ")))
+        return found
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
@@ -57,7 +221,7 @@ class Slurm(BatchSystem):
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         return (
-            (self.dialect.ask, "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
+            (self.ask, "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
             ("scontrol", "show", "job", job_id),
         )
 
@@ -77,10 +241,36 @@ class Slurm(BatchSystem):
             return JobTimes()
         return JobTimes(_time(facts.get("StartTime", "")), _time(facts.get("EndTime", "")))
 
+    def probe(self, host: str) -> list[str]:
+        """See :class:`BatchSystem`."""
+        return ["srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--quiet", f"--nodelist={host}", "true"]
 
-def copies_without_mpi(environment: Mapping[str, str]) -> int:
-    """How many copies of this process srun has started without telling them of MPI; 1 where it did not start it."""
-    return positive(environment.get("SLURM_STEP_NUM_TASKS")) or 1
+    def wrongly_started(self, environment: Mapping[str, str]) -> str:
+        """See :class:`BatchSystem`."""
+        copies = positive(environment.get("SLURM_STEP_NUM_TASKS")) or 1
+        if copies == 1:
+            return ""
+        return (
+            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
+            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
+        )
+
+
+SLURM = Slurm()
+
+
+def _asked_gpus(find: Find, nodes: int | None, ranks: int | None) -> int | None:
+    """GPUs of a node, in each of the ways in which they are asked for."""
+    by_node, gres = find("--gpus-per-node"), find("--gres")
+    by_task, total = find("--gpus-per-task"), find("--gpus", "-G")
+    gpus = whole(by_node.value.rpartition(":")[2]) if by_node else None
+    if gpus is None and gres and (found := re.search(r"gpu(?::[^:,]+)?:(\d+)", gres.value)):
+        gpus = int(found[1])
+    if gpus is None and total and (count := whole(total.value.rpartition(":")[2])) is not None:
+        gpus = count // (nodes or 1)
+    if gpus is None and by_task and ranks and (count := whole(by_task.value.rpartition(":")[2])) is not None:
+        gpus = count * ranks // (nodes or 1)
+    return gpus
 
 
 def expand_hosts(listed: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.launchers import Launcher, LauncherKind, find_launcher, session_variables, start_command
 from mpisweep.batch.nodes import answering
 from mpisweep.batch.placement import Placement

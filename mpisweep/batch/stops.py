@@ -4,6 +4,8 @@ mpirun never gets a TERM or INT of ours, because it would kill the ranks within 
 SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has sent us that: it leaves the ranks less
 time.
 
+Grid Engine's warning, SIGUSR2, comes to the job's shell and to the launcher alike; it is passed on as SIGUSR1.
+
 At the elapse limit signals come thick and fast: PJM sends SIGXCPU to every process, and the job script passes on
 SIGUSR1.  A handler may be interrupted by the handler of another signal at any place, so it takes no lock, and what it
 changes it changes in a single step.
@@ -25,7 +27,7 @@ from mpisweep.processes.kernel import end_family
 __all__ = ["Stops"]
 
 #: Batch systems send them more than once and never mean "at once".
-_POLITE = (signal.SIGUSR1, signal.SIGXCPU)
+_POLITE = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 #: How often the ranks are asked to stop until they do, in seconds.
 _INSIST_S = 1.0
 
@@ -60,7 +62,10 @@ class Stops:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """While inside, signals are requests to stop."""
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+        handled = [signal.SIGINT, signal.SIGTERM, *_POLITE]
+        # Who has it ignored means so: it is a warning of Grid Engine's, and nothing elsewhere.
+        if signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN:
+            handled.remove(signal.SIGUSR2)
         before = [signal.signal(number, self._on_signal) for number in handled]
         try:
             yield

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mpisweep.batch.dialect import PBS, PJM, SLURM, Dialect
+from mpisweep.batch.base import BatchSystem
 
-__all__ = ["SubmitError", "cancel", "find_command", "follow_options", "parse_job_id", "submit"]
+__all__ = ["SubmitError", "cancel", "find_command", "submit"]
 
 #: How long a batch system may take over a submission, in seconds: some are slow when they are busy.
 _SUBMIT_S = 120.0
-
-#: What is printed for a job that was taken.  PJM says it with and without a full stop after INFO.
-_TAKEN = {
-    PJM.name: re.compile(r"^\[INFO\.?\] PJM 0000 pjsub Job (\S+) submitted\.", re.MULTILINE),
-    SLURM.name: re.compile(r"^Submitted batch job (\d+)", re.MULTILINE),
-    PBS.name: re.compile(r"^(\d+(?:\.[\w.-]+)?)\s*$", re.MULTILINE),
-}
 
 
 class SubmitError(RuntimeError):
     """A job was not taken; the message is one sentence with the batch system's own words."""
 
 
-def find_command(system: Dialect, command: str) -> str:
+def find_command(system: BatchSystem, command: str) -> str:
     """Where a batch system's command is.
 
     Raises:
@@ -43,12 +35,13 @@ def find_command(system: Dialect, command: str) -> str:
 
 
 def submit(
-    system: Dialect,
+    system: BatchSystem,
     script: Path,
     *,
     folder: Path,
     chained: bool = False,
     after: str = "",
+    options: Sequence[str] = (),
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
 ) -> str:
     """Submit a script and return the job's id.
@@ -59,12 +52,13 @@ def submit(
         folder: to submit from: relative paths of the directives start there.
         chained: whether other jobs are to follow.
         after: id of the job that this one follows.
+        options: that the site wants with the command.
         run: :func:`subprocess.run`.
 
     Raises:
         SubmitError: when it was not taken.
     """
-    command = [find_command(system, system.submit), *follow_options(system, chained, after), str(script)]
+    command = [find_command(system, system.submit), *system.follow_options(chained, after), *options, str(script)]
     try:
         done = run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SUBMIT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -73,36 +67,14 @@ def submit(
         ) from error
     except OSError as error:
         raise SubmitError(f"{system.submit} cannot be started: {error.strerror}") from error
-    job_id = parse_job_id(system, done.stdout + done.stderr) if done.returncode == 0 else ""
+    job_id = system.submitted_id(done.stdout + done.stderr) if done.returncode == 0 else ""
     if not job_id:
         words = " ".join((done.stderr.strip() or done.stdout.strip() or "it said nothing").split())
         raise SubmitError(f"{system.submit} has not taken {script.name}: {words}")
     return job_id
 
 
-def parse_job_id(system: Dialect, output: str) -> str:
-    """The job's id in what the batch system has printed; empty when no job was taken."""
-    found = _TAKEN[system.name].search(output)
-    return found[1] if found else ""
-
-
-def follow_options(system: Dialect, chained: bool, after: str) -> list[str]:
-    """The options of a job that others follow, or that follows `after` however that ends.
-
-    PJM calls such jobs the sub jobs of a step job.  ``sd`` says when one is deleted: a script that ends with 0 has
-    nothing left to do, and PJM then deletes those after it.
-    """
-    if system is PJM and chained:
-        if not after:
-            return ["--step"]
-        step_job, _, number = after.partition("_")
-        return ["--step", "--sparam", f"jid={step_job},sn={int(number or 0) + 1},sd=ec==0:after:{int(number or 0)}"]
-    if not after:
-        return []
-    return {SLURM.name: [f"--dependency=afterany:{after}"], PBS.name: ["-W", f"depend=afterany:{after}"]}[system.name]
-
-
-def cancel(system: Dialect, job_ids: Sequence[str]) -> str:
+def cancel(system: BatchSystem, job_ids: Sequence[str]) -> str:
     """Take jobs back.
 
     Returns:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
 
 __all__ = ["HURRIED_GRACE_S", "StopPlan", "closing_s", "earliest_end", "plan_stop", "why_too_short"]
 

@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 
 from mpisweep.batch.chain import LINKS_AT_MOST, Submitted
-from mpisweep.batch.checkscript import Facts, check_script
+from mpisweep.batch.checkscript import check_script
 from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
+from mpisweep.batch.scriptsheet import Facts
 from mpisweep.batch.site import Site, SiteError, known_sites, load_site, site_folders
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
@@ -79,7 +80,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job.add_argument("--cores", type=at_least_1, metavar="N",
                      help="cores per rank, for training and loading data (default: what the site's file says)")
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
-    job.add_argument("--project", metavar="NAME", default="", help="project group or account")
+    job.add_argument("--project", metavar="NAME", default="", help="project group or account, as the site names it")
     job.add_argument("--module", action="append", default=[], metavar="NAME", help="module to load, instead of those of the site; repeatable")
     job.add_argument("--directive", action="append", default=[], metavar="OPTION",
                      help="option of the batch system to add to the script, e.g. --directive=--constraint=a100; "
@@ -136,7 +137,8 @@ def _submit(options: argparse.Namespace) -> int:
         raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
     for _ in range(options.split or 1):
         first = Submitted("", site.system.name, str(script.resolve()), str(Path.cwd()), 0.0,
-                          chain=secrets.token_hex(4) if links != 1 else "", links=links)  # fmt: skip
+                          chain=secrets.token_hex(4) if links != 1 else "", links=links,
+                          options=site.submit_options(job.project))  # fmt: skip
         after = ""
         # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
         for link in range(1, (links or 2) + 1):

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from mpisweep.batch import describe
-from mpisweep.batch.allocation import Allocation, this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end, wrongly_started
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.launch import (
     BEGUN_VARIABLE,
     ENDS_VARIABLE,
@@ -25,7 +26,6 @@ from mpisweep.batch.launch import (
     mpi_environment,
 )
 from mpisweep.batch.launchers import LaunchError
-from mpisweep.batch.slurm import copies_without_mpi
 from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.arguments import Commands, duration
@@ -93,11 +93,8 @@ def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
         return _be_a_rank(spec, options)
-    if (copies := copies_without_mpi(os.environ)) > 1:
-        raise LaunchError(
-            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
-            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
-        )
+    if why := wrongly_started(os.environ):
+        raise LaunchError(why)
     return _be_the_launcher(spec, options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement, place
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.devices.gpus import Gpu

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpisweep.batch.allocation import Allocation
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
 from mpisweep.master.introducing import introduce, take_back_inferences

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpisweep.batch.base import Allocation
+from mpisweep.batch.jobfacts import Allocation
 
 if TYPE_CHECKING:
     from mpisweep.progress import ProgressSink

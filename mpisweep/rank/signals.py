@@ -12,17 +12,19 @@ from collections.abc import Iterable
 __all__ = ["STOP_SIGNALS", "Sleeper", "drain", "end_if_stuck", "watch_signals"]
 
 #: Signals that ask for a stop.
-STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGXCPU)})
+STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.SIGXCPU)})
 
 
 def watch_signals() -> int:
-    """Have SIGUSR1 and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
+    """Have SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
     waker, inner = os.pipe()
     for end in (waker, inner):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(inner, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
+        # Who has it ignored means so: it is a warning of Grid Engine's, and nothing elsewhere.
+        if number != signal.SIGUSR2 or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     return waker
 
 

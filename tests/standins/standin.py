@@ -198,10 +198,10 @@ def keep(job_id: str) -> None:
         while running.poll() is None:
             now = time.time()
             if kill_at is None and _deleted(job):
-                send(job_id, signal.SIGTERM)
+                _warn(job, running.pid, job.get("delete_signal", "SIGTERM"))
                 kill_at = now + KILL_S
             elif kill_at is None and (now >= job["started"] + job["elapse"] or (FOLDER / f"{job_id}.limit").exists()):
-                send(job_id, getattr(signal, job["limit_signal"]))
+                _warn(job, running.pid, job["limit_signal"])
                 kill_at = now + KILL_S
             elif kill_at is not None and now >= kill_at:
                 send(job_id, signal.SIGKILL)
@@ -210,6 +210,15 @@ def keep(job_id: str) -> None:
         send(job_id, signal.SIGKILL)
         time.sleep(_LOOK_S)
     return _end(job, running.returncode if running.returncode >= 0 else 128 - running.returncode)
+
+
+def _warn(job: Job, script: int, name: str) -> None:
+    """What a job gets before it is killed: all of its processes, or those that the shell has in its process group."""
+    if job.get("warns_group"):
+        with contextlib.suppress(OSError):
+            os.killpg(script, getattr(signal, name))
+    else:
+        send(job["id"], getattr(signal, name))
 
 
 def _deleted(job: Job) -> bool:

@@ -1,0 +1,56 @@
+#!/bin/bash
+# The sweep resnet50-batch-size on a system under Grid Engine: 2 nodes, 8 ranks, at most 2:00:00.
+#
+#   qsub THIS_SCRIPT
+#
+# Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
+# Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load your
+# modules.
+#$ -N resnet50-batch-size
+#$ -cwd
+#$ -S /bin/bash
+#$ -l h_rt=2:00:00
+#$ -notify
+#$ -j y
+#$ -o resnet50-batch-size.$JOB_ID.log
+#$ -pe mpi 8
+set -euo pipefail
+
+# Where it was submitted.
+cd -- "$SGE_O_WORKDIR"
+
+# The environment that mpisweep is in.
+venv=${MPISWEEP_VENV:-"$HOME"/mpisweep/.venv}
+# shellcheck disable=SC1091
+source "$venv/bin/activate"
+
+# The sweep and its results.
+sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
+results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
+
+# -notify has Grid Engine send SIGUSR2 to this shell and to what it runs before it ends the job with SIGKILL,
+# at the limit and at qdel, and SIGUSR1 before it suspends it.  The shell asks the sweep to stop in order and
+# waits for it; the sweep watches the clock in any case.
+sweep_pid=
+signalled=0
+trap 'signalled=1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' USR2 USR1
+# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.
+trap 'signalled=1; sleep 1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' TERM
+# Grid Engine has no variable for when a job ends.  In seconds, as in the directive above, less what has passed.
+walltime=7200
+mpisweep run "$sweep" -o "$results" --walltime "$((walltime - SECONDS))" &
+sweep_pid=$!
+code=0
+wait "$sweep_pid" || code=$?
+# A signal ends the waiting and not the sweep.
+while [ "$signalled" -eq 1 ]; do
+    signalled=0
+    code=0
+    wait "$sweep_pid" || code=$?
+done
+
+# The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong
+# input.
+mpisweep top "$results" || true
+if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: submit this script again and it goes on."; fi
+exit "$code"

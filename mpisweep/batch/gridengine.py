@@ -1,0 +1,257 @@
+"""Grid Engine: Altair (Univa) Grid Engine as on TSUBAME 4, and Son of Grid Engine.
+
+Sources: the manual pages qsub(1), qstat(1), qdel(1), sge_types(1), queue_conf(5) and sge_pe(5), and public job scripts.
+
+* Nodes have no option of their own: a site asks for them through a resource (``-l node_f=2``) or through a parallel
+  environment (``-pe mpi 8``), and its file says which.
+* ``#$`` lines count wherever they stand in a script.
+* Neither the start nor the limit (``h_rt``) of a job is in a variable.  ``qstat -j`` prints both: the start in a line
+  of its own (Altair) or in its XML.
+* At the limit and at qdel comes SIGKILL.  ``-notify`` has SIGUSR2 sent some seconds before (``notify`` of the queue),
+  and SIGUSR1 before a suspension; both go to the shell and to what it runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from mpisweep.batch.base import BatchSystem
+from mpisweep.batch.head import Asked, Find, Request, places
+from mpisweep.batch.jobfacts import AllocatedNode, Allocation, JobState, JobTimes, QueuedJob
+from mpisweep.batch.texts import clock, moment, positive, whole, words
+
+__all__ = ["GRID_ENGINE", "GridEngine"]
+
+#: What qsub prints for a job that was taken; some sites print more lines around it.
+_TAKEN = re.compile(r"^Your job(?:-array)? (\d+)\S* \(.*\) has been submitted", re.MULTILINE)
+#: A job in ``qstat -xml``.
+_LISTED = re.compile(r"<job_list\b.*?</job_list>", re.DOTALL)
+_TASK = re.compile(r"[1-9]\d*\Z", re.ASCII)
+#: Values in ``qstat -j``: the job, its limit among its resources, and the start of a task.
+_NUMBER = re.compile(r"job_number:\s+(\d+)\s*\Z", re.ASCII)
+_HARD = re.compile(r"hard[ _]resource_list:\s+(.*)")
+_START = re.compile(r"start_time\s+(\d+):\s+(\S+ \d{1,2}:\d{2}:\d{2})(?:\.\d+)?\s*\Z", re.ASCII)
+#: The same in its XML.
+_XML_NUMBER = re.compile(r"<JB_job_number>(\d{1,12})</JB_job_number>", re.ASCII)
+_XML_HARD = re.compile(r"<JB_hard_resource_list>.*?</JB_hard_resource_list>", re.DOTALL)
+_XML_LIMIT = re.compile(r"<CE_name>h_rt</CE_name>(?:(?!<CE_name>).)*?<CE_stringval>([^<]*)</CE_stringval>", re.DOTALL)
+_XML_TASK = re.compile(r"<JAT_task_number>(\d{1,9})</JAT_task_number>", re.ASCII)
+_XML_START = re.compile(r"<JAT_start_time>(\d{1,15})</JAT_start_time>", re.ASCII)
+#: A start that is larger counts milliseconds, as Altair does, and not seconds.
+_MILLISECONDS_FROM = 10**11
+#: Altair's date, and that of Son of Grid Engine with a locale.
+_DATES = ("%m/%d/%Y %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S")
+
+
+class GridEngine(BatchSystem):
+    """See the module."""
+
+    name = "gridengine"
+    title = "Grid Engine"
+
+    marker = "#$"
+    # A comment may well begin with a variable.
+    marker_pattern = r"#\$\s*-"
+    nearly_markers = ("$",)
+    reads_whole_script = True
+    glues_values = False
+    flags = words(
+        "-clear -cwd -hard -help -notify -soft -terse -verify -version -V -h -nostdin"
+    )
+    valued = words(
+        "-a -ac -adds -ar -A -b -binding -c -ckpt -C -dc -dl -e -g -hold_jid -hold_jid_ad -i -j -js -jsv -l -m -M -masterq "
+        "-mbind -mc -mods -N -now -o -p -par -pty -P -q -R -r -S -shell -sync -t -tc -tcon -umask -v -w -wd -xd -@"
+    )
+    two_valued = frozenset(("-pe",))
+    resource_option = "-l"
+    size_example = "-l node_f={nodes}"
+    project_option = "-P {project}"
+    time_options = ("-l h_rt",)
+    time_example = "-l h_rt="
+    log_example = "-j y"
+    example = "-l s_vmem=4G"
+    about_signals = (
+        "-notify has Grid Engine send SIGUSR2 to this shell and to what it runs before it ends the job with SIGKILL, at the "
+        "limit and at qdel, and SIGUSR1 before it suspends it.  The shell asks the sweep to stop in order and waits for it; "
+        "the sweep watches the clock in any case."
+    )
+    signals = "USR2 USR1"
+    submit_folder = "SGE_O_WORKDIR"
+    local_folders = ("TMPDIR",)
+
+    submit = "qsub"
+    ask = "qstat"
+    cancel = "qdel"
+
+    job_variables = ("JOB_ID",)
+
+    def directives(self, request: Request) -> tuple[str, ...]:
+        """See :class:`BatchSystem`."""
+        return (
+            f"-N {request.name}",
+            "-cwd",
+            # Queues may have another shell, whatever the first line says.
+            "-S /bin/bash",
+            *request.site,
+            *([f"-q {request.group}"] if request.group else []),
+            *([request.project] if request.project else []),
+            *([request.size] if request.size else []),
+            f"-l h_rt={clock(request.elapse_s)}",
+            "-notify",
+            *request.container,
+            "-j y",
+            f"-o {request.name}.$JOB_ID.log",
+            *request.own,
+        )
+
+    def asked(self, find: Find) -> Asked:
+        """See :class:`BatchSystem`."""
+        slots, limit, group, project = find("-pe"), find("-l h_rt"), find("-q"), find("-P")
+        log = find("-o", "-j")
+        return Asked(
+            ranks=whole(re.split(r"[ -]", slots.value)[-1]) if slots else None,
+            elapse_s=self.time_limit_s(limit.value) if limit else None,
+            group=group.value if group else "",
+            project=project.value if project else "",
+            log=log.value if log else "",
+            lines=places(ranks=slots, elapse=limit, group=group, project=project, log=log),
+        )
+
+    def time_limit_s(self, text: str) -> float | None:
+        """See :class:`BatchSystem`: hours, minutes and seconds, of which any may be left out but no colon; or days before."""
+        parts = text.split(":")
+        if len(parts) not in (1, 3, 4) or not any(parts) or not all(re.fullmatch(r"\d{0,9}", part) for part in parts):
+            return None
+        days, hours, minutes, seconds = [0, 0, 0, *(int(part or 0) for part in parts)][-4:]
+        return float(((24 * days + hours) * 60 + minutes) * 60 + seconds)
+
+    def first_folder(self, find: Find) -> str:
+        """See :class:`BatchSystem`: without -cwd a job starts in the home folder."""
+        folder = find("-wd")
+        return folder.value if folder else "" if find("-cwd") else "~"
+
+    def follow_options(self, chained: bool, after: str) -> list[str]:
+        """See :class:`BatchSystem`."""
+        return ["-hold_jid", after] if after else []
+
+    def submitted_id(self, output: str) -> str:
+        """See :class:`BatchSystem`."""
+        found = _TAKEN.search(output)
+        return found[1] if found else ""
+
+    def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
+        """See :class:`BatchSystem`."""
+        whose = ("-u", user) if user else ()
+        return (("qstat", "-xml", *whose), ("qstat", *whose))
+
+    def listed(self, text: str) -> list[QueuedJob]:
+        """See :class:`BatchSystem`."""
+        return self._from_xml(text) if "<job_info" in text else self._from_table(text)
+
+    def queued(self, job_id: str, word: str, why: str = "") -> QueuedJob:
+        """See :class:`BatchSystem`: a state is some letters, each of which says something of its own."""
+        waits = "q" in word
+        state = JobState.HELD if "E" in word or (waits and "h" in word) else JobState.WAITING if waits else JobState.RUNNING
+        return QueuedJob(job_id, state, f"{word}, {why}" if why else word)
+
+    def job_id(self, environment: Mapping[str, str]) -> str:
+        """See :class:`BatchSystem`: other programs may set a variable of this name, and none of those that come with it."""
+        number = super().job_id(environment)
+        if not number or not any(environment.get(name) for name in ("SGE_O_WORKDIR", "SGE_JOB_SPOOL_DIR", "PE_HOSTFILE")):
+            return ""
+        task = environment.get("SGE_TASK_ID", "")
+        return f"{number}.{task}" if _TASK.match(task) else number
+
+    def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
+        """See :class:`BatchSystem`."""
+        file = environment.get("PE_HOSTFILE", "")
+        # One line a node, or more where its slots are of several queues: host, slots, queue, processors.
+        slots: dict[str, int] = {}
+        for line in read(file).splitlines() if file else ():
+            host, count = (*line.split(), "", "")[:2]
+            if host and (granted := positive(count)):
+                slots[host] = slots.get(host, 0) + granted
+        # Which GPUs of this node were granted, where these are counted as `gpu`.
+        gpus = environment.get("SGE_HGR_gpu", "").split()
+        return Allocation(
+            self.name,
+            self.job_id(environment),
+            tuple(AllocatedNode(host, count) for host, count in slots.items()),
+            gpus_per_node=len(gpus) or None,
+        )
+
+    def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
+        """See :class:`BatchSystem`."""
+        number = job_id.partition(".")[0]
+        return ((self.ask, "-j", number), (self.ask, "-xml", "-j", number))
+
+    def answer(self, text: str, job_id: str, now: float) -> JobTimes:
+        """See :class:`BatchSystem`."""
+        number, _, task = job_id.partition(".")
+        started_at, limit = (_in_xml if "<JB_job_number>" in text else _in_lines)(text, number, task or "1")
+        limit_s = self.time_limit_s(limit)
+        return JobTimes(started_at, None if started_at is None or limit_s is None else started_at + limit_s)
+
+    def probe(self, host: str) -> list[str]:
+        """See :class:`BatchSystem`."""
+        return ["qrsh", "-inherit", "-nostdin", host, "true"]
+
+    def _from_xml(self, text: str) -> list[QueuedJob]:
+        found: list[QueuedJob] = []
+        for job in _LISTED.findall(text):
+            number = _XML_NUMBER.search(job)
+            state = re.search(r"<state>([A-Za-z]+)</state>", job)
+            task = re.search(r"<tasks>(\d+)</tasks>", job)
+            if number and state:
+                found.append(self.queued(f"{number[1]}.{task[1]}" if task else number[1], state[1]))
+        return found
+
+    def _from_table(self, text: str) -> list[QueuedJob]:
+        found: list[QueuedJob] = []
+        at: int | None = None
+        for line in text.splitlines():
+            row = line.split()
+            if row[:1] == ["job-ID"]:
+                at = row.index("state") if "state" in row else None
+            elif at is not None and len(row) > at and row[0].isdecimal():
+                found.append(self.queued(row[0], row[at]))
+        return found
+
+
+GRID_ENGINE = GridEngine()
+
+
+def _in_lines(text: str, number: str, task: str) -> tuple[float | None, str]:
+    """Start and limit of a job in ``qstat -j``."""
+    started_at: float | None = None
+    limit = ""
+    ours = False
+    # A line that was cut off says nothing.
+    for line in (line.rstrip() for line in text.splitlines(keepends=True) if line.endswith("\n")):
+        if found := _NUMBER.match(line):
+            ours = found[1] == number
+        elif not ours:
+            continue
+        elif found := _HARD.match(line):
+            limit = dict(part.partition("=")[::2] for part in found[1].split(",")).get("h_rt", "")
+        elif (found := _START.match(line)) and found[1] == task:
+            started_at = moment(found[2], *_DATES)
+    return started_at, limit
+
+
+def _in_xml(text: str, number: str, task: str) -> tuple[float | None, str]:
+    """The same in ``qstat -xml -j``."""
+    # Each job begins with its number; that of the last one is not followed by another.
+    parts = _XML_NUMBER.split(text)
+    job = next((parts[at + 1] for at in range(1, len(parts) - 1, 2) if parts[at] == number), "")
+    hard = _XML_HARD.search(job)
+    limit = _XML_LIMIT.search(hard[0]) if hard else None
+    starts = _XML_START.findall(job)
+    tasks = _XML_TASK.findall(job)
+    # The number and the start of a task come in either order; both are said of each task that runs.
+    mine = dict(zip(tasks, starts, strict=False)).get(task) if len(tasks) == len(starts) else None
+    if mine is None:
+        return None, limit[1] if limit else ""
+    began = int(mine)
+    return began / 1000 if began >= _MILLISECONDS_FROM else float(began), limit[1] if limit else ""
