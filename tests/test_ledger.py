@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from mpisweep.blocks import AssignedBlock, encode
 from mpisweep.messages import Team
@@ -28,11 +22,10 @@ def tasks(*numbers: int) -> list[Task]:
     return [Task(number, 1) for number in numbers]
 
 
-class Histories(RuleBasedStateMachine):
+class History:
     """A process that runs what it is given, and the worker that keeps the ledger of it."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.numbers = 0
         #: Trial -> how it was answered for.
         self.answers: dict[Task, str] = {}
@@ -57,19 +50,18 @@ class Histories(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------- the process
 
-    @rule(size=st.integers(1, 4), fresh=st.booleans())
-    def give(self, size: int, fresh: bool) -> None:
-        given = tasks(*range(self.numbers, self.numbers + size))
+    def give(self, size: int, *, fresh: bool) -> None:
+        new = tasks(*range(self.numbers, self.numbers + size))
         self.numbers += size
-        self.hand_over(given, fresh)
+        self.hand_over(new, fresh)
 
-    def hand_over(self, given: list[Task], fresh: bool) -> None:
-        self.ledger.give(block([task.number for task in given], fresh=fresh), len(given))
-        self.line += [(task, fresh) for task in given]
+    def hand_over(self, new: list[Task], fresh: bool) -> None:
+        self.ledger.give(block([task.number for task in new], fresh=fresh), len(new))
+        self.line += [(task, fresh) for task in new]
 
-    @precondition(lambda self: self.running is None and self.begun < len(self.line))
-    @rule()
     def begin(self) -> None:
+        if self.running is not None or self.begun == len(self.line):
+            return
         index, (task, _) = self.begun, self.line[self.begun]
         self.begun += 1
         if index < self.void_below:
@@ -79,22 +71,17 @@ class Histories(RuleBasedStateMachine):
             assert self.answers.get(task) is None, f"{task} runs, and was {self.answers[task]}"
             self.running = task
 
-    @precondition(lambda self: self.running is not None)
-    @rule()
     def end(self) -> None:
-        assert self.running is not None
-        self.gathered.append(self.running)
-        self.running = None
+        if self.running is not None:
+            self.gathered.append(self.running)
+            self.running = None
 
-    @precondition(lambda self: self.running is not None)
-    @rule()
     def be_interrupted(self) -> None:
-        assert self.running is not None
-        self.send()
-        self.sent.append(("interrupted", self.begun - 1, [self.running]))
-        self.running = None
+        if self.running is not None:
+            self.send()
+            self.sent.append(("interrupted", self.begun - 1, [self.running]))
+            self.running = None
 
-    @rule()
     def send(self) -> None:
         if self.gathered:
             self.sent.append(("ended", 0, self.gathered))
@@ -102,9 +89,9 @@ class Histories(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------- the worker
 
-    @precondition(lambda self: self.sent)
-    @rule()
     def listen(self) -> None:
+        if not self.sent:
+            return
         how, index, of = self.sent.popleft()
         match how:
             case "ended":
@@ -118,29 +105,25 @@ class Histories(RuleBasedStateMachine):
                 assert self.ledger.on_interrupted(index) == of
                 self.answer("interrupted", of)
 
-    @rule()
     def want_back(self) -> None:
         self.void_below = self.ledger.want_back()
         self.is_wanted = True
 
-    @rule()
     def take_back(self) -> None:
         back = self.ledger.taken_back(self.begun)
         assert self.is_wanted or not back
         self.is_wanted = False
         self.answer("taken back", back)
 
-    @rule(reach=st.integers(1, 3))
     def let_go_of_one_that_has_not_begun(self, reach: int) -> None:
         self.void_below = max(self.void_below, min(self.begun + reach, len(self.line)))
 
-    @rule(carries=st.booleans())
-    def die(self, carries: bool) -> None:
+    def die(self, *, carries: bool) -> None:
         """Everything that was sent is read after a process has ended; the rest it takes with it."""
         while self.sent:
             self.listen()
         carried = self.ledger.carried(self.begun) if carries else []
-        kept = sum(given.size for given in carried)
+        kept = sum(part.size for part in carried)
         first = self.begun
         held = self.ledger.held
         remains = self.ledger.close(self.begun, carried)
@@ -155,11 +138,10 @@ class Histories(RuleBasedStateMachine):
         assert [*remains.lost, *remains.running, *(task for task, _ in moved), *remains.waiting] == held
         assert not moved or moved[0][1], "it goes to the next process because it needs a pristine one"
         self.start()
-        for given in carried:
-            self.hand_over([task for task, _ in moved[: given.size]], moved[0][1])
-            moved = moved[given.size :]
+        for part in carried:
+            self.hand_over([task for task, _ in moved[: part.size]], moved[0][1])
+            moved = moved[part.size :]
 
-    @invariant()
     def the_sum_is_whole(self) -> None:
         held = self.ledger.held
         assert self.ledger.is_settled or self.line
@@ -171,8 +153,30 @@ class Histories(RuleBasedStateMachine):
             assert self.line[index][0] == task
 
 
-def test_each_trial_is_answered_for_once_or_still_held_whatever_happens():
-    run_state_machine_as_test(Histories, settings=settings(max_examples=200, stateful_step_count=40, deadline=None))
+#: What can happen, the usual more often; it takes a number.
+EVENTS: list[Callable[[History, int], None]] = [
+    *[lambda history, size: history.give(size, fresh=False)] * 3,
+    *[lambda history, size: history.give(size, fresh=True)] * 2,
+    *[lambda history, _: history.begin()] * 8,
+    *[lambda history, _: history.end()] * 8,
+    *[lambda history, _: history.send()] * 3,
+    *[lambda history, _: history.listen()] * 3,
+    *[lambda history, _: history.want_back()] * 2,
+    *[lambda history, _: history.take_back()] * 2,
+    lambda history, _: history.be_interrupted(),
+    lambda history, reach: history.let_go_of_one_that_has_not_begun(reach),
+    lambda history, _: history.die(carries=False),
+    *[lambda history, _: history.die(carries=True)] * 2,
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(EVENTS) - 1), st.integers(1, 4)), min_size=30, max_size=90))
+def test_each_trial_is_answered_for_once_or_still_held_whatever_happens(events: list[tuple[int, int]]):
+    history = History()
+    for event, size in events:
+        EVENTS[event](history, size)
+        history.the_sum_is_whole()
 
 
 def test_what_has_begun_is_not_taken_back():
@@ -191,7 +195,7 @@ def test_a_process_that_ends_before_a_trial_for_a_pristine_one_leaves_that_and_w
     ledger.give(block([3, 4]), 2)
     ledger.on_ended(1)
     carried = ledger.carried(begun=1)
-    assert [given.size for given in carried] == [1, 2]
+    assert [part.size for part in carried] == [1, 2]
     assert ledger.close(1, carried) == ([], [], [])
 
 
