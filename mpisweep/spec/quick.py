@@ -56,13 +56,7 @@ def spec_from_flags(
             searched.append(found)
         else:
             fixed[name] = found
-    # A choice among texts has a text as its baseline, also one that looks like a number.
-    texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
-    texts |= {name for name, value in fixed.items() if isinstance(value, str)}
-    wanted = {
-        name: text if name in texts else _only_value(name, text)
-        for name, text in _split_flags("--baseline", baseline)
-    }
+    wanted = _wanted(baseline, searched, fixed)
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _name_from(workload, searched))
     lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
@@ -83,6 +77,17 @@ def spec_from_flags(
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise SpecError(f"{COMMAND_LINE}: has bytes in it that are not UTF-8 text")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
+
+
+def _wanted(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
+    """The values of ``--baseline``."""
+    # A choice among texts has a text as its baseline, also one that looks like a number.
+    texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
+    texts |= {name for name, value in fixed.items() if isinstance(value, str)}
+    return {
+        name: text if name in texts else _only_value(name, text)
+        for name, text in _split_flags("--baseline", baseline)
+    }
 
 
 def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
