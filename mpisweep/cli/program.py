@@ -13,8 +13,9 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mpisweep import __version__
 from mpisweep.batch.launch import LAUNCH_VARIABLE
@@ -32,6 +33,9 @@ __all__ = ["main"]
 
 #: What a disk says that takes nothing more, into which our output goes.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: How long other ranks wait for the first one to say what is wrong, in seconds: a launcher ends all ranks as soon as one
+#: of them has failed, which may be before it has spoken.
+_FIRST_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Otherwise Python finds out when it is too late to say something.
             sys.stdout.flush()
     except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
-        if expected_rank() in (0, None):
+        if _is_first():
             print(f"mpisweep: {error}", file=sys.stderr)
+        else:
+            time.sleep(_FIRST_S)
         return 2
     except KeyError as error:
         print(f"mpisweep: {error.args[0]}", file=sys.stderr)
@@ -95,8 +101,19 @@ class _Parser(argparse.ArgumentParser):
     """What it has to say is said by one rank."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        if expected_rank() in (0, None):
+        if _is_first():
             super()._print_message(message, file)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit, and where something is wrong not before the rank that says what."""
+        if status and not _is_first():
+            time.sleep(_FIRST_S)
+        super().exit(status, message)
+
+
+def _is_first() -> bool:
+    """Whether this is the rank that tells what is wrong, or no rank at all."""
+    return expected_rank() in (0, None)
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
