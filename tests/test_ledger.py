@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mpisweep.blocks import AssignedBlock, encode
@@ -170,7 +170,8 @@ EVENTS: list[Callable[[History, int], None]] = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+# To make a history that fails shorter takes minutes; it is printed as it was found.
+@settings(max_examples=300, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(st.lists(st.tuples(st.integers(0, len(EVENTS) - 1), st.integers(1, 4)), min_size=30, max_size=90))
 def test_each_trial_is_answered_for_once_or_still_held_whatever_happens(events: list[tuple[int, int]]):
     history = History()
