@@ -235,7 +235,7 @@ def test_times_are_written_as_all_systems_take_them(seconds: float, text: str):
         ("slurm", {"gpus": 1, "directives": ("constraint=a100",)}, "--directive 'constraint=a100': expected one option of sbatch, e.g. '--constraint=a100'"),
         ("pbs", {"gpus": 1, "directives": ("-l a=1\nrm -r x",)}, "expected one option of qsub, e.g. '-l place=scatter:excl'"),
         ("pjm", {"gpus": 1, "directives": ("",)}, "--directive '': expected one option of pjsub, e.g. '-m e'"),
-        ("gridengine", {"gpus": 4}, "--site gridengine: does not say how nodes are asked for, which every Grid Engine has its own way for; say it with --directive, or in a copy of the site's file, e.g. size = \"-l node_f={nodes}\""),
+        ("gridengine", {"gpus": 4}, "--site gridengine: does not say how nodes are asked for, and Grid Engine has no option for it; say it with --directive, e.g. --directive=\"-pe mpi 8\", or in a copy of the site's file, e.g. size = \"-l node_f={nodes}\""),
         ("tsubame4", {"gpus": 1, "directives": ("node_f=1",)}, "expected one option of qsub, e.g. '-l s_vmem=4G'"),
         ("miyabi-g", {}, "--project: is missing; jobs on Miyabi-G"),
         ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),

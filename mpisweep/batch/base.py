@@ -1,12 +1,12 @@
 """What a batch system is: one class that says all that is particular to it.
 
-A system is one module with one such class and one object of it, which :mod:`mpisweep.batch.registry` names.  Whoever
-needs to know how jobs are submitted, asked after, written, checked or started asks that object, and never which system
-it is.  The attributes come in the order of a job's life: its script, its submission, its place in the queue, and what
-a process inside of it finds.
+A system is one module with one such class and one object of it, which :mod:`mpisweep.batch.registry` names.
+Whoever needs to know how jobs are submitted, asked after, written, checked or started asks that object, and
+never which system it is.  The attributes come in the order of a job's life: its script, its submission, its
+place in the queue, and what a process inside of it finds.
 
-Nothing in a system's module starts a process, asks a clock or opens a file: all of it is tables and pure functions of
-texts.
+Nothing in a system's module starts a process, asks a clock or opens a file: all of it is tables and pure
+functions of texts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BatchSystem:
     needs_interpreter: ClassVar[bool] = False
     #: Whether jobs get nodes with all their cores and GPUs without asking for these.
     gives_whole_nodes: ClassVar[bool] = False
-    #: An example of the directives by which nodes are asked for, where only a site can say it; empty elsewhere.
+    #: An example of the directives by which nodes are asked for, where only a site can say it.
     size_example: ClassVar[str] = ""
     #: The directive that names a project.
     project_option: ClassVar[str] = ""
@@ -132,7 +132,7 @@ class BatchSystem:
     states: ClassVar[Mapping[str, JobState]] = {}
 
     def follow_options(self, chained: bool, after: str) -> list[str]:
-        """Options of the submission of a job that others follow, or that follows `after` however that ends."""
+        """Options for submitting a job that others follow, or that follows `after` however that ends."""
         return []
 
     def submitted_id(self, output: str) -> str:
@@ -140,7 +140,7 @@ class BatchSystem:
         return ""
 
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
-        """Commands that list these jobs of a user, the best first; `user` is empty where the user has no name."""
+        """Commands that list these jobs of a user, the best first; `user` is empty for one without a name."""
         return ()
 
     def has_answered(self, returncode: int, errors: str) -> bool:
@@ -167,8 +167,8 @@ class BatchSystem:
     remote_shells: ClassVar[tuple[str, ...]] = ()
     #: A command of the system's own that starts ranks where there is no mpirun.
     starter: ClassVar[str] = ""
-    #: Whether mpirun starts its daemons through the system: it sees the nodes, passes all variables on, and the system's
-    #: signals reach the daemons.
+    #: Whether mpirun starts its daemons through the system: it sees the nodes, passes all variables on, and
+    #: the system's signals reach the daemons.
     starts_daemons: ClassVar[bool] = False
 
     def job_id(self, environment: Mapping[str, str]) -> str:
@@ -199,7 +199,7 @@ class BatchSystem:
         return JobTimes()
 
     def probe(self, host: str) -> list[str]:
-        """A command that returns 0 where a process can be started on a node; empty where a remote shell or ssh does it."""
+        """A command that returns 0 where a node can start a process; empty where a remote shell or ssh does it."""
         return []
 
     def wrongly_started(self, environment: Mapping[str, str]) -> str:

@@ -1,14 +1,15 @@
 """Grid Engine: Altair (Univa) Grid Engine as on TSUBAME 4, and Son of Grid Engine.
 
-Sources: the manual pages qsub(1), qstat(1), qdel(1), sge_types(1), queue_conf(5) and sge_pe(5), and public job scripts.
+Sources: the manual pages qsub(1), qstat(1), qdel(1), sge_types(1), queue_conf(5) and sge_pe(5), and public
+job scripts.
 
-* Nodes have no option of their own: a site asks for them through a resource (``-l node_f=2``) or through a parallel
-  environment (``-pe mpi 8``), and its file says which.
+* Nodes have no option of their own: a site asks for them through a resource (``-l node_f=2``) or through a
+  parallel environment (``-pe mpi 8``), and its file says which.
 * ``#$`` lines count wherever they stand in a script.
-* Neither the start nor the limit (``h_rt``) of a job is in a variable.  ``qstat -j`` prints both: the start in a line
-  of its own (Altair) or in its XML.
-* At the limit and at qdel comes SIGKILL.  ``-notify`` has SIGUSR2 sent some seconds before (``notify`` of the queue),
-  and SIGUSR1 before a suspension; both go to the shell and to what it runs.
+* Neither the start nor the limit (``h_rt``) of a job is in a variable.  ``qstat -j`` prints both: the start
+  in a line of its own (Altair) or in its XML.
+* At the limit and at qdel comes SIGKILL.  ``-notify`` has SIGUSR2 sent some seconds before (``notify`` of
+  the queue), and SIGUSR1 before a suspension; both go to the shell and to what it runs.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class GridEngine(BatchSystem):
         )
 
     def time_limit_s(self, text: str) -> float | None:
-        """See :class:`BatchSystem`: hours, minutes and seconds, of which any may be left out but no colon; or days before."""
+        """See :class:`BatchSystem`: ``hours:minutes:seconds``, any of which may be empty; days may come before."""
         parts = text.split(":")
         if len(parts) not in (1, 3, 4) or not any(parts) or not all(re.fullmatch(r"\d{0,9}", part) for part in parts):
             return None
@@ -156,9 +157,10 @@ class GridEngine(BatchSystem):
         return QueuedJob(job_id, state, f"{word}, {why}" if why else word)
 
     def job_id(self, environment: Mapping[str, str]) -> str:
-        """See :class:`BatchSystem`: other programs may set a variable of this name, and none of those that come with it."""
+        """See :class:`BatchSystem`: other programs may set a variable of this name, but not those beside it."""
         number = super().job_id(environment)
-        if not number or not any(environment.get(name) for name in ("SGE_O_WORKDIR", "SGE_JOB_SPOOL_DIR", "PE_HOSTFILE")):
+        beside = ("SGE_O_WORKDIR", "SGE_JOB_SPOOL_DIR", "PE_HOSTFILE")
+        if not number or not any(environment.get(name) for name in beside):
             return ""
         task = environment.get("SGE_TASK_ID", "")
         return f"{number}.{task}" if _TASK.match(task) else number

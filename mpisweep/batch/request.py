@@ -133,8 +133,9 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
     _check_words(job)
     if site.system.size_example and not site.size and not job.directives:
         raise SiteError(
-            f"--site {site.name}: does not say how nodes are asked for, which every {site.system.title} has its own way for; say it "
-            f"with --directive, or in a copy of the site's file, e.g. size = \"{site.system.size_example}\""
+            f"--site {site.name}: does not say how nodes are asked for, and {site.system.title} has no option for it; "
+            "say it with --directive, e.g. --directive=\"-pe mpi 8\", or in a copy of the site's file, "
+            f"e.g. size = \"{site.system.size_example}\""
         )
     if site.system.marker:
         _check_limits(job)
