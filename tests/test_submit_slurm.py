@@ -123,8 +123,8 @@ def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins)
 def test_the_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, cluster):
     sweep(here, "half", 30)
     passed = f"ALL,MPISWEEP_SWEEP=s.toml,MPISWEEP_VENV={standins.folder.parent / 'venv'}"
-    # This Slurm has no GPUs; what else the script asks for it gets.
-    done = run("sbatch", "--gpus-per-node=0", f"--export={passed}", str(ROOT / "jobscripts" / "slurm.sh"))
+    # This Slurm has no GPUs, and four cores a node; what else the script asks for it gets.
+    done = run("sbatch", "--gpus-per-node=0", "--cpus-per-task=1", f"--export={passed}", str(ROOT / "jobscripts" / "slurm.sh"))
     assert done.returncode == 0, done.stderr
     cluster.wait(SLURM.submitted_id(done.stdout))
     said = "".join(path.read_text() for path in here.glob("*.log"))
