@@ -124,6 +124,8 @@ class BatchSystem:
 
     #: Takes a script.
     submit: ClassVar[str]
+    #: What it prints for a job that was taken, with the id as the first group; None where nothing is submitted.
+    taken: ClassVar[re.Pattern[str] | None] = None
     #: Lists jobs.
     ask: ClassVar[str] = ""
     #: Ends the jobs whose ids come behind it.
@@ -137,7 +139,8 @@ class BatchSystem:
 
     def submitted_id(self, output: str) -> str:
         """The job's id in what a submission has printed; empty when no job was taken."""
-        return ""
+        found = self.taken.search(output) if self.taken else None
+        return found[1] if found else ""
 
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """Commands that list these jobs of a user, the best first; `user` is empty for one without a name."""

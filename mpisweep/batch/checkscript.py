@@ -6,6 +6,7 @@ job or its results; a *warning* may be meant.  What a site or a batch system doe
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from mpisweep.batch.head import Asked
 from mpisweep.batch.registry import SYSTEMS
 from mpisweep.batch.request import CORES_PER_GPU, LEAST_CORES_PER_GPU
 from mpisweep.batch.scriptsheet import Facts, Finding, LookUp, Severity, Sheet
-from mpisweep.batch.site import Site, known_sites, load_site
+from mpisweep.batch.site import Site, SiteError, known_sites, load_site
 from mpisweep.batch.texts import clock, whole
 from mpisweep.spec import parse_duration
 
@@ -62,7 +63,12 @@ def check_script(
 
 def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
     """The site whose resource group, or whose nodes, the script names; None where none or several have it, or any may."""
-    sites = [site for path in known_sites().values() if (site := load_site(str(path))).system is system]
+    sites = []
+    for path in known_sites().values():
+        # One that cannot be read is not the one that is meant.
+        with contextlib.suppress(SiteError):
+            sites.append(load_site(str(path)))
+    sites = [site for site in sites if site.system is system]
     if not asked.group:
         fitting = [site for site in sites if site.node_resource and script.find(site.node_resource)]
         return fitting[0] if len(fitting) == 1 else None

@@ -24,8 +24,6 @@ from mpisweep.batch.texts import clock, moment, positive, whole, words
 
 __all__ = ["GRID_ENGINE", "GridEngine"]
 
-#: What qsub prints for a job that was taken; some sites print more lines around it.
-_TAKEN = re.compile(r"^Your job(?:-array)? (\d+)\S* \(.*\) has been submitted", re.MULTILINE)
 #: A job in ``qstat -xml``.
 _LISTED = re.compile(r"<job_list\b.*?</job_list>", re.DOTALL)
 _TASK = re.compile(r"[1-9]\d*\Z", re.ASCII)
@@ -82,6 +80,8 @@ class GridEngine(BatchSystem):
     local_folders = ("TMPDIR",)
 
     submit = "qsub"
+    # Some sites print more lines around it.
+    taken = re.compile(r"^Your job(?:-array)? (\d+)\S* \(.*\) has been submitted", re.MULTILINE)
     ask = "qstat"
     cancel = "qdel"
 
@@ -136,11 +136,6 @@ class GridEngine(BatchSystem):
         """See :class:`BatchSystem`."""
         return ["-hold_jid", after] if after else []
 
-    def submitted_id(self, output: str) -> str:
-        """See :class:`BatchSystem`."""
-        found = _TAKEN.search(output)
-        return found[1] if found else ""
-
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         whose = ("-u", user) if user else ()
@@ -170,7 +165,7 @@ class GridEngine(BatchSystem):
         file = environment.get("PE_HOSTFILE", "")
         # One line a node, or more where its slots are of several queues: host, slots, queue, processors.
         slots: dict[str, int] = {}
-        for line in read(file).splitlines() if file else ():
+        for line in read(file).splitlines():
             host, count = (*line.split(), "", "")[:2]
             if host and (granted := positive(count)):
                 slots[host] = slots.get(host, 0) + granted

@@ -16,8 +16,6 @@ from mpisweep.batch.texts import clock, duration_s, first_word, moment, positive
 
 __all__ = ["PBS", "Pbs"]
 
-#: What qsub prints for a job that was taken.
-_TAKEN = re.compile(r"^(\d+(?:\.[\w.-]+)?)\s*$", re.MULTILINE)
 
 _JOB = re.compile(r"Job Id:\s*(\S+)")
 _NUMBER = re.compile(r"\d+(?:\[\d*\])?")
@@ -51,6 +49,7 @@ class Pbs(BatchSystem):
     local_folders = ("PBS_JOBDIR", "TMPDIR")
 
     submit = "qsub"
+    taken = re.compile(r"^(\d+(?:\.[\w.-]+)?)\s*$", re.MULTILINE)
     ask = "qstat"
     cancel = "qdel"
     states = {
@@ -126,11 +125,6 @@ class Pbs(BatchSystem):
         """See :class:`BatchSystem`."""
         return ["-W", f"depend=afterany:{after}"] if after else []
 
-    def submitted_id(self, output: str) -> str:
-        """See :class:`BatchSystem`."""
-        found = _TAKEN.search(output)
-        return found[1] if found else ""
-
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         return (("qstat", "-f", *job_ids),)
@@ -155,7 +149,7 @@ class Pbs(BatchSystem):
         file = environment.get("PBS_NODEFILE", "")
         # One line a rank that was asked for (mpiprocs, ppn), all of a node one after another or not.
         counts: dict[str, int] = {}
-        for host in filter(None, map(first_word, read(file).splitlines() if file else ())):
+        for host in filter(None, map(first_word, read(file).splitlines())):
             counts[host] = counts.get(host, 0) + 1
         return Allocation(
             self.name,

@@ -19,8 +19,6 @@ from mpisweep.batch.texts import clock, duration_s, first_word, moment, positive
 
 __all__ = ["PJM", "Pjm"]
 
-#: What pjsub prints for a job that was taken, with and without a full stop after INFO.
-_TAKEN = re.compile(r"^\[INFO\.?\] PJM 0000 pjsub Job (\S+) submitted\.", re.MULTILINE)
 
 _DATE = re.compile(r"(?:(\d{4})/)?(\d{1,2})/(\d{1,2})\Z", re.ASCII)
 #: A mark may follow, e.g. ``<`` for a job that was started out of its turn.
@@ -75,6 +73,8 @@ class Pjm(BatchSystem):
     ranks_variable = "PJM_MPI_PROC"
 
     submit = "pjsub"
+    # With and without a full stop after INFO.
+    taken = re.compile(r"^\[INFO\.?\] PJM 0000 pjsub Job (\S+) submitted\.", re.MULTILINE)
     ask = "pjstat"
     cancel = "pjdel"
     states = {
@@ -153,11 +153,6 @@ class Pjm(BatchSystem):
         step_job, _, number = after.partition("_")
         return ["--step", "--sparam", f"jid={step_job},sn={int(number or 0) + 1},sd=ec==0:after:{int(number or 0)}"]
 
-    def submitted_id(self, output: str) -> str:
-        """See :class:`BatchSystem`."""
-        found = _TAKEN.search(output)
-        return found[1] if found else ""
-
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists step jobs.
@@ -184,7 +179,7 @@ class Pjm(BatchSystem):
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
         file = environment.get("PJM_O_NODEINF", "")
-        hosts = tuple(dict.fromkeys(filter(None, map(first_word, read(file).splitlines() if file else ()))))
+        hosts = tuple(dict.fromkeys(filter(None, map(first_word, read(file).splitlines()))))
         granted = _granted(hosts, positive(environment.get("PJM_MPI_PROC")), positive(environment.get("PJM_PROC_BY_NODE")))
         return Allocation(
             self.name,

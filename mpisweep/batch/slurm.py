@@ -17,8 +17,6 @@ from mpisweep.batch.texts import clock, moment, positive, whole, words
 
 __all__ = ["SLURM", "Slurm", "expand_counts", "expand_hosts"]
 
-#: What sbatch prints for a job that was taken.
-_TAKEN = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
 
 #: A list of hosts that is longer is a misunderstanding.
 _HOSTS_AT_MOST = 100_000
@@ -71,6 +69,7 @@ class Slurm(BatchSystem):
     tells_its_end = True
 
     submit = "sbatch"
+    taken = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
     ask = "squeue"
     cancel = "scancel"
     states = {
@@ -153,7 +152,7 @@ class Slurm(BatchSystem):
             limit_s = super().time_limit_s(text)
             return limit_s if limit_s is None or ":" in text else 60 * limit_s
         parts = rest.split(":")
-        if not all(re.fullmatch(r"\d{1,9}", part) for part in parts) or len(parts) > 3 or not days.isdigit():
+        if not all(re.fullmatch(r"\d{1,9}", part, re.ASCII) for part in (days, *parts)) or len(parts) > 3:
             return None
         hours, minutes, seconds = [*map(int, parts), 0, 0][:3]
         return float(86400 * int(days) + 3600 * hours + 60 * minutes + seconds)
@@ -174,11 +173,6 @@ class Slurm(BatchSystem):
     def follow_options(self, chained: bool, after: str) -> list[str]:
         """See :class:`BatchSystem`."""
         return [f"--dependency=afterany:{after}"] if after else []
-
-    def submitted_id(self, output: str) -> str:
-        """See :class:`BatchSystem`."""
-        found = _TAKEN.search(output)
-        return found[1] if found else ""
 
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
