@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.decisions import (
@@ -16,7 +18,9 @@ from mpisweep.scheduling.decisions import (
     Withdraw,
 )
 from mpisweep.scheduling.durations import DurationModel
+from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.events import (
+    SlotBroken,
     StopRequested,
     TimePassed,
     TrialsEnded,
@@ -119,6 +123,23 @@ def test_a_worker_that_comes_back_with_what_was_not_granted_here_lets_go_of_it()
 
 
 # ------------------------------------------------------------------------------------- lost workers
+
+
+def test_what_has_ended_in_a_slot_that_is_gone_runs_elsewhere():
+    """Its end was not acknowledged before the master died, and the next one is told of the slot first."""
+    ranks = Ranks(scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}}), 0)
+    made = ranks.feed(WorkerJoined(0, 1, (((0, 1),),), gone=(0,)))
+    assert made == [GiveUp(0, [0], [1], AttemptEnd.WITHDRAWN)]
+    assert ranks.feed(ends(FIRST, 0, 1)) == []
+    assert ranks.feed(WorkerJoined(1, 1)) == [Assign((SECOND,), [0], [2])]
+    assert ranks.end(1)[-1] == End(EndReason.COMPLETE)
+
+
+def test_why_a_slot_lost_a_trial_of_several_ranks_is_said_though_the_slot_goes_on():
+    ranks = Ranks(scheduler_of(1, widths=[2], retries=0), 2)
+    ranks.feed(SlotBroken(SECOND, (0, 1), "no process could be started", is_gone=False))
+    [commit, *_] = ranks.feed(TrialsReturned(FIRST, (0,), (1,), AttemptEnd.WITHDRAWN))
+    assert commit.block.messages == ["no process could be started, and no retry is left"]
 
 
 def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
@@ -274,6 +295,23 @@ def test_a_worker_that_says_hello_again_is_the_last_one_to_be_asked():
     ranks.feed(WorkerJoined(0, 1, (tuple(ranks.scheduler.held[FIRST].items()),)), 1.0)
     assert ranks.feed(TimePassed(), 1.01) == [], "the idle slot has asked the second"
     assert ranks.made[-1] == Withdraw(SECOND)
+
+
+def test_a_slot_that_is_asked_twice_answers_for_both():
+    """It was idle when its answer was still under way, and was given more."""
+    slots = scheduler_of(3).core.slots
+    slots.join(FIRST, {}, 0.0)
+    slots.give(FIRST, [0, 1], [1, 1], 0.0)
+    slots.ask(FIRST)
+    slots.ask(FIRST)
+    slots.note_answer(FIRST)
+    assert sum(slots.asked_of_kind.values()) == len(slots.asked) == 0
+
+
+def test_what_a_used_process_says_of_its_last_trial_is_said_of_no_other():
+    block = EndedBlock(0, 0, [0, 1], [1, 1], [COMPLETE, FAILED], [0.0] * 2, [1.0] * 2, {}, [0, 1], ["", "x"], warm=True)
+    assert without(block, frozenset({0})) == replace(block, numbers=[1], attempts=[1], states=[FAILED], started_at=[0.0], wall_time_s=[1.0], causes=[1], messages=["x"])
+    assert not without(block, frozenset({1})).warm
 
 
 def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():

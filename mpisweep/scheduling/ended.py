@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 from mpisweep.blocks import EndedBlock
@@ -14,9 +15,8 @@ __all__ = ["lost_block", "lost_text", "without"]
 def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
     """The block less the trials at these positions."""
     kept = [i for i in range(len(block.numbers)) if i not in dropped]
-    return EndedBlock(
-        worker=block.worker,
-        slot=block.slot,
+    return replace(
+        block,
         numbers=[block.numbers[i] for i in kept],
         attempts=[block.attempts[i] for i in kept],
         states=[block.states[i] for i in kept],
@@ -25,6 +25,8 @@ def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         metrics={name: [column[i] for i in kept] for name, column in block.metrics.items()},
         causes=[block.causes[i] for i in kept] if block.causes else [],
         messages=[block.messages[i] for i in kept] if block.messages else [],
+        # It is said of the last trial alone.
+        warm=block.warm and len(block.numbers) - 1 not in dropped,
     )
 
 

@@ -125,8 +125,9 @@ class Slots:
 
     def ask(self, slot: Slot) -> None:
         """A slot is asked to give back what it has not begun."""
-        self.asked.add(slot)
-        self.asked_of_kind[self._kinds.get(slot, "")] += 1
+        if slot not in self.asked:
+            self.asked.add(slot)
+            self.asked_of_kind[self._kinds.get(slot, "")] += 1
         self._note_poor(slot)
 
     def note_answer(self, slot: Slot) -> None:

@@ -47,6 +47,8 @@ class TeamTrial:
     returns: dict[Slot, AttemptEnd] = field(default_factory=dict)
     #: How long those that hold it were told to take at most.
     told_s: float = math.inf
+    #: Why a slot lost it, where that is known.
+    why: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Commit, Decision, GiveUp, Quarantine, Withdraw
+from mpisweep.scheduling.decisions import Commit, Decision, GiveUp, Quarantine
 from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.assigning import BATCH_S
+from mpisweep.scheduling.rules.reclaiming import ask_back
 from mpisweep.scheduling.rules.retries import wait_again
 from mpisweep.scheduling.rules.stops import look_for_common_error
 from mpisweep.scheduling.trials import COMPLETE, FAILED
@@ -74,9 +75,8 @@ def _bench(core: Core, slot: Slot, why: str) -> list[Decision]:
     core.devices.quarantine(slot)
     core.waiting.put_back(core.memory.note_absent(slot))
     decisions: list[Decision] = [Quarantine(slot, why)]
-    if core.slots.held[slot] and slot not in core.slots.asked:
-        core.slots.ask(slot)
-        decisions.append(Withdraw(slot))
+    if core.slots.held[slot]:
+        decisions += ask_back(core, slot)
     core.slots.note(slot)
     return decisions
 

@@ -5,7 +5,7 @@ Only the attempt that the slot holds counts: a result of attempt 1 must never pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, Slot
@@ -19,7 +19,7 @@ from mpisweep.scheduling.rules.several_ranks import let_go, on_rank_ended
 from mpisweep.scheduling.rules.withholding import look_at_memory
 from mpisweep.scheduling.trials import FAILED
 
-__all__ = ["on_trials_ended", "on_trials_returned"]
+__all__ = ["give_back", "on_trials_ended", "on_trials_returned"]
 
 
 def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
@@ -74,16 +74,21 @@ def on_trials_returned(
     held = core.slots.held.get(slot)
     if held is None:
         return []
-    given = [(n, a) for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a]
-    for number, _ in given:
+    given = {n: a for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a}
+    for number in given:
         del held[number]
     core.slots.note(slot)
+    return give_back(core, slot, given, end)
+
+
+def give_back(core: Core, slot: Slot, given: Mapping[int, int], end: AttemptEnd) -> list[Decision]:
+    """Attempts, by trial, that a slot does not hold any more, and that have no end: the trials wait again."""
+    alone = {number: attempt for number, attempt in given.items() if number not in core.teams}
     decisions: list[Decision] = []
-    for number, _ in given:
+    for number in given:
         if number in core.teams:
             decisions += let_go(core, slot, core.teams[number], end)
-    alone = [(n, a) for n, a in given if core.waiting.width(n) == 1]
     if alone:
-        wait_again(core, [n for n, _ in alone])
-        decisions.append(GiveUp(slot.rank, [n for n, _ in alone], [a for _, a in alone], end))
+        wait_again(core, [*alone])
+        decisions.append(GiveUp(slot.rank, [*alone], [*alone.values()], end))
     return decisions

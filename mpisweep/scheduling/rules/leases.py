@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from mpisweep.records import Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Commit, Decision, Withdraw
+from mpisweep.scheduling.decisions import Commit, Decision
 from mpisweep.scheduling.ended import lost_block
 from mpisweep.scheduling.leasing import Supply
+from mpisweep.scheduling.rules.reclaiming import ask_back
 from mpisweep.scheduling.trials import FAILED, RUNNING
 
 __all__ = ["look_at_clock", "on_nothing_to_lease", "on_trials_granted", "on_trials_revoked", "replenish"]
@@ -57,9 +58,8 @@ def on_trials_revoked(core: Core, numbers: Sequence[int]) -> list[Decision]:
         slots = core.teams[number].slots if number in core.teams else (holder,) if holder is not None else ()
         # What it runs it may as well finish; what is next is for others.
         for slot in slots:
-            if len(core.slots.held.get(slot, ())) > 1 and slot not in core.slots.asked:
-                core.slots.ask(slot)
-                decisions.append(Withdraw(slot))
+            if len(core.slots.held.get(slot, ())) > 1:
+                decisions += ask_back(core, slot)
     return decisions
 
 

@@ -11,6 +11,7 @@ from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, GiveUp, Quarantine
 from mpisweep.scheduling.ended import lost_text
 from mpisweep.scheduling.rules.blame import release
+from mpisweep.scheduling.rules.ends import give_back
 from mpisweep.scheduling.rules.retries import retry, wait_again
 from mpisweep.scheduling.rules.several_ranks import let_go
 
@@ -44,19 +45,16 @@ def on_slot_broken(
         del held[number]
         core.slots.note(slot)
         if number in core.teams:
-            decisions += let_go(core, slot, core.teams[number], AttemptEnd.LOST)
+            team = core.teams[number]
+            team.why = team.why or why
+            decisions += let_go(core, slot, team, AttemptEnd.LOST)
         else:
             decisions.append(retry(core, slot, number, attempt, why))
     if not is_gone:
         return decisions
     decisions.append(Quarantine(slot, why))
     # What it was given meanwhile it has not begun.
-    for number, attempt in leave(core, slot).items():
-        if number in core.teams:
-            decisions += let_go(core, slot, core.teams[number], AttemptEnd.WITHDRAWN)
-        else:
-            wait_again(core, [number])
-            decisions.append(GiveUp(slot.rank, [number], [attempt], AttemptEnd.WITHDRAWN))
+    decisions += give_back(core, slot, leave(core, slot), AttemptEnd.WITHDRAWN)
     return decisions + _see_who_is_left(core)
 
 

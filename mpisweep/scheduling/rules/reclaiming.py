@@ -17,7 +17,7 @@ from mpisweep.records import Slot
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, Withdraw
 
-__all__ = ["SETTLE_S", "note_changes", "note_slot", "reconsider", "take_for_idle"]
+__all__ = ["SETTLE_S", "ask_back", "note_changes", "note_slot", "reconsider", "take_for_idle"]
 
 #: A slot that was given trials this recently is not asked to give any back.
 SETTLE_S = 0.020
@@ -56,11 +56,16 @@ def note_slot(core: Core, slot: Slot, now: float) -> None:
 
 def _reclaim(core: Core, decisions: list[Decision], now: float) -> None:
     """Ask for what would begin too late; who was asked already gives it back as well."""
-    slots = core.slots
     for slot in core.timetable.late(now):
-        if slot not in slots.asked:
-            slots.ask(slot)
-            decisions.append(Withdraw(slot))
+        decisions += ask_back(core, slot)
+
+
+def ask_back(core: Core, slot: Slot) -> list[Decision]:
+    """Have a slot give back what it has not begun, unless it was asked to and has not answered yet."""
+    if slot in core.slots.asked:
+        return []
+    core.slots.ask(slot)
+    return [Withdraw(slot)]
 
 
 def take_for_idle(core: Core, decisions: list[Decision], now: float) -> None:

@@ -54,7 +54,7 @@ def _end_team(core: Core, team: TeamTrial) -> list[Decision]:
     verdict = team.verdict()
     if verdict is AttemptEnd.LOST:
         lost = next(slot for slot, end in team.returns.items() if end is AttemptEnd.LOST)
-        return [retry(core, slot, number, attempt, core.gone.get(lost) or lost_text(lost))]
+        return [retry(core, slot, number, attempt, team.why or core.gone.get(lost) or lost_text(lost))]
     if isinstance(verdict, AttemptEnd):
         wait_again(core, [number])
         return [GiveUp(slot.rank, [number], [attempt], verdict)]

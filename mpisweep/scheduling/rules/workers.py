@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Decision, GiveUp, LetGo, Stop
+from mpisweep.scheduling.decisions import Decision, LetGo, Stop
 from mpisweep.scheduling.events import WorkerJoined
+from mpisweep.scheduling.rules.ends import give_back
 from mpisweep.scheduling.rules.losses import leave
-from mpisweep.scheduling.rules.retries import wait_again
-from mpisweep.scheduling.rules.several_ranks import let_go
 from mpisweep.scheduling.trials import RUNNING, WAITING
 
 __all__ = ["on_worker_joined"]
@@ -26,7 +25,8 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
     for index, slot in enumerate(slots):
         thought = core.away.pop(slot, None) or core.slots.held.get(slot, {})
         kept: dict[int, int] = {}
-        for number, attempt in held[index] if index < len(held) else ():
+        # What has ended in a slot that is gone runs again: nothing of such a slot is waited for.
+        for number, attempt in held[index] if index < len(held) and slot not in core.gone else ():
             if thought.get(number) == attempt or _recall(core, number, attempt):
                 kept[number] = attempt
             elif number < core.total:
@@ -35,15 +35,10 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
                 if core.waiting.width(number) > 1 and core.trials.states[number] == WAITING:
                     # The next attempt must not be taken for this one.
                     core.trials.attempts[number] = max(core.trials.attempts[number], attempt)
-        for number in [number for number in thought if number in core.teams and number not in kept]:
+        missing = {number: attempt for number, attempt in thought.items() if number not in kept}
+        for number in missing:
             del thought[number]
-            decisions += let_go(core, slot, core.teams[number], AttemptEnd.WITHDRAWN)
-        missing = [(n, a) for n, a in thought.items() if n not in kept]
-        if missing:
-            wait_again(core, [n for n, _ in missing])
-            decisions.append(
-                GiveUp(rank, [n for n, _ in missing], [a for _, a in missing], AttemptEnd.WITHDRAWN)
-            )
+        decisions += give_back(core, slot, missing, AttemptEnd.WITHDRAWN)
         if slot in core.gone:
             if slot in core.slots.held:
                 leave(core, slot)
