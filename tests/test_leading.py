@@ -16,7 +16,6 @@ from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.blocks import EndedBlock, encode
-from mpisweep.master.known import read_here
 from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
 from mpisweep.master.snapshotter import Recorder
@@ -28,6 +27,7 @@ from mpisweep.results.claim import RunOverError
 from mpisweep.results.journal import writer as journal_module
 from mpisweep.results.journal.reader import read_journal
 from mpisweep.results.journal.segments import segments
+from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
 
 ENDED = next(record for record in history() if isinstance(record, EndedBlock))

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisweep.master.joining import cut, join
-from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
@@ -30,6 +29,7 @@ from mpisweep.results.shares.folder import (
 )
 from mpisweep.results.shares.leases import Lease, Leases, Left, owners, superseded
 from mpisweep.results.shares.membership import Life, MemberWatch
+from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
 
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])
@@ -145,7 +145,7 @@ def test_a_damaged_lease_is_named(tmp_path: Path, text: str):
 def watched(tmp_path: Path) -> tuple[MemberWatch, Claim]:
     journal = tmp_path / "a.h5.journal"
     journal.mkdir()
-    return MemberWatch(tmp_path, silence_s=10, every_s=1, host="elsewhere"), Claim.take(journal, "7")
+    return MemberWatch(tmp_path, silence_s=10, every_s=1), Claim.take(journal, "7")
 
 
 def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tmp_path: Path):

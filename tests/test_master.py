@@ -10,6 +10,7 @@ import pytest
 
 from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master.known import duration_model, trial_widths
+from mpisweep.master.lease_client import Over
 from mpisweep.master.loop import Master
 from mpisweep.master.snapshotter import Answer
 from mpisweep.master.vigil import Vigil
@@ -108,7 +109,7 @@ class Silent:
 class Ranks:
     """A master, and what every rank was sent, in order."""
 
-    def __init__(self, sweep: str) -> None:
+    def __init__(self, sweep: str, keeper: object = None) -> None:
         spec = parse_spec(sweep, source="sweep.toml", folder=Path())
         trials = number_trials(spec, make_sampler(spec), None)
         self.disk = SlowDisk()
@@ -119,10 +120,11 @@ class Ranks:
             spec=spec, trials=trials, best=None, measures=False, tells_end=False,
             scheduler=Scheduler(
                 trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
-                widths=trial_widths(spec, trials),
+                widths=trial_widths(spec, trials), shared=keeper is not None,
             ),
             journal=cast(Journal, self.disk), recorder=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
             send=self.send, sink=Silent(), stop_at=None, folders=(), now=0.0, clock=lambda: self.now,
+            keeper=cast(Any, keeper),
         )  # fmt: skip
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
@@ -273,3 +275,35 @@ def test_a_snapshot_is_made_again_after_fifty_times_what_it_took_whether_it_fail
     ranks.now = 153.0
     ranks.take(0)
     assert ranks.disk.folds == 2
+
+
+class Overtaken:
+    """A client of the process that keeps leases, which tells that others have ended the sweep; once closed it is no more."""
+
+    is_closed = False
+
+    def fileno(self) -> int:
+        return 7
+
+    def hear(self) -> list[Over]:
+        return [Over(0)]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def lease(self, shortest: bool, ranks: int | None) -> None:
+        assert not self.is_closed
+
+    def keep_time(self, now: float) -> None:
+        """It does not hang."""
+
+
+def test_a_member_without_which_the_sweep_was_ended_asks_for_nothing_more():
+    """The scheduler, which has been held up for a while, would ask for trials at once."""
+    keeper = Overtaken()
+    ranks = Ranks(ONE_TRIAL, keeper)
+    ranks.join(1)
+    ranks.now = 100.0
+    ranks.master.step(ranks.now, {keeper.fileno()})
+    assert keeper.is_closed
+    assert ranks.master.exit_code == 0

@@ -654,14 +654,14 @@ import os
 if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
     import ctypes
     import mpisweep.rank.transport as transport
-    real = transport._end_by_kernel
+    real = transport.end_if_stuck
 
     def hang(seconds):
         real(1.0 if seconds else 0.0)
         if seconds:
             ctypes.PyDLL(None).sleep(1000)
 
-    transport._end_by_kernel = hang
+    transport.end_if_stuck = hang
 """
 
 

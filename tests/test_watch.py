@@ -26,13 +26,13 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.master.joining import join
-from mpisweep.master.known import read_here
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.compaction import compact_and_close
 from mpisweep.results.shares.folder import SharedSweep, create_shares, members, part_file, take_lease
 from mpisweep.results.shares.leases import Lease
+from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
 from mpisweep.views.tables import GONE, sweep_status
 from mpisweep.views.watch import _signs_of_life, look_at, watch

@@ -16,7 +16,6 @@ from mpisweep.batch.registry import SCRIPTED
 from mpisweep.batch.submit import SubmitError, cancel
 from mpisweep.cli.arguments import Commands, add_file
 from mpisweep.cli.outcome import standing
-from mpisweep.processes.kernel import this_host
 from mpisweep.progress import counted
 from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_file
 
@@ -115,7 +114,7 @@ def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> in
     from mpisweep.results.shares.membership import MemberWatch
 
     folder = shares_folder(results)
-    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S, host=this_host())
+    watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S)
     alive = watch.settle(members(folder))
     if not alive:
         # A request that is older than a run does not stop it.

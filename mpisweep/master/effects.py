@@ -92,8 +92,8 @@ class Effects:
             case Assign(slots, numbers, attempts, fresh):
                 self._assign(slots, numbers, attempts, fresh)
             case Commit(block):
-                unchanged = isinstance(event, TrialsEnded) and block is event.block and body is not None
-                self.append(body if unchanged and body is not None else encode(block))
+                is_unchanged = isinstance(event, TrialsEnded) and block is event.block
+                self.append(body if body is not None and is_unchanged else encode(block))
                 self._outbox.decide(block.numbers, self.last_token)
                 self._standing.note(block)
             case Introduce(numbers, configurations):

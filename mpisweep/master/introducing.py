@@ -16,6 +16,9 @@ _CHARS_A_BLOCK = 1 << 22
 
 def introduce(journal: Journal, trials: Trials) -> None:
     """Have the trials that are new in the journal."""
+    if trials.first_new == trials.count:
+        journal.append(encode(TrialsBlock([], {}, trials.baseline)))
+        return
     # Texts may be long, and no record must be.
     longest = sum(
         max((len(value) for value in column if isinstance(value, str)), default=0)
@@ -25,8 +28,6 @@ def introduce(journal: Journal, trials: Trials) -> None:
     for first in range(trials.first_new, trials.count, count):
         numbers = list(range(first, min(first + count, trials.count)))
         journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
-    if trials.first_new == trials.count:
-        journal.append(encode(TrialsBlock([], {}, trials.baseline)))
 
 
 def take_back_inferences(journal: Journal, trials: Trials) -> None:

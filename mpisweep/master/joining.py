@@ -28,7 +28,6 @@ from pathlib import Path
 
 from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.master.snapshotter import Recorder
-from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, RunOverError
@@ -73,21 +72,15 @@ class Share:
 
     Attributes:
         path: of the sweep's results file.
-        member: name of the member, which is the name of its run.
         part: of the results file that this member writes.
+        base: what was known before the sweep was split.
     """
 
     path: Path
-    member: str
     part: Path
-    #: What was known before the split, and all trials as they were then.
-    _base: KnownSweep | None
+    base: KnownSweep | None
+    #: All trials as they were then.
     _trials: Trials
-
-    @property
-    def base(self) -> KnownSweep | None:
-        """What was known before the sweep was split."""
-        return self._base
 
     def trials(self, known: Known | None) -> Trials:
         """All trials, as far as this member knows of them.
@@ -139,7 +132,7 @@ def join(
         trials = number_trials(spec, make_sampler(spec), base)
         found = _differences(spec, trials, split, shared)
         if not found:
-            return Share(path, member, part_file(folder, member), base, trials)
+            return Share(path, part_file(folder, member), base, trials)
         _refuse_or_gather(spec, path, recorder, shared, found)
 
 
@@ -237,7 +230,7 @@ def _refuse_or_gather(
 ) -> None:
     """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
     folder = shares_folder(path)
-    watch = MemberWatch(folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S, host=this_host())
+    watch = MemberWatch(folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S)
     alive = watch.settle(members(folder))
     if alive:
         listed = "".join(f"\n  {difference}" for difference in found)

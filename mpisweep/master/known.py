@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
-from mpisweep.results import ResultsError, journal_folder, shares_folder
+from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
-from mpisweep.results.journal.segments import segments
-from mpisweep.results.reports import Reading
 from mpisweep.results.state import SweepState
+from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.frontier import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
@@ -27,7 +26,6 @@ __all__ = [
     "describe_differences",
     "duration_model",
     "known_trials",
-    "read_here",
     "say_what_was_edited",
     "trial_widths",
     "trials_text",
@@ -183,17 +181,6 @@ class KnownSweep(Known):
 # ------------------------------------------------------------------------------------- reading
 
 
-def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
-    """The state of a sweep, and what could not be read of its journal; None where there is none."""
-    if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
-        return None, []
-    # h5py is for those who go on with a file; a new sweep starts without it.
-    from mpisweep.results.shares.merging import read_sweep
-
-    damages: list[Damage] = []
-    return read_sweep(path, damages, reading=Reading.TABLES), damages
-
-
 def known_trials(
     spec: Spec, path: Path, read: Callable[[Path], tuple[SweepState | None, list[Damage]]] = read_here
 ) -> KnownSweep | None:
@@ -284,10 +271,10 @@ def say_what_was_edited(known: KnownSweep | None, environment: Mapping[str, str]
         return
     files, trials = known.edited(_hashes(environment.get(CODE, "")))
     if files:
-        those = files[0] if len(files) == 1 else ", ".join(files[:-1]) + f" and {files[-1]}"
         log.warning(
-            "%s %s not what %s ran with", those, "is" if len(files) == 1 else "are", trials_text(trials)
-        )
+            "%s %s not what %s ran with",
+            _listed(files), "is" if len(files) == 1 else "are", trials_text(trials),
+        )  # fmt: skip
 
 
 def trials_text(numbers: Sequence[int]) -> str:
@@ -305,8 +292,11 @@ def trials_text(numbers: Sequence[int]) -> str:
         shown, left = spans, 0
     texts = [str(first) if first == last else f"{first} to {last}" for first, last in shown]
     texts += [f"{left} more"] if left else []
-    listed = texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" and {texts[-1]}"
-    return f"trial{'s' * (len(numbers) > 1)} {listed}"
+    return f"trial{'s' * (len(numbers) > 1)} {_listed(texts)}"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" and {texts[-1]}"
 
 
 # ------------------------------------------------------------------------------------- how long, how wide

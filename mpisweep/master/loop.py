@@ -275,8 +275,7 @@ class Master:
         self._effects.append(encode(ClosedRecord(time.time(), reason.value)))
         self._closing.begin(reason, min(time.time(), self._grace_over_at))
 
-
-    # ------------------------------------------------------------------------------------- effects
+    # ------------------------------------------------------------------------------------- the turn of the loop
 
     def step(self, now: float, ready: Set[int]) -> bool:
         """Let out what has become safe, and see to time, snapshots and progress; True if anything left.
@@ -294,6 +293,9 @@ class Master:
             self._recorder.listen()
         if self._keeper is not None and self._keeper.fileno() in ready:
             self._hear(self._keeper, now)
+            if self._closing.stage is Stage.OVER:
+                # Others have ended the sweep: what the scheduler would still ask for has nobody to go to.
+                return True
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S

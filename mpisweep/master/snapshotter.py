@@ -64,11 +64,6 @@ class Recorder:
         """Whether something was asked for and not answered."""
         return self._process.asked is not None
 
-    def restart(self) -> None:
-        """Have another process in place of one that was killed."""
-        self._process.replace()
-        self._process.done()
-
     def close(self) -> None:
         """Let the process go; it ends by itself when it has done what it was asked for."""
         self._process.close()

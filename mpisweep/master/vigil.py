@@ -52,11 +52,6 @@ class Vigil:
         """Look no more; waits for nothing."""
         self._end.set()
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it touches nothing any more."""
-        return not self._thread.is_alive()
-
     def _run(self) -> None:
         while not self._end.wait(self._every_s):
             now = time.monotonic()

@@ -21,7 +21,6 @@ import signal
 import time
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
 from mpisweep.batch.walltime import HURRIED_GRACE_S
@@ -60,9 +59,6 @@ from mpisweep.records import DeviceShare
 from mpisweep.results import logs_folder, trials_folder
 from mpisweep.results.columns import CODE
 from mpisweep.spec import RANKS, CommandWorkload, FunctionWorkload, Spec
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["RankOptions", "run_rank"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
-from mpisweep.master.joining import AlreadyCompleteError
+from mpisweep.master.joining import AlreadyCompleteError, Share, join
 from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.lease_client import Keeper
-from mpisweep.master.opening import Mastership, Opened, RunEndedError, run_has_ended
+from mpisweep.master.opening import Mastership, Opened, RunEndedError, RunFacts, open_sweep, run_has_ended
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
@@ -35,7 +35,6 @@ from mpisweep.results.runs import run_name
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
-    from mpisweep.master.joining import Share
     from mpisweep.master.loop import Master
 
 __all__ = ["Office"]
@@ -135,7 +134,7 @@ class Office:
             self._leading.follow(rank)
 
     def on_begun(self, rank: int, run: str) -> None:
-        """The master, this rank, has begun a run."""
+        """A rank says that it has begun a run, which counts where that is the master."""
         if rank == self._succession.master and self.leader is not None:
             self.leader = replace(self.leader, run=run, has_begun=True)
 
@@ -202,16 +201,12 @@ class Office:
         """The place of this run in a split sweep; None where it has the sweep alone."""
         if self._options.split is None:
             return None
-        from mpisweep.master.joining import join
-
         return join(
             self._spec, self._options.path, self._options.split, recorder, job_id=self._place.allocation.job_id,
             member=mastership.run, has_begun=mastership.has_begun,
         )  # fmt: skip
 
     def _open_part(self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None) -> Opened:
-        from mpisweep.master.opening import RunFacts, open_sweep
-
         return open_sweep(
             self._spec,
             path,

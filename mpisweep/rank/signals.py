@@ -33,6 +33,7 @@ def end_if_stuck(seconds: float | None) -> None:
 
     A rank that dies while MPI is being initialised leaves the others waiting for it inside MPI_Init, where no
     code of ours runs, and no fault tolerance of MPI's.  When they end, the launcher starts all of them again.
+    Nor does any code of ours run while MPI is left, or aborted.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds or 0.0)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mpisweep.messages import Message
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
+from mpisweep.rank.signals import end_if_stuck
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
@@ -258,14 +258,14 @@ class MpiTransport:
             _end_here(exit_code)
         # Finalize, too, has been seen to wait for the dead for ever.  It holds Python's lock: only the kernel
         # can end it.  Everything is on disk by now, and a launcher that starts the ranks again finds it done.
-        _end_by_kernel(_LEAVE_POLITELY_S)
+        end_if_stuck(_LEAVE_POLITELY_S)
         MPI.Finalize()
-        _end_by_kernel(0.0)
+        end_if_stuck(None)
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
         # Where somebody has died before, MPI_Abort has been seen not to return, nor to end anybody.
-        _end_by_kernel(_ABORT_S)
+        end_if_stuck(_ABORT_S)
         self._comm.Abort(exit_code)
 
     def _next(self) -> tuple[int, list[Message]] | None:
@@ -322,12 +322,6 @@ def in_pieces(messages: Sequence[Message], at_most: int = _PIECE_BYTES) -> Itera
         size += body
     if piece:
         yield piece
-
-
-def _end_by_kernel(seconds: float) -> None:
-    """Have the kernel end this process after so long; 0 calls that off."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _end_here(exit_code: int) -> None:

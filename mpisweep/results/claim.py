@@ -167,9 +167,7 @@ class Claim:
         me = myself(job_id, run, "")
         claim = cls(token_of(folder, run, epoch))
         while not claim.token.exists():
-            names = sorted(
-                name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE)
-            )
+            names = sorted(_tokens_in(folder, run))
             if not names:
                 _require_place(folder)
                 raise RunOverError(run)
@@ -199,8 +197,7 @@ class Claim:
         try:
             os.utime(self.token / CLAIM)
         except FileNotFoundError as error:
-            names = _names_in(self._folder)
-            if any(name.startswith(f"{self.run}-") and name.endswith(ASIDE) for name in names):
+            if _tokens_in(self._folder, self.run):
                 raise FollowedError(self.run) from error
             _require_place(self._folder)
             raise RunOverError(self.run) from error
@@ -312,6 +309,11 @@ def _names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _tokens_in(folder: Path, run: str) -> list[str]:
+    """The tokens of a run, by name."""
+    return [name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE)]
 
 
 def _take_away(token: Path) -> None:

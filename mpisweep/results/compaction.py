@@ -6,9 +6,7 @@ During a sweep that runs in a process of its own (:mod:`mpisweep.results.storing
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.results import damaged_folder, journal_folder
@@ -21,23 +19,15 @@ from mpisweep.results.reports import Reading
 from mpisweep.results.state import SweepState
 from mpisweep.results.syncing import sync
 
-__all__ = ["Compacted", "close_with", "compact", "compact_and_close", "keep_damaged", "remove_covered"]
+__all__ = ["close_with", "compact", "compact_and_close", "keep_damaged", "remove_covered"]
 
 #: Sorts after the names of all segments.
 _ALL = "~"
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What it took."""
-
-    seconds: float
-    bytes: int
-
-
 def compact(
     path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
-) -> Compacted:
+) -> None:
     """Make a new file of the old one and the journal, then delete the segments that it covers.
 
     Segments that are damaged are kept, see :func:`keep_damaged`.
@@ -49,27 +39,22 @@ def compact(
             else can be at work on the sweep.
         closing_since: see :func:`write_file`.
     """
-    started = time.monotonic()
     damages: list[Damage] = []
     state = read_merged(path, damages, reading=Reading.PLACES)
-    size = write_file(path, state, token, closing_since=closing_since)
+    write_file(path, state, token, closing_since=closing_since)
     keep_damaged(path, damages)
     remove_covered(path, state, token, keep)
-    return Compacted(time.monotonic() - started, size)
 
 
 def compact_and_close(
     path: Path, token: Path | None = None, *, closing_since: float | None = None
-) -> Compacted:
+) -> None:
     """Take the last snapshot of a run.
 
     Afterwards there is only the HDF5 file, and what a later master has written.
     """
-    compacted = compact(
-        path, _ALL if token is None else after_token(token), token, closing_since=closing_since
-    )
+    compact(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
     sync(journal_folder(path))
-    return compacted
 
 
 def close_with(path: Path, state: SweepState, token: Path | None = None) -> None:

@@ -37,7 +37,7 @@ __all__ = [
 STALE_S = 30.0
 #: How long a holder whose process is gone is waited for while the process that has started it lives: another
 #: master of its run may be about to take over, in seconds.
-_SUCCESSION_S = 3.0
+SUCCESSION_S = 3.0
 #: How often a claim is looked at, in seconds.
 _LOOK_S = 1.0
 CLAIM = "claim.json"
@@ -172,7 +172,7 @@ def _is_dead(holder: Holder, path: Path, before: int) -> bool:
             return False
         # What started it and this process as well would not have started this one beside it.
         may_be_followed = holder.has_parent and holder.parent != os.getppid()
-        return not may_be_followed or _stands_still(path, before, _SUCCESSION_S, holder)
+        return not may_be_followed or _stands_still(path, before, SUCCESSION_S, holder)
     return _stands_still(path, before, STALE_S)
 
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.file.reading import read_file
-from mpisweep.results.journal.reader import Damage, Frames, read_journal
+from mpisweep.results.journal.reader import Damage, Entry, Frames, read_journal
 from mpisweep.results.journal.segments import segments
-from mpisweep.results.replay import apply
-from mpisweep.results.reports import Reading
+from mpisweep.results.replay import apply, kept
+from mpisweep.results.reports import Reading, Reports
 from mpisweep.results.state import SweepState
 
 __all__ = ["State", "add_journal", "read_merged", "read_until_stable"]
@@ -85,12 +85,16 @@ def _read_merged(path: Path, reading: Reading, damages: list[Damage]) -> tuple[S
 def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading: Reading) -> None:
     """Take in what a journal has beyond the file that `state` was read from."""
     state.most_trials = state.count + sum(_size_of(folder / name) for name in segments(folder))
-    frames = None
-    if reading is not Reading.SAMPLES:
+    state.index()
+    keep: Callable[[Entry], Reports] | None = None
+    if reading is Reading.SAMPLES:
+        keep = kept
+    elif reading is Reading.PLACES:
         frames = Frames(folder)
         state.curves.sources.append(frames)
+        keep = frames.placed
     for entry in read_journal(folder, state.covered, damages, state.sizes):
-        apply(state, entry, frames)
+        apply(state, entry, keep)
     state.settle()
 
 

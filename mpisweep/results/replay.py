@@ -28,12 +28,12 @@ from mpisweep.blocks import (
 )
 from mpisweep.records import AttemptEnd, TrialState, Value
 from mpisweep.results.columns import CODE
-from mpisweep.results.journal.reader import Entry, Frames
+from mpisweep.results.journal.reader import Entry
 from mpisweep.results.journal.segments import run_of
-from mpisweep.results.reports import KeptReports, lengths_of
+from mpisweep.results.reports import KeptReports, Reports, lengths_of
 from mpisweep.results.state import SweepState, Table
 
-__all__ = ["apply"]
+__all__ = ["apply", "kept"]
 
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
@@ -44,13 +44,20 @@ _FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUN
 _NAN = math.nan
 
 
-def apply(state: SweepState, entry: Entry, frames: Frames | None = None) -> None:
+def kept(entry: Entry) -> Reports:
+    """What is kept of a block of reports, samples and all; see :meth:`Frames.placed` for less."""
+    record = entry.record
+    assert isinstance(record, ReportBlock)
+    return KeptReports(record.sequence, lengths_of(record.curves), record.curves)
+
+
+def apply(state: SweepState, entry: Entry, keep: Callable[[Entry], Reports] | None = kept) -> None:
     """Take one record in.
 
     Args:
         state: grows by it.
         entry: of the journal.
-        frames: where samples are read again when somebody needs them; None to keep them.
+        keep: gives what is kept of a block of reports; None to keep nothing of curves.
     """
     record = entry.record
     if isinstance(record, RunRecord):
@@ -63,7 +70,7 @@ def apply(state: SweepState, entry: Entry, frames: Frames | None = None) -> None
             # Its first record is damaged; its name says whose it is.
             run = _on_unknown_run(state, entry.segment)
         if isinstance(record, ReportBlock):
-            _on_reports(state, record, entry, frames)
+            _on_reports(state, record, entry, keep)
         else:
             _HANDLERS[type(record)](state, record, run)
     state.covered[entry.segment] = max(entry.end, state.covered.get(entry.segment, 0))
@@ -262,7 +269,9 @@ def _on_unfinished(state: SweepState, record: UnfinishedBlock, run: int) -> None
 # ------------------------------------------------------------------------------------- reports
 
 
-def _on_reports(state: SweepState, record: ReportBlock, entry: Entry, frames: Frames | None) -> None:
+def _on_reports(
+    state: SweepState, record: ReportBlock, entry: Entry, keep: Callable[[Entry], Reports] | None
+) -> None:
     number = record.number
     state.grow(number + 1)
     if not _is_latest(state, number, record.attempt):
@@ -270,10 +279,8 @@ def _on_reports(state: SweepState, record: ReportBlock, entry: Entry, frames: Fr
     # A worker tells a new master all that it does not know to be safe, and some of it is.
     if not _is_new_block(state, number, record.sequence):
         return
-    if frames is None:
-        state.curves.add(number, KeptReports(record.sequence, lengths_of(record.curves), record.curves))
-    else:
-        state.curves.add(number, frames.placed(entry))
+    if keep is not None:
+        state.curves.add(number, keep(entry))
 
 
 def _is_latest(state: SweepState, number: int, attempt: int) -> bool:

@@ -30,7 +30,7 @@ from mpisweep.results.journal.segments import segments
 from mpisweep.results.reports import Reading
 from mpisweep.results.state import TABLE_FIELDS, SweepState
 
-__all__ = ["serve", "state_from", "state_to"]
+__all__ = ["read_here", "serve", "state_from", "state_to"]
 
 
 def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
@@ -62,16 +62,23 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     return answer | {"seconds": time.monotonic() - started}
 
 
-def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
-    path = Path(asked["path"])
+def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
+    """The tables of a sweep, and what could not be read of its journal; None where there is no sweep."""
     if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
-        return {"state": None, "damages": []}
-    # h5py is for those who go on with a file; a new sweep starts without it.
+        return None, []
+    # h5py is for those who resume a sweep; a new one starts without it.
     from mpisweep.results.shares.merging import read_sweep
 
     damages: list[Damage] = []
-    state = read_sweep(path, damages, reading=Reading.TABLES)
-    return {"state": state_to(state), "damages": [[one.segment, one.offset, one.length] for one in damages]}
+    return read_sweep(path, damages, reading=Reading.TABLES), damages
+
+
+def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
+    state, damages = read_here(Path(asked["path"]))
+    return {
+        "state": None if state is None else state_to(state),
+        "damages": [[one.segment, one.offset, one.length] for one in damages],
+    }
 
 
 def _compact(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +98,8 @@ def _close(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _gather(asked: Mapping[str, Any]) -> dict[str, Any]:
     from mpisweep.results.shares.merging import gather
 
-    return {"was_split": gather(Path(asked["path"]), asked["silence_s"])}
+    gather(Path(asked["path"]), asked["silence_s"])
+    return {}
 
 
 def _leave(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +123,4 @@ def state_to(state: SweepState) -> dict[str, Any]:
 
 def state_from(told: Mapping[str, Any]) -> SweepState:
     """What :func:`state_to` was given, without its curves."""
-    state = SweepState(**{name: told[name] for name in TABLE_FIELDS})
-    state.index()
-    return state
+    return SweepState(**{name: told[name] for name in TABLE_FIELDS})

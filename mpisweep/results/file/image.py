@@ -194,8 +194,8 @@ def write_image(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
 # ------------------------------------------------------------------------------------- checksums
 
 
-def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> int:
-    """Write the checksums of a file, when all else is written, and sync it; returns its size."""
+def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
+    """Write the checksums of a file, when all else is written, and sync it."""
     rooms = sorted(rooms, key=_at)
     tables = whole = 0
     for (start, end), room in zip_longest(_between(rooms, image.size), rooms):
@@ -214,7 +214,6 @@ def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> int:
     out.write(listed + _TRAILER.pack(_TRAILER_MAGIC, length, zlib.crc32(listed, whole)))
     out.flush()
     os.fsync(out.fileno())
-    return length + _TRAILER.size
 
 
 def is_whole(file: BinaryIO, *, curves: bool) -> bool:

@@ -126,7 +126,6 @@ def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> S
     for link, group in file["curves"].items():
         state.curves.stored[from_link(link)] = curve_of(group, path_bytes, samples)
     check_consistent(state)
-    state.index()
     return state
 
 

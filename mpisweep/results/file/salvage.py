@@ -74,7 +74,6 @@ def salvage_file(
             if curve is not None:
                 state.curves.stored[from_link(link)] = curve
     _let_go_of_lost_rows(state)
-    state.index()
     return state
 
 

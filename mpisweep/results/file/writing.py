@@ -39,8 +39,8 @@ _SAMPLES_AT_ONCE = 1 << 13
 
 def write_file(
     path: Path, state: SweepState, aside: Path | None = None, *, closing_since: float | None = None
-) -> int:
-    """Replace the file by one that holds `state`; returns its size in bytes.
+) -> None:
+    """Replace the file by one that holds `state`.
 
     Args:
         path: of the file.
@@ -55,16 +55,17 @@ def write_file(
         OSError: when the disk does not take it; the old file is untouched.
     """
     image = Image()
+    order = _order_of(state)
     with h5py.File(image, "w", libver=("earliest", "v110")) as file:
-        rooms = _write(file, state)
+        rooms = _write(file, state, order)
         column_at = file["allocations/closing_time"].id.get_offset()
     filled = [room for room in rooms.values() if room.length]
     made = (aside or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
         with made.open("wb") as out:
             write_image(out, image, filled)
-            _write_samples(RoomWriter(out, rooms), state.curves, _order_of(state))
-            size = seal(out, image, filled)
+            _write_samples(RoomWriter(out, rooms), state.curves, order)
+            seal(out, image, filled)
             if closing_since is not None and column_at is not None:
                 # How long closing takes is known when everything is on disk, and has to be there too: eight
                 # bytes.
@@ -79,7 +80,6 @@ def write_file(
     finally:
         state.curves.close()
     sync(path.parent)
-    return size
 
 
 def _put_in(out: BinaryIO, image: Image, at: int, number: float) -> None:
@@ -132,7 +132,7 @@ def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> 
 # ------------------------------------------------------------------------------------- tables
 
 
-def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
+def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tuple[str, str], Room]:
     """Write everything but the samples of curves; returns the room for those, by metric and name."""
     spec = _spec_of(state)
     workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
@@ -156,7 +156,7 @@ def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
     for name, text in state.environment.items():
         environment[to_link(name)] = as_text(text)
     for column in COLUMNS:
-        _create(file.require_group(column.group), column, _column_data(state, column))
+        _create(file.require_group(column.group), column, _column_data(state, column, spec.objective if spec else ""))
     parameters = file["trials"].create_group("parameters", track_order=True)
     for name, values in state.parameters.items():
         made = Column("", name, "text", "parameter" + _described(workload, name), units_of(workload, name))
@@ -167,7 +167,7 @@ def _write(file: h5py.File, state: SweepState) -> dict[tuple[str, str], Room]:
         made = Column("", name, "number", described, units_of(workload, name))
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
-    lengths, order = _curve_lengths(state), _order_of(state)
+    lengths = _curve_lengths(state)
     rooms: dict[tuple[str, str], Room] = {}
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
@@ -189,7 +189,7 @@ def _described(workload: str, name: str) -> str:
     return f": {entry.description}" if entry else f" {name}"
 
 
-def _column_data(state: SweepState, column: Column) -> Any:
+def _column_data(state: SweepState, column: Column, objective: str) -> Any:
     table = getattr(state, column.group)
     if column.group == "trials" and column.name in ("host", "device"):
         known = [*state.workers[column.name], ""]
@@ -198,8 +198,7 @@ def _column_data(state: SweepState, column: Column) -> Any:
     if column.group == "trials" and column.name == "ended_at":
         return np.array(table["started_at"], dtype=float) + np.array(table["wall_time"], dtype=float)
     if column.group == "trials" and column.name == "diverged":
-        spec = _spec_of(state)
-        return np.array(state.diverged(spec.objective if spec else ""), dtype=bool)
+        return np.array(state.diverged(objective), dtype=bool)
     values = table[column.name]
     match column.kind:
         case "integer":

@@ -120,6 +120,13 @@ def _read_at(file: int, at: int, length: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _frame_at(file: int, start: int) -> tuple[int, Record] | None:
+    """The record whose frame begins there, and how long the frame is; None where there is none."""
+    header = _read_at(file, start, HEADER.size)
+    length = HEADER.unpack(header)[1] if len(header) == HEADER.size else 0
+    return record_at(header + _read_at(file, start + HEADER.size, length if length <= RECORD_BYTES else 0), 0)
+
+
 def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
     """How much of each segment counts, where a later master has said so: see RunRecord.follows."""
     openings = {name: opening for name in names if (opening := _opening_of(folder / name)) is not None}
@@ -135,13 +142,10 @@ def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
 def _opening_of(path: Path) -> RunRecord | None:
     """The first record of a segment; None where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            header = file.read(HEADER.size)
-            length = HEADER.unpack(header)[1] if len(header) == HEADER.size else 0
-            data = header + file.read(length if length <= RECORD_BYTES else 0)
+        with path.open("rb", buffering=0) as file:
+            found = _frame_at(file.fileno(), 0)
     except OSError:
         return None
-    found = record_at(data, 0)
     return found[1] if found is not None and isinstance(found[1], RunRecord) else None
 
 
@@ -205,10 +209,7 @@ class Frames:
         Raises:
             OSError: when it is not there any more.
         """
-        file = self._open(segment)
-        header = _read_at(file, start, HEADER.size)
-        length = HEADER.unpack(header)[1] if len(header) == HEADER.size else 0
-        found = record_at(header + _read_at(file, start + HEADER.size, min(length, RECORD_BYTES)), 0)
+        found = _frame_at(self._open(segment), start)
         if found is None or not isinstance(found[1], ReportBlock):
             raise FramesGoneError(
                 errno.ESTALE, "was changed while it was read", os.fspath(self._folder / segment)

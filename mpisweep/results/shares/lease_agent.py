@@ -142,7 +142,7 @@ class _LeaseAgent:
         self._every_s = look_every_s(silence_s)
         self._leases = Leases(shared.chunks, member, shared.widths)
         self._files: dict[str, Lease] = {}
-        self._watch = MemberWatch(self._folder, silence_s=silence_s, every_s=self._every_s, host=self._host)
+        self._watch = MemberWatch(self._folder, silence_s=silence_s, every_s=self._every_s)
         #: What members that are gone have left, and how often they were found gone.
         self._left_by: dict[str, Mapping[int, Left]] = {}
         #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.

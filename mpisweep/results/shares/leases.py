@@ -170,17 +170,6 @@ class Leases:
         )
         return max((width for width in free if ranks is not None and width > ranks), default=0)
 
-    def note_done(self, lease: Lease, left: Mapping[int, Left]) -> bool:
-        """Whether everything in a lease has ended, by what its member has; remembered once it is so."""
-        if not self._is_done(lease) and self._successor(lease, left, False) is None:
-            self._done.add((lease.chunk, lease.epoch))
-        return self._is_done(lease)
-
-    @property
-    def last(self) -> list[Lease]:
-        """The last lease of every chunk that has one."""
-        return [leases[-1] for leases in self._leases.values()]
-
     def _is_done(self, lease: Lease) -> bool:
         return (lease.chunk, lease.epoch) in self._done
 

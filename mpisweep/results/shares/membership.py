@@ -18,15 +18,13 @@ from enum import Enum
 from pathlib import Path
 
 from mpisweep.results import journal_folder
-from mpisweep.results.holder import Holder, claim_file, is_gone_here
+from mpisweep.results.holder import SUCCESSION_S, Holder, claim_file, is_gone_here
 from mpisweep.results.shares.folder import left_file, part_file
 
 __all__ = ["Life", "MemberWatch", "look_every_s"]
 
 #: How often the others are looked at, in seconds, unless the silence is short.
 _LOOK_EVERY_S = 5.0
-#: A member whose process is gone may be a master whose successor is about to take over, in seconds.
-_SUCCESSION_S = 3.0
 
 
 class Life(Enum):
@@ -62,14 +60,12 @@ class MemberWatch:
         folder: of the shares.
         silence_s: a member that gives no sign of life for so long is dead.
         every_s: how often the watcher means to look; a longer pause counts as this much of silence, twice.
-        host: of the watcher.
     """
 
-    def __init__(self, folder: Path, *, silence_s: float, every_s: float, host: str) -> None:
+    def __init__(self, folder: Path, *, silence_s: float, every_s: float) -> None:
         self._folder = folder
         self._silence_s = silence_s
         self._every_s = every_s
-        self._host = host
         self._watched: dict[str, _Watched] = {}
         self._last_look: float | None = None
 
@@ -98,8 +94,8 @@ class MemberWatch:
         else:
             watched.silent_s += since_s
         patience_s = self._silence_s
-        if watched.holder is not None and watched.holder.host == self._host and is_gone_here(watched.holder):
-            patience_s = min(patience_s, _SUCCESSION_S)
+        if watched.holder is not None and is_gone_here(watched.holder):
+            patience_s = min(patience_s, SUCCESSION_S)
         if watched.silent_s > patience_s:
             watched.life = Life.DEAD
         elif watched.silent_s > self._silence_s / 2:

@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import this_host
 from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.file.writing import write_file
@@ -191,7 +190,6 @@ def merge(
         if merged.trials["state"][number] == TrialState.WAITING:
             merged.trials["attempt"][number] = max(merged.trials["attempt"][number], attempt)
     merged.state = _state_of(merged, sources)
-    merged.index()
     return merged
 
 
@@ -252,6 +250,8 @@ def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker:
 
 
 def _copy_curves(merged: SweepState, part: SweepState, number: int, reading: Reading) -> None:
+    if reading is Reading.TABLES:
+        return
     lengths = part.curves.lengths(number)
     if not lengths:
         return
@@ -355,7 +355,7 @@ def gather(path: Path, silence_s: float) -> bool:
     if not folder.exists():
         return False
     while (shared := read_shared(folder)) is not None:
-        watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S, host=this_host())
+        watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S)
         alive = watch.settle(members(folder))
         if alive:
             raise ResultsError(
