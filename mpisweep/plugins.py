@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "BUILT_IN", "SEARCHES", "SITES", "WORKLOADS", "Plugin", "PluginError", "find_plugin", "installed_plugins",
+    "BUILT_IN", "SEARCHES", "SITES", "WORKLOADS", "Plugin", "PluginError", "find_plugin", "installed_plugins", "is_named",
     "plugin_names",
 ]  # fmt: skip
 
@@ -115,6 +115,11 @@ class Plugin:
 def plugin_names(group: str) -> list[str]:
     """Every name of a group: the built-in ones, then those of installed packages."""
     return [*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]
+
+
+def is_named(group: str, name: object) -> bool:
+    """Whether an entry has this name; installed packages are only looked at where no built-in one has it."""
+    return name in BUILT_IN[group] or any(plugin.name == name for plugin in installed_plugins(group))
 
 
 def find_plugin(group: str, name: str) -> Plugin | None:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 from mpisweep.records import Value
-from mpisweep.spec.units import duration_text, number_text, value_text
+from mpisweep.spec.units import configuration_text, duration_text, number_text
 
 __all__ = [
     "ALIVE",
@@ -218,7 +218,7 @@ def _pace(progress: Progress) -> list[str]:
 def _best(progress: Progress) -> str:
     if progress.best is None:
         return ""
-    parameters = ", ".join(f"{name}={value_text(value)}" for name, value in progress.best_parameters.items())
+    parameters = configuration_text(progress.best_parameters)
     return f"best {progress.objective} {number_text(progress.best)} ({parameters or f'trial {progress.best_number}'})"
 
 

@@ -265,25 +265,6 @@ def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[st
 # ------------------------------------------------------------------------------------- one name for a host
 
 
-def test_stop_sees_the_members_of_its_own_host_as_ranks_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """A member on this host is asked about by its process, one on another host by its signs of life."""
-    seen: list[str] = []
-
-    class Watch:
-        def __init__(self, folder: Path, *, silence_s: float, every_s: float, host: str) -> None:
-            seen.append(host)
-
-        def settle(self, members: object) -> list[object]:
-            return []
-
-    monkeypatch.setattr("mpisweep.results.shares.membership.MemberWatch", Watch)
-    monkeypatch.setenv("MPISWEEP_HOSTS", "node7")
-    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
-    (folder / "r.h5.shares").mkdir()
-    assert main(["stop", str(folder / "r.h5")]) == 0
-    assert seen == ["node7"]
-
-
 def test_a_host_is_named_in_one_way_only():
     """Whoever asks the system by himself compares names that tests cannot fake, and finds others than the ranks do."""
     package = Path(__file__).parent.parent / "mpisweep"

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from test_run import family, start, wait_for
 
 import mpisweep as package
+from mpisweep.spec import parse_spec
+from mpisweep.workloads.serve import load_or_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -547,3 +550,17 @@ def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wro
     assert done.returncode == 2
     assert "fresh_process: is " in done.stderr
     assert "expected true or false" in done.stderr
+
+
+def test_what_a_workload_that_cannot_be_loaded_has_to_say_is_the_same_for_every_trial(folder):
+    """One exception is raised for all of them; with every trial it would name more places, and keep more trials."""
+    (folder / "broken.py").write_text("raise RuntimeError('at every trial')\n")
+    spec = parse_spec('workload = "broken:run"\n[parameters]\nx = [1, 2]\n', source="s.toml", folder=folder)
+    fail = load_or_report(spec, folder / "outputs", None)
+    places = []
+    for _ in range(3):
+        try:
+            fail(None)
+        except RuntimeError as error:
+            places.append(len(traceback.extract_tb(error.__traceback__)))
+    assert len(set(places)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -17,6 +18,7 @@ from mpisweep.master.joining import cut, join
 from mpisweep.master.snapshotter import Recorder
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
+from mpisweep.results.holder import SUCCESSION_S
 from mpisweep.results.shares.folder import (
     SharedSweep,
     clear_away,
@@ -170,6 +172,23 @@ def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tm
     claim.beat()
     watch.look(["a"], now + 13)
     assert watch.life("a") is Life.ALIVE
+
+
+@pytest.mark.parametrize(("host", "life"), [("node7", Life.DEAD), ("node8", Life.UNCERTAIN)])
+def test_a_member_of_this_host_is_asked_about_by_its_process_under_the_name_that_ranks_have(
+    host: str, life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`mpisweep stop` once compared the system's name with the one under which ranks write their claims."""
+    monkeypatch.setenv("MPISWEEP_HOSTS", "node7")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    watch, _ = watched(tmp_path)
+    holder = json.loads((tmp_path / "a.h5.journal" / "claim.json").read_text())
+    assert holder["host"] == "node7"
+    # Its process is not there any more.
+    (tmp_path / "a.h5.journal" / "claim.json").write_text(json.dumps(holder | {"host": host, "process_start": 1}))
+    for second in range(int(SUCCESSION_S) + 4):
+        watch.look(["a"], float(second))
+    assert watch.life("a") is life
 
 
 def test_time_in_which_nobody_looked_is_nobodys_silence(tmp_path: Path):

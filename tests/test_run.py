@@ -20,6 +20,8 @@ from started import remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
+from mpisweep.records import FailureCause
+from mpisweep.workloads.failure import cause_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -476,6 +478,16 @@ def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["cause"].tolist() == ["", "out_of_memory"]
+
+
+@pytest.mark.parametrize("text", [
+    "error return without exception set", "<function _find_and_load at 0x7f> returned NULL without setting an exception"
+])  # fmt: skip
+def test_an_interpreter_without_memory_for_the_exception_has_run_out_of_memory(text: str):
+    """CPython 3.11 did, in one of three imports of torch under a limit of 1 MiB."""
+    told = cause_of(SystemError(text), memory_is_limited=True, uses_gpu=False)
+    assert told == (FailureCause.OUT_OF_MEMORY, False)
+    assert cause_of(SystemError(text), memory_is_limited=False, uses_gpu=False)[0] is FailureCause.EXCEPTION
 
 
 def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisweep: Run):

@@ -16,7 +16,7 @@ from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import SPECIAL_NAMES, render
 from mpisweep.spec.preflight import see_that_it_starts
 from mpisweep.spec.space import SearchSpace
-from mpisweep.spec.units import value_text
+from mpisweep.spec.units import configuration_text, value_text
 
 if TYPE_CHECKING:
     from mpisweep.search import Sampler
@@ -154,6 +154,4 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
 
 
 def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
-    return (
-        ", ".join(f"{name}={value_text(configuration[name])}" for name in space.names) or "the fixed values"
-    )
+    return configuration_text({name: configuration[name] for name in space.names}) or "the fixed values"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpisweep.cli.arguments import Commands, add_file, add_trial, sweep_with_trial
 from mpisweep.results import ResultsError
-from mpisweep.spec.units import value_text
+from mpisweep.spec.units import configuration_text
 
 __all__ = ["add_commands"]
 
@@ -42,7 +42,7 @@ def _replay(options: argparse.Namespace) -> int:
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))
     if not folder.is_dir():
         raise ResultsError(f"{folder}, where the sweep ran, is not there; say with --folder where the code is now")
-    configuration = ", ".join(f"{name}={value_text(value)}" for name, value in sweep.configuration(options.number).items())
+    configuration = configuration_text(sweep.configuration(options.number))
     done = rerun(
         sweep, options.number, folder,
         lambda share: print(f"trial {options.number} of {sweep.name} on {share.label}: {configuration}", flush=True),

@@ -25,7 +25,7 @@ from mpisweep.batch.submit import SubmitError
 from mpisweep.cli import batch, check, look, mend, run, stop
 from mpisweep.cli.sweepargs import split_command_line
 from mpisweep.devices.nodes import LayoutError
-from mpisweep.rank.transport import TransportError, expected_rank
+from mpisweep.rank.transport import TransportError, expected_rank, is_first_rank
 from mpisweep.results import ResultsError
 from mpisweep.spec import SpecError
 
@@ -51,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Otherwise Python finds out when it is too late to say something.
             sys.stdout.flush()
     except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
-        if _is_first():
+        _wait_for_the_first()
+        if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
-        else:
-            time.sleep(_FIRST_S)
         return 2
     except KeyError as error:
         print(f"mpisweep: {error.args[0]}", file=sys.stderr)
@@ -101,19 +100,20 @@ class _Parser(argparse.ArgumentParser):
     """What it has to say is said by one rank."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        if _is_first():
+        if is_first_rank():
             super()._print_message(message, file)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Exit, and where something is wrong not before the rank that says what."""
-        if status and not _is_first():
-            time.sleep(_FIRST_S)
+        if status:
+            _wait_for_the_first()
         super().exit(status, message)
 
 
-def _is_first() -> bool:
-    """Whether this is the rank that tells what is wrong, or no rank at all."""
-    return expected_rank() in (0, None)
+def _wait_for_the_first() -> None:
+    """Leave to the first rank the time to say what is wrong."""
+    if not is_first_rank():
+        time.sleep(_FIRST_S)
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

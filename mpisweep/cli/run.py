@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 from mpisweep.batch import describe
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end, wrongly_started
@@ -108,12 +108,12 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     see_that_it_starts(spec)
     path = results_path(options, spec)
-    measured = closings(path) if options.walltime is not None else ()
+    measured = closings(path) if options.walltime is not None or options.dry_run else ()
     see_that_there_is_time(spec, "--walltime", options.walltime, measured)
     start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     if options.dry_run:
-        _print_plan(start, len(usual_node(allocation).gpus), ends_at, ends_by, spec.limits.grace_s, path)
+        _print_plan(start, len(usual_node(allocation).gpus), ends_at, ends_by, spec.limits.grace_s, measured)
         return 0
     if ends_at is None:
         warn_of_unknown_end(allocation)
@@ -148,10 +148,10 @@ def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _print_plan(
-    start: Start, gpus_per_node: int, ends_at: float | None, ends_by: str, grace_s: float, path: Path
+    start: Start, gpus_per_node: int, ends_at: float | None, ends_by: str, grace_s: float, measured: Sequence[float]
 ) -> None:
     left_s = None if ends_at is None else ends_at - time.time()
-    plan = plan_stop(0.0, left_s, grace_s, closings(path))
+    plan = plan_stop(0.0, left_s, grace_s, measured)
     command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
     print("\n".join(describe.describe_start(start, command, gpus_per_node)))
     print("\n".join(describe.describe_end(start.allocation, ends_at, ends_by, plan, time.time())))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.plugins import SEARCHES, plugin_names
+from mpisweep.plugins import SEARCHES, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 from mpisweep.spec.catalogue import BUILTIN, is_workload
@@ -31,7 +31,7 @@ class _Searches:
     """The searches that can be named; plugins are only looked for where the name is no built-in one."""
 
     def __contains__(self, name: object) -> bool:
-        return name in SEARCH_NAMES or name in set(self)
+        return is_named(SEARCHES, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(plugin_names(SEARCHES))

@@ -175,11 +175,12 @@ class _Server:
                 # Time in which this process did not run does not count.
                 passed_s = min(time.monotonic() - looked, 2 * _WATCH_S)
                 self._watch_rank(passed_s)
+                # Before anybody is reaped: what has passed by now is not of the time that those leave for leaving.
+                self._keep_time(passed_s)
                 if self._wakeup in ready:
                     with contextlib.suppress(BlockingIOError):
                         self._wakeup.recv(4096)
                     self._reap()
-                self._keep_time(passed_s)
                 if self._control in ready and not self._serve_request():
                     break
         self._leave()
@@ -269,17 +270,15 @@ class _Server:
                 del self._killed[child]
                 if not _has_ended(self._children[child]):
                     self._give_up(child, [self._children.pop(child)])
-        for child, leaving in list(self._leaving.items()):
+        for leaving in self._leaving.values():
             leaving.left_s -= seconds
-            if leaving.left_s <= 0:
-                del self._leaving[child]
-                if stay := end_descendants(self._known(), within_s=0.0):
-                    self._give_up(child, stay)
-                    # Others waited for the same.
-                    self._tell_who_left()
-                else:
-                    self._tell_died(child, leaving.status)
-                return
+        overdue = [child for child, leaving in self._leaving.items() if leaving.left_s <= 0]
+        if overdue:
+            if stay := end_descendants(self._known(), within_s=0.0):
+                del self._leaving[overdue[0]]
+                self._give_up(overdue[0], stay)
+            # The others waited for the same.
+            self._tell_who_left()
 
     def _give_up(self, child: int, processes: list[int]) -> None:
         self._stuck.update(processes)

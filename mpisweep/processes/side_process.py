@@ -14,16 +14,12 @@ from typing import Any
 
 from mpisweep.processes.forkserver import ForkServer
 
-__all__ = ["SideProcess", "SideProcessLostError"]
+__all__ = ["SideProcess"]
 
 #: How often a question is asked of a process that does not live to answer it.
 _TRIES = 3
 #: What is read at once, in bytes.
 _READ_BYTES = 1 << 20
-
-
-class SideProcessLostError(OSError):
-    """The process was killed before it had answered; another one can be asked."""
 
 
 class SideProcess:
@@ -42,10 +38,9 @@ class SideProcess:
 
     def __init__(self, server: ForkServer, name: str, entry: str, arguments: dict[str, Any]) -> None:
         self._server = server
-        self.name = name
+        self._name = name
         self._entry = entry
         self._arguments = arguments
-        self._unread = b""
         self.asked: dict[str, Any] | None = None
         self.asked_at = 0.0
         self._start()
@@ -89,7 +84,7 @@ class SideProcess:
         """Its next line after this question, which another process is asked if this one is killed.
 
         Raises:
-            SideProcessLostError: when it was killed, and the others after it.
+            OSError: when it was killed, and the others after it.
         """
         for _ in range(_TRIES):
             text = b""
@@ -101,7 +96,7 @@ class SideProcess:
                 answer: dict[str, Any] = json.loads(text)
                 return answer
             self.replace()
-        raise SideProcessLostError(f"{self.name} was killed")
+        raise OSError(f"{self._name} was killed")
 
     def hangs(self, now: float, patience_s: float) -> bool:
         """Whether it has not answered for so long."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from mpisweep.blocks import EndedBlock, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import Child, ProcessSetting, returned
-from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.forkserver import ForkServer, Notice, Stays
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY
 from mpisweep.processes.ledger import Given, Task
 from mpisweep.processes.trial_events import Back, Broke, Result, Returned, TrialEvent
@@ -131,6 +131,14 @@ class TrialProcess:
         """Whether the fork server's notice is about the present process."""
         return self._child.is_child(child)
 
+    def on_notice(self, notice: Notice) -> list[TrialEvent]:
+        """What the fork server has told; nothing happens where that is about another process."""
+        if not self.is_child(notice.child):
+            return []
+        if isinstance(notice, Stays):
+            return self.on_stays(notice.process)
+        return self.on_died(notice.status, notice.why)
+
     def on_died(self, status: int, why: str = "") -> list[TrialEvent]:
         """The process has ended: blame the trial that ran, give back the others, start a new process.
 
@@ -154,8 +162,7 @@ class TrialProcess:
             carried = child.carried()
             happened += self._account_for_death(status, carried)
         if not child.is_stopped:
-            child.page.close()
-            self._child = self._started()
+            self._replace()
             for given in carried:
                 self.give(given.body, given.size, given.team)
             if carried and self._meeting is not None:
@@ -176,9 +183,12 @@ class TrialProcess:
         happened: list[TrialEvent] = []
         if held := self._child.ledger.held:
             happened = [*_given_back(held[1:], AttemptEnd.WITHDRAWN), Broke(held[0], why, is_gone=False)]
+        self._replace()
+        return happened
+
+    def _replace(self) -> None:
         self._child.page.close()
         self._child = self._started()
-        return happened
 
     def _give_up(self, why: str) -> list[TrialEvent]:
         """Nothing runs here any more; the trial that ran is lost, unless it was to let go anyway."""

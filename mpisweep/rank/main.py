@@ -53,7 +53,7 @@ from mpisweep.rank.office import Office
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.signals import STOP_SIGNALS, Sleeper, drain, end_if_stuck, watch_signals
 from mpisweep.rank.succession import FIRST_WORD_FACTOR, Succession
-from mpisweep.rank.transport import Transport, TransportError, connect, expected_rank
+from mpisweep.rank.transport import Transport, TransportError, connect, is_first_rank
 from mpisweep.rank.worker import Worker
 from mpisweep.records import DeviceShare
 from mpisweep.results import logs_folder, trials_folder
@@ -83,7 +83,7 @@ log = logging.getLogger(__name__)
 def run_rank(spec: Spec, options: RankOptions) -> int:
     """Be this rank until the sweep's run has ended; returns the exit code that all ranks share."""
     waker = watch_signals()
-    is_first = expected_rank() in (0, None)
+    is_first = is_first_rank()
     environment = _environment(spec) if is_first else {}
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at

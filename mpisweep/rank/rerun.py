@@ -21,7 +21,7 @@ from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBloc
 from mpisweep.devices.nodes import Node, lay_out, this_node
 from mpisweep.messages import Team
 from mpisweep.processes.child import ProcessSetting
-from mpisweep.processes.forkserver import ForkServer, Stays
+from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare, FailureCause, TrialState
@@ -150,10 +150,7 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
         notices = server.notices()
         for rank, process in enumerate(processes):
             happened += ((rank, what) for what in process.listen())
-            for notice in notices:
-                if process.is_child(notice.child):
-                    found = process.on_stays(notice.process) if isinstance(notice, Stays) else process.on_died(notice.status, notice.why)
-                    happened += ((rank, what) for what in found)
+            happened += ((rank, what) for notice in notices for what in process.on_notice(notice))
             process.keep_time(time.monotonic())
         for rank, happening in happened:
             if isinstance(happening, Back):

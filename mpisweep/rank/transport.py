@@ -29,7 +29,7 @@ from mpisweep.rank.signals import end_if_stuck
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
 
-__all__ = ["Transport", "TransportError", "connect", "expected_rank", "in_pieces"]
+__all__ = ["Transport", "TransportError", "connect", "expected_rank", "in_pieces", "is_first_rank"]
 
 #: What the ranks of a node tell each other.
 Fact = TypeVar("Fact")
@@ -67,6 +67,11 @@ def expected_rank() -> int | None:
     """The rank that a launcher of MPI has given this process; None when none has started it."""
     rank, _ = _expected()
     return rank
+
+
+def is_first_rank() -> bool:
+    """Whether this is the first rank, or no rank at all."""
+    return expected_rank() in (0, None)
 
 
 def _expected() -> tuple[int | None, int | None]:

@@ -28,7 +28,7 @@ from mpisweep.messages import (
     ToWorker,
 )
 from mpisweep.processes.child import ProcessSetting
-from mpisweep.processes.forkserver import Died, ForkServer, Notice, Stays
+from mpisweep.processes.forkserver import ForkServer, Notice
 from mpisweep.processes.kernel import process_start
 from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
@@ -167,12 +167,7 @@ class Worker:
 
     def _on_notice(self, notice: Notice, out: list[Message]) -> None:
         for slot, process in enumerate(self._slots):
-            if process.is_child(notice.child):
-                match notice:
-                    case Died(_, status, why):
-                        self._pass_on(slot, process.on_died(status, why), out)
-                    case Stays(_, stuck):
-                        self._pass_on(slot, process.on_stays(stuck), out)
+            self._pass_on(slot, process.on_notice(notice), out)
 
     def _pass_on(self, slot: int, happened: Sequence[TrialEvent], out: list[Message]) -> None:
         for happening in happened:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, installed_plugins
+from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
 from mpisweep.records import Value
 
 __all__ = [
@@ -175,7 +175,7 @@ BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}
 
 def is_workload(name: str) -> bool:
     """Whether a workload has this name, a built-in one or a plugin's."""
-    return name in BUILTIN or any(plugin.name == name for plugin in installed_plugins(WORKLOADS))
+    return is_named(WORKLOADS, name)
 
 
 @cache
@@ -200,6 +200,7 @@ def describe(name: str) -> WorkloadDescription | None:
     return found
 
 
+@cache
 def describe_if_there(name: str) -> WorkloadDescription | None:
     """The same for readers of results, which do without: None as well where a plugin cannot be used."""
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
-__all__ = ["duration_text", "number_text", "parse_bytes", "parse_duration", "value_text"]
+__all__ = ["configuration_text", "duration_text", "number_text", "parse_bytes", "parse_duration", "value_text"]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
@@ -53,6 +54,11 @@ def number_text(value: float) -> str:
     if math.isfinite(value) and 1e5 <= abs(value) < 1e9:
         return f"{value:.0f}"
     return f"{value:.5g}"
+
+
+def configuration_text(values: Mapping[str, object]) -> str:
+    """Parameters and their values for people: ``batch_size=256, data=digits``."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
 def value_text(value: object) -> str:

@@ -17,7 +17,7 @@ from mpisweep.records import TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
-from mpisweep.spec.units import value_text
+from mpisweep.spec.units import configuration_text
 from mpisweep.views.tables import units
 
 __all__ = ["ScalingCurve", "default_metric", "is_rate", "scaling"]
@@ -80,7 +80,7 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
         order = np.argsort(ranks, kind="stable")
         own = values[numbers][order]
         speedup = own / own[0] if is_rate(sweep, metric) else own[0] / own
-        label = ", ".join(f"{name}={value_text(value)}" for name, value in zip(searched, key, strict=False))
+        label = configuration_text(dict(zip(searched, key, strict=False)))
         curves.append(ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order]))
     if not curves:
         raise ResultsError(f"{sweep.path}: no configuration has completed on two different numbers of ranks yet")

@@ -28,12 +28,14 @@ from mpisweep.results.load import Sweep
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec import BuiltinWorkload
-from mpisweep.spec.units import duration_text, number_text, value_text
+from mpisweep.spec.catalogue import units_of
+from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
 
 if TYPE_CHECKING:
     from mpisweep.rank.rerun import Comparison, Rerun
 
 __all__ = [
+    "GONE",
     "Status",
     "TopRow",
     "TopTable",
@@ -243,8 +245,6 @@ def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
 
 def units(sweep: Sweep, name: str) -> str:
     """Units of a parameter, metric or column, as far as they are stated."""
-    from mpisweep.spec.catalogue import units_of
-
     workload = sweep.spec.workload
     if name in sweep.parameters or name in sweep.metrics:
         return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
@@ -321,7 +321,7 @@ def status_lines(status: Status) -> list[str]:
     if status.diverged:
         lines.append(f"  {_without(status.diverged, status.objective)}")
     if status.best is not None:
-        where = ", ".join(f"{name}={value_text(value)}" for name, value in status.best_parameters.items())
+        where = configuration_text(status.best_parameters)
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
         lines.append(f"  best {status.objective} {number_text(status.best)} ({trial})")
     lines += [

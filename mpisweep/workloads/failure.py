@@ -26,6 +26,9 @@ _NO_PRIMITIVE = "could not create a primitive"
 #: How the dynamic linker says that a limit of memory leaves no room for a library; without a limit it is
 #: something else.
 _NO_ROOM = "failed to map segment from shared object"
+#: How the interpreter says that it could not even make the exception; without a limit of memory that is a
+#: fault of an extension module.
+_NO_EXCEPTION = ("error return without exception set", "returned null without setting an exception")
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 
@@ -50,6 +53,7 @@ def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
         or (isinstance(error, RuntimeError) and text == _NO_PRIMITIVE)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and memory_is_limited)
+        or (isinstance(error, SystemError) and memory_is_limited and any(sign in text for sign in _NO_EXCEPTION))
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION

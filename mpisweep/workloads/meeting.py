@@ -21,7 +21,7 @@ from mpisweep.messages import Team
 from mpisweep.processes.channel import MEETING, Line
 from mpisweep.workloads.orders import Orders
 
-__all__ = ["Meetings", "reserved", "variables"]
+__all__ = ["Meetings", "reserved"]
 
 _LOCALHOST = "127.0.0.1"
 _ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -61,7 +61,7 @@ class Meetings:
                 address = inside.enter_context(reserved(team))
                 if team.size > 1:
                     self._line.send(MEETING, address.encode(), number, attempt)
-            inside.enter_context(_joined(variables(team, address, own_device_only=self._own_device_only)))
+            inside.enter_context(_joined(_variables(team, address, own_device_only=self._own_device_only)))
             yield
 
 
@@ -75,7 +75,7 @@ def reserved(team: Team) -> Iterator[str]:
         yield f"{host}:{keeper.getsockname()[1]}"
 
 
-def variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, str]:
+def _variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, str]:
     """The variables that torchrun would set for this rank.
 
     Args:

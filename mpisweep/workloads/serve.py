@@ -37,7 +37,7 @@ from mpisweep.workloads.outputs import output_file
 from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
 from mpisweep.workloads.trial import Trial, remove_checkpoint
 
-__all__ = ["serve"]
+__all__ = ["load_or_report", "serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
@@ -51,7 +51,6 @@ _CHILDLESS_S = 0.0002
 _CHANGELESS_S = 0.0002
 #: How the variables begin by which launchers of MPI tell a process that it is a rank.
 _MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
-_ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 def serve(files: list[int], arguments: dict[str, Any]) -> None:
@@ -59,7 +58,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
 
     Args:
         files: the line's socket, the page, and the page of the fork server's signals.
-        arguments: see :class:`mpisweep.processes.trialprocess.TrialProcess`.
+        arguments: see :class:`mpisweep.processes.child.Child`.
     """
     line = Line(socket.socket(fileno=files[0]))
     page, signals = Page(files[1]), SignalPage(files[2])
@@ -175,7 +174,7 @@ class _Loop:
         """Until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
-            run = _load_or_report(self._spec, outputs, self._signals)
+            run = load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
             leave(0)
         if self._runs_here:
@@ -375,17 +374,18 @@ def _returned(run: Callable[[Trial], Any], trial: Trial) -> Any:
         raise
 
 
-def _load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
+def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
     """The workload as a function; where it cannot be loaded, one that says so for every trial."""
     try:
         if isinstance(spec.workload, CommandWorkload):
             return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
         return load_function(spec)
     except BaseException as error:
-        problem = error
+        problem, where = error, error.__traceback__
 
     def fail(trial: Trial) -> None:
-        raise problem
+        # Each time that it is raised it would go on from where it was raised before.
+        raise problem.with_traceback(where)
 
     return fail
 
