@@ -72,6 +72,7 @@ test-long: $(READY)
 
 lint: $(READY)
 	$(BIN)ruff check .
+	$(BIN)ruff format --check --quiet .
 	$(BIN)mypy
 	$(PY) -m pytest -q tests/test_layers.py
 

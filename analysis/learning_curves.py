@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The curves of all trials, coloured by a parameter; best, median and baseline on top.
 
-    python analysis/learning_curves.py resnet50.h5 --smooth 10
+python analysis/learning_curves.py resnet50.h5 --smooth 10
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Figure 1: a metric of every trial over one parameter; best, baseline and failed trials marked.
 
-    python analysis/loss_vs_batch_size.py resnet50.h5 -o figure1.pdf
-    python analysis/loss_vs_batch_size.py resnet50.h5 --metric images_per_second
+python analysis/loss_vs_batch_size.py resnet50.h5 -o figure1.pdf
+python analysis/loss_vs_batch_size.py resnet50.h5 --metric images_per_second
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Speedup and efficiency of trials by how many ranks they have.
 
-    python analysis/scaling.py resnet50.h5 -o scaling.pdf
-    python analysis/scaling.py resnet50.h5 --metric wall_time
+python analysis/scaling.py resnet50.h5 -o scaling.pdf
+python analysis/scaling.py resnet50.h5 --metric wall_time
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Who ran what when: one row a worker, one box a trial; what is blank is idle.
 
-    python analysis/timeline.py resnet50.h5 -o timeline.svg
+python analysis/timeline.py resnet50.h5 -o timeline.svg
 """
 
 import argparse

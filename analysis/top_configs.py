@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Table 1: the best trials by the objective with their times, and the baseline.
 
-    python analysis/top_configs.py resnet50.h5 -k 5
-    python analysis/top_configs.py resnet50.h5 --format latex > table1.tex
+python analysis/top_configs.py resnet50.h5 -k 5
+python analysis/top_configs.py resnet50.h5 --format latex > table1.tex
 """
 
 import argparse
@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("-k", type=int, default=5, help="how many trials (default: 5)")
     parser.add_argument("--metric", help="to rank by (default: the objective)")
-    parser.add_argument("--direction", choices=("minimize", "maximize"), help="of that (default: the sweep's)")
+    parser.add_argument(
+        "--direction", choices=("minimize", "maximize"), help="of that (default: the sweep's)"
+    )
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
     options = parser.parse_args()

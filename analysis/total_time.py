@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Figure 2: the sum of all trials' times against the wall time of the allocation.
 
-    python analysis/total_time.py resnet50.h5 -o figure2.pdf
+python analysis/total_time.py resnet50.h5 -o figure2.pdf
 """
 
 import argparse

@@ -2,13 +2,13 @@
 
     python benchmarks/events.py [--workers 100,1000,10000] [--repeats 5] [--only wide] [--json]
 
-The real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time: no MPI, no files.  Workers of one slot, eight
-per node, run trials of 1 to 4 s, three per worker.  Each line is one mechanism at work.  What is measured is a whole
-sweep, from when all workers have joined to its end.
+The real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time: no MPI, no files.  Workers of one
+slot, eight per node, run trials of 1 to 4 s, three per worker.  Each line is one mechanism at work.  What is
+measured is a whole sweep, from when all workers have joined to its end.
 
-All repeats see the same events, so each event counts with the least time that it took in any of them: what the machine
-did meanwhile is left out, and what is rare and long is not.  The last column is the mean of most workers over that of
-the fewest.  ``tests/test_event_cost.py`` counts the steps of the same runs.
+All repeats see the same events, so each event counts with the least time that it took in any of them: what
+the machine did meanwhile is left out, and what is rare and long is not.  The last column is the mean of most
+workers over that of the fewest.  ``tests/test_event_cost.py`` counts the steps of the same runs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Variant:
     options: Callable[[int], dict[str, Any]] = lambda count: {}
     wide: bool = False
     kinds: tuple[str, ...] = ("gpu",)
-    #: Where this share of a trial's size is reached, it runs out of memory on a device of the second kind; on the first never.
+    #: Where this share of a trial's size is reached, it runs out of memory on a device of the second kind; on
+    #: the first never.
     room: float = 1.0
     #: Ranks whose devices are slow or fail: one in so many; 0 for none.
     ill_every: int = 0
@@ -85,12 +86,16 @@ class Cluster:
         self.variant, self.random, self.workers = variant, random, workers
         sizes = [1 + number // 50 for number in range(count)]
         self.durations = [random.uniform(1.0, 4.0) for _ in range(count)]
-        self.takes = [seconds * random.uniform(1 / variant.spread, variant.spread) for seconds in self.durations]
+        self.takes = [
+            seconds * random.uniform(1 / variant.spread, variant.spread) for seconds in self.durations
+        ]
         self.widths = [WIDE if variant.wide and number % 20 == 0 else 1 for number in range(count)]
         model = DurationModel({"t": self.durations}, None, count)
         model.observe(range(0, count, count // 200), self.durations[:: count // 200])
         model.fit()
-        model._next_fit = 2 * count  # what a fit costs is measured elsewhere: it is paid each time the ends have doubled
+        model._next_fit = (
+            2 * count
+        )  # what a fit costs is measured elsewhere: it is paid each time the ends have doubled
         self.too_large = variant.room * sizes[-1]
         self.sizes = sizes
         options = variant.options(count)
@@ -128,7 +133,9 @@ class Cluster:
         events = deque([first])
         while events and not self.is_over:
             event = events.popleft()
-            for decision in self.measure(event) if self.is_measured else self.scheduler.handle(event, self.now):
+            for decision in (
+                self.measure(event) if self.is_measured else self.scheduler.handle(event, self.now)
+            ):
                 self.carry_out(decision, events)
 
     def measure(self, event: Event) -> list[Decision]:
@@ -152,9 +159,14 @@ class Cluster:
                 numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
                 events.append(TrialsReturned(slot, numbers, attempts, AttemptEnd.WITHDRAWN))
             case Lease():
-                granted = [self.ungranted.popleft() for _ in range(min(len(self.ungranted), max(8, self.workers // 4)))]
+                granted = [
+                    self.ungranted.popleft()
+                    for _ in range(min(len(self.ungranted), max(8, self.workers // 4)))
+                ]
                 zeros = (0,) * len(granted)
-                events.append(TrialsGranted(tuple(granted), zeros, zeros) if granted else NothingToLease(sure=True))
+                events.append(
+                    TrialsGranted(tuple(granted), zeros, zeros) if granted else NothingToLease(sure=True)
+                )
             case End():
                 self.is_over = True
 
@@ -179,7 +191,11 @@ class Cluster:
         self.held[slot].pop(0)
         if self.held[slot]:
             self.begin(slot)
-        is_out = self.variant.room < 1 and self.kind(slot.rank) != self.variant.kinds[0] and self.sizes[number] > self.too_large
+        is_out = (
+            self.variant.room < 1
+            and self.kind(slot.rank) != self.variant.kinds[0]
+            and self.sizes[number] > self.too_large
+        )
         fails = is_out or (self.is_ill(slot) and slot.rank % 2 == 0)
         cause = FailureCause.OUT_OF_MEMORY if is_out else FailureCause.EXCEPTION
         self.feed(TrialsEnded(EndedBlock(
@@ -266,7 +282,11 @@ def main() -> None:
             cells = "".join(f"{mean:>10.1f}" for mean in found[name].values())
             print(f"{name:<28}{cells}{found[name][counts[-1]] / found[name][counts[0]]:>14.2f}", flush=True)
     if options.json:
-        print(json.dumps({name: {str(count): mean for count, mean in row.items()} for name, row in found.items()}))
+        print(
+            json.dumps(
+                {name: {str(count): mean for count, mean in row.items()} for name, row in found.items()}
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py [--trials 20000] [--points 300] [--file-bytes 1000000000] [--workers 2]
 
-The first two lines are a real run on MPI ranks, every trial of which reports that often; their memory is looked at until
-it ends.  The others are each a process of its own that does what the master's snapshot process does.  "Beyond" is
-the most that a process had at a time, less what it had before; "tables" is what the same sweep takes without any curve.
+The first two lines are a real run on MPI ranks, every trial of which reports that often; their memory is
+looked at until it ends.  The others are each a process of its own that does what the master's snapshot
+process does.  "Beyond" is the most that a process had at a time, less what it had before; "tables" is what
+the same sweep takes without any curve.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def main() -> None:
     trials, points = options.trials, options.points
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        print(f"{trials:,} trials of {points:,} reports: {megabytes(trials * points * SAMPLE_BYTES)} of curves")
+        print(
+            f"{trials:,} trials of {points:,} reports: {megabytes(trials * points * SAMPLE_BYTES)} of curves"
+        )
         print(f"  {'':<44} {'at first':>10} {'beyond':>10}")
         if options.workers:
             show_run(folder, trials, points, options.workers)
@@ -67,7 +70,7 @@ def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
 
 
 def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
-    """Memory of the master and of the process that makes its snapshots, once the sweep is open and at most."""
+    """Memory of the master and of its snapshot process: once the sweep is open, and at most."""
     from mpisweep.batch.jobfacts import Allocation
     from mpisweep.batch.launch import mpi_environment
     from mpisweep.batch.launchers import find_launcher, start_command
@@ -76,9 +79,19 @@ def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
     here = Allocation("local", "")
     starting = start_command(find_launcher(here), here, Placement((NodeRanks("", workers + 1),)))
     command = [
-        *starting, sys.executable, "-m", "mpisweep", "run", "reporting:train", "-p", f"x=1:{trials}", "-o", "run.h5",
-        "--master", "idle",
-    ]  # fmt: skip
+        *starting,
+        sys.executable,
+        "-m",
+        "mpisweep",
+        "run",
+        "reporting:train",
+        "-p",
+        f"x=1:{trials}",
+        "-o",
+        "run.h5",
+        "--master",
+        "idle",
+    ]
     environment = mpi_environment() | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     with (folder / "run.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -89,7 +102,11 @@ def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
             if not list(folder.glob("run.h5.journal/*.000000")):
                 continue
             master = master or next((one for one in below(process.pid) if is_master(one)), 0)
-            for one in [master, *(child for child in below(master) if niceness(child) > niceness(master))] if master else []:
+            for one in (
+                [master, *(child for child in below(master) if niceness(child) > niceness(master))]
+                if master
+                else []
+            ):
                 memory, most = status(one, "VmRSS"), status(one, "VmHWM")
                 if memory:
                     seen[one] = seen.get(one, (memory, 0))[0], most
@@ -151,7 +168,11 @@ def show_folding(folder: Path, trials: int, points: int) -> None:
     tables = measure("tables", path)
     print(f"  {'tables without curves':<44} {'':>10} {megabytes(tables['memory']):>10}")
     for where, cost in costs.items():
-        show(f"snapshot, curves from {where}", cost, f"{cost['memory'] / tables['memory']:.1f} times the tables")
+        show(
+            f"snapshot, curves from {where}",
+            cost,
+            f"{cost['memory'] / tables['memory']:.1f} times the tables",
+        )
 
 
 def show_opening(folder: Path, trials: int, file_bytes: int) -> None:
@@ -211,7 +232,9 @@ def journal(path: Path, trials: int, points: int) -> None:
             values = array("d", [number / (1 + step) for step in steps])
             writer.append(encode(AssignedBlock([[1, 0]], 1002.0 + number, [number], [1], {"x": number + 1})))
             writer.append(encode(ReportBlock(1, number, 1, {"loss": Curve(steps, values, times)})))
-            ended = EndedBlock(1, 0, [number], [1], [2], [1003.0 + number], [1.5 + number], {"loss": [0.5 * number]})
+            ended = EndedBlock(
+                1, 0, [number], [1], [2], [1003.0 + number], [1.5 + number], {"loss": [0.5 * number]}
+            )
             last = writer.append(encode(ended))
             while last - writer.synced > 2000:
                 time.sleep(0.001)
@@ -223,7 +246,9 @@ def opening(trials: int):  # type: ignore[no-untyped-def]
     from mpisweep.blocks import RunRecord
 
     spec = f'workload = "m:f"\n[parameters]\nx = {{ from = 1, to = {trials} }}\n'
-    return RunRecord("20260101T000000-aaaaaa", 0, "node1", 1, 1000.0, 2, "local", "", [], "0", spec, "s.toml", {})
+    return RunRecord(
+        "20260101T000000-aaaaaa", 0, "node1", 1, 1000.0, 2, "local", "", [], "0", spec, "s.toml", {}
+    )
 
 
 def introduction(trials: int):  # type: ignore[no-untyped-def]

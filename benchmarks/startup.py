@@ -1,8 +1,8 @@
 """How many files the ranks of a ResNet50 sweep open until their trials run, with and without --stage-env.
 
-Needs strace.  ``python benchmarks/startup.py --ranks 1 16``; 16 ranks want some 16 GB of memory and take minutes.
-What counts is installed Python: the standard library and site-packages, which a cluster keeps on its shared file
-system.  The launcher and mpirun are there once a job and are not counted.
+Needs strace.  ``python benchmarks/startup.py --ranks 1 16``; 16 ranks want some 16 GB of memory and take
+minutes.  What counts is installed Python: the standard library and site-packages, which a cluster keeps on
+its shared file system.  The launcher and mpirun are there once a job and are not counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ INSTALLED = tuple({
 })  # fmt: skip
 
 
-
-
 def count(traces: list[Path]) -> Counter[str]:
     """Calls of all processes of all ranks."""
     found: Counter[str] = Counter()
@@ -45,9 +43,25 @@ def count(traces: list[Path]) -> Counter[str]:
 def measure(ranks: int, staged: bool) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "mpisweep", "run", "resnet50", "-p", f"batch_size=2:{max(3, ranks + 1)}", "-p", "num_iter=1",
-            "-p", "image_size=32", "-p", "warmup_iter=0", "-o", "r.h5", "-n", str(ranks), "-q",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mpisweep",
+            "run",
+            "resnet50",
+            "-p",
+            f"batch_size=2:{max(3, ranks + 1)}",
+            "-p",
+            "num_iter=1",
+            "-p",
+            "image_size=32",
+            "-p",
+            "warmup_iter=0",
+            "-o",
+            "r.h5",
+            "-n",
+            str(ranks),
+            "-q",
+        ]
         command += ["--stage-env"] if staged else []
         trace = ["strace", "-ff", "-qq", "-e", "trace=%file", "-o", "trace"]
         environment = os.environ | {"OMPI_MCA_mpi_yield_when_idle": "1"}

@@ -63,7 +63,9 @@ def main() -> None:
         (folder / "noop.py").write_text(NOOP)
         ranks = options.workers + 1
         bare = float(mpirun(folder, ranks, "bare.py", str(options.trials)))
-        futures = float(mpirun(folder, ranks, "-m", "mpi4py.futures", "futures.py", str(options.trials // 20)))
+        futures = float(
+            mpirun(folder, ranks, "-m", "mpi4py.futures", "futures.py", str(options.trials // 20))
+        )
         ours, file_bytes = sweep(folder, ranks, options.trials)
     print(f"no-op trials per second, {options.workers} workers, {os.cpu_count()} cores")
     print(f"  bare send/recv loop, nothing stored   {bare:10,.0f}")
@@ -83,7 +85,9 @@ def mpirun(folder: Path, ranks: int, *arguments: str) -> str:
     here = Allocation("local", "")
     starting = start_command(find_launcher(here), here, Placement((NodeRanks("", ranks),)))
     command = [*starting, sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=mpi_environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=folder, env=mpi_environment(), capture_output=True, text=True, check=True
+    )
     return done.stdout.strip().rpartition("\n")[2]
 
 

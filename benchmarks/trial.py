@@ -39,7 +39,9 @@ def main() -> None:
         folder = Path(made)
         (folder / "bench_workloads.py").write_text(WORKLOADS)
         seconds = [one for _ in range(3) for one in trial_process(folder, "reports", [200_000])[1]]
-        print(f"report() of one metric, 200,000 in a row, curves shipped in blocks: {1e6 * min(seconds):.2f} us")
+        print(
+            f"report() of one metric, 200,000 in a row, curves shipped in blocks: {1e6 * min(seconds):.2f} us"
+        )
         starts, _ = trial_process(folder, "noop", list(range(1, 501)))
         print(f"start of a trial on a warm worker, there and back: {1e3 * statistics.median(starts):.3f} ms")
         loop(options, folder)
@@ -135,8 +137,9 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
     rate = options.batch_size * options.steps / min(mine for _, mine in pairs)
     print("  seconds, bare and built in: " + ", ".join(f"{theirs:.2f} {mine:.2f}" for theirs, mine in pairs))
     print(
-        f"built-in loop over the bare one, {options.device}, batch {options.batch_size} at {options.image_size} px, "
-        f"{options.steps} steps, median of {options.rounds} pairs: {ratio:.4f} ({rate:.1f} images/s)"
+        f"built-in loop over the bare one, {options.device}, batch {options.batch_size} at "
+        f"{options.image_size} px, {options.steps} steps, median of {options.rounds} pairs: {ratio:.4f} "
+        f"({rate:.1f} images/s)"
     )
 
 

@@ -1,4 +1,6 @@
-"""Write the ready-made job scripts of this folder: the poster's sweep on every kind of system (`make jobscripts`)."""
+"""Write the ready-made job scripts of this folder: the poster's sweep on every kind of system (`make
+jobscripts`).
+"""
 
 from __future__ import annotations
 
@@ -22,44 +24,64 @@ SCRIPTS = {
     "flow-cx-share": ("flow-cx-share", TWO_HOURS, POSTER, ""),
     "flow-cx": ("flow-cx", dataclasses.replace(TWO_HOURS, nodes=2), POSTER, ""),
     "flow-cx-singularity": (
-        "flow-cx", dataclasses.replace(TWO_HOURS, nodes=2),
-        dataclasses.replace(POSTER, venv="", image="~/mpisweep/mpisweep.sif"), "",
+        "flow-cx",
+        dataclasses.replace(TWO_HOURS, nodes=2),
+        dataclasses.replace(POSTER, venv="", image="~/mpisweep/mpisweep.sif"),
+        "",
     ),
     "wisteria-aquarius": (
-        "wisteria-aquarius", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "wisteria-aquarius",
+        dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
+        POSTER,
         "Put your project group in the place of GROUP, and this folder below /work.",
     ),
     "pjm": (
-        "pjm", dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, group="RESOURCE_GROUP"), POSTER,
-        "Put a resource group of your system in the place of RESOURCE_GROUP, and load the modules of your environment.",
+        "pjm",
+        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, group="RESOURCE_GROUP"),
+        POSTER,
+        "Put a resource group of your system in the place of RESOURCE_GROUP, and load the modules of your "
+        "environment.",
     ),
     "slurm": (
-        "slurm", dataclasses.replace(TWO_HOURS, nodes=2, gpus=4), POSTER,
-        "Add --partition and --account where your system wants them, and load the modules of your environment.",
+        "slurm",
+        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4),
+        POSTER,
+        "Add --partition and --account where your system wants them, and load the modules of your "
+        "environment.",
     ),
     "pbs": (
-        "pbs", dataclasses.replace(TWO_HOURS, nodes=2, gpus=4), POSTER,
+        "pbs",
+        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4),
+        POSTER,
         "Add -q and -P where your system wants them, and load the modules of your environment.",
     ),
     "gridengine": (
         "gridengine",
-        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, directives=("-pe mpi 8",)), POSTER,
-        "Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load your modules.",
+        dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, directives=("-pe mpi 8",)),
+        POSTER,
+        "Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load "
+        "your modules.",
     ),
     "tsubame4": (
-        "tsubame4", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "tsubame4",
+        dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
+        POSTER,
         "Put your TSUBAME group in the place of GROUP.",
     ),
     "miyabi-g": (
-        "miyabi-g", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "miyabi-g",
+        dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
+        POSTER,
         "Put your project group in the place of GROUP, and this folder below /work.",
     ),
     "abci3": (
-        "abci3", dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"), POSTER,
+        "abci3",
+        dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
+        POSTER,
         "Put your ABCI group in the place of GROUP.",
     ),
     "workstation": ("workstation", Wishes(), dataclasses.replace(POSTER, venv=""), ""),
-}  # fmt: skip
+}
 
 
 def script_text(name: str) -> str:

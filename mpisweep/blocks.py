@@ -153,8 +153,8 @@ class EndedBlock:
     #: :class:`~mpisweep.records.FailureCause` values.
     causes: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    #: Whether the last of them may have failed of what others had left in its process or on its device: it ran out of memory
-    #: or met an error of the device, and the process had run others before.
+    #: Whether the last of them may have failed of what others had left in its process or on its device: it
+    #: ran out of memory or met an error of the device, and the process had run others before.
     warm: bool = False
 
 
@@ -288,8 +288,8 @@ def _show(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\\\u{ord(lone):04x}" for lone in error.object[error.start : error.end]), error.end
 
 
-#: A lone surrogate (a name with undecodable bytes in a message) costs no result, here or where the text is written: it
-#: becomes its escape as plain text, which a JSON text has with two backslashes.
+#: A lone surrogate (a name with undecodable bytes in a message) costs no result, here or where the text is
+#: written: it becomes its escape as plain text, which a JSON text has with two backslashes.
 _SHOWN = "mpisweep.show"
 codecs.register_error(_SHOWN, _show)
 

@@ -1,7 +1,8 @@
 """How much a trial may have kept: what is longer is cut where it is made, and it is said that it was.
 
-A result travels as one record, whose length the journal bounds (:mod:`mpisweep.results.journal.writer`), and everybody who reads the
-results file reads every message and every name in it.  A program that goes wrong can make any of them as long as memory is.
+A result travels as one record, whose length the journal bounds (:mod:`mpisweep.results.journal.writer`), and
+everybody who reads the results file reads every message and every name in it.  A program that goes wrong can
+make any of them as long as memory is.
 
 Pure.
 """
@@ -24,7 +25,9 @@ METRICS = 1000
 
 
 def shortened(text: str, at_most: int) -> str:
-    """The beginning and the end of a text, and how much is missing between them; the text itself where it is short enough."""
+    """The beginning and the end of a text, and how much is missing between them; the text itself where it is
+    short enough.
+    """
     if len(text) <= at_most:
         return text
     half = at_most // 2
@@ -50,14 +53,20 @@ class MetricNames:
         if kept is not None:
             return kept
         if len(self._kept) >= METRICS and name != self._objective:
-            self.notice = self.notice or f"it has more than {METRICS:,} metrics: {name!r:.80} and others after it are not kept"
+            self.notice = (
+                self.notice
+                or f"it has more than {METRICS:,} metrics: {name!r:.80} and others after it are not kept"
+            )
             return None
         kept = name
         if len(name) > NAME_CHARS:
             # Two long names must not become one.
             digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
             kept = f"{name[: NAME_CHARS - len(digest) - 3]}...{digest}"
-            self.notice = self.notice or f"the name of a metric has {len(name):,} characters: it is kept as {kept[:40]!r}..."
+            self.notice = (
+                self.notice
+                or f"the name of a metric has {len(name):,} characters: it is kept as {kept[:40]!r}..."
+            )
         self._kept[name] = kept
         return kept
 

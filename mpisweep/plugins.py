@@ -26,9 +26,17 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "BUILT_IN", "SEARCHES", "SITES", "WORKLOADS", "Plugin", "PluginError", "find_plugin", "installed_plugins", "is_named",
+    "BUILT_IN",
+    "SEARCHES",
+    "SITES",
+    "WORKLOADS",
+    "Plugin",
+    "PluginError",
+    "find_plugin",
+    "installed_plugins",
+    "is_named",
     "plugin_names",
-]  # fmt: skip
+]
 
 WORKLOADS = "mpisweep.workloads"
 SEARCHES = "mpisweep.searches"

@@ -189,9 +189,7 @@ class Bar:
         best = _best(progress)
         if best:
             parts.append(f"[green]{best}[/]")
-        self._rich.update(
-            self._task, total=progress.total, completed=progress.ended, text=" · ".join(parts)
-        )
+        self._rich.update(self._task, total=progress.total, completed=progress.ended, text=" · ".join(parts))
 
     def write(self, line: str, *, error: bool = False) -> None:
         """Print a line of somebody's output above the bar."""
@@ -219,7 +217,10 @@ def _best(progress: Progress) -> str:
     if progress.best is None:
         return ""
     parameters = configuration_text(progress.best_parameters)
-    return f"best {progress.objective} {number_text(progress.best)} ({parameters or f'trial {progress.best_number}'})"
+    return (
+        f"best {progress.objective} {number_text(progress.best)} "
+        f"({parameters or f'trial {progress.best_number}'})"
+    )
 
 
 def counted(count: int, what: str) -> str:

@@ -40,7 +40,7 @@ class TrialState(IntEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether a trial in this state runs no more; what is infeasible is looked at again by the next run."""
+        """Whether the trial has ended; the next run looks at infeasible trials again."""
         return self >= TrialState.COMPLETE
 
     @property
@@ -72,14 +72,15 @@ class AttemptEnd(IntEnum):
     ENDED = 1
     #: The sweep was stopped first; the trial runs again.
     INTERRUPTED = 2
-    #: Its worker went away, or had no process for it, or one that cannot be ended; the trial runs again while retries are left.
+    #: Its worker went away, or had no process for it, or one that cannot be ended; the trial runs again while
+    #: retries are left.
     LOST = 3
     #: Taken back before it had begun, so that an idle worker could have it.
     WITHDRAWN = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
-    #: Ran out of memory, or met an error of its device, in a process that had run others before it; the trial runs again
-    #: in a fresh one.
+    #: Ran out of memory, or met an error of its device, in a process that had run others before it; the trial
+    #: runs again in a fresh one.
     NOT_FRESH = 6
     #: Ran out of memory on its kind of device; the trial waits for one of another kind.
     TOO_LARGE = 7
@@ -169,5 +170,6 @@ class DeviceShare:
     cores: tuple[int, ...]
     #: What the trial process gets in its environment, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
     environment: tuple[tuple[str, str], ...] = ()
-    #: What a trial has of devices and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``: on equal kinds equal trials fit.
+    #: What a trial has of devices and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``: on equal kinds equal
+    #: trials fit.
     kind: str = ""

@@ -97,11 +97,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """A folder for temporary files for each test, as each job has.
 
-    What Open MPI left behind there when a test killed it must not meet a later mpirun of the same process number; see
-    mpisweep.batch.launchers.session_variables.  The path is short, for it holds sockets.
+    What Open MPI left behind there when a test killed it must not meet a later mpirun of the same process
+    number; see mpisweep.batch.launchers.session_variables.  The path is short, for it holds sockets.
     """
     tmp_path_factory.getbasetemp()  # stays where it is
     with tempfile.TemporaryDirectory(prefix="mpisweep-test-", ignore_cleanup_errors=True) as made:
@@ -129,7 +131,16 @@ def folder(tmp_path: Path) -> Path:
 def environment() -> dict[str, str]:
     """What a user's shell has, with what Open MPI asks of root."""
     # Not a second's wait for a fabric in each MPI_Init; see mpisweep.batch.launchers.one_host_variables.
-    root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"), "1")  # fmt: skip
+    root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(
+        (
+            "OMPI_ALLOW_RUN_AS_ROOT",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
+            "PRTE_ALLOW_RUN_AS_ROOT",
+            "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM",
+            "OMPI_MCA_mpi_yield_when_idle",
+        ),
+        "1",
+    )
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | root | {"PATH": path}
 
@@ -143,21 +154,31 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
         if ranks is not None:
             command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
 
     return run
 
 
 class Standins:
-    """The stand-ins for PJM, PBS and Grid Engine: a folder with their jobs, and the environment for their commands."""
+    """The stand-ins for PJM, PBS and Grid Engine: a folder with their jobs, and the environment for their
+    commands.
+    """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = environment
 
     def use(self, system: str) -> None:
-        """Have the commands be those of this system: qsub, qstat and qdel are of PBS unless Grid Engine is asked for."""
+        """Have the commands be those of this system: qsub, qstat and qdel are of PBS unless Grid Engine is
+        asked for.
+        """
         own = str(Path(__file__).parent / "standins" / "gridengine" / "bin" / "lx-amd64")
         path = [part for part in self.environment["PATH"].split(os.pathsep) if part != own]
         self.environment["PATH"] = os.pathsep.join([own, *path] if system == "gridengine" else path)
@@ -187,19 +208,33 @@ class Standins:
 
 @pytest.fixture
 def standins(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standins]:
-    """PJM, PBS and Grid Engine as far as they can be had, with an environment `venv` that jobs activate; see tests/standins."""
+    """PJM, PBS and Grid Engine as far as they can be had, with an environment `venv` that jobs activate; see
+    tests/standins.
+    """
     folder, home, scripts = tmp_path / "standins", tmp_path / "home", tmp_path / "venv" / "bin"
     for made in (folder, home, scripts):
         made.mkdir(parents=True)
     root = Path(__file__).parent.parent
     python = shlex.quote(sys.executable)
-    (scripts / "activate").write_text(f"export PATH={shlex.quote(str(scripts))}:$PATH PYTHONPATH={shlex.quote(str(root))}\n")
-    (scripts / "mpisweep").write_text(f'#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(root))}\nexec {python} -m mpisweep "$@"\n')
+    (scripts / "activate").write_text(
+        f"export PATH={shlex.quote(str(scripts))}:$PATH PYTHONPATH={shlex.quote(str(root))}\n"
+    )
+    (scripts / "mpisweep").write_text(
+        f'#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(root))}\nexec {python} -m mpisweep "$@"\n'
+    )
     (scripts / "mpisweep").chmod(0o755)
-    found = Standins(folder, environment | {
-        "STANDIN_FOLDER": str(folder), "STANDIN_KILL_S": "10", "HOME": str(home), "XDG_CONFIG_HOME": str(home),
-        "STANDIN_MODULES": str(Path(sys.executable).parent), "PYTHONPATH": str(root),
-        "PATH": os.pathsep.join([str(root / "tests" / "standins"), environment["PATH"]]),
-    })  # fmt: skip
+    found = Standins(
+        folder,
+        environment
+        | {
+            "STANDIN_FOLDER": str(folder),
+            "STANDIN_KILL_S": "10",
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+            "STANDIN_MODULES": str(Path(sys.executable).parent),
+            "PYTHONPATH": str(root),
+            "PATH": os.pathsep.join([str(root / "tests" / "standins"), environment["PATH"]]),
+        },
+    )
     yield found
     found.end_all()

@@ -25,8 +25,10 @@ class Disk:
         if not library.exists():
             subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
         self.environment = {
-            "LD_PRELOAD": os.fspath(library), "DISK_FOLDER": os.fspath(folder.resolve()), "DISK_STATE": os.fspath(self._state),
-        }  # fmt: skip
+            "LD_PRELOAD": os.fspath(library),
+            "DISK_FOLDER": os.fspath(folder.resolve()),
+            "DISK_STATE": os.fspath(self._state),
+        }
         self.be("fine")
 
     def be(self, state: str) -> None:

@@ -1,4 +1,6 @@
-"""A kernel that cannot end some processes, or has none to give; see kernel.c.  Takes a C compiler, as mpi4py does."""
+"""A kernel that cannot end some processes, or has none to give; see kernel.c.  Takes a C compiler, as mpi4py
+does.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from pathlib import Path
 __all__ = ["STUCK", "Kernel"]
 
 SOURCE = Path(__file__).with_name("kernel.c")
-#: For a process that is to be stuck: neither its parent's death nor any signal ends it, until the file `free` is there.  What
-#: it holds of the job's output is let go of, unless it `keeps_output`: mpirun waits for that, and the launcher for mpirun.
-STUCK = '''
+#: For a process that is to be stuck: neither its parent's death nor any signal ends it, until the file `free`
+#: is there.  What it holds of the job's output is let go of, unless it `keeps_output`: mpirun waits for that,
+#: and the launcher for mpirun.
+STUCK = """
 import ctypes, os, time
 from pathlib import Path
 
@@ -29,7 +32,7 @@ def get_stuck(keeps_output=False):
     while not (kernel / "free").exists():
         time.sleep(0.01)
     os._exit(0)
-'''
+"""
 
 
 class Kernel:

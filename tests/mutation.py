@@ -12,12 +12,13 @@ Each file in ``tests/mutants`` lists changes of the source, one table per mutant
     new     = ''                                       # what replaces it; empty to delete it
     tests   = ["tests/test_writer_cuts.py::test_nothing_is_acknowledged_before_it_is_synced"]
 
-A mutant that takes more than one change has the others in ``[[mutant.also]]`` tables of `file`, `old` and `new`.
-`seconds` is the longest its tests may take (default 120).
+A mutant that takes more than one change has the others in ``[[mutant.also]]`` tables of `file`, `old` and
+`new`.  `seconds` is the longest its tests may take (default 120).
 
-The tests named must pass on the unchanged source, and *each* of them must fail on the changed one, in a copy of
-the tree: the working tree is never touched.  Exit code 0: every mutant was caught.  1: one survived, its text does
-not apply any more, or its tests prove nothing (they fail unchanged, or the change does not even compile)::
+The tests named must pass on the unchanged source, and *each* of them must fail on the changed one, in a copy
+of the tree: the working tree is never touched.  Exit code 0: every mutant was caught.  1: one survived, its
+text does not apply any more, or its tests prove nothing (they fail unchanged, or the change does not even
+compile)::
 
     python tests/mutation.py --list
     python tests/mutation.py --only journal-fsync
@@ -78,7 +79,9 @@ class Change:
             try:
                 compile(changed, self.file, "exec")
             except SyntaxError as error:
-                raise MutantError(f"does not compile: {self.file}, line {error.lineno}: {error.msg}") from error
+                raise MutantError(
+                    f"does not compile: {self.file}, line {error.lineno}: {error.msg}"
+                ) from error
         return changed
 
 
@@ -133,9 +136,13 @@ def read_mutants(folder: Path) -> list[Mutant]:
             missing = _KEYS - {"also", "seconds"} - table.keys()
             if missing or table.keys() - _KEYS:
                 raise MutantError(f"{where}: lacks {sorted(missing)}, unknown {sorted(table.keys() - _KEYS)}")
-            changes = [Change(part["file"], part["old"], part["new"]) for part in [table, *table.get("also", [])]]
+            changes = [
+                Change(part["file"], part["old"], part["new"]) for part in [table, *table.get("also", [])]
+            ]
             seconds = float(table.get("seconds", _SECONDS))
-            found.append(Mutant(table["name"], table["removes"], tuple(changes), tuple(table["tests"]), seconds))
+            found.append(
+                Mutant(table["name"], table["removes"], tuple(changes), tuple(table["tests"]), seconds)
+            )
     twice = {mutant.name for mutant in found if sum(mutant.name == other.name for other in found) > 1}
     if twice:
         raise MutantError(f"{folder}: more than one mutant is named {sorted(twice)}")
@@ -190,7 +197,13 @@ def run_tests(root: Path, tests: Sequence[str], seconds: float) -> Ran:
     if report.exists():
         for case in ElementTree.parse(report).iter("testcase"):
             children = {child.tag for child in case}
-            outcome = "failed" if children & {"failure", "error"} else "skipped" if "skipped" in children else "passed"
+            outcome = (
+                "failed"
+                if children & {"failure", "error"}
+                else "skipped"
+                if "skipped" in children
+                else "passed"
+            )
             name = f"{case.get('classname')}.{str(case.get('name')).partition('[')[0]}"
             outcomes[outcome] |= {test for test in tests if _dotted(test) == name}
     return Ran(*map(frozenset, outcomes.values()), exit_code, said)
@@ -215,7 +228,9 @@ def _kill_with_descendants(process: psutil.Process) -> None:
 
 
 def check_unchanged(root: Path, mutants: Sequence[Mutant]) -> dict[str, Verdict]:
-    """Run every test that is named once on the unchanged source; verdicts on mutants for which that says enough."""
+    """Run every test that is named once on the unchanged source; verdicts on mutants for which that says
+    enough.
+    """
     tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     with _copy_of(root) as copy:
         ran = run_tests(copy, tests, sum({mutant.tests: mutant.seconds for mutant in mutants}.values()))
@@ -252,7 +267,9 @@ def try_mutant(root: Path, mutant: Mutant) -> Verdict:
     return Verdict(mutant, "caught", ", ".join(map(_short, mutant.tests)), seconds)
 
 
-def run_all(root: Path, mutants: Sequence[Mutant], jobs: int = 1, within_s: float = float("inf")) -> list[Verdict]:
+def run_all(
+    root: Path, mutants: Sequence[Mutant], jobs: int = 1, within_s: float = float("inf")
+) -> list[Verdict]:
     """Try all of them, `jobs` at a time; none is begun when `within_s` seconds are over."""
     until = time.monotonic() + within_s
     settled = {}
@@ -297,26 +314,49 @@ def print_table(verdicts: Sequence[Verdict], seconds: float) -> None:
     width = max([0, *(len(verdict.mutant.name) for verdict in verdicts)])
     for verdict in verdicts:
         mutant = verdict.mutant
-        print(f"{verdict.outcome:<9}  {mutant.name:<{width}}  {verdict.seconds:5.1f} s  without: {mutant.removes}")
+        print(
+            f"{verdict.outcome:<9}  {mutant.name:<{width}}  {verdict.seconds:5.1f} s  without: "
+            f"{mutant.removes}"
+        )
         print(f"{'':<9}  {'':<{width}}           {verdict.told}")
-    counts = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in ("caught", "survived", "error", "skipped", "not tried")}
-    print(f"{len(verdicts)} mutants in {seconds:.0f} s: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+    counts = {
+        outcome: sum(v.outcome == outcome for v in verdicts)
+        for outcome in ("caught", "survived", "error", "skipped", "not tried")
+    }
+    print(
+        f"{len(verdicts)} mutants in {seconds:.0f} s: "
+        + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="this mutant; may be repeated")
-    parser.add_argument("--share", default="1/1", metavar="N/M", help="every M-th mutant, beginning with the N-th")
+    parser.add_argument(
+        "--share", default="1/1", metavar="N/M", help="every M-th mutant, beginning with the N-th"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
-    parser.add_argument("--within", type=float, default=float("inf"), metavar="SECONDS", help="begin no mutant after this time")
-    parser.add_argument("--list", action="store_true", help="print the names and what they remove, and run nothing")
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="begin no mutant after this time",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the names and what they remove, and run nothing"
+    )
     options = parser.parse_args(arguments)
     try:
         mutants = read_mutants(ROOT / "tests" / "mutants")
         if unknown := set(options.only or ()) - {mutant.name for mutant in mutants}:
             raise MutantError(f"--only: there is no mutant {sorted(unknown)}; --list shows them")
-        chosen = [mutant for mutant in mutants if mutant.name in options.only] if options.only else share_of(mutants, options.share)
+        chosen = (
+            [mutant for mutant in mutants if mutant.name in options.only]
+            if options.only
+            else share_of(mutants, options.share)
+        )
     except MutantError as error:
         print(f"mutation.py: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,9 @@ def remember(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
 
 
 def end_all() -> None:
-    """Kill what still runs, and its descendants: a sweep that hangs would take the cores of all tests after it."""
+    """Kill what still runs, and its descendants: a sweep that hangs would take the cores of all tests after
+    it.
+    """
     while _started:
         process = _started.pop()
         if process.poll() is not None:

@@ -1,17 +1,20 @@
-"""A storm: processes are killed and stopped, and the disk fails, fills, hangs and is slow, until a sweep is done.
+"""A storm: processes are killed and stopped, and the disk fails, fills, hangs and is slow, until a sweep is
+done.
 
 Run it by hand with a seed and a number of strikes; the tests run a bounded share of it::
 
     python tests/storm.py --strikes 200 --seed 1 --workers 4
 
-Killed (SIGKILL) are trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.  Stopped
-(SIGSTOP) for up to two and a half times as long as a rank may be silent are ranks, masters, the processes that write
-the results file, fork servers and launchers; they go on meanwhile.  The disk is that of disk.c.
+Killed (SIGKILL) are trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.
+Stopped (SIGSTOP) for up to two and a half times as long as a rank may be silent are ranks, masters, the
+processes that write the results file, fork servers and launchers; they go on meanwhile.  The disk is that of
+disk.c.
 
-A grid of short trials runs again and again, each time in a new file, until there were enough strikes; in every second
-sweep half of the trials have two ranks, and in every third one the ranks are on several hosts, by their names.  Each
-sweep is resumed until it is done, and then compared with what an uninterrupted run gives: every trial once, with the
-right value and the right curve.  Whatever was once seen as ended must stay ended with the same value.
+A grid of short trials runs again and again, each time in a new file, until there were enough strikes; in
+every second sweep half of the trials have two ranks, and in every third one the ranks are on several hosts,
+by their names.  Each sweep is resumed until it is done, and then compared with what an uninterrupted run
+gives: every trial once, with the right value and the right curve.  Whatever was once seen as ended must stay
+ended with the same value.
 """
 
 from __future__ import annotations
@@ -66,7 +69,14 @@ SILENCE_S = 2.0
 NARROW = f"x = {{ from = 1, to = {TRIALS} }}"
 WIDE = f"x = {{ from = 1, to = {TRIALS // 2} }}\nranks_per_trial = [1, 2]"
 #: What is struck how often, relative to the others.
-KILLS = {"trial process": 8, "worker rank": 4, "master rank": 5, "two ranks at once": 2, "fork server": 1, "job": 2}
+KILLS = {
+    "trial process": 8,
+    "worker rank": 4,
+    "master rank": 5,
+    "two ranks at once": 2,
+    "fork server": 1,
+    "job": 2,
+}
 STOPS = {
     "stopped worker rank": 2, "stopped master rank": 3, "stopped writer": 2, "stopped fork server": 1,
     "stopped launcher": 1,
@@ -116,9 +126,24 @@ class Storm:
         environment = os.environ | self.disk.environment | ({HOSTS_VARIABLE: hosts} if hosts else {})
         with (self.folder / "stderr.txt").open("a") as stderr:
             launcher = psutil.Popen(
-                [sys.executable, "-m", "mpisweep", "run", "storm.toml", "-o", f"disk/{path.name}", "-n", str(self.workers), "-q"],
-                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "mpisweep",
+                    "run",
+                    "storm.toml",
+                    "-o",
+                    f"disk/{path.name}",
+                    "-n",
+                    str(self.workers),
+                    "-q",
+                ],
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+                env=environment,
+            )
         try:
             while launcher.poll() is None:
                 with contextlib.suppress(psutil.TimeoutExpired):
@@ -133,9 +158,12 @@ class Storm:
                 if self.random.random() < 0.05:
                     remember(path, seen)
             self._bring_back(math.inf)
-            # 3: started again too often before any trial had ended.  2: it found a disk that it could not begin on.
+            # 3: started again too often before any trial had ended.  2: it found a disk that it could not
+            # begin on.
             expected = (0, 3, 2) if self.disk_was_bad else (0, 3)
-            assert launcher.returncode in expected, (self.folder / "stderr.txt").read_text(errors="replace")[-5000:]
+            assert launcher.returncode in expected, (self.folder / "stderr.txt").read_text(errors="replace")[
+                -5000:
+            ]
             return bool(launcher.returncode == 0)
         finally:
             self._bring_back(math.inf)
@@ -177,7 +205,9 @@ class Storm:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.suspend()
             self.strikes[kind] += 1
-            self.later.append((time.monotonic() + self.random.uniform(0.5, 2.5) * SILENCE_S, lambda: wake(victim)))
+            self.later.append(
+                (time.monotonic() + self.random.uniform(0.5, 2.5) * SILENCE_S, lambda: wake(victim))
+            )
 
     def _spoil_disk(self, kind: str) -> None:
         if self.later:
@@ -185,7 +215,9 @@ class Storm:
         self.disk.be(STATES[kind])
         self.disk_was_bad = True
         self.strikes[kind] += 1
-        self.later.append((time.monotonic() + self.random.uniform(0.2, 2.0) * SILENCE_S, lambda: self.disk.be("fine")))
+        self.later.append(
+            (time.monotonic() + self.random.uniform(0.2, 2.0) * SILENCE_S, lambda: self.disk.be("fine"))
+        )
 
     def _victims(self, kind: str, launcher: psutil.Process, path: Path) -> list[psutil.Process]:
         ranks = ranks_of(launcher)
@@ -242,7 +274,9 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 
 
 def writers_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The processes that write the results file for a rank: they run no trial, and are nicer by ten than the rank."""
+    """The processes that write the results file for a rank: they run no trial, and are nicer by ten than the
+    rank.
+    """
     others = [child for server in children(rank) for child in children(server) if not runs_trials(child)]
     return [child for child in others if nice(child) == min(19, nice(rank) + 10)]
 
@@ -253,7 +287,9 @@ def trials_of(rank: psutil.Process) -> list[psutil.Process]:
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """Whether a process has the page of memory that a trial process shares with its worker (mpisweep.processes.shared_page.Page)."""
+    """Whether a process has the page of memory that a trial process shares with its worker
+    (mpisweep.processes.shared_page.Page).
+    """
     try:
         return "/memfd:mpisweep-page" in Path(f"/proc/{process.pid}/maps").read_text()
     except OSError:
@@ -330,7 +366,9 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=200)
     parser.add_argument("--only", choices=["kills", "stops", "disks"], help="strikes of one kind alone")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--seconds", type=float, default=math.inf, help="start no further sweep after this time")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="start no further sweep after this time"
+    )
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     options = parser.parse_args()
@@ -338,12 +376,16 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(exist_ok=True)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")])
+        )
         kinds = {"kills": KILLS, "stops": STOPS, "disks": DISKS, None: KINDS}[options.only]
         storm = Storm(folder, random.Random(options.seed), options.workers, kinds)
         storm.run(options.strikes, options.seconds)
-    print(f"seed {options.seed}: {storm.strikes.total()} strikes over {storm.sweeps} sweeps of {TRIALS} trials "
-          f"in {time.monotonic() - started:.0f} s; every trial ended once, with the right value and curve")
+    print(
+        f"seed {options.seed}: {storm.strikes.total()} strikes over {storm.sweeps} sweeps of {TRIALS} trials "
+        f"in {time.monotonic() - started:.0f} s; every trial ended once, with the right value and curve"
+    )
     for kind, count in storm.strikes.most_common():
         print(f"  {count:5d} {kind}")
 

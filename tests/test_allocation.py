@@ -1,4 +1,6 @@
-"""What each batch system says: of an allocation, of jobs, and of the heads of scripts; the contract that all are held to."""
+"""What each batch system says: of an allocation, of jobs, and of the heads of scripts; the contract that all
+are held to.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +46,48 @@ def nodes(*counts: tuple[str, int | None]) -> tuple[AllocatedNode, ...]:
 
 #: What a job may ask for, in sizes that systems write in different ways.
 REQUESTS = [
-    Request("sweep", "node", nodes=1, gpus=0, ranks=16, ranks_per_node=16, cores=None, cores_per_node=None, elapse_s=59),
     Request(
-        "sweep", "node", nodes=3, gpus=4, ranks=12, ranks_per_node=4, cores=8, cores_per_node=32, elapse_s=7200, group="gpu",
+        "sweep",
+        "node",
+        nodes=1,
+        gpus=0,
+        ranks=16,
+        ranks_per_node=16,
+        cores=None,
+        cores_per_node=None,
+        elapse_s=59,
+    ),
+    Request(
+        "sweep",
+        "node",
+        nodes=3,
+        gpus=4,
+        ranks=12,
+        ranks_per_node=4,
+        cores=8,
+        cores_per_node=32,
+        elapse_s=7200,
+        group="gpu",
         warn_s=40,
     ),
-    Request("sweep", "node", nodes=100, gpus=1, ranks=100, ranks_per_node=1, cores=72, cores_per_node=72, elapse_s=604800),
-]  # fmt: skip
+    Request(
+        "sweep",
+        "node",
+        nodes=100,
+        gpus=1,
+        ranks=100,
+        ranks_per_node=1,
+        cores=72,
+        cores_per_node=72,
+        elapse_s=604800,
+    ),
+]
 
 
 #: The same test is held by all systems.
-held_by_all = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+held_by_all = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+)
 
 
 class BatchSystemContract:
@@ -100,7 +133,11 @@ class BatchSystemContract:
     # ---- the head of a script
 
     def head(self, request: Request) -> str:
-        asked = replace(request, name=self.system.job_name("sweep"), size=self.size.format(nodes=request.nodes, ranks=request.ranks))
+        asked = replace(
+            request,
+            name=self.system.job_name("sweep"),
+            size=self.size.format(nodes=request.nodes, ranks=request.ranks),
+        )
         return "".join(f"{self.system.marker} {line}\n" for line in self.system.directives(asked))
 
     @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.nodes} nodes")
@@ -118,7 +155,13 @@ class BatchSystemContract:
         assert {asked.line(what) for what in asked.lines} <= set(range(2, len(script.lines)))
 
     def test_what_the_site_and_the_user_add_is_in_the_head_and_the_user_s_comes_last(self):
-        added = replace(REQUESTS[1], project="--the-project", site=("--of-site",), container=("--of-container",), own=("--own",))
+        added = replace(
+            REQUESTS[1],
+            project="--the-project",
+            site=("--of-site",),
+            container=("--of-container",),
+            own=("--own",),
+        )
         lines = self.system.directives(replace(added, size=self.size))
         assert {"--the-project", "--of-site", "--of-container"} < set(lines)
         assert lines[-1] == "--own"
@@ -133,7 +176,9 @@ class BatchSystemContract:
     def test_every_time_limit_is_read_as_it_is_written(self, seconds: int):
         assert self.system.time_limit_s(clock(seconds)) == seconds
 
-    @pytest.mark.parametrize("text", ["", "soon", "-5", "1:2:3:4:5", "²", "9" * 30, ":", "1-", "1:-2:3", "²-1"])
+    @pytest.mark.parametrize(
+        "text", ["", "soon", "-5", "1:2:3:4:5", "²", "9" * 30, ":", "1-", "1:-2:3", "²-1"]
+    )
     def test_what_is_no_time_limit_is_none(self, text: str):
         assert self.system.time_limit_s(text) is None
 
@@ -246,7 +291,9 @@ class BatchSystemContract:
         words = [word for line in lines for word in line.replace("=", " = ").split()]
         mixed = st.lists(
             st.sampled_from(lines)
-            | st.lists(st.sampled_from(words) | st.text(max_size=8) | st.integers().map(str), max_size=14).map(" ".join)
+            | st.lists(
+                st.sampled_from(words) | st.text(max_size=8) | st.integers().map(str), max_size=14
+            ).map(" ".join)
             | st.text(max_size=60),
             max_size=12,
         ).map("\n".join)
@@ -294,7 +341,10 @@ HOUR = JobTimes(local(2026, 11, 17, 9, 1, 41), local(2026, 11, 17, 10, 1, 41))
 class TestSlurm(BatchSystemContract):
     system = SLURM
     job_id = "238"
-    submissions = {"Submitted batch job 42\n": "42", "sbatch: error: Batch job submission failed: Invalid account\n": ""}
+    submissions = {
+        "Submitted batch job 42\n": "42",
+        "sbatch: error: Batch job submission failed: Invalid account\n": "",
+    }
     follows = ("42", ["--dependency=afterany:42"])
     listing = "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n45 REQUEUE_HOLD (held)\n"
     states = {"42": "running", "43": "waiting", "44": "running", "45": "held"}
@@ -324,12 +374,19 @@ class TestSlurm(BatchSystemContract):
         assert not this_allocation(environment | {"SLURMD_NODENAME": "n1"}).is_elsewhere
 
     def test_tasks_that_nobody_asked_for_do_not_count(self):
-        found = this_allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "64(x2)"})
+        found = this_allocation(
+            {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "64(x2)"}
+        )
         assert found.nodes == nodes(("n1", None), ("n2", None))
 
     @pytest.mark.parametrize(
         ("variables", "gpus"),
-        [({"SLURM_GPUS_PER_NODE": "a100:4"}, 4), ({"SLURM_GPUS_PER_NODE": "2"}, 2), ({"SLURM_JOB_GPUS": "0,1,3"}, 3), ({}, None)],
+        [
+            ({"SLURM_GPUS_PER_NODE": "a100:4"}, 4),
+            ({"SLURM_GPUS_PER_NODE": "2"}, 2),
+            ({"SLURM_JOB_GPUS": "0,1,3"}, 3),
+            ({}, None),
+        ],
     )
     def test_gpus_are_counted_in_each_way_of_saying_it(self, variables, gpus):
         assert this_allocation({"SLURM_JOB_ID": "7", **variables}).gpus_per_node == gpus
@@ -390,11 +447,23 @@ QSTAT_TORQUE = """Job Id: 238.torque.example.org
 class TestPbs(BatchSystemContract):
     system = PBS
     job_id = "238.server"
-    submissions = {"1234.server.example\n": "1234.server.example", "1234\n": "1234", "qsub: Unknown queue\n": ""}
+    submissions = {
+        "1234.server.example\n": "1234.server.example",
+        "1234\n": "1234",
+        "qsub: Unknown queue\n": "",
+    }
     follows = ("7.server", ["-W", "depend=afterany:7.server"])
     listing = (
-        "Job Id: 1.server\n    Job_Name = sweep\n    job_state = R\n    comment = Job run at Tue\n"
-        "Job Id: 2.server\n    job_state = H\nJob Id: 3.server\n    job_state = Q\nJob Id: 4.server\n    job_state = F\n"
+        "Job Id: 1.server\n"
+        "    Job_Name = sweep\n"
+        "    job_state = R\n"
+        "    comment = Job run at Tue\n"
+        "Job Id: 2.server\n"
+        "    job_state = H\n"
+        "Job Id: 3.server\n"
+        "    job_state = Q\n"
+        "Job Id: 4.server\n"
+        "    job_state = F\n"
     )
     states = {"1.server": "running", "2.server": "held", "3.server": "waiting", "4.server": "gone"}
     texts = {
@@ -403,7 +472,9 @@ class TestPbs(BatchSystemContract):
         QSTAT_PBS.replace("238.", "237.").replace("01:00:00", "09:00:00") + "\n" + QSTAT_PBS: HOUR,
         QSTAT_PBS + "\n" + QSTAT_PBS.replace("238.", "239.").replace("01:00:00", "09:00:00"): HOUR,
         QSTAT_PBS.replace("    Resource_List.walltime = 01:00:00\n", ""): JobTimes(HOUR.started_at),
-        QSTAT_TORQUE.replace("    Resource_List.walltime = 3600\n", ""): JobTimes(HOUR.started_at, NOW + 1901),
+        QSTAT_TORQUE.replace("    Resource_List.walltime = 3600\n", ""): JobTimes(
+            HOUR.started_at, NOW + 1901
+        ),
     }
 
     def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
@@ -467,7 +538,8 @@ class TestPjm(BatchSystemContract):
     follows = ("64856_0", ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"])
     listing = (
         "JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE\n"
-        "238     job.sh    NM  RUN  user1  11/17 09:01:41  0001:00:00  12\n240_1   step.sh   ST  QUE  user1  -  0001:00:00  2\n"
+        "238     job.sh    NM  RUN  user1  11/17 09:01:41  0001:00:00  12\n"
+        "240_1   step.sh   ST  QUE  user1  -  0001:00:00  2\n"
         "241     job2.sh   NM  HLD  user1  -               0001:00:00  2\n"
     )
     states = {"238": "running", "240_1": "waiting", "241": "held"}
@@ -478,7 +550,9 @@ class TestPjm(BatchSystemContract):
         PJSTAT_OTHER: JobTimes(HOUR.started_at),
         # pjstat --choose prints the columns in the order that it was given.
         "ELAPSE_LIM START_DATE JOB_ID\n0001:00:00 11/17 09:01:41 238\n": HOUR,
-        "JOB_ID ST ELAPSE_LIM START_DATE\n238 RUN 0001:00:00 (11/17 09:01:41)\n".replace("(", "").replace(")", "@"): HOUR,
+        "JOB_ID ST ELAPSE_LIM START_DATE\n238 RUN 0001:00:00 (11/17 09:01:41)\n".replace("(", "").replace(
+            ")", "@"
+        ): HOUR,
         PJSTAT.replace("0001:00:00", "-"): JobTimes(),
         PJSTAT_S.replace("01:00:00 (3600)", "unlimited"): JobTimes(HOUR.started_at),
     }
@@ -498,7 +572,9 @@ class TestPjm(BatchSystemContract):
         file.write_text("n1\nn2\nn3\n")
         environment = {"PJM_JOBID": "7", "PJM_O_NODEINF": str(file)}
         assert this_allocation(environment).nodes == nodes(("n1", None), ("n2", None), ("n3", None))
-        assert this_allocation(environment | {"PJM_MPI_PROC": "8"}).nodes == nodes(("n1", 3), ("n2", 3), ("n3", 2))
+        assert this_allocation(environment | {"PJM_MPI_PROC": "8"}).nodes == nodes(
+            ("n1", 3), ("n2", 3), ("n3", 2)
+        )
         most = this_allocation(environment | {"PJM_MPI_PROC": "12", "PJM_PROC_BY_NODE": "4"})
         assert (most.ranks, most.node_file) == (12, str(file))
 
@@ -566,9 +642,9 @@ class TestGridEngine(BatchSystemContract):
     follows = ("42", ["-hold_jid", "42"])
     listing = (
         "<?xml version='1.0'?>\n<job_info>\n<queue_info>\n<job_list state=\"running\">\n<JB_job_number>238</JB_job_number>\n<state>r</state>\n"
-        "</job_list>\n<job_list state=\"running\">\n<JB_job_number>240</JB_job_number>\n<state>dr</state>\n<tasks>3</tasks>\n</job_list>\n"
-        "</queue_info>\n<job_info>\n<job_list state=\"pending\">\n<JB_job_number>241</JB_job_number>\n<state>hqw</state>\n</job_list>\n"
-        "<job_list state=\"pending\">\n<JB_job_number>242</JB_job_number>\n<state>qw</state>\n</job_list>\n</job_info>\n</job_info>\n"
+        '</job_list>\n<job_list state="running">\n<JB_job_number>240</JB_job_number>\n<state>dr</state>\n<tasks>3</tasks>\n</job_list>\n'
+        '</queue_info>\n<job_info>\n<job_list state="pending">\n<JB_job_number>241</JB_job_number>\n<state>hqw</state>\n</job_list>\n'
+        '<job_list state="pending">\n<JB_job_number>242</JB_job_number>\n<state>qw</state>\n</job_list>\n</job_info>\n</job_info>\n'
     )
     states = {"238": "running", "240.3": "running", "241": "held", "242": "waiting"}
     size = "-l node_f={nodes}"
@@ -584,7 +660,10 @@ class TestGridEngine(BatchSystemContract):
         QSTAT_J_XML: HOUR,
         # Altair counts milliseconds.
         QSTAT_J_XML.replace("</JAT_start_time>", "000</JAT_start_time>"): HOUR,
-        QSTAT_J_XML.replace("<CE_name>h_rt</CE_name>\n          <CE_valtype>", "<CE_name>s_rt</CE_name>\n          <CE_valtype>"): JobTimes(HOUR.started_at),
+        QSTAT_J_XML.replace(
+            "<CE_name>h_rt</CE_name>\n          <CE_valtype>",
+            "<CE_name>s_rt</CE_name>\n          <CE_valtype>",
+        ): JobTimes(HOUR.started_at),
         QSTAT_J_XML.replace("JAT_start_time", "JAT_end_time"): JobTimes(),
     }
 
@@ -594,15 +673,25 @@ class TestGridEngine(BatchSystemContract):
 
     def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
         file = tmp_path / "a 'b\"\nü hosts"
-        file.write_text("n1 4 all.q@n1 UNDEFINED\nn2.example.org 2 all.q@n2 <NULL>\nn2.example.org 2 long.q@n2 <NULL>\n\nn3 none\n")
+        file.write_text(
+            "n1 4 all.q@n1 UNDEFINED\n"
+            "n2.example.org 2 all.q@n2 <NULL>\n"
+            "n2.example.org 2 long.q@n2 <NULL>\n"
+            "\n"
+            "n3 none\n"
+        )
         found = this_allocation({"JOB_ID": "7", "PE_HOSTFILE": str(file), "SGE_HGR_gpu": "0 1 3"})
         assert found.nodes == nodes(("n1", 4), ("n2.example.org", 4))
-        assert (found.ranks, found.gpus_per_node, found.node_file) == (8, 3, ""), "mpirun cannot read such a file"
+        assert (found.ranks, found.gpus_per_node, found.node_file) == (8, 3, ""), (
+            "mpirun cannot read such a file"
+        )
 
     def test_a_task_of_an_array_is_known_by_its_number(self):
         assert this_allocation({"JOB_ID": "238", **self.beside, "SGE_TASK_ID": "3"}).job_id == "238.3"
         assert all("238" in question for question in self.system.questions("238.3"))
-        third = QSTAT_J + QSTAT_J.splitlines(keepends=True)[-2].replace(" 1:", " 3:").replace("09:01:41", "09:31:41")
+        third = QSTAT_J + QSTAT_J.splitlines(keepends=True)[-2].replace(" 1:", " 3:").replace(
+            "09:01:41", "09:31:41"
+        )
         assert self.system.answer(third, "238.3", NOW).started_at == HOUR.started_at + 1800
         assert self.system.answer(third, "238.1", NOW) == HOUR
         assert self.system.answer(QSTAT_J_XML, "238.3", NOW) == JobTimes()
@@ -689,7 +778,9 @@ def test_an_end_that_nobody_knows_is_told_with_what_helps(caplog):
         assert caplog.messages == []
         warn_of_unknown_end(Allocation("pjm", "17"))
     [message] = caplog.messages
-    assert message.startswith("PJM does not say when job 17 ends; give --walltime as the elapse limit of the job")
+    assert message.startswith(
+        "PJM does not say when job 17 ends; give --walltime as the elapse limit of the job"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What a trial that goes wrong can make of the results: nothing that is larger than it may be, and nothing in silence."""
+"""What a trial that goes wrong can make of the results: nothing that is larger than it may be, and nothing in
+silence.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,12 @@ def test_many_messages_are_sent_in_pieces_and_in_order():
     reports = [Reported(bytes(size)) for size in (5, 5, 5, 30, 1, 0)]
     pieces = list(in_pieces([Beat(), *reports, Beat()], at_most=10))
     assert [message for piece in pieces for message in piece] == [Beat(), *reports, Beat()]
-    assert [sum(len(getattr(message, "body", b"")) for message in piece) for piece in pieces] == [10, 5, 30, 1]
+    assert [sum(len(getattr(message, "body", b"")) for message in piece) for piece in pieces] == [
+        10,
+        5,
+        30,
+        1,
+    ]
 
 
 def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknowledged(monkeypatch):
@@ -73,13 +80,17 @@ def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknow
     monkeypatch.setattr(masters, "RECORD_BYTES", 20_000)
     ranks = Ranks('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
     ranks.join(0)
-    large = EndedBlock(0, 0, [0], [1], [int(TrialState.COMPLETE)], [0.0], [1.0], {f"m{n}": [1.0] for n in range(4000)})
+    large = EndedBlock(
+        0, 0, [0], [1], [int(TrialState.COMPLETE)], [0.0], [1.0], {f"m{n}": [1.0] for n in range(4000)}
+    )
     ranks.master.on_messages(0, [Ended(1, encode(large))], 0.0)
     written = [decode(body) for body in ranks.disk.bodies]
     [end] = [block for block in written if isinstance(block, EndedBlock)]
     assert end.states == [int(TrialState.FAILED)]
     assert end.metrics == {}
-    assert end.messages == ["the result has 0 MiB, and the results file takes up to 0 MiB at once; report less"]
+    assert end.messages == [
+        "the result has 0 MiB, and the results file takes up to 0 MiB at once; report less"
+    ]
     assert max(map(len, ranks.disk.bodies)) < 20_000
     ranks.disk.sync()
     ranks.master.step(0.1, frozenset())
@@ -104,7 +115,10 @@ def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_seve
         text = f'workload = "m:f"\n[parameters]\nx = [{choices}]\ny = {{ from = 1, to = 50 }}\n'
         return parse_spec(text, source="s.toml", folder=Path())
 
-    with pytest.raises(SpecError, match=r"^s\.toml: parameters\.x: found a text of 65,537 characters among the choices; expected at most 65,536$"):
+    with pytest.raises(
+        SpecError,
+        match=r"^s\.toml: parameters\.x: found a text of 65,537 characters among the choices; expected at most 65,536$",
+    ):
         spec_with((1 << 16) + 1)
     spec = spec_with(1 << 16)
     trials = number_trials(spec, make_sampler(spec), None)
@@ -174,9 +188,18 @@ class Alone(Line):
         self.sent: list[EndedBlock] = []
         spec = parse_spec('workload = "m:run"\n[parameters]\nx = [1]\n', source="s.toml", folder=folder)
         self.loop = _Loop(
-            self, Page(page_file()), SignalPage(page_file()), spec, worker=0, slot=0, device="cpu", cores=1, trials_folder=folder,
-            log_file=folder / "log", watch_reports=False,
-        )  # fmt: skip
+            self,
+            Page(page_file()),
+            SignalPage(page_file()),
+            spec,
+            worker=0,
+            slot=0,
+            device="cpu",
+            cores=1,
+            trials_folder=folder,
+            log_file=folder / "log",
+            watch_reports=False,
+        )
 
     def send(self, kind: int, body: bytes = b"", first: int = 0, second: int = 0) -> None:
         block = decode(body)
@@ -205,7 +228,9 @@ def test_a_trial_keeps_a_thousand_metrics_whether_they_are_reported_or_returned(
 
 def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("mpisweep.workloads.serve._GATHER_S", 1e9)
-    blocks = Alone(tmp_path).run(lambda trial: {"loss": 1.0} | {f"m{trial.number}_{n}": 1.0 for n in range(100)}, 60)
+    blocks = Alone(tmp_path).run(
+        lambda trial: {"loss": 1.0} | {f"m{trial.number}_{n}": 1.0 for n in range(100)}, 60
+    )
     assert len(blocks) > 1
     assert sum(len(block.numbers) for block in blocks) == 60
     assert max(len(block.numbers) * len(block.metrics) for block in blocks) < 200_000

@@ -87,61 +87,130 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("pjm", "proc=8", "proc=16", 4, "warning", "16 ranks are more", "devices_per_trial = 0.5"),
         ("slurm", "per-node=4", "per-node=1", 2, "error", "2 ranks are fewer than the 8 GPUs", "8 ranks"),
         ("pbs", "mpiprocs=4", "mpiprocs=2", 2, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks"),
-        ("pjm", "elapse=2:00:00", "elapse=100:00:00", 5, "error", "100:00:00 is longer than resource group b-batch allows for 2 nodes", "at most 96:00:00"),
-        ("pjm", "node=2\n", "node=5\n", 3, "error", "5 nodes are more than resource group b-batch gives", "at most 4"),
+        ("pjm", "elapse=2:00:00", "elapse=100:00:00", 5, "error", "100:00:00 is longer than resource group "
+                                                                  "b-batch allows for 2 nodes", "at most "
+                                                                                                "96:00:00"),
+        ("pjm", "node=2\n", "node=5\n", 3, "error", "5 nodes are more than resource group b-batch "
+                                                    "gives", "at most 4"),
         ("pjm", "elapse=2:00:00", "elapse=2h", 5, "error", "'2h' is no time limit", "-L elapse=2:00:00"),
-        ("slurm", "#SBATCH -t 0-02:00\n", "", 1, "warning", "no time limit is asked for", "#SBATCH --time=2:00:00"),
-        ("pjm", "module load gcc ompi cuda\n", "", 1, "warning", "no module is loaded; genkai has MPI and CUDA in modules", "module load gcc ompi cuda"),
-        ("slurm", "module load openmpi\n", "", 1, "warning", "no module is loaded and no environment activated", "module load"),
-        ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "#PJM -o NAME.%j.log"),
+        ("slurm", "#SBATCH -t 0-02:00\n", "", 1, "warning", "no time limit is asked for", "#SBATCH "
+                                                                                          "--time=2:00:00"),
+        ("pjm", "module load gcc ompi cuda\n", "", 1, "warning", "no module is loaded; genkai has MPI and "
+                                                                 "CUDA in modules", "module load gcc ompi "
+                                                                                    "cuda"),
+        ("slurm", "module load openmpi\n", "", 1, "warning", "no module is loaded and no environment "
+                                                             "activated", "module load"),
+        ("pjm", "#PJM -j\n"
+                "#PJM -o sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "#PJM -o "
+                                                                                               "NAME.%j.log"),
         ("slurm", "#SBATCH --output=sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "--output="),
-        ("pjm", "mpisweep run", "mpirun -n 16 mpisweep run", 10, "error", "mpirun starts 16 ranks, and the job has 8", "$PJM_MPI_PROC"),
+        ("pjm", "mpisweep run", "mpirun -n 16 mpisweep run", 10, "error", "mpirun starts 16 ranks, and the "
+                                                                          "job has 8", "$PJM_MPI_PROC"),
         ("slurm", "srun", "srun --ntasks=9", 7, "error", "srun starts 9 ranks, and the job has 8", "8"),
-        ("pbs", "mpisweep run", "N=99\nmpiexec -np $N mpisweep run", 7, "error", "mpiexec starts 99 ranks, and the job has 8", "8"),
-        ("pjm", "/home/me/sweep.h5", "$PJM_LOCALDIR/sweep.h5", 10, "error", "the results lie in $PJM_LOCALDIR", "all nodes share"),
-        ("pjm", "/home/me/sweep.h5", "/ssd/9/sweep.h5", 10, "error", "the results lie in /ssd", "all nodes share"),
-        ("slurm", "/home/me/sweep.h5", "${TMPDIR}/sweep.h5", 7, "error", "the results lie in $TMPDIR", "all nodes share"),
-        ("pjm", "--walltime 2:00:00", "--walltime 3:00:00", 10, "error", "--walltime 3:00:00 is longer than the job, which has 2:00:00", "--walltime 2:00:00"),
-        ("pjm", "--walltime 2:00:00", "--walltime 1:00:00", 10, "warning", "leaves 1:00:00 of the job unused", "--walltime 2:00:00"),
-        ("pbs", "--walltime 7200", "--walltime \"$((walltime - SECONDS))\"\nwalltime=9000", 6, "error", "--walltime 2:30:00 is longer", "2:00:00"),
+        ("pbs", "mpisweep run", "N=99\n"
+                                "mpiexec -np $N mpisweep run", 7, "error", "mpiexec starts 99 ranks, and "
+                                                                           "the job has 8", "8"),
+        ("pjm", "/home/me/sweep.h5", "$PJM_LOCALDIR/sweep.h5", 10, "error", "the results lie in "
+                                                                            "$PJM_LOCALDIR", "all nodes "
+                                                                                             "share"),
+        ("pjm", "/home/me/sweep.h5", "/ssd/9/sweep.h5", 10, "error", "the results lie in /ssd", "all nodes "
+                                                                                                "share"),
+        ("slurm", "/home/me/sweep.h5", "${TMPDIR}/sweep.h5", 7, "error", "the results lie in $TMPDIR", "all "
+                                                                                                       "nodes "
+                                                                                                       "share"),
+        ("pjm", "--walltime 2:00:00", "--walltime 3:00:00", 10, "error", "--walltime 3:00:00 is longer than "
+                                                                         "the job, which has 2:00:00", "--walltime "
+                                                                                                       "2:00:00"),
+        ("pjm", "--walltime 2:00:00", "--walltime 1:00:00", 10, "warning", "leaves 1:00:00 of the job unused", "--walltime "
+                                                                                                               "2:00:00"),
+        ("pbs", "--walltime 7200", "--walltime \"$((walltime - SECONDS))\"\n"
+                                   "walltime=9000", 6, "error", "--walltime 2:30:00 is longer", "2:00:00"),
         ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub knows no -L nodes", "did you mean node?"),
-        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub knows no --norestarts", "did you mean --norestart?"),
+        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub knows no --norestarts", "did you mean "
+                                                                                           "--norestart?"),
         ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch knows no --node", "did you mean --nodes?"),
         ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub knows no --walltime", "man qsub"),
-        ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive and is a comment", "begins with #PJM and a space"),
+        ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive and is a comment", "begins "
+                                                                                                    "with "
+                                                                                                    "#PJM "
+                                                                                                    "and a "
+                                                                                                    "space"),
         ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive and is a comment", "#SBATCH"),
-        ("gridengine", "h_rt=2:00:00", "h_rt=10:00", 3, "error", "'10:00' is no time limit", "-l h_rt=2:00:00"),
+        ("gridengine", "h_rt=2:00:00", "h_rt=10:00", 3, "error", "'10:00' is no time limit", "-l "
+                                                                                             "h_rt=2:00:00"),
         ("gridengine", ",h_rt=2:00:00", "", 1, "warning", "no time limit is asked for", "#$ -l h_rt=2:00:00"),
         ("gridengine", "#$ -j y\n", "", 1, "warning", "nothing says where the log goes", "#$ -j y"),
         ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub knows no -cdw", "did you mean -cwd?"),
         ("gridengine", "#$ -cwd", "#$ -pe mpi\n#$ -cwd", 2, "error", "-pe has no value", "#$ -pe VALUE"),
-        ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive and is a comment", "begins with #$ and a space"),
-        ("gridengine", "#$ -cwd", "#PBS -q x\n#$ -cwd", 2, "warning", "#PBS means nothing to Grid Engine", "only #$ lines count"),
-        ("gridengine", "module load cuda openmpi\n", "", 1, "warning", "no module is loaded; tsubame4 has MPI and CUDA in modules", "module load cuda openmpi"),
-        ("gridengine", "/home/me/sweep.h5", "$TMPDIR/sweep.h5", 9, "error", "the results lie in $TMPDIR", "all nodes share"),
-        ("gridengine", "--walltime 7200", "--walltime 3:00:00", 9, "error", "is longer than the job", "--walltime 2:00:00"),
-        ("pbs", "cd ", "#SBATCH -n 4\ncd ", 4, "warning", "#SBATCH means nothing to PBS", "only #PBS lines count"),
-        ("pjm", "#PJM -j\n#PJM -o sweep.%j.log\nmodule load gcc ompi cuda", "module load gcc ompi cuda\n#PJM -j", 7, "error", "stands after the first command, where PJM ignores it", "to the top"),
-        ("slurm", " -c 8", "", 2, "warning", "4 cores are fewer than 2 per GPU, which leaves none for loading data", "--cpus-per-task=4, or as many"),
+        ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive and is a "
+                                                            "comment", "begins with #$ and a space"),
+        ("gridengine", "#$ -cwd", "#PBS -q x\n"
+                                  "#$ -cwd", 2, "warning", "#PBS means nothing to Grid Engine", "only #$ "
+                                                                                                "lines "
+                                                                                                "count"),
+        ("gridengine", "module load cuda openmpi\n", "", 1, "warning", "no module is loaded; tsubame4 has "
+                                                                       "MPI and CUDA in modules", "module "
+                                                                                                  "load "
+                                                                                                  "cuda "
+                                                                                                  "openmpi"),
+        ("gridengine", "/home/me/sweep.h5", "$TMPDIR/sweep.h5", 9, "error", "the results lie in "
+                                                                            "$TMPDIR", "all nodes share"),
+        ("gridengine", "--walltime 7200", "--walltime 3:00:00", 9, "error", "is longer than the job", "--walltime "
+                                                                                                      "2:00:00"),
+        ("pbs", "cd ", "#SBATCH -n 4\n"
+                       "cd ", 4, "warning", "#SBATCH means nothing to PBS", "only #PBS lines count"),
+        ("pjm", "#PJM -j\n"
+                "#PJM -o sweep.%j.log\n"
+                "module load gcc ompi cuda", "module load gcc ompi cuda\n"
+                                             "#PJM -j", 7, "error", "stands after the first command, where "
+                                                                    "PJM ignores it", "to the top"),
+        ("slurm", " -c 8", "", 2, "warning", "4 cores are fewer than 2 per GPU, which leaves none for "
+                                             "loading data", "--cpus-per-task=4, or as many"),
         ("slurm", " -c 8", " --cpus-per-task=1", 2, "warning", "4 cores are fewer than 2 per GPU", "--cpus-per-task=4"),
         ("slurm", " -c 8", " --cpus-per-gpu=1", 2, "warning", "4 cores are fewer than 2 per GPU", "--cpus-per-task=4"),
-        ("pbs", "ncpus=32", "ncpus=4", 2, "warning", "4 cores are fewer than 2 per GPU", "ncpus=16, or as many"),
+        ("pbs", "ncpus=32", "ncpus=4", 2, "warning", "4 cores are fewer than 2 per GPU", "ncpus=16, or as "
+                                                                                         "many"),
         ("pbs", "ncpus=32:", "", 2, "warning", "1 core is fewer than 2 per GPU", "ncpus=16"),
-        ("pjm", "-L node=2", "-L\nnode=2", 3, "error", "-L has no value here, and the next line, node=2, which belongs to it, is taken for a command", "#PJM -L node=2, on one line"),
-        ("pjm", "-L rscgrp=b-batch", "-L rscgrp=", 2, "error", "-L rscgrp has no value", "#PJM -L rscgrp=VALUE"),
+        ("pjm", "-L node=2", "-L\n"
+                             "node=2", 3, "error", "-L has no value here, and the next line, node=2, which "
+                                                   "belongs to it, is taken for a command", "#PJM -L "
+                                                                                            "node=2, on one "
+                                                                                            "line"),
+        ("pjm", "-L rscgrp=b-batch", "-L rscgrp=", 2, "error", "-L rscgrp has no value", "#PJM -L "
+                                                                                         "rscgrp=VALUE"),
         ("pjm", "-o sweep.%j.log", "-o", 7, "error", "-o has no value", "#PJM -o VALUE"),
-        ("pjm", "-L elapse=2:00:00", "-L elapse=", 5, "error", "-L elapse has no value", "#PJM -L elapse=VALUE"),
-        ("slurm", "-t 0-02:00", "-p\ngpu\n#SBATCH -t 0-02:00", 4, "error", "-p has no value here, and the next line, gpu,", "#SBATCH -p gpu, on one line"),
-        ("slurm", "--output=sweep", "--output=\n#SBATCH -o sweep", 5, "error", "--output has no value", "#SBATCH --output=VALUE"),
-        ("pbs", "-joe", "-j\noe", 3, "error", "-j has no value here, and the next line, oe,", "#PBS -j oe, on one line"),
-        ("pbs", " -l walltime=02:00:00", "\n#PBS -l\n#PBS -l walltime=02:00:00", 3, "error", "-l has no value", "#PBS -l VALUE"),
-        ("pbs", " -o /home", "\n-o /home", 7, "error", "begins with an option, -o, and the shell takes it for a command", "end the line before with a backslash"),
+        ("pjm", "-L elapse=2:00:00", "-L elapse=", 5, "error", "-L elapse has no value", "#PJM -L "
+                                                                                         "elapse=VALUE"),
+        ("slurm", "-t 0-02:00", "-p\n"
+                                "gpu\n"
+                                "#SBATCH -t 0-02:00", 4, "error", "-p has no value here, and the next line, "
+                                                                  "gpu,", "#SBATCH -p gpu, on one line"),
+        ("slurm", "--output=sweep", "--output=\n"
+                                    "#SBATCH -o sweep", 5, "error", "--output has no value", "#SBATCH "
+                                                                                             "--output=VALUE"),
+        ("pbs", "-joe", "-j\n"
+                        "oe", 3, "error", "-j has no value here, and the next line, oe,", "#PBS -j oe, on "
+                                                                                          "one line"),
+        ("pbs", " -l walltime=02:00:00", "\n"
+                                         "#PBS -l\n"
+                                         "#PBS -l walltime=02:00:00", 3, "error", "-l has no value", "#PBS "
+                                                                                                     "-l "
+                                                                                                     "VALUE"),
+        ("pbs", " -o /home", "\n"
+                             "-o /home", 7, "error", "begins with an option, -o, and the shell takes it for "
+                                                     "a command", "end the line before with a backslash"),
         ("slurm", "#!/bin/bash\n", "", 1, "error", "does not name an interpreter, and sbatch refuses", "#!/bin/bash"),
-        ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml"),
-        ("pjm", "mpisweep run", "singularity exec --nv i.sif mpisweep run", 1, "error", "containers need -L jobenv=singularity on genkai", "#PJM -L jobenv=singularity"),
+        ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "no command in it is `mpisweep "
+                                                                            "run`", "mpisweep run "
+                                                                                    "SWEEP.toml"),
+        ("pjm", "mpisweep run", "singularity exec --nv i.sif mpisweep run", 1, "error", "containers need -L "
+                                                                                        "jobenv=singularity "
+                                                                                        "on genkai", "#PJM -L jobenv=singularity"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_found_where_it_is(system: str, before: str, after: str, line: int, severity: str, what: str, right: str):
+def test_a_mistake_is_found_where_it_is(
+    system: str, before: str, after: str, line: int, severity: str, what: str, right: str
+):
     text = GOOD[system]
     assert before in text
     findings = found(text.replace(before, after, 1))
@@ -151,15 +220,21 @@ def test_a_mistake_is_found_where_it_is(system: str, before: str, after: str, li
 
 
 def test_a_value_that_has_come_loose_costs_one_finding_and_no_other():
-    """As on the poster, where the directives were wrapped: what stands behind is not late, and it is known what is asked for."""
+    """As on the poster, where the directives were wrapped: what stands behind is not late, and it is known
+    what is asked for.
+    """
     text = (
         "#!/bin/sh\n#PJM -L elapse=0:30:00\n#PJM -L\njobenv=singularity\n#PJM -L rscgrp=cx-share\n#PJM -j\n"
         "module load singularity\nsingularity exec x.sif mpisweep run resnet50 \\\n    -p batch_size=700\n"
     )
-    assert [(finding.line, finding.severity, finding.what, finding.right) for finding in found(text)] == [(
-        3, "error", "-L has no value here, and the next line, jobenv=singularity, which belongs to it, is taken for a command",
-        "#PJM -L jobenv=singularity, on one line",
-    )]  # fmt: skip
+    assert [(finding.line, finding.severity, finding.what, finding.right) for finding in found(text)] == [
+        (
+            3,
+            "error",
+            "-L has no value here, and the next line, jobenv=singularity, which belongs to it, is taken for a command",
+            "#PJM -L jobenv=singularity, on one line",
+        )
+    ]
     # A command that follows a directive without a value is none.
     [finding] = [each for each in found(text.replace("jobenv=singularity", "module purge")) if each.line == 3]
     assert (finding.what, finding.right) == ("-L has no value", "#PJM -L VALUE")
@@ -236,7 +311,9 @@ def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_
         ("slurm", "run sweep.toml -o", "run -q -p x=1:3 -o", ("", "")),
     ],
 )
-def test_files_are_looked_for_where_the_script_will_be(system: str, before: str, after: str, asked: tuple[str, str]):
+def test_files_are_looked_for_where_the_script_will_be(
+    system: str, before: str, after: str, asked: tuple[str, str]
+):
     seen: list[tuple[str, str]] = []
 
     def look_up(folder: str, sweep: str, results: str) -> Facts:
@@ -273,7 +350,11 @@ def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
     assert found(GOOD["gridengine"], site=replace(load_site("tsubame4"), project_needed=True)) == []
     text = GOOD["pbs"].replace("-l select", "-q regular-g -l select").replace("ngpus=4:", "")
     assert [f.right for f in found(text) if "no project group" in f.what] == ["#PBS -W group_list=GROUP"]
-    assert not [f for f in found(text.replace("-joe", "-joe -W umask=7,group_list=gx00")) if "no project group" in f.what]
+    assert not [
+        f
+        for f in found(text.replace("-joe", "-joe -W umask=7,group_list=gx00"))
+        if "no project group" in f.what
+    ]
     slurm = found(GOOD["slurm"], site=replace(load_site("slurm"), project_needed=True))
     assert [f.right for f in slurm] == ["#SBATCH --account=GROUP"]
 
@@ -312,7 +393,9 @@ def test_a_time_limit_is_read_as_its_system_does(system, text: str, seconds: flo
         ("#PBS -l select=1:ncpus=4:mpiprocs=1+2:ncpus=8:ngpus=4:mpiprocs=4", 3, 4, 9),
     ],
 )
-def test_sizes_are_read_in_all_the_ways_they_are_written(lines: str, nodes: int | None, gpus: int | None, ranks: int | None):
+def test_sizes_are_read_in_all_the_ways_they_are_written(
+    lines: str, nodes: int | None, gpus: int | None, ranks: int | None
+):
     asked = asked_for(read_script(lines + "\nrun\n"))
     assert (asked.nodes, asked.gpus, asked.ranks) == (nodes, gpus, ranks)
 
@@ -327,8 +410,12 @@ def test_no_script_is_too_strange_to_be_read(lines: list[str]):
         assert finding.right
 
 
-def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(folder: Path, mpisweep: Callable[..., subprocess.CompletedProcess[str]]):
-    (folder / "sweep.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n[limits]\ntimeout = '5h'\n")
+def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(
+    folder: Path, mpisweep: Callable[..., subprocess.CompletedProcess[str]]
+):
+    (folder / "sweep.toml").write_text(
+        "workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n[limits]\ntimeout = '5h'\n"
+    )
     (folder / "quick.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
     (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml"))
     done = mpisweep("jobscript", "--check", "good.sh")
@@ -336,8 +423,13 @@ def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(f
     (folder / "bad.sh").write_text(GOOD["pjm"])
     done = mpisweep("jobscript", "--check", "bad.sh")
     assert done.returncode == 2
-    assert done.stdout == "bad.sh:5: error: 2:00:00 is shorter than what one trial may take: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
-    (folder / "warned.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", ""))
+    assert (
+        done.stdout
+        == "bad.sh:5: error: 2:00:00 is shorter than what one trial may take: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
+    )
+    (folder / "warned.sh").write_text(
+        GOOD["pjm"].replace("sweep.toml", "quick.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", "")
+    )
     done = mpisweep("jobscript", "--check", "warned.sh")
     assert done.returncode == 0
     assert "warning: nothing says where the log goes" in done.stdout
@@ -360,12 +452,16 @@ def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(f
         ("workloads:half", ""),
     ],
 )
-def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(folder: Path, environment: dict[str, str], sweep: str, what: str):
+def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(
+    folder: Path, environment: dict[str, str], sweep: str, what: str
+):
     (folder / "here we go").mkdir()
     for place in (folder, folder / "here we go"):
         (place / "there.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
     (folder / "wrong.toml").write_text("workload = 'workloads:half'\n[parameters]\nx = []\n")
-    text = GOOD["pjm"].replace("mpisweep run sweep.toml", f"cd {shlex.quote(str(folder))}\nmpisweep run {sweep}")
+    text = GOOD["pjm"].replace(
+        "mpisweep run sweep.toml", f"cd {shlex.quote(str(folder))}\nmpisweep run {sweep}"
+    )
     (folder / "job.sh").write_text(text)
     done = subprocess.run(
         [sys.executable, "-m", "mpisweep", "jobscript", "--check", str(folder / "job.sh")], cwd="/",

@@ -1,7 +1,7 @@
 """An interrupted training goes on as if nothing had happened: bit for bit, on a CPU.
 
-One test does so with the real ResNet50, whose checkpoint has 200 MB; the others train a ResNet with a tenth of the
-layers, for what is saved and restored is the same.
+One test does so with the real ResNet50, whose checkpoint has 200 MB; the others train a ResNet with a tenth
+of the layers, for what is saved and restored is the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from mpisweep.workloads import resnet50
 from mpisweep.workloads.datasets import DataError, Images, load_images
 from mpisweep.workloads.trial import CHECKPOINT, Trial
 
-SMALL = {"batch_size": 3, "num_iter": 6, "image_size": 33, "num_classes": 10, "data": "digits", "warmup_iter": 1}
+SMALL = {
+    "batch_size": 3,
+    "num_iter": 6,
+    "image_size": 33,
+    "num_classes": 10,
+    "data": "digits",
+    "warmup_iter": 1,
+}
 
 
 class Attempt:
@@ -28,9 +35,15 @@ class Attempt:
         self.losses: list[float] = []
         self.steps: list[int] = []
         self.trial = Trial(
-            4, BUILTIN["resnet50"].defaults | SMALL | options, sweep_seed=1, device="cpu", cores=1, folder=folder,
-            send=self.keep, stop_asked=lambda: self.count >= stop_after,
-        )  # fmt: skip
+            4,
+            BUILTIN["resnet50"].defaults | SMALL | options,
+            sweep_seed=1,
+            device="cpu",
+            cores=1,
+            folder=folder,
+            send=self.keep,
+            stop_asked=lambda: self.count >= stop_after,
+        )
         self.count = 0
         add = self.trial.add
 
@@ -64,13 +77,17 @@ def test_the_curve_of_resnet50_is_that_of_an_uninterrupted_run(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("options", [{"optimizer": "adamw"}, {"data": "synthetic"}], ids=["adamw", "synthetic"])
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "adamw"}, {"data": "synthetic"}], ids=["adamw", "synthetic"]
+)
 def test_the_curve_is_that_of_an_uninterrupted_run(tmp_path: Path, options):
     assert_the_curve_is_that_of_an_uninterrupted_run(tmp_path, options)
 
 
 @pytest.mark.usefixtures("small")
-def test_the_curve_is_that_of_an_uninterrupted_run_when_it_is_cut_in_a_later_epoch(tmp_path: Path, monkeypatch):
+def test_the_curve_is_that_of_an_uninterrupted_run_when_it_is_cut_in_a_later_epoch(
+    tmp_path: Path, monkeypatch
+):
     digits = load_images("digits", "")
     five = Images(digits.images[:5], digits.labels[:5])
     monkeypatch.setattr(resnet50, "load_images", lambda *_: five)

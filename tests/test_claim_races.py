@@ -24,7 +24,11 @@ from mpisweep.results.holder import ClaimedError, claim_file
 ORDERS = 300
 FIRST = "20260101T000000-aaaaaa"
 #: What the module asks of the file system, each one step.
-STEPS = {os: ["rename", "link", "replace", "utime", "listdir"], shutil: ["rmtree"], Path: ["mkdir", "stat", "unlink"]}
+STEPS = {
+    os: ["rename", "link", "replace", "utime", "listdir"],
+    shutil: ["rmtree"],
+    Path: ["mkdir", "stat", "unlink"],
+}
 
 
 class Turns:
@@ -120,7 +124,9 @@ def holds(claim: Any) -> bool:
 
 
 def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, monkeypatch):
-    """A run that is taken for dead goes on, is followed by another of its ranks and is taken over by two others at once."""
+    """A run that is taken for dead goes on, is followed by another of its ranks and is taken over by two
+    others at once.
+    """
     monkeypatch.setattr(holder_module, "_is_dead", lambda holder, *_: holder.run == FIRST)
     winners: Counter[str] = Counter()
     for seed in range(ORDERS):
@@ -140,11 +146,14 @@ def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, mo
         assert len(holders) <= 1, f"order {seed}: {outcomes}"
         for name in holders:
             winners[name] += 1
-            assert sorted(os.listdir(folder)) == sorted([outcomes[name].token.name, "claim.json"]), f"order {seed}"
+            assert sorted(os.listdir(folder)) == sorted([outcomes[name].token.name, "claim.json"]), (
+                f"order {seed}"
+            )
             assert claim_file(folder).samefile(outcomes[name].token / "claim.json"), f"order {seed}"
             outcomes[name].release()
             assert not folder.exists(), f"order {seed}"
-    # The two may fence each other when the third comes in between them; then both say so, and the next run has the sweep.
+    # The two may fence each other when the third comes in between them; then both say so, and the next run
+    # has the sweep.
     assert winners.keys() == {"takes", "takes too"}
     assert winners.total() > 0.95 * ORDERS
 

@@ -36,9 +36,16 @@ def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: p
 
 
 @pytest.mark.parametrize("command", LOOKERS)
-@pytest.mark.parametrize(("name", "words"), [(TOO_LONG, "File name too long"), ("a-file/x.h5", "no such results file")])
+@pytest.mark.parametrize(
+    ("name", "words"), [(TOO_LONG, "File name too long"), ("a-file/x.h5", "no such results file")]
+)
 def test_what_the_file_system_denies_is_told_in_one_sentence(
-    command: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    name: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
     Path("a-file").touch()
@@ -49,25 +56,49 @@ def test_what_the_file_system_denies_is_told_in_one_sentence(
     assert words in said
 
 
-def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "resnet50", "-o", TOO_LONG]) == 2
-    assert capsys.readouterr().err == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the results\n"
+    assert (
+        capsys.readouterr().err
+        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the "
+        "results\n"
+    )
 
 
-def test_what_a_run_is_told_in_a_job_is_said_when_the_script_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_what_a_run_is_told_in_a_job_is_said_when_the_script_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(folder)
     job = ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"]
     assert main([*job, "--split", "3", "--master", "idle", "--stage-env"]) == 0
-    assert 'mpisweep run resnet50 --master idle --stage-env -o "$results" --split 3 &' in capsys.readouterr().out
+    assert (
+        'mpisweep run resnet50 --master idle --stage-env -o "$results" --split 3 &' in capsys.readouterr().out
+    )
 
 
-def test_containers_need_a_site_that_says_how_ranks_are_started(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_containers_need_a_site_that_says_how_ranks_are_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(folder)
     Path("mine.toml").write_text('system = "slurm"\ngpus_per_node = 4\n')
-    job = ["jobscript", "resnet50", "--site", "./mine.toml", "--elapse", "1:00:00", "--container", "image.sif"]
+    job = [
+        "jobscript",
+        "resnet50",
+        "--site",
+        "./mine.toml",
+        "--elapse",
+        "1:00:00",
+        "--container",
+        "image.sif",
+    ]
     assert main(job) == 2
-    assert "--container: the file of site mine does not say how ranks are started outside of it" in capsys.readouterr().err
+    assert (
+        "--container: the file of site mine does not say how ranks are started outside of it"
+        in capsys.readouterr().err
+    )
     assert main([*job, "--gpus", "1"]) == 0
 
 
@@ -75,19 +106,30 @@ def test_containers_need_a_site_that_says_how_ranks_are_started(folder: Path, mo
     ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"],
     ["check", "resnet50"],
 ])  # fmt: skip
-def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(folder: Path, environment: dict[str, str], arguments: list[str]):
+def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(
+    folder: Path, environment: dict[str, str], arguments: list[str]
+):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "mpisweep", *arguments], cwd=folder, env=environment | {"PYTHONUNBUFFERED": ""},
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "mpisweep", *arguments],
+            cwd=folder,
+            env=environment | {"PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "mpisweep: what is printed cannot be written: No space left on device"
+    assert (
+        done.stderr.splitlines()[-1] == "mpisweep: what is printed cannot be written: No space left on device"
+    )
     assert "Traceback" not in done.stderr
 
 
 def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environment: dict[str, str]):
-    (folder / "slow.py").write_text("import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n")
+    (folder / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n"
+    )
     command = [sys.executable, "-m", "mpisweep", "check", "slow:train", "-p", "x=1:3"]
     # Who starts tests in the background has their shell ignore the signal, and that is inherited.
     heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
@@ -114,13 +156,29 @@ def test_who_has_no_name_and_no_home_folder_can_write_and_ask_all_the_same(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     monkeypatch.chdir(folder)
-    assert main(["jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"]) == 0
+    assert (
+        main(
+            [
+                "jobscript",
+                "resnet50",
+                "-p",
+                "batch_size=1:3",
+                "--site",
+                "slurm",
+                "--gpus",
+                "4",
+                "--elapse",
+                "1:00:00",
+            ]
+        )
+        == 0
+    )
     note(folder / "r.h5", [Submitted("42", "slurm", "job.sh", "/", 1.0)])
     assert main(["status", "r.h5"]) == 0
     assert "Slurm job 42: running (RUNNING)" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------- what there is to be had
+# ------------------------------------------------------------------------------------ what there is to be had
 
 
 def test_the_program_alone_prints_its_help(capsys: pytest.CaptureFixture[str]):
@@ -166,9 +224,20 @@ def test_sites_are_listed_with_what_they_are_and_whose_they_are(
     ["run", "--walltime", "8"], ["check", "--walltime", "8"], ["jobscript", "--site", "flow-cx", "--elapse", "8"],
     ["submit", "--site", "flow-cx", "--elapse", "8"],
 ])  # fmt: skip
-@pytest.mark.parametrize(("sweep", "remedy"), [(["s.toml"], "give at least 11 s, or a smaller limits.grace"), (["m:f", "-p", "x=1:3"], "give at least 11 s")])
+@pytest.mark.parametrize(
+    ("sweep", "remedy"),
+    [
+        (["s.toml"], "give at least 11 s, or a smaller limits.grace"),
+        (["m:f", "-p", "x=1:3"], "give at least 11 s"),
+    ],
+)
 def test_a_time_in_which_no_trial_could_run_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], sweep: list[str], remedy: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    sweep: list[str],
+    remedy: str,
 ):
     monkeypatch.chdir(folder)
     (folder / "m.py").write_text("def f(trial): return 1.0\n")
@@ -176,8 +245,8 @@ def test_a_time_in_which_no_trial_could_run_is_refused(
     assert main([command[0], *sweep, *command[1:]]) == 2
     flag = next(word for word in command if word in ("--walltime", "--elapse"))
     assert capsys.readouterr().err == (
-        f"mpisweep: {flag}: 8 s is no longer than the 10 s in which running trials return (the grace) and the 0.4 s for "
-        f"closing together, and leaves no time for trials; {remedy}\n"
+        f"mpisweep: {flag}: 8 s is no longer than the 10 s in which running trials return (the grace) and "
+        f"the 0.4 s for closing together, and leaves no time for trials; {remedy}\n"
     )
     assert not list(folder.glob("*.h5*"))
 
@@ -192,7 +261,8 @@ def on_one_gpu(folder: Path, environment: dict[str, str]) -> None:
     environment.pop("CUDA_VISIBLE_DEVICES", None)
 
 
-#: What an mpirun that a user has typed says of ranks that return another code than 0; nobody can keep it from that.
+#: What an mpirun that a user has typed says of ranks that return another code than 0; nobody can keep it from
+#: that.
 COMPLAINT = re.compile(
     r"-+\nprterun detected that one or more processes exited with non-zero status,\nthus causing the job to be terminated\. "
     r"The first process to do so was:\n\n   Process name: \[.*\]\n   Exit code:    2\n-+\n"
@@ -202,15 +272,20 @@ COMPLAINT = re.compile(
 @pytest.mark.mpi
 @pytest.mark.parametrize(("arguments", "sentence"), [
     # torch takes seconds to import: a rank that is busy with that must not keep the others.
-    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at most 1 rank there"),
-    (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 workers; start at most 1 rank there"),
+    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at "
+                                                                       "most 1 rank there"),
+    (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 "
+                                                                                      "workers; start at "
+                                                                                      "most 1 rank there"),
     (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
     (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),
     (["run", "workloads:half", "-p", "x=1:7", "--wall", "soon"], "'soon' is not a valid duration"),
     (["rnu"], "invalid choice: 'rnu'"),
 ])  # fmt: skip
-def test_what_ranks_refuse_is_one_sentence_of_one_rank(folder: Path, environment: dict[str, str], mpisweep: Run, arguments: list[str], sentence: str):
+def test_what_ranks_refuse_is_one_sentence_of_one_rank(
+    folder: Path, environment: dict[str, str], mpisweep: Run, arguments: list[str], sentence: str
+):
     on_one_gpu(folder, environment)
     done = mpisweep(*arguments, ranks=2)
     assert done.returncode == 2, done.stderr
@@ -224,15 +299,21 @@ def test_what_ranks_refuse_is_one_sentence_of_one_rank(folder: Path, environment
 
 
 @pytest.mark.mpi
-def test_more_workers_than_gpus_are_refused_before_any_rank_starts(folder: Path, environment: dict[str, str], mpisweep: Run):
+def test_more_workers_than_gpus_are_refused_before_any_rank_starts(
+    folder: Path, environment: dict[str, str], mpisweep: Run
+):
     on_one_gpu(folder, environment)
     done = mpisweep("run", "resnet50", "-p", "batch_size=1:2", "-n", "2")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"mpisweep: \S+ has 1 GPU and 2 workers; start at most 1 rank there, .*\n", done.stderr)
+    assert re.fullmatch(
+        r"mpisweep: \S+ has 1 GPU and 2 workers; start at most 1 rank there, .*\n", done.stderr
+    )
 
 
 @pytest.mark.mpi
-def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(folder: Path, environment: dict[str, str], mpisweep: Run):
+def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(
+    folder: Path, environment: dict[str, str], mpisweep: Run
+):
     """A results file of another sweep: the ranks see it, and the launcher has nothing to add."""
     assert mpisweep("run", "workloads:half", "-p", "x=1:3", "-n", "1", "-o", "r.h5").returncode == 0
     done = mpisweep("run", "workloads:seeded", "-p", "x=1:3", "-n", "2", "-o", "r.h5")
@@ -250,8 +331,13 @@ def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[st
     on_one_gpu(folder, environment)
     makefile = Path(__file__).parent.parent / "Makefile"
     shown = subprocess.run(
-        ["make", "-n", "-f", makefile, "VENV=none", "demo"], cwd=makefile.parent, env=environment, capture_output=True, text=True, check=True
-    ).stdout  # fmt: skip
+        ["make", "-n", "-f", makefile, "VENV=none", "demo"],
+        cwd=makefile.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     run = next(line for line in shown.splitlines() if " -m mpisweep run " in line)
     words = shlex.split(run)
     planned = subprocess.run(
@@ -266,7 +352,9 @@ def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[st
 
 
 def test_a_host_is_named_in_one_way_only():
-    """Whoever asks the system by himself compares names that tests cannot fake, and finds others than the ranks do."""
+    """Whoever asks the system by himself compares names that tests cannot fake, and finds others than the
+    ranks do.
+    """
     package = Path(__file__).parent.parent / "mpisweep"
     asking = [
         f"{path.relative_to(package)}:{number}" for path in sorted(package.rglob("*.py"))

@@ -33,7 +33,7 @@ from mpisweep.workloads.outputs import Tape, append_output, output_file, read_ou
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-PROGRAM = '''
+PROGRAM = """
 import json, os, signal, subprocess, sys, time
 x, how = int(sys.argv[1]), sys.argv[2]
 print("begin", repr(sys.argv), flush=True)
@@ -81,7 +81,7 @@ elif how == "stop":
     print("loss", x)
 elif how == "quiet":
     pass
-'''.replace("\\\\", "\\")
+""".replace("\\\\", "\\")
 
 NUMBERS = "[metrics]\nloss = 'loss[= ]+'\naccuracy = 'accuracy[: ]+'\n"
 
@@ -114,7 +114,7 @@ def sweep_file(folder: Path, command: str, last: int = 3, more: str = NUMBERS, t
         ('{ command = "p {x" }', "", "unpaired brace"),
         ('{ command = "p {}" }', "", "placeholder {}"),
         ('{ command = "p {x:s}" }', "", "does not fit 1"),
-        ("{ command = \"p 'x\" }", "", "cannot be split"),
+        ('{ command = "p \'x" }', "", "cannot be split"),
         ('{ command = "" }', "", "is empty"),
         ("{ command = 3 }", "", "expected a command line"),
         ('{ command = "p {x}", shell = true }', "", "workload.shell: is not a known key"),
@@ -159,13 +159,23 @@ def test_the_quick_form_is_a_sweep_file_that_parses_to_itself():
         ({}, '{ command = "./missing {x}" }', "there is no program './missing' in"),
         ({}, '{ command = "python -u train.py {x}" }', "there is no script 'train.py' in"),
         ({}, '{ command = "true {x}", template = "t.in" }', "t.in cannot be read"),
-        ({"t.in": "a = {{y}}"}, '{ command = "true {template}", template = "t.in" }', "{{y}}, which is no parameter"),
-        ({"t.in": "a = 1"}, '{ command = "true {template}", template = "t.in" }', "parameters.x: is not used"),
+        (
+            {"t.in": "a = {{y}}"},
+            '{ command = "true {template}", template = "t.in" }',
+            "{{y}}, which is no parameter",
+        ),
+        (
+            {"t.in": "a = 1"},
+            '{ command = "true {template}", template = "t.in" }',
+            "parameters.x: is not used",
+        ),
         ({"mine.py": "import nonsense_1"}, '"mine:f"', "No module named 'nonsense_1' (at"),
         ({"mine.py": "f = 3"}, '"mine:f"', "has no function 'f'"),
     ],
 )
-def test_what_cannot_start_is_refused_before_any_rank_starts(folder: Path, mpisweep: Run, files, workload, complaint):
+def test_what_cannot_start_is_refused_before_any_rank_starts(
+    folder: Path, mpisweep: Run, files, workload, complaint
+):
     for name, text in files.items():
         (folder / name).write_text(text)
     (folder / "s.toml").write_text(f"workload = {workload}\n[parameters]\nx = {{ from = 1, to = 3 }}\n")
@@ -199,7 +209,8 @@ def test_arguments_are_split_before_values_are_filled_in():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("loss 1", "1"), ("loss -1.5e-3,", "-1.5e-3,"), ("loss nan", "nan"), ("loss: .5", ".5"), ("loss=inf", "inf"), ("'loss': 1}", "1}"),
+        ("loss 1", "1"), ("loss -1.5e-3,", "-1.5e-3,"), ("loss nan", "nan"), ("loss: .5", ".5"), ("loss=inf", "inf"), ("'loss': "
+                                                                                                                       "1}", "1}"),
     ],
 )  # fmt: skip
 def test_a_pattern_without_groups_stands_for_the_number_after_it(text: str, value: str):
@@ -252,7 +263,9 @@ def test_a_torn_member_hides_no_other(tmp_path: Path):
 
 def test_metrics_come_from_patterns(folder: Path, program: str, mpisweep: Run):
     patterns = "[metrics]\nloss = 'step (?P<step>\\d+) loss = (?P<value>[^,]+)'\naccuracy = 'accuracy:'\n"
-    done = mpisweep("run", sweep_file(folder, f"{program} {{x}} lines", more=patterns), "-n", "2", "-o", "r.h5")
+    done = mpisweep(
+        "run", sweep_file(folder, f"{program} {{x}} lines", more=patterns), "-n", "2", "-o", "r.h5"
+    )
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
     assert sweep.trials["loss"] == pytest.approx([0.4, 0.5, 0.6])
@@ -264,9 +277,15 @@ def test_metrics_come_from_patterns(folder: Path, program: str, mpisweep: Run):
 
 @pytest.mark.parametrize(
     ("how", "loss", "step"),
-    [("json", [1 / 3, 2 / 3, 1], [0, 5, 10]), ("report", [4, 6, 8], [0, 1, 2]), ("nested", [1.5, 2.5, 3.5], [0])],
+    [
+        ("json", [1 / 3, 2 / 3, 1], [0, 5, 10]),
+        ("report", [4, 6, 8], [0, 1, 2]),
+        ("nested", [1.5, 2.5, 3.5], [0]),
+    ],
 )
-def test_metrics_come_from_json_lines_and_from_report(folder: Path, program: str, mpisweep: Run, how, loss, step):
+def test_metrics_come_from_json_lines_and_from_report(
+    folder: Path, program: str, mpisweep: Run, how, loss, step
+):
     done = mpisweep("run", sweep_file(folder, f"{program} {{x}} {how}", more=""), "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
@@ -282,7 +301,9 @@ def test_a_program_that_reports_runs_without_mpisweep_too(folder: Path, program:
 
 def test_environment_directory_and_template(folder: Path, program: str, mpisweep: Run):
     (folder / "in.toml.in").write_text("x = {{x}}\ntable = { a = 1 }\n")
-    (folder / "show.py").write_text("import sys; print('loss', open(sys.argv[1]).read().split()[2]); print(sys.argv[1])")
+    (folder / "show.py").write_text(
+        "import sys; print('loss', open(sys.argv[1]).read().split()[2]); print(sys.argv[1])"
+    )
     own = ", directory = 'trial', env = { SCALED = '{x}.25' }"
     spec = sweep_file(folder, f"{sys.executable} ../../program.py {{x}} environment", table=own)
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
@@ -301,7 +322,10 @@ def test_environment_directory_and_template(folder: Path, program: str, mpisweep
 def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):
     hostile = "a; touch hacked $(touch hacked) `touch hacked` 'b\" ü\\\n--x"
     (folder / "s.toml").write_text(
-        f"name = 's'\nworkload = {{ command = \"{program} 1 quiet {{t}}\" }}\n[parameters]\nt = [{toml_value(hostile)}]\n",
+        "name = 's'\n"
+        f'workload = {{ command = "{program} 1 quiet {{t}}" }}\n'
+        "[parameters]\n"
+        f"t = [{toml_value(hostile)}]\n",
         encoding="utf-8",
     )
     assert mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5").returncode == 0
@@ -320,7 +344,9 @@ def test_no_shell_ever_sees_a_value(folder: Path, program: str, mpisweep: Run):
         ("memory", "out_of_memory", "exited with code 1: something else"),
     ],
 )
-def test_the_end_of_the_program_is_the_end_of_the_trial(folder: Path, program: str, mpisweep: Run, how, cause, message):
+def test_the_end_of_the_program_is_the_end_of_the_trial(
+    folder: Path, program: str, mpisweep: Run, how, cause, message
+):
     done = mpisweep("run", sweep_file(folder, f"{program} {{x}} {how}", last=1), "-n", "1", "-o", "r.h5")
     assert done.returncode == 4, done.stderr
     trial = package.load(folder / "r.h5").trials[0]
@@ -335,7 +361,10 @@ def test_the_end_of_the_program_is_the_end_of_the_trial(folder: Path, program: s
 def test_output_is_kept_in_one_file_a_slot(folder: Path, program: str, mpisweep: Run):
     done = mpisweep("run", sweep_file(folder, f"{program} {{x}} lines", last=20), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (folder / "r.h5.logs").iterdir()) == ["output-0000-0.gz", "output-0001-0.gz"]
+    assert sorted(p.name for p in (folder / "r.h5.logs").iterdir()) == [
+        "output-0000-0.gz",
+        "output-0001-0.gz",
+    ]
     for number in (0, 7, 19):
         assert f"'{number + 1}', 'lines'" in mpisweep("output", "r.h5", str(number)).stdout
     refused = mpisweep("output", "r.h5", "20")
@@ -359,7 +388,9 @@ def test_what_a_program_leaves_behind_is_ended(folder: Path, program: str, mpisw
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stop_reaches_the_program_and_the_trial_runs_again(folder: Path, program: str, environment, mpisweep: Run):
+def test_a_stop_reaches_the_program_and_the_trial_runs_again(
+    folder: Path, program: str, environment, mpisweep: Run
+):
     spec = sweep_file(folder, f"{program} {{x}} stop", last=2)
     command = [sys.executable, "-m", "mpisweep", "run", spec, "-n", "1", "-o", "r.h5"]
     running = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
@@ -441,13 +472,17 @@ def test_any_bytes_between_outputs_hide_none_of_them(pieces: list[bytes]):
             assert [output.text for output in read_outputs(Path(made), number)] == ["text\n"]
 
 
-# ------------------------------------------------------------------------------------- what people's programs do
+# ---------------------------------------------------------------------------------- what people's programs do
 
 
-def swept(folder, mpisweep: Run, script: str, more: str = "", x: str = "[1]") -> tuple[package.Sweep, subprocess.CompletedProcess[str]]:
+def swept(
+    folder, mpisweep: Run, script: str, more: str = "", x: str = "[1]"
+) -> tuple[package.Sweep, subprocess.CompletedProcess[str]]:
     """A sweep of a shell script that is given x."""
     (folder / "prog.sh").write_text(script)
-    (folder / "s.toml").write_text(f'workload = {{ command = "sh prog.sh {{x}}" }}\n[parameters]\nx = {x}\n{more}\n')
+    (folder / "s.toml").write_text(
+        f'workload = {{ command = "sh prog.sh {{x}}" }}\n[parameters]\nx = {x}\n{more}\n'
+    )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     return package.load(folder / "r.h5"), done
 
@@ -456,7 +491,9 @@ HANGS = 'echo "loss: 0.5"; echo "loss: 0.4"; echo "waiting for lock"; exec sleep
 
 
 @pytest.mark.parametrize("limit", ["timeout = 1", "stall = 1"])
-def test_what_a_program_has_printed_before_its_time_was_up_is_kept_to_the_last_line(folder, mpisweep: Run, limit: str):
+def test_what_a_program_has_printed_before_its_time_was_up_is_kept_to_the_last_line(
+    folder, mpisweep: Run, limit: str
+):
     sweep, _ = swept(folder, mpisweep, HANGS, f"[metrics]\nloss = 'loss'\n[limits]\n{limit}")
     assert sweep.trials["cause"].tolist() == ["timeout"]
     assert sweep.curve(0, "loss").value.tolist() == [0.5, 0.4]
@@ -464,10 +501,17 @@ def test_what_a_program_has_printed_before_its_time_was_up_is_kept_to_the_last_l
 
 
 @pytest.mark.parametrize("end", ["time.sleep(1000)", "os.kill(os.getpid(), 9)"])
-def test_what_a_function_has_reported_before_it_was_killed_is_kept_to_the_last_point(folder, mpisweep: Run, end: str):
+def test_what_a_function_has_reported_before_it_was_killed_is_kept_to_the_last_point(
+    folder, mpisweep: Run, end: str
+):
     (folder / "mine.py").write_text(
-        "import os, time\ndef run(trial):\n    for step in range(5):\n        trial.report(step, loss=step / 2, acc=1)\n"
-        f"        if step == 2:\n            trial.flush()\n    {end}\n"
+        "import os, time\n"
+        "def run(trial):\n"
+        "    for step in range(5):\n"
+        "        trial.report(step, loss=step / 2, acc=1)\n"
+        "        if step == 2:\n"
+        "            trial.flush()\n"
+        f"    {end}\n"
     )
     mpisweep("run", "mine:run", "-p", "x=1:1", "-n", "1", "-o", "r.h5", "--timeout", "1")
     sweep = package.load(folder / "r.h5")
@@ -484,7 +528,12 @@ def test_numbers_of_fortran_colours_and_thousands_and_what_could_be_two_numbers(
     metrics = "[metrics]\nloss = 'loss'\nsmall = 'small'\nspeed = 'speed'\nacc = 'acc'\nodd = 'odd'\n"
     sweep, done = swept(folder, mpisweep, script, metrics, "[1, 2]")
     trial = sweep.trials[0]
-    assert [trial[sweep.metric_column(name)] for name in ("loss", "small", "speed", "acc")] == [0.0123, 1.2345e-101, 12345.6, 0.25]
+    assert [trial[sweep.metric_column(name)] for name in ("loss", "small", "speed", "acc")] == [
+        0.0123,
+        1.2345e-101,
+        12345.6,
+        0.25,
+    ]
     assert "odd" not in sweep.metrics
     said = "metric 'odd': '0,25' was not read as a number, in the line 'odd: 0,25'"
     assert done.stderr.count(said) == 1
@@ -498,7 +547,9 @@ def test_a_carriage_return_ends_a_line_for_those_who_look_for_numbers(folder, mp
 
 
 def test_null_in_a_line_of_json_is_nan(folder, mpisweep: Run):
-    sweep, _ = swept(folder, mpisweep, 'echo \'{"step": 1, "loss": 0.5}\'; echo \'{"step": 2, "loss": null}\'\n')
+    sweep, _ = swept(
+        folder, mpisweep, 'echo \'{"step": 1, "loss": 0.5}\'; echo \'{"step": 2, "loss": null}\'\n'
+    )
     assert sweep.trials["diverged"].tolist() == [True]
 
 
@@ -514,7 +565,10 @@ def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(fold
     sweep, done = swept(folder, mpisweep, f"{sys.executable} long.py\n", "[metrics]\nloss = '^loss'\n")
     assert sweep.metrics == ("loss",)
     assert sweep.curve(0, "loss").value.tolist() == [0.5]
-    said = f"a report of more than 1,048,576 bytes was not read: the line that begins with '{{\"loss\": 3.0, \"{'n' * 65}'"
+    said = (
+        'a report of more than 1,048,576 bytes was not read: the line that begins with \'{"loss": '
+        f"3.0, \"{'n' * 65}'"
+    )
     assert sweep.trials["message"].tolist() == [said]
     assert done.stderr.count(said) == 1
 
@@ -523,11 +577,23 @@ def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(fold
     ("name", "content", "mode", "why"),
     [
         ("crlf.sh", "#!/bin/sh\r\necho loss: 1\r\n", 0o755, "its lines end with a carriage return (CRLF)"),
-        ("closed.sh", "#!/bin/sh\necho loss: 1\n", 0o644, "it may not be executed; allow it with chmod +x ./closed.sh"),
-        ("lost.sh", "#!/no/such/shell -e\necho loss: 1\n", 0o755, "its interpreter, '/no/such/shell', is not there"),
+        (
+            "closed.sh",
+            "#!/bin/sh\necho loss: 1\n",
+            0o644,
+            "it may not be executed; allow it with chmod +x ./closed.sh",
+        ),
+        (
+            "lost.sh",
+            "#!/no/such/shell -e\necho loss: 1\n",
+            0o755,
+            "its interpreter, '/no/such/shell', is not there",
+        ),
     ],
 )
-def test_why_a_script_does_not_start_is_said_before_anything_is_started(folder, mpisweep: Run, name, content, mode, why):
+def test_why_a_script_does_not_start_is_said_before_anything_is_started(
+    folder, mpisweep: Run, name, content, mode, why
+):
     (folder / name).write_bytes(content.encode())
     (folder / name).chmod(mode)
     done = mpisweep("run", "-p", "x=1:2", "-n", "1", "-o", "r.h5", "--", f"./{name}", "{x}")

@@ -1,4 +1,6 @@
-"""What a slot may hold near the deadline, in virtual time: nothing begins that will hardly end, and no slot idles in vain."""
+"""What a slot may hold near the deadline, in virtual time: nothing begins that will hardly end, and no slot
+idles in vain.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ class Cluster:
     """
 
     def __init__(
-        self, scheduler: Scheduler, model: DurationModel, takes_s: list[float], deadline: float, latency_s: float = 0.0
+        self,
+        scheduler: Scheduler,
+        model: DurationModel,
+        takes_s: list[float],
+        deadline: float,
+        latency_s: float = 0.0,
     ) -> None:
         self.scheduler, self.model, self.takes_s = scheduler, model, takes_s
         self.deadline, self.latency_s = deadline, latency_s
@@ -150,7 +157,9 @@ class Cluster:
             self.begun[number, attempt] = self.now
             upper_s = self.model.upper_s(number)
             late_s = self.now + (upper_s or 0.0) - self.deadline
-            assert late_s <= 2 * self.latency_s + 1e-6, f"trial {number} begins at {self.now}, and will end {late_s} s too late"
+            assert late_s <= 2 * self.latency_s + 1e-6, (
+                f"trial {number} begins at {self.now}, and will end {late_s} s too late"
+            )
         self.later(slot, self.takes_s[number], lambda: self.finish(slot, number, attempt))
 
     def finish(self, slot: Slot, number: int, attempt: int) -> None:
@@ -166,7 +175,9 @@ class Cluster:
     def give_back(self, slot: Slot) -> None:
         back = self.held[slot][1:]
         del self.held[slot][1:]
-        event = TrialsReturned(slot, tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN)
+        event = TrialsReturned(
+            slot, tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN
+        )
         self.tell(slot, partial(self.answer, slot, event))
 
     def answer(self, slot: Slot, event: TrialsReturned) -> None:
@@ -184,10 +195,14 @@ class Watched(Cluster):
             return
         for number in self.scheduler.core.waiting:
             upper_s = self.model.upper_s(number) or 0.0
-            assert self.now + upper_s > self.deadline, f"trial {number} would end in time, and there is an idle slot"
+            assert self.now + upper_s > self.deadline, (
+                f"trial {number} would end in time, and there is an idle slot"
+            )
         longest_idle = max((self.now - since for since in self.idle_since.values()), default=0.0)
         if longest_idle > 0.1:
-            assert all(len(held) < 2 for held in self.held.values()), "what one has not begun another could run"
+            assert all(len(held) < 2 for held in self.held.values()), (
+                "what one has not begun another could run"
+            )
 
 
 DURATIONS = st.lists(st.floats(0.2, 30.0), min_size=4, max_size=25)
@@ -198,13 +213,17 @@ DURATIONS = st.lists(st.floats(0.2, 30.0), min_size=4, max_size=25)
 def test_nothing_begins_that_will_hardly_end_before_the_deadline_and_what_is_taken_back_runs_once(
     expected, data, workers, deadline, uncertainty
 ):
-    """Trials take up to five times as long as expected, or a fifth; messages take 5 ms; all workers but one may be lost."""
+    """Trials take up to five times as long as expected, or a fifth; messages take 5 ms; all workers but one
+    may be lost.
+    """
     factors = data.draw(st.lists(st.floats(0.2, 5.0), min_size=len(expected), max_size=len(expected)))
     one = st.tuples(st.floats(0.01, deadline), st.integers(1, max(1, workers - 1)))
     losses = data.draw(st.lists(one, max_size=4 if workers > 1 else 0))
     takes_s = [seconds * factor for seconds, factor in zip(expected, factors, strict=True)]
     model = model_of(expected, uncertainty)
-    scheduler = Scheduler(bytes(len(expected)), [0] * len(expected), model, retries=9, grace_s=1.0, deadline=deadline)
+    scheduler = Scheduler(
+        bytes(len(expected)), [0] * len(expected), model, retries=9, grace_s=1.0, deadline=deadline
+    )
     cluster = Cluster(scheduler, model, takes_s, deadline, latency_s=0.005)
     for seconds, rank in losses:
         cluster.at(seconds, partial(cluster.lose, rank))
@@ -223,7 +242,9 @@ def test_nothing_begins_that_will_hardly_end_before_the_deadline_and_what_is_tak
 def test_while_it_learns_no_slot_idles_beside_what_would_end_in_time(takes_s, data, workers, deadline):
     """From a model that knows nothing to one that is fitted again and again; what it learns decides at once."""
     model = DurationModel({"x": takes_s}, None, len(takes_s))
-    scheduler = Scheduler(bytes(len(takes_s)), [0] * len(takes_s), model, retries=1, grace_s=1.0, deadline=deadline)
+    scheduler = Scheduler(
+        bytes(len(takes_s)), [0] * len(takes_s), model, retries=1, grace_s=1.0, deadline=deadline
+    )
     cluster = Watched(scheduler, model, takes_s, deadline)
     cluster.join(workers)
     cluster.run()
@@ -239,7 +260,14 @@ def test_trials_of_several_ranks_do_not_begin_too_late_either(expected, data, wo
     factors = data.draw(st.lists(st.floats(0.3, 3.0), min_size=size, max_size=size))
     model = model_of(expected)
     scheduler = Scheduler(
-        bytes(size), [0] * size, model, retries=1, grace_s=1.0, deadline=deadline, widths=widths, patience_s=5.0
+        bytes(size),
+        [0] * size,
+        model,
+        retries=1,
+        grace_s=1.0,
+        deadline=deadline,
+        widths=widths,
+        patience_s=5.0,
     )
     takes_s = [seconds * factor for seconds, factor in zip(expected, factors, strict=True)]
     cluster = Cluster(scheduler, model, takes_s, deadline)
@@ -253,7 +281,9 @@ def test_trials_of_several_ranks_do_not_begin_too_late_either(expected, data, wo
 
 def alone(expected: list[float], deadline: float, uncertainty: float = 1.0) -> Scheduler:
     model = model_of(expected, uncertainty)
-    return Scheduler(bytes(len(expected)), [0] * len(expected), model, retries=1, grace_s=1.0, deadline=deadline)
+    return Scheduler(
+        bytes(len(expected)), [0] * len(expected), model, retries=1, grace_s=1.0, deadline=deadline
+    )
 
 
 def given_to(decisions: list[object]) -> list[int]:
@@ -281,9 +311,14 @@ def test_what_waits_behind_a_trial_that_takes_too_long_is_taken_back_before_it_w
 def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_bound():
     """At 96 s of 100 a trial of 1 s runs since 80 s; one of 3 s would fit only if it began now."""
     scheduler = Scheduler(
-        bytes([int(TrialState.RUNNING), 0, 0]), [1, 0, 0], model_of([1.0, 3.0, 3.0]), retries=1, grace_s=1.0, deadline=100.0,
+        bytes([int(TrialState.RUNNING), 0, 0]),
+        [1, 0, 0],
+        model_of([1.0, 3.0, 3.0]),
+        retries=1,
+        grace_s=1.0,
+        deadline=100.0,
         held={SLOT: {0: 1}},
-    )  # fmt: skip
+    )
     assert given_to(scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 80.0)) == [1]
     scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), 96.0)
     assert list(scheduler.held[SLOT]) == [0]
@@ -305,7 +340,9 @@ def test_a_trial_that_does_not_fit_makes_way_for_shorter_ones_that_do():
 
 def test_the_uncertainty_of_the_expectation_counts():
     scheduler = alone([6.0, 4.0, 3.0], deadline=10.0, uncertainty=2.0)
-    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [1], "8 s at most, and no 6 s are left after it"
+    assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [1], (
+        "8 s at most, and no 6 s are left after it"
+    )
 
 
 def test_what_was_handed_out_before_anything_was_known_is_looked_at_again_when_it_is():

@@ -1,4 +1,6 @@
-"""What a GPU's failure costs: its trial, and nothing that runs after it.  The GPUs are faked, the exceptions are CUDA's."""
+"""What a GPU's failure costs: its trial, and nothing that runs after it.  The GPUs are faked, the exceptions
+are CUDA's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from mpisweep.workloads.devicefailure import is_of_device, lacks_memory
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 OF_DEVICE = [
-    "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported at some other API call",
+    "CUDA error: device-side assert triggered\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call",
     "CUDA error: an illegal memory access was encountered",
     "CUDA error: unspecified launch failure",
     "CUDA driver error: invalid argument",
@@ -26,14 +29,21 @@ OF_DEVICE = [
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED, when calling `cusolverDnSgetrf(...)`",
     "cuFFT error: CUFFT_INTERNAL_ERROR",
-    "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317, unhandled cuda error, NCCL version 2.21.5",
+    "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317, unhandled cuda error, NCCL version "
+    "2.21.5",
     "ncclUnhandledCudaError: Call to CUDA function failed.",
     "GET was unable to find an engine to execute this computation",
     "HIP error: the operation cannot be performed in the present state",
     "INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered",
     "[700] Call to cuMemcpyDtoH results in CUDA_ERROR_ILLEGAL_ADDRESS",
 ]
-NOT_OF_DEVICE = ["x is two", "no CUDA-capable shape", "nccl", "the loss is not finite", "CUDA out of memory. Tried to allocate 2 GiB"]
+NOT_OF_DEVICE = [
+    "x is two",
+    "no CUDA-capable shape",
+    "nccl",
+    "the loss is not finite",
+    "CUDA out of memory. Tried to allocate 2 GiB",
+]
 
 
 @pytest.mark.parametrize("text", OF_DEVICE)
@@ -65,7 +75,9 @@ def test_what_a_device_reports_is_known_by_its_type_and_behind_another_exception
         assert not is_of_device(error)
 
 
-def torch_with(free: float, *, held: float = 0.0, held_most: float = 0.0, answers: bool = True) -> types.SimpleNamespace:
+def torch_with(
+    free: float, *, held: float = 0.0, held_most: float = 0.0, answers: bool = True
+) -> types.SimpleNamespace:
     """Torch as far as it is asked, with a device of 100 GiB; `held`: what this process has reserved."""
 
     def mem_get_info() -> tuple[int, int]:
@@ -94,7 +106,9 @@ def torch_with(free: float, *, held: float = 0.0, held_most: float = 0.0, answer
         (None, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", False),
     ],
 )
-def test_a_library_that_fails_on_a_device_that_is_nearly_full_lacks_memory(monkeypatch, torch, text, expected):
+def test_a_library_that_fails_on_a_device_that_is_nearly_full_lacks_memory(
+    monkeypatch, torch, text, expected
+):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     if torch is not None:
         monkeypatch.setitem(sys.modules, "torch", torch)
@@ -142,7 +156,9 @@ def sweep(folder: Path, code: str, parameters: str, more: str = "") -> str:
 
 
 @pytest.mark.mpi
-def test_an_error_that_sticks_to_the_device_costs_the_trial_that_made_it_and_no_other(folder, gpus, mpisweep: Run):
+def test_an_error_that_sticks_to_the_device_costs_the_trial_that_made_it_and_no_other(
+    folder, gpus, mpisweep: Run
+):
     code = """
 def run(trial):
     global broken
@@ -159,7 +175,9 @@ def run(trial):
     found = package.load(folder / "r.h5")
     assert found.trials["x"][found.trials["state"] == "failed"].tolist() == [5, 10, 15, 20]
     assert set(found.trials["cause"].tolist()) == {"", "exception"}
-    assert "not_fresh" in found.attempts["end"].tolist(), "one that failed in a process that had run others ran once more"
+    assert "not_fresh" in found.attempts["end"].tolist(), (
+        "one that failed in a process that had run others ran once more"
+    )
 
 
 @pytest.mark.mpi
@@ -182,7 +200,9 @@ def run(trial):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("has_gpu", [True, False])
-def test_after_any_exception_on_a_device_the_next_trial_has_another_process(folder, request, mpisweep: Run, has_gpu):
+def test_after_any_exception_on_a_device_the_next_trial_has_another_process(
+    folder, request, mpisweep: Run, has_gpu
+):
     if has_gpu:
         request.getfixturevalue("gpus")
     code = """
@@ -224,7 +244,10 @@ def test_the_memory_frontier_learns_from_what_a_full_device_makes_of_a_library(f
     assert failed.sum() <= 10
     assert (trials["state"][~failed][40:] == "infeasible").all()
     message = trials["message"][failed][0].splitlines()
-    assert message[:2] == ["RuntimeError: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "peak 97.00 GiB of 100.00 GiB on the device"]
+    assert message[:2] == [
+        "RuntimeError: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "peak 97.00 GiB of 100.00 GiB on the device",
+    ]
 
 
 @pytest.mark.mpi
@@ -237,7 +260,9 @@ def test_a_library_that_fails_on_a_device_with_room_has_failed_and_shows_nothing
 
 
 @pytest.mark.mpi
-def test_a_wide_trial_that_fails_on_a_used_device_runs_once_more_on_fresh_processes(folder, gpus, mpisweep: Run):
+def test_a_wide_trial_that_fails_on_a_used_device_runs_once_more_on_fresh_processes(
+    folder, gpus, mpisweep: Run
+):
     code = """
 def run(trial):
     global broken

@@ -75,11 +75,15 @@ def test_ranks_that_were_given_a_gpu_each_keep_it():
 
 
 def test_gpus_are_shared_only_when_asked():
-    with pytest.raises(LayoutError, match=r"node1 has 4 GPUs and 5 workers; start at most 4 ranks there.*0\.5"):
+    with pytest.raises(
+        LayoutError, match=r"node1 has 4 GPUs and 5 workers; start at most 4 ranks there.*0\.5"
+    ):
         shares([GPUS] * 5)
     made = shares([GPUS] * 8, devices_per_trial=0.5)
     assert [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in made] == list("01230123")
-    with pytest.raises(LayoutError, match=r"4 GPUs and 9 workers with devices_per_trial = 0\.5; start at most 8"):
+    with pytest.raises(
+        LayoutError, match=r"4 GPUs and 9 workers with devices_per_trial = 0\.5; start at most 8"
+    ):
         shares([GPUS] * 9, devices_per_trial=0.5)
     same = [Node((0,), (Gpu("0", "V100", "GPU-0"),)), Node((1,), (Gpu("0", "V100", "GPU-0"),))]
     with pytest.raises(LayoutError, match="node1 has 1 GPU and 2 workers; start at most 1 rank there"):
@@ -148,12 +152,18 @@ def test_gpus_of_amd_are_found_in_sysfs(tmp_path, environment, selectors):
     assert all(gpu.name == "gfx942" and gpu.maker == "amd" for gpu in found)
     if len(found) == 2:
         variables = dict(environment_for(found[1:]))
-        assert variables == {"ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "0"}
+        assert variables == {
+            "ROCR_VISIBLE_DEVICES": "1",
+            "HIP_VISIBLE_DEVICES": "0",
+            "CUDA_VISIBLE_DEVICES": "0",
+        }
 
 
 @pytest.mark.parametrize("wrong", ["0", "1.5", "-1", "0.4", "true", '"two"', "1000"])
 def test_a_share_that_is_none_is_refused(wrong):
-    with pytest.raises(SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share like 0\.5"):
+    with pytest.raises(
+        SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share like 0\.5"
+    ):
         parse_spec(f'workload = "resnet50"\ndevices_per_trial = {wrong}\n', source="s", folder=Path("/"))
 
 

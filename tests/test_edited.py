@@ -1,4 +1,6 @@
-"""The user's code between two runs of one results file: what has changed is said and recorded, and the run goes on."""
+"""The user's code between two runs of one results file: what has changed is said and recorded, and the run
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +38,31 @@ def sweep_of(folder: Path, workload: str, last: int) -> str:
 
 
 @pytest.mark.parametrize(("workload", "files", "edited", "said"), [
-    ('"mine:f"', {"mine.py": "import model\ndef f(trial): return model.loss(trial)\n", "model.py": "def loss(trial): return 1.0\n"},
+    ('"mine:f"', {"mine.py": "import model\n"
+                             "def f(trial): return model.loss(trial)\n", "model.py": "def loss(trial): "
+                                                                                     "return 1.0\n"},
      ["mine.py"], "mine.py is not what trials 0 to 3 ran with"),
     # What it imports is as much what ran.
-    ('"mine:f"', {"mine.py": "from model import loss\ndef f(trial): return loss(trial)\n", "model.py": "def loss(trial): return 1.0\n"},
+    ('"mine:f"', {"mine.py": "from model import loss\n"
+                             "def f(trial): return loss(trial)\n", "model.py": "def loss(trial): return "
+                                                                               "1.0\n"},
      ["model.py"], "model.py is not what trials 0 to 3 ran with"),
-    ('"lib.mine:f"', {"lib/__init__.py": "", "lib/mine.py": "from . import model\ndef f(trial): return model.loss(trial)\n",
+    ('"lib.mine:f"', {"lib/__init__.py": "", "lib/mine.py": "from . import model\n"
+                                                            "def f(trial): return model.loss(trial)\n",
                       "lib/model.py": "def loss(trial): return 1.0\n"},
      ["lib/mine.py", "lib/model.py"], "lib/mine.py and lib/model.py are not what trials 0 to 3 ran with"),
     ('{ command = "python train.py {x}" }', {"train.py": "import model\nprint('loss=1')\n", "model.py": ""},
      ["train.py"], "train.py is not what trials 0 to 3 ran with"),
-    ('{ command = "./train {x}" }', {"train": "#!/bin/sh\necho loss=1\n"}, ["train"], "train is not what trials 0 to 3 ran with"),
-    ('{ command = "cat {template}", template = "in.txt" }', {"in.txt": "loss={{x}}\n"}, ["in.txt"], "in.txt is not what trials 0 to 3 ran with"),
+    ('{ command = "./train {x}" }', {"train": "#!/bin/sh\n"
+                                              "echo loss=1\n"}, ["train"], "train is not what trials 0 to 3 "
+                                                                           "ran with"),
+    ('{ command = "cat {template}", template = "in.txt" }', {"in.txt": "loss={{x}}\n"}, ["in.txt"], "in.txt "
+                                                                                                    "is not "
+                                                                                                    "what "
+                                                                                                    "trials "
+                                                                                                    "0 to 3 "
+                                                                                                    "ran "
+                                                                                                    "with"),
 ])  # fmt: skip
 def test_code_that_was_edited_between_two_runs_is_said_once_and_recorded(
     folder: Path, mpisweep: Run, workload: str, files: dict[str, str], edited: list[str], said: str
@@ -84,12 +99,19 @@ def test_code_that_is_as_it_was_is_not_spoken_of(folder: Path, mpisweep: Run):
         assert done.returncode == 0, done.stderr
         said.append([line.partition(" ")[2] for line in done.stderr.splitlines() if "ran with" in line])
     # Edited back, it is the one trial between that ran with something else.
-    assert said == [[], [], ["mine.py is not what trials 0 to 3 ran with"], ["mine.py is not what trial 4 ran with"]]
+    assert said == [
+        [],
+        [],
+        ["mine.py is not what trials 0 to 3 ran with"],
+        ["mine.py is not what trial 4 ran with"],
+    ]
 
 
 def test_only_trials_that_have_ended_ran_with_something():
     """Trial 0 has ended, 1 was lost, 2 runs, 3 waits to be retried, and 4 has ended where nobody knows."""
-    complete, waiting, running = (int(state) for state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING))
+    complete, waiting, running = (
+        int(state) for state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING)
+    )
     ends = [AttemptEnd.ENDED, AttemptEnd.LOST, AttemptEnd.RUNNING, AttemptEnd.ENDED, AttemptEnd.ENDED]
     known = KnownSweep(
         {"x": [1, 2, 3, 4, 5]}, [complete, waiting, running, waiting, complete], [1] * 5, None, None,
@@ -146,7 +168,9 @@ def test_what_belongs_to_the_user_is_what_lies_in_the_folder(tmp_path: Path, mon
     assert names(module="c") == ["c.py"]
     # What is installed is one file, and not all that it imports.
     assert names(module="installed") == [str(other / "installed.py")]
-    assert names(arguments=[sys.executable, "-u", "c.py", "--data=data.csv", "data.csv", "{x}", "run.sh"]) == ["c.py", "run.sh"]
+    assert names(
+        arguments=[sys.executable, "-u", "c.py", "--data=data.csv", "data.csv", "{x}", "run.sh"]
+    ) == ["c.py", "run.sh"]
     assert names(arguments=["/bin/ls", "-l"]) == []
     assert names(module="nowhere") == []
     assert names() == []
@@ -168,7 +192,9 @@ def test_no_source_is_too_strange(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("numbers", "text"), [
-    ([3], "trial 3"), ([0, 1, 2], "trials 0 to 2"), ([0, 1, 5], "trials 0 to 1 and 5"), ([0, 2, 4], "trials 0, 2 and 4"),
+    ([3], "trial 3"), ([0, 1, 2], "trials 0 to 2"), ([0, 1, 5], "trials 0 to 1 and 5"), ([0, 2, 4], "trials "
+                                                                                                    "0, 2 "
+                                                                                                    "and 4"),
     ([*range(0, 40, 2)], "trials 0, 2, 4, 6, 8 and 15 more"),
 ])  # fmt: skip
 def test_trials_are_told_in_few_words(numbers: list[int], text: str):

@@ -1,4 +1,6 @@
-"""Every way in which a run can end, with real processes: what the launcher returns, prints, and leaves in the file."""
+"""Every way in which a run can end, with real processes: what the launcher returns, prints, and leaves in the
+file.
+"""
 
 from __future__ import annotations
 
@@ -51,15 +53,21 @@ def begun(folder: Path, count: int) -> Callable[[], bool]:
     return lambda: len(list(folder.glob("begun.*"))) >= count
 
 
-# ------------------------------------------------------------------------------------- ranks that hang, launchers that sleep
+# ---------------------------------------------------------------------- ranks that hang, launchers that sleep
 
 
 def test_a_rank_that_hangs_alone_on_its_node_does_not_keep_the_allocation(folder, pjm, tell):
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
-    process = start(folder, pjm, "run", sweep_file(folder, "gated", 12, "[limits]\nsilence = 2\n"), "-o", "r.h5")
+    process = start(
+        folder, pjm, "run", sweep_file(folder, "gated", 12, "[limits]\nsilence = 2\n"), "-o", "r.h5"
+    )
     wait_for(begun(folder, 3))
-    ranks = [member for member in family(process) if on_node(member) == "vn2" and "OMPI_COMM_WORLD_RANK" in member.environ()]
+    ranks = [
+        member
+        for member in family(process)
+        if on_node(member) == "vn2" and "OMPI_COMM_WORLD_RANK" in member.environ()
+    ]
     rank = next(member for member in ranks if member.environ()["OMPI_COMM_WORLD_RANK"] != "0")
     members = family(process)
     rank.suspend()
@@ -86,11 +94,15 @@ def frozen_launch(folder: Path, environment: dict[str, str], last: int) -> subpr
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
     # The launcher's own children stay until it wakes up.
-    wait_for(lambda: all(not member.is_running() or member.status() == psutil.STATUS_ZOMBIE for member in below))
+    wait_for(
+        lambda: all(not member.is_running() or member.status() == psutil.STATUS_ZOMBIE for member in below)
+    )
     return process
 
 
-def test_a_launcher_that_wakes_up_after_another_run_has_had_the_sweep_touches_nothing(folder, environment, mpisweep: Run):
+def test_a_launcher_that_wakes_up_after_another_run_has_had_the_sweep_touches_nothing(
+    folder, environment, mpisweep: Run
+):
     process = frozen_launch(folder, environment, 6)
     (folder / "go").touch()
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
@@ -117,7 +129,9 @@ def test_a_launcher_that_wakes_up_while_another_run_has_the_sweep_leaves_it_alon
     assert package.load(folder / "r.h5").allocations["end"].tolist() == ["", "complete"]
 
 
-def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_whatever_came_later(folder, environment, mpisweep: Run):
+def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_whatever_came_later(
+    folder, environment, mpisweep: Run
+):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-n", "2", "-o", "r.h5")
     wait_for(begun(folder, 2))
     os.kill(process.pid, signal.SIGSTOP)
@@ -133,7 +147,7 @@ def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_wh
 # ------------------------------------------------------------------------------------- every way to end
 
 #: What trials do: each reads how it is to end from a file.
-PROGRAM = '''
+PROGRAM = """
 import os, time
 from pathlib import Path
 
@@ -155,7 +169,7 @@ def run(trial):
             time.sleep(0.005)
         return None
     return 1.0
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -165,7 +179,8 @@ class Way:
     #: What trials do.
     how: str
     exit_code: int
-    #: In the file; where a run could not say why it ended it is "running", and `mpisweep status` says that it has died.
+    #: In the file; where a run could not say why it ended it is "running", and `mpisweep status` says that it
+    #: has died.
     state: str
     #: The launcher's last line, without the time.
     last: str
@@ -206,45 +221,102 @@ RESUME = "run the same command to resume"
 WAYS = {
     "complete": Way("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended"),
     "some fail": Way("half", 0, "complete", "s: complete; 6 of 6 trials have ended"),
-    "nothing is left to do": Way("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended", is_second=True),
+    "nothing is left to do": Way(
+        "succeed", 0, "complete", "s: complete; 6 of 6 trials have ended", is_second=True
+    ),
     "all fail": Way(
-        "fail", 4, "no trial completed", "s: no trial completed; 6 of 6 trials have ended; `mpisweep status r.h5` counts the failures by cause",
+        "fail",
+        4,
+        "no trial completed",
+        "s: no trial completed; 6 of 6 trials have ended; `mpisweep status r.h5` counts the failures by "
+        "cause",
         limits="same_failures = 0",
     ),
     "the first ones fail alike": Way(
-        "fail", 4, "stopped because the first trials all failed alike", "s: stopped because the first trials all failed alike; "
-        r"\d+ of 60 trials have ended; `mpisweep status r.h5` counts the failures by cause", trials=60, limits="same_failures = 3",
+        "fail",
+        4,
+        "stopped because the first trials all failed alike",
+        "s: stopped because the first trials all failed alike; "
+        r"\d+ of 60 trials have ended; `mpisweep status r.h5` counts the failures by cause",
+        trials=60,
+        limits="same_failures = 3",
     ),
     "nothing finite": Way(
-        "diverge", 4, "no completed trial has a finite objective", "s: no completed trial has a finite objective; 6 of 6 trials have "
+        "diverge",
+        4,
+        "no completed trial has a finite objective",
+        "s: no completed trial has a finite objective; 6 of 6 trials have "
         "ended; every loss is missing, NaN or infinite",
     ),
-    "stop": Way("listen", 3, "stopped on request", f"s: stopped on request; 0 of 6 trials have ended; {RESUME}", stop_asked),
+    "stop": Way(
+        "listen",
+        3,
+        "stopped on request",
+        f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
+        stop_asked,
+    ),
     "stop file": Way(
-        "listen", 3, "stopped on request", f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
+        "listen",
+        3,
+        "stopped on request",
+        f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
         lambda folder, process, mpisweep: (folder / "r.h5.stop").touch(),
     ),
-    "SIGTERM": Way("listen", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGTERM)),
-    "SIGINT": Way("listen", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGINT)),
+    "SIGTERM": Way(
+        "listen",
+        3,
+        "stopped by a signal",
+        f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
+        signalled(signal.SIGTERM),
+    ),
+    "SIGINT": Way(
+        "listen",
+        3,
+        "stopped by a signal",
+        f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
+        signalled(signal.SIGINT),
+    ),
     "SIGUSR1 and a trial that does not listen": Way(
-        "deaf", 3, "stopped by a signal", f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}", signalled(signal.SIGUSR1),
+        "deaf",
+        3,
+        "stopped by a signal",
+        f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
+        signalled(signal.SIGUSR1),
     ),
     "SIGINT twice": Way(
-        "deaf", 3, "running", f"stopped before the sweep reported an end; {RESUME}", signalled(signal.SIGINT, signal.SIGINT), "grace = 1000",
+        "deaf",
+        3,
+        "running",
+        f"stopped before the sweep reported an end; {RESUME}",
+        signalled(signal.SIGINT, signal.SIGINT),
+        "grace = 1000",
     ),
     "walltime": Way(
-        "listen", 3, "stopped before the walltime", f"s: stopped before the walltime; 0 of 6 trials have ended; {RESUME}",
-        limits="grace = 1", arguments=("--walltime", "8"),
+        "listen",
+        3,
+        "stopped before the walltime",
+        f"s: stopped before the walltime; 0 of 6 trials have ended; {RESUME}",
+        limits="grace = 1",
+        arguments=("--walltime", "8"),
     ),
     "lost for good": Way(
-        "listen", 3, "running", rf"mpirun exited with \d+ before the sweep reported an end; restart limit \(limits.restarts\) reached; {RESUME}",
-        lost, "restarts = 0",
+        "listen",
+        3,
+        "running",
+        rf"mpirun exited with \d+ before the sweep reported an end; restart limit \(limits.restarts\) reached; {RESUME}",
+        lost,
+        "restarts = 0",
     ),
     "disk": Way(
-        "chat", 3, "running", rf"s: stopped because the disk did not take the results; \d+ of 40 trials have ended; make room, then {RESUME}",
-        limits="disk = 2", trials=40, output="disk/r.h5",
+        "chat",
+        3,
+        "running",
+        rf"s: stopped because the disk did not take the results; \d+ of 40 trials have ended; make room, then {RESUME}",
+        limits="disk = 2",
+        trials=40,
+        output="disk/r.h5",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -254,7 +326,12 @@ def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, 
         request.getfixturevalue("small_disk")
     (folder / "mine.py").write_text(PROGRAM)
     (folder / "s.toml").write_text(
-        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {way.trials} }}\n[limits]\n{way.limits}\n'
+        'name = "s"\n'
+        'workload = "mine:run"\n'
+        "[parameters]\n"
+        f"x = {{ from = 1, to = {way.trials} }}\n"
+        "[limits]\n"
+        f"{way.limits}\n"
     )
     (folder / "how").write_text(way.how)
     command = ("run", "s.toml", "-n", "2", "-o", way.output, *way.arguments)
@@ -293,6 +370,17 @@ def test_what_is_refused_before_any_work_leaves_nothing(folder, mpisweep: Run, r
 
 
 def test_every_reason_to_end_has_its_way():
-    """What the disk takes no word of has its way above; lost workers, split sweeps and takeovers have tests of their own."""
-    elsewhere = {EndReason.NO_WORKERS, EndReason.NO_DEVICES, EndReason.TOO_FEW, EndReason.SHARE, EndReason.SUPERSEDED, EndReason.DISK}
-    assert {way.state for way in WAYS.values()} - {"running"} == {str(reason) for reason in EndReason} - elsewhere
+    """What the disk takes no word of has its way above; lost workers, split sweeps and takeovers have tests
+    of their own.
+    """
+    elsewhere = {
+        EndReason.NO_WORKERS,
+        EndReason.NO_DEVICES,
+        EndReason.TOO_FEW,
+        EndReason.SHARE,
+        EndReason.SUPERSEDED,
+        EndReason.DISK,
+    }
+    assert {way.state for way in WAYS.values()} - {"running"} == {
+        str(reason) for reason in EndReason
+    } - elsewhere

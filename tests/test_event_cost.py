@@ -1,8 +1,9 @@
-"""What an event costs the scheduler does not depend on how many workers and trials there are: counted, not timed.
+"""What an event costs the scheduler does not depend on how many workers and trials there are: counted, not
+timed.
 
-The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each event are
-counted the lines that run and what built-in functions look at, and the memory that it needs for a moment: a
-copy of all slots is one line, and shows there.
+The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each
+event are counted the lines that run and what built-in functions look at, and the memory that it needs for a
+moment: a copy of all slots is one line, and shows there.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Steps:
         self.count = 0
 
     def trace(self, _frame: FrameType, event: str, _: Any) -> Any:
-        # A line is told of again each time a loop comes to it, and a generator is called for each of its values.
+        # A line is told of again each time a loop comes to it, and a generator is called for each of its
+        # values.
         if event in ("call", "line"):
             self.count += 1
         return self.trace
@@ -115,7 +117,9 @@ class Counted(events.Cluster):  # type: ignore[name-defined, misc]
 
     def steps_per_event(self) -> float:
         """The mean of all events of the sweep, by what those of each kind have cost that were measured."""
-        total = sum(count * fmean(self.steps_of[kind]) for kind, count in self.happened.items() if self.steps_of[kind])
+        total = sum(
+            count * fmean(self.steps_of[kind]) for kind, count in self.happened.items() if self.steps_of[kind]
+        )
         return total / self.happened.total()
 
 

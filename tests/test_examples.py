@@ -1,6 +1,7 @@
 """Every example under examples/ runs as its sweep file says, on two workers.
 
-Where each trial is a process that imports torch anew, a part of the sweep shows the same; the whole of it is `long`.
+Where each trial is a process that imports torch anew, a part of the sweep shows the same; the whole of it is
+`long`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 #: Of a sweep and of a part of it.
-LENGTHS = pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["part", "whole"])
+LENGTHS = pytest.mark.parametrize(
+    "is_whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["part", "whole"]
+)
 
 
 def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: str = "") -> mpisweep.Sweep:
@@ -84,7 +87,11 @@ def test_c_program_with_an_input_file(tmp_path: Path, environment):
 @pytest.mark.mpi
 @pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs lightning")
 def test_lightning_module(tmp_path: Path, environment):
-    sweep = run(tmp_path, environment | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}, "lightning")
+    sweep = run(
+        tmp_path,
+        environment | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")},
+        "lightning",
+    )
     assert len(sweep.trials) == 4
     assert len(sweep.curve(0, "loss").value) == 57
     assert sweep.curve(0, "loss").value[-1] < sweep.curve(0, "loss").value[0]

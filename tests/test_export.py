@@ -38,8 +38,11 @@ def test_csv_has_a_row_a_trial_under_the_names_that_load_gives(path, capsys):
     rows = list(csv.DictReader(io.StringIO(exported(path, capsys=capsys))))
     assert tuple(rows[0]) == mpisweep.load(path).trials.names
     assert [(row["number"], row["x"], row["state"], row["loss"]) for row in rows] == [
-        ("0", "1", "complete", ""), ("1", "2", "complete", "4.0"), ("2", "3", "failed", ""), ("3", "4", "complete", "1.0"),
-    ]  # fmt: skip
+        ("0", "1", "complete", ""),
+        ("1", "2", "complete", "4.0"),
+        ("2", "3", "failed", ""),
+        ("3", "4", "complete", "1.0"),
+    ]
     assert rows[2]["message"] == "ValueError: ü"
 
 
@@ -52,7 +55,12 @@ def test_csv_of_curves_has_a_row_a_report(path, capsys):
 
 def test_json_says_what_the_sweep_is_and_holds_the_curves_when_asked(path, capsys):
     found = json.loads(exported(path, "--format", "json", "--curves", capsys=capsys))
-    assert (found["objective"], found["direction"], found["baseline"], found["parameters"]) == ("loss", "minimize", 1, ["x", "mode"])
+    assert (found["objective"], found["direction"], found["baseline"], found["parameters"]) == (
+        "loss",
+        "minimize",
+        1,
+        ["x", "mode"],
+    )
     assert found["units"]["wall_time"] == "s"
     assert [trial["loss"] for trial in found["trials"]] == [None, 4.0, None, 1.0]
     assert found["trials"][1]["curves"]["loss"]["value"] == [5.0, 4.0]
@@ -95,7 +103,11 @@ def test_what_no_file_can_hold_of_a_message_is_shown_escaped_in_every_form(tmp_p
     assert mpisweep.load(path).trials["message"][0] == shown
 
 
-@given(loss=st.floats(), message=st.text(), choice=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8))
+@given(
+    loss=st.floats(),
+    message=st.text(),
+    choice=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
+)
 @settings(max_examples=60, deadline=None)
 def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, loss, message, choice):
     path = tmp_path_factory.mktemp("any") / "s.h5"
@@ -105,7 +117,9 @@ def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, 
         EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [loss]}, [0], [message]),
         ClosedRecord(1005.0, "complete"),
     ]
-    write_journal(path, records, opening(spec=f'workload = "m:f"\n[parameters]\nc = [{toml_value(choice)}]\n'))
+    write_journal(
+        path, records, opening(spec=f'workload = "m:f"\n[parameters]\nc = [{toml_value(choice)}]\n')
+    )
     sweep = mpisweep.load(path)
     kept = str(sweep.trials["c"][0]), str(sweep.trials["message"][0])
     out = io.StringIO(newline="")

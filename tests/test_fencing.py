@@ -80,14 +80,18 @@ def wake(process: psutil.Process) -> None:
 
 def is_closed(path: Path) -> bool:
     """Whether a run has ended: its journal is gone, and the file says so."""
-    return path.exists() and not path.with_name(path.name + ".journal").exists() and package.load(path).state != "running"
+    return (
+        path.exists()
+        and not path.with_name(path.name + ".journal").exists()
+        and package.load(path).state != "running"
+    )
 
 
 def gone(*processes: psutil.Process) -> bool:
     return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
 
 
-# ------------------------------------------------------------------------------------- ranks that wake up late
+# ------------------------------------------------------------------------------------ ranks that wake up late
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -139,7 +143,7 @@ def test_a_rank_that_hangs_for_ever_alone_on_its_host_does_not_keep_the_allocati
     assert_done_once(folder, 40)
 
 
-# ------------------------------------------------------------------------------------- processes beside a rank
+# ------------------------------------------------------------------------------------ processes beside a rank
 
 
 def side_process(rank: psutil.Process) -> psutil.Process:
@@ -148,7 +152,9 @@ def side_process(rank: psutil.Process) -> psutil.Process:
     return found
 
 
-def test_a_snapshot_process_of_a_master_that_is_dead_changes_nothing_when_it_goes_on(folder, environment, stopped):
+def test_a_snapshot_process_of_a_master_that_is_dead_changes_nothing_when_it_goes_on(
+    folder, environment, stopped
+):
     """It is stopped with its fork server, which else would take it along."""
     process, ranks = running(folder, environment, 60, 3)
     writer = side_process(ranks[0])
@@ -168,7 +174,11 @@ def test_a_snapshot_process_of_a_master_that_is_dead_changes_nothing_when_it_goe
 def test_a_snapshot_process_that_is_stopped_delays_the_end_and_nothing_else(folder, environment, stopped):
     process, ranks = running(folder, environment, 60, 2)
     writer = stopped(side_process(ranks[0]))
-    wait_for(lambda: sum(1 for line in (folder / "ran.txt").read_text().splitlines() if line.endswith("ended")) >= 60)
+    wait_for(
+        lambda: (
+            sum(1 for line in (folder / "ran.txt").read_text().splitlines() if line.endswith("ended")) >= 60
+        )
+    )
     wake(writer)
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
@@ -182,7 +192,9 @@ def disk(folder: Path, tmp_path: Path) -> Disk:
     return Disk(folder / "disk", tmp_path)
 
 
-def on_disk(folder: Path, environment: dict[str, str], disk: Disk, ranks: int, limits: str) -> tuple[subprocess.Popen[str], dict[int, psutil.Process]]:
+def on_disk(
+    folder: Path, environment: dict[str, str], disk: Disk, ranks: int, limits: str
+) -> tuple[subprocess.Popen[str], dict[int, psutil.Process]]:
     """A sweep whose results are on the disk, well under way, and its ranks."""
     workload(folder, SLOW)
     sweep = my_sweep(folder, 80, limits)
@@ -256,7 +268,9 @@ def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):
     all_done(folder)
 
 
-def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(folder, environment, disk, mpisweep: Run):
+def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(
+    folder, environment, disk, mpisweep: Run
+):
     """What ends a rank that waits for others in MPI_Init for too long is called off there."""
     workload(folder, SLOW)
     sweep = my_sweep(folder, 40, "silence = 0.6")

@@ -44,7 +44,9 @@ def resnet_sweep(path: Path, *, first: int = 0, last: int = COUNT, losses=None, 
         bad = n % 7 == 6
         records.append(AssignedBlock([[worker, 0]], clock[worker], [n], [1], {"batch_size": size}))
         if not bad:
-            records.append(ReportBlock(worker, n, 1, {"loss": curve(*(loss + np.exp(-np.arange(30) / 5)).tolist())}))
+            records.append(
+                ReportBlock(worker, n, 1, {"loss": curve(*(loss + np.exp(-np.arange(30) / 5)).tolist())})
+            )
         records.append(
             EndedBlock(
                 worker, 0, [n], [1], [4 if bad else state], [clock[worker]], [seconds],
@@ -83,7 +85,15 @@ def test_the_table_is_that_of_the_poster(path):
 
 
 def test_texts_with_signs_of_a_table_stay_in_their_cells():
-    table = tables.TopTable("t", ("op|tion",), ("loss",), (tables.TopRow("1st", 0, ("a|b\nc",), (1.0,), 2.0), tables.TopRow("2nd", 1, (r"x^2~\y_{1}",), (1.0,), 2.0)))
+    table = tables.TopTable(
+        "t",
+        ("op|tion",),
+        ("loss",),
+        (
+            tables.TopRow("1st", 0, ("a|b\nc",), (1.0,), 2.0),
+            tables.TopRow("2nd", 1, (r"x^2~\y_{1}",), (1.0,), 2.0),
+        ),
+    )
     markdown = tables.to_markdown(table).splitlines()
     assert r"a\|b c" in markdown[2]
     assert {line.replace(r"\|", "").count("|") for line in markdown} == {6}
@@ -92,10 +102,17 @@ def test_texts_with_signs_of_a_table_stay_in_their_cells():
 
 def test_a_curve_of_one_report_is_seen(tmp_path):
     path = tmp_path / "s.h5"
-    write_journal(path, [
-        TrialsBlock([0, 1], {"x": [1, 2]}, baseline=None),
-        *(ReportBlock(0, number, 1, {"loss": curve(*values)}) for number, values in enumerate(([3.0], [3.0, 2.0]))),
-    ], opening())  # fmt: skip
+    write_journal(
+        path,
+        [
+            TrialsBlock([0, 1], {"x": [1, 2]}, baseline=None),
+            *(
+                ReportBlock(0, number, 1, {"loss": curve(*values)})
+                for number, values in enumerate(([3.0], [3.0, 2.0]))
+            ),
+        ],
+        opening(),
+    )
     lines = figures.draw_learning_curves(mpisweep.load(path), "loss").axes[0].lines
     assert [(line.get_marker(), line.get_linestyle()) for line in lines] == [(".", "None"), ("None", "-")]
 
@@ -127,7 +144,9 @@ def test_the_best_trial_is_that_of_the_objective_whatever_is_drawn(path):
 
 
 def test_trials_without_the_metric_are_shown_as_such(tmp_path):
-    series = figures.metric_series(mpisweep.load(resnet_sweep(tmp_path / "nan.h5", last=3, losses=NAN)), "batch_size", "loss")
+    series = figures.metric_series(
+        mpisweep.load(resnet_sweep(tmp_path / "nan.h5", last=3, losses=NAN)), "batch_size", "loss"
+    )
     assert series.without_x.tolist() == [16, 32, 48]
     assert len(series.x) == 0
     assert series.best is None
@@ -163,7 +182,9 @@ def test_total_time_is_the_sum_against_the_wall(path):
 
 
 def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
-    """Runs that begin at 1000, each with its name, its end and its workers; each runs a trial of 4 s from 1001 on."""
+    """Runs that begin at 1000, each with its name, its end and its workers; each runs a trial of 4 s from
+    1001 on.
+    """
     records = [TrialsBlock(list(range(len(runs))), {"x": list(range(1, len(runs) + 1))}, baseline=None)]
     for number, (run, end, workers) in enumerate(runs):
         records += [
@@ -211,7 +232,9 @@ def test_every_script_draws_every_format_the_same_each_time(path, name, suffix):
 def test_a_wide_table_is_printed_whole(tmp_path):
     path = tmp_path / "wide.h5"
     names = [f"a_parameter_with_a_long_name_{i}" for i in range(8)]
-    spec = 'name = "wide"\nworkload = "m:f"\n[parameters]\n' + "".join(f"{name} = [0.25, 0.5]\n" for name in names)
+    spec = 'name = "wide"\nworkload = "m:f"\n[parameters]\n' + "".join(
+        f"{name} = [0.25, 0.5]\n" for name in names
+    )
     records = [
         TrialsBlock([0], {name: [0.25] for name in names}, baseline=None),
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
@@ -228,7 +251,7 @@ def test_a_wide_table_is_printed_whole(tmp_path):
 
 def test_a_sweep_that_varies_nothing_and_texts_with_signs_of_mathematics_can_be_drawn(tmp_path):
     for name, parameters, values in (
-        ("fixed", '[fixed]\nx = 1\n', {"x": [1, 1]}),
+        ("fixed", "[fixed]\nx = 1\n", {"x": [1, 1]}),
         ("signs", "[parameters]\nx = ['$a_{', 'b$\\frac{']\n", {"x": ["$a_{", "b$\\frac{"]}),
     ):
         path = tmp_path / f"{name}.h5"
@@ -237,7 +260,9 @@ def test_a_sweep_that_varies_nothing_and_texts_with_signs_of_mathematics_can_be_
             JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
             AssignedBlock([[0, 0]], 1001.0, [0, 1], [1, 1], values),
             ReportBlock(0, 0, 1, {"loss": curve(3.0, 2.0)}),
-            EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1003.0], [1.5, 1.0], {"loss": [2.0, 1.0]}, [], []),
+            EndedBlock(
+                0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1003.0], [1.5, 1.0], {"loss": [2.0, 1.0]}, [], []
+            ),
             ClosedRecord(1005.0, "complete"),
         ]
         write_journal(path, records, opening(spec=f'name = "{name}"\nworkload = "m:f"\n{parameters}'))
@@ -280,11 +305,19 @@ def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("loss_vs_batch_size.py", ["--metric", "los"], "there is no parameter or metric 'los'; did you mean 'loss'?"),
+        (
+            "loss_vs_batch_size.py",
+            ["--metric", "los"],
+            "there is no parameter or metric 'los'; did you mean 'loss'?",
+        ),
         ("loss_vs_batch_size.py", ["--parameter", "size"], "there is no parameter or metric 'size'"),
         ("learning_curves.py", ["--metric", "los"], "there is no curve of 'los'; did you mean 'loss'?"),
         ("timeline.py", ["-o", "x.gif"], "x.gif: figures end in .png, .svg or .pdf"),
-        ("timeline.py", ["-o", "nowhere/x.png"], "nowhere/x.png: cannot be written: No such file or directory"),
+        (
+            "timeline.py",
+            ["-o", "nowhere/x.png"],
+            "nowhere/x.png: cannot be written: No such file or directory",
+        ),
         ("loss_vs_batch_size.py", ["--metric", "host"], "host is a text"),
         ("top_configs.py", ["--metric", "host"], "host is a text"),
         ("top_configs.py", ["-k", "0"], "there is no best 0 of the trials"),

@@ -77,4 +77,7 @@ def test_trials_of_several_ranks_take_as_many_workers_at_once():
     assert found is not None
     assert found.wall_time_s == pytest.approx(40.0, rel=0.05)
     assert found.trial_time_s == pytest.approx(140.0, rel=0.05)
-    assert forecast(model, range(6), workers=3, timeout_s=None, walltime_s=None, widths=[4, 1, 1, 1, 1, 1]) is None
+    assert (
+        forecast(model, range(6), workers=3, timeout_s=None, walltime_s=None, widths=[4, 1, 1, 1, 1, 1])
+        is None
+    )

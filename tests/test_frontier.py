@@ -97,7 +97,11 @@ def line(count: int, threshold: int, workers: int, seed: int = 0) -> Devices:
     """Sizes 1 to `count` of which those up to `threshold` fit."""
     columns = {"batch_size": list(range(1, count + 1))}
     devices = Devices(
-        columns, {"batch_size": "increasing"}, lambda n, _: n < threshold, ["gpu"] * workers, random=Random(seed)
+        columns,
+        {"batch_size": "increasing"},
+        lambda n, _: n < threshold,
+        ["gpu"] * workers,
+        random=Random(seed),
     )
     devices.run()
     return devices
@@ -190,7 +194,9 @@ def test_a_probe_that_has_not_begun_is_taken_back_when_a_smaller_one_was_too_lar
 
 def test_nothing_is_inferred_before_all_workers_have_joined():
     columns = {"x": list(range(9))}
-    devices = Devices(columns, {"x": "increasing"}, lambda n, _: n < 4, ["gpu"], random=Random(0), all_joined=False)
+    devices = Devices(
+        columns, {"x": "increasing"}, lambda n, _: n < 4, ["gpu"], random=Random(0), all_joined=False
+    )
     devices.turn()
     while devices.running[0] is not None:
         devices.end_one()
@@ -222,7 +228,9 @@ def test_the_other_way_round():
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 6), st.integers(2, 60), st.integers(1, 9), st.integers(0, 1000), st.data())
-def test_trials_that_differ_in_something_else_have_a_frontier_of_their_own(groups, count, workers, seed, data):
+def test_trials_that_differ_in_something_else_have_a_frontier_of_their_own(
+    groups, count, workers, seed, data
+):
     thresholds = data.draw(st.lists(st.integers(0, count), min_size=groups, max_size=groups))
     columns = {"lr": [g for g in range(groups) for _ in range(count)], "x": list(range(count)) * groups}
     devices = Devices(
@@ -231,7 +239,9 @@ def test_trials_that_differ_in_something_else_have_a_frontier_of_their_own(group
     )  # fmt: skip
     devices.run()
     assert devices.states.count(COMPLETE) == sum(thresholds)
-    assert len(devices.lost) <= groups * (2 * ceil(log2(count + 1)) + 2) + min(workers, groups * isqrt(2 * count))
+    assert len(devices.lost) <= groups * (2 * ceil(log2(count + 1)) + 2) + min(
+        workers, groups * isqrt(2 * count)
+    )
 
 
 def test_where_the_frontiers_are_the_same_each_further_one_costs_one_trial():
@@ -253,7 +263,9 @@ def test_two_parameters_that_memory_goes_with(sizes, count, room, workers, seed)
     )  # fmt: skip
     devices.run()
     assert devices.states.count(COMPLETE) == sum(b * i**2 <= room for b, i in zip(batch, image, strict=True))
-    assert len(devices.lost) <= sizes * (2 * ceil(log2(count + 1)) + 2) + min(workers, sizes * isqrt(2 * count))
+    assert len(devices.lost) <= sizes * (2 * ceil(log2(count + 1)) + 2) + min(
+        workers, sizes * isqrt(2 * count)
+    )
 
 
 @settings(deadline=None, max_examples=100)

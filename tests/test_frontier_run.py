@@ -28,10 +28,15 @@ memory = "{limit}"
 
 def states(path) -> dict[str, list[int]]:
     trials = package.load(path).trials
-    return {state: trials["size"][trials["state"] == state].tolist() for state in ("complete", "failed", "infeasible")}
+    return {
+        state: trials["size"][trials["state"] == state].tolist()
+        for state in ("complete", "failed", "infeasible")
+    }
 
 
-def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_opens_the_rest(folder, mpisweep: Run):
+def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_opens_the_rest(
+    folder, mpisweep: Run
+):
     (folder / "mine.py").write_text(ARRAYS)
     sweep, results = folder / "s.toml", folder / "r.h5"
     sweep.write_text(SIZES.format(to=700, limit="500MB"))
@@ -81,7 +86,9 @@ def test_tensors_have_a_frontier(folder, mpisweep: Run):
         "    held = torch.zeros(trial.params['size'], 1 << 18)\n"
         "    return float(held.sum())\n"
     )
-    (folder / "s.toml").write_text(SIZES.format(to=1500, limit="1.2GB").replace("from = 1,", "from = 50, step = 50,"))
+    (folder / "s.toml").write_text(
+        SIZES.format(to=1500, limit="1.2GB").replace("from = 1,", "from = 50, step = 50,")
+    )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5", "--quiet")
     assert done.returncode == 0, done.stderr
     found = states(folder / "r.h5")
@@ -110,7 +117,7 @@ def test_the_largest_and_the_fastest_are_found_in_about_log2_trials(folder, mpis
 def test_a_program_that_says_that_memory_is_at_an_end_has_a_frontier_too(folder, mpisweep: Run):
     (folder / "s.toml").write_text(
         "workload = { command = \"python -c 'print(len(bytearray({x} << 20)))'\" }\n"
-        "[parameters]\nx = { from = 100, to = 3000, step = 100, memory = \"increasing\" }\n"
+        '[parameters]\nx = { from = 100, to = 3000, step = 100, memory = "increasing" }\n'
         "[metrics]\nloss = '^'\n[limits]\nmemory = '1 GiB'\n"
     )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5", "--quiet")
@@ -146,7 +153,9 @@ def test_the_region_that_does_not_fit_is_shaded(folder, mpisweep: Run):
     from mpisweep.views.figures import draw_metric, metric_series
 
     (folder / "mine.py").write_text(ARRAYS)
-    (folder / "s.toml").write_text(SIZES.format(to=40, limit="500MB").replace("from = 1,", "from = 10, step = 30,").replace("40", "1000"))
+    (folder / "s.toml").write_text(
+        SIZES.format(to=40, limit="500MB").replace("from = 1,", "from = 10, step = 30,").replace("40", "1000")
+    )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5", "--quiet")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")

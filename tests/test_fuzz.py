@@ -1,4 +1,5 @@
-"""Bad input: whatever a sweep file, a journal or a results file holds, the answer is right or one clear sentence.
+"""Bad input: whatever a sweep file, a journal or a results file holds, the answer is right or one clear
+sentence.
 
 Nothing hangs, nothing takes more memory than there is, and nothing that is read can run code.  The cases are
 the same every time; with MPISWEEP_FUZZ_ANEW in the environment they are other ones.
@@ -53,7 +54,11 @@ fuzz = settings(
     derandomize=not ANEW,
     report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 
 
@@ -141,10 +146,45 @@ SAMPLED = (
     'learning_rate = { from = 0.001, to = 1.0 }\nbatch_size = { from = 1, to = 700, scale = "log" }\n'
 )
 TOKENS = [
-    "=", "[", "]", "{", "}", '"', "'''", '"""', "\n", "\\", "#", ".", ",", "-", "1", "0x", "e", "inf", "nan", "true",
-    "[[parameters]]", "[parameters.x]", "from", "to", "step = 1e-9", "points = 9", 'scale = "log"', "9" * 30,
-    "1979-05-27", "\0", "\x7f", "\u2028", "é", "\U0001f600", '"a\\nb" = 1', "\r", "1_000", "trials = 3",
-]  # fmt: skip
+    "=",
+    "[",
+    "]",
+    "{",
+    "}",
+    '"',
+    "'''",
+    '"""',
+    "\n",
+    "\\",
+    "#",
+    ".",
+    ",",
+    "-",
+    "1",
+    "0x",
+    "e",
+    "inf",
+    "nan",
+    "true",
+    "[[parameters]]",
+    "[parameters.x]",
+    "from",
+    "to",
+    "step = 1e-9",
+    "points = 9",
+    'scale = "log"',
+    "9" * 30,
+    "1979-05-27",
+    "\0",
+    "\x7f",
+    "\u2028",
+    "é",
+    "\U0001f600",
+    '"a\\nb" = 1',
+    "\r",
+    "1_000",
+    "trials = 3",
+]
 
 mutations = st.lists(
     st.tuples(
@@ -200,13 +240,21 @@ def toml(value: Any) -> str:
 
 
 names = st.sampled_from(["x", "y", "from", "to", "step", "points", "scale", "", "a\nb", "ä", "a.b"])
-integers = st.sampled_from([0, 1, -1, 3, 10**12, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30, 10**400]) | st.integers()
+integers = (
+    st.sampled_from([0, 1, -1, 3, 10**12, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30, 10**400]) | st.integers()
+)
 floats = st.floats() | st.sampled_from([1e-12, 1e-300, 5e-324, 1e308, -1e308])
 scalars = (
-    integers | floats | st.booleans() | st.dates() | st.times()
+    integers
+    | floats
+    | st.booleans()
+    | st.dates()
+    | st.times()
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-    | st.sampled_from(["log", "linear", "m:f", "resnet50", "grid", "random", "sobol", "a\nb", "10m", "9" * 400 + "h"])
-)  # fmt: skip
+    | st.sampled_from(
+        ["log", "linear", "m:f", "resnet50", "grid", "random", "sobol", "a\nb", "10m", "9" * 400 + "h"]
+    )
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
@@ -217,6 +265,8 @@ ranges = st.fixed_dictionaries(
     {"from": numbers, "to": numbers},
     optional={"step": numbers, "points": integers, "scale": st.sampled_from(["log", "linear"])},
 )
+
+
 @given(st.dictionaries(st.sampled_from(names_of("")), values, min_size=1, max_size=3))
 @fuzz
 def test_any_values_of_the_known_keys_are_a_spec_or_one_sentence(top):
@@ -241,7 +291,9 @@ def test_any_ranges_are_a_spec_or_one_sentence(parameters, search, workload):
 )
 @fuzz
 def test_any_tables_of_fixed_values_and_limits_are_a_spec_or_one_sentence(table, inner):
-    judge_text(f'workload = "m:f"\n[{table}]\n' + "\n".join(f"{toml(k)} = {toml(v)}" for k, v in inner.items()))
+    judge_text(
+        f'workload = "m:f"\n[{table}]\n' + "\n".join(f"{toml(k)} = {toml(v)}" for k, v in inner.items())
+    )
 
 
 @pytest.mark.parametrize(
@@ -320,7 +372,10 @@ def put(path: Path, data: bytes) -> None:
     (journal_folder(path) / SEGMENT).write_bytes(data)
 
 
-@given(st.binary(max_size=300) | st.lists(st.sampled_from([b"mSj1", b"\0\0\0\0", b"\x10\0\0\0", b"{}"])).map(b"".join))
+@given(
+    st.binary(max_size=300)
+    | st.lists(st.sampled_from([b"mSj1", b"\0\0\0\0", b"\x10\0\0\0", b"{}"])).map(b"".join)
+)
 @fuzz
 def test_random_bytes_are_no_journal(sweep, data):
     """Nothing is read from them, and they are told as damage; reading them is an error in one sentence."""
@@ -351,7 +406,11 @@ def damaged(data: bytes, changes: list[tuple[str, float, float, int, bytes]]) ->
         part = data[at : at + length]
         match change:
             case "flip":
-                data = data[:at] + bytes(a ^ b for a, b in zip(data[at:], new, strict=False)) + data[at + len(new) :]
+                data = (
+                    data[:at]
+                    + bytes(a ^ b for a, b in zip(data[at:], new, strict=False))
+                    + data[at + len(new) :]
+                )
             case "insert":
                 data = data[:at] + new + data[at:]
             case "remove":
@@ -383,14 +442,42 @@ def deep(levels: int) -> list[Any]:
 
 
 NAMES = ["x", "loss", "a/b", "", ".", "..", "a\0b", "number", "metric_x", "parameter_loss", "\ud800"]
-hostile_scalars = st.sampled_from([
-    None, True, -1, 0, 1, 5, 2**31, 2**40, 2**63 - 1, 2**63, -(2**63), 10**30, -(10**30), 10**400, 0.5, -0.5, math.nan,
-    math.inf, 1e300, "", "a", "1", "a/b", ".", "a\0b", "\ud800", "number", "x" * 70_000, deep(500),
-])  # fmt: skip
+hostile_scalars = st.sampled_from(
+    [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        5,
+        2**31,
+        2**40,
+        2**63 - 1,
+        2**63,
+        -(2**63),
+        10**30,
+        -(10**30),
+        10**400,
+        0.5,
+        -0.5,
+        math.nan,
+        math.inf,
+        1e300,
+        "",
+        "a",
+        "1",
+        "a/b",
+        ".",
+        "a\0b",
+        "\ud800",
+        "number",
+        "x" * 70_000,
+        deep(500),
+    ]
+)
 hostile = st.recursive(
     hostile_scalars,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
     max_leaves=5,
 )
 
@@ -416,7 +503,9 @@ def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
         while isinstance(holder[name], (dict, list)) and holder[name] and draw(st.integers(0, 3)):
             holder = holder[name]
             name = draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
-        match draw(st.sampled_from(["same kind", "same kind", "same kind", "any kind", "longer", "shorter", "drop"])):
+        match draw(
+            st.sampled_from(["same kind", "same kind", "same kind", "any kind", "longer", "shorter", "drop"])
+        ):
             case "same kind" if type(holder[name]) in SAME_KIND:
                 holder[name] = draw(st.sampled_from(SAME_KIND[type(holder[name])]))
             case "longer" if isinstance(holder, list):
@@ -471,7 +560,9 @@ def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number
     if kind == "reports":
         fields["number"] = number
     else:
-        fields |= {name: value[:1] for name, value in fields.items() if isinstance(value, list) and name != "slots"}
+        fields |= {
+            name: value[:1] for name, value in fields.items() if isinstance(value, list) and name != "slots"
+        }
         fields["numbers"] = [number]
     if kind == "ended":
         fields["metrics"] = {"loss": [7.0]}
@@ -482,7 +573,21 @@ def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number
         assert table["loss"][[1, 3]].tolist() == [4.0, 1.0]
 
 
-METRICS = ["loss", "train/loss", "a/b/c", "/", ".", "..", "", "a\0b", "a\nb", "\ud800", "number", "x" * 70_000, "ü"]
+METRICS = [
+    "loss",
+    "train/loss",
+    "a/b/c",
+    "/",
+    ".",
+    "..",
+    "",
+    "a\0b",
+    "a\nb",
+    "\ud800",
+    "number",
+    "x" * 70_000,
+    "ü",
+]
 
 
 @pytest.mark.parametrize("name", METRICS, ids=lambda name: ascii(name[:10]))
@@ -570,7 +675,23 @@ def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
         for _ in range(rng.choice([1, 1, 2, 4])):
             if rng.random() < 0.2:
                 name = rng.choice([*file.attrs])
-                made = rng.choice(["", "1", "{", "[1]", '{"a": "b"}', '{"9": 1}', "a\nb", 1.5, -7, 2**62, [1, 2], b"\xff", h5py.Empty("f8")])
+                made = rng.choice(
+                    [
+                        "",
+                        "1",
+                        "{",
+                        "[1]",
+                        '{"a": "b"}',
+                        '{"9": 1}',
+                        "a\nb",
+                        1.5,
+                        -7,
+                        2**62,
+                        [1, 2],
+                        b"\xff",
+                        h5py.Empty("f8"),
+                    ]
+                )
                 if rng.random() < 0.3:
                     del file.attrs[name]
                 else:
@@ -592,7 +713,9 @@ def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
 def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: int) -> None:
     match what:
         case "integers":
-            file[place] = np.array([rng.choice([-1, 0, 1, 2, 7, -9, 2**62, -(2**63)]) for _ in range(count)], "i8")
+            file[place] = np.array(
+                [rng.choice([-1, 0, 1, 2, 7, -9, 2**62, -(2**63)]) for _ in range(count)], "i8"
+            )
         case "bytes":
             file[place] = np.array([rng.randrange(-128, 128) for _ in range(count)], "i1")
         case "unsigned":
@@ -600,7 +723,9 @@ def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: i
         case "floats":
             file[place] = np.array([rng.choice([np.nan, np.inf, 0.5, -1.0]) for _ in range(count)])
         case "texts":
-            file.create_dataset(place, data=[rng.choice(["", "a", "ü\n"]) for _ in range(count)], dtype=h5py.string_dtype())
+            file.create_dataset(
+                place, data=[rng.choice(["", "a", "ü\n"]) for _ in range(count)], dtype=h5py.string_dtype()
+            )
         case "not utf-8":
             file[place] = np.array([b"\xff\xfe"] * count, "S2")
         case "opaque":
@@ -627,8 +752,26 @@ def replace(file: h5py.File, place: str, what: str, rng: random.Random, count: i
             file[place] = h5py.ExternalLink("nowhere.h5", "/a")
 
 
-REPLACEMENTS = ["integers", "integers", "bytes", "unsigned", "floats", "texts", "not utf-8", "opaque", "complex", "compound", "scalar",
-                "table", "nothing", "gigantic", "group", "broken link", "loop", "outside"]  # fmt: skip
+REPLACEMENTS = [
+    "integers",
+    "integers",
+    "bytes",
+    "unsigned",
+    "floats",
+    "texts",
+    "not utf-8",
+    "opaque",
+    "complex",
+    "compound",
+    "scalar",
+    "table",
+    "nothing",
+    "gigantic",
+    "group",
+    "broken link",
+    "loop",
+    "outside",
+]
 #: How the library ends a process: crashes, and the loop that it never leaves (2 s of processor time).
 LIBRARY_ENDS = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGVTALRM}
 MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshaped)}
@@ -649,14 +792,22 @@ def read_many(maker: str, image: str, folder: str, seed: int, first: int, count:
                 look(path)
             print("answer", flush=True)
         except ResultsError as error:
-            print("refused" if len(str(error).splitlines()) == 1 else f"wrong: two lines: {error!r}", flush=True)
+            print(
+                "refused" if len(str(error).splitlines()) == 1 else f"wrong: two lines: {error!r}", flush=True
+            )
         except BaseException as error:
-            frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-            where = [f"{Path(file).name}:{line}" for file, line in frames if f"{os.sep}mpisweep{os.sep}" in file][-1:]
+            frames = [
+                (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+            ]
+            where = [
+                f"{Path(file).name}:{line}" for file, line in frames if f"{os.sep}mpisweep{os.sep}" in file
+            ][-1:]
             print(f"wrong: {type(error).__name__} at {where}: {ascii(str(error))[:150]}", flush=True)
 
 
-@pytest.mark.parametrize(("maker", "count"), [("noise", 2000), ("truncated", 1000), ("flipped", 2000), ("reshaped", 1000)])
+@pytest.mark.parametrize(
+    ("maker", "count"), [("noise", 2000), ("truncated", 1000), ("flipped", 2000), ("reshaped", 1000)]
+)
 def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole, tmp_path):
     """In processes of their own, for the HDF5 library may crash; mpisweep itself never does."""
     (tmp_path / "whole").write_bytes(whole)
@@ -664,21 +815,35 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
     outcomes: dict[int, str] = {}
     ends: list[str] = []
     while len(outcomes) < count and len(ends) <= count // 200:
-        program = f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, {count})"
+        program = (
+            f"import test_fuzz; test_fuzz.read_many({maker!r}, 'whole', '.', {seed}, {len(outcomes)}, "
+            f"{count})"
+        )
         child = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
-        )  # fmt: skip
+        )
         for line in child.stdout.splitlines():
             case, _, outcome = line.partition(" ")
             outcomes[int(case)] = outcome or f"ended by {child.returncode}"
         if child.returncode:
-            assert child.returncode in LIBRARY_ENDS, f"{outcomes.popitem()} of seed {seed}: {child.stderr[-2000:]}"
+            assert child.returncode in LIBRARY_ENDS, (
+                f"{outcomes.popitem()} of seed {seed}: {child.stderr[-2000:]}"
+            )
             ends.append(f"case {len(outcomes) - 1} by {signal.Signals(-child.returncode).name}")
     wrong = {case: outcome for case, outcome in outcomes.items() if outcome.startswith("wrong")}
     kinds = sorted(set(wrong.values()))
-    assert not wrong, f"{len(wrong)} of {count} with seed {seed}, the first is case {min(wrong)}:\n" + "\n".join(kinds[:40])
-    assert len(ends) <= count // 200, f"the HDF5 library crashed or hung {len(ends)} times with seed {seed}: {ends}"
+    assert not wrong, (
+        f"{len(wrong)} of {count} with seed {seed}, the first is case {min(wrong)}:\n" + "\n".join(kinds[:40])
+    )
+    assert len(ends) <= count // 200, (
+        f"the HDF5 library crashed or hung {len(ends)} times with seed {seed}: {ends}"
+    )
     assert set(outcomes.values()) & {"refused"}
 
 
@@ -722,7 +887,10 @@ for path in map(Path, sys.argv[1:]):
 def texts_replaced(value: Any, text: str, spec: str) -> Any:
     """The JSON value with every text in it replaced, but for those that make it a sweep at all."""
     if isinstance(value, dict):
-        return {k: v if k in ("kind", "run") else spec if k == "spec" else texts_replaced(v, text, spec) for k, v in value.items()}
+        return {
+            k: v if k in ("kind", "run") else spec if k == "spec" else texts_replaced(v, text, spec)
+            for k, v in value.items()
+        }
     if isinstance(value, list):
         return [texts_replaced(inner, text, spec) for inner in value]
     return text if isinstance(value, str) else value
@@ -741,7 +909,11 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
     journal_folder(good).mkdir()
     paths: list[str] = []
     for index, payload in enumerate(payloads):
-        for text in (payload.decode("latin-1"), repr(payload), f"__import__('os').mkdir({os.fspath(made)!r})"):
+        for text in (
+            payload.decode("latin-1"),
+            repr(payload),
+            f"__import__('os').mkdir({os.fspath(made)!r})",
+        ):
             path = tmp_path / f"journal{len(paths)}.h5"
             paths.append(path.name)
             journal_folder(path).mkdir()
@@ -754,9 +926,14 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
         path.write_bytes(whole)
         fill_with(path, payload, spec)
     child = subprocess.run(
-        [sys.executable, "-c", WATCHER, *paths], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        [sys.executable, "-c", WATCHER, *paths],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])},
-    )  # fmt: skip
+    )
     assert not made.exists()
     assert "ran" not in [line.partition(" ")[0] for line in child.stdout.splitlines()], child.stdout
     assert child.returncode == 0, child.stderr

@@ -1,4 +1,6 @@
-"""Nothing that lies beside a sweep is imported by mpisweep itself, and what trials import instead of it is said."""
+"""Nothing that lies beside a sweep is imported by mpisweep itself, and what trials import instead of it is
+said.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ NAMES = ("random", "queue", "signal", "mmap", "numpy", "h5py", "mpi4py", "rich",
 def hostile(folder: Path) -> Path:
     """A folder with files of such names, which say so when they are imported."""
     for name in NAMES:
-        (folder / f"{name}.py").write_text(f"open({str(folder / 'imported')!r}, 'a').write({name!r})\nmine = True\n")
+        (folder / f"{name}.py").write_text(
+            f"open({str(folder / 'imported')!r}, 'a').write({name!r})\nmine = True\n"
+        )
     return folder
 
 
 def run(folder: Path, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def ways(environment: dict[str, str]) -> dict[str, list[str]]:
@@ -46,14 +52,31 @@ def test_ranks_import_nothing_that_lies_beside_a_program(hostile, environment, w
     if command is None:
         pytest.skip("mpisweep is not installed as a command")
     workers = [] if "typed" in way else ["-n", "2"]
-    done = run(hostile, environment, *command, "run", "-p", "x=1:3", "--metric", "loss=loss: ", *workers, "-o", "r.h5", "--", "echo", "loss: 0.{x}")
+    done = run(
+        hostile,
+        environment,
+        *command,
+        "run",
+        "-p",
+        "x=1:3",
+        "--metric",
+        "loss=loss: ",
+        *workers,
+        "-o",
+        "r.h5",
+        "--",
+        "echo",
+        "loss: 0.{x}",
+    )
     assert done.returncode == 0, done.stderr
     assert package.load(hostile / "r.h5").trials["loss"].tolist() == [0.1, 0.2, 0.3]
     assert not (hostile / "imported").exists()
 
 
 def test_a_single_rank_imports_nothing_that_lies_beside_a_program(hostile, mpisweep: Run):
-    done = mpisweep("run", "-p", "x=1:3", "--metric", "loss=loss: ", "-n", "1", "-o", "r.h5", "--", "echo", "loss: 0.{x}")
+    done = mpisweep(
+        "run", "-p", "x=1:3", "--metric", "loss=loss: ", "-n", "1", "-o", "r.h5", "--", "echo", "loss: 0.{x}"
+    )
     assert done.returncode == 0, done.stderr
     assert "imported instead" not in done.stderr
     assert not (hostile / "imported").exists()
@@ -61,8 +84,24 @@ def test_a_single_rank_imports_nothing_that_lies_beside_a_program(hostile, mpisw
 
 def test_a_program_is_not_told_how_to_import(folder, mpisweep: Run):
     (folder / "beside.py").write_text("loss = 0.5\n")
-    (folder / "program.py").write_text("import beside, os\nassert 'PYTHONSAFEPATH' not in os.environ\nprint(f'loss: {beside.loss}')\n")
-    done = mpisweep("run", "-p", "x=1:2", "--metric", "loss=loss: ", "-n", "1", "-o", "r.h5", "--", "python", "program.py", "{x}")
+    (folder / "program.py").write_text(
+        "import beside, os\nassert 'PYTHONSAFEPATH' not in os.environ\nprint(f'loss: {beside.loss}')\n"
+    )
+    done = mpisweep(
+        "run",
+        "-p",
+        "x=1:2",
+        "--metric",
+        "loss=loss: ",
+        "-n",
+        "1",
+        "-o",
+        "r.h5",
+        "--",
+        "python",
+        "program.py",
+        "{x}",
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -82,8 +121,14 @@ def run(trial):
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_for_a_function_the_folder_comes_last_and_what_that_hides_is_said(hostile, mpisweep: Run, workers):
     (hostile / "mine.py").write_text(FUNCTION.format(folder=str(hostile)))
-    said = f"{hostile}: h5py.py, mmap.py, mpi4py.py, numpy.py, queue.py, random.py, rich.py and signal.py have the names of installed modules"
-    for command in (["check", "mine:run", "-p", "x=1:2"], ["run", "mine:run", "-p", "x=1:2", "-n", workers, "-o", "r.h5"]):
+    said = (
+        f"{hostile}: h5py.py, mmap.py, mpi4py.py, numpy.py, queue.py, random.py, rich.py and "
+        "signal.py have the names of installed modules"
+    )
+    for command in (
+        ["check", "mine:run", "-p", "x=1:2"],
+        ["run", "mine:run", "-p", "x=1:2", "-n", workers, "-o", "r.h5"],
+    ):
         done = mpisweep(*command)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(said) == 1, done.stderr
@@ -99,12 +144,17 @@ def test_a_typed_mpirun_says_it_once(hostile, mpisweep: Run):
     assert done.stderr.count("have the names of installed modules") == 1
 
 
-@pytest.mark.parametrize(("module", "what"), [("random", "the standard library"), ("h5py", os.sep), ("test", os.sep)])
+@pytest.mark.parametrize(
+    ("module", "what"), [("random", "the standard library"), ("h5py", os.sep), ("test", os.sep)]
+)
 def test_a_workload_whose_module_is_hidden_is_refused(hostile, mpisweep: Run, module, what):
     (hostile / f"{module}.py").write_text("def run(trial):\n    return 1.0\n")
     done = mpisweep("run", f"{module}:run", "-p", "x=1:2", "-n", "1")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"mpisweep: command line: workload: {hostile / module}.py cannot be imported: its name is that of a module in {what}")
+    assert done.stderr.startswith(
+        f"mpisweep: command line: workload: {hostile / module}.py cannot be imported: its name is that of a "
+        f"module in {what}"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -124,9 +174,16 @@ def test_what_the_user_puts_on_the_path_stays_there_and_first(folder, tmp_path, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_ranks_are_those_of_the_mpisweep_that_was_started_also_where_it_lies_in_the_folder(folder, environment, workers):
+def test_the_ranks_are_those_of_the_mpisweep_that_was_started_also_where_it_lies_in_the_folder(
+    folder, environment, workers
+):
     shutil.copytree(Path(package.__file__).parent, folder / "mpisweep")
-    (folder / "mine.py").write_text("import mpisweep\ndef run(trial):\n    open('which', 'a').write(mpisweep.__file__ + '\\n')\n    return 1.0\n")
+    (folder / "mine.py").write_text(
+        "import mpisweep\n"
+        "def run(trial):\n"
+        "    open('which', 'a').write(mpisweep.__file__ + '\\n')\n"
+        "    return 1.0\n"
+    )
     module = [sys.executable, "-m", "mpisweep"]
     done = run(folder, environment, *module, "run", "mine:run", "-p", "x=1:3", "-n", workers, "-o", "r.h5")
     assert done.returncode == 0, done.stderr

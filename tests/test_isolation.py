@@ -1,4 +1,6 @@
-"""Every trial finds what the first one of a process finds, and what is sent to a whole job is no trial's own end."""
+"""Every trial finds what the first one of a process finds, and what is sent to a whole job is no trial's own
+end.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.mpi
 
 
-def sweep(folder: Path, workload: str, more: str = "", parameters: str = "x = { from = 1, to = 4 }", top: str = "") -> str:
+def sweep(
+    folder: Path, workload: str, more: str = "", parameters: str = "x = { from = 1, to = 4 }", top: str = ""
+) -> str:
     text = f'name = "s"\nworkload = {workload}\n{top}\n[parameters]\n{parameters}\n{more}\n'
     (folder / "s.toml").write_text(text, encoding="utf-8")
     return "s.toml"
 
 
 def function(folder: Path, code: str, more: str = "", **tables: str) -> str:
-    (folder / "mine.py").write_text("import os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + code)
+    (folder / "mine.py").write_text(
+        "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + code
+    )
     return sweep(folder, '"mine:run"', more, **tables)
 
 
@@ -41,8 +47,8 @@ def stderr_of(folder: Path) -> str:
 
 # ------------------------------------------------------------------------------------- signals
 
-#: As bits of a mask. Signals 32 and 33 are the C library's own: no program can set them through it, and they stay as
-#: our parents left them.
+#: As bits of a mask. Signals 32 and 33 are the C library's own: no program can set them through it, and they
+#: stay as our parents left them.
 OWN_OF_LIBC = 0b11 << 31
 MASKS = f"""
 for name in Ign Blk; do
@@ -54,7 +60,9 @@ done
 
 @contextlib.contextmanager
 def deaf_shell():
-    """As under nohup, in the background of a script, and under launchers that block signals while they start something."""
+    """As under nohup, in the background of a script, and under launchers that block signals while they start
+    something.
+    """
     ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2, signal.SIGPIPE)
     before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGALRM])
@@ -70,7 +78,10 @@ def deaf_shell():
 def test_a_program_starts_with_no_signal_ignored_or_blocked(folder, mpisweep: Run, ranks):
     (folder / "masks.sh").write_text(MASKS)
     spec = sweep(
-        folder, '{ command = "sh masks.sh {x}" }', parameters=f"x = [1, 2]\nranks_per_trial = [{ranks}]", top='objective = "Ign"'
+        folder,
+        '{ command = "sh masks.sh {x}" }',
+        parameters=f"x = [1, 2]\nranks_per_trial = [{ranks}]",
+        top='objective = "Ign"',
     )
     with deaf_shell():
         done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
@@ -80,7 +91,9 @@ def test_a_program_starts_with_no_signal_ignored_or_blocked(folder, mpisweep: Ru
     assert trials["Blk"].tolist() == [0.0, 0.0]
 
 
-SEES = f"OWN_OF_LIBC = {OWN_OF_LIBC}" + """
+SEES = (
+    f"OWN_OF_LIBC = {OWN_OF_LIBC}"
+    """
 def run(trial):
     status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
     fields = dict(line.split(":", 1) for line in status.splitlines())
@@ -93,6 +106,7 @@ def run(trial):
     Path(f"saw.{trial.number}.{trial.rank}").write_text(f"{masks} {odd}")
     return 1.0
 """
+)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -116,7 +130,13 @@ echo "checkpoint: 0"
 @pytest.mark.parametrize("name", ["HUP", "INT", "USR1", "USR2", "XCPU", "TERM"])
 def test_a_shell_script_may_trap_what_it_likes(folder, mpisweep: Run, name):
     (folder / "job.sh").write_text(TRAPS.format(name=name))
-    spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[metrics]\ncheckpoint = 'checkpoint: '\n", "x = [1]", 'objective = "checkpoint"')
+    spec = sweep(
+        folder,
+        '{ command = "bash job.sh {x}" }',
+        "[metrics]\ncheckpoint = 'checkpoint: '\n",
+        "x = [1]",
+        'objective = "checkpoint"',
+    )
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["checkpoint"].tolist() == [1.0]
@@ -210,7 +230,16 @@ def run(trial):
 @pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGUSR1])
 @pytest.mark.parametrize("how", FUNCTIONS)
 def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, environment, number, how):
-    process = start(folder, environment, "run", function(folder, FUNCTIONS[how], "[limits]\ngrace = 3"), "-n", "2", "-o", "r.h5")
+    process = start(
+        folder,
+        environment,
+        "run",
+        function(folder, FUNCTIONS[how], "[limits]\ngrace = 3"),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     send_to_everybody(process, number, last_first=how != "has a helper")
     assert process.wait(timeout=60) == 3, stderr_of(folder)
@@ -228,14 +257,17 @@ def test_what_ends_the_trials_and_not_the_ranks_is_nobodys_fault(folder, environ
         (folder / "job.sh").write_text("echo x >> begun.$1; until test -e go; do sleep 0.02; done")
         spec = sweep(folder, '{ command = "bash job.sh {x}" }')
     else:
-        spec = function(folder, """
+        spec = function(
+            folder,
+            """
 def run(trial):
     with open(f"begun.{trial.number}", "a") as begun:
         begun.write("x\\n")
     while not Path("go").exists():
         time.sleep(0.01)
     return 1.0
-""")
+""",
+        )
     with deaf_shell():
         process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
     wait_for(lambda: any(path.read_text() for path in folder.glob("begun.*")))
@@ -381,7 +413,9 @@ def test_every_trial_finds_what_the_first_one_found(folder, mpisweep: Run, libra
 
 def test_the_ranks_of_a_wide_trial_find_what_those_of_the_first_one_found(folder, mpisweep: Run):
     code = STATE.format(imports="", draws="").replace('"MASTER_PORT"', "")
-    code = code.replace("sorted(variables)", "None").replace("sorted(os.environ.items())", "sorted(os.environ)")
+    code = code.replace("sorted(variables)", "None").replace(
+        "sorted(os.environ.items())", "sorted(os.environ)"
+    )
     spec = function(folder, code, parameters="x = [1, 2, 4, 5]", top="ranks_per_trial = 2")
     done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
@@ -390,18 +424,24 @@ def test_the_ranks_of_a_wide_trial_find_what_those_of_the_first_one_found(folder
         assert [state[:-2] for state in saw] == [saw[0][:-2]] * 4
 
 
-def test_the_ranks_of_a_wide_trial_draw_the_same_default_numbers_whatever_ran_there_before(folder, mpisweep: Run):
+def test_the_ranks_of_a_wide_trial_draw_the_same_default_numbers_whatever_ran_there_before(
+    folder, mpisweep: Run
+):
     imports, draws = f"{NUMPY[0]}; {TORCH[0]}", f"{NUMPY[1]}, {TORCH[1]}"
     code = STATE.format(imports=imports, draws=draws).replace("    import numpy as np; import torch\n", "")
-    code = code.replace("sorted(variables)", "None").replace("sorted(os.environ.items())", "sorted(os.environ)")
-    code = code.replace("{trial.rank}\").write_text", "{os.getpid()}\").write_text")
+    code = code.replace("sorted(variables)", "None").replace(
+        "sorted(os.environ.items())", "sorted(os.environ)"
+    )
+    code = code.replace('{trial.rank}").write_text', '{os.getpid()}").write_text')
     spec = function(folder, code, parameters="x = [1, 2, 4, 5, 6]", top="ranks_per_trial = 2")
     done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     saw: dict[str, set[str]] = {}
     for path in folder.glob("saw.*"):
         saw.setdefault(path.suffix, set()).add(path.read_text())
-    assert [len(states) for states in saw.values()] == [1, 1], "two processes, and each has found the same five times"
+    assert [len(states) for states in saw.values()] == [1, 1], (
+        "two processes, and each has found the same five times"
+    )
 
 
 #: A program looks around, then leaves everything as no other program would like to find it.
@@ -438,12 +478,21 @@ print("loss: 1")
 def test_every_program_finds_what_the_first_one_found(folder, mpisweep: Run, ranks):
     (folder / "look.py").write_text(LOOKS_AROUND)
     spec = sweep(
-        folder, f'{{ command = ["{sys.executable}", "look.py", "{{x}}", "a b"], env = {{ SAME = "1" }} }}', "[metrics]\nloss = 'loss'\n",
-        "x = { from = 1, to = 5 }", f"ranks_per_trial = {ranks}",
+        folder,
+        f'{{ command = ["{sys.executable}", "look.py", "{{x}}", "a b"], env = {{ SAME = "1" }} }}',
+        "[metrics]\nloss = 'loss'\n",
+        "x = { from = 1, to = 5 }",
+        f"ranks_per_trial = {ranks}",
     )
     done = mpisweep("run", spec, "-n", str(ranks), "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete", "complete", "failed", "complete", "complete"]
+    assert package.load(folder / "r.h5").trials["state"].tolist() == [
+        "complete",
+        "complete",
+        "failed",
+        "complete",
+        "complete",
+    ]
     for rank in range(ranks):
         saw = [json.loads((folder / f"saw.{number}.{rank}").read_text()) for number in range(5)]
         assert saw == [saw[0]] * 5
@@ -463,7 +512,9 @@ def run(trial):
     return {"loss": float(rows), "leaked": float(was_set)}
 """
     (folder / "data.txt").write_text("a\nb\n")
-    done = mpisweep("run", function(folder, code, parameters="x = { from = 1, to = 8 }"), "-n", "2", "-o", "r.h5")
+    done = mpisweep(
+        "run", function(folder, code, parameters="x = { from = 1, to = 8 }"), "-n", "2", "-o", "r.h5"
+    )
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
     assert trials["loss"].tolist() == [2.0] * 8
@@ -499,13 +550,18 @@ print(min(timeit.repeat(lambda: start.restore(all_of_it=False), number=2000, rep
 
 @pytest.mark.parametrize("libraries", ["", "import numpy.random, torch\n"], ids=["bare", "numpy and torch"])
 def test_looking_for_changes_costs_microseconds(libraries, tell):
-    done = subprocess.run([sys.executable, "-c", libraries + COST], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", libraries + COST], capture_output=True, text=True, check=True
+    )
     took_us = float(done.stdout)
-    tell(f"a trial's state made as it was, nothing changed: {took_us:.1f} us" + (" with numpy and torch" if libraries else ""))
+    tell(
+        f"a trial's state made as it was, nothing changed: {took_us:.1f} us"
+        + (" with numpy and torch" if libraries else "")
+    )
     assert took_us < 20
 
 
-# ------------------------------------------------------------------------------------- a new process for every trial
+# ------------------------------------------------------------------------------ a new process for every trial
 
 COUNTS = """
 calls = 0
@@ -523,7 +579,14 @@ def run(trial):
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mpisweep: Run, is_fresh, ranks):
     top = f"fresh_process = {str(is_fresh).lower()}\nranks_per_trial = {ranks}"
-    done = mpisweep("run", function(folder, COUNTS, parameters="x = { from = 1, to = 12 }", top=top), "-n", "2", "-o", "r.h5")
+    done = mpisweep(
+        "run",
+        function(folder, COUNTS, parameters="x = { from = 1, to = 12 }", top=top),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 12
@@ -553,7 +616,9 @@ def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wro
 
 
 def test_what_a_workload_that_cannot_be_loaded_has_to_say_is_the_same_for_every_trial(folder):
-    """One exception is raised for all of them; with every trial it would name more places, and keep more trials."""
+    """One exception is raised for all of them; with every trial it would name more places, and keep more
+    trials.
+    """
     (folder / "broken.py").write_text("raise RuntimeError('at every trial')\n")
     spec = parse_spec('workload = "broken:run"\n[parameters]\nx = [1, 2]\n', source="s.toml", folder=folder)
     fail = load_or_report(spec, folder / "outputs", None)

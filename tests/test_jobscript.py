@@ -26,7 +26,9 @@ JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 PAYLOAD = Payload(name="tiny", sweep="sweep.toml", results="tiny.h5")
 TWO_HOURS = Wishes(elapse_s=7200)
 #: It comes with the environment of the tests, which need not be on PATH.
-SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+SHELLCHECK = shutil.which(
+    "shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+)
 
 
 def site(name: str, **changes: object) -> Site:
@@ -44,9 +46,16 @@ def directives(where: Site, payload: Payload = PAYLOAD, **wishes: object) -> lis
 def test_pjm_is_asked_for_nodes_and_one_rank_a_gpu():
     asked = directives(site("flow-cx"), nodes=4)
     assert asked == [
-        "-N tiny", "-L rscunit=cx", "-L rscgrp=cx-small", "-L node=4", "--mpi proc=16", "-L elapse=2:00:00", "-j", "-S",
+        "-N tiny",
+        "-L rscunit=cx",
+        "-L rscgrp=cx-small",
+        "-L node=4",
+        "--mpi proc=16",
+        "-L elapse=2:00:00",
+        "-j",
+        "-S",
         "-o tiny.%j.log",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_shared_node_is_asked_for_gpus():
@@ -62,16 +71,27 @@ def test_a_container_asks_for_its_environment_and_keeps_mpi_outside():
     assert "-L jobenv=singularity" in script.directives
     text = script.text()
     assert 'inside=(singularity exec --nv --bind "$HOME,$PWD" "$image")' in text
-    assert 'mpirun -n 8 -machinefile "$PJM_O_NODEINF" -npernode 4 "${inside[@]}" mpisweep run "$sweep"' in text
+    assert (
+        'mpirun -n 8 -machinefile "$PJM_O_NODEINF" -npernode 4 "${inside[@]}" mpisweep run "$sweep"' in text
+    )
     assert "module load gcc cuda openmpi_cuda nccl singularity" in text
 
 
 def test_slurm_is_asked_in_long_options_and_to_warn_the_shell():
     asked = directives(site("slurm", cores_per_node=64), nodes=2, gpus=4, group="gpu", project="p1")
     assert asked == [
-        "--job-name=tiny", "--partition=gpu", "--account=p1", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=16",
-        "--gpus-per-node=4", "--time=2:00:00", "--no-kill", "--signal=B:USR1@40", "--output=tiny.%j.log",
-    ]  # fmt: skip
+        "--job-name=tiny",
+        "--partition=gpu",
+        "--account=p1",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--cpus-per-task=16",
+        "--gpus-per-node=4",
+        "--time=2:00:00",
+        "--no-kill",
+        "--signal=B:USR1@40",
+        "--output=tiny.%j.log",
+    ]
 
 
 def test_pbs_is_asked_for_chunks():
@@ -83,10 +103,23 @@ def test_pbs_is_asked_for_chunks():
 def test_grid_engine_is_asked_as_the_site_says_and_to_warn_the_shell():
     asked = directives(site("tsubame4"), nodes=2, project="tga-mine")
     assert asked == [
-        "-N tiny", "-cwd", "-S /bin/bash", "-l node_f=2", "-l h_rt=2:00:00", "-notify", "-j y", "-o tiny.$JOB_ID.log",
-    ]  # fmt: skip
+        "-N tiny",
+        "-cwd",
+        "-S /bin/bash",
+        "-l node_f=2",
+        "-l h_rt=2:00:00",
+        "-notify",
+        "-j y",
+        "-o tiny.$JOB_ID.log",
+    ]
     own = site("gridengine", size="-pe mpi {ranks}", gpus_per_node=4)
-    assert directives(own, nodes=2, group="gpu.q", project="p")[3:8] == ["-q gpu.q", "-P p", "-pe mpi 8", "-l h_rt=2:00:00", "-notify"]
+    assert directives(own, nodes=2, group="gpu.q", project="p")[3:8] == [
+        "-q gpu.q",
+        "-P p",
+        "-pe mpi 8",
+        "-l h_rt=2:00:00",
+        "-notify",
+    ]
 
 
 def test_a_project_stands_where_and_as_the_site_has_it():
@@ -109,7 +142,12 @@ def test_a_project_stands_where_and_as_the_site_has_it():
 def test_the_site_s_way_to_ask_for_nodes_comes_before_the_system_s_own(name: str, size: str, asked: str):
     written = directives(site(name, size=size), nodes=2, gpus=4)
     assert asked in written
-    own = {"pjm": "-L node=2", "slurm": "--nodes=2", "pbs": "-l select=2:ncpus=16:ngpus=4:mpiprocs=4", "gridengine": "-pe"}
+    own = {
+        "pjm": "-L node=2",
+        "slurm": "--nodes=2",
+        "pbs": "-l select=2:ncpus=16:ngpus=4:mpiprocs=4",
+        "gridengine": "-pe",
+    }
     assert own[name] not in written
 
 
@@ -126,7 +164,9 @@ def test_the_site_s_way_to_ask_for_nodes_comes_before_the_system_s_own(name: str
     ("pbs", {"cores_per_node": 32}, {"gpus": 2, "cores": 6}, "-l select=1:ncpus=12:ngpus=2:mpiprocs=2"),
     ("ito-b", {}, {"cores": 5}, "-L vnode-core=20"),
 ])  # fmt: skip
-def test_a_rank_gets_cores_for_its_data(name: str, changes: dict[str, object], wishes: dict[str, object], asked: str):
+def test_a_rank_gets_cores_for_its_data(
+    name: str, changes: dict[str, object], wishes: dict[str, object], asked: str
+):
     assert asked in directives(site(name, **changes), **wishes)
 
 
@@ -137,9 +177,12 @@ def test_whole_nodes_have_their_cores_without_being_asked():
 
 
 @pytest.mark.parametrize(("name", "changes", "wishes", "doubt"), [
-    ("slurm", {}, {"gpus": 4, "cores": 1}, "4 cores for 4 GPUs of a node are fewer than 2 per GPU, which leaves none for loading data; ask for more with --cores"),
+    ("slurm", {}, {"gpus": 4, "cores": 1}, "4 cores for 4 GPUs of a node are fewer than 2 per GPU, which "
+                                           "leaves none for loading data; ask for more with --cores"),
     ("pbs", {}, {"gpus": 1, "cores": 1}, "1 core for 1 GPU of a node are fewer than 2 per GPU"),
-    ("slurm", {"cores_per_rank": None}, {"gpus": 4}, "nothing says how many cores a rank gets, and Slurm gives it one, which leaves none for loading data; say --cores 4"),
+    ("slurm", {"cores_per_rank": None}, {"gpus": 4}, "nothing says how many cores a rank gets, and Slurm "
+                                                     "gives it one, which leaves none for loading data; say "
+                                                     "--cores 4"),
     ("ito-b", {}, {"cores": 1}, "4 cores for 4 GPUs"),
     ("flow-cx", {"cores_per_node": 4}, {}, "4 cores for 4 GPUs"),
     ("slurm", {}, {"gpus": 4, "cores": 2}, ""),
@@ -150,9 +193,14 @@ def test_whole_nodes_have_their_cores_without_being_asked():
     ("workstation", {}, {}, ""),
     ("tsubame4", {}, {}, ""),
     ("tsubame4", {"cores_per_node": None}, {}, ""),
-    ("gridengine", {"cores_per_rank": None, "size": "-pe mpi {ranks}"}, {"gpus": 4}, "nothing says how many cores a rank gets, and Grid Engine gives it one"),
+    ("gridengine", {"cores_per_rank": None, "size": "-pe mpi {ranks}"}, {"gpus": 4}, "nothing says how many "
+                                                                                     "cores a rank gets, "
+                                                                                     "and Grid Engine gives "
+                                                                                     "it one"),
 ])  # fmt: skip
-def test_gpus_that_would_wait_for_their_data_are_warned_of(name: str, changes: dict[str, object], wishes: dict[str, object], doubt: str):
+def test_gpus_that_would_wait_for_their_data_are_warned_of(
+    name: str, changes: dict[str, object], wishes: dict[str, object], doubt: str
+):
     said = plan_job(site(name, **changes), dataclasses.replace(TWO_HOURS, **wishes)).doubt()
     assert said.startswith(doubt)
     assert bool(said) == bool(doubt)
@@ -172,7 +220,10 @@ def test_directives_of_the_user_s_own_come_last_in_the_head(name: str):
     script = write_script(plan_job(where, dataclasses.replace(TWO_HOURS, gpus=1, directives=given)), PAYLOAD)
     assert script.directives[-2:] == (where.system.example, "-Z 'two words'")
     head = script.text().partition("set -euo pipefail")[0].splitlines()
-    assert head[-2:] == [f"{where.system.marker} {where.system.example}", f"{where.system.marker} -Z 'two words'"]
+    assert head[-2:] == [
+        f"{where.system.marker} {where.system.example}",
+        f"{where.system.marker} -Z 'two words'",
+    ]
 
 
 def test_virtual_nodes_and_what_a_site_always_wants():
@@ -199,10 +250,16 @@ def test_only_where_the_batch_system_does_not_tell_its_end_the_walltime_is_passe
 
 
 def test_names_of_jobs_are_such_as_the_systems_take():
-    assert directives(site("pjm"), dataclasses.replace(PAYLOAD, name="700.sizes"), gpus=1)[0] == "-N sweep-700.sizes"
+    assert (
+        directives(site("pjm"), dataclasses.replace(PAYLOAD, name="700.sizes"), gpus=1)[0]
+        == "-N sweep-700.sizes"
+    )
     assert directives(site("pbs"), dataclasses.replace(PAYLOAD, name="v1.0"), gpus=1)[0] == "-N v1_0"
     assert directives(site("tsubame4"), dataclasses.replace(PAYLOAD, name="7/*?"))[0] == "-N sweep-7___"
-    assert len(directives(site("pjm"), dataclasses.replace(PAYLOAD, name="n" * 100), gpus=1)[0]) == len("-N ") + 63
+    assert (
+        len(directives(site("pjm"), dataclasses.replace(PAYLOAD, name="n" * 100), gpus=1)[0])
+        == len("-N ") + 63
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7200, "2:00:00"), (59, "0:00:59"), (604800, "168:00:00")])
@@ -217,32 +274,53 @@ def test_times_are_written_as_all_systems_take_them(seconds: float, text: str):
     ("name", "wishes", "words"),
     [
         ("genkai", {"nodes": 9}, "--nodes 9: resource group b-batch of genkai gives at most 4"),
-        ("genkai", {"nodes": 4, "elapse_s": 90 * 3600}, "--elapse 90:00:00: resource group b-batch of genkai allows at most 48:00:00 for 4 nodes"),
-        ("genkai", {"elapse_s": 300 * 3600}, "allows at most 168:00:00 for 1 node, and no other group allows more"),
-        ("genkai", {"elapse_s": 7 * 3600, "group": "b-inter"}, "allows at most 6:00:00 for 1 node; b-batch allows it"),
-        ("genkai", {"group": "c-small"}, "--group c-small: is not a resource group of genkai; known are b-batch, b-inter"),
+        ("genkai", {"nodes": 4, "elapse_s": 90 * 3600}, "--elapse 90:00:00: resource group b-batch of "
+                                                        "genkai allows at most 48:00:00 for 4 nodes"),
+        ("genkai", {"elapse_s": 300 * 3600}, "allows at most 168:00:00 for 1 node, and no other group "
+                                             "allows more"),
+        ("genkai", {"elapse_s": 7 * 3600, "group": "b-inter"}, "allows at most 6:00:00 for 1 node; b-batch "
+                                                               "allows it"),
+        ("genkai", {"group": "c-small"}, "--group c-small: is not a resource group of genkai; known are "
+                                         "b-batch, b-inter"),
         ("genkai", {"elapse_s": None}, "--elapse: is missing; say how long"),
         ("wisteria-aquarius", {}, "--project: is missing"),
-        ("flow-cx-share", {"nodes": 2}, "--nodes 2: a job on Flow Type II (Nagoya University), one V100 of a shared node has one node"),
+        ("flow-cx-share", {"nodes": 2}, "--nodes 2: a job on Flow Type II (Nagoya University), one V100 of "
+                                        "a shared node has one node"),
         ("flow-cx", {"gpus": 8}, "--gpus 8: a node of flow-cx has 4"),
         ("flow-cx", {"group": "cx small"}, "--group 'cx small': expected a name without spaces"),
         ("flow-cx", {"project": "a\n#PJM -L node=100"}, "--project"),
         ("flow-cx", {"modules": ("gcc; rm -r x",)}, "--module"),
-        ("flow-cx", {"cores": 11}, "--cores 11: 4 ranks of a node would have 44 cores, and a node of flow-cx has 40"),
+        ("flow-cx", {"cores": 11}, "--cores 11: 4 ranks of a node would have 44 cores, and a node of "
+                                   "flow-cx has 40"),
         ("flow-cx-share", {"cores": 2}, "one V100 of a shared node gives them with the GPUs; leave it out"),
-        ("workstation", {"cores": 2}, "--cores 2: a workstation has no batch system to ask for them; leave it out"),
-        ("workstation", {"directives": ("-x",)}, "--directive '-x': a workstation has no batch system that reads directives"),
-        ("slurm", {"gpus": 1, "directives": ("constraint=a100",)}, "--directive 'constraint=a100': expected one option of sbatch, e.g. '--constraint=a100'"),
-        ("pbs", {"gpus": 1, "directives": ("-l a=1\nrm -r x",)}, "expected one option of qsub, e.g. '-l place=scatter:excl'"),
-        ("pjm", {"gpus": 1, "directives": ("",)}, "--directive '': expected one option of pjsub, e.g. '-m e'"),
-        ("gridengine", {"gpus": 4}, "--site gridengine: does not say how nodes are asked for, and Grid Engine has no option for it; say it with --directive, e.g. --directive=\"-pe mpi 8\", or in a copy of the site's file, e.g. size = \"-l node_f={nodes}\""),
-        ("tsubame4", {"gpus": 1, "directives": ("node_f=1",)}, "expected one option of qsub, e.g. '-l s_vmem=4G'"),
+        ("workstation", {"cores": 2}, "--cores 2: a workstation has no batch system to ask for them; leave "
+                                      "it out"),
+        ("workstation", {"directives": ("-x",)}, "--directive '-x': a workstation has no batch system that "
+                                                 "reads directives"),
+        ("slurm", {"gpus": 1, "directives": ("constraint=a100",)}, "--directive 'constraint=a100': expected "
+                                                                   "one option of sbatch, e.g. "
+                                                                   "'--constraint=a100'"),
+        ("pbs", {"gpus": 1, "directives": ("-l a=1\n"
+                                           "rm -r x",)}, "expected one option of qsub, e.g. '-l "
+                                                         "place=scatter:excl'"),
+        ("pjm", {"gpus": 1, "directives": ("",)}, "--directive '': expected one option of pjsub, e.g. '-m "
+                                                  "e'"),
+        ("gridengine", {"gpus": 4}, "--site gridengine: does not say how nodes are asked for, and Grid "
+                                    "Engine has no option for it; say it with --directive, e.g. "
+                                    "--directive=\"-pe mpi 8\", or in a copy of the site's file, e.g. size "
+                                    "= \"-l node_f={nodes}\""),
+        ("tsubame4", {"gpus": 1, "directives": ("node_f=1",)}, "expected one option of qsub, e.g. '-l "
+                                                               "s_vmem=4G'"),
         ("miyabi-g", {}, "--project: is missing; jobs on Miyabi-G"),
-        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there is none, --gpus 0 and --ranks)"),
-        ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say with --ranks how many ranks a node gets"),
+        ("slurm", {}, "--site slurm: does not say how many GPUs a node has; say it with --gpus (where there "
+                      "is none, --gpus 0 and --ranks)"),
+        ("slurm", {"gpus": 0}, "does not say how many cores a node has, and there are no GPUs to go by; say "
+                               "with --ranks how many ranks a node gets"),
     ],
 )  # fmt: skip
-def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(name: str, wishes: dict[str, object], words: str):
+def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(
+    name: str, wishes: dict[str, object], words: str
+):
     with pytest.raises(SiteError) as raised:
         plan_job(site(name), dataclasses.replace(TWO_HOURS, **wishes))
     assert words in str(raised.value)
@@ -260,18 +338,33 @@ def test_more_gpus_a_trial_than_a_node_has_are_refused():
 
 
 def test_a_job_with_fewer_ranks_than_a_trial_is_refused():
-    with pytest.raises(SiteError, match=r"--nodes 1: gives 4 ranks, and a trial of the sweep has 8 \(ranks_per_trial\)"):
+    with pytest.raises(
+        SiteError, match=r"--nodes 1: gives 4 ranks, and a trial of the sweep has 8 \(ranks_per_trial\)"
+    ):
         plan_job(site("flow-cx"), TWO_HOURS, ranks_per_trial=8)
     assert plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=2), ranks_per_trial=8).ranks == 8
 
 
 def test_an_unknown_site_lists_the_known_ones(mpisweep):
-    done = mpisweep("jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "flowcx", "--elapse", "1:00:00")
+    done = mpisweep(
+        "jobscript", "resnet50", "-p", "batch_size=1:3", "--site", "flowcx", "--elapse", "1:00:00"
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "did you mean flow-cx?" in done.stderr
     for name in (
-        "abci3", "fugaku", "genkai", "gridengine", "ito-b", "miyabi-g", "pbs", "pjm", "slurm", "tsubame4", "wisteria-aquarius", "workstation",
+        "abci3",
+        "fugaku",
+        "genkai",
+        "gridengine",
+        "ito-b",
+        "miyabi-g",
+        "pbs",
+        "pjm",
+        "slurm",
+        "tsubame4",
+        "wisteria-aquarius",
+        "workstation",
     ):
         assert name in done.stderr
 
@@ -283,21 +376,28 @@ def test_an_unknown_site_lists_the_known_ones(mpisweep):
         ("", "system: found nothing"),
         ("system = 'pjm'\ngpus = 4", "gpus: is not a key of a site file"),
         ("system = 'pjm'\ngpu_per_node = 4", "did you mean gpus_per_node?"),
-        ("system = 'pjm'\ngpus_per_node = 'four'", "gpus_per_node: found 'four'; expected an integer of at least 0"),
+        ("system = 'pjm'\n"
+         "gpus_per_node = 'four'", "gpus_per_node: found 'four'; expected an integer of at least 0"),
         ("system = 'pjm'\nmodules = 'gcc'", "modules: found 'gcc'; expected a list"),
         ("system = 'pjm'\ndirectives = ['-L \"a b\"']", "expected an option without quotes"),
-        ("system = 'pjm'\nlaunch = 'mpirun -n 4'", "launch: found 'mpirun -n 4'; expected one line with {ranks} in it"),
-        ("system = 'pjm'\n[groups.small]\nlimits = [{ nodes = 4, elapse = 'long' }]", "groups.small.limits.elapse: found 'long'"),
+        ("system = 'pjm'\n"
+         "launch = 'mpirun -n 4'", "launch: found 'mpirun -n 4'; expected one line with {ranks} in it"),
+        ("system = 'pjm'\n"
+         "[groups.small]\n"
+         "limits = [{ nodes = 4, elapse = 'long' }]", "groups.small.limits.elapse: found 'long'"),
         ("system = 'pjm'\n[groups.small]\nlimits = 4", "groups.small.limits: found 4"),
         ("system = 'pjm'\ngroups = 3", "groups: found 3; expected a table"),
         ("system = 'pjm'\nproject_needed = 'yes'", "project_needed: found 'yes'; expected true or false"),
-        ("system = 'gridengine'\nsize = '-l node_f=2'", "size: found '-l node_f=2'; expected an option with {nodes} or {ranks}"),
+        ("system = 'gridengine'\n"
+         "size = '-l node_f=2'", "size: found '-l node_f=2'; expected an option with {nodes} or {ranks}"),
         ("system = 'gridengine'\nsize = 'node_f={nodes}'", "size: found"),
         ("system = 'gridengine'\nsize = '-l node_f={nodes}{'", "size: found"),
         ("system = 'gridengine'\nsize = '-l node_f={nodes}{0}'", "size: found"),
         ("system = 'gridengine'\nsize = '-l node_f={nodes}; rm'", "size: found"),
         ("system = 'gridengine'\nsize = 3", "size: found 3; expected text in quotes"),
-        ("system = 'pbs'\nproject = '-P me'", "project: found '-P me'; expected an option with {project} in it, e.g. '-P {project}'"),
+        ("system = 'pbs'\n"
+         "project = '-P me'", "project: found '-P me'; expected an option with {project} in it, e.g. '-P "
+                              "{project}'"),
         ("system = 'pbs'\nproject_with_command = 1", "project_with_command: found 1; expected true or false"),
         ("system = ", "is not TOML"),
     ],
@@ -326,14 +426,18 @@ def test_no_site_file_is_too_strange_to_be_told_what_is_wrong(raw: dict[str, obj
         return json.dumps(value)
 
     try:
-        found = parse_site("\n".join(f"{key} = {toml(value)}" for key, value in raw.items()), name="mine", source="mine.toml")
+        found = parse_site(
+            "\n".join(f"{key} = {toml(value)}" for key, value in raw.items()), name="mine", source="mine.toml"
+        )
     except SiteError as error:
         assert str(error).startswith("mine.toml: ")
     else:
         assert found.name == "mine"
 
 
-def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     own = tmp_path / "mpisweep" / "sites"
     own.mkdir(parents=True)
     (own / "flow-cx.toml").write_text("system = 'pjm'\ntitle = 'mine'\n")
@@ -343,7 +447,18 @@ def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(tmp_path: Path, 
 
 
 def test_every_site_that_comes_along_is_read_and_names_its_sources():
-    names = {"flow-cx", "flow-cx-share", "wisteria-aquarius", "genkai", "fugaku", "ito-b", "pjm", "slurm", "pbs", "workstation"}
+    names = {
+        "flow-cx",
+        "flow-cx-share",
+        "wisteria-aquarius",
+        "genkai",
+        "fugaku",
+        "ito-b",
+        "pjm",
+        "slurm",
+        "pbs",
+        "workstation",
+    }
     names |= {"gridengine", "tsubame4", "miyabi-g", "abci3"}
     assert set(known_sites([ROOT / "mpisweep" / "batch" / "sites"])) == names
     for name in names:
@@ -386,15 +501,31 @@ def test_hostile_names_arrive_as_they_are(tmp_path: Path, name: str):
     (folder / "env" / "bin").mkdir(parents=True)
     (folder / "env" / "bin" / "activate").write_text("")
     payload = Payload(
-        name="tiny", sweep=f"./{HOSTILE}.toml", results=f"{HOSTILE}.h5", folder=str(folder), venv=str(folder / "env"),
-        arguments=("-p", f"x={HOSTILE}"), command_line=("python", HOSTILE, "{x}"),
-    )  # fmt: skip
-    text = write_script(plan_job(site(name, modules=()), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
+        name="tiny",
+        sweep=f"./{HOSTILE}.toml",
+        results=f"{HOSTILE}.h5",
+        folder=str(folder),
+        venv=str(folder / "env"),
+        arguments=("-p", f"x={HOSTILE}"),
+        command_line=("python", HOSTILE, "{x}"),
+    )
+    text = write_script(
+        plan_job(site(name, modules=()), dataclasses.replace(TWO_HOURS, gpus=1)), payload
+    ).text()
     assert len(read_script(text).directives) <= 11
     assert "\n#PJM -L node=99" not in text
     calls = run_script(tmp_path, text)
     walltime = ["--walltime", calls[0][1][7]] if name in ("pjm", "pbs", "tsubame4") else []
-    run = ["run", payload.sweep, *payload.arguments, "-o", payload.results, *walltime, "--", *payload.command_line]
+    run = [
+        "run",
+        payload.sweep,
+        *payload.arguments,
+        "-o",
+        payload.results,
+        *walltime,
+        "--",
+        *payload.command_line,
+    ]
     assert calls == [(str(folder), run), (str(folder), ["top", payload.results])]
     assert not list(tmp_path.rglob("oops"))
 
@@ -425,7 +556,9 @@ def test_a_path_in_the_home_folder_follows_the_home_folder():
 @pytest.mark.parametrize(("name", "number"), [
     ("pjm", "XCPU"), ("pjm", "TERM"), ("slurm", "USR1"), ("pbs", "TERM"), ("tsubame4", "USR2"), ("tsubame4", "USR1"),
 ])  # fmt: skip
-def test_a_signal_to_the_shell_becomes_a_polite_request_and_the_script_waits(tmp_path: Path, name: str, number: str):
+def test_a_signal_to_the_shell_becomes_a_polite_request_and_the_script_waits(
+    tmp_path: Path, name: str, number: str
+):
     programs = tmp_path / "programs"
     programs.mkdir()
     # A sweep that takes some time to stop after it was asked, as real ones do.
@@ -464,22 +597,52 @@ sys.exit(3)
 
 def test_the_quick_form_and_command_lines_become_scripts(folder: Path, mpisweep):
     done = mpisweep(
-        "jobscript", "-p", "x=1:3", "--metric", "loss=loss: ", "--name", "quick", "--site", "flow-cx", "--elapse", "1:00:00",
-        "--master", "idle", "--", "echo", "loss: {x}",
-    )  # fmt: skip
+        "jobscript",
+        "-p",
+        "x=1:3",
+        "--metric",
+        "loss=loss: ",
+        "--name",
+        "quick",
+        "--site",
+        "flow-cx",
+        "--elapse",
+        "1:00:00",
+        "--master",
+        "idle",
+        "--",
+        "echo",
+        "loss: {x}",
+    )
     assert done.returncode == 0, done.stderr
-    assert "mpisweep run -p x=1:3 --metric 'loss=loss: ' --name quick --master idle -o \"$results\"" in done.stdout
+    assert (
+        "mpisweep run -p x=1:3 --metric 'loss=loss: ' --name quick --master idle -o \"$results\""
+        in done.stdout
+    )
     assert "-- echo 'loss: {x}'" in done.stdout
     done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "workstation")
-    assert "mpisweep run workloads:half -p x=1:3 -o \"$results\"" in done.stdout
+    assert 'mpisweep run workloads:half -p x=1:3 -o "$results"' in done.stdout
     assert "cd -- " in done.stdout
 
 
 def test_cores_and_directives_reach_the_script_and_doubts_the_user(folder: Path, mpisweep):
     done = mpisweep(
-        "jobscript", "workloads:half", "-p", "x=1:3", "--site", "slurm", "--gpus", "2", "--elapse", "1:00:00", "--cores", "1",
-        "--directive=--constraint=a100", "--directive", "#SBATCH --reservation=r",
-    )  # fmt: skip
+        "jobscript",
+        "workloads:half",
+        "-p",
+        "x=1:3",
+        "--site",
+        "slurm",
+        "--gpus",
+        "2",
+        "--elapse",
+        "1:00:00",
+        "--cores",
+        "1",
+        "--directive=--constraint=a100",
+        "--directive",
+        "#SBATCH --reservation=r",
+    )
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --cpus-per-task=1\n" in done.stdout
     assert "#SBATCH --constraint=a100\n#SBATCH --reservation=r\nset -euo pipefail\n" in done.stdout
@@ -526,20 +689,34 @@ def test_a_shipped_script_passes_shellcheck(script: Path):
 @pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck")
 @pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "tsubame4", "workstation"])
 def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str):
-    payload = dataclasses.replace(PAYLOAD, folder=HOSTILE, sweep=f"{HOSTILE}.toml", conda=HOSTILE, chained=True)
+    payload = dataclasses.replace(
+        PAYLOAD, folder=HOSTILE, sweep=f"{HOSTILE}.toml", conda=HOSTILE, chained=True
+    )
     text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
     (tmp_path / "job.sh").write_text(text)
     # Names that would expand unquoted are what the hostile ones look like, and are meant.
-    done = subprocess.run([SHELLCHECK, "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [SHELLCHECK, "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_all_kinds_of_systems_have_a_shipped_script():
     names = {path.stem for path in JOBSCRIPTS}
     assert names == {
-        "flow-cx", "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "slurm", "pbs", "gridengine", "tsubame4",
-        "miyabi-g", "abci3", "workstation",
-    }  # fmt: skip
+        "flow-cx",
+        "flow-cx-share",
+        "flow-cx-singularity",
+        "wisteria-aquarius",
+        "pjm",
+        "slurm",
+        "pbs",
+        "gridengine",
+        "tsubame4",
+        "miyabi-g",
+        "abci3",
+        "workstation",
+    }
 
 
 def test_a_job_that_shares_the_sweep_says_so_to_the_sweep_and_to_its_reader():

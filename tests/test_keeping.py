@@ -82,7 +82,9 @@ def test_what_a_part_that_cannot_be_read_holds_is_left_alone_and_told_and_all_el
 
 def test_trials_of_more_ranks_than_there_are_workers_are_left_to_others_and_told(tmp_path):
     path = tmp_path / "r.h5"
-    create_shares(shares_folder(path), SharedSweep("text", "s.toml", 2, 3, "digest", [[0], [1], [2]], [4, 2, 1]), path)
+    create_shares(
+        shares_folder(path), SharedSweep("text", "s.toml", 2, 3, "digest", [[0], [1], [2]], [4, 2, 1]), path
+    )
     lease = {"ask": "lease", "shortest": False, "ranks": 2}
     first, second, third = words(path, lease, lease, lease)
     assert (first["granted"], second["granted"]) == ([[1], [0], [0]], [[2], [0], [0]])

@@ -82,7 +82,9 @@ def split(path: Path) -> Path:
     count = mpisweep.load(path).trials["state"].size
     halves = [list(range(0, count, 2)), list(range(1, count, 2))]
     folder = shares_folder(path)
-    create_shares(folder, SharedSweep(SPEC, "sweep.toml", 2, count, "digest", halves), path.with_name("nothing.h5"))
+    create_shares(
+        folder, SharedSweep(SPEC, "sweep.toml", 2, count, "digest", halves), path.with_name("nothing.h5")
+    )
     for chunk, (member, numbers) in enumerate(zip("ab", halves, strict=True)):
         none = (0,) * len(numbers)
         assert take_lease(folder, Lease(chunk, 1, member, tuple(numbers), none, none))
@@ -116,12 +118,23 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("what", "where"),
-    [("opening", "file"), ("opening", "split"), ("folding", "file"), ("folding", "journal"), ("merging", "split")],
+    [
+        ("opening", "file"),
+        ("opening", "split"),
+        ("folding", "file"),
+        ("folding", "journal"),
+        ("merging", "split"),
+    ],
 )
 def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, where, tell):
-    few, many = (cost(what, made / f"{where}-{times}.h5", made / "small.h5")["memory"] for times in (1, TIMES))
+    few, many = (
+        cost(what, made / f"{where}-{times}.h5", made / "small.h5")["memory"] for times in (1, TIMES)
+    )
     curves = 24 * TRIALS * REPORTS * len(METRICS)
-    tell(f"{what}, {where}: {few / 1e6:.1f} MB with {curves / 1e6:.0f} MB of curves, {many / 1e6:.1f} MB with {TIMES} times that")
+    tell(
+        f"{what}, {where}: {few / 1e6:.1f} MB with {curves / 1e6:.0f} MB of curves, {many / 1e6:.1f} MB "
+        f"with {TIMES} times that"
+    )
     # Two megabytes for what the system and its libraries round up to.
     assert many < 1.5 * few + 2e6
     assert many < curves * TIMES / 3
@@ -129,7 +142,9 @@ def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, wh
 
 @pytest.mark.parametrize("where", ["file", "split"])
 def test_opening_reads_no_curves(made, where, tell):
-    few, many = (cost("opening", made / f"{where}-{times}.h5", made / "small.h5")["read"] for times in (1, TIMES))
+    few, many = (
+        cost("opening", made / f"{where}-{times}.h5", made / "small.h5")["read"] for times in (1, TIMES)
+    )
     tell(f"opening, {where}: reads {few} bytes, and {many} where curves are {TIMES} times as long")
     assert many < 1.01 * few
     assert few < 24 * TRIALS * REPORTS
@@ -156,13 +171,20 @@ def rerun_records(number: int) -> list[object]:
 
 def all_curves(path: Path) -> list[list[list[float]]]:
     sweep = mpisweep.load(path)
-    return [[c.tolist() for c in sweep.curve(n, m)] for n in range(len(sweep.trials)) for m in sweep.curve_names]
+    return [
+        [c.tolist() for c in sweep.curve(n, m)] for n in range(len(sweep.trials)) for m in sweep.curve_names
+    ]
 
 
 def grow(path: Path) -> None:
     """A file with every other trial's curves, and a journal that has some more, of this run and of another."""
     whole = records(12, 3)
-    kept = [r for r in whole if getattr(r, "number", 0) % 2 == 0 and [n % 2 for n in getattr(r, "numbers", [0])] in ([0], [0, 1] * 6)]
+    kept = [
+        r
+        for r in whole
+        if getattr(r, "number", 0) % 2 == 0
+        and [n % 2 for n in getattr(r, "numbers", [0])] in ([0], [0, 1] * 6)
+    ]
     write_journal(path, kept, opening())
     compact_and_close(path)
     again = replace(opening(), epoch=1)
@@ -287,7 +309,12 @@ def test_curves_of_a_file_that_was_replaced_since_are_not_taken_from_another_one
 def damage_samples(path: Path) -> None:
     """Change every sample of every curve, and nothing else."""
     with h5py.File(path) as file:
-        places = [(d.id.get_offset(), d.nbytes) for m in METRICS for n in ("step", "value", "time") if (d := file[f"curves/{m}/{n}"])]
+        places = [
+            (d.id.get_offset(), d.nbytes)
+            for m in METRICS
+            for n in ("step", "value", "time")
+            if (d := file[f"curves/{m}/{n}"])
+        ]
     with path.open("r+b") as file:
         for at, length in places:
             file.seek(at)
@@ -317,11 +344,17 @@ def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
 def test_any_other_byte_that_has_changed_is_found_by_opening(path):
     grow(path)
     with h5py.File(path) as file:
-        places = sorted((d.id.get_offset(), d.nbytes) for m in METRICS for n in ("step", "value", "time") if (d := file[f"curves/{m}/{n}"]))
+        places = sorted(
+            (d.id.get_offset(), d.nbytes)
+            for m in METRICS
+            for n in ("step", "value", "time")
+            if (d := file[f"curves/{m}/{n}"])
+        )
     data = bytearray(path.read_bytes())
     samples = {n for at, length in places for n in range(at, at + length)}
     others = [n for n in range(len(data)) if n not in samples]
-    # The last 16 bytes tell of the file as a whole, which opening does not look at, where the bytes before them are right.
+    # The last 16 bytes tell of the file as a whole, which opening does not look at, where the bytes before
+    # them are right.
     for at in [*others[::499], *others[-200:-8]]:
         data[at] ^= 4
         path.write_bytes(data)
@@ -339,7 +372,9 @@ def test_files_of_earlier_versions_are_opened_and_those_versions_open_what_is_wr
     assert (magic, length) == (b"mSt1", len(data) - 16)
     assert checksum == zlib.crc32(data[:-16])
     with h5py.File(path) as file:
-        size = int.from_bytes(data[40:48], "little") if data[8] == 0 else int.from_bytes(data[28:36], "little")
+        size = (
+            int.from_bytes(data[40:48], "little") if data[8] == 0 else int.from_bytes(data[28:36], "little")
+        )
         assert file.attrs["format_version"] == 1
     before = facts(path)
     earlier = data[:size]
@@ -360,7 +395,9 @@ def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros)
 # ------------------------------------------------------------------------------------- the journal
 
 
-def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(path, monkeypatch):
+def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(
+    path, monkeypatch
+):
     from mpisweep.results.journal import writer as module
 
     monkeypatch.setattr(module, "_PART_BYTES", 1 << 16)
@@ -378,7 +415,9 @@ def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much
     sizes = [(folder / name).stat().st_size for name in segments(folder)]
     assert sum(sizes) > 20 * (1 << 16)
     assert max(sizes) < 3 * (1 << 16)
-    assert [mpisweep.blocks.encode(e.record) for e in read_journal(folder, {}, []) if e.record.kind != "run"] == bodies
+    assert [
+        mpisweep.blocks.encode(e.record) for e in read_journal(folder, {}, []) if e.record.kind != "run"
+    ] == bodies
 
 
 def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
@@ -396,13 +435,19 @@ def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeyp
     for held in (1, 13, 1000, 1 << 20):
         monkeypatch.setattr(module, "_HELD_BYTES", held)
         damages: list[object] = []
-        entries = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in read_journal(journal_folder(path), {}, damages)]
+        entries = [
+            (e.start, e.end, mpisweep.blocks.encode(e.record))
+            for e in read_journal(journal_folder(path), {}, damages)
+        ]
         found.append((entries, damages))
     assert len(found[0][0]) > 50
     assert len(found[0][1]) == 4
     assert all(one == found[0] for one in found)
     damages = []
-    whole = [(e.start, e.end, mpisweep.blocks.encode(e.record)) for e in module.read_segment(name, bytes(data), 0, damages)]
+    whole = [
+        (e.start, e.end, mpisweep.blocks.encode(e.record))
+        for e in module.read_segment(name, bytes(data), 0, damages)
+    ]
     assert found[0] == (whole, damages)
 
 

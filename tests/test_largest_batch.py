@@ -61,13 +61,17 @@ def test_the_largest_that_fits_is_found_in_about_log2_trials(count, data):
 @given(st.integers(1, 700), st.integers(1, 700))
 def test_the_fastest_is_found_to_within_a_fifth_where_speed_has_one_peak_near_the_largest(room, peak):
     peak = max(min(peak, room), room // 4, 1)
-    question = Question(IntegerRange("n", 1, 700), lambda size: size <= room, lambda size: -abs(log2(size / peak)))
+    question = Question(
+        IntegerRange("n", 1, 700), lambda size: size <= room, lambda size: -abs(log2(size / peak))
+    )
     fastest = min((size for size in question.ran if size <= room), key=lambda size: abs(log2(size / peak)))
     assert abs(log2(fastest / peak)) <= log2(1.3) or abs(fastest - peak) <= 2
 
 
 def test_a_noisy_speed_ends_the_search_too():
-    question = Question(IntegerRange("n", 1, 700), lambda size: size <= 412, lambda size: hash(size * 7919) % 1000)
+    question = Question(
+        IntegerRange("n", 1, 700), lambda size: size <= 412, lambda size: hash(size * 7919) % 1000
+    )
     assert len(question.ran) < 30
 
 
@@ -79,7 +83,9 @@ def test_sizes_in_any_order_and_with_gaps():
 
 
 def test_a_size_that_fails_for_another_reason_is_gone_around():
-    question = Question(IntegerRange("n", 1, 100), lambda size: size <= 60, saturating, broken={50, 75, 63, 64})
+    question = Question(
+        IntegerRange("n", 1, 100), lambda size: size <= 60, saturating, broken={50, 75, 63, 64}
+    )
     assert max(size for size in question.ran if size <= 60) == 60
 
 
@@ -93,7 +99,9 @@ def parse(text: str):
 
 
 def test_the_built_in_workload_knows_its_speed():
-    spec = parse('workload = "resnet50"\nsearch = "largest_batch"\n[parameters]\nbatch_size = { from = 1, to = 700 }\n')
+    spec = parse(
+        'workload = "resnet50"\nsearch = "largest_batch"\n[parameters]\nbatch_size = { from = 1, to = 700 }\n'
+    )
     assert (spec.objective, spec.direction) == ("images_per_second", Direction.MAXIMIZE)
     assert spec.space.memory == {"batch_size": "increasing"}
     assert isinstance(make_sampler(spec), LargestBatch)
@@ -104,8 +112,13 @@ def test_the_built_in_workload_knows_its_speed():
     ('objective = "v"\n[parameters]\nn = { from = 0.5, to = 9.0 }\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = ["a", "b"]\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = { from = 0, to = 9 }\n', "needs finitely many numbers above 0"),
-    ('objective = "v"\n[parameters]\nn = { from = 1, to = 9, memory = "decreasing" }\n', "needs 'increasing'"),
-    ('objective = "v"\ntrials = 9\n[parameters]\nn = { from = 1, to = 9 }\n', "trials: is for searches that sample"),
+    ('objective = "v"\n'
+     '[parameters]\n'
+     'n = { from = 1, to = 9, memory = "decreasing" }\n', "needs 'increasing'"),
+    ('objective = "v"\n'
+     'trials = 9\n'
+     '[parameters]\n'
+     'n = { from = 1, to = 9 }\n', "trials: is for searches that sample"),
     ("[parameters]\nn = { from = 1, to = 9 }\n", "objective: is missing"),
 ])  # fmt: skip
 def test_what_it_needs_is_said_in_one_sentence(text, problem):

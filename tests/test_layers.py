@@ -47,27 +47,52 @@ ALLOWED = {
     "scheduling.room": {"scheduling.ranking", "records"},
     "scheduling.ended": {"scheduling.trials", "blocks", "records"},
     "scheduling.core": {
-        *(f"scheduling.{below}" for below in (
-            "durations", "health", "leasing", "memory", "queues", "room", "slots", "teams", "timetable",
-            "trials",
-        )),
-        "search", "records",
+        *(
+            f"scheduling.{below}"
+            for below in (
+                "durations",
+                "health",
+                "leasing",
+                "memory",
+                "queues",
+                "room",
+                "slots",
+                "teams",
+                "timetable",
+                "trials",
+            )
+        ),
+        "search",
+        "records",
     },
     "scheduling.rules": set(),
     **{
         f"scheduling.rules.{name}": {
-            *(f"scheduling.{below}" for below in (
-                "core", "decisions", "ended", "events", "leasing", "teams", "timetable", "trials",
-            )),
+            *(
+                f"scheduling.{below}"
+                for below in (
+                    "core",
+                    "decisions",
+                    "ended",
+                    "events",
+                    "leasing",
+                    "teams",
+                    "timetable",
+                    "trials",
+                )
+            ),
             *(f"scheduling.rules.{above}" for above in RULES[:place]),
-            "search", "blocks", "records",
+            "search",
+            "blocks",
+            "records",
         }
         for place, name in enumerate(RULES)
     },
     "scheduling.scheduler": {
         *(f"scheduling.{below}" for below in ("core", "decisions", "durations", "events", "trials")),
         *(f"scheduling.rules.{name}" for name in RULES),
-        "search", "records",
+        "search",
+        "records",
     },
     "scheduling.forecast": {"scheduling.durations", "progress", "spec"},
     "devices": {"records"},
@@ -83,16 +108,34 @@ ALLOWED = {
     "processes.ledger": {"messages", "blocks"},
     "processes.trial_events": {"records"},
     "processes.child": {
-        "processes.forkserver", "processes.channel", "processes.shared_page", "processes.ledger", "processes.trial_events",
-        "messages", "records",
+        "processes.forkserver",
+        "processes.channel",
+        "processes.shared_page",
+        "processes.ledger",
+        "processes.trial_events",
+        "messages",
+        "records",
     },
     "processes.trialprocess": {
-        "processes.child", "processes.forkserver", "processes.ledger", "processes.trial_events", "processes.kernel",
-        "messages", "blocks", "records",
+        "processes.child",
+        "processes.forkserver",
+        "processes.ledger",
+        "processes.trial_events",
+        "processes.kernel",
+        "messages",
+        "blocks",
+        "records",
     },
     "workloads": {
-        "processes.kernel", "processes.channel", "processes.shared_page", "processes.unsent",
-        "spec", "messages", "blocks", "bounds", "records",
+        "processes.kernel",
+        "processes.channel",
+        "processes.shared_page",
+        "processes.unsent",
+        "spec",
+        "messages",
+        "blocks",
+        "bounds",
+        "records",
     },
     "results": set(),
     "results.syncing": set(),
@@ -104,25 +147,58 @@ ALLOWED = {
     "results.claim": {"results.holder", "results.runs", "results.journal"},
     "results.state": {"results.columns", "results.reports", "blocks", "records"},
     "results.replay": {
-        "results.state", "results.journal", "results.columns", "results.reports", "blocks", "records",
+        "results.state",
+        "results.journal",
+        "results.columns",
+        "results.reports",
+        "blocks",
+        "records",
     },
     "results.file": {
-        "results.state", "results.columns", "results.reports", "results.syncing", "results", "spec", "records",
+        "results.state",
+        "results.columns",
+        "results.reports",
+        "results.syncing",
+        "results",
+        "spec",
+        "records",
     },
     "results.merged": {
-        *(f"results.{below}" for below in ("file", "replay", "state", "journal", "reports")), "results",
+        *(f"results.{below}" for below in ("file", "replay", "state", "journal", "reports")),
+        "results",
     },
     "results.compaction": {
-        *(f"results.{below}" for below in (
-            "merged", "claim", "file", "state", "journal", "reports", "syncing",
-        )),
+        *(
+            f"results.{below}"
+            for below in (
+                "merged",
+                "claim",
+                "file",
+                "state",
+                "journal",
+                "reports",
+                "syncing",
+            )
+        ),
         "results",
     },
     "results.shares": {
-        *(f"results.{below}" for below in (
-            "merged", "holder", "file", "state", "journal", "reports", "syncing",
-        )),
-        "results", "processes.kernel", "spec", "records",
+        *(
+            f"results.{below}"
+            for below in (
+                "merged",
+                "holder",
+                "file",
+                "state",
+                "journal",
+                "reports",
+                "syncing",
+            )
+        ),
+        "results",
+        "processes.kernel",
+        "spec",
+        "records",
     },
     "results.storing": {
         *(f"results.{below}" for below in ("compaction", "shares", "claim", "state", "journal", "reports")),
@@ -131,51 +207,129 @@ ALLOWED = {
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
     "results.load": {
         *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
-        "results", "spec", "records",
+        "results",
+        "spec",
+        "records",
     },
     "results.repair": {
-        *(f"results.{below}" for below in (
-            "compaction", "shares", "merged", "claim", "holder", "file", "state", "journal", "reports",
-        )),
-        "results", "records",
+        *(
+            f"results.{below}"
+            for below in (
+                "compaction",
+                "shares",
+                "merged",
+                "claim",
+                "holder",
+                "file",
+                "state",
+                "journal",
+                "reports",
+            )
+        ),
+        "results",
+        "records",
     },
     "batch": {"processes.kernel", "progress", "spec", "plugins", "records"},
     "master": {
-        "scheduling.decisions", "scheduling.durations", "scheduling.events", "scheduling.scheduler",
-        "scheduling.teams", "processes.forkserver", "processes.side_process", "processes.kernel",
-        *(f"results.{below}" for below in (
-            "claim", "columns", "holder", "journal", "reports", "runs", "shares", "state", "storing",
-        )),
-        "search", "results", "batch", "progress", "spec", "messages", "blocks", "records",
+        "scheduling.decisions",
+        "scheduling.durations",
+        "scheduling.events",
+        "scheduling.scheduler",
+        "scheduling.teams",
+        "processes.forkserver",
+        "processes.side_process",
+        "processes.kernel",
+        *(
+            f"results.{below}"
+            for below in (
+                "claim",
+                "columns",
+                "holder",
+                "journal",
+                "reports",
+                "runs",
+                "shares",
+                "state",
+                "storing",
+            )
+        ),
+        "search",
+        "results",
+        "batch",
+        "progress",
+        "spec",
+        "messages",
+        "blocks",
+        "records",
     },
     "rank": {
-        "master", "results", "results.claim", "results.columns", "results.load", "results.runs", "workloads", "batch", "devices", "scheduling.teams",
-        "processes.forkserver", "processes.kernel", "processes.staging",
-        "processes.child", "processes.trial_events", "processes.trialprocess",
-        "progress", "spec", "messages", "blocks", "records", "",
+        "master",
+        "results",
+        "results.claim",
+        "results.columns",
+        "results.load",
+        "results.runs",
+        "workloads",
+        "batch",
+        "devices",
+        "scheduling.teams",
+        "processes.forkserver",
+        "processes.kernel",
+        "processes.staging",
+        "processes.child",
+        "processes.trial_events",
+        "processes.trialprocess",
+        "progress",
+        "spec",
+        "messages",
+        "blocks",
+        "records",
+        "",
     },
     "views": {
         *(f"results.{below}" for below in ("columns", "holder", "load", "shares", "trial_table")),
-        "rank", "results", "progress", "spec", "records",
+        "rank",
+        "results",
+        "progress",
+        "spec",
+        "records",
     },
     "cli": {
         *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
-        "rank", "master", "views", "results", "batch", "devices", "workloads", "scheduling.forecast", "processes.kernel",
-        "search", "plugins", "progress", "spec", "records", "",
+        "rank",
+        "master",
+        "views",
+        "results",
+        "batch",
+        "devices",
+        "workloads",
+        "scheduling.forecast",
+        "processes.kernel",
+        "search",
+        "plugins",
+        "progress",
+        "spec",
+        "records",
+        "",
     },
     "__main__": {"cli"},
     "": {"results", "results.load", "workloads"},
-}  # fmt: skip
+}
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
-    "matplotlib": {f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")},
+    "matplotlib": {
+        f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")
+    },
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
-        "workloads/resnet50.py", "workloads/datasets.py", "workloads/checkpoint.py", "workloads/ranks.py",
+        "workloads/resnet50.py",
+        "workloads/datasets.py",
+        "workloads/checkpoint.py",
+        "workloads/ranks.py",
     },
     "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
 }
@@ -223,7 +377,9 @@ def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_no_private_name_of_another(path: Path) -> None:
-    private = {name for name in _imports(path) if name.startswith("mpisweep.") and re.search(r"\._(?!_)", name)}
+    private = {
+        name for name in _imports(path) if name.startswith("mpisweep.") and re.search(r"\._(?!_)", name)
+    }
     assert private == set()
 
 
@@ -249,7 +405,9 @@ def test_a_rule_of_the_scheduler_is_functions_over_its_data_and_keeps_none_of_it
             case ast.Assign(targets=[ast.Name(target)], value=ast.Constant() | ast.List()):
                 assert target.isupper() or target == "__all__", f"line {node.lineno}: {ast.unparse(node)}"
             case _:
-                assert isinstance(node, ast.Import | ast.ImportFrom), f"line {node.lineno}: {ast.unparse(node)}"
+                assert isinstance(node, ast.Import | ast.ImportFrom), (
+                    f"line {node.lineno}: {ast.unparse(node)}"
+                )
     assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
 
 

@@ -1,4 +1,6 @@
-"""A rank that becomes master: whom it tells, whom it waits for, and what is read and synced before anything counts."""
+"""A rank that becomes master: whom it tells, whom it waits for, and what is read and synced before anything
+counts.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,10 @@ def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_al
     assert leading._thread is None
     second._deliver(2, [Follow(1), Hello("n3", "cpu", 1, 1), Ended(1, b"")], time.monotonic())
     assert leading._thread is not None
-    assert leading.kept == [(0, "it died before this master took over"), (2, [Hello("n3", "cpu", 1, 1), Ended(1, b"")])]
+    assert leading.kept == [
+        (0, "it died before this master took over"),
+        (2, [Hello("n3", "cpu", 1, 1), Ended(1, b"")]),
+    ]
     assert isinstance(outcome_of(leading), BaseException)
 
 
@@ -135,7 +140,9 @@ def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(seco
     second._office._leading = None
     stepped_down: list[bool] = []
     close = second._office._recorder.close
-    second._office._master = cast(Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close()))
+    second._office._master = cast(
+        Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close())
+    )
     second._deliver(0, [Lead("run", "n1", 7, 70, 0)], time.monotonic())
     assert stepped_down == []
     second._deliver(2, [Lead("run", "n3", 9, 90, 2)], time.monotonic())

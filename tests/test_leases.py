@@ -37,13 +37,17 @@ from mpisweep.spec import parse_spec
 SHARED = SharedSweep("text", "s.toml", 2, 4, "digest", [[0, 1], [2, 3]])
 
 
-def lease(chunk: int, epoch: int, member: str, numbers: list[int], attempts: list[int] | None = None) -> Lease:
+def lease(
+    chunk: int, epoch: int, member: str, numbers: list[int], attempts: list[int] | None = None
+) -> Lease:
     nothing = (0,) * len(numbers)
     return Lease(chunk, epoch, member, tuple(numbers), tuple(attempts or nothing), nothing)
 
 
 def ask(view: Leases, *, gone=(), beside=(), left=None, shortest=False) -> Lease | None:
-    return view.next(shortest=shortest, gone=gone, seen_alive=beside, left_by=lambda member: (left or {})[member])
+    return view.next(
+        shortest=shortest, gone=gone, seen_alive=beside, left_by=lambda member: (left or {})[member]
+    )
 
 
 # ------------------------------------------------------------------------------------- rules
@@ -185,7 +189,9 @@ def test_a_member_of_this_host_is_asked_about_by_its_process_under_the_name_that
     holder = json.loads((tmp_path / "a.h5.journal" / "claim.json").read_text())
     assert holder["host"] == "node7"
     # Its process is not there any more.
-    (tmp_path / "a.h5.journal" / "claim.json").write_text(json.dumps(holder | {"host": host, "process_start": 1}))
+    (tmp_path / "a.h5.journal" / "claim.json").write_text(
+        json.dumps(holder | {"host": host, "process_start": 1})
+    )
     for second in range(int(SUCCESSION_S) + 4):
         watch.look(["a"], float(second))
     assert watch.life("a") is life
@@ -235,7 +241,9 @@ def test_the_trials_of_a_chunk_need_equally_many_ranks(tmp_path: Path):
     shared = read_shared(shares_folder(tmp_path / "r.h5"))
     assert shared is not None
     assert sorted(number for chunk in shared.chunks for number in chunk) == list(range(18))
-    assert [{1 + number % 2 for number in chunk} for chunk in shared.chunks] == [{width} for width in shared.widths]
+    assert [{1 + number % 2 for number in chunk} for chunk in shared.chunks] == [
+        {width} for width in shared.widths
+    ]
     assert shared.widths == sorted(shared.widths, reverse=True)
 
 
@@ -374,7 +382,9 @@ class Members:
         assert self.firm.items() <= self.counted().items()
         # No two attempts that count have one number.
         limit = superseded(self.disk)
-        kept = [(n, attempt) for name, n, attempt in self.attempts if attempt <= limit.get((name, n), attempt)]
+        kept = [
+            (n, attempt) for name, n, attempt in self.attempts if attempt <= limit.get((name, n), attempt)
+        ]
         assert len(kept) == len(set(kept))
         # Whatever a member holds it can still end.
         for name, view in self.views.items():

@@ -135,7 +135,9 @@ class Ranks:
 
     def end(self, rank: int, delivery: int, number: int, attempt: int = 1) -> None:
         """A worker sends the result of a trial."""
-        block = EndedBlock(rank, 0, [number], [attempt], [int(TrialState.COMPLETE)], [1.0], [1.0], {"loss": [1.0]})
+        block = EndedBlock(
+            rank, 0, [number], [attempt], [int(TrialState.COMPLETE)], [1.0], [1.0], {"loss": [1.0]}
+        )
         self.master.on_messages(rank, [Ended(delivery, encode(block))], 0.0)
 
     def take(self, rank: int) -> list[type[Message]]:
@@ -187,11 +189,16 @@ def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
     ranks.master.on_lost(1, "it died", 0.0)
     ranks.disk.write()
     ranks.master.step(0.0, set())
-    assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [Give, Abandon]
+    assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [
+        Give,
+        Abandon,
+    ]
 
 
 def test_a_rank_is_not_asked_to_give_back_what_it_has_not_been_given_yet():
-    """It would give back nothing, nobody would ask it again, and the trial would wait behind a long one for ever."""
+    """It would give back nothing, nobody would ask it again, and the trial would wait behind a long one for
+    ever.
+    """
     ranks = Ranks(ONE_TRIAL.replace("to = 1", "to = 2"))
     ranks.join(1)
     ranks.join(2)
@@ -213,7 +220,9 @@ def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
 
 
 def test_a_master_that_was_held_up_acknowledges_nothing_before_it_knows_that_the_sweep_is_still_its_own():
-    """While it was, another one may have read what was on disk, and whatever came to it later counts for nothing."""
+    """While it was, another one may have read what was on disk, and whatever came to it later counts for
+    nothing.
+    """
     ranks = Ranks(ONE_TRIAL)
     ranks.join(0)
     ranks.disk.sync()
@@ -278,7 +287,9 @@ def test_a_snapshot_is_made_again_after_fifty_times_what_it_took_whether_it_fail
 
 
 class Overtaken:
-    """A client of the process that keeps leases, which tells that others have ended the sweep; once closed it is no more."""
+    """A client of the process that keeps leases, which tells that others have ended the sweep; once closed it
+    is no more.
+    """
 
     is_closed = False
 

@@ -18,7 +18,9 @@ def port_of(address: str) -> int:
 
 
 @pytest.mark.parametrize("team", [ON_ONE_NODE, ON_TWO_NODES])
-@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::")])
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::")]
+)
 def test_a_server_can_listen_on_a_reserved_port_and_nobody_else_is_given_it(team: Team, family, host: str):
     with reserved(team) as address, socket.socket(family) as server:
         with socket.socket(family) as other, pytest.raises(OSError, match="in use"):
@@ -26,7 +28,10 @@ def test_a_server_can_listen_on_a_reserved_port_and_nobody_else_is_given_it(team
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((host, port_of(address)))
         server.listen()
-        with socket.create_connection(("127.0.0.1", port_of(address))) as client, server.accept()[0] as accepted:
+        with (
+            socket.create_connection(("127.0.0.1", port_of(address))) as client,
+            server.accept()[0] as accepted,
+        ):
             accepted.send(b"x")
             assert client.recv(1) == b"x"
 

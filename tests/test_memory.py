@@ -27,7 +27,8 @@ from mpisweep.search.frontier import Evidence, MemoryFrontier
 from mpisweep.spec.space import IntegerRange, SearchSpace
 
 WAITING, COMPLETE, FAILED, INFEASIBLE = (
-    int(state) for state in (TrialState.WAITING, TrialState.COMPLETE, TrialState.FAILED, TrialState.INFEASIBLE)
+    int(state)
+    for state in (TrialState.WAITING, TrialState.COMPLETE, TrialState.FAILED, TrialState.INFEASIBLE)
 )
 
 
@@ -46,7 +47,9 @@ def frontier_of(count: int) -> MemoryFrontier:
 
 
 class Ranks:
-    """Ranks of one slot each, whose trial processes know what they have run; `room` is what fits on each kind."""
+    """Ranks of one slot each, whose trial processes know what they have run; `room` is what fits on each
+    kind.
+    """
 
     def __init__(self, scheduler: Scheduler, kinds: list[str], room: dict[str, int]) -> None:
         self.scheduler = scheduler
@@ -85,12 +88,26 @@ class Ranks:
         warm = self.warm[rank] and not fresh
         fits = number + 1 <= self.room[self.kinds[rank]]
         self.warm[rank] = fits
-        self.feed(TrialsEnded(EndedBlock(
-            rank, 0, [number], [attempt], [COMPLETE if fits else FAILED], [0.0], [1.0], {},
-            [] if fits else [int(FailureCause.OUT_OF_MEMORY)], [] if fits else ["too large"], warm and not fits,
-        )))  # fmt: skip
+        self.feed(
+            TrialsEnded(
+                EndedBlock(
+                    rank,
+                    0,
+                    [number],
+                    [attempt],
+                    [COMPLETE if fits else FAILED],
+                    [0.0],
+                    [1.0],
+                    {},
+                    [] if fits else [int(FailureCause.OUT_OF_MEMORY)],
+                    [] if fits else ["too large"],
+                    warm and not fits,
+                )
+            )
+        )
         if not fits:
-            # Its process is gone, and what else it had is given back, but for what is to be the first of the next.
+            # Its process is gone, and what else it had is given back, but for what is to be the first of the
+            # next.
             back = [task for task in self.held[rank] if not task[2]]
             self.held[rank] = deque(task for task in self.held[rank] if task[2])
             self.give_back(rank, back)
@@ -126,7 +143,12 @@ class Ranks:
 
     @property
     def failed(self) -> list[int]:
-        return [n for commit in self.made(Commit) for n, s in zip(commit.block.numbers, commit.block.states, strict=True) if s == FAILED]
+        return [
+            n
+            for commit in self.made(Commit)
+            for n, s in zip(commit.block.numbers, commit.block.states, strict=True)
+            if s == FAILED
+        ]
 
     @property
     def states(self) -> list[int]:
@@ -151,7 +173,19 @@ def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_proces
     [number], [attempt] = assign.numbers, assign.attempts
 
     def fail(attempt: int, *, warm: bool) -> list[object]:
-        block = EndedBlock(0, 0, [number], [attempt], [FAILED], [0.0], [1.0], {}, [int(FailureCause.EXCEPTION)], ["CUDA error"], warm)
+        block = EndedBlock(
+            0,
+            0,
+            [number],
+            [attempt],
+            [FAILED],
+            [0.0],
+            [1.0],
+            {},
+            [int(FailureCause.EXCEPTION)],
+            ["CUDA error"],
+            warm,
+        )
         made = scheduler.handle(TrialsEnded(block), 6.0)
         scheduler.check()
         return made
@@ -159,7 +193,11 @@ def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_proces
     made = fail(attempt, warm=True)
     assert GiveUp(0, [number], [attempt], AttemptEnd.NOT_FRESH) in made
     # Another one may have been handed out ahead.
-    [again] = [decision for decision in [*made, *scheduler.handle(TimePassed(), 7.0)] if isinstance(decision, Assign) and decision.fresh]
+    [again] = [
+        decision
+        for decision in [*made, *scheduler.handle(TimePassed(), 7.0)]
+        if isinstance(decision, Assign) and decision.fresh
+    ]
     assert again.numbers == [number]
     assert any(isinstance(decision, Commit) for decision in fail(again.attempts[0], warm=False))
 
@@ -195,7 +233,9 @@ def test_no_device_is_blamed_for_what_is_too_large(seed):
 
 
 def test_a_trial_that_is_too_large_for_one_kind_of_device_runs_on_the_other():
-    ranks = Ranks(scheduler_of(100, frontier=frontier_of(100)), ["small", "large"], {"small": 20, "large": 80})
+    ranks = Ranks(
+        scheduler_of(100, frontier=frontier_of(100)), ["small", "large"], {"small": 20, "large": 80}
+    )
     assert ranks.run() is EndReason.COMPLETE
     assert ranks.states.count(COMPLETE) == 80
     assert {give_up.end for give_up in ranks.made(GiveUp)} >= {AttemptEnd.TOO_LARGE}
@@ -203,7 +243,9 @@ def test_a_trial_that_is_too_large_for_one_kind_of_device_runs_on_the_other():
 
 
 def test_when_the_larger_kind_is_lost_the_rest_is_infeasible():
-    ranks = Ranks(scheduler_of(100, frontier=frontier_of(100)), ["small", "large"], {"small": 20, "large": 80})
+    ranks = Ranks(
+        scheduler_of(100, frontier=frontier_of(100)), ["small", "large"], {"small": 20, "large": 80}
+    )
     for _ in range(20):
         for rank in (0, 1):
             if ranks.held[rank]:
@@ -259,7 +301,9 @@ def test_before_the_walltime_what_cannot_be_probed_any_more_stays():
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 4), st.booleans(), st.data())
-def test_whatever_happens_what_fits_runs_and_what_does_not_is_lost_or_inferred(seed, count, workers, mixed, data):
+def test_whatever_happens_what_fits_runs_and_what_does_not_is_lost_or_inferred(
+    seed, count, workers, mixed, data
+):
     """Ends in any order, lost workers that come back, answers that come late, masters that take over."""
     random = Random(seed)
     kinds = [random.choice(["small", "large"]) if mixed else "large" for _ in range(workers)]
@@ -321,7 +365,9 @@ def test_a_trial_of_several_ranks_that_ran_out_of_memory_in_a_used_process_has_f
     assert not assign.fresh
 
     def end(slot: Slot, attempt: int, cause: FailureCause, warm: bool) -> list[object]:
-        block = EndedBlock(slot.rank, 0, [0], [attempt], [FAILED], [0.0], [1.0], {}, [int(cause)], ["x"], warm)
+        block = EndedBlock(
+            slot.rank, 0, [0], [attempt], [FAILED], [0.0], [1.0], {}, [int(cause)], ["x"], warm
+        )
         made = scheduler.handle(TrialsEnded(block), 0.0)
         if not any(isinstance(decision, End) for decision in made):
             scheduler.check()
@@ -375,7 +421,9 @@ def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
 def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
     search = LargestBatch(SearchSpace((IntegerRange("x", 1, 700),)), "loss", Direction.MAXIMIZE)
     search.add(0, search[0])
-    scheduler = Scheduler(bytes(1), [0], DurationModel({"x": [350]}, [350.0], 1), retries=1, grace_s=1.0, search=search)
+    scheduler = Scheduler(
+        bytes(1), [0], DurationModel({"x": [350]}, [350.0], 1), retries=1, grace_s=1.0, search=search
+    )
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.handle(StopRequested(EndReason.WALLTIME), 1.0)
     # It ends well before its grace is over.
@@ -389,7 +437,9 @@ def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
     states = bytearray(100)
     states[49], states[79] = FAILED, int(TrialState.RUNNING)
     attempts = [int(number in (49, 79)) for number in range(100)]
-    scheduler = scheduler_of(100, frontier=frontier, states=states, attempts=attempts, held={Slot(1, 0): {79: 1}})
+    scheduler = scheduler_of(
+        100, frontier=frontier, states=states, attempts=attempts, held={Slot(1, 0): {79: 1}}
+    )
     decisions = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 0.0)
     for tick in range(10):
         decisions += scheduler.handle(TimePassed(), 1.0 + tick)
@@ -401,9 +451,15 @@ def test_probes_that_are_too_wide_for_the_slots_that_are_left_hold_nobody_up():
     sizes, widths = [*range(1, 201), *range(1, 9)], [4] * 200 + [1] * 8
     frontier = MemoryFrontier({"ranks_per_trial": widths, "x": sizes}, {"x": "increasing"})
     scheduler = Scheduler(
-        bytes(208), [0] * 208, DurationModel({"x": sizes}, None, 208), retries=1, grace_s=1.0, frontier=frontier,
-        widths=widths, patience_s=5.0,
-    )  # fmt: skip
+        bytes(208),
+        [0] * 208,
+        DurationModel({"x": sizes}, None, 208),
+        retries=1,
+        grace_s=1.0,
+        frontier=frontier,
+        widths=widths,
+        patience_s=5.0,
+    )
     ranks = Ranks(scheduler, ["gpu", "gpu"], {"gpu": 1000})
     assert ranks.run() is EndReason.TOO_FEW
     assert ranks.states[200:].count(COMPLETE) == 8
@@ -430,7 +486,11 @@ def test_a_probe_that_became_too_wide_is_withheld_again_and_runs_when_there_are_
             scheduler.handle(TimePassed(), now)
             continue
         seen.append(held[0])
-        scheduler.handle(TrialsEnded(EndedBlock(0, 0, [held[0]], [held[1]], [COMPLETE], [0.0], [1.0], {})), now)
+        scheduler.handle(
+            TrialsEnded(EndedBlock(0, 0, [held[0]], [held[1]], [COMPLETE], [0.0], [1.0], {})), now
+        )
     assert sorted(number for number in seen if widths[number] == 1) == list(range(8, 16))
     decisions = scheduler.handle(WorkerJoined(2, 1, (), "n", "gpu"), now + 1.0)
-    assert [decision.slots for decision in decisions if isinstance(decision, Assign)] == [(Slot(0, 0), Slot(2, 0))]
+    assert [decision.slots for decision in decisions if isinstance(decision, Assign)] == [
+        (Slot(0, 0), Slot(2, 0))
+    ]

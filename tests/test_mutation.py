@@ -26,7 +26,7 @@ def test_a_mutant_applies_to_the_source_as_it_is_and_its_tests_are_there(mutant:
         assert re.search(rf"^ *def {names[-1]}\b", text, flags=re.MULTILINE), test
 
 
-# ------------------------------------------------------------------------------------- a program of five lines
+# ------------------------------------------------------------------------------------ a program of five lines
 
 PROGRAM = """
 def half(number):
@@ -72,8 +72,16 @@ def tree(tmp_path: Path) -> Path:
     return made
 
 
-def mutant(name: str, old: str, new: str, *tests: str, also: tuple[Change, ...] = (), seconds: float = 60.0) -> Mutant:
-    return Mutant(name, name, (Change("program.py", old, new), *also), tuple(f"tests/test_program.py::{test}" for test in tests), seconds)
+def mutant(
+    name: str, old: str, new: str, *tests: str, also: tuple[Change, ...] = (), seconds: float = 60.0
+) -> Mutant:
+    return Mutant(
+        name,
+        name,
+        (Change("program.py", old, new), *also),
+        tuple(f"tests/test_program.py::{test}" for test in tests),
+        seconds,
+    )
 
 
 REFUSAL = '    if number < 0:\n        raise ValueError("negative")\n'
@@ -83,7 +91,14 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
     before = {path: path.read_bytes() for path in tree.rglob("*.py")}
     mutants = [
         mutant("a block is deleted", REFUSAL, "", "test_refusal"),
-        mutant("two lines, each by itself", "number / 2", "number", "test_half", "test_refusal", also=(Change("program.py", REFUSAL, ""),)),
+        mutant(
+            "two lines, each by itself",
+            "number / 2",
+            "number",
+            "test_half",
+            "test_refusal",
+            also=(Change("program.py", REFUSAL, ""),),
+        ),
         mutant("one of two tests is deaf", "number / 2", "number / 3", "test_half", "test_anything"),
         mutant("nobody looks", REFUSAL, "", "test_half"),
         mutant("it is not there any more", "number / 7", "number", "test_half"),
@@ -107,11 +122,19 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
         "its test cannot run here": "skipped",
     }
     assert verdicts["one of two tests is deaf"].told == "pass without it: test_program.py::test_anything"
-    assert verdicts["it is not there any more"].told == "does not apply: program.py holds its old text 0 times, expected once"
+    assert (
+        verdicts["it is not there any more"].told
+        == "does not apply: program.py holds its old text 0 times, expected once"
+    )
     assert verdicts["it is no Python"].told.startswith("does not compile: program.py, line 5: ")
     assert verdicts["it hangs"].told == "its tests did not end within 3 s"
-    assert verdicts["its test fails without it"].told == "fails without the change: ['tests/test_program.py::test_fails']"
-    assert {path: path.read_bytes() for path in tree.rglob("*.py")} == before, "the tree itself is not touched"
+    assert (
+        verdicts["its test fails without it"].told
+        == "fails without the change: ['tests/test_program.py::test_fails']"
+    )
+    assert {path: path.read_bytes() for path in tree.rglob("*.py")} == before, (
+        "the tree itself is not touched"
+    )
 
 
 def test_a_test_that_is_not_there_is_an_error_for_its_mutant(tree: Path):
@@ -127,7 +150,9 @@ def test_when_the_time_is_over_no_mutant_is_begun_and_that_is_no_failure(tree: P
 
 def test_shares_hold_every_mutant_once():
     shares = [share_of(MUTANTS, f"{number}/4") for number in range(1, 5)]
-    assert sorted(mutant.name for share in shares for mutant in share) == sorted(mutant.name for mutant in MUTANTS)
+    assert sorted(mutant.name for share in shares for mutant in share) == sorted(
+        mutant.name for mutant in MUTANTS
+    )
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for wrong in ("5/4", "0/4", "4", "a/b"):
         with pytest.raises(MutantError, match="expected N/M"):
@@ -140,14 +165,25 @@ def test_a_list_that_does_not_say_what_it_must_is_refused(tmp_path: Path):
     with pytest.raises(MutantError, match=r"more than one mutant is named \['a'\]"):
         read_mutants(tmp_path)
     (tmp_path / "list.toml").write_text('[[mutant]]\nname = "a"\nolde = "x"\n')
-    with pytest.raises(MutantError, match=r"list.toml, mutant 1 \(a\): lacks \['file', 'new', 'old', 'removes', 'tests'\], unknown \['olde'\]"):
+    with pytest.raises(
+        MutantError,
+        match=r"list.toml, mutant 1 \(a\): lacks \['file', 'new', 'old', 'removes', 'tests'\], unknown \['olde'\]",
+    ):
         read_mutants(tmp_path)
 
 
-def test_the_exit_code_tells_whether_all_were_caught(tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_exit_code_tells_whether_all_were_caught(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     (tree / "tests" / "mutants").mkdir()
     listed = (
-        f"[[mutant]]\nname = '{name}'\nremoves = 'refusing'\nfile = 'program.py'\nold = '''\n{REFUSAL}'''\nnew = ''\n"
+        "[[mutant]]\n"
+        f"name = '{name}'\n"
+        "removes = 'refusing'\n"
+        "file = 'program.py'\n"
+        "old = '''\n"
+        f"{REFUSAL}'''\n"
+        "new = ''\n"
         f"tests = ['tests/test_program.py::{test}']\n"
         for name, test in (("good", "test_refusal"), ("bad", "test_half"))
     )
@@ -158,5 +194,8 @@ def test_the_exit_code_tells_whether_all_were_caught(tree: Path, monkeypatch: py
     assert mutation.main(["--only", "good"]) == 0
     assert "1 mutants in" in capsys.readouterr().out
     assert mutation.main([]) == 1
-    assert re.search(r"survived +bad .*\n.*pass without it: test_program.py::test_half\n2 mutants in \d+ s: 1 caught, 1 survived", capsys.readouterr().out)
+    assert re.search(
+        r"survived +bad .*\n.*pass without it: test_program.py::test_half\n2 mutants in \d+ s: 1 caught, 1 survived",
+        capsys.readouterr().out,
+    )
     assert mutation.main(["--only", "neither"]) == 2

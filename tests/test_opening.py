@@ -26,7 +26,9 @@ def joined(rank: int) -> JoinedRecord:
 
 
 def assigned(number: int, *ranks: int) -> AssignedBlock:
-    return AssignedBlock([[rank, 0] for rank in ranks], 1002.0, [number], [1], {"x": number + 1, "mode": "fast"})
+    return AssignedBlock(
+        [[rank, 0] for rank in ranks], 1002.0, [number], [1], {"x": number + 1, "mode": "fast"}
+    )
 
 
 def test_a_crash_of_everything_is_one_loss_for_a_trial_whatever_the_number_of_its_ranks(tmp_path):

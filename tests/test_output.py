@@ -64,7 +64,9 @@ def filtered(text: str) -> tuple[str, str]:
     return "\n".join(passed + taken.rest()), "\n".join(taken.complaints)
 
 
-@pytest.mark.parametrize("complaint", [EXITED, ABORTED, FOUR, SRUN], ids=["exited", "aborted", "four", "srun"])
+@pytest.mark.parametrize(
+    "complaint", [EXITED, ABORTED, FOUR, SRUN], ids=["exited", "aborted", "four", "srun"]
+)
 def test_what_mpirun_says_of_ranks_that_returned_a_code_is_taken_out(complaint: str):
     assert filtered(f"before\n{complaint}\nafter") == ("before\nafter", complaint)
 
@@ -75,7 +77,9 @@ def test_hydras_complaint_is_taken_out_as_well():
     assert complaints == HYDRA.lstrip("\n")
 
 
-@pytest.mark.parametrize("text", [WARNING, MISSING, f"a\n{RULE}\nb", RULE, f"{RULE}\n{RULE}", f"{RULE}\n\n{RULE}\nb"])
+@pytest.mark.parametrize(
+    "text", [WARNING, MISSING, f"a\n{RULE}\nb", RULE, f"{RULE}\n{RULE}", f"{RULE}\n\n{RULE}\nb"]
+)
 def test_everything_else_passes_as_it_is(text: str):
     assert filtered(text) == (text, "")
 
@@ -89,7 +93,21 @@ def test_a_complaint_without_an_end_passes():
 
 def test_words_are_told_without_rules_and_repetitions():
     assert words_of([RULE, "  a ", "", "b", "a", "b"]) == ["a", "b"]
-    assert words_of([str(n) for n in range(40)]) == ["0", "1", "2", "3", "4", "5", "...", "34", "35", "36", "37", "38", "39"]
+    assert words_of([str(n) for n in range(40)]) == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "...",
+        "34",
+        "35",
+        "36",
+        "37",
+        "38",
+        "39",
+    ]
 
 
 @pytest.mark.parametrize("line", ['{"total": 3', "{}", "[1]", ""])

@@ -20,21 +20,42 @@ JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 
 def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: Path):
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "demo", "build", "*.egg-info", ".*_cache", ".hypothesis")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "demo", "build", "*.egg-info", ".*_cache", ".hypothesis"
+    )
     shutil.copytree(ROOT, source, ignore=ignored)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            source,
+        ],
+        check=True,
+        capture_output=True,
+    )
     [wheel] = tmp_path.glob("mpisweep-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     sites = (ROOT / "mpisweep" / "batch" / "sites").glob("*.toml")
     schema = ROOT / "mpisweep" / "spec" / "sweep-file.schema.json"
     for path in [*(ROOT / "mpisweep").rglob("*.py"), ROOT / "mpisweep" / "py.typed", schema, *sites]:
         assert str(path.relative_to(ROOT)) in names
-    for path in [*(ROOT / "analysis").glob("*.py"), *JOBSCRIPTS, *(ROOT / "jobscripts" / "sites").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")]:
+    for path in [
+        *(ROOT / "analysis").glob("*.py"),
+        *JOBSCRIPTS,
+        *(ROOT / "jobscripts" / "sites").glob("*.toml"),
+        *(ROOT / "examples").rglob("*.toml"),
+    ]:
         assert any(name.endswith(f"share/mpisweep/{path.relative_to(ROOT)}") for name in names), path
-    entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    entry_points = (
+        zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    )
     assert "mpisweep = mpisweep.cli:main" in entry_points
 
 
@@ -48,9 +69,20 @@ def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_pat
     shutil.copytree(ROOT / "mpisweep", tmp_path / "mpisweep")
     shutil.copy(ROOT / "Makefile", tmp_path)
     done = subprocess.run(
-        ["make", "-s", "VENV=none", "--eval", "where: ; @cd / && $(PY) -c 'import mpisweep; print(mpisweep.__file__)'", "where"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            "make",
+            "-s",
+            "VENV=none",
+            "--eval",
+            "where: ; @cd / && $(PY) -c 'import mpisweep; print(mpisweep.__file__)'",
+            "where",
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == str(tmp_path / "mpisweep" / "__init__.py")
 
 
@@ -67,7 +99,9 @@ def mpisweep_in(tmp_path: Path, environment):
 
     def run(*arguments: str) -> None:
         command = [sys.executable, "-m", "mpisweep", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
     return run
@@ -97,7 +131,12 @@ def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page)
 def test_every_command_that_the_readme_names_is_there(environment):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in sorted(set(re.findall(r"(?:^|`)mpisweep ([a-z]+)", text, flags=re.MULTILINE))):
-        subprocess.run([sys.executable, "-m", "mpisweep", command, "--help"], env=environment, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "mpisweep", command, "--help"],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
 
 
 def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_reads_them(
@@ -106,9 +145,25 @@ def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_
     [function] = [block for block in blocks_of("README.md", "python") if "def " in block]
     [reading] = [block for block in blocks_of("README.md", "python") if "load(" in block]
     (tmp_path / "my_train.py").write_text(function, encoding="utf-8")
-    mpisweep_in("run", "my_train:train", "-p", "width=1:3", "--baseline", "width=2", "-n", "1", "-o", "resnet50-batch-size.h5")
+    mpisweep_in(
+        "run",
+        "my_train:train",
+        "-p",
+        "width=1:3",
+        "--baseline",
+        "width=2",
+        "-n",
+        "1",
+        "-o",
+        "resnet50-batch-size.h5",
+    )
     done = subprocess.run(
-        [sys.executable, "-c", reading], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", reading],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     best, total_and_baseline = done.stdout.splitlines()
@@ -117,7 +172,9 @@ def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_
 
 
 @pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "grid-engine", "workstation"])
-def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: str, tmp_path: Path, environment):
+def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(
+    page: str, tmp_path: Path, environment
+):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
     shown = re.findall(r"(?:^|`)mpisweep ((?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)
     # In running text the reader is to put in something of their own.
@@ -129,9 +186,16 @@ def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(page: st
     shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
     for command in commands:
         # There is nothing to submit to: the script that would be submitted, but for the chain.
-        arguments = shlex.split(re.sub(r" --chain \w+| > job.sh", "", re.sub("^submit", "jobscript", command)))
+        arguments = shlex.split(
+            re.sub(r" --chain \w+| > job.sh", "", re.sub("^submit", "jobscript", command))
+        )
         done = subprocess.run(
-            [sys.executable, "-m", "mpisweep", *arguments], cwd=work, capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-m", "mpisweep", *arguments],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
         )
         assert done.returncode == 0, (command, done.stdout + done.stderr)
         if done.stdout.startswith("#!"):

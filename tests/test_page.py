@@ -51,7 +51,11 @@ def test_a_sweep_in_which_nothing_has_ended_has_a_page(tmp_path: Path):
 def test_the_command_writes_it_beside_the_results_and_says_where(tmp_path: Path):
     resnet_sweep(tmp_path / "flow.h5")
     done = subprocess.run(
-        [sys.executable, "-m", "mpisweep", "report", "flow.h5"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mpisweep", "report", "flow.h5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "flow.html"), done.stderr
     assert (tmp_path / "flow.html").read_text(encoding="utf-8").endswith("</html>\n")

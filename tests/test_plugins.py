@@ -137,9 +137,22 @@ def install(files: Mapping[str, str], source: Path, target: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", target, source],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--target",
+            target,
+            source,
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +173,14 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, environment: dict[str, str]) -> Run:
-    """Run ``mpisweep ARGUMENTS``, with what is installed in `folders`; ``ranks=N`` has a typed mpirun start it."""
+    """Run ``mpisweep ARGUMENTS``, with what is installed in `folders`; ``ranks=N`` has a typed mpirun start
+    it.
+    """
     (tmp_path / "sweep.toml").write_text(SWEEP, encoding="utf-8")
 
-    def started(*arguments: str, folders: list[Path], ranks: int | None = None) -> subprocess.CompletedProcess[str]:
+    def started(
+        *arguments: str, folders: list[Path], ranks: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mpisweep", *arguments]
         if ranks is not None:
             command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
@@ -185,7 +202,9 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [None, 3])
-def test_a_sweep_runs_with_the_workload_and_the_search_of_an_installed_package(tmp_path, tiny, run: Run, ranks):
+def test_a_sweep_runs_with_the_workload_and_the_search_of_an_installed_package(
+    tmp_path, tiny, run: Run, ranks
+):
     workers = ["-n", "2"] if ranks is None else []
     done = run("run", "sweep.toml", "-o", "r.h5", *workers, folders=[tiny], ranks=ranks)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -205,11 +224,26 @@ def test_the_results_are_read_where_the_package_is_not_installed(tmp_path, tiny,
         assert done.returncode == 0, done.stderr
     assert "0.11111" in done.stdout
     missing = sentence(run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[]))
-    assert missing.startswith("mpisweep: sweep.toml: workload: is 'tiny'; expected 'resnet50', a function like")
+    assert missing.startswith(
+        "mpisweep: sweep.toml: workload: is 'tiny'; expected 'resnet50', a function like"
+    )
 
 
 def test_a_sweep_without_a_file_names_them_as_well(tmp_path, tiny, run: Run):
-    arguments = ["run", "tiny", "-p", "width=1:5", "--search", "downwards", "--trials", "2", "-n", "1", "-o", "r.h5"]
+    arguments = [
+        "run",
+        "tiny",
+        "-p",
+        "width=1:5",
+        "--search",
+        "downwards",
+        "--trials",
+        "2",
+        "-n",
+        "1",
+        "-o",
+        "r.h5",
+    ]
     done = run(*arguments, folders=[tiny])
     assert done.returncode == 0, done.stdout + done.stderr
     with h5py.File(tmp_path / "r.h5") as file:
@@ -222,23 +256,36 @@ def test_a_sweep_without_a_file_names_them_as_well(tmp_path, tiny, run: Run):
 def test_its_options_are_checked_like_those_of_a_built_in_workload(tmp_path, tiny, run: Run):
     for wrong, message in (
         ("[fixed]\nbent = 'tanh'", "sweep.toml: fixed.bent: tiny has no such option; did you mean 'bend'?"),
-        ("[fixed]\nbend = 'sigmoid'", "sweep.toml: fixed.bend: is 'sigmoid'; it must be one of 'relu', 'tanh'"),
+        (
+            "[fixed]\nbend = 'sigmoid'",
+            "sweep.toml: fixed.bend: is 'sigmoid'; it must be one of 'relu', 'tanh'",
+        ),
     ):
         (tmp_path / "sweep.toml").write_text(SWEEP + wrong, encoding="utf-8")
         assert sentence(run("check", "sweep.toml", folders=[tiny])) == f"mpisweep: {message}"
     (tmp_path / "sweep.toml").write_text(SWEEP.replace("downwards", "downward"), encoding="utf-8")
     assert sentence(run("check", "sweep.toml", folders=[tiny])) == (
-        "mpisweep: sweep.toml: search: is 'downward'; expected one of grid, random, sobol, largest_batch, downwards"
+        "mpisweep: sweep.toml: search: is 'downward'; expected one of grid, random, sobol, largest_batch, "
+        "downwards"
     )
 
 
 def test_the_schema_that_check_prints_has_what_is_installed(tiny, broken, run: Run):
-    sweep = {"workload": "tiny", "search": "downwards", "trials": 3, "parameters": {"width": {"from": 1, "to": 9}}}
-    known = fastjsonschema.compile(json.loads(run("check", "--schema", folders=[tiny]).stdout), use_default=False)
+    sweep = {
+        "workload": "tiny",
+        "search": "downwards",
+        "trials": 3,
+        "parameters": {"width": {"from": 1, "to": 9}},
+    }
+    known = fastjsonschema.compile(
+        json.loads(run("check", "--schema", folders=[tiny]).stdout), use_default=False
+    )
     known(sweep)
     with pytest.raises(fastjsonschema.JsonSchemaValueException):
         known(sweep | {"fixed": {"bend": "sigmoid"}})
-    unknown = fastjsonschema.compile(json.loads(run("check", "--schema", folders=[broken]).stdout), use_default=False)
+    unknown = fastjsonschema.compile(
+        json.loads(run("check", "--schema", folders=[broken]).stdout), use_default=False
+    )
     unknown({"workload": "raising", "fixed": {"anything": 1}})
     with pytest.raises(fastjsonschema.JsonSchemaValueException):
         unknown(sweep)
@@ -247,9 +294,21 @@ def test_the_schema_that_check_prints_has_what_is_installed(tiny, broken, run: R
 def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
     listed = run("jobscript", "--sites", folders=[tiny])
     assert listed.returncode == 0, listed.stderr
-    assert any(line.startswith("tinycluster") and "The tiny cluster" in line for line in listed.stdout.splitlines())
+    assert any(
+        line.startswith("tinycluster") and "The tiny cluster" in line for line in listed.stdout.splitlines()
+    )
     assert any(line.startswith("genkai") for line in listed.stdout.splitlines())
-    script = run("jobscript", "sweep.toml", "--site", "tinycluster", "--nodes", "1", "--elapse", "1:00:00", folders=[tiny])
+    script = run(
+        "jobscript",
+        "sweep.toml",
+        "--site",
+        "tinycluster",
+        "--nodes",
+        "1",
+        "--elapse",
+        "1:00:00",
+        folders=[tiny],
+    )
     assert script.returncode == 0, script.stderr
     assert "#SBATCH" in script.stdout
 
@@ -257,16 +316,20 @@ def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
 @pytest.mark.parametrize(
     ("workload", "search", "message"),
     [
-        ("absent", "random", "workload: 'absent' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
-         "No module named 'broken_plugin.described'"),
-        ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: RuntimeError: the licence has run out"),
-        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type int and not a WorkloadDescription"),
-        ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it describes 'other'"),
-        ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
-         "No module named 'broken_plugin.no_such_module'"),
-        ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: ModuleNotFoundError: "
-         "No module named 'broken_plugin.nowhere'"),
-        ("m:f", "aimless", "search: 'aimless' of the package broken-plugin 0.3 cannot be used: it has no method 'from_spec'"),
+        ("absent", "random", "workload: 'absent' of the package broken-plugin 0.3 cannot be loaded: "
+                             "ModuleNotFoundError: No module named 'broken_plugin.described'"),
+        ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: "
+                              "RuntimeError: the licence has run out"),
+        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type "
+                          "int and not a WorkloadDescription"),
+        ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it "
+                               "describes 'other'"),
+        ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: "
+                                 "ModuleNotFoundError: No module named 'broken_plugin.no_such_module'"),
+        ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: "
+                           "ModuleNotFoundError: No module named 'broken_plugin.nowhere'"),
+        ("m:f", "aimless", "search: 'aimless' of the package broken-plugin 0.3 cannot be used: it has no "
+                           "method 'from_spec'"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -275,7 +338,9 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence_that_names_its_package(
 ):
     (tmp_path / "m.py").write_text("def f(trial): return 1.0\n", encoding="utf-8")
     space = "[parameters]\nranks_per_trial = [1]"
-    (tmp_path / "sweep.toml").write_text(f'workload = "{workload}"\nsearch = "{search}"\ntrials = 1\n{space}', encoding="utf-8")
+    (tmp_path / "sweep.toml").write_text(
+        f'workload = "{workload}"\nsearch = "{search}"\ntrials = 1\n{space}', encoding="utf-8"
+    )
     found = sentence(run(command, "sweep.toml", folders=[broken]))
     assert found.startswith(f"mpisweep: sweep.toml: {message}")
     assert not list(tmp_path.glob("*.h5*"))
@@ -283,7 +348,8 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence_that_names_its_package(
 
 def test_a_name_that_two_packages_have_is_refused(tiny, broken, run: Run):
     assert sentence(run("check", "sweep.toml", folders=[tiny, broken])) == (
-        "mpisweep: sweep.toml: search: 'downwards' is in the packages broken-plugin 0.3 and tiny-plugin 1.5; uninstall one of them"
+        "mpisweep: sweep.toml: search: 'downwards' is in the packages broken-plugin 0.3 and tiny-plugin "
+        "1.5; uninstall one of them"
     )
 
 
@@ -292,14 +358,19 @@ def test_sites_that_cannot_be_found_do_not_hide_the_others(tiny, broken, run: Ru
     assert listed.returncode == 0
     assert "tinycluster" in listed.stdout
     [line] = listed.stderr.splitlines()
-    assert line.endswith("sites: 'broken' of the package broken-plugin 0.3 cannot be loaded: there is no package 'broken_plugin.sites'")
+    assert line.endswith(
+        "sites: 'broken' of the package broken-plugin 0.3 cannot be loaded: there is no package "
+        "'broken_plugin.sites'"
+    )
 
 
 def test_what_is_built_in_is_registered_like_a_plugin():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     registered = {
-        group: dict(tuple(part.strip() for part in line.split("=", 1)) for line in entries.strip().splitlines())
+        group: dict(
+            tuple(part.strip() for part in line.split("=", 1)) for line in entries.strip().splitlines()
+        )
         for group, entries in config["options.entry_points"].items()
         if group != "console_scripts"
     }

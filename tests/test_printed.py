@@ -35,10 +35,25 @@ NUMBERS = {
 }  # fmt: skip
 #: And a line around it.
 LINES = [
-    "loss: {}", "loss = {}", "loss={}", "loss {}", "loss:{}", "loss\t{}", "  loss : {}  ", "[3/10] loss: {}, acc: 0.5",
-    "step 4 loss={};lr=0.1", '{{"epoch": 3, "loss": {}}}', "{{'loss': {}, 'lr': 1}}", "(loss: {})", "| loss | x | loss: {} |",
-    "\x1b[1mloss\x1b[0m: \x1b[32m{}\x1b[0m", "\x1b[38;5;12mloss={}\x1b[m.", "INFO:root:loss: {}", "loss: {}s", "loss: {}%",
-]  # fmt: skip
+    "loss: {}",
+    "loss = {}",
+    "loss={}",
+    "loss {}",
+    "loss:{}",
+    "loss\t{}",
+    "  loss : {}  ",
+    "[3/10] loss: {}, acc: 0.5",
+    "step 4 loss={};lr=0.1",
+    '{{"epoch": 3, "loss": {}}}',
+    "{{'loss': {}, 'lr': 1}}",
+    "(loss: {})",
+    "| loss | x | loss: {} |",
+    "\x1b[1mloss\x1b[0m: \x1b[32m{}\x1b[0m",
+    "\x1b[38;5;12mloss={}\x1b[m.",
+    "INFO:root:loss: {}",
+    "loss: {}s",
+    "loss: {}%",
+]
 STYLES = list(itertools.product(NUMBERS, LINES))
 LOSS = MetricPattern("loss", "loss").compiled()
 
@@ -62,17 +77,26 @@ def test_thousands_are_read(value: float, mark: str):
 
 @given(st.text(alphabet="0123456789.,:+-eEdDx_ '", max_size=12))
 def test_nothing_is_read_that_was_not_printed(text: str):
-    """Whatever is read is what Python reads of the same characters, marks of thousands and letters of exponents aside."""
+    """Whatever is read is what Python reads of the same characters, marks of thousands and letters of
+    exponents aside.
+    """
     found = read_number(text)
     if found is None:
         return
     digits = {"".join(c for c in text[:end] if c.isdigit()) for end in range(len(text) + 1)}
     mantissa = f"{abs(found):.17g}".split("e")[0].replace(".", "").strip("0")
     # The digits that are read stand at the beginning of the text, in this order.
-    assert found == 0 or math.isinf(found) or any(shown.strip("0").startswith(mantissa[:6]) for shown in digits) or len(mantissa) > 12
+    assert (
+        found == 0
+        or math.isinf(found)
+        or any(shown.strip("0").startswith(mantissa[:6]) for shown in digits)
+        or len(mantissa) > 12
+    )
 
 
-@pytest.mark.parametrize("text", ["NaN", "NAN", "nan", "-nan", "nan(ind)", "null", "-1.#IND", "1.#QNAN", "nan,", "NaN]"])
+@pytest.mark.parametrize(
+    "text", ["NaN", "NAN", "nan", "-nan", "nan(ind)", "null", "-1.#IND", "1.#QNAN", "nan,", "NaN]"]
+)
 def test_nan_in_any_form(text: str):
     value = read_number(text)
     assert value is not None
@@ -81,7 +105,14 @@ def test_nan_in_any_form(text: str):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("inf", math.inf), ("-INF", -math.inf), ("+Infinity", math.inf), ("1.#INF", math.inf), ("INF,", math.inf), ("1e999", math.inf)],
+    [
+        ("inf", math.inf),
+        ("-INF", -math.inf),
+        ("+Infinity", math.inf),
+        ("1.#INF", math.inf),
+        ("INF,", math.inf),
+        ("1e999", math.inf),
+    ],
 )
 def test_infinity_in_any_form(text: str, value: float):
     assert read_number(text) == value
@@ -122,6 +153,8 @@ def test_an_expression_with_a_group_means_what_it_says():
     assert (read_number(match["value"]), match["step"]) == (3.0, "7")
 
 
-@pytest.mark.parametrize("line", ["loss of step 3", "loss (train) 0.5", "loss: none, 0.5", "loss is 3", "losses 3", "loss == 3"])
+@pytest.mark.parametrize(
+    "line", ["loss of step 3", "loss (train) 0.5", "loss: none, 0.5", "loss is 3", "losses 3", "loss == 3"]
+)
 def test_only_a_mark_stands_between_a_word_and_its_number(line: str):
     assert found_in(line) == []

@@ -29,7 +29,12 @@ def workload(folder: Path, text: str) -> None:
 
 def my_sweep(folder: Path, last: int, limits: str = "") -> str:
     (folder / "s.toml").write_text(
-        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {last} }}\n[limits]\n{limits}\n',
+        'name = "s"\n'
+        'workload = "mine:run"\n'
+        "[parameters]\n"
+        f"x = {{ from = 1, to = {last} }}\n"
+        "[limits]\n"
+        f"{limits}\n",
         encoding="utf-8",
     )
     return "s.toml"
@@ -69,17 +74,25 @@ def run(trial):
 
 
 def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mpisweep: Run):
-    workload(folder, "def deep(n):\n    return 1 / 0 if n == 0 else deep(n - 1)\ndef run(trial):\n    deep(9)\n")
+    workload(
+        folder, "def deep(n):\n    return 1 / 0 if n == 0 else deep(n - 1)\ndef run(trial):\n    deep(9)\n"
+    )
     done = mpisweep("run", my_sweep(folder, 2, "same_failures = 0"), "-n", "1", "-o", "r.h5")
     assert done.returncode == 4
-    assert package.load(folder / "r.h5").trials["message"][0].startswith("ZeroDivisionError: division by zero\n  at")
+    assert (
+        package.load(folder / "r.h5")
+        .trials["message"][0]
+        .startswith("ZeroDivisionError: division by zero\n  at")
+    )
     logs = "".join(log.read_text() for log in (folder / "r.h5.logs").iterdir())
     assert logs.count("Previous line repeated") == 2
     assert logs.count("in run\n") == 2
     assert "Traceback" not in done.stderr
 
 
-def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_and_the_next_has_one_as_well(folder, mpisweep: Run):
+def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_and_the_next_has_one_as_well(
+    folder, mpisweep: Run
+):
     workload(
         folder,
         "import resource\n"
@@ -100,7 +113,9 @@ def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_a
     assert tried["end"].tolist() == ["not_fresh", "ended"]
     assert "peak" in trials["message"][1]
     assert "GiB" in trials["message"][1]
-    used, fresh = (int((folder / "r.h5.trials" / "1" / str(attempt)).read_text()) for attempt in tried["attempt"])
+    used, fresh = (
+        int((folder / "r.h5.trials" / "1" / str(attempt)).read_text()) for attempt in tried["attempt"]
+    )
     assert used == trials["loss"][0]
     assert fresh not in trials["loss"].tolist()
     assert used not in trials["loss"][2:].tolist()
@@ -145,7 +160,8 @@ def test_what_a_trial_leaves_running_is_gone_before_the_next_one_starts(folder, 
         folder,
         "def run(trial):\n"
         "    alive = [p for p in map(int, open('left').read().split()) if os.path.exists(f'/proc/{p}')]\n"
-        "    child = subprocess.Popen(['sh', '-c', 'setsid sleep 1000 & echo $!; sleep 0.01'], stdout=subprocess.PIPE)\n"
+        "    child = subprocess.Popen(['sh', '-c', 'setsid sleep 1000 & echo $!; sleep 0.01'], "
+        "stdout=subprocess.PIPE)\n"
         "    with open('left', 'a') as left:\n"
         "        left.write(f'{child.pid} ' + child.stdout.readline().decode())\n"
         "    return len(alive)\n",
@@ -182,7 +198,9 @@ def test_a_clock_that_jumps_does_not_change_durations(folder, mpisweep: Run):
 def running(folder: Path, environment: dict[str, str], last: int, ranks: int, limits: str = ""):
     """A sweep of slow trials that is well under way, and its ranks by number."""
     workload(folder, SLOW)
-    process = start(folder, environment, "run", my_sweep(folder, last, limits), "-o", "r.h5", "-n", str(ranks))
+    process = start(
+        folder, environment, "run", my_sweep(folder, last, limits), "-o", "r.h5", "-n", str(ranks)
+    )
     wait_for(lambda: ended(folder / "r.h5") >= 4)
     return process, ranks_by_number(process)
 
@@ -215,14 +233,19 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, te
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1, "the others went on"
     assert sorted(sweep.attempts["end"].tolist()).count("lost") <= 1
-    tell(f"recovery after a killed worker: {recovery_s(sweep, 2, killed):.3f} s from kill to the next assignment")
+    tell(
+        f"recovery after a killed worker: {recovery_s(sweep, 2, killed):.3f} s from kill to the next "
+        "assignment"
+    )
 
 
 def assert_only_theirs_were_repeated(ran: list[list[str]], processes: set[int]) -> None:
     """What has begun more than once has begun in one of these processes."""
     begun = [(number, int(pid)) for number, pid, event in ran if event == "begun"]
     numbers = [number for number, _ in begun]
-    assert {number for number in numbers if numbers.count(number) > 1} <= {number for number, pid in begun if pid in processes}
+    assert {number for number in numbers if numbers.count(number) > 1} <= {
+        number for number, pid in begun if pid in processes
+    }
 
 
 def recovery_s(sweep, rank: int, killed_at: float) -> float:
@@ -235,7 +258,12 @@ def recovery_s(sweep, rank: int, killed_at: float) -> float:
 
 def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(folder, environment, tell):
     process, ranks = running(folder, environment, 60, 4)
-    before = {int(n) for n in package.load(folder / "r.h5").trials["number"][package.load(folder / "r.h5").trials["state"] == "complete"]}
+    before = {
+        int(n)
+        for n in package.load(folder / "r.h5").trials["number"][
+            package.load(folder / "r.h5").trials["state"] == "complete"
+        ]
+    }
     survivors = {child.pid for number in (1, 2, 3) for child in storm.trials_of(ranks[number])}
     own = {child.pid for child in storm.trials_of(ranks[0])}
     killed = time.time()
@@ -245,7 +273,9 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     begun = [number for number, _, event in ran if event == "begun"]
     assert all(begun.count(str(number)) == 1 for number in before), "an acknowledged trial ran again"
     assert_only_theirs_were_repeated(ran, own)
-    assert {int(pid) for _, pid, _ in ran[-6:]} <= survivors, "the survivors' trial processes are still the same"
+    assert {int(pid) for _, pid, _ in ran[-6:]} <= survivors, (
+        "the survivors' trial processes are still the same"
+    )
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1
     assert "rank 1 is the master now" in stderr_of(folder)
@@ -295,17 +325,25 @@ def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environm
 
 
 def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment):
-    workload(folder, "import psutil\ndef run(trial):\n"
-             "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(1000)\n")
-    process = start(folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2")
+    workload(
+        folder,
+        "import psutil\ndef run(trial):\n"
+        "    for parent in psutil.Process().parents()[1:2]:\n        parent.kill()\n    time.sleep(1000)\n",
+    )
+    process = start(
+        folder, environment, "run", my_sweep(folder, 1, "retries = 1000"), "-o", "r.h5", "-n", "2"
+    )
     assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert "no trial has ended in 3 starts in a row" in stderr_of(folder)
 
 
 def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
-    workload(folder, "import psutil\ndef run(trial):\n    time.sleep(0.05)\n"
-             "    if trial.number == 5:\n        psutil.Process().parents()[1].kill()\n        time.sleep(1000)\n"
-             "    return 1\n")  # fmt: skip
+    workload(
+        folder,
+        "import psutil\ndef run(trial):\n    time.sleep(0.05)\n"
+        "    if trial.number == 5:\n        psutil.Process().parents()[1].kill()\n        time.sleep(1000)\n"
+        "    return 1\n",
+    )
     done = mpisweep("run", my_sweep(folder, 30, "retries = 1"), "-n", "4", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
@@ -382,9 +420,14 @@ def test_a_stop_outlives_the_master_that_it_was_asked_of(folder, environment):
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, environment, mpisweep: Run):
-    workload(folder, SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if os.path.exists('deaf') else 0.01)\n    return 1\n")
-    (folder / "s.toml").write_text('name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 4000 }\n'
-                                   "[limits]\ngrace = 1000\n")
+    workload(
+        folder,
+        SLOW + "\ndef deaf(trial):\n    time.sleep(1000 if os.path.exists('deaf') else 0.01)\n    return 1\n",
+    )
+    (folder / "s.toml").write_text(
+        'name = "s"\nworkload = "mine:deaf"\n[parameters]\nx = { from = 1, to = 4000 }\n'
+        "[limits]\ngrace = 1000\n"
+    )
     process = start(folder, environment, "run", "s.toml", "-o", "r.h5", "-n", "2")
     wait_for(lambda: ended(folder / "r.h5") >= 15)
     members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -433,7 +476,9 @@ def small_disk(folder: Path):
     """A file system of half a megabyte, with what the sweep needs beside it."""
     disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system takes root")
     yield disk
@@ -446,11 +491,20 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(folder, small
     for workers in "12":
         done = mpisweep("run", my_sweep(folder, 4), "-n", workers, "-o", "disk/r.h5")
         assert done.returncode == 2, done.stderr
-        assert "disk/r.h5.journal: cannot be written: Read-only file system; -o names another place" in done.stderr
+        assert (
+            "disk/r.h5.journal: cannot be written: Read-only file system; -o names another place"
+            in done.stderr
+        )
         assert "Traceback" not in done.stderr
 
 
-CHATTY = "def run(trial):\n    for step in range(3000):\n        trial.report(step, loss=step)\n    time.sleep(0.02)\n    return trial.params['x']\n"
+CHATTY = (
+    "def run(trial):\n"
+    "    for step in range(3000):\n"
+    "        trial.report(step, loss=step)\n"
+    "    time.sleep(0.02)\n"
+    "    return trial.params['x']\n"
+)
 
 
 def test_a_disk_that_stays_full_ends_the_run_with_nothing_lost(folder, small_disk, mpisweep: Run):
@@ -503,7 +557,9 @@ def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk,
 
 
 def test_the_same_bug_in_every_trial_stops_the_sweep(folder, mpisweep: Run):
-    workload(folder, "def run(trial):\n    time.sleep(0.02)\n    raise KeyError(f'no column {trial.number}')\n")
+    workload(
+        folder, "def run(trial):\n    time.sleep(0.02)\n    raise KeyError(f'no column {trial.number}')\n"
+    )
     done = mpisweep("run", my_sweep(folder, 500, "same_failures = 8"), "-n", "2", "-o", "r.h5")
     assert done.returncode == 4, done.stderr
     assert "no column" in done.stderr
@@ -547,7 +603,9 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
 # ------------------------------------------------------------------------------------- damage
 
 
-def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(folder, environment, mpisweep: Run):
+def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(
+    folder, environment, mpisweep: Run
+):
     process, _ranks = running(folder, environment, 40, 2)
     storm.kill(psutil.Process(process.pid), everything=True)
     process.wait()
@@ -561,12 +619,16 @@ def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(folde
     assert "could not be read" in done.stdout
     assert "kept as it was" in done.stdout
     assert (folder / "r.h5.damaged" / segment.name).read_bytes() == bytes(data)
-    assert (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= (whole.trials["state"] == "complete").sum() - 2
+    assert (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= (
+        whole.trials["state"] == "complete"
+    ).sum() - 2
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 40
 
 
-def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(folder, environment, mpisweep: Run):
+def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(
+    folder, environment, mpisweep: Run
+):
     workload(folder, SLOW)
     assert mpisweep("run", my_sweep(folder, 6), "-n", "1", "-o", "r.h5").returncode == 0
     data = (folder / "r.h5").read_bytes()
@@ -585,7 +647,11 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
         file["x"] = 1
     data = (folder / "r.h5").read_bytes()
     workload(folder, SLOW)
-    for command in (["run", my_sweep(folder, 2), "-n", "1", "-o", "r.h5"], ["repair", "r.h5"], ["status", "r.h5"]):
+    for command in (
+        ["run", my_sweep(folder, 2), "-n", "1", "-o", "r.h5"],
+        ["repair", "r.h5"],
+        ["status", "r.h5"],
+    ):
         refused = mpisweep(*command)
         assert refused.returncode == 2
         assert "not a results file of mpisweep" in refused.stderr
@@ -597,12 +663,30 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 
 @pytest.mark.parametrize("strikes", [10, pytest.param(30, marks=pytest.mark.long)])
 def test_a_storm(folder, tell, strikes: int):
-    """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm` strikes hundreds of times."""
+    """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm`
+    strikes hundreds of times.
+    """
     done = subprocess.run(
-        ["nice", "-n", "5", sys.executable, Path(storm.__file__), "--strikes", str(strikes), "--seed", os.environ.get("STORM_SEED", "1"),
-         "--workers", "4", "--folder", folder / "storm"],
-        capture_output=True, text=True, check=False, timeout=5 * PATIENCE_S,
-    )  # fmt: skip
+        [
+            "nice",
+            "-n",
+            "5",
+            sys.executable,
+            Path(storm.__file__),
+            "--strikes",
+            str(strikes),
+            "--seed",
+            os.environ.get("STORM_SEED", "1"),
+            "--workers",
+            "4",
+            "--folder",
+            folder / "storm",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=5 * PATIENCE_S,
+    )
     tell("storm, " + done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -637,7 +721,9 @@ def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
     (folder / "sitecustomize.py").write_text(NOTES_PORTS)
     environment |= {"PYTHONPATH": python_path(folder, environment), "NOTED": str(folder / "noted")}
     # Trial 3 does, so that it is seen that this would be noted.
-    opens = "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
+    opens = (
+        "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
+    )
     workload(folder, SLOW.replace("    return", opens + "    return"))
     process = start(folder, environment, "run", my_sweep(folder, 40), "-n", str(ranks), "-o", "r.h5")
     wait_for(lambda: ended(folder / "r.h5") >= 10)
@@ -645,7 +731,9 @@ def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
     listening = [c for member in members for c in member.net_connections() if c.status == psutil.CONN_LISTEN]
     assert (listening == []) == (ranks == 1), "with one rank there is no MPI"
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
-    [opened] = [pid for number, pid, event in assert_done_once(folder, 40) if (number, event) == ("3", "ended")]
+    [opened] = [
+        pid for number, pid, event in assert_done_once(folder, 40) if (number, event) == ("3", "ended")
+    ]
     assert (folder / "noted").read_text() == f"{opened} ('127.0.0.1', 0)\n"
 
 
@@ -666,7 +754,9 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
 
 
 def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, mpisweep):
-    """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from it."""
+    """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from
+    it.
+    """
     (folder / "sitecustomize.py").write_text(SLOW_END)
     environment["PYTHONPATH"] = python_path(folder, environment)
     done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")

@@ -18,7 +18,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.mpi
 
-MODULE = '''
+MODULE = """
 import random
 
 def train(trial):
@@ -29,13 +29,15 @@ def train(trial):
         loss = chance.random() * SCALE
         trial.report(step, loss=loss)
     return {"loss": loss, "number": trial.number}
-'''
+"""
 
 
 @pytest.fixture
 def swept(folder: Path, mpisweep: Run) -> Path:
     (folder / "mine.py").write_text(MODULE.replace("SCALE", "1.0"))
-    (folder / "s.toml").write_text("workload = 'mine:train'\nseed = 7\n[parameters]\nx = { from = 1, to = 4 }\n")
+    (folder / "s.toml").write_text(
+        "workload = 'mine:train'\nseed = 7\n[parameters]\nx = { from = 1, to = 4 }\n"
+    )
     done = mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     return folder
@@ -71,7 +73,9 @@ def test_changed_code_shows_where_it_differs(swept: Path, mpisweep: Run):
         ([3.0, 2.0, 1.0], "the same at every step"),
     ],
 )
-def test_how_two_curves_differ_is_told_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float], told: str):
+def test_how_two_curves_differ_is_told_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float], told: str
+):
     write_journal(tmp_path / "s.h5", [
         TrialsBlock([0], {"x": [1]}), ReportBlock(0, 0, 1, {"loss": curve(3.0, 2.0, 1.0)}),
         EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [1.0]}),

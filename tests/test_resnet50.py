@@ -53,7 +53,14 @@ class Trial:
 
 
 def trial(**options) -> Trial:
-    small = {"batch_size": 2, "num_iter": 3, "image_size": 33, "num_classes": 10, "data": "digits", "warmup_iter": 1}
+    small = {
+        "batch_size": 2,
+        "num_iter": 3,
+        "image_size": 33,
+        "num_classes": 10,
+        "data": "digits",
+        "warmup_iter": 1,
+    }
     return Trial(BUILTIN["resnet50"].defaults | small | options)
 
 
@@ -107,10 +114,20 @@ def test_synthetic_data_is_one_random_batch_again_and_again_and_has_no_accuracy(
 def test_linear_scaling_multiplies_the_learning_rate_by_the_batch_size_over_the_base():
     model = nn.Linear(2, 2)
     for scaling, expected in (("none", 0.4), ("linear", 0.1)):
-        given = options(learning_rate=0.4, lr_scaling=scaling, batch_size=64, base_batch_size=256, weight_decay=0.01, momentum=0.7)
+        given = options(
+            learning_rate=0.4,
+            lr_scaling=scaling,
+            batch_size=64,
+            base_batch_size=256,
+            weight_decay=0.01,
+            momentum=0.7,
+        )
         made = resnet50._optimizer(given, model)
         assert type(made) is torch.optim.SGD
-        assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (pytest.approx(expected), 0.01)
+        assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (
+            pytest.approx(expected),
+            0.01,
+        )
         assert made.param_groups[0]["momentum"] == 0.7
     made = resnet50._optimizer(options(optimizer="adamw", learning_rate=0.4, weight_decay=0.01), model)
     assert type(made) is torch.optim.AdamW
@@ -131,7 +148,11 @@ def test_channels_last_is_another_layout_of_the_same_model():
 
     def is_channels_last(choice: str) -> bool:
         model = resnet50._bare_model(options(channels_last=choice, num_classes=10), cpu)
-        return all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4 and p.shape[2] > 1)
+        return all(
+            p.is_contiguous(memory_format=torch.channels_last)
+            for p in model.parameters()
+            if p.ndim == 4 and p.shape[2] > 1
+        )
 
     assert [is_channels_last(choice) for choice in ("on", "off", "auto")] == [True, False, False]
     # Where the device is a GPU.
@@ -150,7 +171,11 @@ class Small(nn.Sequential):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(
-            nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)
+            nn.Conv2d(3, 4, 3, stride=4),
+            nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, num_classes),
         )
 
     def forward(self, images):
@@ -176,7 +201,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [("fp32", torch.float32, 0.0), ("bf16", torch.bfloat16, 0.05), ("fp16", torch.float16, 0.01)],
 )
 @pytest.mark.usefixtures("small")
-def test_the_model_computes_in_the_numbers_that_are_asked_for(precision: str, dtype: torch.dtype, near: float):
+def test_the_model_computes_in_the_numbers_that_are_asked_for(
+    precision: str, dtype: torch.dtype, near: float
+):
     exact, one = trial(precision="fp32"), trial(precision=precision)
     run(exact)
     answered_in.clear()
@@ -212,7 +239,9 @@ def test_gradients_that_fp16_cannot_hold_arrive_and_a_step_that_overflows_is_lef
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
-def test_auto_is_bf16_where_the_gpu_has_it_and_fp32_elsewhere(monkeypatch: pytest.MonkeyPatch, has_bf16: bool):
+def test_auto_is_bf16_where_the_gpu_has_it_and_fp32_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: has_bf16)
     auto = options(precision="auto")
     on_gpu, on_cpu = (resnet50._Precision(auto, torch.device(device)) for device in ("cuda", "cpu"))
@@ -231,7 +260,8 @@ def test_a_compiled_model_is_what_is_trained(monkeypatch: pytest.MonkeyPatch):
 
     plain, one = trial(num_iter=2), trial(num_iter=2, compile=True)
     run(plain)
-    # Inductor's own kernels take minutes on a CPU; what is ours is which module is compiled, and that it is the one that is used.
+    # Inductor's own kernels take minutes on a CPU; what is ours is which module is compiled, and that it is
+    # the one that is used.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     run(one)
     assert sum(compiled) > 160, "all layers of ResNet50"
@@ -343,7 +373,9 @@ def test_seconds_and_images_per_second_leave_out_the_warm_up():
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cpu", "gloo")])
-def test_ranks_on_gpus_talk_over_nccl_and_others_over_gloo(monkeypatch: pytest.MonkeyPatch, device: str, backend: str):
+def test_ranks_on_gpus_talk_over_nccl_and_others_over_gloo(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str
+):
     begun: list[str] = []
     monkeypatch.setattr(ranks.dist, "init_process_group", begun.append)
     one = trial()
@@ -359,7 +391,9 @@ def test_ranks_on_gpus_talk_over_nccl_and_others_over_gloo(monkeypatch: pytest.M
 
 
 def test_one_image_of_32_pixels_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match="batch_size 1 at image_size 32 leaves batch normalisation a single value"):
+    with pytest.raises(
+        ValueError, match="batch_size 1 at image_size 32 leaves batch normalisation a single value"
+    ):
         run(trial(batch_size=1, image_size=32))
 
 
@@ -415,7 +449,8 @@ def image_folder(tmp_path: Path) -> Path:
 
 def test_folders_of_images_are_trained_on_by_any_number_of_loaders(image_folder):
     none, two = (
-        trial(data="imagefolder", data_root=str(image_folder), loaders=loaders, batch_size=4, num_classes=2) for loaders in (0, 2)
+        trial(data="imagefolder", data_root=str(image_folder), loaders=loaders, batch_size=4, num_classes=2)
+        for loaders in (0, 2)
     )
     run(none)
     run(two)
@@ -453,9 +488,15 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         data = pickle.dumps(content)
         (folder / name).write_bytes(data)
         sums[name] = hashlib.md5(data).hexdigest()
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, sums[name]] for name in ("data_batch_1", "data_batch_2")])
+    monkeypatch.setattr(
+        datasets.CIFAR10, "train_list", [[name, sums[name]] for name in ("data_batch_1", "data_batch_2")]
+    )
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]})
+    monkeypatch.setattr(
+        datasets.CIFAR10,
+        "meta",
+        {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]},
+    )
     return tmp_path
 
 

@@ -69,11 +69,15 @@ NAN = float("nan")
 
 
 def opening(run: str = "20260101T000000-aaaaaa", spec: str = SPEC) -> RunRecord:
-    return RunRecord(run, 0, "node1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", spec, "sweep.toml", {"python": "3"})
+    return RunRecord(
+        run, 0, "node1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", spec, "sweep.toml", {"python": "3"}
+    )
 
 
 def curve(*values: float) -> Curve:
-    return Curve(array("q", range(len(values))), array("d", values), array("d", [0.1 * i for i in range(len(values))]))
+    return Curve(
+        array("q", range(len(values))), array("d", values), array("d", [0.1 * i for i in range(len(values))])
+    )
 
 
 def history() -> list[object]:
@@ -91,11 +95,22 @@ def history() -> list[object]:
         UnfinishedBlock(2, [1], [1], int(AttemptEnd.LOST), 1005.0),
         AssignedBlock([[1, 0]], 1006.0, [1, 0], [2, 1], {"x": [2, 1], "mode": "fast"}),
         ReportBlock(1, 1, 2, {"loss": curve(5.0, 4.0)}),
-        EndedBlock(1, 0, [2, 1], [1, 2], [4, 2], [1004.0, 1006.0], [1.0, 3.0], {"loss": [None, 4.0]}, [1, 0], ["ValueError: ü", ""]),
+        EndedBlock(
+            1,
+            0,
+            [2, 1],
+            [1, 2],
+            [4, 2],
+            [1004.0, 1006.0],
+            [1.0, 3.0],
+            {"loss": [None, 4.0]},
+            [1, 0],
+            ["ValueError: ü", ""],
+        ),
         EndedBlock(2, 0, [1], [1], [2], [1002.0], [9.0], {"loss": [9.0]}),
         EndedBlock(1, 0, [0], [1], [2], [1009.0], [1.0], {"loss": [NAN]}),
         ClosedRecord(1010.0, EndReason.COMPLETE.value),
-    ]  # fmt: skip
+    ]
 
 
 def write_journal(path: Path, records: list[object], run: RunRecord | None = None) -> Journal:
@@ -121,7 +136,9 @@ def facts(path: Path) -> dict[str, object]:
         "attempts": repr(sweep.attempts),
         "workers": repr(sweep.workers),
         "allocations": repr(sweep.allocations),
-        "curves": [sweep.curve(n, "loss").value.tolist() for n in range(len(table))] if sweep.curve_names else [],
+        "curves": [sweep.curve(n, "loss").value.tolist() for n in range(len(table))]
+        if sweep.curve_names
+        else [],
         "state": sweep.state,
     }
 
@@ -139,7 +156,10 @@ def test_a_record_survives_the_way_to_bytes_and_back():
         assert decode(encode(record)) == record
 
 
-@given(st.binary(max_size=60) | st.dictionaries(st.text(max_size=4), st.integers(), max_size=3).map(lambda d: json.dumps(d).encode()))
+@given(
+    st.binary(max_size=60)
+    | st.dictionaries(st.text(max_size=4), st.integers(), max_size=3).map(lambda d: json.dumps(d).encode())
+)
 def test_bytes_that_are_no_record_are_refused(body):
     with pytest.raises(BlockError):
         decode(body)
@@ -342,10 +362,21 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
 
 @pytest.mark.parametrize(
     "what",
-    ["workers", "workers/allocation", "attempts", "attempts/trial", "ranks/trial", "ranks/worker", "allocations", "allocations/run"],
+    [
+        "workers",
+        "workers/allocation",
+        "attempts",
+        "attempts/trial",
+        "ranks/trial",
+        "ranks/worker",
+        "allocations",
+        "allocations/run",
+    ],
 )
 def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
-    write_journal(path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})])
+    write_journal(
+        path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})]
+    )
     compact_and_close(path)
     with h5py.File(path, "r+") as file:
         del file[what]
@@ -466,7 +497,9 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
     trials, first, second, *_ = history()
-    write_journal(path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")])
+    write_journal(
+        path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")]
+    )
     assert mpisweep.load(path).workers["left_at"].tolist() == [1002.0, 1002.5]
     if folded:
         compact(path)
@@ -487,7 +520,11 @@ def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
     write_journal(path, [], opening(first))
     second = new_run_name(folder)
     write_journal(path, [], opening(second))
-    assert [name.rpartition("-")[0] for name in segments(folder)] == ["99991231T235959999999-ffffff", first, second]
+    assert [name.rpartition("-")[0] for name in segments(folder)] == [
+        "99991231T235959999999-ffffff",
+        first,
+        second,
+    ]
 
 
 def test_one_long_message_does_not_make_all_trials_large(path):
@@ -505,15 +542,33 @@ def test_one_long_message_does_not_make_all_trials_large(path):
 
 def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
     spec = 'workload = "m:f"\nobjective = "x"\n[parameters]\nx = [1, 2]\nparameter_y = [7]\ny = [8]\n'
-    write_journal(path, [
-        TrialsBlock([0, 1], {"x": [1, 2], "parameter_y": 7, "y": 8}),
-        EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 1.0], {"x": [9.0, 5.0], "metric_x": [0.0, 0.0]}),
-    ], opening(spec=spec))  # fmt: skip
+    write_journal(
+        path,
+        [
+            TrialsBlock([0, 1], {"x": [1, 2], "parameter_y": 7, "y": 8}),
+            EndedBlock(
+                0,
+                0,
+                [0, 1],
+                [1, 1],
+                [2, 2],
+                [1001.0, 1002.0],
+                [1.0, 1.0],
+                {"x": [9.0, 5.0], "metric_x": [0.0, 0.0]},
+            ),
+        ],
+        opening(spec=spec),
+    )
     sweep = mpisweep.load(path)
     assert sweep.best(1)["number"].tolist() == [1]
     assert tables.top_table(sweep, 1).rows[0].values == (5.0,)
     assert tables.sweep_status(sweep).best == 5.0
-    assert [sweep.trials[sweep.column(name)][1] for name in ("x", "y", "parameter_y", "metric_x")] == [2, 8, 7, 0.0]
+    assert [sweep.trials[sweep.column(name)][1] for name in ("x", "y", "parameter_y", "metric_x")] == [
+        2,
+        8,
+        7,
+        0.0,
+    ]
 
 
 def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
@@ -525,7 +580,13 @@ def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
             assert dataset.attrs["description"] == column.description
             assert dataset.attrs.get("units", "") == column.units
         described: list[str] = []
-        file.visititems(lambda name, item: described.append(name) if isinstance(item, h5py.Dataset) and "description" not in item.attrs else None)
+        file.visititems(
+            lambda name, item: (
+                described.append(name)
+                if isinstance(item, h5py.Dataset) and "description" not in item.attrs
+                else None
+            )
+        )
         assert described == []
         states = h5py.check_enum_dtype(file["trials/state"].dtype)
         assert states["complete"] == 2
@@ -548,9 +609,12 @@ def test_a_column_that_there_is_not_is_told_with_the_one_that_is_meant(path):
     write_journal(path, history())
     sweep = mpisweep.load(path)
     for ask in (
-        lambda: sweep.trials["lss"], lambda: sweep.trials[["x", "lss"]], lambda: sweep.best(2)["lss"], lambda: sweep.trials[0]["lss"],
+        lambda: sweep.trials["lss"],
+        lambda: sweep.trials[["x", "lss"]],
+        lambda: sweep.best(2)["lss"],
+        lambda: sweep.trials[0]["lss"],
         lambda: next(iter(sweep.trials))["lss"],
-    ):  # fmt: skip
+    ):
         with pytest.raises(KeyError) as raised:
             ask()
         assert raised.value.args == ("no column 'lss'; did you mean 'loss'?",)
@@ -565,10 +629,16 @@ def test_a_column_that_there_is_not_is_told_with_the_one_that_is_meant(path):
 
 
 def test_printed_trials_are_a_table(path):
-    write_journal(path, [
-        TrialsBlock([*range(30)], {"lr": [0.00012345678] * 30, "mode": "a\x1b\nb"}),
-        EndedBlock(0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 12.3456789], {"loss": [1 / 3, 123456.7]}),
-    ], opening(spec='workload = "m:f"\n[parameters]\nlr = [0.00012345678]\nmode = ["a"]\n'))  # fmt: skip
+    write_journal(
+        path,
+        [
+            TrialsBlock([*range(30)], {"lr": [0.00012345678] * 30, "mode": "a\x1b\nb"}),
+            EndedBlock(
+                0, 0, [0, 1], [1, 1], [2, 2], [1001.0, 1002.0], [1.0, 12.3456789], {"loss": [1 / 3, 123456.7]}
+            ),
+        ],
+        opening(spec='workload = "m:f"\n[parameters]\nlr = [0.00012345678]\nmode = ["a"]\n'),
+    )
     sweep = mpisweep.load(path)
     assert str(sweep.best(2)).splitlines() == [
         "number     state          lr  mode     loss  wall_time",
@@ -625,7 +695,9 @@ def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkey
 def test_a_newer_format_is_refused(path):
     with h5py.File(path, "w") as file:
         file.attrs.update({"format": "mpisweep", "format_version": 99, "version": "7.0"})
-    with pytest.raises(ResultsError, match=r"format version 99, and this mpisweep reads up to 1; use mpisweep 7\.0"):
+    with pytest.raises(
+        ResultsError, match=r"format version 99, and this mpisweep reads up to 1; use mpisweep 7\.0"
+    ):
         mpisweep.load(path)
 
 
@@ -707,7 +779,9 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
 
 def test_a_second_run_is_refused_and_told_who_holds_the_sweep(tmp_path):
     held = Claim.take(tmp_path, "job 7")
-    with pytest.raises(ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"):
+    with pytest.raises(
+        ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"
+    ):
         Claim.take(tmp_path, "")
     held.release()
     Claim.take(tmp_path, "").release()
@@ -895,12 +969,17 @@ def test_a_successor_comes_right_behind_and_keeps_what_it_has_made(tmp_path, mon
 
 
 def test_a_successor_that_is_expected_is_waited_for(tmp_path):
-    """The master has died and its mpirun lives: another rank is about to follow, and is not to lose its sweep."""
+    """The master has died and its mpirun lives: another rank is about to follow, and is not to lose its
+    sweep.
+    """
     take = (
         "import sys; from pathlib import Path; from mpisweep.results.claim import Claim; "
         "print(Claim.take(Path(sys.argv[1]), '').run, flush=True)"
     )
-    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True); print(flush=True); sys.stdin.read()"
+    start = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True); "
+        "print(flush=True); sys.stdin.read()"
+    )
     command = [sys.executable, "-c", start, take, os.fspath(tmp_path)]
     mpirun = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert mpirun.stdout is not None

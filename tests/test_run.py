@@ -29,14 +29,28 @@ pytestmark = pytest.mark.mpi
 
 
 def sweep_file(folder: Path, function: str, last: int, more: str = "") -> str:
-    text = f'name = "s"\nworkload = "workloads:{function}"\n{more}\n[parameters]\nx = {{ from = 1, to = {last} }}\n'
+    text = (
+        'name = "s"\n'
+        f'workload = "workloads:{function}"\n'
+        f"{more}\n"
+        "[parameters]\n"
+        f"x = {{ from = 1, to = {last} }}\n"
+    )
     if more.lstrip().startswith("["):
-        text = f'name = "s"\nworkload = "workloads:{function}"\n[parameters]\nx = {{ from = 1, to = {last} }}\n{more}\n'
+        text = (
+            'name = "s"\n'
+            f'workload = "workloads:{function}"\n'
+            "[parameters]\n"
+            f"x = {{ from = 1, to = {last} }}\n"
+            f"{more}\n"
+        )
     (folder / "s.toml").write_text(text, encoding="utf-8")
     return "s.toml"
 
 
-def start(folder: Path, environment: dict[str, str], *arguments: str, ranks: int | None = None) -> subprocess.Popen[str]:
+def start(
+    folder: Path, environment: dict[str, str], *arguments: str, ranks: int | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mpisweep", *arguments]
     if ranks is not None:
         command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
@@ -99,7 +113,7 @@ def test_a_master_that_does_not_work_leaves_the_trials_to_the_others(folder, mpi
 
 
 def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
-    done = mpisweep("run", sweep_file(folder, "unlucky", 12, '[limits]\ntimeout = 1\n'), "-n", "2")
+    done = mpisweep("run", sweep_file(folder, "unlucky", 12, "[limits]\ntimeout = 1\n"), "-n", "2")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "s.h5")
     causes = dict(zip(sweep.trials["x"].tolist(), sweep.trials["cause"].tolist(), strict=True))
@@ -117,7 +131,9 @@ def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
 
 
 def test_a_sweep_in_which_nothing_completes_says_so(folder, mpisweep: Run):
-    (folder / "workloads.py").write_text("def never(trial):\n    raise RuntimeError('no')\n", encoding="utf-8")
+    (folder / "workloads.py").write_text(
+        "def never(trial):\n    raise RuntimeError('no')\n", encoding="utf-8"
+    )
     done = mpisweep("run", sweep_file(folder, "never", 3), "-n", "1")
     assert done.returncode == 4, done.stderr
 
@@ -138,13 +154,20 @@ def test_seeds_depend_on_the_number_and_not_on_the_worker(folder, mpisweep: Run)
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_killing_everything_in_the_middle_loses_and_repeats_nothing(folder, environment, mpisweep: Run, ranks):
+def test_killing_everything_in_the_middle_loses_and_repeats_nothing(
+    folder, environment, mpisweep: Run, ranks
+):
     spec = sweep_file(folder, "gated", 24)
     arguments = ["run", spec, "-o", "r.h5", *(["-n", "2"] if ranks is None else [])]
     process = start(folder, environment, *arguments, ranks=ranks)
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     (folder / "go").touch()
-    wait_for(lambda: (folder / "r.h5").exists() and (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 6)
+    wait_for(
+        lambda: (
+            (folder / "r.h5").exists()
+            and (package.load(folder / "r.h5").trials["state"] == "complete").sum() >= 6
+        )
+    )
     (folder / "go").unlink()
     kill_all(process)
     known = package.load(folder / "r.h5")
@@ -194,7 +217,16 @@ def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, enviro
 
 
 def test_nothing_outlives_its_rank(folder, environment):
-    process = start(folder, environment, "run", sweep_file(folder, "gated", 4, "[limits]\nrestarts = 0"), "-n", "2", "-o", "r.h5")
+    process = start(
+        folder,
+        environment,
+        "run",
+        sweep_file(folder, "gated", 4, "[limits]\nrestarts = 0"),
+        "-n",
+        "2",
+        "-o",
+        "r.h5",
+    )
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     members = family(process)
     assert len(members) >= 8
@@ -225,7 +257,9 @@ def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environm
 
 
 def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep: Run):
-    (folder / "workloads.py").write_text("import time\ndef deaf(trial):\n    time.sleep(1000)\n", encoding="utf-8")
+    (folder / "workloads.py").write_text(
+        "import time\ndef deaf(trial):\n    time.sleep(1000)\n", encoding="utf-8"
+    )
     spec = sweep_file(folder, "deaf", 3, "[limits]\ngrace = 0.5\n")
     done = mpisweep("run", spec, "-n", "1", "--walltime", "3")
     assert done.returncode == 3, done.stderr
@@ -243,10 +277,16 @@ def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, enviro
     before = [sum(p.cpu_times()[:2]) for p in ranks]
     started = time.monotonic()
     time.sleep(4.0)  # the quantity itself: CPU seconds over a stretch of time
-    share = [(sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started) for p, old in zip(ranks, before, strict=True)]
+    share = [
+        (sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started)
+        for p, old in zip(ranks, before, strict=True)
+    ]
     (folder / "go").touch()
     assert process.wait(timeout=PATIENCE_S) == 0
-    tell(f"share of a core that a waiting rank takes, master first: {', '.join(f'{100 * s:.1f}%' for s in share)}")
+    tell(
+        "share of a core that a waiting rank takes, master first: "
+        f"{', '.join(f'{100 * s:.1f}%' for s in share)}"
+    )
     assert max(share) < 0.05
 
 
@@ -298,7 +338,10 @@ def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(fo
     done = mpisweep("run", changed, "-n", "1")
     assert done.returncode == 2
     assert "workload: the results file has 'workloads:half', s.toml has 'workloads:seeded'" in done.stderr
-    assert "parameters.x: the results file has integers from 1 to 4, s.toml has integers from 1 to 3" in done.stderr
+    assert (
+        "parameters.x: the results file has integers from 1 to 4, s.toml has integers from 1 to 3"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert (folder / "s.h5").read_bytes() == old
     assert mpisweep("check", changed).returncode == 2
@@ -312,8 +355,14 @@ def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(fo
     ("arguments", "message"),
     [
         (["run", "no.toml"], "no.toml: cannot be read: No such file or directory"),
-        (["run", "resnet50", "-p", "batch_size=9:1"], "'from' is 9 and 'to' is 1; 'from' must not exceed 'to'"),
-        (["run", "resnet50", "-p", "batch_size=1:9", "-o", "nowhere/x.h5"], "the folder nowhere does not exist"),
+        (
+            ["run", "resnet50", "-p", "batch_size=9:1"],
+            "'from' is 9 and 'to' is 1; 'from' must not exceed 'to'",
+        ),
+        (
+            ["run", "resnet50", "-p", "batch_size=1:9", "-o", "nowhere/x.h5"],
+            "the folder nowhere does not exist",
+        ),
         (["check", "resnet50", "-p", "batchsize=1:9"], "did you mean 'batch_size'?"),
         (["top", "no.h5"], "no.h5: no such results file"),
         (["status", "workloads.py"], "workloads.py: is not a readable HDF5 file"),
@@ -344,19 +393,26 @@ def test_check_says_what_would_run(folder, mpisweep: Run):
     done = mpisweep("check", sweep_file(folder, "half", 6))
     assert done.returncode == 0
     assert "grid, 6 configurations" in done.stdout
-    assert "time        unknown until three trials have run; set limits.timeout for an upper bound" in done.stdout
+    assert (
+        "time        unknown until three trials have run; set limits.timeout for an upper bound"
+        in done.stdout
+    )
     assert not list(folder.glob("*.h5*"))
 
 
 def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpisweep: Run):
-    bounded = mpisweep("check", sweep_file(folder, "half", 6, "[limits]\ntimeout = 60\n"), "-n", "2", "--walltime", "2:00")
+    bounded = mpisweep(
+        "check", sweep_file(folder, "half", 6, "[limits]\ntimeout = 60\n"), "-n", "2", "--walltime", "2:00"
+    )
     assert bounded.returncode == 2
     assert "'2:00' is not a valid duration" in bounded.stderr
     bounded = mpisweep("check", "s.toml", "-n", "2", "--walltime", "0:02:30")
     assert "at most 6 min of trials; with 2 workers at most 3 min" in bounded.stdout
     assert "4 of 6 trials fit into 2 min, if every trial takes its timeout" in bounded.stdout
     assert mpisweep("run", "s.toml", "-n", "1").returncode == 0
-    grown = mpisweep("check", sweep_file(folder, "half", 9, "[limits]\ntimeout = 60\n"), "--walltime", "0:02:30")
+    grown = mpisweep(
+        "check", sweep_file(folder, "half", 9, "[limits]\ntimeout = 60\n"), "--walltime", "0:02:30"
+    )
     assert "6 of 9 trials have ended" in grown.stdout
     assert "about 0 s of trials" in grown.stdout
     assert "all fit into 2 min" in grown.stdout
@@ -366,7 +422,10 @@ def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
     (folder / "other.py").write_text("def f(trial):\n    return {'los': 1.0}\n")
     done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
     assert done.returncode == 4
-    assert "no completed trial has a finite objective; 3 of 3 trials have ended; no trial has reported 'loss', only los" in done.stderr
+    assert (
+        "no completed trial has a finite objective; 3 of 3 trials have ended; no trial has reported 'loss', "
+        "only los" in done.stderr
+    )
     assert "3 completed trials have no finite loss" in mpisweep("status", "r.h5").stdout
     top = mpisweep("top", "r.h5")
     assert top.returncode == 2
@@ -393,14 +452,19 @@ def test_a_sweep_that_varies_nothing_is_one_trial(folder, mpisweep: Run):
 def test_what_cannot_start_is_refused_by_ranks_that_somebody_else_started_too(folder, mpisweep: Run):
     done = mpisweep("run", "nonsense_1:f", "-p", "x=1:3", "-o", "r.h5", ranks=2)
     assert done.returncode == 2, done.stderr
-    assert "workload: nonsense_1:f cannot be loaded: ModuleNotFoundError: No module named 'nonsense_1'" in done.stderr
+    assert (
+        "workload: nonsense_1:f cannot be loaded: ModuleNotFoundError: No module named 'nonsense_1'"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert not list(folder.glob("r.h5*"))
 
 
 def test_progress_is_a_line_in_a_log_and_quiet_is_quiet(folder, mpisweep: Run):
     spec = sweep_file(folder, "half", 6)
-    assert re.search(r"\n\d\d:\d\d:\d\d s: complete; 6 of 6 trials have ended\n$", mpisweep("run", spec, "-n", "1").stderr)
+    assert re.search(
+        r"\n\d\d:\d\d:\d\d s: complete; 6 of 6 trials have ended\n$", mpisweep("run", spec, "-n", "1").stderr
+    )
     assert mpisweep("run", spec, "-n", "1", "--fresh", "--quiet").stderr == ""
 
 
@@ -410,7 +474,19 @@ def test_on_a_terminal_there_is_a_bar(folder, environment):
         os.chdir(folder)
         os.execve(
             sys.executable,
-            [sys.executable, "-m", "mpisweep", "run", "workloads:slowly", "-p", "x=1:20", "-n", "2", "-o", "r.h5"],
+            [
+                sys.executable,
+                "-m",
+                "mpisweep",
+                "run",
+                "workloads:slowly",
+                "-p",
+                "x=1:20",
+                "-n",
+                "2",
+                "-o",
+                "r.h5",
+            ],
             environment | {"TERM": "xterm", "COLUMNS": "160"},
         )
     seen = b""
@@ -481,7 +557,8 @@ def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
 
 
 @pytest.mark.parametrize("text", [
-    "error return without exception set", "<function _find_and_load at 0x7f> returned NULL without setting an exception"
+    "error return without exception set", "<function _find_and_load at 0x7f> returned NULL without setting "
+                                          "an exception"
 ])  # fmt: skip
 def test_an_interpreter_without_memory_for_the_exception_has_run_out_of_memory(text: str):
     """CPython 3.11 did, in one of three imports of torch under a limit of 1 MiB."""
@@ -492,7 +569,9 @@ def test_an_interpreter_without_memory_for_the_exception_has_run_out_of_memory(t
 
 def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisweep: Run):
     (folder / "mine.py").write_text("def train(trial):\n    import torch\n    return float(torch.ones(1))\n")
-    (folder / "s.toml").write_text("workload = 'mine:train'\n[parameters]\nx = [1]\n[limits]\nmemory = '1MiB'\n")
+    (folder / "s.toml").write_text(
+        "workload = 'mine:train'\n[parameters]\nx = [1]\n[limits]\nmemory = '1MiB'\n"
+    )
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert done.returncode == 4, done.stderr
     trials = package.load(folder / "r.h5").trials

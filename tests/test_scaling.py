@@ -19,25 +19,40 @@ RANKS, SIZES = (1, 2, 4), (64, 128)
 def path(tmp_path: Path) -> Path:
     """Images per second grow with the ranks; a fifth is lost with each doubling."""
     spec = (
-        'name = "flow"\nworkload = "resnet50"\n[parameters]\nranks_per_trial = [1, 2, 4]\nbatch_size = [64, 128]\n'
+        'name = "flow"\n'
+        'workload = "resnet50"\n'
+        "[parameters]\n"
+        "ranks_per_trial = [1, 2, 4]\n"
+        "batch_size = [64, 128]\n"
     )
     configurations = [(ranks, size) for ranks in RANKS for size in SIZES]
     records: list[object] = [
         TrialsBlock(
-            list(range(6)), {"ranks_per_trial": [r for r, _ in configurations], "batch_size": [b for _, b in configurations]}
+            list(range(6)),
+            {"ranks_per_trial": [r for r, _ in configurations], "batch_size": [b for _, b in configurations]},
         ),
         *(JoinedRecord(rank, "node1", f"V100 #{rank}", 10, 1, 1000.5) for rank in range(4)),
     ]
     for number, (ranks, size) in enumerate(configurations):
         speed = 100.0 * {1: 1.0, 2: 1.6, 4: 2.56}[ranks] * (1 if size == 64 else 1.1)
-        records.append(AssignedBlock([[rank, 0] for rank in range(ranks)], 1001.0 + 10 * number, [number], [1], {}))
+        records.append(
+            AssignedBlock([[rank, 0] for rank in range(ranks)], 1001.0 + 10 * number, [number], [1], {})
+        )
         failed = number == 5
         records.append(
             EndedBlock(
-                0, 0, [number], [1], [4 if failed else 2], [1001.0 + 10 * number], [5.0],
-                {"images_per_second": [None if failed else speed]}, [1] if failed else [], ["x"] if failed else [],
+                0,
+                0,
+                [number],
+                [1],
+                [4 if failed else 2],
+                [1001.0 + 10 * number],
+                [5.0],
+                {"images_per_second": [None if failed else speed]},
+                [1] if failed else [],
+                ["x"] if failed else [],
             )
-        )  # fmt: skip
+        )
     records.append(ClosedRecord(1100.0, "complete"))
     made = tmp_path / "flow.h5"
     write_journal(made, records, opening(spec=spec))
@@ -55,12 +70,30 @@ def test_speedup_and_efficiency_are_against_the_fewest_ranks_of_the_same_configu
 
 
 def test_a_baseline_with_other_fixed_values_is_compared_with_nothing(tmp_path):
-    spec = 'workload = "m:f"\nobjective = "speed"\n[parameters]\nranks_per_trial = [1, 2]\n[fixed]\nmode = "fast"\n[baseline]\nmode = "slow"\nranks_per_trial = 1\n'
+    spec = (
+        'workload = "m:f"\n'
+        'objective = "speed"\n'
+        "[parameters]\n"
+        "ranks_per_trial = [1, 2]\n"
+        "[fixed]\n"
+        'mode = "fast"\n'
+        "[baseline]\n"
+        'mode = "slow"\n'
+        "ranks_per_trial = 1\n"
+    )
     made = tmp_path / "s.h5"
-    write_journal(made, [
-        TrialsBlock([0, 1, 2], {"ranks_per_trial": [1, 2, 1], "mode": ["fast", "fast", "slow"]}, baseline=2),
-        EndedBlock(0, 0, [0, 1, 2], [1, 1, 1], [2, 2, 2], [1001.0] * 3, [1.0] * 3, {"speed": [4.0, 6.0, 1.0]}),
-    ], opening(spec=spec))  # fmt: skip
+    write_journal(
+        made,
+        [
+            TrialsBlock(
+                [0, 1, 2], {"ranks_per_trial": [1, 2, 1], "mode": ["fast", "fast", "slow"]}, baseline=2
+            ),
+            EndedBlock(
+                0, 0, [0, 1, 2], [1, 1, 1], [2, 2, 2], [1001.0] * 3, [1.0] * 3, {"speed": [4.0, 6.0, 1.0]}
+            ),
+        ],
+        opening(spec=spec),
+    )
     [only] = scaling(mpisweep.load(made), "speed")
     assert only.numbers.tolist() == [0, 1]
 
@@ -88,4 +121,7 @@ def test_the_script_draws_every_format(path, suffix):
 def test_a_sweep_of_trials_of_one_rank_has_no_scaling_and_says_what_would_have(tmp_path):
     done = script("scaling.py", resnet_sweep(tmp_path / "flow.h5"), cwd=tmp_path)
     assert done.returncode == 2
-    assert "all trials have one rank; scaling is seen with ranks_per_trial = [1, 2, 4] under [parameters]" in done.stderr
+    assert (
+        "all trials have one rank; scaling is seen with ranks_per_trial = [1, 2, 4] under [parameters]"
+        in done.stderr
+    )

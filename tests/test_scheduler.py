@@ -56,10 +56,18 @@ def ended(slot: Slot, pairs, *, state: int = COMPLETE, wall_time_s: float = 1.0)
     failed = state == FAILED
     return TrialsEnded(
         EndedBlock(
-            slot.rank, slot.place, [n for n, _ in pairs], [a for _, a in pairs], [state] * count, [0.0] * count,
-            [wall_time_s] * count, {}, [1] * count if failed else [], ["x"] * count if failed else [],
+            slot.rank,
+            slot.place,
+            [n for n, _ in pairs],
+            [a for _, a in pairs],
+            [state] * count,
+            [0.0] * count,
+            [wall_time_s] * count,
+            {},
+            [1] * count if failed else [],
+            ["x"] * count if failed else [],
         )
-    )  # fmt: skip
+    )
 
 
 def test_a_worker_gets_a_trial_to_run_and_one_to_run_next():
@@ -142,7 +150,9 @@ def test_a_slot_that_fails_costs_the_trial_that_it_ran_an_attempt_and_stays():
     [give_up, again] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0)
     assert give_up == GiveUp(1, [0], [1], AttemptEnd.LOST)
     assert again == Assign((Slot(1, 0),), [0], [2])
-    assert scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0) == [], "it is out of date"
+    assert scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0) == [], (
+        "it is out of date"
+    )
     [commit, _] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 2), "no process", is_gone=False), 0.0)
     assert commit.block.causes == [FailureCause.LOST]
     assert commit.block.messages == ["no process, and no retry is left"]
@@ -152,7 +162,9 @@ def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begu
     scheduler = scheduler_of(4, retries=1)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
-    [lost, quarantine, back, *_] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "it hangs", is_gone=True), 0.0)
+    [lost, quarantine, back, *_] = scheduler.handle(
+        SlotBroken(Slot(1, 0), (0, 1), "it hangs", is_gone=True), 0.0
+    )
     assert lost == GiveUp(1, [0], [1], AttemptEnd.LOST)
     assert quarantine == Quarantine(Slot(1, 0), "it hangs")
     assert back == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
@@ -162,17 +174,28 @@ def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begu
     while held := scheduler.held[Slot(2, 0)]:
         ran.append(next(iter(held.items())))
         decisions = scheduler.handle(ended(Slot(2, 0), ran[-1:]), 0.0)
-        assert all(slot.rank == 2 for decision in decisions if isinstance(decision, Assign) for slot in decision.slots)
+        assert all(
+            slot.rank == 2
+            for decision in decisions
+            if isinstance(decision, Assign)
+            for slot in decision.slots
+        )
     assert sorted(ran) == [(0, 2), (1, 2), (2, 1), (3, 1)]
     assert decisions[-1] == End(EndReason.COMPLETE)
 
 
-@pytest.mark.parametrize(("worker_lost", "reason"), [(False, EndReason.NO_DEVICES), (True, EndReason.NO_WORKERS)])
-def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_workers_that_may_be_back(worker_lost, reason):
+@pytest.mark.parametrize(
+    ("worker_lost", "reason"), [(False, EndReason.NO_DEVICES), (True, EndReason.NO_WORKERS)]
+)
+def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_workers_that_may_be_back(
+    worker_lost, reason
+):
     scheduler = scheduler_of(4)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
-    scheduler.handle(WorkerLost(2) if worker_lost else SlotBroken(Slot(2, 0), (1, 1), "it hangs", is_gone=True), 0.0)
+    scheduler.handle(
+        WorkerLost(2) if worker_lost else SlotBroken(Slot(2, 0), (1, 1), "it hangs", is_gone=True), 0.0
+    )
     assert scheduler.handle(SlotBroken(Slot(1, 0), None, "it hangs", is_gone=True), 0.0)[-1] == End(reason)
     assert reason.is_passing is worker_lost
     assert reason.exit_code == 3
@@ -207,11 +230,14 @@ def known(count: int, seconds: float = 0.0003) -> DurationModel:
 class Poisoned:
     """One worker at a time, which dies in one trial, as it begins.
 
-    What was assigned together ends in one block, and the end of what ran before the poison has not left by then.
+    What was assigned together ends in one block, and the end of what ran before the poison has not left by
+    then.
     """
 
     def __init__(self, poison: int, *, retries: int, count: int = 200, seconds: float = 0.0003) -> None:
-        self.scheduler = Scheduler(bytes(count), [0] * count, known(count, seconds), retries=retries, grace_s=1.0)
+        self.scheduler = Scheduler(
+            bytes(count), [0] * count, known(count, seconds), retries=retries, grace_s=1.0
+        )
         self.seconds = seconds
         self.poison = poison
         self.rank = 0
@@ -231,7 +257,9 @@ class Poisoned:
                     self.units[slot].append(list(zip(numbers, attempts, strict=True)))
                 case Commit(block):
                     self.committed |= dict(zip(block.numbers, block.states, strict=True))
-                    self.lost += [n for n, c in zip(block.numbers, block.causes, strict=False) if c == FailureCause.LOST]
+                    self.lost += [
+                        n for n, c in zip(block.numbers, block.causes, strict=False) if c == FailureCause.LOST
+                    ]
                 case End(reason):
                     self.end = reason
         if self.end is None:
@@ -258,7 +286,9 @@ class Poisoned:
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
 @pytest.mark.parametrize("poison", [0, 1, 17, 29, 60, 199])
-def test_of_trials_that_were_assigned_together_only_the_one_that_takes_the_worker_along_is_lost(poison, retries):
+def test_of_trials_that_were_assigned_together_only_the_one_that_takes_the_worker_along_is_lost(
+    poison, retries
+):
     sweep = Poisoned(poison, retries=retries)
     assert sweep.lost == [poison]
     assert len(sweep.committed) == 200
@@ -268,7 +298,9 @@ def test_of_trials_that_were_assigned_together_only_the_one_that_takes_the_worke
 
 @pytest.mark.parametrize("retries", [1, 2])
 @pytest.mark.parametrize("poison", range(6))
-def test_a_trial_whose_end_was_lost_because_the_next_one_took_the_worker_along_does_not_fail_for_it(poison, retries):
+def test_a_trial_whose_end_was_lost_because_the_next_one_took_the_worker_along_does_not_fail_for_it(
+    poison, retries
+):
     sweep = Poisoned(poison, retries=retries, count=6, seconds=1.0)
     assert sweep.lost == [poison]
     assert len(sweep.committed) == 6
@@ -276,7 +308,9 @@ def test_a_trial_whose_end_was_lost_because_the_next_one_took_the_worker_along_d
 
 def test_what_a_worker_held_that_is_lost_with_the_master_is_tried_alone_and_nobody_is_blamed_at_once():
     held = {Slot(1, 0): {0: 1, 1: 1}}
-    scheduler = scheduler_of(3, retries=0, states=[int(TrialState.RUNNING)] * 2 + [0], attempts=[1, 1, 0], held=held)
+    scheduler = scheduler_of(
+        3, retries=0, states=[int(TrialState.RUNNING)] * 2 + [0], attempts=[1, 1, 0], held=held
+    )
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     [give_up, *_] = scheduler.handle(WorkerLost(1), 0.0)
     assert give_up == GiveUp(1, [0, 1], [1, 1], AttemptEnd.WITHDRAWN)
@@ -380,7 +414,9 @@ class Pool:
 
     def end(self, rank: int, *, fails: str = "", wall_time_s: float = 1.0) -> list[object]:
         slot = Slot(rank, 0)
-        event = ended(slot, [self.held[slot].popleft()], state=FAILED if fails else COMPLETE, wall_time_s=wall_time_s)
+        event = ended(
+            slot, [self.held[slot].popleft()], state=FAILED if fails else COMPLETE, wall_time_s=wall_time_s
+        )
         if fails:
             event.block.messages[0] = fails
         return self.feed(event)
@@ -508,7 +544,9 @@ def grant(*numbers: int, attempt: int = 0, lost: int = 0) -> TrialsGranted:
 
 
 @pytest.mark.parametrize(("deadline", "more"), [(9.0, 1), (2.5, 0)])
-def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_one_if_that_ends_in_time(deadline, more):
+def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_one_if_that_ends_in_time(
+    deadline, more
+):
     states = [COMPLETE] * 3 + [int(TrialState.RUNNING)] + [0] * 6
     scheduler = scheduler_of(
         10, states=states, attempts=[1] * 4 + [0] * 6, held={Slot(1, 0): {3: 1}}, deadline=deadline
@@ -544,7 +582,10 @@ def test_trials_of_several_ranks_that_wait_for_workers_to_join_are_no_reason_to_
     assert scheduler.handle(grant(0, 1, 2, 3), 100.3) == [Assign((Slot(0, 0), Slot(1, 0)), [0], [1])]
     # Where one of the two is lost, others may have something that one worker can run.
     assert [type(decision) for decision in scheduler.handle(WorkerLost(1), 100.4)] == [LetGo]
-    assert [type(decision) for decision in scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 103.0)][-1:] == [Lease]
+    assert [
+        type(decision)
+        for decision in scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 103.0)
+    ][-1:] == [Lease]
     scheduler.check()
 
 
@@ -552,7 +593,9 @@ def test_where_workers_are_too_few_only_trials_that_they_can_run_are_asked_for()
     scheduler = shared_of(12, widths=[4] * 6 + [1] * 6)
     assert scheduler.handle(WorkerJoined(0, 1), 0.1) == []
     assert scheduler.handle(WorkerJoined(1, 1), 0.2) == []
-    assert [scheduler.handle(TimePassed(), now) for now in (1.0, 1.9, 2.1)] == [[], [], []], "others may be about to join"
+    assert [scheduler.handle(TimePassed(), now) for now in (1.0, 1.9, 2.1)] == [[], [], []], (
+        "others may be about to join"
+    )
     assert scheduler.handle(TimePassed(), 2.3) == [Lease(shortest=False, ranks=2)]
     assert scheduler.handle(NothingToLease(sure=True), 2.4) == [End(EndReason.SHARE)]
 
@@ -578,7 +621,9 @@ def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
     scheduler.handle(grant(0, 1, 2, 3), 0.1)
     assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Withdraw(Slot(0, 0))]
     given_back = scheduler.handle(TrialsReturned(Slot(0, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.3)
-    assert [decision for decision in given_back if isinstance(decision, Assign)] == [Assign((Slot(0, 0),), [3], [1])]
+    assert [decision for decision in given_back if isinstance(decision, Assign)] == [
+        Assign((Slot(0, 0),), [3], [1])
+    ]
     scheduler.check()
     assert isinstance(scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.4)[0], Commit)
     scheduler.check()
@@ -740,9 +785,14 @@ class Sweep(RuleBasedStateMachine):
         old = self.scheduler
         self.asked.clear()
         self.scheduler = scheduler_of(
-            self.COUNT, retries=2, quarantine=True, states=bytes(old.core.trials.states), attempts=list(old.core.trials.attempts),
-            held={slot: dict(trials) for slot, trials in old.held.items()}, losses=dict(old.core.losses.counts),
-        )  # fmt: skip
+            self.COUNT,
+            retries=2,
+            quarantine=True,
+            states=bytes(old.core.trials.states),
+            attempts=list(old.core.trials.attempts),
+            held={slot: dict(trials) for slot, trials in old.held.items()},
+            losses=dict(old.core.losses.counts),
+        )
         for rank in sorted(self.alive):
             held = self.alive[rank]
             if data.draw(st.booleans()) and held:
@@ -764,7 +814,10 @@ class Sweep(RuleBasedStateMachine):
                 held.clear()
                 self.feed(
                     TrialsReturned(
-                        Slot(rank, 0), tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.INTERRUPTED
+                        Slot(rank, 0),
+                        tuple(n for n, _ in back),
+                        tuple(a for _, a in back),
+                        AttemptEnd.INTERRUPTED,
                     )
                 )
 
@@ -796,7 +849,15 @@ TestSweep = Sweep.TestCase
 TestSweep.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-@pytest.mark.parametrize("values", [[1e308, 1.2e308, 1.7e308, 3.0], [-1.7e308, 0.0, 1.7e308, 1.0], [5e-324, 1e-300, 1e308, 2.0], [2.0**62] * 4])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1e308, 1.2e308, 1.7e308, 3.0],
+        [-1.7e308, 0.0, 1.7e308, 1.0],
+        [5e-324, 1e-300, 1e308, 2.0],
+        [2.0**62] * 4,
+    ],
+)
 def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list[float]):
     work = work_from_names({"width": values, "depth": values})
     model = DurationModel({"width": values, "depth": values}, work, 4)

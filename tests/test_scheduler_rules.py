@@ -1,4 +1,6 @@
-"""Rules of the scheduler that only show where something comes late, twice or out of turn, each in a few events."""
+"""Rules of the scheduler that only show where something comes late, twice or out of turn, each in a few
+events.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,19 @@ FIRST, SECOND = Slot(0, 0), Slot(1, 0)
 
 def scheduler_of(count: int, *, states=None, attempts=None, retries: int = 1, **more) -> Scheduler:
     model = DurationModel({"x": list(range(count))}, None, count)
-    return Scheduler(states or bytes(count), attempts or [0] * count, model, retries=retries, grace_s=1.0, **more)
+    return Scheduler(
+        states or bytes(count), attempts or [0] * count, model, retries=retries, grace_s=1.0, **more
+    )
 
 
-def ends(slot: Slot, number: int, attempt: int, *, fails: bool = False, cause=FailureCause.EXCEPTION) -> TrialsEnded:
+def ends(
+    slot: Slot, number: int, attempt: int, *, fails: bool = False, cause=FailureCause.EXCEPTION
+) -> TrialsEnded:
     causes, messages = ([int(cause)], ["ECC"]) if fails else ([], [])
     state = FAILED if fails else COMPLETE
-    return TrialsEnded(EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [1.0], {}, causes, messages))
+    return TrialsEnded(
+        EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [1.0], {}, causes, messages)
+    )
 
 
 class Ranks:
@@ -274,11 +282,15 @@ def test_no_more_slots_are_asked_to_give_back_than_there_are_idle_ones():
 
 
 def test_what_only_another_kind_of_device_can_run_is_taken_back_only_for_one_of_that_kind():
-    """An idle device cannot run it: it would be handed out to the same slot at once, and be asked for again 20 ms later."""
+    """An idle device cannot run it: it would be handed out to the same slot at once, and be asked for again
+    20 ms later.
+    """
     frontier = MemoryFrontier({"x": list(range(4))}, {"x": "increasing"})
     frontier.learn(3, "large", Evidence.FITS)
     frontier.learn(0, "small", Evidence.TOO_LARGE)
-    ranks = Ranks(scheduler_of(4, states=[FAILED, 0, 0, COMPLETE], attempts=[1, 0, 0, 1], frontier=frontier), 0)
+    ranks = Ranks(
+        scheduler_of(4, states=[FAILED, 0, 0, COMPLETE], attempts=[1, 0, 0, 1], frontier=frontier), 0
+    )
     ranks.feed(WorkerJoined(1, 1, (), "n", "small"))
     ranks.feed(WorkerJoined(0, 1, (), "n", "large"))
     ranks.feed(TimePassed(), 0.5)
@@ -309,8 +321,19 @@ def test_a_slot_that_is_asked_twice_answers_for_both():
 
 
 def test_what_a_used_process_says_of_its_last_trial_is_said_of_no_other():
-    block = EndedBlock(0, 0, [0, 1], [1, 1], [COMPLETE, FAILED], [0.0] * 2, [1.0] * 2, {}, [0, 1], ["", "x"], warm=True)
-    assert without(block, frozenset({0})) == replace(block, numbers=[1], attempts=[1], states=[FAILED], started_at=[0.0], wall_time_s=[1.0], causes=[1], messages=["x"])
+    block = EndedBlock(
+        0, 0, [0, 1], [1, 1], [COMPLETE, FAILED], [0.0] * 2, [1.0] * 2, {}, [0, 1], ["", "x"], warm=True
+    )
+    assert without(block, frozenset({0})) == replace(
+        block,
+        numbers=[1],
+        attempts=[1],
+        states=[FAILED],
+        started_at=[0.0],
+        wall_time_s=[1.0],
+        causes=[1],
+        messages=["x"],
+    )
     assert not without(block, frozenset({1})).warm
 
 
@@ -345,7 +368,9 @@ def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_millisecond
 
 def test_a_slot_is_given_no_more_while_it_holds_what_it_runs_next():
     scheduler = Scheduler(bytes(400), [0] * 400, known(400, 0.0003), retries=1, grace_s=1.0)
-    assert [len(made.numbers) for made in scheduler.handle(WorkerJoined(0, 1), 0.0) if isinstance(made, Assign)] == [33, 33]
+    assert [
+        len(made.numbers) for made in scheduler.handle(WorkerJoined(0, 1), 0.0) if isinstance(made, Assign)
+    ] == [33, 33]
     number, attempt = next(iter(scheduler.held[FIRST].items()))
     assert [type(made) for made in scheduler.handle(ends(FIRST, number, attempt), 0.0)] == [Commit]
     assert len(scheduler.held[FIRST]) == 65

@@ -37,7 +37,9 @@ class SamplerContract:
         assert len(self.make(9, parameters=("x=1.0:1.0000000000000002",))) <= 2
 
     def test_configurations_belong_to_the_space(self):
-        spec = spec_from_flags("m:f", ["x=1:9", "y=a,b"], options={"search": self.search, "trials": 9}, folder=Path())
+        spec = spec_from_flags(
+            "m:f", ["x=1:9", "y=a,b"], options={"search": self.search, "trials": 9}, folder=Path()
+        )
         assert all(spec.space.contains(c) for c in make_sampler(spec))
 
 

@@ -54,8 +54,15 @@ def test_ranks_find_each_other_whatever_the_size_of_their_trial(folder, mpisweep
 
 
 def test_the_file_says_who_ran_which_rank_and_all_of_them_were_busy(folder, mpisweep: Run):
-    code = "def run(trial):\n    time.sleep(0.1)\n    trial.report(0, loss=trial.rank)\n    return {'loss': trial.rank}\n"
-    done = mpisweep("run", sweep(folder, code, "x = { from = 1, to = 4 }", "ranks_per_trial = 2"), "-o", "r.h5", "-n", "2")
+    code = (
+        "def run(trial):\n"
+        "    time.sleep(0.1)\n"
+        "    trial.report(0, loss=trial.rank)\n"
+        "    return {'loss': trial.rank}\n"
+    )
+    done = mpisweep(
+        "run", sweep(folder, code, "x = { from = 1, to = 4 }", "ranks_per_trial = 2"), "-o", "r.h5", "-n", "2"
+    )
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
     assert found.trials["loss"].tolist() == [0.0] * 4, "a trial's result is that of its rank 0"
@@ -120,7 +127,10 @@ def run(trial):
 
 
 def test_a_trial_of_several_ranks_is_replayed_with_as_many(folder, mpisweep: Run):
-    assert mpisweep("run", sweep(folder, SPLIT, "ranks_per_trial = [1, 3]"), "-o", "r.h5", "-n", "3").returncode == 0
+    assert (
+        mpisweep("run", sweep(folder, SPLIT, "ranks_per_trial = [1, 3]"), "-o", "r.h5", "-n", "3").returncode
+        == 0
+    )
     done = mpisweep("replay", "r.h5", "1")
     assert done.returncode == 0, done.stderr
     assert "the same" in done.stdout, done.stdout
@@ -181,7 +191,9 @@ def slow(folder: Path, environment: dict[str, str], last: int):
     """A sweep of trials of two ranks that is well under way on four."""
     file = sweep(folder, SLOW, f"x = {{ from = 1, to = {last} }}", "ranks_per_trial = 2")
     process = start(folder, environment, "run", file, "-o", "r.h5", "-n", "4")
-    wait_for(lambda: (folder / "ran.txt").exists() and len((folder / "ran.txt").read_text().splitlines()) >= 8)
+    wait_for(
+        lambda: (folder / "ran.txt").exists() and len((folder / "ran.txt").read_text().splitlines()) >= 8
+    )
     return process, ranks_by_number(process)
 
 
@@ -212,7 +224,9 @@ def test_a_killed_master_leaves_the_wide_trials_of_the_others_running(folder, en
     assert_done_once(folder, 12)
     ran = [line.split() for line in (folder / "ran.txt").read_text().splitlines()]
     begun = [number for number, rank, _ in ran if rank == "0"]
-    assert {number for number in begun if begun.count(number) > 1} <= {number for number, _, pid in ran if int(pid) in own}
+    assert {number for number in begun if begun.count(number) > 1} <= {
+        number for number, _, pid in ran if int(pid) in own
+    }
     assert sum(int(pid) in survivors for _, _, pid in ran) >= 16
 
 

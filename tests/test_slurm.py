@@ -66,13 +66,27 @@ class Cluster:
     def start(self) -> None:
         folder = self.folder
         host = socket.gethostname().partition(".")[0]
-        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, ports=free_ports(4), folder=folder))
+        (folder / "slurm.conf").write_text(
+            CONFIGURATION.format(host=host, ports=free_ports(4), folder=folder)
+        )
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o600)
         for name in ("state", "spool"):
             (folder / name).mkdir()
-        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
-        self._run("munged", "munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items()))
+        files = {
+            "socket": "munge.socket",
+            "key-file": "munge.key",
+            "pid-file": "munged.pid",
+            "log-file": "munged.log",
+            "seed-file": "munge.seed",
+        }
+        self._run(
+            "munged",
+            "munged",
+            "--foreground",
+            "--force",
+            *(f"--{name}={folder / file}" for name, file in files.items()),
+        )
         wait_for(lambda: (folder / "munge.socket").exists())
         self._run("slurmctld", "slurmctld", "-D", "-c")
         for node in NODES:
@@ -96,7 +110,9 @@ class Cluster:
             daemon.wait()
 
     def lose(self, node: str) -> list[psutil.Process]:
-        """End everything of a node at once: its daemon, the daemons of its job steps, and all they have started."""
+        """End everything of a node at once: its daemon, the daemons of its job steps, and all they have
+        started.
+        """
         ours = [process for process in psutil.process_iter() if node_of(process) == node]
         steps = {step for process in ours for step in process.parents() if step.name() == "slurmstepd"}
         # The launcher's own machine goes on, whatever it is called.
@@ -109,15 +125,34 @@ class Cluster:
         return lost
 
     def ask(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         return done.stdout.strip()
 
     def submit(self, folder: Path, *lines: str, options: tuple[str, ...] = ()) -> str:
         """Submit a script over all nodes; returns the job's id."""
         (folder / "job.sh").write_text("#!/bin/bash\n" + "\n".join(lines) + '\necho "$?" > rc\n')
         (folder / "rc").unlink(missing_ok=True)
-        command = ["sbatch", "--parsable", "--nodes=3", "--ntasks-per-node=1", "--output=log", "--open-mode=append", *options, "job.sh"]
-        done = subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        command = [
+            "sbatch",
+            "--parsable",
+            "--nodes=3",
+            "--ntasks-per-node=1",
+            "--output=log",
+            "--open-mode=append",
+            *options,
+            "job.sh",
+        ]
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -128,7 +163,12 @@ class Cluster:
     def _run(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("w") as out:
             self._daemons[name] = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
 
 
@@ -143,7 +183,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def node_of(process: psutil.Process) -> str:
-    """The Slurm node that a process runs on; empty for none, and for what a launcher on another one has started."""
+    """The Slurm node that a process runs on; empty for none, and for what a launcher on another one has
+    started.
+    """
     try:
         return process.environ().get("SLURMD_NODENAME", "")
     except (psutil.AccessDenied, psutil.NoSuchProcess):
@@ -192,7 +234,12 @@ RUN = f"{sys.executable} -m mpisweep run s.toml -o r.h5"
 def sweep(folder: Path, last: int) -> None:
     (folder / "mine.py").write_text(WORKLOAD)
     (folder / "s.toml").write_text(
-        f'name = "s"\nworkload = "mine:run"\n[parameters]\nx = {{ from = 1, to = {last} }}\n[limits]\ngrace = 2\n'
+        'name = "s"\n'
+        'workload = "mine:run"\n'
+        "[parameters]\n"
+        f"x = {{ from = 1, to = {last} }}\n"
+        "[limits]\n"
+        "grace = 2\n"
     )
 
 
@@ -246,11 +293,19 @@ def test_plain_run_works_on_every_node_of_the_allocation(cluster: Cluster, folde
     assert "(squeue)" in dry
 
 
-def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on(cluster: Cluster, folder: Path):
+def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on(
+    cluster: Cluster, folder: Path
+):
     sweep(folder, 400)
     # A limit counts in minutes, an end in seconds.
     shorten = "scontrol update JobId=$SLURM_JOB_ID EndTime=$(date -d '+16 seconds' +%Y-%m-%dT%H:%M:%S)"
-    job = cluster.submit(folder, shorten, "squeue --noheader --jobs=$SLURM_JOB_ID --format=%e > end", RUN, options=("--time=5",))
+    job = cluster.submit(
+        folder,
+        shorten,
+        "squeue --noheader --jobs=$SLURM_JOB_ID --format=%e > end",
+        RUN,
+        options=("--time=5",),
+    )
     cluster.wait(job)
     assert rc(folder) == 3, log_of(folder)
     stopped = package.load(folder / "r.h5")
@@ -266,7 +321,9 @@ def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on
 
 
 @pytest.mark.parametrize("how", [("--signal=USR1",), ()], ids=["asked by a signal", "cancelled"])
-def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(cluster: Cluster, folder: Path, how: tuple[str, ...]):
+def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(
+    cluster: Cluster, folder: Path, how: tuple[str, ...]
+):
     sweep(folder, 90)
     job = cluster.submit(folder, RUN)
     wait_for(lambda: len(ended(folder)) >= 6)
@@ -274,7 +331,9 @@ def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(cluster: Cluster, 
     cluster.ask("scancel", *how, job)
     cluster.wait(job)
     found = package.load(folder / "r.h5")
-    assert set(found.trials["state"].tolist()) <= {"complete", "waiting", "running"}, "nothing is blamed on a trial"
+    assert set(found.trials["state"].tolist()) <= {"complete", "waiting", "running"}, (
+        "nothing is blamed on a trial"
+    )
     assert known <= ended(folder)
     if how:
         assert rc(folder) == 3, log_of(folder)
@@ -304,5 +363,3 @@ def test_when_a_node_is_lost_the_others_complete_the_sweep_in_the_same_job(clust
     begun = [number for number, _ in ran(folder, "begun")]
     assert all(begun.count(number) == 1 for number in known), "an acknowledged trial ran again"
     print(f"recovery after a lost node: {found.allocations['started_at'][1] - began:.1f} s")
-
-

@@ -106,7 +106,10 @@ def test_true_is_no_integer():
         ({"from": 7, "to": 1}, "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
         ({"from": 0, "to": 1, "scale": "log"}, "'from' is 0 on a log scale; it must be greater than 0"),
         ({"from": 1}, "'to' is missing; expected a range like { from = 1, to = 700 }"),
-        ({"from": 1, "to": 2, "setp": 1}, "found the key 'setp'; a range has from, to, step, scale, points, memory"),
+        (
+            {"from": 1, "to": 2, "setp": 1},
+            "found the key 'setp'; a range has from, to, step, scale, points, memory",
+        ),
         ({"from": 1, "to": 9, "step": 0}, "'step' is 0; it must be greater than 0"),
         ({"from": True, "to": 9}, "'from' is True; expected a finite number"),
         ({"from": 1, "to": float("inf")}, "'to' is inf; expected a finite number"),
@@ -164,7 +167,8 @@ def test_the_quick_form_may_say_it_too():
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("1:700:mem=increasing", "found 'mem=increasing' after a range; expected a step, 'log', 'points=N' or 'memory=increasing'"),
+    ("1:700:mem=increasing", "found 'mem=increasing' after a range; expected a step, 'log', 'points=N' or "
+                             "'memory=increasing'"),
     ("1:700:points=few", "found 'points=few' after a range"),
     ("1:700:10:20", "found '20' after a range that has a step"),
     ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),

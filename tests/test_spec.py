@@ -36,8 +36,10 @@ def test_a_whole_sweep_file_is_understood():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "workload: is missing; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
-        ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50', a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"),
+        ("", "workload: is missing; expected 'resnet50', a function like 'my_train:train', or { command = "
+             "\"python train.py --x={x}\" }"),
+        ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50', a function like "
+                                "'my_train:train', or { command = \"python train.py --x={x}\" }"),
         (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
         (RESNET + 'objective = "los"', "objective: resnet50 has no metric 'los'; did you mean 'loss'?"),
         (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
@@ -69,7 +71,8 @@ def test_a_whole_sweep_file_is_understood():
             "trials: is missing; a random search needs to know how many, e.g. trials = 100",
         ),
         (RESNET + "trials = 3", "trials: is for searches that sample; a grid runs every point"),
-        (RESNET + '[limits]\ntimeout = "soon"', "limits.timeout: is 'soon'; expected a duration like \"10m\" or 600"),
+        (RESNET + '[limits]\n'
+                  'timeout = "soon"', "limits.timeout: is 'soon'; expected a duration like \"10m\" or 600"),
         (RESNET + "[limits]\ntimeouts = 1", "limits.timeouts: is not a known key; did you mean 'timeout'?"),
         (
             RESNET + "[parameters]\nbatch_size = [1, 2]\n[fixed]\nbatch_size = 3",
@@ -109,11 +112,25 @@ toml_values = st.recursive(
     max_leaves=6,
 )
 keys = st.sampled_from(
-    ["name", "workload", "search", "trials", "seed", "parameters", "fixed", "baseline", "limits", "max_points"]
+    [
+        "name",
+        "workload",
+        "search",
+        "trials",
+        "seed",
+        "parameters",
+        "fixed",
+        "baseline",
+        "limits",
+        "max_points",
+    ]
 )
 
 
-@given(st.dictionaries(keys, toml_values, max_size=6), st.dictionaries(st.text(max_size=6), toml_values, max_size=3))
+@given(
+    st.dictionaries(keys, toml_values, max_size=6),
+    st.dictionaries(st.text(max_size=6), toml_values, max_size=3),
+)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_sweep_file_holds_it_is_a_spec_or_one_sentence(top, inner):
     from mpisweep.spec.sweepfile import _Parser
@@ -141,9 +158,13 @@ def test_a_file_that_was_saved_on_windows_is_read_like_any_other(tmp_path):
 
 def test_flags_say_the_same_as_a_file():
     spec = spec_from_flags(
-        "resnet50", ["batch_size=1:700", "learning_rate=1e-4:1e-1:log:points=3", "optimizer=sgd,adamw", "num_iter=300"],
-        baseline=["batch_size=256"], options={"seed": 3, "name": None}, limits={"timeout": "10m"}, folder=Path(),
-    )  # fmt: skip
+        "resnet50",
+        ["batch_size=1:700", "learning_rate=1e-4:1e-1:log:points=3", "optimizer=sgd,adamw", "num_iter=300"],
+        baseline=["batch_size=256"],
+        options={"seed": 3, "name": None},
+        limits={"timeout": "10m"},
+        folder=Path(),
+    )
     again = parse_spec(spec.text, source=spec.source, folder=spec.folder)
     assert again == spec
     assert spec.space.size == 700 * 3 * 2
@@ -152,7 +173,9 @@ def test_flags_say_the_same_as_a_file():
 
 
 def test_flags_say_of_a_list_how_the_memory_goes_with_it():
-    spec = spec_from_flags("resnet50", ["batch_size=16,64,256:memory=increasing", "num_iter=3"], folder=Path())
+    spec = spec_from_flags(
+        "resnet50", ["batch_size=16,64,256:memory=increasing", "num_iter=3"], folder=Path()
+    )
     assert spec.space.memory == {"batch_size": "increasing"}
 
 
@@ -168,12 +191,16 @@ def test_any_text_may_be_a_choice_on_the_command_line(text):
         (["batch_size"], "command line: -p batch_size: expected NAME=VALUE, e.g. batch_size=256"),
         (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
         (["optimizer=sgd,\udcff"], "command line: has bytes in it that are not UTF-8 text"),
-        (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
-        (["batchsize=1:7"], "command line: -p batchsize: resnet50 has no such option; did you mean 'batch_size'?"),
+        (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not "
+                             "exceed 'to'"),
+        (["batchsize=1:7"], "command line: -p batchsize: resnet50 has no such option; did you mean "
+                            "'batch_size'?"),
         (["batch_size=1:7", "learning_rate=1e-4:1e-1:log"],
-         "command line: -p learning_rate: has numbers from 0.0001 to 0.1 on a log scale, infinitely many for a grid; "
-         "say how many, e.g. -p learning_rate=0.0001:0.1:log:points=8, or --search random with --trials N"),
-        (["batch_size=1:2000000"], "command line: -p: the grid has 2,000,000 points, more than 1,000,000; if that is meant, say --max-points 2000000"),
+         "command line: -p learning_rate: has numbers from 0.0001 to 0.1 on a log scale, infinitely many "
+         "for a grid; say how many, e.g. -p learning_rate=0.0001:0.1:log:points=8, or --search random with "
+         "--trials N"),
+        (["batch_size=1:2000000"], "command line: -p: the grid has 2,000,000 points, more than 1,000,000; "
+                                   "if that is meant, say --max-points 2000000"),
     ],
 )  # fmt: skip
 def test_wrong_flags_are_told(parameters, message):
@@ -185,14 +212,21 @@ def test_wrong_flags_are_told(parameters, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"options": {"search": "random"}}, "command line: --trials: is missing; a random search needs to know how many, e.g. --trials 100"),
-        ({"options": {"search": "largest_batch"}}, "command line: --objective: is missing; --search largest_batch needs to know which metric is the speed"),
-        ({"limits": {"timeout": "soon"}}, "command line: --timeout: is 'soon'; expected a duration like \"10m\" or 600"),
-        ({"baseline": ["y=3"]}, "command line: --baseline: 'x' is missing; a baseline names every searched parameter"),
+        ({"options": {"search": "random"}}, "command line: --trials: is missing; a random search needs to "
+                                            "know how many, e.g. --trials 100"),
+        ({"options": {"search": "largest_batch"}}, "command line: --objective: is missing; --search "
+                                                   "largest_batch needs to know which metric is the speed"),
+        ({"limits": {"timeout": "soon"}}, "command line: --timeout: is 'soon'; expected a duration like "
+                                          "\"10m\" or 600"),
+        ({"baseline": ["y=3"]}, "command line: --baseline: 'x' is missing; a baseline names every searched "
+                                "parameter"),
         ({"baseline": ["x=1,2"]}, "command line: --baseline x: found '1,2'; expected one value"),
-        ({"baseline": ["x=(1"]}, "command line: --baseline x: found '(' without its closing bracket in '(1'; expected brackets in pairs"),
-        ({"metrics": ["loss=loss="]}, "command line: --metric: is for workloads that are command lines; others report their metrics themselves"),
-        ({"workload": ["echo", "{y}"]}, "command line: after --: has the placeholder {y}, which is no parameter; known are x, "),
+        ({"baseline": ["x=(1"]}, "command line: --baseline x: found '(' without its closing bracket in "
+                                 "'(1'; expected brackets in pairs"),
+        ({"metrics": ["loss=loss="]}, "command line: --metric: is for workloads that are command lines; "
+                                      "others report their metrics themselves"),
+        ({"workload": ["echo", "{y}"]}, "command line: after --: has the placeholder {y}, which is no "
+                                        "parameter; known are x, "),
         ({"workload": ["echo"]}, "command line: -p x: is not used: the command has no {x}"),
     ],
 )  # fmt: skip
@@ -212,7 +246,9 @@ def test_what_the_help_shows_of_parameters_is_taken_as_it_stands(capsys):
     assert ranges == ["1:700", "1:700:10", "1e-4:1e-1:log:points=8", "a,b,c"]
     for example in ranges:
         assert spec_from_flags("m:f", [f"x={example}"], folder=Path()).space.size
-    assert spec_from_flags("m:f", ["x=1:700:memory=increasing"], folder=Path()).space.memory == {"x": "increasing"}
+    assert spec_from_flags("m:f", ["x=1:700:memory=increasing"], folder=Path()).space.memory == {
+        "x": "increasing"
+    }
 
 
 def test_the_baseline_of_texts_is_a_text_whatever_it_looks_like():
@@ -237,8 +273,8 @@ def test_what_may_change_between_two_runs_and_what_may_not():
     assert grown.differences(old) == []
     assert shrunk.differences(old) == [
         "seed: the results file has 0, sweep.toml has 2",
-        "parameters.batch_size: the results file has integers from 1 to 7, sweep.toml has integers from 2 to 9; "
-        "a space may grow but must keep its old values",
+        "parameters.batch_size: the results file has integers from 1 to 7, sweep.toml has integers from 2 "
+        "to 9; a space may grow but must keep its old values",
     ]
 
 
@@ -249,7 +285,14 @@ def test_the_shipped_sweep_files_are_fine(path):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1.5 kB", 1500), ("2TiB", 2 << 40), ("12B", 12), ("3KiB", 3072)],
+    [
+        ("4GiB", 4 << 30),
+        ("500MB", 500_000_000),
+        ("1.5 kB", 1500),
+        ("2TiB", 2 << 40),
+        ("12B", 12),
+        ("3KiB", 3072),
+    ],
 )
 def test_a_size_of_memory(text, size):
     made = parse_spec(f'workload = "m:f"\n[limits]\nmemory = "{text}"\n', source="s", folder=Path("/"))

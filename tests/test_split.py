@@ -1,4 +1,6 @@
-"""Several runs on one sweep: real processes that are killed, stopped and started again, and one file in the end."""
+"""Several runs on one sweep: real processes that are killed, stopped and started again, and one file in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,12 @@ def member(folder: Path, environment: dict[str, str]):
             command = [sys.executable, "-m", "mpisweep", "run", *arguments]
             started.append(
                 subprocess.Popen(
-                    command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    text=True,
                     start_new_session=True,
                 )
             )
@@ -195,7 +202,8 @@ def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
     assert codes <= {0, 3}
     all_is_well(folder, 80)
     assert "this member was silent and was given up" in said(folder, 0)
-    # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears of that later.
+    # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears
+    # of that later.
     assert sum(runs_of(folder).values()) <= 80 + 20
 
 
@@ -271,7 +279,9 @@ def test_who_does_it_differently_is_refused_with_the_differences(folder, member,
     sweep = my_sweep(folder, 20, "gated")
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: list(folder.glob("begun.*")))
-    other = mpisweep("run", my_sweep(folder, 21, "gated", name="t.toml"), "-o", "r.h5", "-n", "1", "--split", "3")
+    other = mpisweep(
+        "run", my_sweep(folder, 21, "gated", name="t.toml"), "-o", "r.h5", "-n", "1", "--split", "3"
+    )
     assert other.returncode == 2
     assert "trials: the members share 20, t.toml asks for 21" in other.stderr
     assert "--split: the members share the sweep in 2, this run in 3" in other.stderr
@@ -371,7 +381,9 @@ def test_a_sweep_is_read_while_members_are_at_work(folder, member, mpisweep: Run
         with contextlib.suppress(package.ResultsError):
             trials = package.load(folder / "r.h5").trials
             ended = trials[trials["state"] == "complete"]
-            now = dict(zip(ended["number"].tolist(), ended["loss"].tolist(), strict=True)) if len(ended) else {}
+            now = (
+                dict(zip(ended["number"].tolist(), ended["loss"].tolist(), strict=True)) if len(ended) else {}
+            )
             # What was once seen as ended stays as it was.
             assert seen.items() <= now.items()
             seen = now

@@ -94,7 +94,9 @@ def test_a_pack_that_a_kill_or_a_disk_has_damaged_is_refused(cache: Path):
 
 
 def test_what_cannot_be_packed_is_said_in_one_sentence(cache: Path):
-    with pytest.raises(PackError, match=r"cannot be packed into .* \(ModuleNotFoundError: No module named 'nothing_of"):
+    with pytest.raises(
+        PackError, match=r"cannot be packed into .* \(ModuleNotFoundError: No module named 'nothing_of"
+    ):
         prepare_pack(["nothing_of_that_name"])
     cache.mkdir(exist_ok=True)
     (cache / "mpisweep").write_text("in the way")
@@ -119,7 +121,9 @@ def test_users_own_modules_are_not_packed(cache: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.mpi
-def test_a_sweep_of_resnet50_runs_from_the_pack_and_gives_the_same(folder, mpisweep: Run, cache: Path, environment):
+def test_a_sweep_of_resnet50_runs_from_the_pack_and_gives_the_same(
+    folder, mpisweep: Run, cache: Path, environment
+):
     environment["XDG_CACHE_HOME"] = os.fspath(cache)
     quick = ["resnet50", "-p", "batch_size=2", "-p", "num_iter=1", "-p", "image_size=32", "-n", "1"]
     for name, more in (("usual.h5", []), ("staged.h5", ["--stage-env"])):

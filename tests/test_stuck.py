@@ -1,4 +1,6 @@
-"""Processes that cannot be ended, and processes that cannot be had: what they cost, in whole runs and in one worker."""
+"""Processes that cannot be ended, and processes that cannot be had: what they cost, in whole runs and in one
+worker.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,14 @@ def kernel(tmp_path: Path, environment: dict[str, str]) -> Iterator[Kernel]:
     made.end_stuck()
 
 
-def sweep(folder: Path, code: str, more: str = "", parameters: str = "x = { from = 1, to = 6 }", top: str = "") -> str:
+def sweep(
+    folder: Path, code: str, more: str = "", parameters: str = "x = { from = 1, to = 6 }", top: str = ""
+) -> str:
     (folder / "mine.py").write_text("import subprocess, sys\n" + STUCK + code, encoding="utf-8")
     limits = f"[limits]\nsilence = 3\n{more}\n"
-    (folder / "s.toml").write_text(f'name = "s"\nworkload = "mine:run"\n{top}\n[parameters]\n{parameters}\n{limits}')
+    (folder / "s.toml").write_text(
+        f'name = "s"\nworkload = "mine:run"\n{top}\n[parameters]\n{parameters}\n{limits}'
+    )
     return "s.toml"
 
 
@@ -52,11 +58,13 @@ def run(trial):
 """
 
 
-# ------------------------------------------------------------------------------------- whole runs: what does not end
+# ------------------------------------------------------------------------------ whole runs: what does not end
 
 
 @pytest.mark.mpi
-def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device_not_used_again(folder, kernel, mpisweep: Run):
+def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device_not_used_again(
+    folder, kernel, mpisweep: Run
+):
     done = mpisweep("run", sweep(folder, HANGS_ONCE, "timeout = 1"), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
@@ -73,7 +81,9 @@ def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device
 
 
 @pytest.mark.mpi
-def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_goes_on(folder, kernel, mpisweep: Run):
+def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_goes_on(
+    folder, kernel, mpisweep: Run
+):
     spec = sweep(folder, HANGS_ONCE.replace("get_stuck()", "get_stuck(keeps_output=True)"), "timeout = 1")
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 3, done.stderr
@@ -89,7 +99,9 @@ def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_g
 
 
 @pytest.mark.mpi
-def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_cannot_be_ended(folder, kernel, mpisweep: Run):
+def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_cannot_be_ended(
+    folder, kernel, mpisweep: Run
+):
     spec = sweep(folder, HANGS_ONCE, "timeout = 1", top="ranks_per_trial = 2")
     done = mpisweep("run", spec, "-n", "3", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
@@ -111,7 +123,9 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not_the_trial(folder, kernel, mpisweep: Run):
+def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not_the_trial(
+    folder, kernel, mpisweep: Run
+):
     done = mpisweep("run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
@@ -120,10 +134,15 @@ def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not
 
 
 @pytest.mark.mpi
-def test_a_program_that_cannot_be_ended_after_its_time_is_lost_and_tried_elsewhere(folder, kernel, mpisweep: Run):
+def test_a_program_that_cannot_be_ended_after_its_time_is_lost_and_tried_elsewhere(
+    folder, kernel, mpisweep: Run
+):
     (folder / "mine.py").write_text(STUCK)
     (folder / "prog.py").write_text(
-        "import mine, os, sys\nif sys.argv[1] == '1' and not os.path.exists('once'):\n    open('once', 'w').close()\n    mine.get_stuck()\n"
+        "import mine, os, sys\n"
+        "if sys.argv[1] == '1' and not os.path.exists('once'):\n"
+        "    open('once', 'w').close()\n"
+        "    mine.get_stuck()\n"
         "print('loss: 1')\n"
     )
     (folder / "s.toml").write_text(
@@ -138,8 +157,12 @@ def test_a_program_that_cannot_be_ended_after_its_time_is_lost_and_tried_elsewhe
 
 
 @pytest.mark.mpi
-def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_same(folder, kernel, environment):
-    process = start(folder, environment, "run", sweep(folder, HANGS_ONCE, "grace = 1"), "-n", "2", "-o", "r.h5")
+def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_same(
+    folder, kernel, environment
+):
+    process = start(
+        folder, environment, "run", sweep(folder, HANGS_ONCE, "grace = 1"), "-n", "2", "-o", "r.h5"
+    )
     wait_for(lambda: kernel.stuck)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 3, (folder / "stderr.txt").read_text()
@@ -148,7 +171,7 @@ def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_sam
     assert found.attempts["end"][0] == "interrupted", "nobody has lost it"
 
 
-# ------------------------------------------------------------------------------------- whole runs: what cannot be had
+# ----------------------------------------------------------------------------- whole runs: what cannot be had
 
 
 CRASHES = """
@@ -163,7 +186,9 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_lost(folder, kernel, environment):
+def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_lost(
+    folder, kernel, environment
+):
     spec = sweep(folder, CRASHES, "grace = 30")
     process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
     wait_for(lambda: list(folder.glob("begun.*")))
@@ -181,7 +206,11 @@ def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_l
 def test_a_program_that_there_is_no_room_for_is_started_a_little_later(folder, kernel, environment):
     (folder / "prog.sh").write_text("touch begun.$1; until test -e go; do sleep 0.01; done; echo loss: $1\n")
     (folder / "s.toml").write_text(
-        'workload = { command = "sh prog.sh {x}" }\n[metrics]\nloss = "loss"\n[parameters]\nx = { from = 1, to = 3 }\n'
+        'workload = { command = "sh prog.sh {x}" }\n'
+        "[metrics]\n"
+        'loss = "loss"\n'
+        "[parameters]\n"
+        "x = { from = 1, to = 3 }\n"
     )
     process = start(folder, environment, "run", "s.toml", "-n", "1", "-o", "r.h5")
     wait_for(lambda: list(folder.glob("begun.*")))
@@ -193,7 +222,7 @@ def test_a_program_that_there_is_no_room_for_is_started_a_little_later(folder, k
     assert package.load(folder / "r.h5").trials["loss"].tolist() == [1.0, 2.0, 3.0]
 
 
-# ------------------------------------------------------------------------------------- one worker with two slots
+# ---------------------------------------------------------------------------------- one worker with two slots
 
 
 WORK = """
@@ -229,7 +258,14 @@ class Rank:
         self.told: list[Message] = []
         self.server = ForkServer.start(patience_s)
         setting = ProcessSetting(
-            'workload = "work:run"\n[parameters]\nx = [1]\n', "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, None
+            'workload = "work:run"\n[parameters]\nx = [1]\n',
+            "s.toml",
+            folder,
+            folder,
+            folder / "logs" / "rank.log",
+            3,
+            timeout_s,
+            None,
         )
         self.worker = Worker(
             self.server, setting, [DeviceShare("cpu", "cpu", ())] * 2, host="here", tell_master=self.tell
@@ -267,7 +303,9 @@ class Rank:
         return [message for message in self.told if isinstance(message, Broken)]
 
     def returned(self) -> dict[int, AttemptEnd]:
-        return {n: message.end for message in self.told if isinstance(message, Returned) for n in message.numbers}
+        return {
+            n: message.end for message in self.told if isinstance(message, Returned) for n in message.numbers
+        }
 
     def ended(self) -> set[int]:
         blocks = [decode(message.body) for message in self.told if isinstance(message, Ended)]
@@ -284,7 +322,9 @@ def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return stuck.exists() and stuck.read_text() == str(process)
 
     kill, killpg = os.kill, os.killpg
-    monkeypatch.setattr(os, "kill", lambda process, number: None if spared(process) else kill(process, number))
+    monkeypatch.setattr(
+        os, "kill", lambda process, number: None if spared(process) else kill(process, number)
+    )
     monkeypatch.setattr(os, "killpg", lambda group, number: None if spared(group) else killpg(group, number))
     return tmp_path
 
@@ -301,7 +341,10 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         rank.until(rank.broken)
         [broken] = rank.broken()
         assert (broken.slot, broken.is_gone) == (0, True)
-        assert broken.why == f"process {(deaf / 'stuck').read_text()} did not end within 0.3 s after it was killed"
+        assert (
+            broken.why
+            == f"process {(deaf / 'stuck').read_text()} did not end within 0.3 s after it was killed"
+        )
         stopped = timeout_s is None
         assert broken.trial == (None if stopped else (5, 1)), "who was stopped has lost nothing"
         back = dict.fromkeys((6, 7), AttemptEnd.WITHDRAWN)
@@ -337,7 +380,9 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
         rank.close()
 
 
-def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(deaf, monkeypatch):
+def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(
+    deaf, monkeypatch
+):
     fork, full, owner = os.fork, deaf / "full", os.getpid()
     monkeypatch.setattr("mpisweep.processes.fork_loop.FORK_PAUSES_S", (0.01, 0.02))
 
@@ -362,7 +407,9 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         assert rank.broken()[0] == Broken(0, (6, 1), why, is_gone=False)
         assert rank.returned()[7] is AttemptEnd.WITHDRAWN
         rank.until(lambda: rank.broken()[-1].is_gone)
-        assert [(broken.trial, broken.is_gone) for broken in rank.broken()[1:]] == [(None, True)], "there was nothing to lose"
+        assert [(broken.trial, broken.is_gone) for broken in rank.broken()[1:]] == [(None, True)], (
+            "there was nothing to lose"
+        )
         rank.give(1, [8], [3])
         rank.until(lambda: 8 in rank.ended())
     finally:

@@ -1,4 +1,6 @@
-"""Submitting: jobs under stand-ins for PJM, PBS and Grid Engine run real sweeps; chains end by their rule; stop and status."""
+"""Submitting: jobs under stand-ins for PJM, PBS and Grid Engine run real sweeps; chains end by their rule;
+stop and status.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,12 @@ def record(*ended: int, stopped_at: float = 0.0) -> Record:
         (record(), "9_0", Standing(7, 7), ""),  # the first runs whatever is there: the sweep may have grown
         (record(0), "9_1", Standing(5, 10), ""),
         (record(0), "9_1", Standing(10, 10), "all 10 trials have ended"),
-        (record(0), "9_1", Standing(3, 10, "stopped because the first trials all failed alike"), "for good: stopped because"),
+        (
+            record(0),
+            "9_1",
+            Standing(3, 10, "stopped because the first trials all failed alike"),
+            "for good: stopped because",
+        ),
         (record(0), "9_1", Standing(0, 10), ""),  # one job without progress may have had a bad node
         (record(0, 0), "9_2", Standing(0, 10), "no trial has ended in the last 2 jobs"),
         (record(0, 4), "9_2", Standing(4, 10), ""),
@@ -144,7 +151,9 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
     assert read_record(results) == Record()
     note(results, [LINKS[0], LINKS[1]])
     with jobs_file(results).open("ab") as file:
-        file.write(b'{"what": "submitted", "job_id": 3}\n{"what": "alien"}\n[1]\nnull\n\xff{"\n{"what": "began", "job_id": "9_0"')
+        file.write(
+            b'{"what": "submitted", "job_id": 3}\n{"what": "alien"}\n[1]\nnull\n\xff{"\n{"what": "began", "job_id": "9_0"'
+        )
         file.write(b"\n")
     note(results, [Began("9_0", 3, 1.0), Stopped(7.0)])
     found = read_record(results)
@@ -168,7 +177,11 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
         (PBS, "1234\n", "1234"),
         (PBS, "qsub: Unknown queue\n", ""),
         (GRID_ENGINE, 'Your job 9714 ("sweep") has been submitted\n', "9714"),
-        (GRID_ENGINE, 'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n', "9714"),
+        (
+            GRID_ENGINE,
+            'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n',
+            "9714",
+        ),
         (GRID_ENGINE, 'Unable to run job: unknown resource "gpu".\nExiting.\n', ""),
     ],
 )
@@ -176,18 +189,29 @@ def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
     assert system.submitted_id(output) == job_id
 
 
-def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "pjsub").write_text("#!/bin/sh\necho '[ERR.] PJM 0007 pjsub Staging option error (3).'\necho '  Refer to the file.'\n")
+def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "pjsub").write_text(
+        "#!/bin/sh\necho '[ERR.] PJM 0007 pjsub Staging option error (3).'\necho '  Refer to the file.'\n"
+    )
     (tmp_path / "pjsub").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(SubmitError, match=r"pjsub has not taken job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file."):
+    with pytest.raises(
+        SubmitError,
+        match=r"pjsub has not taken job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file.",
+    ):
         submit(PJM, tmp_path / "job.sh", folder=tmp_path)
 
 
 def test_jobs_follow_each_other_in_each_system_s_way():
     assert PJM.follow_options(chained=False, after="") == []
     assert PJM.follow_options(chained=True, after="") == ["--step"]
-    assert PJM.follow_options(chained=True, after="64856_0") == ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"]
+    assert PJM.follow_options(chained=True, after="64856_0") == [
+        "--step",
+        "--sparam",
+        "jid=64856,sn=1,sd=ec==0:after:0",
+    ]
     assert SLURM.follow_options(chained=True, after="") == []
     assert SLURM.follow_options(chained=True, after="42") == ["--dependency=afterany:42"]
     assert PBS.follow_options(chained=True, after="7.server") == ["-W", "depend=afterany:7.server"]
@@ -256,7 +280,11 @@ QSTAT_TABLE = """job-ID     prior   name       user         state submit/start a
         (PJM, PJSTAT, {"238": "running", "240_1": "waiting", "241": "held", "242": "waiting"}),
         (PJM, OTHER_PJSTAT, {"238": "running", "240_1": "waiting"}),
         (PJM, "", {}),
-        (SLURM, "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n", {"42": "running", "43": "waiting", "44": "running"}),
+        (
+            SLURM,
+            "42 RUNNING None\n43 PENDING Dependency\n44 COMPLETING None\n",
+            {"42": "running", "43": "waiting", "44": "running"},
+        ),
         (PBS, QSTAT, {"1.server": "running", "2.server": "held"}),
         (GRID_ENGINE, QSTAT_XML, {"238": "running", "240.3": "running", "241": "held", "242": "waiting"}),
         (GRID_ENGINE, QSTAT_TABLE, {"238": "running", "241": "held", "243": "held", "244": "running"}),
@@ -285,7 +313,12 @@ def here(tmp_path: Path, standins) -> Iterator[Path]:
     for system in ("pjm", "pbs", "gridengine"):
         size = 'size = "-pe mpi {ranks}"\n' if system == "gridengine" else ""
         (folder / f"{system}.toml").write_text(
-            f'system = "{system}"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\ngroup = "small"\n{size}'
+            f'system = "{system}"\n'
+            "gpus_per_node = 0\n"
+            "ranks_per_node = 1\n"
+            "local_folders = []\n"
+            'group = "small"\n'
+            f"{size}"
         )
     yield folder
     (folder / "go").touch()
@@ -294,17 +327,36 @@ def here(tmp_path: Path, standins) -> Iterator[Path]:
 @pytest.fixture
 def run(here: Path, standins) -> Run:
     def run_it(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = list(arguments) if arguments[0] in ("pjsub", "pjdel", "qsub", "qdel") else [sys.executable, "-m", "mpisweep", *arguments]
+        command = (
+            list(arguments)
+            if arguments[0] in ("pjsub", "pjdel", "qsub", "qdel")
+            else [sys.executable, "-m", "mpisweep", *arguments]
+        )
         return subprocess.run(
-            command, cwd=here, env=standins.environment | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            command,
+            cwd=here,
+            env=standins.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
 
     return run_it
 
 
 def sweep(here: Path, workload: str, trials: int, **limits: float) -> None:
-    lines = [f'name = "r"\nworkload = "workloads:{workload}"\n[parameters]\nx = {{ from = 1, to = {trials} }}\n[limits]\ngrace = 1']
-    (here / "s.toml").write_text("\n".join([*lines, *(f"{key} = {value}" for key, value in limits.items())]) + "\n")
+    lines = [
+        'name = "r"\n'
+        f'workload = "workloads:{workload}"\n'
+        "[parameters]\n"
+        f"x = {{ from = 1, to = {trials} }}\n"
+        "[limits]\n"
+        "grace = 1"
+    ]
+    (here / "s.toml").write_text(
+        "\n".join([*lines, *(f"{key} = {value}" for key, value in limits.items())]) + "\n"
+    )
 
 
 def submit_it(run: Run, standins, system: str, *options: str) -> list[str]:
@@ -332,14 +384,30 @@ def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, syste
 @pytest.mark.parametrize(
     ("system", "options", "words"),
     [
-        ("pjm", ["--nodes", "32"], "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24)."),
+        (
+            "pjm",
+            ["--nodes", "32"],
+            "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit "
+            "(24).",
+        ),
         ("pjm", ["--group", "tiny"], "Resource group does not exist"),
-        ("pbs", ["--nodes", "32"], "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits"),
-        ("gridengine", ["--nodes", "32"], "qsub has not taken r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. Exiting."),
+        (
+            "pbs",
+            ["--nodes", "32"],
+            "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits",
+        ),
+        (
+            "gridengine",
+            ["--nodes", "32"],
+            "qsub has not taken r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. "
+            "Exiting.",
+        ),
         ("gridengine", ["--directive", "-l gpus=1"], 'Unable to run job: unknown resource "gpus". Exiting.'),
     ],
 )
-def test_a_refusal_is_shown_in_the_system_s_own_words(here: Path, run: Run, standins, system: str, options: list[str], words: str):
+def test_a_refusal_is_shown_in_the_system_s_own_words(
+    here: Path, run: Run, standins, system: str, options: list[str], words: str
+):
     standins.use(system)
     sweep(here, "half", 5)
     done = run(
@@ -355,7 +423,9 @@ def test_a_refusal_is_shown_in_the_system_s_own_words(here: Path, run: Run, stan
 def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Path, run: Run, standins):
     sweep(here, "half", 5)
     arguments = ["submit", "s.toml", "--elapse", "1:00:00", "-o", "r.h5", "--site"]
-    without = os.pathsep.join(p for p in standins.environment["PATH"].split(os.pathsep) if "standins" not in p)
+    without = os.pathsep.join(
+        p for p in standins.environment["PATH"].split(os.pathsep) if "standins" not in p
+    )
     for site, environment, words in (
         ("./pjm.toml", {"PATH": without}, "pjsub is not on PATH"),
         ("flow-cx", {}, "the sweep lies in"),
@@ -374,7 +444,9 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
-def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, run: Run, standins, system: str):
+def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(
+    here: Path, run: Run, standins, system: str
+):
     sweep(here, "one_a_job", 3)
     ids = submit_it(run, standins, system, "--chain", "6")
     assert len(ids) == 6
@@ -383,7 +455,8 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(here: Path, 
     assert set(ended.trials["state"].tolist()) == {"complete"}
     ran = [job for job in jobs if job["started"] is not None]
     assert 2 <= len(ran) < 6
-    # PJM deletes those after a script that ends with 0; the others are told so by the job that finds nothing to do.
+    # PJM deletes those after a script that ends with 0; the others are told so by the job that finds nothing
+    # to do.
     assert [job["code"] for job in ran][-1] == 0
     assert all(job["code"] is None for job in jobs[len(ran) :])
 
@@ -404,7 +477,9 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
-def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: Path, run: Run, standins, system: str):
+def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(
+    here: Path, run: Run, standins, system: str
+):
     sweep(here, "together", 6)
     ids = submit_it(run, standins, system, "--split", "2")
     assert len(ids) == 2
@@ -420,7 +495,9 @@ def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(here: P
     pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete"),
     pytest.param("gridengine", "7", marks=pytest.mark.long),
 ])  # fmt: skip
-def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
+def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(
+    here: Path, run: Run, standins, system: str, length: str
+):
     sweep(here, "first_of_its_job", 5)
     ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
     assert len(ids) == (4 if length == "complete" else 14)
@@ -437,7 +514,9 @@ def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run
 
 
 @pytest.mark.mpi
-def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(here: Path, run: Run, standins):
+def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(
+    here: Path, run: Run, standins
+):
     sweep(here, "gated", 6)
     ids = submit_it(run, standins, "pjm", "--split", "2", "--chain", "2")
     wait_for(lambda: len(list(here.glob("begun.*"))) >= 2)
@@ -464,7 +543,11 @@ def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: s
 def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, system, "--chain", "2")
-    title, waits = {"pjm": ("PJM", "waiting (QUE)"), "pbs": ("PBS", "held (H)"), "gridengine": ("Grid Engine", "held (hqw)")}[system]
+    title, waits = {
+        "pjm": ("PJM", "waiting (QUE)"),
+        "pbs": ("PBS", "held (H)"),
+        "gridengine": ("Grid Engine", "held (hqw)"),
+    }[system]
     assert f"{title} job {waiting}: {waits}" in run("status", "r.h5").stdout
     wait_for((here / "begun.0").exists)
     said = run("status", "r.h5").stdout
@@ -487,7 +570,10 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
 def test_stop_says_when_there_is_no_such_sweep(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
-    assert done.stderr == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
+    assert (
+        done.stderr
+        == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
+    )
 
 
 def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
@@ -500,12 +586,19 @@ def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_st
 
     monkeypatch.setattr("mpisweep.batch.jobs.note", full)
     monkeypatch.setattr("mpisweep.batch.jobs.submit", lambda *_, **__: "42")
-    with pytest.raises(SubmitError, match=r"Slurm job 42 was submitted, but .*r.h5.jobs cannot be written: Disk quota exceeded"):
+    with pytest.raises(
+        SubmitError,
+        match=r"Slurm job 42 was submitted, but .*r.h5.jobs cannot be written: Disk quota exceeded",
+    ):
         submit_link(results, Submitted("", "slurm", "job.sh", "/", 0.0), "")
-    monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids: {"42": QueuedJob("42", JobState.RUNNING, "RUNNING")})
+    monkeypatch.setattr(
+        "mpisweep.batch.jobs.ask", lambda system, ids: {"42": QueuedJob("42", JobState.RUNNING, "RUNNING")}
+    )
     record = Record((Submitted("42", "slurm", "job.sh", "/", 0.0),))
     assert cancel_waiting(results, record) == ["Slurm job 42"]
-    assert "r.h5.jobs: cannot be written: Disk quota exceeded; jobs that begin later" in capsys.readouterr().out
+    assert (
+        "r.h5.jobs: cannot be written: Disk quota exceeded; jobs that begin later" in capsys.readouterr().out
+    )
 
 
 def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
@@ -514,7 +607,10 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
     results = tmp_path / "r.h5"
     shares_folder(results).mkdir()
     note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
-    for state, words in ((JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"), (JobState.GONE, "nothing is running")):
+    for state, words in (
+        (JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"),
+        (JobState.GONE, "nothing is running"),
+    ):
         job = QueuedJob("42", state, "")
         monkeypatch.setattr("mpisweep.batch.jobs.ask", lambda system, ids, job=job: {"42": job})
         assert main(["stop", str(results)]) == 0
@@ -524,7 +620,10 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
 def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, run: Run, standins):
     standins.use("gridengine")
     note(here / "r.h5", [Submitted("9714", "gridengine", "job.sh", "/", 1.0)])
-    assert "qstat does not answer; the last job submitted was 9714" in run("status", "r.h5", STANDIN_QSTAT="broken").stdout
+    assert (
+        "qstat does not answer; the last job submitted was 9714"
+        in run("status", "r.h5", STANDIN_QSTAT="broken").stdout
+    )
     assert "no Grid Engine job of it waits or runs" in run("status", "r.h5").stdout
 
 
@@ -538,7 +637,9 @@ def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: 
 
 
 def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
-    (here / "wait.sh").write_text("#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n")
+    (here / "wait.sh").write_text(
+        "#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n"
+    )
     job_id = PJM.submitted_id(run("pjsub", "wait.sh").stdout)
     standins.wait_for(job_id, "running")
     note(here / "r.h5", [Submitted(job_id, "pjm", "wait.sh", str(here), 1.0)])
@@ -547,7 +648,9 @@ def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "gridengine"])
-def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(here: Path, run: Run, standins, system: str):
+def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(
+    here: Path, run: Run, standins, system: str
+):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
     wait_for((here / "begun.0").exists)
@@ -563,7 +666,9 @@ def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(here: Path, ru
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel"), ("gridengine", "qdel")])
-def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Run, standins, system: str, command: str):
+def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(
+    here: Path, run: Run, standins, system: str, command: str
+):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
     wait_for((here / "begun.0").exists)
@@ -576,7 +681,9 @@ def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(here: Path, run: Ru
 
 
 @pytest.mark.mpi
-def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a_chain(here: Path, run: Run, standins, monkeypatch):
+def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a_chain(
+    here: Path, run: Run, standins, monkeypatch
+):
     """As on TSUBAME, where it is no directive; the second job is submitted by the first one."""
     sweep(here, "one_a_job", 3)
     site = here / "gridengine.toml"
@@ -599,11 +706,29 @@ def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a
 #: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
 SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 #: Nodes that are this machine, under host names of their own.
-CAN_NAME_NODES = os.getuid() == 0 and subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
+CAN_NAME_NODES = (
+    os.getuid() == 0
+    and subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
+)
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["flow-cx-share", "flow-cx", "flow-cx-singularity", "wisteria-aquarius", "pjm", "pbs", "miyabi-g", "abci3", "tsubame4", "gridengine", "workstation"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flow-cx-share",
+        "flow-cx",
+        "flow-cx-singularity",
+        "wisteria-aquarius",
+        "pjm",
+        "pbs",
+        "miyabi-g",
+        "abci3",
+        "tsubame4",
+        "gridengine",
+        "workstation",
+    ],
+)
 def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, name: str):
     if name == "flow-cx-singularity" and not CAN_NAME_NODES:
         pytest.skip("needs root, for nodes with host names of their own")
@@ -611,21 +736,33 @@ def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins
     script = str(ROOT / "jobscripts" / f"{name}.sh")
     venv = standins.folder.parent / "venv"
     passed = {"MPISWEEP_SWEEP": "s.toml", "MPISWEEP_VENV": str(venv), "MPISWEEP_IMAGE": str(venv)}
-    passed |= {key: value for key, value in standins.environment.items() if key.startswith(("OMPI_", "PRTE_"))}
+    passed |= {
+        key: value for key, value in standins.environment.items() if key.startswith(("OMPI_", "PRTE_"))
+    }
     if name == "workstation":
         environment = standins.environment | passed | {"PATH": f"{venv}/bin:{standins.environment['PATH']}"}
-        subprocess.run(["bash", script, "-n", "1"], cwd=here, env=environment, check=True, capture_output=True)
+        subprocess.run(
+            ["bash", script, "-n", "1"], cwd=here, env=environment, check=True, capture_output=True
+        )
     elif name in ("pbs", "miyabi-g", "abci3", "tsubame4", "gridengine"):
         grid_engine = name in ("tsubame4", "gridengine")
         standins.use("gridengine" if grid_engine else "pbs")
         nodes = "127.0.0.2 127.0.0.3" if grid_engine and CAN_NAME_NODES else ""
         command = ["qsub", *(["-g", "GROUP"] if name == "tsubame4" else [])]
-        done = run(*command, "-v", ",".join(f"{key}={value}" for key, value in passed.items()), script, STANDIN_NODES=nodes)
+        done = run(
+            *command,
+            "-v",
+            ",".join(f"{key}={value}" for key, value in passed.items()),
+            script,
+            STANDIN_NODES=nodes,
+        )
         assert done.returncode == 0, done.stderr
         job_id = (GRID_ENGINE if grid_engine else PBS).submitted_id(done.stdout)
         assert standins.wait_for(job_id)["code"] == 0, standins.log(job_id)
     else:
-        options = [word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")]
+        options = [
+            word for key, value in (passed | SEVERAL_NODES).items() for word in ("-x", f"{key}={value}")
+        ]
         projects = "GROUP" if name.startswith("wisteria") else ""
         nodes = "127.0.0.2 127.0.0.3" if CAN_NAME_NODES else ""
         done = run("pjsub", *options, script, STANDIN_PROJECTS=projects, STANDIN_NODES=nodes)

@@ -31,7 +31,9 @@ def here(tmp_path: Path, standins) -> Path:
     folder = tmp_path / "a 'b\" ü"
     folder.mkdir()
     (folder / "workloads.py").write_text(WORKLOADS)
-    (folder / "mine.toml").write_text('system = "slurm"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\n')
+    (folder / "mine.toml").write_text(
+        'system = "slurm"\ngpus_per_node = 0\nranks_per_node = 1\nlocal_folders = []\n'
+    )
     return folder
 
 
@@ -40,8 +42,20 @@ def run(here: Path, standins, cluster) -> Run:
     environment = standins.environment | cluster.environment | {"PYTHONPATH": str(ROOT)}
 
     def run_it(*command: str) -> subprocess.CompletedProcess[str]:
-        program = list(command) if command[0] in ("sbatch", "scancel") else [sys.executable, "-m", "mpisweep", *command]
-        return subprocess.run(program, cwd=here, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        program = (
+            list(command)
+            if command[0] in ("sbatch", "scancel")
+            else [sys.executable, "-m", "mpisweep", *command]
+        )
+        return subprocess.run(
+            program,
+            cwd=here,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
 
     return run_it
 
@@ -59,7 +73,9 @@ def log(here: Path, job_id: str) -> str:
     return (here / f"r.{job_id}.log").read_text()
 
 
-def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(here: Path, run: Run, standins, cluster):
+def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(
+    here: Path, run: Run, standins, cluster
+):
     sweep(here, "one_a_job", 3)
     ids = submit_it(run, standins, "--chain", "9")
     for job_id in ids:
@@ -114,7 +130,9 @@ def test_the_warning_comes_to_the_shell_and_stops_the_sweep_in_order(here: Path,
 
 def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins):
     sweep(here, "half", 3)
-    done = run("submit", "s.toml", "--site", "./mine.toml", "--elapse", "1:00:00", "-o", "r.h5", "--group", "nowhere")
+    done = run(
+        "submit", "s.toml", "--site", "./mine.toml", "--elapse", "1:00:00", "-o", "r.h5", "--group", "nowhere"
+    )
     assert done.returncode == 2
     assert "sbatch has not taken r.h5.job.sh: sbatch: error: " in done.stderr
     assert "invalid partition" in done.stderr.lower()
@@ -124,7 +142,13 @@ def test_the_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standi
     sweep(here, "half", 30)
     passed = f"ALL,MPISWEEP_SWEEP=s.toml,MPISWEEP_VENV={standins.folder.parent / 'venv'}"
     # This Slurm has no GPUs, and four cores a node; what else the script asks for it gets.
-    done = run("sbatch", "--gpus-per-node=0", "--cpus-per-task=1", f"--export={passed}", str(ROOT / "jobscripts" / "slurm.sh"))
+    done = run(
+        "sbatch",
+        "--gpus-per-node=0",
+        "--cpus-per-task=1",
+        f"--export={passed}",
+        str(ROOT / "jobscripts" / "slurm.sh"),
+    )
     assert done.returncode == 0, done.stderr
     cluster.wait(SLURM.submitted_id(done.stdout))
     said = "".join(path.read_text() for path in here.glob("*.log"))

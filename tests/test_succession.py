@@ -19,7 +19,9 @@ class World:
         self.size = size
         self.now = 0.0
         self.views = [Succession(rank, size, silence_s=SILENCE_S, now=0.0) for rank in range(size)]
-        self.channels: dict[tuple[int, int], deque[int | str]] = {(a, b): deque() for a in range(size) for b in range(size)}
+        self.channels: dict[tuple[int, int], deque[int | str]] = {
+            (a, b): deque() for a in range(size) for b in range(size)
+        }
         self.dead: set[int] = set()
         self.paused: set[int] = set()
         self.noticed: set[tuple[int, int]] = set()
@@ -141,7 +143,9 @@ def test_in_the_end_all_who_live_follow_one_master(story):
     assert len(leaders) == 1, (leaders, world.epochs)
     assert {world.views[rank].master for rank in living} == {leaders[0]}
     assert all(world.views[rank].is_led for rank in living)
-    assert {world.views[rank].epoch for rank in living} == {max(world.epochs)}, "an earlier epoch has come back"
+    assert {world.views[rank].epoch for rank in living} == {max(world.epochs)}, (
+        "an earlier epoch has come back"
+    )
     assert len(set(world.epochs)) == len(world.epochs), "two masters had the same epoch"
 
 

@@ -1,4 +1,6 @@
-"""What shells and containers leave out or set otherwise: homes, temporary folders, locales, spaces in every path."""
+"""What shells and containers leave out or set otherwise: homes, temporary folders, locales, spaces in every
+path.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs localedef and the sources of locales (Debian: locales)")
     folder = tmp_path_factory.mktemp("locales")
     for name, charset in (("tr_TR", "ISO-8859-9"), ("tr_TR.UTF-8", "UTF-8")):
-        subprocess.run(["localedef", "-i", "tr_TR", "-f", charset, folder / name], check=True, capture_output=True)
+        subprocess.run(
+            ["localedef", "-i", "tr_TR", "-f", charset, folder / name], check=True, capture_output=True
+        )
     return folder
 
 
@@ -46,7 +50,9 @@ def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
     {"HOME": None}, {"HOME": "/dev/null/home"}, {"HOME": "", "TMPDIR": ""}, {"TMPDIR": "/dev/null/folder"}, {"TMPDIR": "s.toml"},
     {"TMPDIR": "with spaces"}, {"LC_ALL": "C", "LANG": None}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "POSIX", "HOME": None, "TMPDIR": None},
 ], ids=str)  # fmt: skip
-def test_a_sweep_runs_whatever_the_shell_has_left_out(folder: Path, environment: dict[str, str], mpisweep: Run, changes: dict[str, str | None]):
+def test_a_sweep_runs_whatever_the_shell_has_left_out(
+    folder: Path, environment: dict[str, str], mpisweep: Run, changes: dict[str, str | None]
+):
     (folder / "with spaces").mkdir()
     for name, value in changes.items():
         environment.pop(name, None)
@@ -58,14 +64,21 @@ def test_a_sweep_runs_whatever_the_shell_has_left_out(folder: Path, environment:
 
 
 @pytest.mark.parametrize("locale", ["tr_TR", "tr_TR.UTF-8"])
-def test_in_turkish_a_sweep_runs_and_is_looked_at(folder: Path, environment: dict[str, str], mpisweep: Run, turkish: Path, locale: str):
+def test_in_turkish_a_sweep_runs_and_is_looked_at(
+    folder: Path, environment: dict[str, str], mpisweep: Run, turkish: Path, locale: str
+):
     """The small i of Turkish is no reason to miss a name, and what the locale cannot write is escaped."""
     environment |= {"LOCPATH": os.fspath(turkish), "LC_ALL": locale, "PYTHONIOENCODING": ""}
     sweep_file(folder, "日 ış")
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            ["python", "-m", "mpisweep", *arguments], cwd=folder, env=environment, capture_output=True, timeout=300, check=False
+            ["python", "-m", "mpisweep", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            timeout=300,
+            check=False,
         )
         text = (done.stdout + done.stderr).decode("iso8859-9" if locale == "tr_TR" else "utf-8")
         assert done.returncode == 0, text
@@ -90,13 +103,21 @@ def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/folder"])
     assert main(["run", sweep_file(folder), "-n", "2"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("mpisweep: MPI needs a folder for temporary files; set TMPDIR to one that can be written (No usable temporary directory")
+    assert said.startswith(
+        "mpisweep: MPI needs a folder for temporary files; set TMPDIR to one that can be written (No usable "
+        "temporary directory"
+    )
     assert len(said.splitlines()) == 1
 
 
-def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_bytes(folder: Path, environment: dict[str, str]):
+def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_bytes(
+    folder: Path, environment: dict[str, str]
+):
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     for stream in ("stdout", "stderr"):
-        code = f"import sys; from mpisweep.cli.program import _print_anything; _print_anything(); print('\\u65e5 \\udcff', file=sys.{stream})"
+        code = (
+            "import sys; from mpisweep.cli.program import _print_anything; _print_anything(); "
+            f"print('\\u65e5 \\udcff', file=sys.{stream})"
+        )
         done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)
         assert getattr(done, stream) == b"\\u65e5 \xff\n"

@@ -78,14 +78,18 @@ def test_check_prints_the_schema(capsys):
     assert capsys.readouterr().out == SHIPPED.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda path: path.parent.name
+)
 def test_editors_take_the_examples(path):
     assert editor_takes(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_editors_take_what_the_pages_show(page):
-    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+    for block in re.findall(
+        r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    ):
         raw = tomllib.loads(block)
         if raw.keys() <= set(names_of("")):
             # Of some only a part is shown.
@@ -165,10 +169,54 @@ def test_what_the_parser_refuses_for_its_form_the_editor_refuses_too(raw):
 
 
 VALUES = [
-    -1, 0, 1, 2, 5000, 0.5, 0.4, 1.5, 2.0, 1e13, True, False, "", "a", "a b", "../a", "m:f", "maximize", "sobol", "grid", "10m", "1:30:00",
-    "1h30m", " 90s ", "0s", "0:00:00", "0", "1.5", "h", "s", "m1", "10 m", "1:60:00", "4GiB", "500 MB", "4", "GB", "4 gib", "4kB", [], ["a"],
-    [1, 2], {}, {"a": 1}, {"a": "b"}, {"x": [1, 2]}, datetime.date(2026, 1, 1),
-]  # fmt: skip
+    -1,
+    0,
+    1,
+    2,
+    5000,
+    0.5,
+    0.4,
+    1.5,
+    2.0,
+    1e13,
+    True,
+    False,
+    "",
+    "a",
+    "a b",
+    "../a",
+    "m:f",
+    "maximize",
+    "sobol",
+    "grid",
+    "10m",
+    "1:30:00",
+    "1h30m",
+    " 90s ",
+    "0s",
+    "0:00:00",
+    "0",
+    "1.5",
+    "h",
+    "s",
+    "m1",
+    "10 m",
+    "1:60:00",
+    "4GiB",
+    "500 MB",
+    "4",
+    "GB",
+    "4 gib",
+    "4kB",
+    [],
+    ["a"],
+    [1, 2],
+    {},
+    {"a": 1},
+    {"a": "b"},
+    {"x": [1, 2]},
+    datetime.date(2026, 1, 1),
+]
 
 
 @pytest.mark.parametrize("key", [*keys_of(""), *keys_of("limits")], ids=lambda key: key.path)
@@ -198,7 +246,11 @@ def test_editor_and_parser_take_the_same_values_of_every_key(key: Key):
 
 
 values = st.recursive(
-    st.integers(-3, 300) | st.floats(-3, 300) | st.text(max_size=5) | st.booleans() | st.sampled_from(["sgd", "log", "10m"]),
+    st.integers(-3, 300)
+    | st.floats(-3, 300)
+    | st.text(max_size=5)
+    | st.booleans()
+    | st.sampled_from(["sgd", "log", "10m"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=4,
 )
@@ -217,7 +269,11 @@ options = st.sampled_from(["x", "y", *(option.name for option in BUILTIN["resnet
     st.dictionaries(options, ranges | values | st.lists(st.integers(1, 9), max_size=3), max_size=2),
     st.dictionaries(options, values, max_size=2),
     st.dictionaries(st.sampled_from(names_of("limits")), values, max_size=2),
-    st.dictionaries(st.sampled_from(sorted({*names_of("")} - {"workload", "parameters", "fixed", "limits"})), values, max_size=2),
+    st.dictionaries(
+        st.sampled_from(sorted({*names_of("")} - {"workload", "parameters", "fixed", "limits"})),
+        values,
+        max_size=2,
+    ),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_editor_never_refuses_what_the_parser_takes(workload, parameters, fixed, limits, others):
@@ -229,14 +285,26 @@ def test_an_editor_never_refuses_what_the_parser_takes(workload, parameters, fix
 def test_what_a_file_does_not_say_is_what_the_reference_says():
     spec = parse_spec('workload = "m:f"', source="sweep.toml", folder=Path())
     said = {
-        "name": spec.name, "objective": spec.objective, "direction": spec.direction.value, "search": spec.search, "trials": spec.trials,
-        "seed": spec.seed, "devices_per_trial": spec.devices_per_trial, "fresh_process": spec.fresh_process, "baseline": spec.baseline,
-    }  # fmt: skip
+        "name": spec.name,
+        "objective": spec.objective,
+        "direction": spec.direction.value,
+        "search": spec.search,
+        "trials": spec.trials,
+        "seed": spec.seed,
+        "devices_per_trial": spec.devices_per_trial,
+        "fresh_process": spec.fresh_process,
+        "baseline": spec.baseline,
+    }
     for key in keys_of(""):
         if key.name in said:
             assert said[key.name] == key.default, key
     assert spec.limits == Limits()
-    assert (spec.limits.grace_s, spec.limits.silence_s, spec.limits.disk_s, spec.limits.retries) == (10, 30, 600, 2)
+    assert (spec.limits.grace_s, spec.limits.silence_s, spec.limits.disk_s, spec.limits.retries) == (
+        10,
+        30,
+        600,
+        2,
+    )
 
 
 def test_a_default_is_a_value_that_the_key_may_have():

@@ -96,8 +96,12 @@ def test_slots_are_gathered_where_a_trial_can_start_soonest():
 
 def test_slots_that_are_free_long_before_a_trial_can_start_are_not_gathered_for_it():
     nodes = on_nodes(4)
-    assert gather(2, dict(zip(slots(0, 1, 2, 3), (0.0, 50.0, 50.0, 90.0), strict=True)), nodes) == list(slots(1, 2))
-    assert gather(3, dict(zip(slots(0, 1, 2, 3), (0.0, math.inf, math.inf, math.inf), strict=True)), nodes) == list(slots(1, 2, 3))
+    assert gather(2, dict(zip(slots(0, 1, 2, 3), (0.0, 50.0, 50.0, 90.0), strict=True)), nodes) == list(
+        slots(1, 2)
+    )
+    assert gather(
+        3, dict(zip(slots(0, 1, 2, 3), (0.0, math.inf, math.inf, math.inf), strict=True)), nodes
+    ) == list(slots(1, 2, 3))
 
 
 class Searched:
@@ -135,7 +139,9 @@ def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
             room.note(slot, nodes[slot], is_idle=how == "idle", is_kept=is_kept, free_at=free_at)
             searched.slots[slot] = (nodes[slot], how == "idle", is_kept, free_at)
         everywhere = sorted(searched.slots)
-        fitting = [some for some in searched.by_node() if len(some) >= width] or ([everywhere] if len(everywhere) >= width else [])
+        fitting = [some for some in searched.by_node() if len(some) >= width] or (
+            [everywhere] if len(everywhere) >= width else []
+        )
         for also_kept in (True, False):
             chosen = room.place(width, also_kept=also_kept)
             enough = [some for some in fitting if searched.room_on(some, also_kept) >= width]
@@ -143,9 +149,11 @@ def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
             assert chosen is None or searched.room_on(list(chosen), also_kept) == len(set(chosen)) == width
             if enough and enough != [everywhere]:
                 assert searched.slots[chosen[0]][0] in {
-                    searched.slots[some[0]][0] for some in enough
-                    if searched.room_on(some, also_kept) == min(searched.room_on(other, also_kept) for other in enough)
-                }  # fmt: skip
+                    searched.slots[some[0]][0]
+                    for some in enough
+                    if searched.room_on(some, also_kept)
+                    == min(searched.room_on(other, also_kept) for other in enough)
+                }
         if rank % 2:
             gathered = room.gather(width)
             assert len(gathered) == (width if fitting else 0)
@@ -197,7 +205,13 @@ class Pool:
         self.scheduler.check()
         return new
 
-    def end(self, rank: int, state: int = COMPLETE, cause: FailureCause = FailureCause.EXCEPTION, seconds: float = 1.0):
+    def end(
+        self,
+        rank: int,
+        state: int = COMPLETE,
+        cause: FailureCause = FailureCause.EXCEPTION,
+        seconds: float = 1.0,
+    ):
         """The first trial that this rank holds ends there."""
         slot = Slot(rank, 0)
         number, attempt = self.held[slot].pop(0)
@@ -240,7 +254,10 @@ def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_
 
 def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
     pool = Pool([3])
-    assert of(LetGo, pool.end(0)) == [LetGo(Slot(1, 0), 0, 1, FAREWELL_S), LetGo(Slot(2, 0), 0, 1, FAREWELL_S)]
+    assert of(LetGo, pool.end(0)) == [
+        LetGo(Slot(1, 0), 0, 1, FAREWELL_S),
+        LetGo(Slot(2, 0), 0, 1, FAREWELL_S),
+    ]
     pool.give_back(1)
     [commit] = of(Commit, pool.end(2))
     assert commit.block.states == [COMPLETE]
@@ -357,7 +374,9 @@ def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_t
 
 def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_taken_for_the_next_one():
     """Its assignment was written on a node that is gone, and never reached the disk."""
-    scheduler = Scheduler(bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2])
+    scheduler = Scheduler(
+        bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2]
+    )
     assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),), "n"), 0.0) == [LetGo(Slot(0, 0), 0, 1, 0.0)]
     [assign] = scheduler.handle(WorkerJoined(1, 1, (), "n"), 0.0)
     assert assign.attempts == [2]
@@ -371,11 +390,20 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
     model = DurationModel({"x": [1]}, None, 1)
     held = {slot: {0: 1} for slot in slots(0, 1)}
     scheduler = Scheduler(
-        bytes(pool.scheduler.core.trials.states), [1], model, retries=1, grace_s=1.0, widths=[2], held=held, teams={0: slots(0, 1)}
+        bytes(pool.scheduler.core.trials.states),
+        [1],
+        model,
+        retries=1,
+        grace_s=1.0,
+        widths=[2],
+        held=held,
+        teams={0: slots(0, 1)},
     )
     made: list[object] = []
     for rank in (0, 1):
-        made += scheduler.handle(WorkerJoined(rank, 1, (() if rank == missing else ((0, 1),),), "n0"), 1.0 + rank)
+        made += scheduler.handle(
+            WorkerJoined(rank, 1, (() if rank == missing else ((0, 1),),), "n0"), 1.0 + rank
+        )
         scheduler.check()
     if missing is None:
         assert not made
@@ -530,7 +558,9 @@ class WideSweep(RuleBasedStateMachine):
     @rule(data=st.data(), are_gone=st.booleans())
     def slots_break(self, data, are_gone) -> None:
         slot = data.draw(st.sampled_from(sorted(self.alive)))
-        for broken in [some for some in sorted(self.alive) if some == slot or (are_gone and some.rank == slot.rank)]:
+        for broken in [
+            some for some in sorted(self.alive) if some == slot or (are_gone and some.rank == slot.rank)
+        ]:
             held = self.alive[broken]
             trial = held.popleft() if held else None
             if are_gone:
@@ -550,16 +580,26 @@ class WideSweep(RuleBasedStateMachine):
                     held[slot] = {number: old.core.trials.attempts[number]} | held[slot]
                     self.alive[slot].appendleft((number, old.core.trials.attempts[number]))
         gone = {slot for where in teams.values() for slot in where} - set(self.alive)
-        held |= {slot: {n: old.core.trials.attempts[n] for n, where in teams.items() if slot in where} for slot in gone}
+        held |= {
+            slot: {n: old.core.trials.attempts[n] for n, where in teams.items() if slot in where}
+            for slot in gone
+        }
         self.scheduler = self.make(
-            bytes(old.core.trials.states), list(old.core.trials.attempts), self.model, held=held, losses=dict(old.core.losses.counts), teams=teams
+            bytes(old.core.trials.states),
+            list(old.core.trials.attempts),
+            self.model,
+            held=held,
+            losses=dict(old.core.losses.counts),
+            teams=teams,
         )
         for rank in sorted({slot.rank for slot in self.alive}):
             own = sorted(slot for slot in self.alive if slot.rank == rank)
             if data.draw(st.booleans()) and self.alive[own[0]]:
                 # The last that was given to it never arrived.
                 self.alive[own[0]].pop()
-            self.feed(WorkerJoined(rank, len(own), tuple(tuple(self.alive[slot]) for slot in own), f"n{rank % 2}"))
+            self.feed(
+                WorkerJoined(rank, len(own), tuple(tuple(self.alive[slot]) for slot in own), f"n{rank % 2}")
+            )
             for slot in own:
                 believed = self.scheduler.held[slot]
                 kept = [pair for pair in self.alive[slot] if believed.get(pair[0]) == pair[1]]
@@ -633,7 +673,9 @@ def test_no_slots_are_kept_idle_for_a_wide_trial_that_cannot_end_before_the_dead
     model = DurationModel({"x": [1, 1, 1, 1, 2]}, None, 5)
     # Narrow trials take 20 s, the wide one 60 s.
     model._expected_s, model._uncertainty = [20.0, 20.0, 20.0, 20.0, 60.0], 1.0
-    scheduler = Scheduler(bytes(5), [0] * 5, model, retries=1, grace_s=1.0, widths=[1, 1, 1, 1, 2], deadline=75.0)
+    scheduler = Scheduler(
+        bytes(5), [0] * 5, model, retries=1, grace_s=1.0, widths=[1, 1, 1, 1, 2], deadline=75.0
+    )
     made = scheduler.handle(WorkerJoined(0, 1, (), "n"), 0.0)
     made += scheduler.handle(WorkerJoined(1, 1, (), "n"), 1.0)
     # Rank 0 has two trials, until 40 s: the wide one would end at 100 s.

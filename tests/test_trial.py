@@ -21,11 +21,20 @@ def sent() -> list[dict[str, Curve]]:
 @pytest.fixture
 def trial(sent: list[dict[str, Curve]], tmp_path: Path) -> Trial:
     return Trial(
-        0, {}, sweep_seed=0, device="cpu", cores=1, folder=tmp_path, send=sent.append, stop_asked=lambda: False
+        0,
+        {},
+        sweep_seed=0,
+        device="cpu",
+        cores=1,
+        folder=tmp_path,
+        send=sent.append,
+        stop_asked=lambda: False,
     )
 
 
-@pytest.mark.parametrize("step", [0.5, float("nan"), float("inf"), "3", None, 2**63, 1e300, 1j, np.float32(0.25)])
+@pytest.mark.parametrize(
+    "step", [0.5, float("nan"), float("inf"), "3", None, 2**63, 1e300, 1j, np.float32(0.25)]
+)
 def test_a_step_that_is_no_integer_is_refused_and_the_curve_stays_whole(trial: Trial, sent, step):
     trial.report(0, loss=1.0)
     with pytest.raises(TypeError, match="expected an integer"):

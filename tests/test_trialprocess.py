@@ -17,7 +17,7 @@ from mpisweep.processes.trial_events import Result, Returned
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
-WORKLOAD = '''
+WORKLOAD = """
 import os, sys, time
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def train(trial):
 
 def die():
     os._exit(9)
-'''
+"""
 SPEC = 'workload = "work:train"\n[parameters]\nx = { from = 1, to = 1000 }\n'
 
 
@@ -49,7 +49,9 @@ class Slot:
     ) -> None:
         self.folder = folder
         self.server = ForkServer.start()
-        setting = ProcessSetting(spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, stall_s)
+        setting = ProcessSetting(
+            spec, "s.toml", folder, folder, folder / "logs" / "rank.log", 3, timeout_s, stall_s
+        )
         self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
         self.results: list[EndedBlock] = []
         self.returned: list[Returned] = []
@@ -266,7 +268,8 @@ def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
 
 
 def test_a_process_that_always_dies_before_a_trial_begins_fails_its_trials(folder):
-    (folder / "work.py").write_text("""
+    (folder / "work.py").write_text(
+        """
 import os
 from mpisweep.workloads.orders import Orders
 
@@ -278,9 +281,13 @@ Orders.next_block = die
 
 def run(trial):
     return 1.0
-""", encoding="utf-8")
+""",
+        encoding="utf-8",
+    )
     slot = given_until_it_ends(folder)
-    assert slot.results[-1].messages == ["the trial process ended 3 times before a trial began: it exited with code 9"]
+    assert slot.results[-1].messages == [
+        "the trial process ended 3 times before a trial began: it exited with code 9"
+    ]
     slot.close()
 
 
@@ -325,7 +332,9 @@ def test_children_that_a_trial_leaves_are_gone_with_its_process(folder, has_left
     slot.give([1])
     slot.until(lambda: slot.ended)
     pid = int((folder / "child").read_text())
-    slot.until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    slot.until(
+        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    )
     slot.close()
 
 
@@ -376,7 +385,9 @@ def test_what_follows_a_trial_that_needs_another_process_goes_there_with_it(fold
 
 
 def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folder, slot):
-    """Of several ranks those that are not rank 0 are told to let go of a trial that they may have ended already."""
+    """Of several ranks those that are not rank 0 are told to let go of a trial that they may have ended
+    already.
+    """
     slot.give([77])
     slot.until((folder / "long").exists)
     slot.process.abandon(77, 1, time.monotonic() + 600.0)

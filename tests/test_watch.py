@@ -45,7 +45,9 @@ claims: list[Claim] = []
 
 
 def running_sweep(path: Path, *more: object) -> Path:
-    """Two slots; trial 3 has ended, 2 runs in its place and has reported, 0 waits behind it, 1 runs in the other."""
+    """Two slots; trial 3 has ended, 2 runs in its place and has reported, 0 waits behind it, 1 runs in the
+    other.
+    """
     records: list[object] = [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
@@ -64,12 +66,20 @@ def running_sweep(path: Path, *more: object) -> Path:
 
 def test_what_runs_where_since_when_and_how_far_it_is(tmp_path):
     watched = look_at(mpisweep.load(running_sweep(tmp_path / "s.h5")), now=1010.0)
-    assert [(trial.number, trial.parameters, trial.where, trial.for_s, trial.last) for trial in watched.running] == [
+    assert [
+        (trial.number, trial.parameters, trial.where, trial.for_s, trial.last) for trial in watched.running
+    ] == [
         (1, {"x": 2}, "cpu 0 on node2", 8.0, None),
         (2, {"x": 3}, "cpu 0 on node1", 5.0, (1, 2.0)),
     ]
     progress = watched.progress
-    assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (4, 1, 2, 1.5, {"x": 4})
+    assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (
+        4,
+        1,
+        2,
+        1.5,
+        {"x": 4},
+    )
     assert progress.rate == pytest.approx(0.1)
     assert progress.left_s == pytest.approx(30.0)
 
@@ -93,7 +103,9 @@ def share_of_a_sweep(path: Path, member: str, first: int) -> None:
     records: list[object] = [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
-        AssignedBlock([[0, 0]], 1001.0, [first, first + 1], [1, 1], {"x": [first + 1, first + 2], "mode": "fast"}),
+        AssignedBlock(
+            [[0, 0]], 1001.0, [first, first + 1], [1, 1], {"x": [first + 1, first + 2], "mode": "fast"}
+        ),
         EndedBlock(0, 0, [first], [1], [2], [1001.0], [4.0], {"loss": [1.5]}),
         QuarantineRecord(0, 1006.0, "slow"),
     ]
@@ -113,7 +125,10 @@ def split_sweep(path: Path) -> Path:
 
 def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
-    held = [Claim.take(journal_folder(part_file(shares_folder(path), member)), "") for member in members(shares_folder(path))]
+    held = [
+        Claim.take(journal_folder(part_file(shares_folder(path), member)), "")
+        for member in members(shares_folder(path))
+    ]
     assert len(held) == 2
     sweep = mpisweep.load(path)
     watched = look_at(sweep, now=1010.0)
@@ -125,7 +140,15 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
 
 def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one(tmp_path):
     path = tmp_path / "not" / "there" / "s.h5"
-    join(parse_spec(SPEC, source="sweep.toml", folder=tmp_path), path, 2, HERE, job_id="", member="m", has_begun=False)
+    join(
+        parse_spec(SPEC, source="sweep.toml", folder=tmp_path),
+        path,
+        2,
+        HERE,
+        job_id="",
+        member="m",
+        has_begun=False,
+    )
     status = sweep_status(mpisweep.load(path))
     assert (status.state, status.trials, status.waiting) == ("running", 4, 4)
     assert main(["repair", str(path)]) == 0
@@ -179,7 +202,11 @@ def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monk
 def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.0)
     drawn = io.StringIO()
-    watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=drawn, force_terminal=True, width=100))
+    watch(
+        running_sweep(tmp_path / "s.h5"),
+        every_s=0.01,
+        console=Console(file=drawn, force_terminal=True, width=100),
+    )
     assert "2 at 1" in drawn.getvalue()
     assert "cpu 0 on node2" in drawn.getvalue()
 
@@ -188,11 +215,19 @@ def test_a_sweep_is_watched_from_its_beginning_to_its_end(folder, environment):
     def command(*arguments: str) -> list[str]:
         return [sys.executable, "-m", "mpisweep", *arguments]
 
-    run = subprocess.Popen(command("run", "workloads:gated", "-p", "x=1:3", "-n", "1", "-o", "r.h5", "-q"), cwd=folder, env=environment)
+    run = subprocess.Popen(
+        command("run", "workloads:gated", "-p", "x=1:3", "-n", "1", "-o", "r.h5", "-q"),
+        cwd=folder,
+        env=environment,
+    )
     while not list(folder.glob("begun.*")):
         assert run.poll() is None
     with subprocess.Popen(
-        command("watch", "r.h5", "--every", "0.05"), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        command("watch", "r.h5", "--every", "0.05"),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as watching:
         assert watching.stdout is not None
         assert watching.stdout.readline() == "workloads-gated-x: 0/3 trials, 1 running\n"

@@ -1,9 +1,9 @@
 """A kill or a power cut at every point of every write: what was acknowledged is there, and nothing is wrong.
 
 The writes of one journal are recorded, with what was acknowledged when.  Disks are then made as a crash could
-have left them: cut at any byte, with any of the writes that no fsync followed turned into zeros, without the files
-whose names no fsync of their folder followed, and without what a failed fsync was asked to write.  The HDF5
-file is replaced on a machine that stops at any step and may forget whatever was not synced.
+have left them: cut at any byte, with any of the writes that no fsync followed turned into zeros, without the
+files whose names no fsync of their folder followed, and without what a failed fsync was asked to write.  The
+HDF5 file is replaced on a machine that stops at any step and may forget whatever was not synced.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ from mpisweep.results.replay import apply
 from mpisweep.results.state import SweepState
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 6 }\n[fixed]\nmode = "fast"\n'
-RUN = RunRecord("20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {})
+RUN = RunRecord(
+    "20260101T000000-aaaaaa", 0, "n1", 1, 1000.0, 2, "local", "", ["mpisweep"], "0", SPEC, "s.toml", {}
+)
 SEGMENT = f"{RUN.run}-000000.000000"
 COMPLETE = int(TrialState.COMPLETE)
 FAILED = int(TrialState.FAILED)
@@ -100,7 +102,11 @@ GROUPS: list[list[Record]] = [
         AssignedBlock([[1, 0]], 1006.0, [2, 3], [2, 2], {"x": [3, 4], "mode": "fast"}),
         reports(2, 2, 0),
     ],
-    [reports(2, 2, 1), ended(2, 2), EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], ["ValueError: ü"])],
+    [
+        reports(2, 2, 1),
+        ended(2, 2),
+        EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], ["ValueError: ü"]),
+    ],
     [ended(3, 2)],
 ]
 RECORDS: list[Record] = [record for group in GROUPS for record in group]
@@ -142,7 +148,9 @@ def check_curve(state: SweepState, number: int, acknowledged: Sequence[Record]) 
     curve = state.curve(number, "loss")
     steps = list(curve.step)
     assert steps == sorted(set(steps)), f"trial {number} has steps {steps}"
-    attempts = {int(value - 1000 * number - step) // 100 for step, value in zip(steps, curve.value, strict=True)}
+    attempts = {
+        int(value - 1000 * number - step) // 100 for step, value in zip(steps, curve.value, strict=True)
+    }
     assert len(attempts) <= 1, f"the curve of trial {number} mixes attempts {attempts}"
     for attempt in attempts:
         assert attempt >= state.trials["attempt"][number], f"trial {number} shows an old attempt's curve"
@@ -164,9 +172,13 @@ UNNAMED = ""
 
 
 class RecordingOs:
-    """The os module as the writer of a journal sees it: writes a piece at a time, fails when told to, remembers the order."""
+    """The os module as the writer of a journal sees it: writes a piece at a time, fails when told to,
+    remembers the order.
+    """
 
-    def __init__(self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()
+    ) -> None:
         self.events: list[tuple[str, Any, Any]] = []
         self._piece = piece
         self._failing = {"sync": set(failing_syncs), "write": set(failing_writes)}
@@ -188,7 +200,9 @@ class RecordingOs:
     def link(self, made: Path, path: Path) -> None:
         """A segment that was made elsewhere gets its name."""
         os.link(made, path)
-        self._names = {file: Path(path).name if name == UNNAMED else name for file, name in self._names.items()}
+        self._names = {
+            file: Path(path).name if name == UNNAMED else name for file, name in self._names.items()
+        }
         self.events.append(("link", Path(path).name, None))
 
     def close(self, file: int) -> None:
@@ -224,7 +238,8 @@ class RecordingOs:
 class Disk:
     """What is certainly on the disk, and what was written but not synced, each write by itself."""
 
-    #: Whether an fsync that fails drops what it was asked to write, as Linux does: the next one succeeds, and lies.
+    #: Whether an fsync that fails drops what it was asked to write, as Linux does: the next one succeeds, and
+    #: lies.
     drops: bool = False
     synced: dict[str, bytes] = field(default_factory=dict)
     pending: list[tuple[str, bytes]] = field(default_factory=list)
@@ -261,7 +276,9 @@ class Disk:
         return {name: data for name, data in self.synced.items() if name != UNNAMED}
 
     def with_lasting_names(self, folder: Path) -> dict[str, bytes]:
-        """What is left where the names are gone that no fsync of their folder followed; as is the folder's own."""
+        """What is left where the names are gone that no fsync of their folder followed; as is the folder's
+        own.
+        """
         lasting = self.created[: self.named.get(folder.name, 0)] if folder.parent.name in self.named else []
         return {name: self.synced.get(name, b"") for name in lasting}
 
@@ -283,7 +300,9 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "os", fake)
         patch.setattr(syncing, "os", fake)
-        patch.setattr(journal_module, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic))
+        patch.setattr(
+            journal_module, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic)
+        )
         patch.setattr(journal_module, "_PART_BYTES", part_bytes)
         token = folder.parent / "token"
         token.mkdir()
@@ -339,8 +358,12 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RECORDED = Path("recorded", "s.h5.journal")
 
 
-def recorded(tmp_path_factory: pytest.TempPathFactory, *, part_bytes: int = 8 << 20, **how: Any) -> list[Disk]:
-    """The disks of a run of its own; the fake's arguments in `how`.  A failed fsync drops its data, or does not."""
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, *, part_bytes: int = 8 << 20, **how: Any
+) -> list[Disk]:
+    """The disks of a run of its own; the fake's arguments in `how`.  A failed fsync drops its data, or does
+    not.
+    """
     folder = tmp_path_factory.mktemp("runs") / RECORDED
     events = record_run(folder, RecordingOs(**how), part_bytes)
     return [*disks(events), *disks(events, drops=True)] if "failing_syncs" in how else list(disks(events))
@@ -389,7 +412,9 @@ def test_nothing_is_acknowledged_before_it_is_synced(fine, coarse, failing, scra
 
 
 def test_nothing_is_acknowledged_before_its_segment_has_a_lasting_name(fine, coarse, failing, scratch):
-    """A file whose folder was not synced may be there without a name, which is not to be there; the folder too."""
+    """A file whose folder was not synced may be there without a name, which is not to be there; the folder
+    too.
+    """
     for disk in [*fine, *coarse, *failing]:
         check(recover(scratch, disk.with_lasting_names(RECORDED)), RECORDS[: disk.acknowledged])
 
@@ -483,7 +508,9 @@ def test_a_frame_inside_a_message_is_no_record(scratch):
     around[8] ^= 1
     head = b"".join(frame(encode(record)) for record in [RUN, *RECORDS[:5]])
     entries = recover(scratch, {SEGMENT: head + bytes(around) + frame(encode(ended(0, 1)))})
-    assert [encode(entry.record) for entry in entries] == [encode(r) for r in [RUN, *RECORDS[:5], ended(0, 1)]]
+    assert [encode(entry.record) for entry in entries] == [
+        encode(r) for r in [RUN, *RECORDS[:5], ended(0, 1)]
+    ]
 
 
 # ------------------------------------------------------------------------------------- the HDF5 file
@@ -617,7 +644,14 @@ def facts(path: Path) -> tuple[Any, ...]:
     sweep = mpisweep.load(path)
     curves = [[part.tolist() for part in sweep.curve(n, "loss")] for n in range(len(sweep.trials))]
     rows = [[repr(value) for value in row.tolist()] for row in sweep.trials]
-    return rows, sweep.trials.names, repr(sweep.attempts), repr(sweep.workers), repr(sweep.allocations), curves
+    return (
+        rows,
+        sweep.trials.names,
+        repr(sweep.attempts),
+        repr(sweep.workers),
+        repr(sweep.allocations),
+        curves,
+    )
 
 
 def prepare(folder: Path, fine: list[Disk], kind: str) -> Path:
@@ -654,7 +688,9 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
         with pytest.MonkeyPatch.context() as patch:
             machine.install(patch)
             try:
-                compact_and_close(folder / "s.h5") if kind == "the last fold" else compact(folder / "s.h5", names[-1])
+                compact_and_close(folder / "s.h5") if kind == "the last fold" else compact(
+                    folder / "s.h5", names[-1]
+                )
             except PowerCutError:
                 assert stops_at is not None
         machine.forget(data, names_too)
@@ -675,7 +711,9 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
 
 
 def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
-    """A damaged segment is in the journal until a copy of it is on the disk, its folder and its name included."""
+    """A damaged segment is in the journal until a copy of it is on the disk, its folder and its name
+    included.
+    """
     (tmp_path / "made").mkdir()
     made = prepare(tmp_path / "made", fine, "the first file")
     hurt = journal_folder(made) / segments(journal_folder(made))[0]
@@ -693,7 +731,10 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
             with contextlib.suppress(PowerCutError):
                 compact_and_close(folder / "s.h5")
         machine.forget(lost, names_too)
-        kept = [path.read_bytes() for path in (*journal_folder(folder / "s.h5").iterdir(), *folder.glob("s.h5.damaged/*"))]
+        kept = [
+            path.read_bytes()
+            for path in (*journal_folder(folder / "s.h5").iterdir(), *folder.glob("s.h5.damaged/*"))
+        ]
         told = f"cut at step {stops_at} {machine.steps}, data lost: {lost}, names lost: {names_too}"
         assert bytes(data) in kept, told
         return machine.steps

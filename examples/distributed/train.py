@@ -1,6 +1,7 @@
-"""An ordinary script for torchrun that knows nothing of mpisweep: DistributedDataParallel on scikit-learn's digits.
+"""An ordinary script for torchrun that knows nothing of mpisweep: DistributedDataParallel on scikit-learn's
+digits.
 
-    torchrun --nproc-per-node=2 train.py --batch_size=64
+torchrun --nproc-per-node=2 train.py --batch_size=64
 """
 
 import argparse
@@ -24,7 +25,9 @@ def train(device: torch.device, batch_size: int, epochs: int) -> None:
     data = TensorDataset(torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target))
     sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
     loader = DataLoader(data, batch_size=batch_size // ranks, sampler=sampler)
-    model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).to(device))
+    model = DistributedDataParallel(
+        nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
@@ -39,7 +42,9 @@ def train(device: torch.device, batch_size: int, epochs: int) -> None:
         dist.all_reduce(total)
         if dist.get_rank() == 0:
             seconds = time.perf_counter() - started
-            print(f"epoch {epoch}: loss {total.item() / ranks:.4f}, {len(data) / seconds:.0f} images per second")
+            print(
+                f"epoch {epoch}: loss {total.item() / ranks:.4f}, {len(data) / seconds:.0f} images per second"
+            )
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ class Classifier(lightning.LightningModule):
     def __init__(self, trial):
         super().__init__()
         self.trial = trial
-        self.model = nn.Sequential(nn.Linear(64, trial.params["width"]), nn.ReLU(), nn.Linear(trial.params["width"], 10))
+        self.model = nn.Sequential(
+            nn.Linear(64, trial.params["width"]), nn.ReLU(), nn.Linear(trial.params["width"], 10)
+        )
 
     def training_step(self, batch, index):
         images, labels = batch

@@ -1,7 +1,7 @@
 """Which batch system has given us these nodes and until when, as far as it tells.
 
-First the environment is read, which costs nothing.  Where that does not say when the job ends, the batch system's own
-command is asked; it gets a time limit, and whatever it does or prints, the sweep runs.
+First the environment is read, which costs nothing.  Where that does not say when the job ends, the batch
+system's own command is asked; it gets a time limit, and whatever it does or prints, the sweep runs.
 """
 
 from __future__ import annotations
@@ -58,9 +58,12 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
     system = batch_system(allocation.system)
     if system is not None:
         log.warning(
-            "%s does not say when job %s ends; give %s, so that the sweep stops in order before that and no running "
-            "trial is lost", system.title, allocation.job_id, system.how_to_say,
-        )  # fmt: skip
+            "%s does not say when job %s ends; give %s, so that the sweep stops in order before that and no "
+            "running trial is lost",
+            system.title,
+            allocation.job_id,
+            system.how_to_say,
+        )
 
 
 def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
@@ -71,9 +74,15 @@ def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
 def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
     try:
         asked = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_ASK_S, check=False,
-        )  # fmt: skip
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ASK_S,
+            check=False,
+        )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         log.debug("%s: %s", command[0], error)
         return ""

@@ -124,7 +124,8 @@ class BatchSystem:
 
     #: Takes a script.
     submit: ClassVar[str]
-    #: What it prints for a job that was taken, with the id as the first group; None where nothing is submitted.
+    #: What it prints for a job that was taken, with the id as the first group; None where nothing is
+    #: submitted.
     taken: ClassVar[re.Pattern[str] | None] = None
     #: Lists jobs.
     ask: ClassVar[str] = ""
@@ -202,7 +203,9 @@ class BatchSystem:
         return JobTimes()
 
     def probe(self, host: str) -> list[str]:
-        """A command that returns 0 where a node can start a process; empty where a remote shell or ssh does it."""
+        """A command that returns 0 where a node can start a process; empty where a remote shell or ssh does
+        it.
+        """
         return []
 
     def wrongly_started(self, environment: Mapping[str, str]) -> str:

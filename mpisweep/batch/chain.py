@@ -1,19 +1,19 @@
 """The jobs of a sweep: a small record beside the results file, and the rule by which a chain of jobs ends.
 
-The record, ``NAME.h5.jobs``, is one JSON object a line, only ever appended to: what was submitted, what began with
-how many ended trials, and when somebody asked for a stop.  A line that cannot be read is passed over.
+The record, ``NAME.h5.jobs``, is one JSON object a line, only ever appended to: what was submitted, what began
+with how many ended trials, and when somebody asked for a stop.  A line that cannot be read is passed over.
 
-A chain is several jobs in a row, each after the other however that ended.  Each of them asks first whether it is to
-run (`mpisweep chain`, in its script), and by this rule it is not when
+A chain is several jobs in a row, each after the other however that ended.  Each of them asks first whether it
+is to run (`mpisweep chain`, in its script), and by this rule it is not when
 
 1. somebody has stopped the sweep since the chain was submitted, or
 2. every trial has ended, or
 3. the last run has ended for good: no trial completed, or the first ones all failed alike, or
 4. the last two jobs have begun and not one more trial has ended.
 
-The jobs after it are then cancelled; where that is not possible each of them asks for itself and ends within seconds.
-A chain has the number of jobs that was asked for.  One that goes on until the sweep is complete has one job waiting
-at a time, which the running one submits when it begins, and at most :data:`LINKS_AT_MOST`.
+The jobs after it are then cancelled; where that is not possible each of them asks for itself and ends within
+seconds.  A chain has the number of jobs that was asked for.  One that goes on until the sweep is complete has
+one job waiting at a time, which the running one submits when it begins, and at most :data:`LINKS_AT_MOST`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LINKS_AT_MOST", "Began", "Record", "Standing", "Stopped", "Submitted", "jobs_file", "note", "read_record", "why_over"]
+__all__ = [
+    "LINKS_AT_MOST",
+    "Began",
+    "Record",
+    "Standing",
+    "Stopped",
+    "Submitted",
+    "jobs_file",
+    "note",
+    "read_record",
+    "why_over",
+]
 
 #: So many jobs at most, one after another, without anybody having a look.
 LINKS_AT_MOST = 100
@@ -125,7 +136,11 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
         return f"all {standing.trials:,} trials have ended"
     if standing.hopeless:
         return f"the last run has ended for good: {standing.hopeless}"
-    counts = [record.began[link.job_id].ended for link in record.chain(job.chain) if link.job_id in record.began and link.link < job.link]
+    counts = [
+        record.began[link.job_id].ended
+        for link in record.chain(job.chain)
+        if link.job_id in record.began and link.link < job.link
+    ]
     fruitless = 0
     for before, after in pairwise([*counts, standing.ended]):
         fruitless = 0 if after > before else fruitless + 1

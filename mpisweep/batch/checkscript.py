@@ -1,7 +1,8 @@
 """What people get wrong in job scripts: each rule finds one kind of mistake and says what would be right.
 
-A rule gets a :class:`~mpisweep.batch.scriptsheet.Sheet`, everything there is to know of the script, and yields findings.  An *error* costs the
-job or its results; a *warning* may be meant.  What a site or a batch system does not state is not judged.
+A rule gets a :class:`~mpisweep.batch.scriptsheet.Sheet`, everything there is to know of the script, and
+yields findings.  An *error* costs the job or its results; a *warning* may be meant.  What a site or a batch
+system does not state is not judged.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ def check_script(
     """
     script = read_script(text)
     if script.carriage_returns:
-        return [Finding(
-            script.carriage_returns, Severity.ERROR, "the lines end as on Windows, and the shell takes the carriage "
-            "return for a part of every word", "convert them, e.g. with `sed -i 's/\\r$//'`",
-        )]  # fmt: skip
+        return [
+            Finding(
+                script.carriage_returns,
+                Severity.ERROR,
+                "the lines end as on Windows, and the shell takes the carriage "
+                "return for a part of every word",
+                "convert them, e.g. with `sed -i 's/\\r$//'`",
+            )
+        ]
     system = script.system or (site.system if site else None)
     if system is None:
         return [Finding(
@@ -62,7 +68,9 @@ def check_script(
 
 
 def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
-    """The site whose resource group, or whose nodes, the script names; None where none or several have it, or any may."""
+    """The site whose resource group, or whose nodes, the script names; None where none or several have it, or
+    any may.
+    """
     sites = []
     for path in known_sites().values():
         # One that cannot be read is not the one that is meant.
@@ -89,7 +97,12 @@ def _with_nodes(script: JobScript, asked: Asked, site: Site | None) -> Asked:
 
 def _interpreter(sheet: Sheet) -> Iterator[Finding]:
     if sheet.system.needs_interpreter and not sheet.script.has_interpreter:
-        yield Finding(1, Severity.ERROR, f"the first line does not name an interpreter, and {sheet.system.submit} refuses such a script", "#!/bin/bash")
+        yield Finding(
+            1,
+            Severity.ERROR,
+            f"the first line does not name an interpreter, and {sheet.system.submit} refuses such a script",
+            "#!/bin/bash",
+        )
 
 
 def _spelling(sheet: Sheet) -> Iterator[Finding]:
@@ -100,19 +113,30 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
             f"a directive begins with {system.marker} and a space, at the start of its line",
         )  # fmt: skip
     for marker, number in sheet.script.others.items():
-        yield Finding(number, Severity.WARNING, f"{marker} means nothing to {system.title}", f"only {system.marker} lines count here")
+        yield Finding(
+            number,
+            Severity.WARNING,
+            f"{marker} means nothing to {system.title}",
+            f"only {system.marker} lines count here",
+        )
     for number, value in sheet.script.broken.items():
         text = sheet.script.lines[number - 1].strip()
         yield Finding(
-            number, Severity.ERROR, f"{text.split()[-1]} has no value here, and the next line, {value}, which belongs to it, "
-            "is taken for a command", f"{text} {value}, on one line",
-        )  # fmt: skip
+            number,
+            Severity.ERROR,
+            f"{text.split()[-1]} has no value here, and the next line, {value}, which belongs to it, "
+            "is taken for a command",
+            f"{text} {value}, on one line",
+        )
     for directive in sheet.script.directives:
         if directive.lacks_value:
             joint = "=" if " " in directive.option or directive.option.startswith("--") else " "
             yield Finding(
-                directive.line, Severity.ERROR, f"{directive.option} has no value", f"{system.marker} {directive.option}{joint}VALUE",
-            )  # fmt: skip
+                directive.line,
+                Severity.ERROR,
+                f"{directive.option} has no value",
+                f"{system.marker} {directive.option}{joint}VALUE",
+            )
         if directive.known or directive.lacks_value:
             continue
         known: Iterable[str] = system.flags | system.valued
@@ -138,9 +162,11 @@ def _broken_commands(sheet: Sheet) -> Iterator[Finding]:
     for command in sheet.script.commands:
         if re.match(r"--?[A-Za-z]", command.words[0]):
             yield Finding(
-                command.line, Severity.ERROR, f"begins with an option, {command.words[0]}, and the shell takes it for a command",
+                command.line,
+                Severity.ERROR,
+                f"begins with an option, {command.words[0]}, and the shell takes it for a command",
                 "end the line before with a backslash",
-            )  # fmt: skip
+            )
 
 
 def _limits(sheet: Sheet) -> Iterator[Finding]:
@@ -148,7 +174,12 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
     option = sheet.system.time_example
     elapse = sheet.script.find(*sheet.system.time_options)
     if elapse is None:
-        yield Finding(1, Severity.WARNING, "no time limit is asked for, and the system's own may be short", f"{sheet.system.marker} {option}2:00:00")
+        yield Finding(
+            1,
+            Severity.WARNING,
+            "no time limit is asked for, and the system's own may be short",
+            f"{sheet.system.marker} {option}2:00:00",
+        )
     elif asked.elapse_s is None and not elapse.lacks_value:
         yield Finding(elapse.line, Severity.ERROR, f"{elapse.value!r} is no time limit", f"{option}2:00:00")
     if site is None:
@@ -161,16 +192,20 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
     group = site.resource_group(asked.group)
     if asked.nodes and group.most_nodes is not None and asked.nodes > group.most_nodes:
         yield Finding(
-            asked.line("nodes"), Severity.ERROR, f"{asked.nodes} nodes are more than resource group {group.name} gives",
+            asked.line("nodes"),
+            Severity.ERROR,
+            f"{asked.nodes} nodes are more than resource group {group.name} gives",
             f"at most {group.most_nodes}",
-        )  # fmt: skip
+        )
     longest_s = group.longest_s(asked.nodes or 1)
     if asked.elapse_s and longest_s is not None and asked.elapse_s > longest_s:
         yield Finding(
-            asked.line("elapse"), Severity.ERROR,
-            f"{clock(asked.elapse_s)} is longer than resource group {group.name} allows for {asked.nodes or 1} nodes",
+            asked.line("elapse"),
+            Severity.ERROR,
+            f"{clock(asked.elapse_s)} is longer than resource group {group.name} allows for "
+            f"{asked.nodes or 1} nodes",
             f"at most {clock(longest_s)}",
-        )  # fmt: skip
+        )
 
 
 def _ranks(sheet: Sheet) -> Iterator[Finding]:
@@ -180,9 +215,11 @@ def _ranks(sheet: Sheet) -> Iterator[Finding]:
     total = gpus * (asked.nodes or 1)
     if asked.ranks < total:
         yield Finding(
-            asked.line("ranks"), Severity.ERROR, f"{_are(asked.ranks, 'rank')} fewer than the {total} GPUs: some idle",
+            asked.line("ranks"),
+            Severity.ERROR,
+            f"{_are(asked.ranks, 'rank')} fewer than the {total} GPUs: some idle",
             f"{total} ranks, one a GPU",
-        )  # fmt: skip
+        )
     elif asked.ranks > total:
         yield Finding(
             asked.line("ranks"), Severity.WARNING if asked.ranks % total == 0 else Severity.ERROR,
@@ -196,16 +233,21 @@ def _cores(sheet: Sheet) -> Iterator[Finding]:
     if gpus and cores is not None and cores < LEAST_CORES_PER_GPU * gpus:
         each = sheet.system.cores_example(CORES_PER_GPU, gpus)
         yield Finding(
-            sheet.asked.line("cores"), Severity.WARNING, f"{_are(cores, 'core')} fewer than {LEAST_CORES_PER_GPU} per GPU, which "
-            "leaves none for loading data", f"{each}, or as many as a node has",
-        )  # fmt: skip
+            sheet.asked.line("cores"),
+            Severity.WARNING,
+            f"{_are(cores, 'core')} fewer than {LEAST_CORES_PER_GPU} per GPU, which "
+            "leaves none for loading data",
+            f"{each}, or as many as a node has",
+        )
 
 
 def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
     ranks = sheet.asked.ranks
     own = f"${sheet.system.ranks_variable}" if sheet.system.ranks_variable else ranks
     for command in sheet.script.commands:
-        starter = next((at for at, word in enumerate(command.words) if word.rsplit("/", 1)[-1] in _STARTERS), None)
+        starter = next(
+            (at for at, word in enumerate(command.words) if word.rsplit("/", 1)[-1] in _STARTERS), None
+        )
         if starter is None or ranks is None:
             continue
         words = command.words[starter + 1 :]
@@ -214,45 +256,76 @@ def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
                 break
             if found := re.fullmatch(r"(?:--ntasks|--np|--n)=(\d+)|-n(\d+)", option):
                 count = found[1] or found[2]
-            elif option in ("-n", "-np", "--np", "--n", "--ntasks", "-c") and value.isdigit() and not (option == "-c" and command.words[starter] == "srun"):
+            elif (
+                option in ("-n", "-np", "--np", "--n", "--ntasks", "-c")
+                and value.isdigit()
+                and not (option == "-c" and command.words[starter] == "srun")
+            ):
                 count = value
             else:
                 continue
             if int(count) > ranks:
                 yield Finding(
-                    command.line, Severity.ERROR, f"{command.words[starter]} starts {count} ranks, and the job has {ranks}",
+                    command.line,
+                    Severity.ERROR,
+                    f"{command.words[starter]} starts {count} ranks, and the job has {ranks}",
                     f"{own}, or plain `mpisweep run`, which finds out by itself",
-                )  # fmt: skip
+                )
 
 
 def _environment(sheet: Sheet) -> Iterator[Finding]:
     words = [word for command in sheet.script.commands for word in command.words]
     in_container = any(word in ("singularity", "apptainer") for word in words)
-    loads = any(("module" in command.words[:3] and "load" in command.words) or command.words[:1] == ("ml",) for command in sheet.script.commands)
+    loads = any(
+        ("module" in command.words[:3] and "load" in command.words) or command.words[:1] == ("ml",)
+        for command in sheet.script.commands
+    )
     activates = any(word.endswith(("/activate", "conda.sh")) or word == "conda" for word in words)
-    if not (loads or activates or in_container or any("/" in command.words[0] and "mpisweep" in command.words[0] for command, _ in sheet.sweeps)):
+    if not (
+        loads
+        or activates
+        or in_container
+        or any("/" in command.words[0] and "mpisweep" in command.words[0] for command, _ in sheet.sweeps)
+    ):
         yield Finding(
-            1, Severity.WARNING, "no module is loaded and no environment activated: a job does not have your login's",
+            1,
+            Severity.WARNING,
+            "no module is loaded and no environment activated: a job does not have your login's",
             "module load ..., and source VENV/bin/activate",
-        )  # fmt: skip
+        )
     elif sheet.site and sheet.site.modules and not loads and not in_container:
-        yield Finding(1, Severity.WARNING, f"no module is loaded; {sheet.site.name} has MPI and CUDA in modules", f"module load {' '.join(sheet.site.modules)}")
+        yield Finding(
+            1,
+            Severity.WARNING,
+            f"no module is loaded; {sheet.site.name} has MPI and CUDA in modules",
+            f"module load {' '.join(sheet.site.modules)}",
+        )
     if in_container and sheet.site and sheet.site.container.directives:
         for text in sheet.site.container.directives:
             option, _, value = text.partition(" ")
             name, _, wanted = value.partition("=")
             found = sheet.script.find(f"{option} {name}")
             if found is None or found.value != wanted:
-                yield Finding(1, Severity.ERROR, f"containers need {text} on {sheet.site.name}", f"{sheet.system.marker} {text}")
+                yield Finding(
+                    1,
+                    Severity.ERROR,
+                    f"containers need {text} on {sheet.site.name}",
+                    f"{sheet.system.marker} {text}",
+                )
     if not sheet.asked.log:
         yield Finding(
-            1, Severity.WARNING, "nothing says where the log goes", f"{sheet.system.marker} {sheet.system.log_example}",
-        )  # fmt: skip
+            1,
+            Severity.WARNING,
+            "nothing says where the log goes",
+            f"{sheet.system.marker} {sheet.system.log_example}",
+        )
 
 
 def _sweep(sheet: Sheet) -> Iterator[Finding]:
     if not sheet.sweeps:
-        yield Finding(1, Severity.WARNING, "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml -o RESULTS.h5")
+        yield Finding(
+            1, Severity.WARNING, "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml -o RESULTS.h5"
+        )
     for command, arguments in sheet.sweeps:
         results = _option(arguments, "-o", "--output")
         where = _local_folder(sheet, results)
@@ -260,9 +333,11 @@ def _sweep(sheet: Sheet) -> Iterator[Finding]:
             where = _local_folder(sheet, _working_folder(sheet, command))
         if where:
             yield Finding(
-                command.line, Severity.ERROR, f"the results lie in {where}, which each node has for itself and which is "
-                "gone after the job", "a folder that all nodes share",
-            )  # fmt: skip
+                command.line,
+                Severity.ERROR,
+                f"the results lie in {where}, which each node has for itself and which is gone after the job",
+                "a folder that all nodes share",
+            )
         yield from _walltime(sheet, command, _option(arguments, "--walltime"))
         yield from _files(sheet, command, arguments, results)
 
@@ -279,39 +354,63 @@ def _walltime(sheet: Sheet, command: Command, given: str) -> Iterator[Finding]:
         return
     if walltime_s > elapse_s:
         yield Finding(
-            command.line, Severity.ERROR, f"--walltime {clock(walltime_s)} is longer than the job, which has {clock(elapse_s)}: "
-            "it is killed before it stops in order", f"--walltime {clock(elapse_s)}",
-        )  # fmt: skip
+            command.line,
+            Severity.ERROR,
+            f"--walltime {clock(walltime_s)} is longer than the job, which has {clock(elapse_s)}: "
+            "it is killed before it stops in order",
+            f"--walltime {clock(elapse_s)}",
+        )
     elif walltime_s < (1 - _SLACK) * elapse_s:
         yield Finding(
-            command.line, Severity.WARNING, f"--walltime {clock(walltime_s)} leaves {clock(elapse_s - walltime_s)} of the job unused",
+            command.line,
+            Severity.WARNING,
+            f"--walltime {clock(walltime_s)} leaves {clock(elapse_s - walltime_s)} of the job unused",
             f"--walltime {clock(elapse_s)}",
-        )  # fmt: skip
+        )
 
 
 def _files(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: str) -> Iterator[Finding]:
     facts = sheet.look_up(_working_folder(sheet, command), _sweep_of(arguments), results)
     if facts.problem:
         yield Finding(
-            command.line, Severity.ERROR, facts.problem, "the path of a sweep file that `mpisweep check` finds nothing wrong with, "
+            command.line,
+            Severity.ERROR,
+            facts.problem,
+            "the path of a sweep file that `mpisweep check` finds nothing wrong with, "
             "as seen from where the job runs",
-        )  # fmt: skip
+        )
     elapse_s, longest_s, timeout_s = sheet.asked.elapse_s, facts.longest_s, facts.timeout_s
     if elapse_s is None:
         return
     if longest_s is not None and longest_s > elapse_s:
         yield Finding(
-            sheet.asked.line("elapse"), Severity.ERROR, f"{clock(elapse_s)} is too short for one trial: the longest so far took {clock(longest_s)}",
+            sheet.asked.line("elapse"),
+            Severity.ERROR,
+            f"{clock(elapse_s)} is too short for one trial: the longest so far took {clock(longest_s)}",
             f"more than {clock(longest_s)}",
-        )  # fmt: skip
+        )
     elif timeout_s is not None and timeout_s > elapse_s:
         yield Finding(
-            sheet.asked.line("elapse"), Severity.ERROR, f"{clock(elapse_s)} is shorter than what one trial may take: limits.timeout is {clock(timeout_s)}",
+            sheet.asked.line("elapse"),
+            Severity.ERROR,
+            f"{clock(elapse_s)} is shorter than what one trial may take: limits.timeout is "
+            f"{clock(timeout_s)}",
             f"at least {clock(timeout_s)}, or a smaller timeout",
-        )  # fmt: skip
+        )
 
 
-_RULES = (_interpreter, _spelling, _order, _broken_commands, _limits, _ranks, _cores, _started_ranks, _environment, _sweep)
+_RULES = (
+    _interpreter,
+    _spelling,
+    _order,
+    _broken_commands,
+    _limits,
+    _ranks,
+    _cores,
+    _started_ranks,
+    _environment,
+    _sweep,
+)
 
 
 # ------------------------------------------------------------------------------------- what they need

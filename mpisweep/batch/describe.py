@@ -24,10 +24,13 @@ def describe_start(start: Start, command: Sequence[str], gpus_per_node: int) -> 
     """
     rows = [("node", "ranks", "GPUs")]
     rows += [
-        (node.host or "this machine", str(node.ranks), str(gpus_per_node or "none")) for node in start.placement.nodes
+        (node.host or "this machine", str(node.ranks), str(gpus_per_node or "none"))
+        for node in start.placement.nodes
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     launcher = "" if start.launcher is None else f" by {start.launcher.kind.value}"
     return [
         f"allocation  {_allocation(start.allocation)}",
@@ -37,7 +40,9 @@ def describe_start(start: Start, command: Sequence[str], gpus_per_node: int) -> 
     ]
 
 
-def describe_end(allocation: Allocation, ends_at: float | None, by: str, plan: StopPlan | None, now: float) -> list[str]:
+def describe_end(
+    allocation: Allocation, ends_at: float | None, by: str, plan: StopPlan | None, now: float
+) -> list[str]:
     """Lines for people: when the run has to be over, and when the sweep stops for that.
 
     Args:
@@ -53,8 +58,8 @@ def describe_end(allocation: Allocation, ends_at: float | None, by: str, plan: S
         return [f"ends        not known{unknown}" if system else "ends        when every trial has ended"]
     return [
         f"ends        {_clock(ends_at)}, in {_span(ends_at - now)} ({by})",
-        f"stops       {_clock(now + plan.stop_at)}: {plan.trials_end_at - plan.stop_at:g} s of grace for running "
-        f"trials and {plan.ends_at - plan.trials_end_at:.1f} s for closing before that",
+        f"stops       {_clock(now + plan.stop_at)}: {plan.trials_end_at - plan.stop_at:g} s of grace for "
+        f"running trials and {plan.ends_at - plan.trials_end_at:.1f} s for closing before that",
     ]
 
 
@@ -63,7 +68,9 @@ def _allocation(allocation: Allocation) -> str:
     if system is None:
         return "none; this machine"
     nodes = len(allocation.nodes)
-    facts = [f"{nodes} nodes" if nodes != 1 else "1 node"] if nodes else ["nodes not known: this machine alone"]
+    facts = (
+        [f"{nodes} nodes" if nodes != 1 else "1 node"] if nodes else ["nodes not known: this machine alone"]
+    )
     if allocation.ranks is not None:
         facts.append(f"{allocation.ranks} ranks asked for")
     return f"{system.title} job {allocation.job_id}: {', '.join(facts)}"

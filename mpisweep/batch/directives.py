@@ -81,14 +81,26 @@ def read_script(text: str) -> JobScript:
     # What has come loose from a directive is no command, though the shell takes it for one.
     lines_of_commands = ["" if number in broken else line for number, line in enumerate(lines)]
     end = len(lines) + 1
-    first_command = end if system and system.reads_whole_script else next(
-        (n for n, line in enumerate(lines_of_commands, 1) if line.strip() and not line.lstrip().startswith("#")), end
+    first_command = (
+        end
+        if system and system.reads_whole_script
+        else next(
+            (
+                n
+                for n, line in enumerate(lines_of_commands, 1)
+                if line.strip() and not line.lstrip().startswith("#")
+            ),
+            end,
+        )
     )
     return JobScript(
         system=system,
         has_interpreter=lines[0].startswith("#!"),
         directives=tuple(
-            d for n in own if system and n < first_command for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
+            d
+            for n in own
+            if system and n < first_command
+            for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
         ),
         commands=tuple(_commands(lines_of_commands)),
         others={SCRIPTED[name].marker: found[0] for name, found in markers.items()},
@@ -102,11 +114,13 @@ def read_script(text: str) -> JobScript:
 
 def _marker(line: str) -> str:
     """The name of the batch system that a line is a directive of."""
-    return next((s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), "")
+    return next(
+        (s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), ""
+    )
 
 
 def _broken_off(system: BatchSystem, lines: list[str]) -> str:
-    """The second of these lines, where it is the value that the directive in the first one lacks; else empty."""
+    """The second of these lines if it is the value that the directive in the first one lacks."""
     last = next(reversed(list(_directives(system, 1, lines[0]))), None)
     value = lines[1].strip() if len(lines) > 1 else ""
     if last is None or not last.lacks_value or not _VALUE.fullmatch(value):
@@ -152,11 +166,13 @@ def _directives(system: BatchSystem, number: int, line: str) -> Iterable[Directi
             continue
         else:
             lacks_value = not value
-        yield from _resources(system, Directive(number, system.aliases.get(option, option), value, lacks_value=lacks_value))
+        yield from _resources(
+            system, Directive(number, system.aliases.get(option, option), value, lacks_value=lacks_value)
+        )
 
 
 def _may_be_value(word: str) -> bool:
-    """Whether a word behind an option may be its value: anything but an option, so also a priority below 0."""
+    """Whether the word after an option may be its value: anything but an option, also -1."""
     return not word.startswith("-") or re.fullmatch(r"-\d+", word) is not None
 
 
@@ -168,7 +184,9 @@ def _resources(system: BatchSystem, found: Directive) -> Iterable[Directive]:
     for part in found.value.split(","):
         name, equals, value = part.strip().partition("=")
         known = not system.resources or found.option != system.resource_option or name in system.resources
-        yield Directive(found.line, f"{found.option} {name}", value, known, lacks_value=bool(equals) and not value)
+        yield Directive(
+            found.line, f"{found.option} {name}", value, known, lacks_value=bool(equals) and not value
+        )
 
 
 def _commands(lines: list[str]) -> Iterable[Command]:

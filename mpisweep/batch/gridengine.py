@@ -34,7 +34,9 @@ _START = re.compile(r"start_time\s+(\d+):\s+(\S+ \d{1,2}:\d{2}:\d{2})(?:\.\d+)?\
 #: The same in its XML.
 _XML_NUMBER = re.compile(r"<JB_job_number>(\d{1,12})</JB_job_number>", re.ASCII)
 _XML_HARD = re.compile(r"<JB_hard_resource_list>.*?</JB_hard_resource_list>", re.DOTALL)
-_XML_LIMIT = re.compile(r"<CE_name>h_rt</CE_name>(?:(?!<CE_name>).)*?<CE_stringval>([^<]*)</CE_stringval>", re.DOTALL)
+_XML_LIMIT = re.compile(
+    r"<CE_name>h_rt</CE_name>(?:(?!<CE_name>).)*?<CE_stringval>([^<]*)</CE_stringval>", re.DOTALL
+)
 _XML_TASK = re.compile(r"<JAT_task_number>(\d{1,9})</JAT_task_number>", re.ASCII)
 _XML_START = re.compile(r"<JAT_start_time>(\d{1,15})</JAT_start_time>", re.ASCII)
 #: A start that is larger counts milliseconds, as Altair does, and not seconds.
@@ -55,12 +57,11 @@ class GridEngine(BatchSystem):
     nearly_markers = ("$",)
     reads_whole_script = True
     glues_values = False
-    flags = words(
-        "-clear -cwd -hard -help -notify -soft -terse -verify -version -V -h -nostdin"
-    )
+    flags = words("-clear -cwd -hard -help -notify -soft -terse -verify -version -V -h -nostdin")
     valued = words(
-        "-a -ac -adds -ar -A -b -binding -c -ckpt -C -dc -dl -e -g -hold_jid -hold_jid_ad -i -j -js -jsv -l -m -M -masterq "
-        "-mbind -mc -mods -N -now -o -p -par -pty -P -q -R -r -S -shell -sync -t -tc -tcon -umask -v -w -wd -xd -@"
+        "-a -ac -adds -ar -A -b -binding -c -ckpt -C -dc -dl -e -g -hold_jid -hold_jid_ad -i -j -js -jsv -l "
+        "-m -M -masterq -mbind -mc -mods -N -now -o -p -par -pty -P -q -R -r -S -shell -sync -t -tc -tcon "
+        "-umask -v -w -wd -xd -@"
     )
     two_valued = frozenset(("-pe",))
     resource_option = "-l"
@@ -71,9 +72,9 @@ class GridEngine(BatchSystem):
     log_example = "-j y"
     example = "-l s_vmem=4G"
     about_signals = (
-        "-notify has Grid Engine send SIGUSR2 to this shell and to what it runs before it ends the job with SIGKILL, at the "
-        "limit and at qdel, and SIGUSR1 before it suspends it.  The shell asks the sweep to stop in order and waits for it; "
-        "the sweep watches the clock in any case."
+        "-notify has Grid Engine send SIGUSR2 to this shell and to what it runs before it ends the job with "
+        "SIGKILL, at the limit and at qdel, and SIGUSR1 before it suspends it.  The shell asks the sweep to "
+        "stop in order and waits for it; the sweep watches the clock in any case."
     )
     signals = "USR2 USR1"
     submit_folder = "SGE_O_WORKDIR"
@@ -120,9 +121,15 @@ class GridEngine(BatchSystem):
         )
 
     def time_limit_s(self, text: str) -> float | None:
-        """See :class:`BatchSystem`: ``hours:minutes:seconds``, any of which may be empty; days may come before."""
+        """See :class:`BatchSystem`: ``hours:minutes:seconds``, any of which may be empty; days may come
+        before.
+        """
         parts = text.split(":")
-        if len(parts) not in (1, 3, 4) or not any(parts) or not all(re.fullmatch(r"\d{0,9}", part) for part in parts):
+        if (
+            len(parts) not in (1, 3, 4)
+            or not any(parts)
+            or not all(re.fullmatch(r"\d{0,9}", part) for part in parts)
+        ):
             return None
         days, hours, minutes, seconds = [0, 0, 0, *(int(part or 0) for part in parts)][-4:]
         return float(((24 * days + hours) * 60 + minutes) * 60 + seconds)
@@ -148,11 +155,17 @@ class GridEngine(BatchSystem):
     def queued(self, job_id: str, word: str, why: str = "") -> QueuedJob:
         """See :class:`BatchSystem`: a state is some letters, each of which says something of its own."""
         waits = "q" in word
-        state = JobState.HELD if "E" in word or (waits and "h" in word) else JobState.WAITING if waits else JobState.RUNNING
+        state = (
+            JobState.HELD
+            if "E" in word or (waits and "h" in word)
+            else JobState.WAITING
+            if waits
+            else JobState.RUNNING
+        )
         return QueuedJob(job_id, state, f"{word}, {why}" if why else word)
 
     def job_id(self, environment: Mapping[str, str]) -> str:
-        """See :class:`BatchSystem`: other programs may set a variable of this name, but not those beside it."""
+        """See :class:`BatchSystem`; others may set JOB_ID, but not the variables beside it."""
         number = super().job_id(environment)
         beside = ("SGE_O_WORKDIR", "SGE_JOB_SPOOL_DIR", "PE_HOSTFILE")
         if not number or not any(environment.get(name) for name in beside):

@@ -1,4 +1,5 @@
-"""The head of a job script, in both directions: what a job asks for, and what a script's directives say. Values only.
+"""The head of a job script, in both directions: what a job asks for, and what a script's directives say.
+Values only.
 
 ::
 

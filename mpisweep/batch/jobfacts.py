@@ -1,4 +1,5 @@
-"""What is known of a job: the nodes and the time it was granted, where it is in the queue, and when it ends. Values only.
+"""What is known of a job: the nodes and the time it was granted, where it is in the queue, and when it ends.
+Values only.
 
 What a batch system does not say stays unknown: an end that is guessed wrong costs more than none.
 """

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: giving one to the batch system, what waits and what runs, and taking back what waits."""
+"""The jobs of a sweep: submit one, find those that wait and run, cancel those that wait."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ __all__ = ["cancel_waiting", "describe_jobs", "jobs_as_json", "submit_link", "wa
 
 
 def submit_link(results: Path, link: Submitted, after: str) -> str:
-    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns its id.
+    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns
+    its id.
 
     Raises:
         SubmitError: when it was not taken, or was taken and cannot be noted.
     """
     at = time.time()
     job_id = submit(
-        SCRIPTED[link.system], Path(link.script), folder=Path(link.folder), chained=link.links != 1, after=after,
+        SCRIPTED[link.system],
+        Path(link.script),
+        folder=Path(link.folder),
+        chained=link.links != 1,
+        after=after,
         options=link.options.split(),
-    )  # fmt: skip
+    )
     try:
         note(results, [replace(link, job_id=job_id, at=at)])
     except OSError as error:
         raise SubmitError(
-            f"{SCRIPTED[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be written: "
-            f"{error.strerror}; `mpisweep stop` and `status` do not know of it"
+            f"{SCRIPTED[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be "
+            f"written: {error.strerror}; `mpisweep stop` and `status` do not know of it"
         ) from error
     return job_id
 
@@ -42,7 +47,9 @@ def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
     found: dict[str, list[QueuedJob] | None] = {}
     for system in dict.fromkeys(job.system for job in record.submitted if job.system in SCRIPTED):
         answer = ask(SCRIPTED[system], [job.job_id for job in record.submitted if job.system == system])
-        found[system] = None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
+        found[system] = (
+            None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
+        )
     return found
 
 
@@ -86,15 +93,26 @@ def cancel_waiting(results: Path, record: Record) -> list[str]:
     try:
         note(results, [Stopped(time.time())])
     except OSError as error:
-        print(f"{jobs_file(results)}: cannot be written: {error.strerror}; jobs that begin later do not know of the stop")
+        print(
+            f"{jobs_file(results)}: cannot be written: {error.strerror}; jobs that begin later do not know "
+            "of the stop"
+        )
     running: list[str] = []
     for system, jobs in _asked(record).items():
         if jobs is None:
-            print(f"{results}: {SCRIPTED[system].ask} does not answer; jobs that begin later will find that the sweep was stopped")
+            print(
+                f"{results}: {SCRIPTED[system].ask} does not answer; jobs that begin later will find that "
+                "the sweep was stopped"
+            )
             continue
         waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
         if waiting:
             words = cancel(SCRIPTED[system], waiting)
-            print(f"{results}: {counted(len(waiting), 'waiting job')} {'not cancelled: ' + words if words else 'cancelled'}")
-        running += [f"{SCRIPTED[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
+            print(
+                f"{results}: {counted(len(waiting), 'waiting job')} "
+                f"{'not cancelled: ' + words if words else 'cancelled'}"
+            )
+        running += [
+            f"{SCRIPTED[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING
+        ]
     return running

@@ -5,9 +5,9 @@
     site file + wishes --plan_job()--> Job --write_script()--> Script --text()--> job.sh
 
 A :class:`~mpisweep.batch.request.Job` is what the batch system is asked for, all of it decided and checked; a
-:class:`Script` is plain data; everything here is pure.  What a user has named (folders, files, parameters) reaches the script only through
-:func:`in_shell`, never a directive: directives are split by each system's own rules, so that they hold nothing but
-names that :data:`mpisweep.batch.site.SAFE` lets through.
+:class:`Script` is plain data; everything here is pure.  What a user has named (folders, files, parameters)
+reaches the script only through :func:`in_shell`, never a directive: directives are split by each system's own
+rules, so that they hold nothing but names that :data:`mpisweep.batch.site.SAFE` lets through.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Payload:
         image: of a container.
         grace_s: what running trials get when the sweep is stopped.
         chained: whether the job is one of several in a row.
-        split: in how many shares jobs that work on the sweep together do it; None for a job that does it alone.
+        split: in how many shares jobs that work on the sweep together do it; None for a job that does it
+            alone.
     """
 
     name: str
@@ -149,7 +150,11 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
             "",
             "  bash THIS_SCRIPT [OPTIONS OF mpisweep run]",
         )
-    size = f"{job.gpus} GPU{'s' * (job.gpus != 1)}" if job.site.unit == "gpu" else f"{job.nodes} node{'s' * (job.nodes != 1)}"
+    size = (
+        f"{job.gpus} GPU{'s' * (job.gpus != 1)}"
+        if job.site.unit == "gpu"
+        else f"{job.nodes} node{'s' * (job.nodes != 1)}"
+    )
     ranks = f"{job.ranks} rank{'s' * (job.ranks != 1)}"
     return (
         f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, at most {clock(job.elapse_s or 0)}.",
@@ -199,7 +204,9 @@ def _request(job: Job, payload: Payload) -> Request:
 
 def _folder_block(job: Job, payload: Payload) -> Block:
     if payload.folder is not None:
-        return Block("Where the sweep is run, and where relative paths start.", (f"cd -- {in_shell(payload.folder)}",))
+        return Block(
+            "Where the sweep is run, and where relative paths start.", (f"cd -- {in_shell(payload.folder)}",)
+        )
     if not job.site.system.submit_folder:
         return Block("", ())
     return Block("Where it was submitted.", (f'cd -- "${job.site.system.submit_folder}"',))
@@ -216,17 +223,29 @@ def _environment_blocks(job: Job, payload: Payload) -> list[Block]:
                 "type module >/dev/null 2>&1 || source /etc/profile.d/modules.sh",
                 f"module load {' '.join(modules)}",
             ]
-        blocks.append(Block(
-            "Modules: the versions that the environment was built with.  Their scripts are not made for `set -u`.",
-            ("set +u", *lines, "set -u"),
-        ))  # fmt: skip
+        blocks.append(
+            Block(
+                "Modules: the versions that the environment was built with.  Their scripts are not made for "
+                "`set -u`.",
+                ("set +u", *lines, "set -u"),
+            )
+        )
     if payload.image:
         return blocks
     if payload.conda:
-        lines = ["set +u", 'eval "$(conda shell.bash hook)"', f"conda activate {in_shell(payload.conda)}", "set -u"]
+        lines = [
+            "set +u",
+            'eval "$(conda shell.bash hook)"',
+            f"conda activate {in_shell(payload.conda)}",
+            "set -u",
+        ]
         blocks.append(Block("The environment that mpisweep is in.", tuple(lines)))
     elif payload.venv:
-        lines = [f"venv=${{MPISWEEP_VENV:-{in_shell(payload.venv)}}}", "# shellcheck disable=SC1091", 'source "$venv/bin/activate"']
+        lines = [
+            f"venv=${{MPISWEEP_VENV:-{in_shell(payload.venv)}}}",
+            "# shellcheck disable=SC1091",
+            'source "$venv/bin/activate"',
+        ]
         blocks.append(Block("The environment that mpisweep is in.", tuple(lines)))
     return blocks
 
@@ -253,8 +272,8 @@ def _in_double_quotes(text: str) -> str:
 
 def _chain_block(payload: Payload) -> Block:
     return Block(
-        "One of several jobs in a row: it runs only where there is something to go on with, and cancels the others "
-        "where there is not.",
+        "One of several jobs in a row: it runs only where there is something to go on with, and cancels the "
+        "others where there is not.",
         (
             "decision=0",
             f'{_inside(payload)}mpisweep chain "$results" || decision=$?',
@@ -273,7 +292,12 @@ _ASK = '[ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true'
 
 def _run_block(job: Job, payload: Payload) -> Block:
     system = job.site.system
-    words = ["mpisweep run", *(['"$sweep"'] if payload.sweep else []), *map(in_shell, payload.arguments), '-o "$results"']
+    words = [
+        "mpisweep run",
+        *(['"$sweep"'] if payload.sweep else []),
+        *map(in_shell, payload.arguments),
+        '-o "$results"',
+    ]
     if payload.split:
         words.append(f"--split {payload.split}")
     if not system.marker:
@@ -286,14 +310,17 @@ def _run_block(job: Job, payload: Payload) -> Block:
     exports: tuple[str, ...] = ()
     if payload.image:
         exports = system.container_exports(job.cores)
-        ranks = job.site.launch.replace("{ranks}", str(job.ranks)).replace("{ranks_per_node}", str(job.ranks_per_node))
+        ranks = job.site.launch.replace("{ranks}", str(job.ranks)).replace(
+            "{ranks_per_node}", str(job.ranks_per_node)
+        )
         run = f"{ranks} {run}" if job.ranks > 1 else run
     if not system.marker:
         return Block("", ("code=0", f"{run} || code=$?"))
     walltime: tuple[str, ...] = ()
     if not system.tells_its_end:
         walltime = (
-            f"# {system.title} has no variable for when a job ends.  In seconds, as in the directive above, less what has passed.",
+            f"# {system.title} has no variable for when a job ends.  In seconds, as in the directive above, "
+            "less what has passed.",
             f"walltime={round(job.elapse_s or 0)}",
         )
     return Block(
@@ -302,7 +329,8 @@ def _run_block(job: Job, payload: Payload) -> Block:
             "sweep_pid=",
             "signalled=0",
             f"trap 'signalled=1; {_ASK}' {system.signals}",
-            "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.",
+            "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at "
+            "once.",
             f"trap 'signalled=1; sleep 1; {_ASK}' TERM",
             *walltime,
             *exports,
@@ -322,13 +350,17 @@ def _run_block(job: Job, payload: Payload) -> Block:
 
 def _end_block(system: BatchSystem, payload: Payload) -> Block:
     again = "submit this script again" if system.marker else "run this script again"
-    early = "This job has stopped before the sweep is complete: if no other is at work on it," if payload.split else "The sweep has stopped early:"
+    early = (
+        "This job has stopped before the sweep is complete: if no other is at work on it,"
+        if payload.split
+        else "The sweep has stopped early:"
+    )
     return Block(
-        "The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong input.",
+        "The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial "
+        "completed, 2 wrong input.",
         (
             f'{_inside(payload)}mpisweep top "$results" || true',
             f'if [ "$code" -eq 3 ]; then echo "{early} {again} and it goes on."; fi',
             'exit "$code"',
         ),
     )
-

@@ -1,11 +1,13 @@
 """Keeping the ranks running: the launcher half of ``mpisweep run``.
 
-How a run has ended is said by the results, and not by mpirun's exit code: it has been seen to return 0 after the loss
-of a node.  The two agree except when something was killed.
+How a run has ended is said by the results, and not by mpirun's exit code: it has been seen to return 0 after
+the loss of a node.  The two agree except when something was killed.
 
-* A run that has ended in order is over, also where mpirun does not return because a rank hangs: mpirun is ended then.
+* A run that has ended in order is over, also where mpirun does not return because a rank hangs: mpirun is
+  ended then.
 * Where another run has taken the sweep over, this launch ends and touches nothing.
-* Where no rank was ever alive there is nothing to lose and nothing to repeat: mpirun's own words go to the user.
+* Where no rank was ever alive there is nothing to lose and nothing to repeat: mpirun's own words go to the
+  user.
 * After a loss the ranks are started again in the same allocation, on the nodes that still answer.
 
 The file system may hang.  It is asked by threads of their own, so that signals are heard all the time.
@@ -40,8 +42,15 @@ from mpisweep.progress import Bar, counted
 from mpisweep.records import EndReason
 
 __all__ = [
-    "BEGUN_VARIABLE", "ENDS_VARIABLE", "LAUNCH_VARIABLE", "ONE_HOST_VARIABLE", "PROGRESS_VARIABLE", "Ended", "launch", "mpi_environment",
-]  # fmt: skip
+    "BEGUN_VARIABLE",
+    "ENDS_VARIABLE",
+    "LAUNCH_VARIABLE",
+    "ONE_HOST_VARIABLE",
+    "PROGRESS_VARIABLE",
+    "Ended",
+    "launch",
+    "mpi_environment",
+]
 
 #: Tells the ranks that their output is drawn by the launcher.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
@@ -49,10 +58,12 @@ PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 #: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
 
-#: Tells the ranks that others of their launch have begun the sweep: a disk that fails may be there again in a moment.
+#: Tells the ranks that others of their launch have begun the sweep: a disk that fails may be there again in a
+#: moment.
 BEGUN_VARIABLE = "MPISWEEP_BEGUN"
 
-#: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find out.
+#: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find
+#: out.
 ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 
 #: Tells the ranks that they are all on one host.
@@ -73,9 +84,9 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-#: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader.
-#: Of a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes, and
-#: mpirun's next srun would wait for them.
+#: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader. Of
+#: a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes,
+#: and mpirun's next srun would wait for them.
 _MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -115,10 +126,11 @@ def launch(
     restarts: int = 0,
     patience_s: float = math.inf,
 ) -> Ended:
-    """Start the ranks, start them again after a loss that they did not survive, and return how that has ended.
+    """Start the ranks, start them again after a loss that they did not survive, and return how that has
+    ended.
 
-    Starting again ends with the first of: an orderly end, as many restarts as are allowed, :data:`_FRUITLESS` of them
-    in a row in which no trial ended, the end of the allocation.
+    Starting again ends with the first of: an orderly end, as many restarts as are allowed, :data:`_FRUITLESS`
+    of them in a row in which no trial ended, the end of the allocation.
 
     The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
 
@@ -128,8 +140,8 @@ def launch(
         results: what the results say.
         ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
         restarts: how often the ranks may be started again.
-        patience_s: how long the ranks may take until one is alive.  An mpirun that cannot start its daemons on a node
-            has been seen to wait for ever; after so long it is ended, and started again.
+        patience_s: how long the ranks may take until one is alive.  An mpirun that cannot start its daemons
+            on a node has been seen to wait for ever; after so long it is ended, and started again.
 
     Raises:
         LaunchError: when no rank can be started.
@@ -169,7 +181,8 @@ class _Launch:
         self._stops = stops
         self._name = secrets.token_hex(8)
         self._program = os.path.basename(start.launcher.program if start.launcher else sys.executable)
-        #: Runs that have begun, starts in a row in which no trial has ended, and trials that had ended before the last one.
+        #: Runs that have begun, starts in a row in which no trial has ended, and trials that had ended before
+        #: the last one.
         self._begun = 0
         self._fruitless = 0
         self._ended_before = 0
@@ -205,9 +218,17 @@ class _Launch:
         if self._stops.asked:
             # Who wants the end at once does not wait for the answer whether it had begun.
             may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
-            log.warning("stopped before the sweep %s", "reported an end; run the same command to resume" if may_have_begun else "had begun")
+            log.warning(
+                "stopped before the sweep %s",
+                "reported an end; run the same command to resume" if may_have_begun else "had begun",
+            )
             return Ended(_INTERRUPTED)
-        if not attempt.lived and not self._begun and not attempt.was_hung and attempt.returned not in (0, *_BY_SIGNAL):
+        if (
+            not attempt.lived
+            and not self._begun
+            and not attempt.was_hung
+            and attempt.returned not in (0, *_BY_SIGNAL)
+        ):
             raise LaunchError(_cannot_start(self._program, attempt))
         now_ended = self._ask(self._results.ended_trials, 0)
         self._fruitless = 0 if now_ended > self._ended_before else self._fruitless + 1
@@ -227,7 +248,8 @@ class _Launch:
 
     def _superseded(self, end: RunEnd) -> Ended:
         log.error(
-            "another run has taken this sweep over (%s); this launch ends and leaves the results to it", end.superseded_by
+            "another run has taken this sweep over (%s); this launch ends and leaves the results to it",
+            end.superseded_by,
         )
         return Ended(_INTERRUPTED)
 
@@ -239,7 +261,9 @@ class _Launch:
         return f"{self._program} exited with {attempt.returned} before the sweep reported an end"
 
     def _say_that_it_starts_again(self, attempt: _Attempt, end: RunEnd) -> None:
-        so_far = f"{counted(self._ended_before, 'trial')} {'has' if self._ended_before == 1 else 'have'} ended"
+        so_far = (
+            f"{counted(self._ended_before, 'trial')} {'has' if self._ended_before == 1 else 'have'} ended"
+        )
         log.warning("%s; starting the ranks again (%s)", self._how(attempt, end.reason), so_far)
 
     def _before_the_next(self) -> Start | Ended:
@@ -257,7 +281,9 @@ class _Launch:
         return replace(following, fresh=self._start.fresh and not self._begun)
 
     def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """The answer of the file system; `otherwise` when somebody wants the end at once before it has answered."""
+        """The answer of the file system; `otherwise` when somebody wants the end at once before it has
+        answered.
+        """
         answers: list[Answer] = []
         failures: list[BaseException] = []
 
@@ -289,7 +315,11 @@ class _Launch:
                 returned = ranks.wait()
             code = returned if returned >= 0 else 128 - returned
             # Where no rank was alive, the words become part of our own sentence.
-            output.finish(quietly=not output.lives or code in (0, _REFUSED, _INTERRUPTED, 4) or watchdog.seen is not None)
+            output.finish(
+                quietly=not output.lives
+                or code in (0, _REFUSED, _INTERRUPTED, 4)
+                or watchdog.seen is not None
+            )
             words = output.words()
             if output.lives or code in (0, *_BY_SIGNAL):
                 output.release()
@@ -313,7 +343,10 @@ def _folder_for_notes() -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix="mpisweep-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise LaunchError(f"MPI needs a folder for temporary files; set TMPDIR to one that can be written ({error.strerror})") from error
+        raise LaunchError(
+            "MPI needs a folder for temporary files; set TMPDIR to one that can be written "
+            f"({error.strerror})"
+        ) from error
 
 
 def _started(start: Start, environment: dict[str, str], notes: str) -> subprocess.Popen[bytes]:
@@ -328,9 +361,17 @@ def _started(start: Start, environment: dict[str, str], notes: str) -> subproces
 
 
 def _cannot_start(program: str, attempt: _Attempt, times: int = 1) -> str:
-    how = f"{program} could not start any rank" if not attempt.lived else f"no rank could begin the sweep: {program}"
+    how = (
+        f"{program} could not start any rank"
+        if not attempt.lived
+        else f"no rank could begin the sweep: {program}"
+    )
     code = f"exit code {attempt.returned}" + (f", {times} times" if times > 1 else "")
     if not attempt.words:
         return f"{how} ({code}), and said nothing; `mpisweep run ... --dry-run` prints the command"
-    said = f": {attempt.words[0]}" if len(attempt.words) == 1 else "; its words:" + "".join(f"\n  {line}" for line in attempt.words)
+    said = (
+        f": {attempt.words[0]}"
+        if len(attempt.words) == 1
+        else "; its words:" + "".join(f"\n  {line}" for line in attempt.words)
+    )
     return f"{how} ({code}){said}"

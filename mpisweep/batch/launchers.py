@@ -2,9 +2,9 @@
 
 Which one is taken
 ------------------
-1. The mpirun beside this Python, because it belongs to the MPI of this Python's mpi4py; else the mpirun or mpiexec
-   on PATH.  Also under Slurm: only Open MPI's own mpirun lets a sweep survive the death of a rank (ULFM), and it
-   starts its daemons through srun by itself.
+1. The mpirun beside this Python, because it belongs to the MPI of this Python's mpi4py; else the mpirun or
+   mpiexec on PATH.  Also under Slurm: only Open MPI's own mpirun lets a sweep survive the death of a rank
+   (ULFM), and it starts its daemons through srun by itself.
 2. srun, under Slurm, where there is no mpirun at all (Cray).
 
 How it is told the nodes
@@ -39,9 +39,16 @@ from mpisweep.batch.placement import Placement
 from mpisweep.batch.registry import batch_system
 
 __all__ = [
-    "LaunchError", "Launcher", "LauncherKind", "find_launcher", "kind_of", "one_host_variables", "pmi_of", "session_variables",
+    "LaunchError",
+    "Launcher",
+    "LauncherKind",
+    "find_launcher",
+    "kind_of",
+    "one_host_variables",
+    "pmi_of",
+    "session_variables",
     "start_command",
-]  # fmt: skip
+]
 
 _OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
 #: How long a launcher may take to say its version, in seconds.
@@ -93,7 +100,11 @@ def find_launcher(allocation: Allocation) -> Launcher:
     program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
     system = batch_system(allocation.system)
     if program is None and system is not None and system.starter and (srun := shutil.which(system.starter)):
-        return Launcher(LauncherKind.SRUN, srun, pmi=pmi_of(_output([sys.executable, "-P", "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])))
+        return Launcher(
+            LauncherKind.SRUN,
+            srun,
+            pmi=pmi_of(_output([sys.executable, "-P", "-c", _PMI_OF_MPI4PY]), _output([srun, "--mpi=list"])),
+        )
     if program is None:
         raise LaunchError(
             "no mpirun was found beside Python nor on PATH; load your system's MPI module, "
@@ -106,7 +117,9 @@ def find_launcher(allocation: Allocation) -> Launcher:
         program,
         major,
         remote_shell=next(filter(None, shells), ""),
-        deafens=system is not None and system.starts_daemons and _works(["env", "--ignore-signal=USR1", "true"]),
+        deafens=system is not None
+        and system.starts_daemons
+        and _works(["env", "--ignore-signal=USR1", "true"]),
     )
 
 
@@ -143,7 +156,8 @@ def start_command(
         launcher: from :func:`find_launcher`.
         allocation: where.
         placement: how many ranks where.
-        exported: variables that ranks on other nodes must have, where the launcher does not pass all of them on.
+        exported: variables that ranks on other nodes must have, where the launcher does not pass all of them
+            on.
     """
     command = [launcher.program, "-n", str(placement.ranks)]
     match launcher.kind:
@@ -159,9 +173,10 @@ def start_command(
 def session_variables(launcher: Launcher, environment: Mapping[str, str], folder: str) -> dict[str, str]:
     """What, beside the environment, has a launcher keep its notes of a session on this node in a folder.
 
-    Open MPI calls the folder of a session by the process number of its mpirun, leaves it behind when it is killed, and
-    refuses to start ("the PMIx server's listener thread failed to start", version 5.0.11) when a later mpirun has the
-    same number: in a container, where numbers are small, that happens.  In a folder that is new each time it cannot.
+    Open MPI calls the folder of a session by the process number of its mpirun, leaves it behind when it is
+    killed, and refuses to start ("the PMIx server's listener thread failed to start", version 5.0.11) when a
+    later mpirun has the same number: in a container, where numbers are small, that happens.  In a folder that
+    is new each time it cannot.
     """
     if launcher.kind is not LauncherKind.OPEN_MPI:
         return {}
@@ -175,8 +190,9 @@ def session_variables(launcher: Launcher, environment: Mapping[str, str], folder
 def one_host_variables(launcher: Launcher, environment: Mapping[str, str]) -> dict[str, str]:
     """What, beside the environment, has MPI start faster where all ranks are on one host.
 
-    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a whole second in MPI_Init while it
-    looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host nothing crosses a fabric.
+    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a whole second in
+    MPI_Init while it looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host
+    nothing crosses a fabric.
     """
     if launcher.kind is not LauncherKind.OPEN_MPI or launcher.major < 5 or _BTL in environment:
         return {}
@@ -236,9 +252,15 @@ def _of_srun(launcher: Launcher, allocation: Allocation, placement: Placement) -
 def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_VERSION_S, check=False,
-        )  # fmt: skip
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_S,
+            check=False,
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout + done.stderr

@@ -1,4 +1,5 @@
-"""Which nodes of the allocation still answer: asked of the nodes themselves, all at once and for a bounded time.
+"""Which nodes of the allocation still answer: asked of the nodes themselves, all at once and for a bounded
+time.
 
 What the batch system thinks of its nodes is no help here: it takes minutes to notice that one is gone.
 """
@@ -55,5 +56,9 @@ def answering(allocation: Allocation, remote_shell: str, hosts: Sequence[str]) -
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )

@@ -3,10 +3,10 @@
 Passed on as it comes, with three exceptions:
 
 * Lines that are for the launcher: progress, and the sign of life of a rank.
-* What comes before the first rank lives is held back for up to :data:`_HOLD_S` seconds.  If none ever lives, it says
-  why, and becomes part of the launcher's own sentence.
-* What launchers of MPI say of ranks that exited with another code than 0 is held back to the end: after an end that the
-  ranks have told themselves it is noise.
+* What comes before the first rank lives is held back for up to :data:`_HOLD_S` seconds.  If none ever lives,
+  it says why, and becomes part of the launcher's own sentence.
+* What launchers of MPI say of ranks that exited with another code than 0 is held back to the end: after an
+  end that the ranks have told themselves it is noise.
 
 Every stream is read by a thread of its own that does nothing else, so that mpirun never waits for its reader.
 """
@@ -28,7 +28,8 @@ __all__ = ["ComplaintFilter", "Output", "PlainView", "View", "words_of"]
 
 #: How long the first lines are held back, in seconds.
 _HOLD_S = 5.0
-#: How long the last lines may take to come after the process has exited, in seconds: somebody may still hold the pipe.
+#: How long the last lines may take to come after the process has exited, in seconds: somebody may still hold
+#: the pipe.
 _DRAIN_S = 5.0
 #: Lines that are kept for the launcher's own sentence.
 _KEPT = 40
@@ -39,13 +40,15 @@ _WORD_LENGTH = 300
 _RULE = re.compile(r"([-=*])\1{30,}\s*")
 #: How blocks begin that tell of ranks which exited with another code than 0: Open MPI 4 and 5, Hydra.
 _COMPLAINT = re.compile(
-    r"(prterun|mpirun|mpiexec|orterun) (detected that one or more processes exited|has exited due to process rank"
+    r"(prterun|mpirun|mpiexec|orterun) (detected that one or more processes exited"
+    r"|has exited due to process rank"
     r"|noticed that process rank)"
     r"|MPI_ABORT was invoked on rank|Primary job +terminated normally, but|=+ +BAD TERMINATION OF ONE OF YOUR"
 )
 #: The same in single lines: Slurm, Hydra.
 _COMPLAINT_LINE = re.compile(
-    r"srun: error: \S+: tasks? [\d,-]+: Exited with exit code \d+|YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*"
+    r"srun: error: \S+: tasks? [\d,-]+: Exited with exit code \d+"
+    r"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*"
 )
 #: A block that grows longer than this is none.
 _BLOCK_AT_MOST = 40

@@ -1,7 +1,7 @@
 """PBS Professional, OpenPBS and Torque.
 
-Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  The two print jobs alike and call the
-start differently: ``stime`` and ``start_time``.
+Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  The two print jobs alike and call
+the start differently: ``stime`` and ``start_time``.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Pbs(BatchSystem):
     not_in_names = r"[^A-Za-z0-9_-]"
     name_length = 230
     about_signals = (
-        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some seconds later "
-        "SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep watches the clock in any "
-        "case."
+        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some "
+        "seconds later SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep "
+        "watches the clock in any case."
     )
     submit_folder = "PBS_O_WORKDIR"
     local_folders = ("PBS_JOBDIR", "TMPDIR")
@@ -71,7 +71,8 @@ class Pbs(BatchSystem):
             *request.site,
             *([f"-q {request.group}"] if request.group else []),
             *([request.project] if request.project else []),
-            request.size or f"-l select={request.nodes}:ncpus={cores}{gpus}:mpiprocs={request.ranks_per_node}",
+            request.size
+            or f"-l select={request.nodes}:ncpus={cores}{gpus}:mpiprocs={request.ranks_per_node}",
             f"-l walltime={clock(request.elapse_s)}",
             *request.container,
             "-j oe",
@@ -109,7 +110,14 @@ class Pbs(BatchSystem):
             project=_project(project),
             log=log.value if log else "",
             lines=places(
-                nodes=select, gpus=select, ranks=select, cores=select, elapse=walltime, group=group, project=project, log=log
+                nodes=select,
+                gpus=select,
+                ranks=select,
+                cores=select,
+                elapse=walltime,
+                group=group,
+                project=project,
+                log=log,
             ),
         )
 
@@ -130,7 +138,7 @@ class Pbs(BatchSystem):
         return (("qstat", "-f", *job_ids),)
 
     def has_answered(self, returncode: int, errors: str) -> bool:
-        """See :class:`BatchSystem`: qstat fails when one of several jobs is gone, and still lists the others."""
+        """See :class:`BatchSystem`; qstat fails if one of several jobs is gone, and lists the rest."""
         return returncode == 0 or re.search(r"Unknown Job|has finished", errors) is not None
 
     def listed(self, text: str) -> list[QueuedJob]:

@@ -1,8 +1,8 @@
 """Fujitsu's PJM (Technical Computing Suite): Flow, Wisteria, Genkai, Fugaku.
 
-The elapse limit is in no variable.  ``pjstat`` prints a table whose columns differ from site to site, so its header
-says what is what; ``pjstat -s`` prints a record.  A date in the table has no year.  Where neither says the limit
-(some sites print the time that has passed in its place) it is not known.
+The elapse limit is in no variable.  ``pjstat`` prints a table whose columns differ from site to site, so its
+header says what is what; ``pjstat -s`` prints a record.  A date in the table has no year.  Where neither says
+the limit (some sites print the time that has passed in its place) it is not known.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Pjm(BatchSystem):
     marker = "#PJM"
     nearly_markers = ("PJM",)
     flags = words(
-        "-j -s -S -X -w -h --help -i --interact --bulk --step --restart --norestart --no-check-directory --mswk "
-        "--spath-extend --no-stging"
+        "-j -s -S -X -w -h --help -i --interact --bulk --step --restart --norestart --no-check-directory "
+        "--mswk --spath-extend --no-stging"
     )
     valued = words(
         "-L --rsc-list --mpi -N --name -g --gname -o --out -e --err -m --mail-list -x -p -P -z --sparam --fs "
@@ -51,9 +51,10 @@ class Pjm(BatchSystem):
     resource_option = "-L"
     list_options = ("--mpi",)
     resources = words(
-        "node vnode vnode-core vnode-mem node-mem core-mem rscunit rscgrp rscunit-mode elapse gpu gpus jobenv freq "
-        "proc-core proc-crproc proc-data proc-filesize proc-lockm proc-msgq proc-openfd proc-psig proc-stack "
-        "proc-vmem throttling_state issue_state ex_pipe_state eco_state retention_state node-ssd noncont"
+        "node vnode vnode-core vnode-mem node-mem core-mem rscunit rscgrp rscunit-mode elapse gpu gpus "
+        "jobenv freq proc-core proc-crproc proc-data proc-filesize proc-lockm proc-msgq proc-openfd "
+        "proc-psig proc-stack proc-vmem throttling_state issue_state ex_pipe_state eco_state "
+        "retention_state node-ssd noncont"
     )
     gives_whole_nodes = True
     project_option = "-g {project}"
@@ -64,9 +65,9 @@ class Pjm(BatchSystem):
     name_length = 63
     signals = "XCPU USR1"
     about_signals = (
-        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten "
-        "seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep "
-        "watches the clock in any case."
+        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and "
+        "SIGKILL ten seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and "
+        "waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "PJM_O_WORKDIR"
     local_folders = ("PJM_LOCALDIR", "PJM_LOCALTMP", "PJM_JOBDIR", "PJM_SSD_DIR", "TMPDIR")
@@ -136,26 +137,37 @@ class Pjm(BatchSystem):
             log=(log.value or log.option) if log else "",
             shares_a_node=gpu is not None and node is None,
             lines=places(
-                nodes=node or gpu, gpus=gpu, ranks=proc or each, elapse=elapse, group=group, project=project, log=log
+                nodes=node or gpu,
+                gpus=gpu,
+                ranks=proc or each,
+                elapse=elapse,
+                group=group,
+                project=project,
+                log=log,
             ),
         )
 
     def follow_options(self, chained: bool, after: str) -> list[str]:
         """See :class:`BatchSystem`.
 
-        PJM calls such jobs the sub jobs of a step job.  ``sd`` says when one is deleted: a script that ends with 0 has
-        nothing left to do, and PJM then deletes those after it.
+        PJM calls such jobs the sub jobs of a step job.  ``sd`` says when one is deleted: a script that ends
+        with 0 has nothing left to do, and PJM then deletes those after it.
         """
         if not chained:
             return []
         if not after:
             return ["--step"]
         step_job, _, number = after.partition("_")
-        return ["--step", "--sparam", f"jid={step_job},sn={int(number or 0) + 1},sd=ec==0:after:{int(number or 0)}"]
+        return [
+            "--step",
+            "--sparam",
+            f"jid={step_job},sn={int(number or 0) + 1},sd=ec==0:after:{int(number or 0)}",
+        ]
 
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists step jobs.
+        # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists
+        # step jobs.
         return (("pjstat", "-E"), ("pjstat",))
 
     def listed(self, text: str) -> list[QueuedJob]:
@@ -180,7 +192,9 @@ class Pjm(BatchSystem):
         """See :class:`BatchSystem`."""
         file = environment.get("PJM_O_NODEINF", "")
         hosts = tuple(dict.fromkeys(filter(None, map(first_word, read(file).splitlines()))))
-        granted = _granted(hosts, positive(environment.get("PJM_MPI_PROC")), positive(environment.get("PJM_PROC_BY_NODE")))
+        granted = _granted(
+            hosts, positive(environment.get("PJM_MPI_PROC")), positive(environment.get("PJM_PROC_BY_NODE"))
+        )
         return Allocation(
             self.name,
             self.job_id(environment),
@@ -206,7 +220,7 @@ PJM = Pjm()
 
 
 def _granted(hosts: Sequence[str], ranks: int | None, at_most: int | None) -> list[int | None]:
-    """So many ranks over the hosts, the first ones getting the rest; unknown where not every host gets one."""
+    """Spread the ranks over the hosts, the remainder over the first; unknown if a host gets none."""
     if ranks is None or not hosts or ranks < len(hosts):
         return [None] * len(hosts)
     each, rest = divmod(ranks, len(hosts))

@@ -4,8 +4,8 @@ Rules
 -----
 * ``-n`` counts the workers of the whole allocation; they are spread evenly, the first nodes getting the rest.
 * Otherwise GPUs decide: every node gets as many workers as its GPUs have room for.
-* Where there are no GPUs, every node gets as many as the job asked the batch system for; where it asked for none,
-  as many as this machine would get on its own.
+* Where there are no GPUs, every node gets as many as the job asked the batch system for; where it asked for
+  none, as many as this machine would get on its own.
 * ``--master idle`` puts one rank more on the first node.
 * A node that does not answer any more is left out, and its ranks with it.
 """
@@ -53,7 +53,9 @@ class Placement:
         return Placement(kept, everywhere=self.everywhere and len(kept) == len(self.nodes))
 
 
-def place(allocation: Allocation, *, usual: int, has_gpus: bool, workers: int | None, idle_master: bool) -> Placement:
+def place(
+    allocation: Allocation, *, usual: int, has_gpus: bool, workers: int | None, idle_master: bool
+) -> Placement:
     """Work out the ranks of every node.
 
     Args:

@@ -1,7 +1,7 @@
 """What the batch system knows of jobs: waiting, held, running or gone.
 
-Its answer is read by the header or the field names in it, never by positions: sites change the columns.  A system
-that does not answer is no error: then nothing is known.
+Its answer is read by the header or the field names in it, never by positions: sites change the columns.  A
+system that does not answer is no error: then nothing is known.
 """
 
 from __future__ import annotations

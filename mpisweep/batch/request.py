@@ -81,15 +81,21 @@ class Job:
             return ""
         if cores is None:
             # Whole nodes come with all their cores.
-            return "" if self.site.system.gives_whole_nodes or self.site.node_resource else (
-                f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, which leaves none for "
-                f"loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in a copy of the site's file"
-            )  # fmt: skip
+            return (
+                ""
+                if self.site.system.gives_whole_nodes or self.site.node_resource
+                else (
+                    f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, "
+                    f"which leaves none for loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in "
+                    "a copy of the site's file"
+                )
+            )
         if cores >= LEAST_CORES_PER_GPU * self.gpus:
             return ""
         return (
-            f"{cores} core{'s' * (cores != 1)} for {self.gpus} GPU{'s' * (self.gpus != 1)} of a node are fewer than "
-            f"{LEAST_CORES_PER_GPU} per GPU, which leaves none for loading data; ask for more with --cores"
+            f"{cores} core{'s' * (cores != 1)} for {self.gpus} GPU{'s' * (self.gpus != 1)} of a node are "
+            f"fewer than {LEAST_CORES_PER_GPU} per GPU, which leaves none for loading data; ask for more "
+            "with --cores"
         )
 
 
@@ -114,7 +120,10 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
     nodes = 1 if site.unit == "gpu" or not site.system.marker else wishes.nodes
     if nodes != wishes.nodes:
         what = f"a job on {site.title} has one node" if site.system.marker else "a workstation is one node"
-        raise SiteError(f"--nodes {wishes.nodes}: {what}" + ("; ask for more GPUs with --gpus" if site.unit == "gpu" else ""))
+        raise SiteError(
+            f"--nodes {wishes.nodes}: {what}"
+            + ("; ask for more GPUs with --gpus" if site.unit == "gpu" else "")
+        )
     if site.unit == "node" and site.gpus_per_node is not None and (gpus or 0) > site.gpus_per_node:
         raise SiteError(f"--gpus {gpus}: a node of {site.name} has {site.gpus_per_node}")
     ranks = wishes.ranks or site.ranks_per_node or _usual_ranks(site, gpus or 0, devices_per_trial)
@@ -133,16 +142,17 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
     _check_words(job)
     if site.system.size_example and not site.size and not job.directives:
         raise SiteError(
-            f"--site {site.name}: does not say how nodes are asked for, and {site.system.title} has no option for it; "
-            "say it with --directive, e.g. --directive=\"-pe mpi 8\", or in a copy of the site's file, "
-            f"e.g. size = \"{site.system.size_example}\""
+            f"--site {site.name}: does not say how nodes are asked for, and "
+            f"{site.system.title} has no option for it; "
+            'say it with --directive, e.g. --directive="-pe mpi 8", or in a copy of the site\'s file, '
+            f'e.g. size = "{site.system.size_example}"'
         )
     if site.system.marker:
         _check_limits(job)
         if job.ranks < ranks_per_trial:
             raise SiteError(
-                f"--nodes {job.nodes}: gives {job.ranks} rank{'s' * (job.ranks != 1)}, and a trial of the sweep has "
-                f"{ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks of each"
+                f"--nodes {job.nodes}: gives {job.ranks} rank{'s' * (job.ranks != 1)}, and a trial of the "
+                f"sweep has {ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks of each"
             )
     return job
 
@@ -153,15 +163,17 @@ def _usual_ranks(site: Site, gpus: int, devices_per_trial: float) -> int:
         ranks = math.floor(gpus / devices_per_trial + 1e-9)
         if ranks < 1:
             raise SiteError(
-                f"--gpus {gpus}: the sweep wants {devices_per_trial:g} GPUs a trial (devices_per_trial), more than a node gets"
+                f"--gpus {gpus}: the sweep wants {devices_per_trial:g} GPUs a trial (devices_per_trial), "
+                "more than a node gets"
             )
         return ranks
     if not site.system.marker:
         return 1
     if site.cores_per_node is None:
         raise SiteError(
-            f"--site {site.name}: does not say how many cores a node has, and there are no GPUs to go by; say with --ranks "
-            "how many ranks a node gets, or the cores in a copy of the site's file (cores_per_node)"
+            f"--site {site.name}: does not say how many cores a node has, and there are no GPUs to go by; "
+            "say with --ranks how many ranks a node gets, or the cores in a copy of the site's file "
+            "(cores_per_node)"
         )
     return min(site.cores_per_node, _RANKS_WITHOUT_GPUS)
 
@@ -173,8 +185,8 @@ def _cores(site: Site, wanted: int | None, ranks: int, gpus: int) -> int | None:
         raise SiteError(f"--cores {wanted}: {site.title} {why}; leave it out")
     if wanted is not None and site.cores_per_node is not None and wanted * ranks > site.cores_per_node:
         raise SiteError(
-            f"--cores {wanted}: {ranks} rank{'s' * (ranks != 1)} of a node would have {wanted * ranks} cores, and a node of "
-            f"{site.name} has {site.cores_per_node}"
+            f"--cores {wanted}: {ranks} rank{'s' * (ranks != 1)} of a node would have {wanted * ranks} "
+            f"cores, and a node of {site.name} has {site.cores_per_node}"
         )
     if wanted is not None:
         return wanted
@@ -188,15 +200,23 @@ def _directive(site: Site, text: str) -> str:
     """An option of the batch system as it goes into the script, without its marker."""
     marker = site.system.marker
     if not marker:
-        raise SiteError(f"--directive {text!r}: {site.title} has no batch system that reads directives; leave it out")
+        raise SiteError(
+            f"--directive {text!r}: {site.title} has no batch system that reads directives; leave it out"
+        )
     option = text.removeprefix(marker).strip()
     if not option.startswith("-") or not option.isprintable():
-        raise SiteError(f"--directive {text!r}: expected one option of {site.system.submit}, e.g. {site.system.example!r}")
+        raise SiteError(
+            f"--directive {text!r}: expected one option of {site.system.submit}, e.g. {site.system.example!r}"
+        )
     return option
 
 
 def _check_words(job: Job) -> None:
-    for flag, text in (("--group", job.group), ("--project", job.project), *(("--module", m) for m in job.modules)):
+    for flag, text in (
+        ("--group", job.group),
+        ("--project", job.project),
+        *(("--module", m) for m in job.modules),
+    ):
         if text and not SAFE.fullmatch(text):
             raise SiteError(f"{flag} {text!r}: expected a name without spaces and quotes")
 
@@ -209,18 +229,20 @@ def _check_limits(job: Job) -> None:
         raise SiteError(f"--project: is missing; jobs on {site.title} need a project group")
     if job.group and site.groups and job.group not in site.groups:
         raise SiteError(
-            f"--group {job.group}: is not a resource group of {site.name}; known are {', '.join(site.groups)} "
-            "(a copy of the site's file can name more)"
+            f"--group {job.group}: is not a resource group of {site.name}; known are "
+            f"{', '.join(site.groups)} (a copy of the site's file can name more)"
         )
     group = site.resource_group(job.group)
     if group.most_nodes is not None and job.nodes > group.most_nodes:
         others = [other.name for other in site.groups.values() if (other.most_nodes or 0) >= job.nodes]
         raise SiteError(
-            f"--nodes {job.nodes}: resource group {group.name} of {site.name} gives at most {group.most_nodes}"
-            + (f"; {' and '.join(others)} more" if others else "")
+            f"--nodes {job.nodes}: resource group {group.name} of {site.name} gives at most "
+            f"{group.most_nodes}" + (f"; {' and '.join(others)} more" if others else "")
         )
     if site.unit == "gpu" and group.gpus is not None and job.gpus > group.gpus:
-        raise SiteError(f"--gpus {job.gpus}: resource group {group.name} of {site.name} gives at most {group.gpus}")
+        raise SiteError(
+            f"--gpus {job.gpus}: resource group {group.name} of {site.name} gives at most {group.gpus}"
+        )
     longest_s = group.longest_s(job.nodes)
     if longest_s is not None and job.elapse_s > longest_s:
         raise SiteError(f"--elapse {clock(job.elapse_s)}: {_longest(job, group.name, longest_s)}")

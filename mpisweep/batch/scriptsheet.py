@@ -47,7 +47,8 @@ class Facts:
     problem: str = ""
 
 
-#: Given the folder that the script goes to (empty for where it is submitted from), the sweep and the results file.
+#: Given the folder that the script goes to (empty for where it is submitted from), the sweep and the results
+#: file.
 LookUp = Callable[[str, str, str], Facts]
 
 

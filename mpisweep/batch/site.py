@@ -1,7 +1,8 @@
 """A site: what a job script must say on one machine, read from a small TOML file.
 
-Such files come with mpisweep (`jobscripts/sites/`) and with plugins (:mod:`mpisweep.plugins`); a user's own are looked
-for in ``~/.config/mpisweep/sites/`` or named by their path.  A limit that a file does not state is unknown, and nothing is refused for it.
+Such files come with mpisweep (`jobscripts/sites/`) and with plugins (:mod:`mpisweep.plugins`); a user's own
+are looked for in ``~/.config/mpisweep/sites/`` or named by their path.  A limit that a file does not state is
+unknown, and nothing is refused for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from mpisweep.batch.registry import SCRIPTED
 from mpisweep.plugins import SITES, PluginError, installed_plugins
 from mpisweep.spec import parse_duration
 
-__all__ = ["Container", "Limit", "ResourceGroup", "Site", "SiteError", "known_sites", "load_site", "parse_site", "site_folders"]
+__all__ = [
+    "Container",
+    "Limit",
+    "ResourceGroup",
+    "Site",
+    "SiteError",
+    "known_sites",
+    "load_site",
+    "parse_site",
+    "site_folders",
+]
 
 #: Folders that every node has for itself, unless a site file says otherwise.
 _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
@@ -29,10 +40,26 @@ _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
 SAFE = re.compile(r"[A-Za-z0-9_.,:=/+@%~-]+")
 
 _KEYS = (
-    "title", "system", "gpus_per_node", "cores_per_node", "cores_per_rank", "ranks_per_node", "unit", "size", "group",
-    "project_needed", "project", "project_with_command", "directives", "modules", "setup", "launch", "local_folders",
-    "container", "groups",
-)  # fmt: skip
+    "title",
+    "system",
+    "gpus_per_node",
+    "cores_per_node",
+    "cores_per_rank",
+    "ranks_per_node",
+    "unit",
+    "size",
+    "group",
+    "project_needed",
+    "project",
+    "project_with_command",
+    "directives",
+    "modules",
+    "setup",
+    "launch",
+    "local_folders",
+    "container",
+    "groups",
+)
 _SIZES = ("nodes", "ranks", "ranks_per_node", "gpus", "cores")
 _CONTAINER_KEYS = ("command", "modules", "directives", "binds")
 _GROUP_KEYS = ("limits", "gpus", "common_name")
@@ -61,7 +88,8 @@ class ResourceGroup:
     Attributes:
         limits: in the order of their nodes; empty when none is known.
         gpus: most GPUs of a job, where jobs ask for GPUs instead of nodes; None for unknown.
-        common_name: whether groups of other sites are called so, too: a script that names it may be for any of them.
+        common_name: whether groups of other sites are called so, too: a script that names it may be for any
+            of them.
     """
 
     name: str
@@ -106,18 +134,20 @@ class Site:
         name: of the file, without ``.toml``.
         gpus_per_node: 0 for none, None for unknown.
         cores_per_node: None for unknown.
-        cores_per_rank: what a rank with a GPU asks for where :attr:`cores_per_node` is not known; None for nothing.
+        cores_per_rank: what a rank with a GPU asks for where :attr:`cores_per_node` is not known; None for
+            nothing.
         ranks_per_node: None for one a GPU or, where there is none, one a core.
         unit: what a job asks for: ``node``, ``gpu`` (of a shared node) or ``vnode``.
-        size: the directive that asks for the nodes, in which ``{nodes}``, ``{ranks}``, ``{ranks_per_node}``, ``{gpus}`` and
-            ``{cores}`` (of a node) are filled in; empty for the batch system's own way.
+        size: the directive that asks for the nodes, in which ``{nodes}``, ``{ranks}``, ``{ranks_per_node}``,
+            ``{gpus}`` and ``{cores}`` (of a node) are filled in; empty for the batch system's own way.
         group: the resource group that is used unless another is asked for; empty for none.
-        project: the option that names the project, in which ``{project}`` is filled in; empty for the batch system's own.
+        project: the option that names the project, in which ``{project}`` is filled in; empty for the batch
+            system's own.
         project_with_command: whether that option stands in the command that submits, and not in the script.
         directives: options of the batch system that every job has there.
         setup: lines of bash before anything else.
-        launch: starts ranks in containers: a command line of bash in which ``{ranks}`` and ``{ranks_per_node}``
-            are filled in.
+        launch: starts ranks in containers: a command line of bash in which ``{ranks}`` and
+            ``{ranks_per_node}`` are filled in.
         local_folders: folders that every node has for itself.
         groups: by name; what is not known is not in it.
     """
@@ -149,7 +179,9 @@ class Site:
 
     @property
     def node_resource(self) -> str:
-        """The resource of which a job asks for as many as nodes, e.g. ``-l node_f``; empty where there is none."""
+        """The resource of which a job asks for as many as nodes, e.g. ``-l node_f``; empty where there is
+        none.
+        """
         found = re.fullmatch(r"(-\S+ [\w-]+)=\{nodes\}", self.size)
         return found[1] if found else ""
 
@@ -214,7 +246,8 @@ def load_site(name: str) -> Site:
         near = difflib.get_close_matches(name, sites, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise SiteError(
-            f"--site {name}: there is no such site{meant}; known are {', '.join(sites)}, or say the path of your own file"
+            f"--site {name}: there is no such site{meant}; known are {', '.join(sites)}, or say the path of "
+            "your own file"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -274,7 +307,9 @@ class _Parser:
             modules=self._texts(raw, "modules", "modules"),
             setup=self._texts(raw, "setup", "setup"),
             launch=self._launch(raw),
-            local_folders=self._texts(raw, "local_folders", "local_folders") if "local_folders" in raw else _LOCAL_FOLDERS,
+            local_folders=self._texts(raw, "local_folders", "local_folders")
+            if "local_folders" in raw
+            else _LOCAL_FOLDERS,
             container=Container(
                 command=self._text(inside, "command", "container.") or "singularity",
                 modules=self._texts(inside, "modules", "container.modules"),
@@ -290,7 +325,9 @@ class _Parser:
         self._known(raw, _GROUP_KEYS, where + ".")
         limits = raw.get("limits", [])
         if not isinstance(limits, list) or not all(isinstance(entry, dict) for entry in limits):
-            self._fail(f"{where}.limits", f"found {limits!r}; expected [{{ nodes = 4, elapse = \"24:00:00\" }}, ...]")
+            self._fail(
+                f"{where}.limits", f'found {limits!r}; expected [{{ nodes = 4, elapse = "24:00:00" }}, ...]'
+            )
         return ResourceGroup(
             name,
             tuple(sorted((self._limit(f"{where}.limits", entry) for entry in limits), key=_by_nodes)),
@@ -302,13 +339,16 @@ class _Parser:
         self._known(raw, _LIMIT_KEYS, where + ".")
         elapse_s = parse_duration(raw["elapse"]) if "elapse" in raw else None
         if "elapse" in raw and elapse_s is None:
-            self._fail(f"{where}.elapse", f"found {raw['elapse']!r}; expected a duration like \"24:00:00\"")
+            self._fail(f"{where}.elapse", f'found {raw["elapse"]!r}; expected a duration like "24:00:00"')
         return Limit(self._count(raw, "nodes", f"{where}.nodes", 1), elapse_s)
 
     def _launch(self, raw: dict[str, Any]) -> str:
         launch = self._text(raw, "launch")
         if launch and ("{ranks}" not in launch or "\n" in launch):
-            self._fail("launch", f"found {launch!r}; expected one line with {{ranks}} in it, e.g. \"mpirun -n {{ranks}}\"")
+            self._fail(
+                "launch",
+                f'found {launch!r}; expected one line with {{ranks}} in it, e.g. "mpirun -n {{ranks}}"',
+            )
         return launch
 
     def _option(self, raw: dict[str, Any], key: str, fields: tuple[str, ...], example: str) -> str:
@@ -319,15 +359,23 @@ class _Parser:
         except (LookupError, ValueError, AttributeError):
             filled = ""
         has_field = any(f"{{{name}}}" in text for name in fields)
-        if text and not (has_field and text.startswith("-") and all(SAFE.fullmatch(word) for word in filled.split(" "))):
-            self._fail(key, f"found {text!r}; expected an option with {' or '.join(f'{{{name}}}' for name in fields)} in it, e.g. {example!r}")
+        if text and not (
+            has_field and text.startswith("-") and all(SAFE.fullmatch(word) for word in filled.split(" "))
+        ):
+            self._fail(
+                key,
+                f"found {text!r}; expected an option with {' or '.join(f'{{{name}}}' for name in fields)} "
+                f"in it, e.g. {example!r}",
+            )
         return text
 
     def _directives(self, raw: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
         found = self._texts(raw, key, where)
         for text in found:
             if not all(SAFE.fullmatch(word) for word in text.split(" ")):
-                self._fail(where, f"found {text!r}; expected an option without quotes, e.g. \"-L jobenv=singularity\"")
+                self._fail(
+                    where, f'found {text!r}; expected an option without quotes, e.g. "-L jobenv=singularity"'
+                )
         return found
 
     def _safe(self, text: str, where: str) -> str:
@@ -343,7 +391,9 @@ class _Parser:
 
     def _texts(self, raw: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
         values = raw.get(key, [])
-        if not isinstance(values, list) or not all(isinstance(value, str) and "\n" not in value for value in values):
+        if not isinstance(values, list) or not all(
+            isinstance(value, str) and "\n" not in value for value in values
+        ):
             self._fail(where, f"found {values!r}; expected a list of texts of one line each")
         return tuple(values)
 
@@ -359,7 +409,9 @@ class _Parser:
             self._fail(prefix + key, f"found {value!r}; expected true or false")
         return value
 
-    def _choice(self, raw: dict[str, Any], key: str, choices: tuple[str, ...], default: str | None = None) -> str:
+    def _choice(
+        self, raw: dict[str, Any], key: str, choices: tuple[str, ...], default: str | None = None
+    ) -> str:
         value = raw.get(key, default)
         if value not in choices:
             found = "nothing" if value is None else repr(value)

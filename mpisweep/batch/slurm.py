@@ -1,7 +1,7 @@
 """Slurm.
 
-Sources: the manual pages of sbatch (OUTPUT ENVIRONMENT VARIABLES), squeue and scontrol.  Versions before 23 set no
-SLURM_JOB_END_TIME.
+Sources: the manual pages of sbatch (OUTPUT ENVIRONMENT VARIABLES), squeue and scontrol.  Versions before 23
+set no SLURM_JOB_END_TIME.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ class Slurm(BatchSystem):
     marker = "#SBATCH"
     nearly_markers = ("SBATCH", "SBACTH", "SBTACH", "SBATH")
     flags = words(
-        "--contiguous --hold -H --ignore-pbs --no-requeue --overcommit -O --oversubscribe -s --parsable --quiet -Q "
-        "--reboot --requeue --spread-job --test-only --use-min-nodes --verbose -v --wait -W --exclusive --nice "
-        "--propagate --get-user-env --no-kill -k -h --help -V --version --kill-on-invalid-dep"
+        "--contiguous --hold -H --ignore-pbs --no-requeue --overcommit -O --oversubscribe -s --parsable "
+        "--quiet -Q --reboot --requeue --spread-job --test-only --use-min-nodes --verbose -v --wait -W "
+        "--exclusive --nice --propagate --get-user-env --no-kill -k -h --help -V --version "
+        "--kill-on-invalid-dep"
     )
     valued = words(
         "--account -A --acctg-freq --array -a --batch --bb --bbf --begin -b --chdir -D --cluster-constraint "
         "--clusters -M --comment --constraint -C --container --core-spec -S --cores-per-socket --cpu-freq "
-        "--cpus-per-gpu --cpus-per-task -c --deadline --delay-boot --dependency -d --distribution -m --error -e "
-        "--exclude -x --exclusive --export --export-file --extra-node-info -B --get-user-env --gid "
-        "--gpu-bind --gpu-freq --gpus -G --gpus-per-node --gpus-per-socket --gpus-per-task --gres "
+        "--cpus-per-gpu --cpus-per-task -c --deadline --delay-boot --dependency -d --distribution -m "
+        "--error -e --exclude -x --exclusive --export --export-file --extra-node-info -B --get-user-env "
+        "--gid --gpu-bind --gpu-freq --gpus -G --gpus-per-node --gpus-per-socket --gpus-per-task --gres "
         "--gres-flags --hint --input -i --job-name -J --kill-on-invalid-dep --licenses -L --mail-type "
         "--mail-user --mcs-label --mem --mem-bind --mem-per-cpu --mem-per-gpu --mincpus --network --nice "
         "--no-kill --nodefile -F --nodelist -w --nodes -N --ntasks -n --ntasks-per-core --ntasks-per-gpu "
@@ -61,8 +62,8 @@ class Slurm(BatchSystem):
     log_example = "--output=NAME.%j.log"
     example = "--constraint=a100"
     about_signals = (
-        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order and waits "
-        "for it; the sweep watches the clock in any case."
+        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order "
+        "and waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "SLURM_SUBMIT_DIR"
     local_folders = ("SLURM_TMPDIR", "TMPDIR")
@@ -78,7 +79,16 @@ class Slurm(BatchSystem):
         "REQUEUE_HOLD": JobState.HELD,
         "SPECIAL_EXIT": JobState.HELD,
         **dict.fromkeys(
-            ("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED"),
+            (
+                "RUNNING",
+                "CONFIGURING",
+                "COMPLETING",
+                "RESIZING",
+                "SIGNALING",
+                "STAGE_OUT",
+                "SUSPENDED",
+                "STOPPED",
+            ),
             JobState.RUNNING,
         ),
     }
@@ -125,7 +135,11 @@ class Slurm(BatchSystem):
         cores = None
         if by_gpu and gpus and (count := whole(by_gpu.value)) is not None:
             cores = count * gpus
-        elif ranks and find("--exclusive") is None and (count := whole(each_core.value) if each_core else 1) is not None:
+        elif (
+            ranks
+            and find("--exclusive") is None
+            and (count := whole(each_core.value) if each_core else 1) is not None
+        ):
             cores = count * ranks // (nodes or 1)
         time, group = find("--time", "-t"), find("--partition", "-p")
         project, log = find("--account", "-A"), find("--output", "-o")
@@ -185,7 +199,9 @@ class Slurm(BatchSystem):
             job_id, _, rest = line.strip().partition(" ")
             word, _, why = rest.partition(" ")
             if word:
-                found.append(self.queued(job_id, word, "" if why.strip("() ") in ("", "None") else why.strip("() ")))
+                found.append(
+                    self.queued(job_id, word, "" if why.strip("() ") in ("", "None") else why.strip("() "))
+                )
         return found
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
@@ -237,7 +253,16 @@ class Slurm(BatchSystem):
 
     def probe(self, host: str) -> list[str]:
         """See :class:`BatchSystem`."""
-        return ["srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--quiet", f"--nodelist={host}", "true"]
+        return [
+            "srun",
+            "--overlap",
+            "--mpi=none",
+            "--nodes=1",
+            "--ntasks=1",
+            "--quiet",
+            f"--nodelist={host}",
+            "true",
+        ]
 
     def wrongly_started(self, environment: Mapping[str, str]) -> str:
         """See :class:`BatchSystem`."""
@@ -245,8 +270,8 @@ class Slurm(BatchSystem):
         if copies == 1:
             return ""
         return (
-            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` starts "
-            "the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
+            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` "
+            "starts the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
         )
 
 

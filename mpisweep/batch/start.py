@@ -15,7 +15,8 @@ from mpisweep.processes.kernel import python_command
 
 __all__ = ["Start", "plan_start"]
 
-#: What a rank must find as the launcher does, also on a node that is reached by a remote shell; beside our own.
+#: What a rank must find as the launcher does, also on a node that is reached by a remote shell; beside our
+#: own.
 _EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "OMP_NUM_THREADS")
 _OUR_OWN = "MPISWEEP_"
 
@@ -46,7 +47,9 @@ class Start:
         return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
 
     def session(self, environment: Mapping[str, str], folder: str) -> dict[str, str]:
-        """What the launcher must have in its environment to keep its notes in a folder of its own on this node."""
+        """What the launcher must have in its environment to keep its notes in a folder of its own on this
+        node.
+        """
         return {} if self.launcher is None else session_variables(self.launcher, environment, folder)
 
     def passes_on(self, number: signal.Signals) -> bool:

@@ -1,14 +1,15 @@
 """Requests to stop, as they reach the launcher: one polite request to the ranks, then an impolite one.
 
-mpirun never gets a TERM or INT of ours, because it would kill the ranks within half a second of one.  A polite stop is
-SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has sent us that: it leaves the ranks less
-time.
+mpirun never gets a TERM or INT of ours, because it would kill the ranks within half a second of one.  A
+polite stop is SIGUSR1, which it forwards to the ranks, or SIGXCPU where the batch system has sent us that: it
+leaves the ranks less time.
 
-Grid Engine's warning, SIGUSR2, comes to the job's shell and to the launcher alike; it is passed on as SIGUSR1.
+Grid Engine's warning, SIGUSR2, comes to the job's shell and to the launcher alike; it is passed on as
+SIGUSR1.
 
-At the elapse limit signals come thick and fast: PJM sends SIGXCPU to every process, and the job script passes on
-SIGUSR1.  A handler may be interrupted by the handler of another signal at any place, so it takes no lock, and what it
-changes it changes in a single step.
+At the elapse limit signals come thick and fast: PJM sends SIGXCPU to every process, and the job script passes
+on SIGUSR1.  A handler may be interrupted by the handler of another signal at any place, so it takes no lock,
+and what it changes it changes in a single step.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Stops:
         self._heard: list[int] = []
         self._ranks: subprocess.Popen[bytes] | None = None
         self._request = signal.SIGUSR1
-        #: Something is put into it to wake the thread that insists: unlike an Event's, its lock may be held already.
+        #: Something is put into it to wake the thread that insists: unlike an Event's, its lock may be held
+        #: already.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property

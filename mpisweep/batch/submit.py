@@ -28,8 +28,8 @@ def find_command(system: BatchSystem, command: str) -> str:
     found = shutil.which(command)
     if found is None:
         raise SubmitError(
-            f"{command} is not on PATH: this is no machine that {system.title} jobs are submitted from; log in to one, "
-            "or write the script with `mpisweep jobscript` and submit it there"
+            f"{command} is not on PATH: this is no machine that {system.title} jobs are submitted from; log "
+            "in to one, or write the script with `mpisweep jobscript` and submit it there"
         )
     return found
 
@@ -58,12 +58,26 @@ def submit(
     Raises:
         SubmitError: when it was not taken.
     """
-    command = [find_command(system, system.submit), *system.follow_options(chained, after), *options, str(script)]
+    command = [
+        find_command(system, system.submit),
+        *system.follow_options(chained, after),
+        *options,
+        str(script),
+    ]
     try:
-        done = run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SUBMIT_S, check=False)
+        done = run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SUBMIT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise SubmitError(
-            f"{system.submit} has not answered for {_SUBMIT_S:.0f} s; whether the job was taken, `{system.ask}` tells"
+            f"{system.submit} has not answered for {_SUBMIT_S:.0f} s; whether the job was taken, "
+            f"`{system.ask}` tells"
         ) from error
     except OSError as error:
         raise SubmitError(f"{system.submit} cannot be started: {error.strerror}") from error
@@ -85,8 +99,17 @@ def cancel(system: BatchSystem, job_ids: Sequence[str]) -> str:
         return f"{system.cancel} is not on PATH"
     try:
         done = subprocess.run(
-            [command, *job_ids], capture_output=True, text=True, errors="replace", timeout=_SUBMIT_S, check=False
+            [command, *job_ids],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SUBMIT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{system.cancel}: {error}"
-    return "" if done.returncode == 0 else " ".join((done.stderr.strip() or done.stdout.strip() or system.cancel).split())
+    return (
+        ""
+        if done.returncode == 0
+        else " ".join((done.stderr.strip() or done.stdout.strip() or system.cancel).split())
+    )

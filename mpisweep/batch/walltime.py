@@ -1,10 +1,11 @@
 """When a run has to stop so that everything is on disk before the allocation ends: pure.
 
-    the request ------- grace ------> trials have stopped ------- closing ------> everything on disk, ranks gone
+    the request ------- grace ------> trials have stopped ------- closing ------> everything on disk, ranks
+    gone
 
-The grace is the sweep file's.  The time for closing (the journal's last sync, the last snapshot, leaving) depends on
-the size of the sweep and on the file system, so it is learned: every run measures it, the results file keeps it
-(``/allocations/closing_time``), and the next run of the sweep leaves twice as much.
+The grace is the sweep file's.  The time for closing (the journal's last sync, the last snapshot, leaving)
+depends on the size of the sweep and on the file system, so it is learned: every run measures it, the results
+file keeps it (``/allocations/closing_time``), and the next run of the sweep leaves twice as much.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from mpisweep.batch.jobfacts import Allocation
 
 __all__ = ["HURRIED_GRACE_S", "StopPlan", "closing_s", "earliest_end", "plan_stop", "why_too_short"]
 
-#: The grace when SIGXCPU asks, in seconds.  PJM sends it at the elapse limit, and SIGKILL ten seconds later: three
-#: for the trials leave six for closing and one for the signal's own way.
+#: The grace when SIGXCPU asks, in seconds.  PJM sends it at the elapse limit, and SIGKILL ten seconds later:
+#: three for the trials leave six for closing and one for the signal's own way.
 HURRIED_GRACE_S = 3.0
 
 #: The first guess of the time for closing: this share of what is left, and at most so many seconds.
@@ -63,7 +64,8 @@ def closing_s(left_s: float, measured: Iterable[float] = ()) -> float:
 
 
 def earliest_end(allocation: Allocation, walltime_s: float | None, now: float) -> tuple[float | None, str]:
-    """When this run has to be over, in seconds since 1970, and what says so; None and nothing where nobody does.
+    """When this run has to be over, in seconds since 1970, and what says so; None and nothing where nobody
+    does.
 
     Args:
         allocation: with its end, where it is known.
@@ -75,7 +77,9 @@ def earliest_end(allocation: Allocation, walltime_s: float | None, now: float) -
     return now + walltime_s, "--walltime"
 
 
-def plan_stop(now: float, left_s: float | None, grace_s: float, measured: Iterable[float] = ()) -> StopPlan | None:
+def plan_stop(
+    now: float, left_s: float | None, grace_s: float, measured: Iterable[float] = ()
+) -> StopPlan | None:
     """When to stop; None where no end is known.
 
     Args:
@@ -90,7 +94,9 @@ def plan_stop(now: float, left_s: float | None, grace_s: float, measured: Iterab
     return StopPlan(trials_end_at - grace_s, trials_end_at, now + left_s)
 
 
-def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] = (), setting: str = "limits.grace") -> str:
+def why_too_short(
+    walltime_s: float, grace_s: float, measured: Iterable[float] = (), setting: str = "limits.grace"
+) -> str:
     """Why no trial can run within a walltime, and what would be enough; empty where one can.
 
     Args:
@@ -105,7 +111,7 @@ def why_too_short(walltime_s: float, grace_s: float, measured: Iterable[float] =
         return ""
     enough_s = next(s for s in itertools.count(math.ceil(grace_s)) if s > grace_s + closing_s(s, measured))
     return (
-        f"{walltime_s:g} s is no longer than the {grace_s:g} s in which running trials return (the grace) and the "
-        f"{closing:.2g} s for closing together, and leaves no time for trials; give at least {enough_s} s"
-        + (f", or a smaller {setting}" if setting else "")
+        f"{walltime_s:g} s is no longer than the {grace_s:g} s in which running trials return (the grace) "
+        f"and the {closing:.2g} s for closing together, and leaves no time for trials; give at least "
+        f"{enough_s} s" + (f", or a smaller {setting}" if setting else "")
     )

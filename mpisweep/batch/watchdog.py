@@ -1,7 +1,8 @@
-"""Looking after ranks that were started: whether any of them lives, and whether they leave when their run has ended.
+"""Looking after ranks that were started: whether any of them lives, and whether they leave when their run has
+ended.
 
-A rank that hangs alone on its node can be ended by no other rank, and mpirun waits for it for ever.  What its run has
-come to is in the results all the same; so the launcher ends mpirun when it stays.
+A rank that hangs alone on its node can be ended by no other rank, and mpirun waits for it for ever.  What its
+run has come to is in the results all the same; so the launcher ends mpirun when it stays.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class RunEnd:
 
     Attributes:
         reason: why it has ended; None where it did not say.
-        superseded_by: the run of another launch that has begun since and that had the sweep after it; empty for none.
+        superseded_by: the run of another launch that has begun since and that had the sweep after it; empty
+            for none.
     """
 
     reason: EndReason | None = None
@@ -54,7 +56,9 @@ class Results(Protocol):
         """How many runs of a launch have begun."""
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes when a run begins, and while it runs; empty when none is under way, as far as is cheap to see."""
+        """Changes when a run begins, and while it runs; empty when none is under way, as far as is cheap to
+        see.
+        """
 
 
 class Watchdog:

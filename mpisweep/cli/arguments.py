@@ -1,4 +1,6 @@
-"""What the arguments of several commands have in common: numbers, durations, a results file and a trial in it."""
+"""What the arguments of several commands have in common: numbers, durations, a results file and a trial in
+it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def duration(text: str) -> float:
     """Seconds."""
     seconds = parse_duration(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a valid duration; expected e.g. 2:00:00, 90m or 3600")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid duration; expected e.g. 2:00:00, 90m or 3600"
+        )
     return seconds
 
 
@@ -70,5 +74,7 @@ def sweep_with_trial(options: argparse.Namespace) -> Sweep:
 
     sweep = load(options.file)
     if not 0 <= options.number < len(sweep.trials):
-        raise ResultsError(f"{options.file}: there is no trial {options.number}; the last is {len(sweep.trials) - 1}")
+        raise ResultsError(
+            f"{options.file}: there is no trial {options.number}; the last is {len(sweep.trials) - 1}"
+        )
     return sweep

@@ -1,7 +1,7 @@
 """The commands jobscript and submit: a sweep and wishes to a job script, and to jobs.
 
-Arguments come in, a :class:`mpisweep.batch.jobscript.Script` goes out; the batch system, the results file and the
-clock are asked here, and nothing of it decides.
+Arguments come in, a :class:`mpisweep.batch.jobscript.Script` goes out; the batch system, the results file and
+the clock are asked here, and nothing of it decides.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ def add_commands(commands: Commands) -> None:
     script = commands.add_parser(
         "jobscript",
         help="write a job script for a sweep, or check one",
-        description="Print a complete job script for a sweep on a site; or, with --check, say what is wrong with a script.",
+        description="Print a complete job script for a sweep on a site; or, with --check, say what is wrong "
+        "with a script.",
         epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
     add_split(_add_job(script), "write the script for one of K jobs that share the sweep")
     script.add_argument("--sites", action="store_true", help="list the sites that --site knows")
-    script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one")
+    script.add_argument(
+        "--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one"
+    )
     script.set_defaults(command=_jobscript)
 
     batch = commands.add_parser(
@@ -64,33 +67,75 @@ def add_commands(commands: Commands) -> None:
     )
     add_sweep(batch)
     add_split(_add_job(batch), "submit K jobs that share the sweep; with --chain, K chains")
-    batch.add_argument("--chain", metavar="N", type=_chain_length, default=1,
-                       help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
-                       "when every trial has ended or when no progress is made")
+    batch.add_argument(
+        "--chain",
+        metavar="N",
+        type=_chain_length,
+        default=1,
+        help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
+        "when every trial has ended or when no progress is made",
+    )
     batch.set_defaults(command=_submit)
 
 
 def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     job = parser.add_argument_group("the job")
-    job.add_argument("--site", metavar="SITE", default="", help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file")
+    job.add_argument(
+        "--site",
+        metavar="SITE",
+        default="",
+        help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file",
+    )
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="time limit of the job")
-    job.add_argument("--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job where GPUs are shared")
-    job.add_argument("--ranks", type=at_least_1, metavar="N", help="ranks per node (default: one per GPU, else one per core)")
-    job.add_argument("--cores", type=at_least_1, metavar="N",
-                     help="cores per rank, for training and loading data (default: what the site's file says)")
+    job.add_argument(
+        "--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job where GPUs are shared"
+    )
+    job.add_argument(
+        "--ranks",
+        type=at_least_1,
+        metavar="N",
+        help="ranks per node (default: one per GPU, else one per core)",
+    )
+    job.add_argument(
+        "--cores",
+        type=at_least_1,
+        metavar="N",
+        help="cores per rank, for training and loading data (default: what the site's file says)",
+    )
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
-    job.add_argument("--project", metavar="NAME", default="", help="project group or account, as the site names it")
-    job.add_argument("--module", action="append", default=[], metavar="NAME", help="module to load, instead of those of the site; repeatable")
-    job.add_argument("--directive", action="append", default=[], metavar="OPTION",
-                     help="option of the batch system to add to the script, e.g. --directive=--constraint=a100; "
-                     "may be given again and again")
+    job.add_argument(
+        "--project", metavar="NAME", default="", help="project group or account, as the site names it"
+    )
+    job.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="module to load, instead of those of the site; repeatable",
+    )
+    job.add_argument(
+        "--directive",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="option of the batch system to add to the script, e.g. --directive=--constraint=a100; "
+        "may be given again and again",
+    )
     inside = job.add_mutually_exclusive_group()
-    inside.add_argument("--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)")
+    inside.add_argument(
+        "--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)"
+    )
     inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
-    inside.add_argument("--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside")
-    job.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
-                     help="let rank 0 run trials too, as in `run`")
+    inside.add_argument(
+        "--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside"
+    )
+    job.add_argument(
+        "--master",
+        choices=("auto", "works", "idle"),
+        default="auto",
+        help="let rank 0 run trials too, as in `run`",
+    )
     add_stage_env(job)
     return job
 
@@ -99,7 +144,9 @@ def _chain_length(text: str) -> int:
     if text == "complete":
         return 0
     if not text.isdigit() or not 1 <= int(text) <= LINKS_AT_MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither `complete` nor a number of jobs from 1 to {LINKS_AT_MOST}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither `complete` nor a number of jobs from 1 to {LINKS_AT_MOST}"
+        )
     return int(text)
 
 
@@ -123,7 +170,9 @@ def _submit(options: argparse.Namespace) -> int:
     results = results_path(options, spec)
     site, job = _plan(options, spec)
     if not site.system.marker:
-        raise SubmitError(f"--site {site.name}: has no batch system; write the script with `mpisweep jobscript` and run it")
+        raise SubmitError(
+            f"--site {site.name}: has no batch system; write the script with `mpisweep jobscript` and run it"
+        )
     payload = _payload(options, spec, results)
     if unseen := _unseen(site, spec, results, payload.venv):
         raise SubmitError(unseen)
@@ -131,7 +180,9 @@ def _submit(options: argparse.Namespace) -> int:
     links = options.chain
     script = results.with_name(results.name + ".job.sh")
     try:
-        script.write_text(write_script(job, dataclasses.replace(payload, chained=links != 1)).text(), encoding="utf-8")
+        script.write_text(
+            write_script(job, dataclasses.replace(payload, chained=links != 1)).text(), encoding="utf-8"
+        )
         script.chmod(0o755)
     except OSError as error:
         raise SubmitError(f"{script}: cannot be written: {error.strerror}") from error
@@ -143,24 +194,39 @@ def _submit(options: argparse.Namespace) -> int:
         # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
         for link in range(1, (links or 2) + 1):
             after = submit_link(results, dataclasses.replace(first, link=link), after)
-            print(f"{site.system.title} job {after}: {script}" if link == 1 else f"{site.system.title} job {after}, when that has ended")
+            print(
+                f"{site.system.title} job {after}: {script}"
+                if link == 1
+                else f"{site.system.title} job {after}, when that has ended"
+            )
     return 0
 
 
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
-        raise SiteError("--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript --sites` lists all")
+        raise SiteError(
+            "--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript "
+            "--sites` lists all"
+        )
     see_that_it_can_be_split(spec, options.split)
     see_that_there_is_time(spec, "--elapse", options.elapse)
     site = load_site(options.site)
     wishes = Wishes(
-        nodes=options.nodes, elapse_s=options.elapse, gpus=options.gpus, ranks=options.ranks, cores=options.cores,
-        group=options.group, project=options.project, modules=tuple(options.module), directives=tuple(options.directive),
-    )  # fmt: skip
+        nodes=options.nodes,
+        elapse_s=options.elapse,
+        gpus=options.gpus,
+        ranks=options.ranks,
+        cores=options.cores,
+        group=options.group,
+        project=options.project,
+        modules=tuple(options.module),
+        directives=tuple(options.directive),
+    )
     job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
     if options.container and job.ranks > 1 and not site.launch:
         raise SiteError(
-            f"--container: the file of site {site.name} does not say how ranks are started outside of it; add e.g. "
+            f"--container: the file of site {site.name} does not say how ranks are started outside of it; "
+            "add e.g. "
             'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
         )
     if doubt := job.doubt():
@@ -196,8 +262,9 @@ def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
     for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
         if site.is_local(path):
             return (
-                f"{what} lies in {path}, which every node of {site.name} has for itself; put it where the compute nodes "
-                "see it, or say in a copy of the site's file which folders they do not share (local_folders)"
+                f"{what} lies in {path}, which every node of {site.name} has for itself; put it where the "
+                "compute nodes see it, or say in a copy of the site's file which folders they do not share "
+                "(local_folders)"
             )
     return ""
 

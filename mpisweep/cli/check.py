@@ -29,16 +29,25 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add_parser(
         "check",
         help="validate a sweep file and print what it would run",
-        description="Validate a sweep file, and print what it would run and how long that takes: estimated from the "
-        "trials in the results file, else bounded by 'timeout' under [limits]. Nothing is run.",
+        description="Validate a sweep file, and print what it would run and how long that takes: estimated "
+        "from the trials in the results file, else bounded by 'timeout' under [limits]. Nothing "
+        "is run.",
     )
     add_sweep(parser)
     add_workers(parser)
-    parser.add_argument("--devices", action="store_true",
-                        help="print the devices of each rank; under mpirun, those of these ranks")
-    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time")
-    parser.add_argument("--schema", action="store_true",
-                        help="print the JSON schema of sweep files, for editors, with installed plugins, and exit")
+    parser.add_argument(
+        "--devices",
+        action="store_true",
+        help="print the devices of each rank; under mpirun, those of these ranks",
+    )
+    parser.add_argument(
+        "--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time"
+    )
+    parser.add_argument(
+        "--schema",
+        action="store_true",
+        help="print the JSON schema of sweep files, for editors, with installed plugins, and exit",
+    )
     parser.set_defaults(command=_check)
 
 
@@ -70,7 +79,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     from mpisweep.progress import counted
     from mpisweep.search import LargestBatch
 
-    print(f"{spec.source}: OK (sweep \"{spec.name}\")")
+    print(f'{spec.source}: OK (sweep "{spec.name}")')
     print(f"  workload    {_workload_text(spec)}")
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")

@@ -19,7 +19,11 @@ def add_commands(commands: Commands) -> None:
     add_file(top)
     top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="number of trials (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
-    top.add_argument("--direction", choices=("minimize", "maximize"), help="direction of that metric (default: that of the sweep)")
+    top.add_argument(
+        "--direction",
+        choices=("minimize", "maximize"),
+        help="direction of that metric (default: that of the sweep)",
+    )
     top.set_defaults(command=_top)
 
     status = commands.add_parser("status", help="print the progress of a sweep, running or not")
@@ -30,22 +34,29 @@ def add_commands(commands: Commands) -> None:
     watch = commands.add_parser(
         "watch",
         help="show a sweep while it runs",
-        description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it running. "
-        "Live view on a terminal, otherwise one line per change. Exit code: that of the run.",
+        description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it "
+        "running. Live view on a terminal, otherwise one line per change. Exit code: that of "
+        "the run.",
     )
     add_file(watch)
-    watch.add_argument("--every", type=duration, default=2.0, metavar="SECONDS", help="refresh interval (default: 2)")
+    watch.add_argument(
+        "--every", type=duration, default=2.0, metavar="SECONDS", help="refresh interval (default: 2)"
+    )
     watch.set_defaults(command=_watch)
 
     report = commands.add_parser(
         "report",
         help="write a sweep's table, figures and failures as one page of HTML",
-        description="Write one HTML file with the table of the best trials, all figures, what has failed, the sweep file "
-        "and the environment. The page is self-contained.",
+        description="Write one HTML file with the table of the best trials, all figures, what has failed, "
+        "the sweep file and the environment. The page is self-contained.",
     )
     add_file(report)
-    report.add_argument("-o", "--output", type=Path, metavar="OUT", help="(default: FILE with .html at its end)")
-    report.add_argument("-k", type=at_least_1, default=5, metavar="K", help="trials in the table (default: 5)")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="(default: FILE with .html at its end)"
+    )
+    report.add_argument(
+        "-k", type=at_least_1, default=5, metavar="K", help="trials in the table (default: 5)"
+    )
     report.set_defaults(command=_report)
 
     export = commands.add_parser(
@@ -54,9 +65,13 @@ def add_commands(commands: Commands) -> None:
         description="Write all trials with parameters and metrics as CSV (a row a trial) or JSON.",
     )
     add_file(export)
-    export.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: standard output)")
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: standard output)"
+    )
     export.add_argument("--format", choices=("csv", "json"), help="default: by the suffix of OUT, else csv")
-    export.add_argument("--curves", action="store_true", help="export curves instead of trials; in CSV one row per report")
+    export.add_argument(
+        "--curves", action="store_true", help="export curves instead of trials; in CSV one row per report"
+    )
     export.set_defaults(command=_export)
 
     output = commands.add_parser("output", help="print what the command line of a trial has printed")
@@ -84,7 +99,12 @@ def _status(options: argparse.Namespace) -> int:
         if not was_submitted(options.file) or options.file.exists():
             raise
         if options.json:
-            print(json.dumps({"path": str(options.file), "state": "submitted", "jobs": jobs_as_json(options.file)}, indent=2))
+            print(
+                json.dumps(
+                    {"path": str(options.file), "state": "submitted", "jobs": jobs_as_json(options.file)},
+                    indent=2,
+                )
+            )
         else:
             print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
         return 0
@@ -132,7 +152,9 @@ def _export(options: argparse.Namespace) -> int:
 
     name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
     if name not in FORMATS:
-        raise ResultsError(f"{options.output}: ends neither in .csv nor in .json; say --format csv or --format json")
+        raise ResultsError(
+            f"{options.output}: ends neither in .csv nor in .json; say --format csv or --format json"
+        )
     sweep = load(options.file)
     if options.output is None:
         FORMATS[name](sweep, sys.stdout, curves=options.curves)

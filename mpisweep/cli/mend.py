@@ -1,4 +1,6 @@
-"""The commands for when something is in doubt: replay runs a trial again, repair saves a damaged results file."""
+"""The commands for when something is in doubt: replay runs a trial again, repair saves a damaged results
+file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def add_commands(commands: Commands) -> None:
         "The results file is not touched. Exit code 0 when it ends in the same state, else 4.",
     )
     add_trial(replay)
-    replay.add_argument("--folder", metavar="FOLDER", help="where the user's code is (default: where the sweep ran)")
+    replay.add_argument(
+        "--folder", metavar="FOLDER", help="where the user's code is (default: where the sweep ran)"
+    )
     replay.set_defaults(command=_replay)
 
     repair = commands.add_parser(
@@ -41,12 +45,18 @@ def _replay(options: argparse.Namespace) -> int:
     sweep = sweep_with_trial(options)
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))
     if not folder.is_dir():
-        raise ResultsError(f"{folder}, where the sweep ran, is not there; say with --folder where the code is now")
+        raise ResultsError(
+            f"{folder}, where the sweep ran, is not there; say with --folder where the code is now"
+        )
     configuration = configuration_text(sweep.configuration(options.number))
     done = rerun(
-        sweep, options.number, folder,
-        lambda share: print(f"trial {options.number} of {sweep.name} on {share.label}: {configuration}", flush=True),
-    )  # fmt: skip
+        sweep,
+        options.number,
+        folder,
+        lambda share: print(
+            f"trial {options.number} of {sweep.name} on {share.label}: {configuration}", flush=True
+        ),
+    )
     print_rerun(done, sweep, options.number)
     return 0 if done.state.label == sweep.trials[options.number]["state"] else 4
 
@@ -62,11 +72,19 @@ def _repair(options: argparse.Namespace) -> int:
     for name in done.lost:
         print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
     if done.is_changed:
-        print(f"  {options.file}: is not what was written; where a value is wrong in what could be read, nothing shows it")
+        print(
+            f"  {options.file}: is not what was written; where a value is wrong in what could be read, "
+            "nothing shows it"
+        )
     for damage in done.damages:
-        print(f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read")
+        print(
+            f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read"
+        )
     for kept in done.kept:
         print(f"  kept as it was: {kept}")
     what = "repaired" if done.is_changed or done.damages else "nothing was damaged"
-    print(f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run again")
+    print(
+        f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run "
+        "again"
+    )
     return 0

@@ -60,15 +60,24 @@ class OwnResults:
             return RunEnd(superseded_by=_who(rows[-1]))
         if returned != EndReason.DISK.exit_code:
             return RunEnd()
-        # The ranks have ended in order and could not write why: the sweep is another run's by now, or the disk takes nothing.
-        return RunEnd(superseded_by=other) if (other := self._other_holder(rows, own)) else RunEnd(EndReason.DISK)
+        # The ranks have ended in order and could not write why: the sweep is another run's by now, or the
+        # disk takes nothing.
+        return (
+            RunEnd(superseded_by=other)
+            if (other := self._other_holder(rows, own))
+            else RunEnd(EndReason.DISK)
+        )
 
     def _other_holder(self, rows: Sequence[Any], own: Sequence[int]) -> str:
         """Another run that holds the sweep and has not written its first record yet; empty for none."""
         from mpisweep.results.holder import holder_of
 
         holder = holder_of(journal_folder(self._path))
-        return "" if holder is None or holder.run in {str(rows[index]["run"]) for index in own} else holder.text()
+        return (
+            ""
+            if holder is None or holder.run in {str(rows[index]["run"]) for index in own}
+            else holder.text()
+        )
 
     def _once_closed(self, row: Any) -> RunEnd:
         """Its end, once everything of it is in the one file; nothing where that does not happen."""
@@ -191,10 +200,14 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
 
 
 def _what_is_measured(path: Path) -> str:
-    """Why no objective is finite: a pattern that never matched, a name that is not returned, or trials that diverge."""
+    """Why no objective is finite: a pattern that never matched, a name that is not returned, or trials that
+    diverge.
+    """
     sweep = _sweep(path)
     if sweep is None:
         return ""
     if sweep.objective not in sweep.metrics:
-        return f"no trial has reported {sweep.objective!r}, only {', '.join(sweep.metrics) or 'nothing at all'}"
+        return (
+            f"no trial has reported {sweep.objective!r}, only {', '.join(sweep.metrics) or 'nothing at all'}"
+        )
     return f"every {sweep.objective} is missing, NaN or infinite"

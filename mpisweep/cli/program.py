@@ -33,8 +33,8 @@ __all__ = ["main"]
 
 #: What a disk says that takes nothing more, into which our output goes.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: How long other ranks wait for the first one to say what is wrong, in seconds: a launcher ends all ranks as soon as one
-#: of them has failed, which may be before it has spoken.
+#: How long other ranks wait for the first one to say what is wrong, in seconds: a launcher ends all ranks as
+#: soon as one of them has failed, which may be before it has spoken.
 _FIRST_S = 5.0
 
 
@@ -50,7 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             # Otherwise Python finds out when it is too late to say something.
             sys.stdout.flush()
-    except (SpecError, ResultsError, LaunchError, LayoutError, TransportError, SiteError, SubmitError) as error:
+    except (
+        SpecError,
+        ResultsError,
+        LaunchError,
+        LayoutError,
+        TransportError,
+        SiteError,
+        SubmitError,
+    ) as error:
         _wait_for_the_first()
         if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
@@ -63,12 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_no_more()
         return 128 + signal.SIGPIPE
     except OSError as error:
-        # Ranks know what to do about files; what they let through is a bug, and so is what no file is to blame for.
+        # Ranks know what to do about files; what they let through is a bug, and so is what no file is to
+        # blame for.
         if is_rank or (error.filename is None and error.errno not in _FULL):
             raise
         if error.filename is None:
             _print_no_more()
-        print(f"mpisweep: {error.filename or 'what is printed cannot be written'}: {error.strerror}", file=sys.stderr)
+        print(
+            f"mpisweep: {error.filename or 'what is printed cannot be written'}: {error.strerror}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -76,10 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_anything() -> None:
-    """Have what the user's locale cannot write be printed as an escape, instead of ending the program, or a trial."""
+    """Have what the user's locale cannot write be printed as an escape, instead of ending the program, or a
+    trial.
+    """
     codecs.register_error("mpisweep", _escaped)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in (
+            "strict",
+            "surrogateescape",
+            "backslashreplace",
+        ):
             stream.reconfigure(errors="mpisweep")
 
 
@@ -87,7 +105,10 @@ def _escaped(error: UnicodeError) -> tuple[bytes, int]:
     """The bytes of a name that are no text, and an escape for all else."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
-    parts = (bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace") for c in text)
+    parts = (
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace")
+        for c in text
+    )
     return b"".join(parts), error.end
 
 

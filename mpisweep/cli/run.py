@@ -1,7 +1,7 @@
 """The command run, which works three ways.
 
-Started by mpirun or srun, it is a rank.  Otherwise it is the launcher, which starts itself again as ranks; a single
-rank it starts without MPI.
+Started by mpirun or srun, it is a rank.  Otherwise it is the launcher, which starts itself again as ranks; a
+single rank it starts without MPI.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from mpisweep.spec.preflight import see_that_it_starts
 
 __all__ = ["add_commands"]
 
-#: After so many times the silence that makes a rank lost, an mpirun of which no rank was alive is started again.  Ranks
-#: themselves give up waiting for each other after half of it.
+#: After so many times the silence that makes a rank lost, an mpirun of which no rank was alive is started
+#: again.  Ranks themselves give up waiting for each other after half of it.
 _START_FACTOR = 20
 #: What is for the launcher, or only for the first ranks that it starts.
 _NOT_FOR_RANKS = ("--dry-run", "--fresh")
@@ -65,16 +65,23 @@ def add_commands(commands: Commands) -> None:
         help="run a sweep, or resume it",
         description="Run a sweep; with an existing results file, resume it. "
         "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
-        epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline batch_size=256; "
-        "mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py --batch_size={batch_size}",
+        epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline "
+        "batch_size=256; mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py "
+        "--batch_size={batch_size}",
     )
     add_sweep(parser)
     add_workers(parser)
-    parser.add_argument("--walltime", type=duration, metavar="H:MM:SS",
-                        help="stop cleanly before this time is up")
-    parser.add_argument("--fresh", action="store_true", help="start over; an existing results file is moved aside")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="print how the ranks would be started and when the sweep would stop, and start nothing")
+    parser.add_argument(
+        "--walltime", type=duration, metavar="H:MM:SS", help="stop cleanly before this time is up"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over; an existing results file is moved aside"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print how the ranks would be started and when the sweep would stop, and start nothing",
+    )
     add_split(parser, "cut the sweep into K shares; start the same command in each job")
     add_stage_env(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
@@ -91,7 +98,9 @@ def _run(options: argparse.Namespace) -> int:
     see_that_it_can_be_split(spec, options.split)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
-            raise LaunchError("--dry-run shows how ranks would be started: leave out the mpirun that has started this one")
+            raise LaunchError(
+                "--dry-run shows how ranks would be started: leave out the mpirun that has started this one"
+            )
         return _be_a_rank(spec, options)
     if why := wrongly_started(os.environ):
         raise LaunchError(why)
@@ -127,7 +136,11 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
         patience_s=_START_FACTOR * spec.limits.silence_s,
     )
     if ended.reason is not None:
-        log.log(logging.WARNING if ended.exit_code else logging.INFO, "%s", describe_end(path, spec.name, ended.reason))
+        log.log(
+            logging.WARNING if ended.exit_code else logging.INFO,
+            "%s",
+            describe_end(path, spec.name, ended.reason),
+        )
     return ended.exit_code
 
 
@@ -138,17 +151,29 @@ def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> St
 
 
 def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
-    """What follows ``mpisweep run`` for the ranks: what was given, but for flags of the launcher's, perhaps abbreviated."""
+    """What follows ``mpisweep run`` for the ranks: what was given, but for flags of the launcher's, perhaps
+    abbreviated.
+    """
     works = ("--master", "works") if master_policy(options) != options.master else ()
     kept = [
-        argument for argument in options.given
-        if not (len(argument) > 2 and argument.startswith("--") and any(flag.startswith(argument) for flag in _NOT_FOR_RANKS))
-    ]  # fmt: skip
+        argument
+        for argument in options.given
+        if not (
+            len(argument) > 2
+            and argument.startswith("--")
+            and any(flag.startswith(argument) for flag in _NOT_FOR_RANKS)
+        )
+    ]
     return (*works, *kept, *(("--", *options.command_line) if options.command_line else ()))
 
 
 def _print_plan(
-    start: Start, gpus_per_node: int, ends_at: float | None, ends_by: str, grace_s: float, measured: Sequence[float]
+    start: Start,
+    gpus_per_node: int,
+    ends_at: float | None,
+    ends_by: str,
+    grace_s: float,
+    measured: Sequence[float],
 ) -> None:
     left_s = None if ends_at is None else ends_at - time.time()
     plan = plan_stop(0.0, left_s, grace_s, measured)
@@ -186,7 +211,8 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     path = results_path(options, spec)
     refusal = ""
     if not launch_name and expected_rank() == 0:
-        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is there.
+        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is
+        # there.
         try:
             see_that_it_starts(spec)
             see_that_there_is_time(spec, "--walltime", options.walltime)

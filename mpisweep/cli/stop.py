@@ -31,8 +31,8 @@ def add_chain(commands: Commands) -> None:
     """Add chain, which is for job scripts and not for people, to the program's commands."""
     chain = commands.add_parser(
         "chain",
-        description=f"Asked by the scripts of `submit --chain`.  Exit code {_OVER}: this job has nothing to do, and the "
-        "others of its chain have been cancelled; 0: go on.",
+        description=f"Asked by the scripts of `submit --chain`.  Exit code {_OVER}: this job has nothing to "
+        "do, and the others of its chain have been cancelled; 0: go on.",
     )
     add_file(chain)
     chain.set_defaults(command=_chain)
@@ -43,8 +43,8 @@ def add_commands(commands: Commands) -> None:
     stop = commands.add_parser(
         "stop",
         help="end a running sweep in order",
-        description="Ask a running sweep to stop, wherever it runs, through a file beside its results, and wait for it. "
-        "Its waiting jobs are cancelled.",
+        description="Ask a running sweep to stop, wherever it runs, through a file beside its results, and "
+        "wait for it. Its waiting jobs are cancelled.",
     )
     add_file(stop)
     stop.add_argument("--no-wait", action="store_true", help="return at once")
@@ -64,7 +64,10 @@ def _chain(options: argparse.Namespace) -> int:
         print(f"mpisweep: this job has nothing to do: {over}")
         if others:
             words = cancel(SCRIPTED[job.system], [link.job_id for link in others])
-            print(f"mpisweep: {counted(len(others), 'job')} after it {'will find the same: ' + words if words else 'cancelled'}")
+            print(
+                f"mpisweep: {counted(len(others), 'job')} after it "
+                f"{'will find the same: ' + words if words else 'cancelled'}"
+            )
         return _OVER
     try:
         note(results, [Began(job_id, now.ended, time.time())])
@@ -96,7 +99,10 @@ def _stop(options: argparse.Namespace) -> int:
         return 0
     request = _request_stop(results)
     if holder is None:
-        print(f"{results}: {' and '.join(running)} has begun but not the sweep in it; it will stop as soon as it does")
+        print(
+            f"{results}: {' and '.join(running)} has begun but not the sweep in it; it will stop as soon as "
+            "it does"
+        )
         return 0
     print(f"{results}: asked {holder.text()} to stop", flush=True)
     if options.no_wait:

@@ -47,9 +47,13 @@ def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Take a sweep and the name of its results file."""
-    parser.add_argument("sweep", metavar="SWEEP", nargs="?",
-                        help="a sweep file (TOML), a built-in workload (resnet50), or module:function; "
-                        "or end with -- and a command line with {parameter} in it")
+    parser.add_argument(
+        "sweep",
+        metavar="SWEEP",
+        nargs="?",
+        help="a sweep file (TOML), a built-in workload (resnet50), or module:function; "
+        "or end with -- and a command line with {parameter} in it",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
     quick = parser.add_argument_group("without a sweep file")
     quick.add_argument(
@@ -62,17 +66,34 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         "choices (a,b,c), or one value that stays fixed; a range of reals needs no points with "
         "--search random --trials N; with :memory=increasing behind it, larger values need more memory",
     )
-    quick.add_argument("--baseline", action="append", default=[], metavar="NAME=VALUE",
-                       help="default configuration to compare with")
-    quick.add_argument("--metric", action="append", default=[], metavar="NAME=PATTERN",
-                       help="pattern that finds a metric in the output of a command, e.g. 'loss=loss[=: ]+'")
+    quick.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="default configuration to compare with",
+    )
+    quick.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME=PATTERN",
+        help="pattern that finds a metric in the output of a command, e.g. 'loss=loss[=: ]+'",
+    )
     quick.add_argument("--name", help="name of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="default: loss")
     quick.add_argument("--direction", choices=("minimize", "maximize"))
     quick.add_argument("--search", choices=_Searches(), metavar="{" + ",".join(SEARCH_NAMES) + "}")
-    quick.add_argument("--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample")
+    quick.add_argument(
+        "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
+    )
     quick.add_argument("--seed", type=int)
-    quick.add_argument("--max-points", type=at_least_1, metavar="N", help="allow a grid of up to N points (default: 1,000,000)")
+    quick.add_argument(
+        "--max-points",
+        type=at_least_1,
+        metavar="N",
+        help="allow a grid of up to N points (default: 1,000,000)",
+    )
     quick.add_argument("--timeout", metavar="DURATION", help="time limit per trial, e.g. 10m")
     quick.add_argument("--retries", type=int, metavar="N", help="retries of a trial whose worker was lost")
 
@@ -84,8 +105,11 @@ def add_split(parser: argparse._ActionsContainer, text: str) -> None:
 
 def add_stage_env(parser: argparse._ActionsContainer) -> None:
     """Take ``--stage-env``."""
-    parser.add_argument("--stage-env", action="store_true",
-                        help="import the libraries of trial processes from one packed file in the user's cache")
+    parser.add_argument(
+        "--stage-env",
+        action="store_true",
+        help="import the libraries of trial processes from one packed file in the user's cache",
+    )
 
 
 def see_that_there_is_time(

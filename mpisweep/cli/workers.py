@@ -18,11 +18,20 @@ __all__ = ["add_workers", "master_policy", "place_workers", "see_that_they_fit",
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Take ``-n`` and ``--master``."""
-    parser.add_argument("-n", "--workers", type=at_least_1, metavar="N",
-                        help="workers to start on all nodes together (default: one per GPU; else as many as the "
-                        "job asked for; else one per core, up to 16 per node)")
-    parser.add_argument("--master", choices=("auto", "works", "idle"), default="auto",
-                        help="let rank 0 run trials too (default: only if a device would be idle)")
+    parser.add_argument(
+        "-n",
+        "--workers",
+        type=at_least_1,
+        metavar="N",
+        help="workers to start on all nodes together (default: one per GPU; else as many as the "
+        "job asked for; else one per core, up to 16 per node)",
+    )
+    parser.add_argument(
+        "--master",
+        choices=("auto", "works", "idle"),
+        default="auto",
+        help="let rank 0 run trials too (default: only if a device would be idle)",
+    )
 
 
 def master_policy(options: argparse.Namespace) -> str:
@@ -41,7 +50,9 @@ def usual_node(allocation: Allocation) -> Node:
     node = this_node()
     if allocation.gpus_per_node is None:
         return node
-    return Node(node.cores, tuple(Gpu(str(number), "GPU", str(number)) for number in range(allocation.gpus_per_node)))
+    return Node(
+        node.cores, tuple(Gpu(str(number), "GPU", str(number)) for number in range(allocation.gpus_per_node))
+    )
 
 
 def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocation, node: Node) -> Placement:
@@ -61,14 +72,18 @@ def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocatio
     workers = placement.ranks - is_idle
     if workers < spec.most_ranks:
         raise LayoutError(
-            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} workers; "
-            f"say -n {spec.most_ranks} to have as many, or start the sweep where there are more devices"
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} "
+            f"workers; say -n {spec.most_ranks} to have as many, or start the sweep where there are more "
+            "devices"
         )
     return placement
 
 
-def see_that_they_fit(options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement) -> None:
-    """Refuse more workers than this node has devices for, as the ranks here would; other nodes cannot be seen.
+def see_that_they_fit(
+    options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement
+) -> None:
+    """Refuse more workers than this node has devices for, as the ranks here would; other nodes cannot be
+    seen.
 
     Raises:
         LayoutError: see above.

@@ -6,10 +6,11 @@ batch system or the user has left visible is respected:
 * ``CUDA_VISIBLE_DEVICES`` by index, by UUID or the beginning of one, and MIG instances by theirs;
 * ``ROCR_VISIBLE_DEVICES`` by index, and ``HIP_VISIBLE_DEVICES`` by index among those.
 
-A GPU that is divided into MIG instances counts as its instances: CUDA gives a process no more than one of them.
+A GPU that is divided into MIG instances counts as its instances: CUDA gives a process no more than one of
+them.
 
-Sources: CUDA C++ Programming Guide, "CUDA Environment Variables"; NVIDIA MIG User Guide, "CUDA_VISIBLE_DEVICES";
-ROCm documentation, "GPU isolation techniques".
+Sources: CUDA C++ Programming Guide, "CUDA Environment Variables"; NVIDIA MIG User Guide,
+"CUDA_VISIBLE_DEVICES"; ROCm documentation, "GPU isolation techniques".
 """
 
 from __future__ import annotations
@@ -121,10 +122,14 @@ def amd_gpus(topology: Path, environment: Mapping[str, str]) -> tuple[Gpu, ...]:
         facts = dict(line.split(maxsplit=1) for line in lines if " " in line)
         if int(facts.get("simd_count", "0")) == 0 or not _may_open(facts.get("drm_render_minor", "")):
             continue
-        found.append(Gpu(str(len(found)), name or "AMD GPU", f"amd-{facts.get('unique_id', node.name)}", "amd"))
+        found.append(
+            Gpu(str(len(found)), name or "AMD GPU", f"amd-{facts.get('unique_id', node.name)}", "amd")
+        )
     chosen = _chosen(found, environment.get("ROCR_VISIBLE_DEVICES"))
     # ROCm's runtime understands CUDA's variable where its own is not set.
-    return tuple(_chosen(chosen, environment.get("HIP_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES"))))
+    return tuple(
+        _chosen(chosen, environment.get("HIP_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES")))
+    )
 
 
 def environment_for(gpus: Sequence[Gpu]) -> tuple[tuple[str, str], ...]:
@@ -132,7 +137,11 @@ def environment_for(gpus: Sequence[Gpu]) -> tuple[tuple[str, str], ...]:
     selectors = ",".join(gpu.selector for gpu in gpus)
     if gpus[0].maker == "amd":
         own = ",".join(str(position) for position in range(len(gpus)))
-        return (("ROCR_VISIBLE_DEVICES", selectors), ("HIP_VISIBLE_DEVICES", own), ("CUDA_VISIBLE_DEVICES", own))
+        return (
+            ("ROCR_VISIBLE_DEVICES", selectors),
+            ("HIP_VISIBLE_DEVICES", own),
+            ("CUDA_VISIBLE_DEVICES", own),
+        )
     # The tool that counted them counts by bus, and so must CUDA.
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", selectors))
 

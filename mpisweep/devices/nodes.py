@@ -1,11 +1,13 @@
-"""Which rank of a node uses what: a GPU, a share of one, several, or a set of CPU cores; and whether rank 0 works.
+"""Which rank of a node uses what: a GPU, a share of one, several, or a set of CPU cores; and whether rank 0
+works.
 
 Rules
 -----
 * A node's devices are those that the batch system leaves visible to its ranks.  Where all ranks see the same
-  GPUs, worker *i* gets the *i*-th; where the launcher has given each rank GPUs of its own, each keeps its own.
-* ``devices_per_trial = 0.5`` lets two workers share a GPU, ``2`` gives each worker two.  More workers than that
-  leaves room for are an error, and so is a rank that sees no GPU where others of its node see some.
+  GPUs, worker *i* gets the *i*-th; where the launcher has given each rank GPUs of its own, each keeps its
+  own.
+* ``devices_per_trial = 0.5`` lets two workers share a GPU, ``2`` gives each worker two.  More workers than
+  that leaves room for are an error, and so is a rank that sees no GPU where others of its node see some.
 * Cores: where the MPI launcher has bound the ranks of a node to different cores, each keeps its own.  Where
   they may all use the same ones, these are divided into contiguous sets of equal size.
 * Rank 0 hosts a worker exactly when a device of its node would idle otherwise: when its node does not have
@@ -55,7 +57,9 @@ def this_node() -> Node:
 
 
 def default_workers(node: Node, devices_per_trial: float = 1) -> int:
-    """How many workers `mpisweep run` starts on this machine: one a GPU or share of one, else one a core, up to 16."""
+    """How many workers `mpisweep run` starts on this machine: one a GPU or share of one, else one a core, up
+    to 16.
+    """
     if node.gpus:
         return max(1, _places(len(node.gpus), devices_per_trial))
     return min(len(node.cores), _CPU_WORKERS_AT_MOST)
@@ -83,7 +87,11 @@ def lay_out(
     Raises:
         LayoutError: when there are not enough devices for so many workers.
     """
-    idle = has_master and policy != "works" and (policy == "idle" or len(nodes) > _room(nodes, devices_per_trial))
+    idle = (
+        has_master
+        and policy != "works"
+        and (policy == "idle" or len(nodes) > _room(nodes, devices_per_trial))
+    )
     workers = list(nodes)[int(idle) :]
     gpus = _gpus_of_workers(workers, devices_per_trial, host)
     core_sets = [node.cores for node in workers]
@@ -118,7 +126,11 @@ def _places(gpus: int, devices_per_trial: float) -> int:
 
 def _room(nodes: Sequence[Node], devices_per_trial: float) -> int:
     different = {gpu.identity for node in nodes for gpu in node.gpus}
-    return _places(len(different), devices_per_trial) if different else len({c for node in nodes for c in node.cores})
+    return (
+        _places(len(different), devices_per_trial)
+        if different
+        else len({c for node in nodes for c in node.cores})
+    )
 
 
 def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: str) -> list[tuple[Gpu, ...]]:
@@ -127,8 +139,8 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
         return [()] * len(workers)
     if with_gpus < len(workers):
         raise LayoutError(
-            f"{len(workers) - with_gpus} of the {len(workers)} workers on {host} see no GPU and the others do; "
-            "ask the batch system for a GPU for each rank, or start fewer ranks"
+            f"{len(workers) - with_gpus} of the {len(workers)} workers on {host} see no GPU and the others "
+            "do; ask the batch system for a GPU for each rank, or start fewer ranks"
         )
     given: list[tuple[Gpu, ...]] = []
     # Ranks that see the same GPUs divide them; their numbers follow one another.
@@ -146,7 +158,8 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
         share = "" if devices_per_trial == 1 else f" with devices_per_trial = {devices_per_trial:g}"
         raise LayoutError(
             f"{host} has {count} GPU{'s' * (count != 1)} and {len(workers)} workers{share}; start at most "
-            f"{room} rank{'s' * (room != 1)} there, or one more if rank 0 is not to work (--master idle); to share GPUs, say devices_per_trial = 0.5 in the sweep file"
+            f"{room} rank{'s' * (room != 1)} there, or one more if rank 0 is not to work (--master idle); "
+            "to share GPUs, say devices_per_trial = 0.5 in the sweep file"
         )
     return given
 

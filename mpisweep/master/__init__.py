@@ -1,1 +1,1 @@
-"""Rank 0, or whoever took over: opening the sweep, deciding with the scheduler, sending, recording, closing."""
+"""The master: opens the sweep, asks the scheduler, sends, records and closes."""

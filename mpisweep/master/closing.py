@@ -1,18 +1,18 @@
 """The end of a run, stage by stage, while the loop goes on.
 
-===========  ===============================================  =================================================
-stage        waits until                                      and then
-===========  ===============================================  =================================================
-``RUNNING``  the scheduler says that the run ends             everything is still to be written
-``JOURNAL``  everything is in the journal and acknowledged    closes the journal, asks for the last snapshot
-``SNAPSHOT`` the last snapshot is written                     tells how the run has ended
-``SHARE``    the other members of a split sweep are told      their word decides the exit code
-``CLAIM``    the claim is released                            nothing more to do
-``OVER``     for ever                                         :attr:`Closing.exit_code` is there
-===========  ===============================================  =================================================
+===========  ===============================================
+================================================= stage        waits until
+and then ===========  ===============================================
+================================================= ``RUNNING``  the scheduler says that the run ends
+everything is still to be written ``JOURNAL``  everything is in the journal and acknowledged    closes the
+journal, asks for the last snapshot ``SNAPSHOT`` the last snapshot is written                     tells how
+the run has ended ``SHARE``    the other members of a split sweep are told      their word decides the exit
+code ``CLAIM``    the claim is released                            nothing more to do ``OVER``     for ever
+:attr:`Closing.exit_code` is there ===========  ===============================================
+=================================================
 
-A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too long, for the disk does not answer,
-ends the run at once: what the journal has is all that will be there.
+A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too long, for the disk does
+not answer, ends the run at once: what the journal has is all that will be there.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Closing:
         self.exit_code: int | None = None
         #: What :attr:`exit_code` will be.
         self._code = 0
-        #: Since when nothing runs, in seconds since 1970; by when this stage must be through, and when the last snapshot
-        #: is asked for again, by the monotonic clock.
+        #: Since when nothing runs, in seconds since 1970; by when this stage must be through, and when the
+        #: last snapshot is asked for again, by the monotonic clock.
         self._since = 0.0
         self._close_by = math.inf
         self._again_at = math.inf
@@ -135,7 +135,9 @@ class Closing:
         return self._steps[self.stage](now, settled)
 
     def left_share(self, code: int | None) -> None:
-        """The other members know that this one has left; `code` is the whole sweep's end, None while it has none."""
+        """The other members know that this one has left; `code` is the whole sweep's end, None while it has
+        none.
+        """
         if code is not None:
             self._code = code
         if self.stage is Stage.SHARE:
@@ -223,7 +225,11 @@ class Closing:
         return True
 
     def _lose_last_snapshot(self) -> None:
-        log.error("the last snapshot could not be written (%s); the journal keeps everything: mend that and run again", self._error)
+        log.error(
+            "the last snapshot could not be written (%s); the journal keeps everything: mend that and run "
+            "again",
+            self._error,
+        )
         self.give_up_disk()
 
     def _let_journal_go(self) -> None:

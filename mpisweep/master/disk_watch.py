@@ -32,7 +32,9 @@ class DiskWatch:
         """Whether the journal could not be written for too long."""
         failure = self._seen(now)
         if failure and not self._failure:
-            log.error("the journal cannot be written (%s); results stay with the workers until it can", failure)
+            log.error(
+                "the journal cannot be written (%s); results stay with the workers until it can", failure
+            )
             self._failing_since = self._journal.waits_since or now
         elif self._failure and not failure:
             log.warning("the journal can be written again")

@@ -215,7 +215,9 @@ def _digest(trials: Trials) -> str:
 
 
 def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) -> list[str]:
-    found = spec.differences(parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True))
+    found = spec.differences(
+        parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True)
+    )
     if not found and trials.count != shared.count:
         found.append(f"trials: the members share {shared.count:,}, {spec.source} asks for {trials.count:,}")
     elif not found and _digest(trials) != shared.digest:
@@ -238,7 +240,9 @@ def _refuse_or_gather(
             f"{path}: is being worked on by {'; '.join(map(watch.text, alive))}, and not like this:{listed}\n"
             f"join them with the same sweep file and --split {shared.split}, or use another file (-o)"
         )
-    real = spec.differences(parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True))
+    real = spec.differences(
+        parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True)
+    )
     if real:
         raise ResultsError(describe_differences(path, real))
     log.info("no run of %s is active: merging its parts and splitting it again", path.name)

@@ -1,13 +1,13 @@
 """Becoming master: what a rank does between its first word as one and its first decision.
 
 1. It says Lead to everybody, under an epoch above all that it has heard of.
-2. It waits until every rank that is not lost has said that it follows.  From then on nobody takes an acknowledgement
-   from a master before this one: whatever one of those has acknowledged is on disk by now.
-3. A thread fences those masters, reads what is on disk and syncs it (:mod:`mpisweep.master.opening`).  The rank's loop goes
-   on meanwhile, and what the others say to their master is kept for it.
+2. It waits until every rank that is not lost has said that it follows.  From then on nobody takes an
+   acknowledgement from a master before this one: whatever one of those has acknowledged is on disk by now.
+3. A thread fences those masters, reads what is on disk and syncs it (:mod:`mpisweep.master.opening`).  The
+   rank's loop goes on meanwhile, and what the others say to their master is kept for it.
 
-The first master of a run has nobody to wait for.  A disk that fails is tried again for as long as a running sweep
-would try it.
+The first master of a run has nobody to wait for.  A disk that fails is tried again for as long as a running
+sweep would try it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Leading:
         disk_s: for how long an opening that fails for the disk is tried again, in seconds; 0 for never.
 
     Attributes:
-        kept: what the master that there will be has missed, in order: messages and their senders, or ranks that were
-            lost, and why.
+        kept: what the master that there will be has missed, in order: messages and their senders, or ranks
+            that were lost, and why.
         outcome: the open sweep, or why there is none; None while that is not known.
     """
 
@@ -128,6 +128,8 @@ class Leading:
                 if time.monotonic() >= until:
                     raise DiskFailedError(str(error)) from error
                 if not complained:
-                    log.error("the files of the sweep cannot be used (%s); trying again until they can", error)
+                    log.error(
+                        "the files of the sweep cannot be used (%s); trying again until they can", error
+                    )
                 complained = True
             time.sleep(_AGAIN_S)

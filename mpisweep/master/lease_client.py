@@ -1,6 +1,7 @@
 """The master's handle on the process that gets it more of a sweep that several allocations share.
 
-Like :mod:`mpisweep.master.snapshotter` it asks and never waits; what comes is turned into the scheduler's events.
+Like :mod:`mpisweep.master.snapshotter` it asks and never waits; what comes is turned into the scheduler's
+events.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from mpisweep.scheduling.events import NothingToLease, StopRequested, TrialsGran
 
 __all__ = ["Keeper", "Left", "Over"]
 
-#: A process hangs that does not answer for so long, in seconds; the last one to leave writes the whole file before.
+#: A process hangs that does not answer for so long, in seconds; the last one to leave writes the whole file
+#: before.
 _HANGS_S = 600.0
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The member has left; with exit code 3 while something of the sweep is to be done, by `who` at the moment."""
+    """The member has left; with exit code 3 while something of the sweep is to be done, by `who` at the
+    moment.
+    """
 
     exit_code: int
     who: str
@@ -56,7 +60,9 @@ class Keeper:
 
     def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
         arguments = {"path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s}
-        self._process = SideProcess(server, "the process that keeps leases", "mpisweep.results.shares.lease_agent:serve", arguments)
+        self._process = SideProcess(
+            server, "the process that keeps leases", "mpisweep.results.shares.lease_agent:serve", arguments
+        )
         self._error = ""
         #: How many ranks the trials need that were seen to be left to others.
         self._wide = 0
@@ -70,7 +76,8 @@ class Keeper:
         self._process.close()
 
     def lease(self, shortest: bool, ranks: int | None) -> None:
-        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by NothingToLease.
+        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by
+        NothingToLease.
 
         Args:
             shortest: whether to begin with the shortest ones.
@@ -111,14 +118,17 @@ class Keeper:
                 self._complain(told.get("error", ""))
                 if told.get("wide", 0) > self._wide:
                     self._wide = told["wide"]
-                    log.warning("trials that need up to %d ranks are left to members with so many workers", self._wide)
+                    log.warning(
+                        "trials that need up to %d ranks are left to members with so many workers", self._wide
+                    )
                 asked = self._process.asked
                 if asked is None or asked["ask"] == "lease":
                     self._process.done()
                     yield NothingToLease(sure)
             case {"revoked": numbers}:
                 log.warning(
-                    "this member was silent and was given up: %d of its trials were given to others", len(numbers)
+                    "this member was silent and was given up: %d of its trials were given to others",
+                    len(numbers),
                 )
                 yield TrialsRevoked(tuple(numbers))
             case {"stop": _}:

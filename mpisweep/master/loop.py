@@ -3,10 +3,12 @@
 The order in which things reach the outside is what the promises about results rest on:
 
 * an assignment is sent once its record is written;
-* a result is acknowledged once its record is synced, and while nobody can have taken the sweep over meanwhile;
+* a result is acknowledged once its record is synced, and while nobody can have taken the sweep over
+  meanwhile;
 * the file is replaced by another process, which tells what it covers.
 
-Nothing in here waits for a disk, nor touches one: the journal and the claim have threads, the file has a process.
+Nothing in here waits for a disk, nor touches one: the journal and the claim have threads, the file has a
+process.
 """
 
 from __future__ import annotations
@@ -85,11 +87,18 @@ log = logging.getLogger(__name__)
 def _too_large(block: EndedBlock, size: int) -> EndedBlock:
     """The end of trials whose results are larger than anything that could be read again."""
     count = len(block.numbers)
-    why = f"the result has {size >> 20:,} MiB, and the results file takes up to {RECORD_BYTES >> 20:,} MiB at once; report less"
+    why = (
+        f"the result has {size >> 20:,} MiB, and the results file takes up to "
+        f"{RECORD_BYTES >> 20:,} MiB at once; report less"
+    )
     return replace(
-        block, states=[int(TrialState.FAILED)] * count, metrics={}, causes=[int(FailureCause.EXCEPTION)] * count,
-        messages=[why] * count, warm=False,
-    )  # fmt: skip
+        block,
+        states=[int(TrialState.FAILED)] * count,
+        metrics={},
+        causes=[int(FailureCause.EXCEPTION)] * count,
+        messages=[why] * count,
+        warm=False,
+    )
 
 
 class Master:
@@ -199,21 +208,31 @@ class Master:
 
     def _on_reported(self, rank: int, body: bytes) -> None:
         if len(body) > RECORD_BYTES:
-            log.error("rank %d has sent %d MiB of reports at once, which no record holds: dropped", rank, len(body) >> 20)
+            log.error(
+                "rank %d has sent %d MiB of reports at once, which no record holds: dropped",
+                rank,
+                len(body) >> 20,
+            )
             return
         self._effects.append(body)
 
     def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)
         # A later attempt may be led by the same rank, and has a meeting of its own.
-        if lead is not None and lead.rank == rank and self._scheduler.held.get(lead, {}).get(number) == attempt:
+        if (
+            lead is not None
+            and lead.rank == rank
+            and self._scheduler.held.get(lead, {}).get(number) == attempt
+        ):
             for slot in others:
                 self._send(slot.rank, [Meet(slot.place, number, attempt, address)])
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
         self._roster.join(rank, hello)
-        joined = JoinedRecord(rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind)
+        joined = JoinedRecord(
+            rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind
+        )
         self._effects.append(encode(joined))
         self._handle(WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone), now)
 
@@ -244,7 +263,11 @@ class Master:
         block = decode(body)
         assert isinstance(block, EndedBlock)
         if len(body) > RECORD_BYTES - _ROOM_BYTES:
-            log.error("rank %d has sent a result of %d MiB, which no record holds: its trials fail", rank, len(body) >> 20)
+            log.error(
+                "rank %d has sent a result of %d MiB, which no record holds: its trials fail",
+                rank,
+                len(body) >> 20,
+            )
             block = _too_large(block, len(body))
             body = encode(block)
         self._handle(TrialsEnded(block), now, body)
@@ -275,7 +298,7 @@ class Master:
         self._effects.append(encode(ClosedRecord(time.time(), reason.value)))
         self._closing.begin(reason, min(time.time(), self._grace_over_at))
 
-    # ------------------------------------------------------------------------------------- the turn of the loop
+    # ----------------------------------------------------------------------------------- the turn of the loop
 
     def step(self, now: float, ready: Set[int]) -> bool:
         """Let out what has become safe, and see to time, snapshots and progress; True if anything left.
@@ -328,7 +351,7 @@ class Master:
         return self._outbox.release(written, synced)
 
     def _is_sole(self, now: float) -> bool:
-        """Whether nobody can have taken over before now: what is on disk now is what a successor will find."""
+        """Whether no other rank can have taken over yet, so that a successor finds what is on disk."""
         confirmed_at = self._vigil.confirmed_at
         return confirmed_at >= self._confirm_after and now - confirmed_at <= self._vigil.lease_s
 
@@ -378,7 +401,10 @@ class Master:
         elif who:
             log.warning("%s: other runs of the sweep are active: %s", self._spec.name, who)
         else:
-            log.warning("%s: some trials have not ended and no run is active: run the same command to resume", self._spec.name)
+            log.warning(
+                "%s: some trials have not ended and no run is active: run the same command to resume",
+                self._spec.name,
+            )
         self._closing.left_share(code if is_whole else None)
 
     def _on_over(self, code: int) -> None:
@@ -395,6 +421,11 @@ class Master:
     def _tell_end(self, reason: EndReason) -> None:
         self._sink.show(self._standing.progress(self._clock()))
         if self._tells_end:
-            log.log(logging.INFO if reason.exit_code == 0 else logging.WARNING, "%s: %s", self._spec.name, reason.value)
+            log.log(
+                logging.INFO if reason.exit_code == 0 else logging.WARNING,
+                "%s: %s",
+                self._spec.name,
+                reason.value,
+            )
         for text in self._roster.quarantines:
             log.warning("quarantined: %s", text)

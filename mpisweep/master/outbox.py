@@ -1,7 +1,7 @@
 """What a master has to say, until the journal has come so far that it may be said.
 
-* An assignment leaves once its record is written: a successor that reads the journal must know of everything that
-  workers hold.
+* An assignment leaves once its record is written: a successor that reads the journal must know of everything
+  that workers hold.
 * An acknowledgement leaves once the record of the result is synced: the worker forgets it then.
 """
 
@@ -51,7 +51,9 @@ class Outbox:
         self._after_sync.append((token, rank, delivery))
 
     def hold(self, number: int, rank: int, delivery: int) -> None:
-        """A rank has delivered what it knows of a trial of several ranks: acknowledged once the trial has an end."""
+        """A rank has delivered what it knows of a trial of several ranks: acknowledged once the trial has an
+        end.
+        """
         self._undecided.setdefault(number, []).append((rank, delivery))
 
     def decide(self, numbers: Iterable[int], token: int) -> None:

@@ -1,6 +1,7 @@
 """The handle on the process that reads and writes the results file; see :mod:`mpisweep.results.storing`.
 
-A master asks for snapshots and never waits for one.  Whoever opens a sweep, in a thread of its own, waits for answers.
+A master asks for snapshots and never waits for one.  Whoever opens a sweep, in a thread of its own, waits for
+answers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from mpisweep.results.storing import state_from
 __all__ = ["Answer", "Recorder"]
 
 _NAME = "the process that writes the results file"
-#: A process hangs that does not answer for so long, in seconds, and for so many times as long as the last answer took.
+#: A process hangs that does not answer for so long, in seconds, and for so many times as long as the last
+#: answer took.
 _HANGS_S = 60.0
 _HANGS_FACTOR = 10.0
 
@@ -72,7 +74,7 @@ class Recorder:
         """End the process, whatever it is doing."""
         self._process.kill()
 
-    # ------------------------------------------------------------------------------------- opening, which waits
+    # ----------------------------------------------------------------------------------- opening, which waits
 
     def read(self, path: Path) -> tuple[SweepState | None, list[Damage]]:
         """The tables of a sweep, and what could not be read of its journal; None where there is none.
@@ -103,7 +105,7 @@ class Recorder:
             raise ResultsError(answer["error"])
         return answer
 
-    # ------------------------------------------------------------------------------------- running, which does not
+    # -------------------------------------------------------------------------------- running, which does not
 
     def write(self, path: Path, token: Path) -> None:
         """Name the file that is written from now on, and the token of the master that has it written."""
@@ -136,7 +138,9 @@ class Recorder:
             self._replace(f"{_NAME} does not answer")
 
     def _replace(self, error: str) -> None:
-        """Start another process; whatever this one was doing, the file is replaced by one rename or not at all."""
+        """Start another process; whatever this one was doing, the file is replaced by one rename or not at
+        all.
+        """
         self._process.replace()
         if self._process.asked is not None:
             self._answer = Answer(time.monotonic() - self._process.asked_at, error)
@@ -150,6 +154,10 @@ class Recorder:
         if not made.error:
             self._usual_s = made.seconds
         if made.error and not self._complained:
-            log.error("%s cannot be replaced (%s); the journal keeps everything until it can", self._path, made.error)
+            log.error(
+                "%s cannot be replaced (%s); the journal keeps everything until it can",
+                self._path,
+                made.error,
+            )
         self._complained = bool(made.error)
         return made

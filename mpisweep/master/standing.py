@@ -120,7 +120,9 @@ class Standing:
     def _log_notice(self, number: int, message: str) -> None:
         if message and not self._notice_logged and not message.startswith(ENDED_WELL):
             self._notice_logged = True
-            log.warning("trial %d: %s; said once, the messages of all trials are in the results file", number, message)
+            log.warning(
+                "trial %d: %s; said once, the messages of all trials are in the results file", number, message
+            )
 
     def _log_failure(self, number: int, cause: FailureCause, message: str) -> None:
         self._failures_logged += 1

@@ -1,7 +1,8 @@
-"""A thread of the master that does what must be done again and again on the disk: keep the claim, look for a stop file.
+"""A thread of the master that does what must be done again and again on the disk: keep the claim, look for a
+stop file.
 
-What it has seen are attributes that the master reads; it decides nothing.  A disk that hangs holds up this thread and
-nobody else, and :attr:`Vigil.confirmed_at` says since when.
+What it has seen are attributes that the master reads; it decides nothing.  A disk that hangs holds up this
+thread and nobody else, and :attr:`Vigil.confirmed_at` says since when.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Vigil:
     def __init__(self, claim: Claim, stop_file: Path, silence_s: float) -> None:
         self._claim = claim
         self._stop_file = stop_file
-        #: Nobody takes over from a master that was seen alive more recently than this; half of it is for the clocks.
+        #: Nobody takes over from a master that was seen alive more recently than this; half of it is for the
+        #: clocks.
         self.lease_s = min(STALE_S, silence_s) / 2
         self._every_s = min(_EVERY_S, self.lease_s / 4)
         self._end = threading.Event()

@@ -175,7 +175,8 @@ class _Server:
                 # Time in which this process did not run does not count.
                 passed_s = min(time.monotonic() - looked, 2 * _WATCH_S)
                 self._watch_rank(passed_s)
-                # Before anybody is reaped: what has passed by now is not of the time that those leave for leaving.
+                # Before anybody is reaped: what has passed by now is not of the time that those leave for
+                # leaving.
                 self._keep_time(passed_s)
                 if self._wakeup in ready:
                     with contextlib.suppress(BlockingIOError):

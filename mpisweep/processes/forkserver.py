@@ -29,6 +29,7 @@ __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]
 #: loaded.
 _CLOSE_S = 2.0
 
+
 class ForkServerLostError(RuntimeError):
     """The fork server was killed; nothing can be started or ended without it."""
 

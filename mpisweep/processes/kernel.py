@@ -17,21 +17,42 @@ from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
-    "FORK_PAUSES_S", "HOSTS_VARIABLE", "NO_ROOM", "SENT_TO_EVERYBODY", "adopt_orphans", "children_of", "die_with_parent",
-    "end_descendants", "end_family", "handles_any", "kill_group", "kill_if_same", "machine_id", "process_start",
-    "python_command", "started_patiently", "this_host",
-]  # fmt: skip
+    "FORK_PAUSES_S",
+    "HOSTS_VARIABLE",
+    "NO_ROOM",
+    "SENT_TO_EVERYBODY",
+    "adopt_orphans",
+    "children_of",
+    "die_with_parent",
+    "end_descendants",
+    "end_family",
+    "handles_any",
+    "kill_group",
+    "kill_if_same",
+    "machine_id",
+    "process_start",
+    "python_command",
+    "started_patiently",
+    "this_host",
+]
 
 Started = TypeVar("Started")
 
-#: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round and
-#: round.  So several ranks of one machine can be tested as if they were on several.
+#: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round
+#: and round.  So several ranks of one machine can be tested as if they were on several.
 HOSTS_VARIABLE = "MPISWEEP_HOSTS"
 _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 #: What batch systems send to all processes of a job, to ask for an end or to make one.
-SENT_TO_EVERYBODY = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+SENT_TO_EVERYBODY = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 #: The system has no process, or no memory for one, to give at the moment.
 NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
@@ -43,7 +64,8 @@ _END_PAUSE_AT_MOST_S = 0.02
 
 
 def started_patiently(start: Callable[[], Started]) -> Started:
-    """What `start` returns, which starts a process; tried again after each of the pauses while there is no room for one.
+    """What `start` returns, which starts a process; tried again after each of the pauses while there is no
+    room for one.
 
     Raises:
         OSError: as `start` does, when there is still no room.
@@ -59,9 +81,11 @@ def started_patiently(start: Callable[[], Started]) -> Started:
 
 
 def python_command() -> list[str]:
-    """Python for a process that imports this mpisweep, and nothing that lies in the folder where it is started.
+    """Python for a process that imports this mpisweep, and nothing that lies in the folder where it is
+    started.
 
-    Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it can.
+    Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it
+    can.
     """
     package = __name__.partition(".")[0]
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
@@ -81,8 +105,8 @@ def this_host() -> str:
 def machine_id() -> str:
     """Names the kernel and the process numbers that this process lives with.
 
-    Two machines can have the same host name, and so can two containers on one machine: process numbers mean the same
-    only where this is the same.
+    Two machines can have the same host name, and so can two containers on one machine: process numbers mean
+    the same only where this is the same.
     """
     found: list[str] = []
     with contextlib.suppress(OSError):
@@ -132,7 +156,7 @@ def adopt_orphans() -> None:
 
 
 def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
-    """In a process that `parent` has just forked: have the kernel send it this signal when that dies (Linux)."""
+    """Have the kernel send this process a signal when `parent`, which forked it, dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
@@ -162,8 +186,8 @@ def end_descendants(keep: Container[int] = (), within_s: float = math.inf) -> li
 
     Args:
         keep: process numbers.
-        within_s: how long to wait.  A process that is inside a driver or a file system that hangs does not end; time in which
-            this process did not run does not count.
+        within_s: how long to wait.  A process that is inside a driver or a file system that hangs does not
+            end; time in which this process did not run does not count.
 
     Returns:
         The children that were killed and have not ended.

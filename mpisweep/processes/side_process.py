@@ -1,7 +1,7 @@
 """A process that works beside a rank: it is asked one thing at a time and tells things, in lines of JSON.
 
-Whoever uses it never waits for it, except where nothing else is to be done.  It can be killed, or hang: another one is
-started in its place, and its user decides what that means for what was asked.
+Whoever uses it never waits for it, except where nothing else is to be done.  It can be killed, or hang:
+another one is started in its place, and its user decides what that means for what was asked.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class SideProcess:
         self.asked = None
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What the process has told, for when :meth:`fileno` is readable; None where it is gone, see :meth:`replace`."""
+        """What the process has told, for when :meth:`fileno` is readable; None where it is gone, see
+        :meth:`replace`.
+        """
         try:
             received = self._line.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:

@@ -1,9 +1,9 @@
 """What trial processes import, packed into one file: ``mpisweep run --stage-env``.
 
-Importing torch opens some 2,700 files and asks for the state of some 30,000 more, on each rank.  One file system
-that serves hundreds of ranks answers that slowly, and everybody else on it notices.  So the code of all modules
-that the workload needs is put into one file, once; a rank's fork server opens that one file and executes what is
-in it.
+Importing torch opens some 2,700 files and asks for the state of some 30,000 more, on each rank.  One file
+system that serves hundreds of ranks answers that slowly, and everybody else on it notices.  So the code of
+all modules that the workload needs is put into one file, once; a rank's fork server opens that one file and
+executes what is in it.
 
 Modules keep their names, paths and loaders, so that whatever looks for files beside its own finds them.  Only
 finding a module and reading its code is done from the pack.  Libraries (``.so``) are few, and are mapped from
@@ -11,8 +11,8 @@ where they are: each node reads them once, as it does with the pack, however man
 in the pack is imported as usual.
 
 Only what is installed goes into a pack (the standard library, site-packages); a user's own modules are
-imported in trial processes and not here.  A pack is good as long as the folders that it was made from have not
-changed, which installing or removing a package does; the launcher also looks at every single file.
+imported in trial processes and not here.  A pack is good as long as the folders that it was made from have
+not changed, which installing or removing a package does; the launcher also looks at every single file.
 
 ::
 
@@ -113,7 +113,10 @@ def prepare_pack(modules: Sequence[str]) -> Path:
     """
     path = pack_file(modules)
     if not path.is_absolute():
-        raise PackError("what trials import cannot be packed: there is no home folder to keep it in, and XDG_CACHE_HOME names no other")
+        raise PackError(
+            "what trials import cannot be packed: there is no home folder to keep it in, and XDG_CACHE_HOME "
+            "names no other"
+        )
     with contextlib.suppress(PackError):
         with _Pack.open(path) as pack:
             pack.see_that_no_file_has_changed()
@@ -152,7 +155,12 @@ def write_pack(path: Path, modules: Sequence[str]) -> None:
         state = Path(spec.origin).stat()
         search = spec.submodule_search_locations
         packed[name] = _Module(
-            spec.origin, None if search is None else list(search), at, len(body), state.st_mtime_ns, state.st_size
+            spec.origin,
+            None if search is None else list(search),
+            at,
+            len(body),
+            state.st_mtime_ns,
+            state.st_size,
         )
         code.append(body)
         at += len(body)
@@ -185,7 +193,12 @@ class _Absent(MetaPathFinder):
 def _code_of(name: str, module: ModuleType) -> tuple[ModuleSpec, bytes] | None:
     """An installed module and its code; None for what the usual way must import."""
     spec = getattr(module, "__spec__", None)
-    if not isinstance(spec, ModuleSpec) or spec.name != name or not spec.origin or not _is_installed(spec.origin):
+    if (
+        not isinstance(spec, ModuleSpec)
+        or spec.name != name
+        or not spec.origin
+        or not _is_installed(spec.origin)
+    ):
         return None
     if type(spec.loader) is SourceFileLoader:
         code = spec.loader.get_code(name)
@@ -222,7 +235,8 @@ def imported_from(path: Path) -> Iterator[None]:
     """
     with _Pack.open(path) as pack:
         finder = _Finder(pack)
-        # In the place of the one that looks through folders; it asks that one for what the pack does not have.
+        # In the place of the one that looks through folders; it asks that one for what the pack does not
+        # have.
         at = sys.meta_path.index(PathFinder)
         sys.meta_path[at] = finder
         try:

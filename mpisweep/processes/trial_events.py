@@ -24,7 +24,9 @@ class Back(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Trials given back; an answer to :meth:`~mpisweep.processes.trialprocess.TrialProcess.taken_back` may be empty."""
+    """Trials given back; an answer to :meth:`~mpisweep.processes.trialprocess.TrialProcess.taken_back` may be
+    empty.
+    """
 
     numbers: tuple[int, ...]
     attempts: tuple[int, ...]

@@ -1,8 +1,10 @@
-"""What a trial has reported and not sent yet, in memory that its worker sees too: it is there also when the trial is killed.
+"""What a trial has reported and not sent yet, in memory that its worker sees too: it is there also when the
+trial is killed.
 
-The trial process writes each report down here as it is made, and clears the memory when it has sent them.  When the process
-is gone, whatever it died of, the worker reads what is left.  A report is there once the length says so, which is written last,
-in one piece; and what was being sent when the process was killed is known by the number of its block.
+The trial process writes each report down here as it is made, and clears the memory when it has sent them.
+When the process is gone, whatever it died of, the worker reads what is left.  A report is there once the
+length says so, which is written last, in one piece; and what was being sent when the process was killed is
+known by the number of its block.
 """
 
 from __future__ import annotations

@@ -64,11 +64,14 @@ def describe_environment(folder: Path, template: str = "") -> dict[str, str]:
     return facts
 
 
-def describe_sources(folder: Path, *, module: str = "", arguments: Sequence[str] = (), others: Sequence[str] = ()) -> str:
-    """The files that trials run, and the SHA-256 of each, so that a later run can tell whether they were edited.
+def describe_sources(
+    folder: Path, *, module: str = "", arguments: Sequence[str] = (), others: Sequence[str] = ()
+) -> str:
+    """The files that trials run, and the SHA-256 of each, so that a later run can tell whether they were
+    edited.
 
-    Those are the user's module, or the scripts in a command line, and what they import that lies beside them or in the
-    sweep file's folder.  Nothing is imported for it.
+    Those are the user's module, or the scripts in a command line, and what they import that lies beside them
+    or in the sweep file's folder.  Nothing is imported for it.
 
     Args:
         folder: of the sweep file.
@@ -77,10 +80,19 @@ def describe_sources(folder: Path, *, module: str = "", arguments: Sequence[str]
         others: files in `folder` that belong to it.
 
     Returns:
-        A JSON object: name in `folder`, or path where it lies elsewhere, to hexadecimal digits; empty for no files.
+        A JSON object: name in `folder`, or path where it lies elsewhere, to hexadecimal digits; empty for no
+            files.
     """
-    waiting = [path for name in _with_packages(module) if (path := _module_file(name, [*map(Path, sys.path), folder]))]
-    waiting += [path for index, argument in enumerate(arguments) if _is_script(path := folder / argument, argument, index, folder)]
+    waiting = [
+        path
+        for name in _with_packages(module)
+        if (path := _module_file(name, [*map(Path, sys.path), folder]))
+    ]
+    waiting += [
+        path
+        for index, argument in enumerate(arguments)
+        if _is_script(path := folder / argument, argument, index, folder)
+    ]
     waiting += [folder / name for name in others]
     starts = [path.parent for path in waiting]
     found: dict[Path, str] = {}
@@ -92,9 +104,18 @@ def describe_sources(folder: Path, *, module: str = "", arguments: Sequence[str]
         found[path] = hashlib.sha256(content).hexdigest()
         # What is installed is not followed into all that it imports.
         if path.suffix == ".py" and path.is_relative_to(folder):
-            folders = [place for place in dict.fromkeys([path.parent, *starts, folder]) if place.is_relative_to(folder)]
+            folders = [
+                place
+                for place in dict.fromkeys([path.parent, *starts, folder])
+                if place.is_relative_to(folder)
+            ]
             waiting += [file for name in _imported(content) if (file := _module_file(name, folders))]
-    return _as_json({os.fspath(path.relative_to(folder) if path.is_relative_to(folder) else path): found[path] for path in found})
+    return _as_json(
+        {
+            os.fspath(path.relative_to(folder) if path.is_relative_to(folder) else path): found[path]
+            for path in found
+        }
+    )
 
 
 def _as_json(sources: Mapping[str, str]) -> str:
@@ -111,7 +132,11 @@ def _is_script(path: Path, argument: str, index: int, folder: Path) -> bool:
     if path.suffix.lower() in _SCRIPTS:
         return True
     # What has no folder in its name is looked for on PATH; an interpreter elsewhere is not the user's.
-    return index == 0 and "/" in argument and (path.resolve().is_relative_to(folder.resolve()) or (_content_of(path) or b"")[:2] == b"#!")
+    return (
+        index == 0
+        and "/" in argument
+        and (path.resolve().is_relative_to(folder.resolve()) or (_content_of(path) or b"")[:2] == b"#!")
+    )
 
 
 def _is_file(path: Path) -> bool:

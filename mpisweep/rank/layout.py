@@ -1,7 +1,7 @@
 """``mpisweep check --devices``: who would use what, asked of the ranks themselves, and nothing is run.
 
-Under mpirun or srun every rank looks at its node as it would in a sweep, and rank 0 prints the table.  Without a
-launcher it is the layout of this machine, with as many workers as ``mpisweep run`` would start.
+Under mpirun or srun every rank looks at its node as it would in a sweep, and rank 0 prints the table.
+Without a launcher it is the layout of this machine, with as many workers as ``mpisweep run`` would start.
 """
 
 from __future__ import annotations
@@ -70,4 +70,6 @@ def _table(ranks: Sequence[tuple[str, DeviceShare | None]]) -> list[str]:
         variables = " ".join(f"{name}={value}" for name, value in share.environment)
         rows.append((str(rank), host, share.label, str(len(share.cores)), variables))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -7,10 +7,10 @@ so that the results file is there while torch is still being imported.
 Every rank knows by :mod:`mpisweep.rank.succession` who is master; what it does once it is that itself is in
 :mod:`mpisweep.rank.office`.
 
-One loop serves everything and blocks nowhere, and touches nothing of the sweep on the disk: threads and processes
-beside it do that.  While there is nothing to do it sleeps in poll(), which the
-trial processes and the journal end at once; MPI has no descriptor to poll, so the sleep grows from 50
-microseconds to 8 milliseconds and no further: an idle rank costs about one percent of a core.
+One loop serves everything and blocks nowhere, and touches nothing of the sweep on the disk: threads and
+processes beside it do that.  While there is nothing to do it sleeps in poll(), which the trial processes and
+the journal end at once; MPI has no descriptor to poll, so the sleep grows from 50 microseconds to 8
+milliseconds and no further: an idle rank costs about one percent of a core.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ _NAP_AT_MOST_S = 8e-3
 _NAP_ALONE_S = 20e-3
 #: How often a rank gives a sign of life, in seconds.
 _BEAT_S = 1.0
-#: A rank that gives no sign of life for this many times the silence, and so many seconds more, is killed by its own fork
-#: server: the others have given it up by then, and nobody else may be able to.
+#: A rank that gives no sign of life for this many times the silence, and so many seconds more, is killed by
+#: its own fork server: the others have given it up by then, and nobody else may be able to.
 _HANGS_FACTOR = 2.0
 _HANGS_BEYOND_S = 5.0
 #: A process that was killed has at least so many seconds to end.
@@ -117,7 +117,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         # others go on; where it does not, the launcher starts all of them again.
         log.error("the fork server of this rank was killed; this rank is lost")
         end_descendants(within_s=server.patience_s)
-        # Open MPI's ULFM tells the others at once of a rank that was killed, and of one that has exited not at all.
+        # Open MPI's ULFM tells the others at once of a rank that was killed, and of one that has exited not
+        # at all.
         os.kill(os.getpid(), signal.SIGKILL)
         raise
     except Exception:
@@ -132,9 +133,13 @@ def _environment(spec: Spec) -> dict[str, str]:
     workload, template = spec.workload, ""
     if isinstance(workload, CommandWorkload):
         template = workload.template
-        code = describe_sources(spec.folder, arguments=workload.arguments, others=[template] if template else [])
+        code = describe_sources(
+            spec.folder, arguments=workload.arguments, others=[template] if template else []
+        )
     else:
-        code = describe_sources(spec.folder, module=workload.module if isinstance(workload, FunctionWorkload) else "")
+        code = describe_sources(
+            spec.folder, module=workload.module if isinstance(workload, FunctionWorkload) else ""
+        )
     return describe_environment(spec.folder, template) | ({CODE: code} if code else {})
 
 
@@ -199,7 +204,8 @@ class _Rank:
             self._end_with(2)
             return 2
         if self._succession.must_lead:
-            # First of all, so that the process that reads the file is there while torch is still being imported.
+            # First of all, so that the process that reads the file is there while torch is still being
+            # imported.
             self._office.lead()
         built_in = self._spec.built_in
         modules = built_in.preload if built_in else ()
@@ -220,7 +226,8 @@ class _Rank:
     # ------------------------------------------------------------------------------------- beginning
 
     def _layout(self) -> tuple[DeviceShare | None, str]:
-        """What this rank's worker may use of its node, None when it hosts none; and, on rank 0, why nothing can run.
+        """What this rank's worker may use of its node, None when it hosts none; and, on rank 0, why nothing
+        can run.
 
         All ranks call it.
         """
@@ -245,8 +252,8 @@ class _Rank:
         workers = transport.size - (self._options.master == "idle")
         if workers < self._spec.most_ranks:
             problems.append(
-                f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there are "
-                f"{workers} workers; start more ranks"
+                f"{self._spec.source}: {RANKS}: trials have up to {self._spec.most_ranks} ranks, but there "
+                f"are {workers} workers; start more ranks"
             )
         found = dict.fromkeys(filter(None, [self._options.refusal, *problems]))
         return share, "; ".join(found)
@@ -347,7 +354,9 @@ class _Rank:
                 case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
                     # Ignore messages from a superseded master.
                     if rank == succession.master:
-                        for_worker.append(self._in_time(message) if isinstance(message, StopTrials) else message)
+                        for_worker.append(
+                            self._in_time(message) if isinstance(message, StopTrials) else message
+                        )
                 case _:
                     for_master.append(message)
         if for_master:
@@ -431,5 +440,3 @@ def _stage(spec: Spec) -> None:
         prepare_pack(spec.built_in.preload)
     except PackError as error:
         log.warning("%s", error)
-
-

@@ -1,8 +1,8 @@
 """The master's office of a rank: becoming master, being it, and giving it up.
 
-Every rank has one; most of the time it is empty.  A master's first word is Lead, whereupon every worker says Hello
-with all that it holds; so a master that takes over from a dead one and the first one begin in the same way
-(:mod:`mpisweep.master.leading`).
+Every rank has one; most of the time it is empty.  A master's first word is Lead, whereupon every worker says
+Hello with all that it holds; so a master that takes over from a dead one and the first one begin in the same
+way (:mod:`mpisweep.master.leading`).
 """
 
 from __future__ import annotations
@@ -202,11 +202,18 @@ class Office:
         if self._options.split is None:
             return None
         return join(
-            self._spec, self._options.path, self._options.split, recorder, job_id=self._place.allocation.job_id,
-            member=mastership.run, has_begun=mastership.has_begun,
-        )  # fmt: skip
+            self._spec,
+            self._options.path,
+            self._options.split,
+            recorder,
+            job_id=self._place.allocation.job_id,
+            member=mastership.run,
+            has_begun=mastership.has_begun,
+        )
 
-    def _open_part(self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None) -> Opened:
+    def _open_part(
+        self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None
+    ) -> Opened:
         return open_sweep(
             self._spec,
             path,
@@ -214,14 +221,20 @@ class Office:
             recorder=recorder,
             mastership=mastership,
             facts=RunFacts(
-                self._place.allocation, self._transport.size, self._environment, __version__,
-                self._options.launch, self._allocation_until(),
+                self._place.allocation,
+                self._transport.size,
+                self._environment,
+                __version__,
+                self._options.launch,
+                self._allocation_until(),
             ),
             share=share,
         )
 
     def _allocation_until(self) -> float | None:
-        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes first."""
+        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes
+        first.
+        """
         ends: list[float] = []
         if self._options.walltime_s is not None:
             ends.append(self._started + self._options.walltime_s)
@@ -250,14 +263,20 @@ class Office:
                 # Its first word is on its way.
                 self._succession.give_way(now)
             case RunEndedError(reason=reason):
-                how = "another run has taken the sweep over" if reason is EndReason.SUPERSEDED else reason.value
-                log.warning("%s: the run has ended without rank %d: %s", self._spec.name, self._transport.rank, how)
+                how = (
+                    "another run has taken the sweep over" if reason is EndReason.SUPERSEDED else reason.value
+                )
+                log.warning(
+                    "%s: the run has ended without rank %d: %s", self._spec.name, self._transport.rank, how
+                )
                 self._end_with(reason.exit_code)
             case DiskFailedError():
                 log.error(
-                    "the files of the sweep could not be used for %g s (%s); everything that was acknowledged is on "
-                    "disk: make room and run again", self._spec.limits.disk_s, outcome,
-                )  # fmt: skip
+                    "the files of the sweep could not be used for %g s (%s); everything that was "
+                    "acknowledged is on disk: make room and run again",
+                    self._spec.limits.disk_s,
+                    outcome,
+                )
                 self._end_with(EndReason.DISK.exit_code)
             case ResultsError() | OSError():
                 # Every rank leaves with the same code; the others wait for a word.
@@ -276,9 +295,11 @@ class Office:
         assert self.leader is not None
         if opened.stop is not None and opened.stop.stop_at <= now:
             log.warning(
-                "no time is left for trials: %.0f s to the end of its time, and %.0f s are for running trials to return and for closing",
-                opened.stop.ends_at - now, opened.stop.ends_at - opened.stop.stop_at,
-            )  # fmt: skip
+                "no time is left for trials: %.0f s to the end of its time, and %.0f s are for running "
+                "trials to return and for closing",
+                opened.stop.ends_at - now,
+                opened.stop.ends_at - opened.stop.stop_at,
+            )
         elif opened.stop is not None:
             log.info(
                 "the sweep stops in %.0f s, %.0f s before the end of its time",
@@ -291,9 +312,12 @@ class Office:
         keeper = None
         if opened.share is not None:
             keeper = Keeper(
-                self._server, opened.share.path, member=opened.claim.run, job_id=self._place.allocation.job_id,
+                self._server,
+                opened.share.path,
+                member=opened.claim.run,
+                job_id=self._place.allocation.job_id,
                 silence_s=self._spec.limits.silence_s,
-            )  # fmt: skip
+            )
         self._master = Master(
             spec=self._spec,
             trials=opened.trials,

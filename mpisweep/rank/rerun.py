@@ -1,8 +1,8 @@
 """``mpisweep replay FILE NUMBER``: run one trial again, alone, and see how close it comes.
 
-The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs in a
-trial process like any other, or in as many as it has ranks, without MPI, in folders that are removed afterwards;
-the results file is not touched.
+The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs
+in a trial process like any other, or in as many as it has ranks, without MPI, in folders that are removed
+afterwards; the results file is not touched.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Rerun:
         message: why, where it failed.
         metrics: final values; durations among them are those of a machine and not of a configuration.
         curves: for each metric the report that differs most, or the last one where none does.
-        first_difference: for each metric whose curve differs, the first step at which it does, or that one of them lacks.
+        first_difference: for each metric whose curve differs, the first step at which it does, or that one of
+            them lacks.
         wall_time_s: then and now.
         output: what a command line has printed.
     """
@@ -102,14 +103,21 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
         with tempfile.TemporaryDirectory(prefix="mpisweep-replay-") as made:
             scratch = Path(made)
             setting = ProcessSetting(
-                spec=sweep.spec.text, source=sweep.spec.source, folder=folder, trials_folder=scratch / "trials",
-                log_file=scratch / "logs" / "rank-0000.log", worker=0, timeout_s=sweep.spec.limits.timeout_s,
+                spec=sweep.spec.text,
+                source=sweep.spec.source,
+                folder=folder,
+                trials_folder=scratch / "trials",
+                log_file=scratch / "logs" / "rank-0000.log",
+                worker=0,
+                timeout_s=sweep.spec.limits.timeout_s,
                 stall_s=sweep.spec.limits.stall_s,
-            )  # fmt: skip
+            )
             processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
             columns: dict[str, Column] = dict(sweep.configuration(number))
             slots = [[0, rank] for rank in range(len(shares))]
-            block = encode(AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns))
+            block = encode(
+                AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns)
+            )
             for process, team in zip(processes, _teams(shares), strict=True):
                 process.give(block, 1, team)
             ended, curves = _await(server, processes)
@@ -202,7 +210,9 @@ def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Cur
             longer = curves[name].step if len(now_values) > count else sweep.curve(number, name).step
             first[name] = int(longer[count])
         # What is a number in one of them only is the largest difference.
-        gaps = np.nan_to_num(np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf)
+        gaps = np.nan_to_num(
+            np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf
+        )
         worst = int(np.argmax(gaps)) if differs.any() else count - 1
         compared.append(Comparison(name, float(then_curve[worst]), float(now_values[worst])))
     message = ended.messages[0] if ended.messages else ""

@@ -16,7 +16,9 @@ STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.S
 
 
 def watch_signals() -> int:
-    """Have SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit) ask for a stop; returns a descriptor they make readable."""
+    """Have SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit) ask for a stop; returns
+    a descriptor they make readable.
+    """
     waker, inner = os.pipe()
     for end in (waker, inner):
         os.set_blocking(end, False)

@@ -37,11 +37,13 @@ Fact = TypeVar("Fact")
 _TAG = 7
 #: Set to 1 by an Open MPI that survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
-#: A worker tells a new master all that its trials have reported, which may be more than one message of MPI holds.
+#: A worker tells a new master all that its trials have reported, which may be more than one message of MPI
+#: holds.
 _PIECE_BYTES = 16 << 20
 #: So many messages are taken in at once; then the others of a rank's duties have their turn.
 _RECEIVE_AT_MOST = 256
-#: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the loop.
+#: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the
+#: loop.
 _FAILURES_AT_MOST = 1000
 #: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
 _LEAVE_S = 2.0
@@ -113,7 +115,9 @@ class Transport(Protocol):
         """
 
     def gather(self, fact: Fact) -> list[Fact] | None:
-        """What every rank says, in the order of the ranks, on rank 0; None elsewhere.  All of them must call it."""
+        """What every rank says, in the order of the ranks, on rank 0; None elsewhere.  All of them must call
+        it.
+        """
 
     def leave(self, exit_code: int, *, politely: bool) -> None:
         """Return when everything that was sent is on its way; no call may follow.
@@ -221,7 +225,9 @@ class MpiTransport:
                 self._look_for_dead()
                 self._failures += 1
                 if self._failures > _FAILURES_AT_MOST:
-                    raise TransportError("MPI does not receive any more, although every death was acknowledged") from None
+                    raise TransportError(
+                        "MPI does not receive any more, although every death was acknowledged"
+                    ) from None
                 return arrived
             self._failures = 0
             if found is None:
@@ -285,7 +291,9 @@ class MpiTransport:
         return status.Get_source(), pickle.loads(data)
 
     def _forget_complete_sends(self) -> None:
-        """Let go of what has arrived, or never will: one rank that takes nothing keeps what was sent to it, no more."""
+        """Let go of what has arrived, or never will: one rank that takes nothing keeps what was sent to it,
+        no more.
+        """
         for rank, sends in list(self._sends.items()):
             while sends:
                 try:
@@ -315,7 +323,7 @@ class MpiTransport:
 
 
 def in_pieces(messages: Sequence[Message], at_most: int = _PIECE_BYTES) -> Iterator[list[Message]]:
-    """The messages in order, in lists that are not much longer than so many bytes, or that have one message."""
+    """Cut the messages, in order, into lists of about so many bytes or of one message."""
     piece: list[Message] = []
     size = 0
     for message in messages:

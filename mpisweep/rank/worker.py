@@ -77,7 +77,7 @@ class Worker:
         self._reports: dict[tuple[int, int], list[bytes]] = {}
 
     def follow(self) -> None:
-        """Tell a new master that this worker is here, and everything that the one before may not have kept."""
+        """Report to a new master, with everything that the one before may not have stored."""
         # Whatever that one wanted back is void, and is given back when its turn comes.
         self._taking_back.clear()
         label = ", ".join(share.label for share in self._shares)

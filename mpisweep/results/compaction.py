@@ -46,9 +46,7 @@ def compact(
     remove_covered(path, state, token, keep)
 
 
-def compact_and_close(
-    path: Path, token: Path | None = None, *, closing_since: float | None = None
-) -> None:
+def compact_and_close(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> None:
     """Take the last snapshot of a run.
 
     Afterwards there is only the HDF5 file, and what a later master has written.

@@ -58,7 +58,9 @@ class Sweep:
                 f"`mpisweep run` with the sweep file and -o {path} puts it back"
             )
         try:
-            self.spec: Spec = parse_spec(state.spec, source=state.source, folder=path.parent, is_recorded=True)
+            self.spec: Spec = parse_spec(
+                state.spec, source=state.source, folder=path.parent, is_recorded=True
+            )
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
         # What damage has taken is searched all the same.

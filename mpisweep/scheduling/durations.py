@@ -120,7 +120,7 @@ class DurationModel:
         return None if self._expected_s is None else self._expected_s[number] * self._uncertainty
 
     def upper_sum_s(self, numbers: Iterable[int]) -> float:
-        """What these will hardly exceed one after another, in seconds; infinite before anything was measured."""
+        """Upper bound, in seconds, of these one after another; infinite until something was measured."""
         if self._expected_s is None:
             return math.inf
         return sum(map(self._expected_s.__getitem__, numbers)) * self._uncertainty
@@ -137,11 +137,15 @@ class DurationModel:
 
     @property
     def weights(self) -> list[float] | None:
-        """What trials are ordered by, one number each; None where nothing is known.  Another list after each fit."""
+        """What trials are ordered by, one number each; None where nothing is known.  Another list after each
+        fit.
+        """
         return self._expected_s or self._work
 
     def weight(self, number: int) -> float:
-        """Expected work of a trial beside that of the others, in a unit of its own; the same for all if unknown."""
+        """Expected work of a trial beside that of the others, in a unit of its own; the same for all if
+        unknown.
+        """
         return 1.0 if self.weights is None else self.weights[number]
 
     @property

@@ -1,9 +1,11 @@
-"""How long a sweep will take, and how much of it fits the walltime: ``mpisweep check`` before a job is submitted.
+"""How long a sweep will take, and how much of it fits the walltime: ``mpisweep check`` before a job is
+submitted.
 
-The durations are those that the planner expects from what was measured; where nothing was measured they are the
-timeout, and the forecast is a bound.  They are laid out as the scheduler does it: each worker takes the longest trial
-that is left, and near the walltime the longest that hardly exceeds what is left of it; of trials of several ranks the
-widest go first.  Starting ranks and torch, seconds in a job of hours, is left out.
+The durations are those that the planner expects from what was measured; where nothing was measured they are
+the timeout, and the forecast is a bound.  They are laid out as the scheduler does it: each worker takes the
+longest trial that is left, and near the walltime the longest that hardly exceeds what is left of it; of
+trials of several ranks the widest go first.  Starting ranks and torch, seconds in a job of hours, is left
+out.
 
 Pure: no clock, no file.
 """
@@ -86,7 +88,11 @@ def forecast(
 
 
 def _laid_out(
-    widths: Sequence[int], expected: Sequence[float], upper: Sequence[float], workers: int, walltime_s: float | None
+    widths: Sequence[int],
+    expected: Sequence[float],
+    upper: Sequence[float],
+    workers: int,
+    walltime_s: float | None,
 ) -> tuple[int, float]:
     """How many trials start, and when the last one ends; the shortest trials come first."""
     free_at = [0.0] * workers

@@ -1,20 +1,22 @@
-"""When trials fail because of something else than themselves: an ill device, a lost worker, a bug that all share.
+"""When trials fail because of something else than themselves: an ill device, a lost worker, a bug that all
+share.
 
 *One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
-completed elsewhere since the first one failed and none has failed there, is to blame: it is quarantined, and the
-trial is tried again elsewhere.  If it fails there too, the slot is acquitted.  So slow that it is quarantined
-is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
+completed elsewhere since the first one failed and none has failed there, is to blame: it is quarantined, and
+the trial is tried again elsewhere.  If it fails there too, the slot is acquitted.  So slow that it is
+quarantined is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
 :data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.
 
-*A lost worker.*  What a slot holds it runs in order, and all that is known of where it was is which ends have arrived.
-The ends of trials that were assigned one by one are sent one by one, each before the next trial begins: so the first
-one without an end was running.  The ends of trials that were assigned together travel in blocks: any of them can have
-been running.  Hence a loss counts, as one of the trial's retries, against a trial that was assigned by itself.
-Where it was one of several nothing is counted: all of them are *suspects*, as is what a lost worker was known to run.
-A suspect is assigned by itself, to a slot that holds nothing, and nothing is handed out behind it, so that its next loss
-is its own.  So are trials that were tried before this run, or by others, and have no end: nobody knows what they did
-there.  An end that was sent, and lost because the next trial took the worker along at once, costs the one before it a
-retry: a single one, for from then on it is alone.
+*A lost worker.*  What a slot holds it runs in order, and all that is known of where it was is which ends have
+arrived.  The ends of trials that were assigned one by one are sent one by one, each before the next trial
+begins: so the first one without an end was running.  The ends of trials that were assigned together travel in
+blocks: any of them can have been running.  Hence a loss counts, as one of the trial's retries, against a
+trial that was assigned by itself.  Where it was one of several nothing is counted: all of them are
+*suspects*, as is what a lost worker was known to run.  A suspect is assigned by itself, to a slot that holds
+nothing, and nothing is handed out behind it, so that its next loss is its own.  So are trials that were tried
+before this run, or by others, and have no end: nobody knows what they did there.  An end that was sent, and
+lost because the next trial took the worker along at once, costs the one before it a retry: a single one, for
+from then on it is alone.
 
 *The same bug in every trial.*  So many first trials that fail alike, numbers in their errors aside, stop the
 sweep.  Running out of memory or of time does not count: the longest trials come first.
@@ -61,7 +63,8 @@ class Devices:
 
     def __init__(self) -> None:
         self._records: dict[Slot, _Record] = {}
-        #: Quarantined slot -> the trials that are tried elsewhere because of it; and the same the other way round.
+        #: Quarantined slot -> the trials that are tried elsewhere because of it; and the same the other way
+        #: round.
         self.quarantined: dict[Slot, set[int]] = {}
         self._because_of: dict[int, list[Slot]] = {}
         #: Slots that are not quarantined and of which enough is known, by how slow they are.
@@ -114,7 +117,10 @@ class Devices:
             return False
         if slot in self.quarantined:
             return True
-        return completed - record.completed_at >= OTHERS_DONE and failed - record.failed_at - record.failures <= 0
+        return (
+            completed - record.completed_at >= OTHERS_DONE
+            and failed - record.failed_at - record.failures <= 0
+        )
 
     def note_duration(self, slot: Slot, wall_time_s: float, expected_s: float) -> str:
         """A long trial has ended; why its slot is to be quarantined for being slow, or ""."""
@@ -126,7 +132,8 @@ class Devices:
         ranking.set(slot, mine)
         if len(ranking) < 3:
             return ""
-        # The others are those before and those behind; the model has learned from all: only the difference says something.
+        # The others are those before and those behind; the model has learned from all: only the difference
+        # says something.
         at, count = ranking.place(slot), len(ranking) - 1
         low, high = (ranking[place + (place >= at)][0] for place in ((count - 1) // 2, count // 2))
         usual = (low + high) / 2
@@ -169,13 +176,15 @@ class Losses:
             self.suspects.difference_update(numbers)
 
     def count(self, number: int, times: int = 1) -> int:
-        """Its worker was lost because of this trial alone, as far as is known; returns how often that was so."""
+        """Count a lost worker against this trial alone; returns how many there are now."""
         self.suspects.add(number)
         self.counts[number] = self.counts.get(number, 0) + times
         return self.counts[number]
 
     def blame(self, held: Sequence[int]) -> int | None:
-        """A slot was lost that held these, in this order: which one the loss counts against; None where nobody knows."""
+        """A slot was lost that held these, in this order: which one the loss counts against; None where
+        nobody knows.
+        """
         if not held or held[0] not in self._together:
             return held[0] if held else None
         self.suspects.update(number for number in held if number in self._together)

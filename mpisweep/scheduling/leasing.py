@@ -5,13 +5,13 @@ devices are idle: as soon as fewer trials wait than there are slots, or than a q
 When nothing is to be had, it is asked again every second while trials run here, for somebody else may die;
 this allocation's share is done once nothing is to be had and nothing is left to do here.
 
-Where the allocation's end is near, the shortest trials are asked for; when not even those end in time, nothing
-more is.
+Where the allocation's end is near, the shortest trials are asked for; when not even those end in time,
+nothing more is.
 
 What needs more ranks than there are slots is left to others.
 
-Whoever was held up for a while may have been given up meanwhile: nothing is handed out before it has been heard
-what is still this allocation's.
+Whoever was held up for a while may have been given up meanwhile: nothing is handed out before it has been
+heard what is still this allocation's.
 
 Pure: no clock, no I/O.
 """
@@ -62,7 +62,9 @@ class Supply:
         return number in self._elsewhere
 
     def grant(self, numbers: Sequence[int], aside: int) -> list[int]:
-        """Take these in; returns those that are new.  `aside`: how many trials do not fit before the deadline."""
+        """Take these in; returns those that are new.  `aside`: how many trials do not fit before the
+        deadline.
+        """
         new = [number for number in numbers if number in self._elsewhere and number not in self._revoked]
         self._elsewhere.difference_update(new)
         self._is_asked = self.must_hear = False
@@ -92,7 +94,9 @@ class Supply:
         self.is_dry = sure and not is_busy
 
     def note_time(self, now: float, ranks: int | None) -> Lease | None:
-        """Something happens at this time; what to ask for first when that comes late; `ranks` as in :meth:`ask`."""
+        """Something happens at this time; what to ask for first when that comes late; `ranks` as in
+        :meth:`ask`.
+        """
         last, self._last_event = self._last_event, now
         if last is None or now - last < HELD_UP_S or self.is_dry:
             return None

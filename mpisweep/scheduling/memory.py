@@ -1,13 +1,15 @@
-"""Trials and memory, for the scheduler: what is withheld, what runs on one kind of device only, what runs once more.
+"""Trials and memory, for the scheduler: what is withheld, what runs on one kind of device only, what runs
+once more.
 
-*Once more.*  A trial that runs out of memory, or meets an error of its device, in a process that had run others before it
-runs again in a fresh one: what those have left behind is not its fault.  In a fresh process it counts.
+*Once more.*  A trial that runs out of memory, or meets an error of its device, in a process that had run
+others before it runs again in a fresh one: what those have left behind is not its fault.  In a fresh process
+it counts.
 
-*Withheld.*  Where the sweep file says how the memory goes with a parameter, trials that may be too large for some
-device wait here and in no queue, until :mod:`mpisweep.search.frontier` lets them go.
+*Withheld.*  Where the sweep file says how the memory goes with a parameter, trials that may be too large for
+some device wait here and in no queue, until :mod:`mpisweep.search.frontier` lets them go.
 
-*Bound.*  Where there are several kinds of devices, what is known to fit on one of them, or is to show whether it does,
-is handed out to that one before anything else.
+*Bound.*  Where there are several kinds of devices, what is known to fit on one of them, or is to show whether
+it does, is handed out to that one before anything else.
 
 Pure: no clock, no I/O.
 """
@@ -23,7 +25,8 @@ from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
 
 __all__ = ["JOIN_S", "Memory"]
 
-#: How long after the last worker has joined nothing is called infeasible: one of another kind may be about to.
+#: How long after the last worker has joined nothing is called infeasible: one of another kind may be about
+#: to.
 JOIN_S = 2.0
 
 
@@ -88,7 +91,9 @@ class Memory:
             self._frontier.join(self.kinds[slot])
 
     def note_absent(self, slot: Slot) -> list[int]:
-        """A slot gets none any more; returns trials that were bound to its kind, where it was the last, and queue now."""
+        """A slot gets none any more; returns trials that were bound to its kind, where it was the last, and
+        queue now.
+        """
         if self._frontier is None:
             return []
         kind = self.kinds[slot]
@@ -121,7 +126,9 @@ class Memory:
         again: dict[int, AttemptEnd] = {}
         last = len(block.numbers) - 1
         for index, number in enumerate(block.numbers):
-            evidence = evidence_of(block.states[index], block.causes[index] if block.causes else FailureCause.NONE)
+            evidence = evidence_of(
+                block.states[index], block.causes[index] if block.causes else FailureCause.NONE
+            )
             # A process ends with the trial that fails so in it.
             if block.warm and index == last and block.states[index] == TrialState.FAILED:
                 self.fresh.add(number)
@@ -187,7 +194,9 @@ class Memory:
         plan = self._frontier.plan(states, wanting, all_joined=all_joined)
         if plan.withheld:
             gone = frozenset(plan.withheld)
-            self.bound = {kind: deque(n for n in queue if n not in gone) for kind, queue in self.bound.items()}
+            self.bound = {
+                kind: deque(n for n in queue if n not in gone) for kind, queue in self.bound.items()
+            }
         for number, _ in plan.infeasible:
             self.fresh.discard(number)
         return plan

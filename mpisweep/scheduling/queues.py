@@ -1,8 +1,8 @@
 """Trials that wait for a slot, in the order in which they are handed out.
 
-Of the trials that need equally many ranks, the longest expected one is next, except that a trial that was given
-back is next before all others.  Trials that need more ranks have a queue of their own, so that what fits the
-slots that are free is found without a search.
+Of the trials that need equally many ranks, the longest expected one is next, except that a trial that was
+given back is next before all others.  Trials that need more ranks have a queue of their own, so that what
+fits the slots that are free is found without a search.
 
 Where the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but
 is not handed out unless the expectation changes.
@@ -19,7 +19,8 @@ from mpisweep.scheduling.durations import DurationModel
 
 __all__ = ["Waiting"]
 
-#: From this share of a queue on, what is added is sorted together with the queue and not put into its place one by one.
+#: From this share of a queue on, what is added is sorted together with the queue and not put into its place
+#: one by one.
 _MANY = 1 / 16
 
 
@@ -113,7 +114,11 @@ class Waiting:
     """
 
     def __init__(
-        self, model: DurationModel, widths: Sequence[int] | None, numbers: Iterable[int], alone: Container[int] = ()
+        self,
+        model: DurationModel,
+        widths: Sequence[int] | None,
+        numbers: Iterable[int],
+        alone: Container[int] = (),
     ) -> None:
         self._model = model
         self._widths = widths
@@ -209,7 +214,7 @@ class Waiting:
             self._aside[queue.pop()] = None
 
     def reconsider(self) -> None:
-        """The expectation has changed: what was set aside is in its queue again, and the queues are in order."""
+        """Reorder after the expectation has changed, with what was set aside back in its queue."""
         self.put_back(list(self._aside))
         self._aside.clear()
         for queue in self._queues.values():

@@ -1,4 +1,5 @@
-"""Things in the order of a number that changes: the first one, the last one and any place between without a search.
+"""Things in the order of a number that changes: the first one, the last one and any place between without a
+search.
 
 A sorted list.  Setting a number takes some microseconds with ten thousand things as with a hundred: two
 bisections, and one move of memory.
@@ -65,9 +66,13 @@ class Ranking(Generic[Thing]):
         return bisect_left(self._entries, (self._keys[thing], thing))
 
     def soonest(self, count: int) -> list[Thing]:
-        """Of those among which the first `count` are, equals of the last of them included, the last `count`."""
+        """The last `count` of the first `count` and all that equal the last of these."""
         last = self._entries[count - 1][0]
-        end = len(self._entries) if last == inf else bisect_right(self._entries, last, key=lambda entry: entry[0])
+        end = (
+            len(self._entries)
+            if last == inf
+            else bisect_right(self._entries, last, key=lambda entry: entry[0])
+        )
         return [thing for _, thing in self._entries[end - count : end]]
 
     def clear(self) -> None:

@@ -1,12 +1,12 @@
 """Where a trial of several ranks can start, and which slots to keep for one that cannot yet.
 
 A trial needs all of its slots at once, and idle ones.  One that fits a node runs on one node, the fullest
-that has room; one that does not takes the nodes with the most idle slots first.  Where a trial cannot start yet, slots
-are *kept* for it: of those with which it can start soonest the ones that are free last, so that the others go on with
-what they can have.
+that has room; one that does not takes the nodes with the most idle slots first.  Where a trial cannot start
+yet, slots are *kept* for it: of those with which it can start soonest the ones that are free last, so that
+the others go on with what they can have.
 
-Each slot that changes is noted, and nothing looks at all slots: what a decision costs depends on how many slots a node
-and a trial have, and not on how many there are.
+Each slot that changes is noted, and nothing looks at all slots: what a decision costs depends on how many
+slots a node and a trial have, and not on how many there are.
 
 Pure: no clock, no I/O.
 """
@@ -134,7 +134,9 @@ class Room:
         return pool.on_one_node(width) if self._fits_a_node(width) else pool.anywhere(width)
 
     def gather(self, width: int) -> dict[Slot, float]:
-        """The slots to keep for a trial of this width, and when each will be free; empty where there are too few."""
+        """The slots to keep for a trial of this width, and when each will be free; empty where there are too
+        few.
+        """
         self._put_in_order()
         slots = self._everywhere
         if self._fits_a_node(width):

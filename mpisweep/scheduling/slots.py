@@ -1,7 +1,8 @@
-"""The slots of a sweep: what each holds, and so which have room, which are idle, and which could give something back.
+"""The slots of a sweep: what each holds, and so which have room, which are idle, and which could give
+something back.
 
-The registers are kept true by :meth:`Slots.note`, which must be called whenever a slot's trials have changed.  Nothing
-is ever searched for: what an event costs does not depend on how many slots there are.
+The registers are kept true by :meth:`Slots.note`, which must be called whenever a slot's trials have changed.
+Nothing is ever searched for: what an event costs does not depend on how many slots there are.
 
 Pure: no clock, no I/O.
 """
@@ -26,7 +27,9 @@ class Slots:
         shared: whether anybody asks where a trial is held.
     """
 
-    def __init__(self, quarantined: Collection[Slot], kinds: Mapping[Slot, str], *, shared: bool = False) -> None:
+    def __init__(
+        self, quarantined: Collection[Slot], kinds: Mapping[Slot, str], *, shared: bool = False
+    ) -> None:
         self._quarantined = quarantined
         self._kinds = kinds
         #: Slot -> the trials it holds and their attempts, in the order in which it runs them.
@@ -35,22 +38,25 @@ class Slots:
         self.nodes: dict[Slot, str] = {}
         #: Slot -> when it was last given trials.
         self.given_at: dict[Slot, float] = {}
-        #: Slots that were asked to give back and have not answered; and kind of device -> how many of them there are.
+        #: Slots that were asked to give back and have not answered; and kind of device -> how many of them
+        #: there are.
         self.asked: set[Slot] = set()
         self.asked_of_kind: Counter[str] = Counter()
-        #: Slots that hold nothing and are not kept for anything.  The first one is found at once, unlike a plain dict's.
+        #: Slots that hold nothing and are not kept for anything.  The first one is found at once, unlike a
+        #: plain dict's.
         self.idle: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> how many of these there are.
         self.idle_of_kind: Counter[str] = Counter()
         #: Slots that hold something and may have room for more, whether there is more or not.
         self.hungry: OrderedDict[Slot, None] = OrderedDict()
-        #: Kind of device -> slots that hold at most one trial and are not kept, the idle ones first; each is looked at
-        #: once after it has changed.
+        #: Kind of device -> slots that hold at most one trial and are not kept, the idle ones first; each is
+        #: looked at once after it has changed.
         self.roomy: dict[str, OrderedDict[Slot, None]] = {}
-        #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.  The one that
-        #: was given something the longest ago is the first.
+        #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.
+        #: The one that was given something the longest ago is the first.
         self.rich: OrderedDict[Slot, None] = OrderedDict()
-        #: Kind of device -> slots of it that are rich in what is bound to this kind: no slot of another one could run it.
+        #: Kind of device -> slots of it that are rich in what is bound to this kind: no slot of another one
+        #: could run it.
         self.rich_in_bound: dict[str, OrderedDict[Slot, None]] = {}
         #: Slots that are kept for a trial of several ranks, in the order in which they will be free.
         self.kept: Ranking[Slot] = Ranking()
@@ -112,8 +118,12 @@ class Slots:
         del self._of_rank[slot.rank][slot]
         return self.held.pop(slot)
 
-    def give(self, slot: Slot, numbers: list[int], attempts: list[int], now: float, *, are_bound: bool = False) -> None:
-        """A slot is given these trials, after those that it holds; `are_bound`: no other kind of device could run them."""
+    def give(
+        self, slot: Slot, numbers: list[int], attempts: list[int], now: float, *, are_bound: bool = False
+    ) -> None:
+        """A slot is given these trials, after those that it holds; `are_bound`: no other kind of device could
+        run them.
+        """
         self.held[slot].update(zip(numbers, attempts, strict=True))
         self.given_at[slot] = now
         rich = self.rich
@@ -137,7 +147,7 @@ class Slots:
             self.asked_of_kind[self._kinds.get(slot, "")] -= 1
 
     def keep(self, slots: Iterable[Slot], until: Mapping[Slot, float]) -> None:
-        """These, and no others, are kept for a trial of several ranks; `until` says when each will be free."""
+        """Keep exactly these for a trial of several ranks; `until` says when each will be free."""
         for slot in slots:
             self.kept.set(slot, until[slot])
             self.note(slot)
@@ -231,7 +241,9 @@ class Slots:
         assert kept <= self.held.keys() - quarantined, "a slot is kept that gets no trials"
         assert set(self.idle) == empty - quarantined - kept, "idle is wrong"
         assert set(self.kept_idle) == empty & kept, "kept_idle is wrong"
-        assert set(self.hungry) <= self.held.keys() - empty - quarantined, "a slot that may have nothing is hungry"
+        assert set(self.hungry) <= self.held.keys() - empty - quarantined, (
+            "a slot that may have nothing is hungry"
+        )
         idle_of_kind = Counter(self._kinds.get(slot, "") for slot in self.idle)
         assert +self.idle_of_kind == idle_of_kind, "idle_of_kind is wrong"
         assert len(self.held) == 0 or self.held.keys() != quarantined, "nobody is left to work"
@@ -242,4 +254,6 @@ class Slots:
         asked_of_kind = Counter(self._kinds.get(slot, "") for slot in self.asked)
         assert +self.asked_of_kind == asked_of_kind, "asked_of_kind is wrong"
         assert self.asked <= set(self.held), "a slot that is gone was asked"
-        assert {slot for slots in self._of_rank.values() for slot in slots} == self.held.keys(), "a rank has other slots"
+        assert {slot for slots in self._of_rank.values() for slot in slots} == self.held.keys(), (
+            "a rank has other slots"
+        )

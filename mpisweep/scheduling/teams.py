@@ -1,11 +1,11 @@
-"""Trials of several ranks: when one is over, and what it has died of.  Where one runs: :mod:`mpisweep.scheduling.room`.
+"""Trials of several ranks: when one is over, and what it has died of.  Where one runs:
+:mod:`mpisweep.scheduling.room`.
 
-When one is over
-----------------
-When every one of its ranks has let go of it.  The first that fails, is lost or gives it back takes the others
-with it: they get :data:`LINGER_S` to notice by themselves, and are then made to.  What the trial has died of is
-the most telling of all that was heard (:data:`_TELLING`): when one rank runs out of memory the others complain of
-a broken connection.  When rank 0 has completed, the others get :data:`FAREWELL_S`.
+When one is over ---------------- When every one of its ranks has let go of it.  The first that fails, is lost
+or gives it back takes the others with it: they get :data:`LINGER_S` to notice by themselves, and are then
+made to.  What the trial has died of is the most telling of all that was heard (:data:`_TELLING`): when one
+rank runs out of memory the others complain of a broken connection.  When rank 0 has completed, the others get
+:data:`FAREWELL_S`.
 
 Pure: no clock, no I/O.
 """
@@ -28,8 +28,12 @@ FAREWELL_S = 30.0
 
 #: The most telling cause first.
 _TELLING = (
-    FailureCause.OUT_OF_MEMORY, FailureCause.CRASH, FailureCause.TIMEOUT, FailureCause.EXCEPTION, FailureCause.LOST,
-)  # fmt: skip
+    FailureCause.OUT_OF_MEMORY,
+    FailureCause.CRASH,
+    FailureCause.TIMEOUT,
+    FailureCause.EXCEPTION,
+    FailureCause.LOST,
+)
 
 
 @dataclass(slots=True)
@@ -91,7 +95,8 @@ class TeamTrial:
 
 
 def all_devices(own: Sequence[Sequence[tuple[str, str]]]) -> tuple[tuple[str, str], ...]:
-    """The variables by which a program sees the devices of several slots: each slot's values, joined by commas.
+    """The variables by which a program sees the devices of several slots: each slot's values, joined by
+    commas.
 
     >>> all_devices([[("CUDA_VISIBLE_DEVICES", "2")], [("CUDA_VISIBLE_DEVICES", "3")]])
     (('CUDA_VISIBLE_DEVICES', '2,3'),)

@@ -1,11 +1,12 @@
 """When each slot will have run what it holds, by the upper bound of the expectation.
 
-The trial that runs began when the slot was last heard of: when its one before ended, or when it was given to a slot that
-held nothing.  So each end moves what is expected of the slot back to what is true.  What has not begun follows one
-after another.
+The trial that runs began when the slot was last heard of: when its one before ended, or when it was given to
+a slot that held nothing.  So each end moves what is expected of the slot back to what is true.  What has not
+begun follows one after another.
 
-What has not begun must begin before its *latest start*, or would not end before the deadline.  That changes when what
-the slot holds changes, and not with time: the slots are in that order, and those that are due are the first ones.
+What has not begun must begin before its *latest start*, or would not end before the deadline.  That changes
+when what the slot holds changes, and not with time: the slots are in that order, and those that are due are
+the first ones.
 
 Pure: no clock, no I/O.
 """
@@ -21,8 +22,8 @@ from mpisweep.scheduling.slots import Slots
 
 __all__ = ["NOTICE_S", "Timetable"]
 
-#: What has not begun is taken back so long before its latest start, in seconds: the master looks every 20 ms, and its
-#: message takes a while.
+#: What has not begun is taken back so long before its latest start, in seconds: the master looks every 20 ms,
+#: and its message takes a while.
 NOTICE_S = 0.05
 #: What was found to begin in time does so when sums are rounded otherwise, too.
 _ROUNDING_S = 1e-6
@@ -69,11 +70,15 @@ class Timetable:
             self._latest_starts.discard(slot)
 
     def free_at(self, slot: Slot) -> float:
-        """When a slot that holds something has run it; in the past where that takes longer, infinite where nobody knows."""
+        """When a slot that holds something has run it; in the past where that takes longer, infinite where
+        nobody knows.
+        """
         return self._running[slot][1] + self._load_s[slot]
 
     def next_begins_at(self, slot: Slot, now: float) -> float:
-        """When a slot begins what it is given now, after all that it holds; infinite where what runs is overdue."""
+        """When a slot begins what it is given now, after all that it holds; infinite where what runs is
+        overdue.
+        """
         if slot not in self._running:
             return now
         (number, _), since = self._running[slot]
@@ -83,7 +88,9 @@ class Timetable:
         return max(since + upper_s, now + NOTICE_S) + (self._load_s[slot] - upper_s)
 
     def late(self, now: float) -> list[Slot]:
-        """Slots that hold something whose latest start is about to pass; none is named again before it has changed."""
+        """Slots that hold something whose latest start is about to pass; none is named again before it has
+        changed.
+        """
         found: list[Slot] = []
         while self._latest_starts and self._latest_starts[0][0] < now + NOTICE_S - _ROUNDING_S:
             found.append(self._latest_starts[0][1])

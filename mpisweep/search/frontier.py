@@ -1,39 +1,37 @@
 """The memory frontier: which sizes fit on a device, which do not, and which to try next to find out.
 
-A sweep file may say of a parameter that a trial needs the more memory the larger (``memory = "increasing"``) or
-the smaller (``"decreasing"``) its value is.  Trials that differ in such parameters alone are *comparable*: where one
-runs out of memory, so do those that need more on the same kind of device; where one fits, so do those that need
-less.  They form *lines*, ordered by the first such parameter, the others being equal.
+A sweep file may say of a parameter that a trial needs the more memory the larger (``memory = "increasing"``)
+or the smaller (``"decreasing"``) its value is.  Trials that differ in such parameters alone are *comparable*:
+where one runs out of memory, so do those that need more on the same kind of device; where one fits, so do
+those that need less.  They form *lines*, ordered by the first such parameter, the others being equal.
 
 What is known, for each line and each kind of device::
 
     position   0 ... fits | open ... | too large ... end
                run freely | withheld | never run, once the frontier is found
 
-How the frontier is found
--------------------------
-*Bisection.*  Of each set of comparable trials one *probe* is under way: the middle of what is open.  Where another
-line is done, the probe starts from its frontier and moves away from it in doubling steps, so that a line costs one
-trial that fits and one that does not where the frontier is the same.  Until the first line is done no other is probed.
+How the frontier is found ------------------------- *Bisection.*  Of each set of comparable trials one *probe*
+is under way: the middle of what is open.  Where another line is done, the probe starts from its frontier and
+moves away from it in doubling steps, so that a line costs one trial that fits and one that does not where the
+frontier is the same.  Until the first line is done no other is probed.
 
-*Idle devices.*  A device that would have nothing to do gets the trial that would be the next probe if those under way
-were too large.  That never costs a trial more than bisection alone does: if they fit, so does it.  When these
-have run out it gets the smallest ones that are open, as many as are expected to cost one trial that does not fit:
-of *w* open ones the first sqrt(2 w).
+*Idle devices.*  A device that would have nothing to do gets the trial that would be the next probe if those
+under way were too large.  That never costs a trial more than bisection alone does: if they fit, so does it.
+When these have run out it gets the smallest ones that are open, as many as are expected to cost one trial
+that does not fit: of *w* open ones the first sqrt(2 w).
 
-*Infeasible* is what needs no less than a trial that was too large, on every kind of device that there is, once nothing
-that runs could still show the contrary.  What is smaller than a trial that has completed is taken to fit, whatever
-was seen before.
+*Infeasible* is what needs no less than a trial that was too large, on every kind of device that there is,
+once nothing that runs could still show the contrary.  What is smaller than a trial that has completed is
+taken to fit, whatever was seen before.
 
 Several ranks
 -------------
 A trial that needs more ranks than there are slots is no probe, and holds no other one up: it waits for slots.
 
-Several kinds of devices
-------------------------
-What fits everywhere goes anywhere.  What fits on some kinds goes to these, the largest first; each kind finds its own
-frontier.  The kind says what a trial may have of the device and of the main memory (:mod:`mpisweep.devices.nodes`), so
-that nothing is inferred from another device or under another limit.
+Several kinds of devices ------------------------ What fits everywhere goes anywhere.  What fits on some kinds
+goes to these, the largest first; each kind finds its own frontier.  The kind says what a trial may have of
+the device and of the main memory (:mod:`mpisweep.devices.nodes`), so that nothing is inferred from another
+device or under another limit.
 
 Pure: evidence in, plans out.
 """
@@ -124,7 +122,8 @@ class _Line:
     known: dict[str, _Known] = field(default_factory=dict)
     #: Positions that wait here and are in no queue, ascending.
     withheld: list[int] = field(default_factory=list)
-    #: Positions that were handed out although they were not known to fit everywhere, and to which kind of device.
+    #: Positions that were handed out although they were not known to fit everywhere, and to which kind of
+    #: device.
     out: dict[int, str] = field(default_factory=dict)
     #: Kind of device -> these positions, ascending.
     out_at: dict[str, list[int]] = field(default_factory=dict)
@@ -154,7 +153,7 @@ class _Line:
         insort(self.out_at.setdefault(kind, []), position)
 
     def let_in(self, position: int) -> str | None:
-        """A position is handed out no longer; returns to which kind of device it was, None where it was not."""
+        """Take a position back; returns the kind of device it was handed to, None if to none."""
         kind = self.out.pop(position, None)
         if kind is not None:
             positions = self.out_at[kind]
@@ -278,7 +277,9 @@ class MemoryFrontier:
         self._has_moved = True
 
     def _arrange(self, columns: Mapping[str, Sequence[Value]]) -> None:
-        alike = list(zip(*(column for name, column in columns.items() if name not in self._directions), strict=True))
+        alike = list(
+            zip(*(column for name, column in columns.items() if name not in self._directions), strict=True)
+        )
         needs = [
             tuple(sign * float(value) for sign, value in zip(self._directions.values(), values, strict=True))
             for values in zip(*self._columns.values(), strict=True)
@@ -295,7 +296,9 @@ class MemoryFrontier:
                 entries.sort()
                 needs_, numbers = [need for need, _ in entries], [number for _, number in entries]
                 line = _Line(len(self._lines) + len(made), len(self._groups), needs_, numbers, others_)
-                self._places.update((number, (line, position)) for position, number in enumerate(line.numbers))
+                self._places.update(
+                    (number, (line, position)) for position, number in enumerate(line.numbers)
+                )
                 made.append(line)
             self._groups.append(made)
             self._lines += made
@@ -395,7 +398,9 @@ class MemoryFrontier:
         self._due.update(range(len(self._groups)))
 
     def learn(self, number: int, kind: str | None, evidence: Evidence) -> None:
-        """What the end of a trial has shown on one kind of device; on several at once, None, it shows nothing."""
+        """What the end of a trial has shown on one kind of device; on several at once, None, it shows
+        nothing.
+        """
         if number not in self._places:
             return
         line, position = self._places[number]
@@ -469,7 +474,8 @@ class MemoryFrontier:
         for kind, positions in line.out_at.items():
             for position in positions[: bisect_right(positions, free)]:
                 self._let_in(line, position)
-            # Where no slot is another one, only what has turned out to be too large since is handed out in vain.
+            # Where no slot is another one, only what has turned out to be too large since is handed out in
+            # vain.
             first = 0 if self._has_moved else bisect_left(positions, line.bracket(kind)[1])
             for position in positions[first:]:
                 if states[line.numbers[position]] == _WAITING and not self._is_wanted(line, position, kind):
@@ -524,7 +530,7 @@ class MemoryFrontier:
             self._last_done[kind] = inf
 
     def _feed(self, kind: str, plan: Plan) -> None:
-        """Of what fits on this kind and not everywhere, have as much under way as its slots run and run next."""
+        """Keep as much under way of what fits this kind alone as its slots run and run next."""
         wanted, feeds = 2 * self._slots[kind] - self._out[kind], self._todo_of(kind).feeds
         while wanted > 0 and feeds:
             line = self._lines[feeds.first()]
@@ -586,7 +592,9 @@ class MemoryFrontier:
         )
 
     def _why(self, line: _Line) -> str:
-        """In words, e.g. ``batch_size 412 ran out of memory on NVIDIA H100 80GB HBM3; what needs more was not run``."""
+        """In words, e.g. ``batch_size 412 ran out of memory on NVIDIA H100 80GB HBM3; what needs more was not
+        run``.
+        """
         shown: list[str] = []
         for kind in sorted(self._slots):
             number = line.known[kind].too_large[line.bracket(kind)[1]]

@@ -118,7 +118,7 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         _check_text("workload.command", argument)
     environment = table.get("env", {})
     if not isinstance(environment, Mapping):
-        raise CommandError("workload.env", f"is {environment!r}; expected a table, {{ NAME = \"VALUE\" }}")
+        raise CommandError("workload.env", f'is {environment!r}; expected a table, {{ NAME = "VALUE" }}')
     variables: list[tuple[str, str]] = []
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name):
@@ -251,7 +251,7 @@ def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value
 
 
 def _arguments(command: object) -> tuple[str, ...]:
-    expected = "expected a command line, e.g. \"python train.py --batch_size={batch_size}\""
+    expected = 'expected a command line, e.g. "python train.py --batch_size={batch_size}"'
     if isinstance(command, str):
         try:
             # A backslash at the end of a line goes on on the next, as in a shell.

@@ -114,9 +114,9 @@ class Key:
             case "flag":
                 fits, wanted = isinstance(value, bool), "true or false"
             case "duration":
-                fits, wanted = parse_duration(value) is not None, "a duration like \"10m\" or 600"
+                fits, wanted = parse_duration(value) is not None, 'a duration like "10m" or 600'
             case "size":
-                fits, wanted = parse_bytes(value) is not None, "a size like \"4GiB\" or \"500MB\""
+                fits, wanted = parse_bytes(value) is not None, 'a size like "4GiB" or "500MB"'
             case "devices":
                 fits, wanted = _devices(value) is not None, "1, 2, ... GPUs, or a share like 0.5 or 0.25"
             case "table":

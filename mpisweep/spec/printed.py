@@ -1,14 +1,17 @@
-"""Numbers in lines that programs print, read as a person reads them: a number that was not printed is never read.
+"""Numbers in lines that programs print, read as a person reads them: a number that was not printed is never
+read.
 
 Read are
 
-* signs, decimals and exponents of any language: ``-1.5``, ``.5``, ``1.2E+03``, Fortran's ``0.123D-01`` and ``1.2345-101``;
+* signs, decimals and exponents of any language: ``-1.5``, ``.5``, ``1.2E+03``, Fortran's ``0.123D-01`` and
+  ``1.2345-101``;
 * NaN and infinity however they are written: ``NAN``, ``-inf``, ``Infinity``, ``-1.#IND``, JSON's ``null``;
-* thousands with commas, underscores or apostrophes between them, where they can be nothing else: ``12,345.6``;
+* thousands with commas, underscores or apostrophes between them, where they can be nothing else:
+  ``12,345.6``;
 * a number with its unit or punctuation behind it: ``12.5s``, ``340MB/s``, ``50%``, ``0.25,``, ``3.0}``.
 
-Not read, because a person could read them in two ways or as no number: ``0,25``, ``1.234,5``, ``1.2.3``, ``2026-11-26``,
-``12:30``, ``0x1F``, ``1e``.
+Not read, because a person could read them in two ways or as no number: ``0,25``, ``1.234,5``, ``1.2.3``,
+``2026-11-26``, ``12:30``, ``0x1F``, ``1e``.
 
 Pure.
 """
@@ -20,7 +23,8 @@ import re
 
 __all__ = ["AFTER_WORD", "plain", "read_number"]
 
-#: Colours, links and movements of the cursor (ECMA-48: control sequences, strings of the operating system, short ones).
+#: Colours, links and movements of the cursor (ECMA-48: control sequences, strings of the operating system,
+#: short ones).
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])")
 #: What may stand between a word and its number; and that what may be one follows, as a group ``value``.
 AFTER_WORD = r"""["']?\s*[:=]?\s*(?=(?P<value>[-+\u2212]?(?:[\d.]|(?i:nan|inf|null)(?![a-hj-z]))\S*))"""
@@ -35,7 +39,9 @@ _NUMBER = re.compile(
 #: An exponent of three digits, for which Fortran leaves the letter out.
 _LETTERLESS = re.compile(r"[-+]\d{3}(?!\d)")
 #: What may follow a number: nothing, punctuation that does not go on with it, or a unit.
-_END = re.compile(r"(?:[.,:;/]?(?![\w.,:+-])|[,;/]\D|[%)\]}\"'|>*!]|(?![eEdDqQxX_](?:\d|\W|$))[^\W\d_]+(?![\d_]))")
+_END = re.compile(
+    r"(?:[.,:;/]?(?![\w.,:+-])|[,;/]\D|[%)\]}\"'|>*!]|(?![eEdDqQxX_](?:\d|\W|$))[^\W\d_]+(?![\d_]))"
+)
 
 
 def plain(line: str) -> str:

@@ -6,12 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 
-__all__ = ["configuration_text", "duration_text", "number_text", "parse_bytes", "parse_duration", "value_text"]
+__all__ = [
+    "configuration_text",
+    "duration_text",
+    "number_text",
+    "parse_bytes",
+    "parse_duration",
+    "value_text",
+]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
-#: A duration longer than this, in seconds, or anything written longer than this is a slip of the pen: 30,000 years.
+#: A duration longer than this, in seconds, or anything written longer than this is a slip of the pen: 30,000
+#: years.
 _LONGEST_S = 1e12
 _LONGEST_TEXT = 40
 

@@ -38,7 +38,7 @@ class Wording:
         """How the user would say that a key has a value."""
         if self.is_typed:
             return f"--{key.replace('_', '-')} {value}"
-        return f"{key} = \"{value}\"" if isinstance(value, str) and value != "N" else f"{key} = {value}"
+        return f'{key} = "{value}"' if isinstance(value, str) and value != "N" else f"{key} = {value}"
 
     def _place(self, key: str) -> str:
         """Where the user has said it: the key in the file, or the flag."""

@@ -1,10 +1,10 @@
 """A sweep's trials for other programs: CSV for spreadsheets and R, JSON for everything else.
 
-The HDF5 file stays the original; what is written here is a copy of what :func:`mpisweep.load` gives.  Each trial
-is a row with the columns of :attr:`~mpisweep.results.load.Sweep.trials`, under the same names.  With curves there is
-in CSV one row for each report instead (the long form that plotting libraries take), and in JSON a curve inside each
-trial.  What has no value (NaN) is an empty cell, or null; JSON has no infinity either, so there it is the text
-``"inf"`` or ``"-inf"``.
+The HDF5 file stays the original; what is written here is a copy of what :func:`mpisweep.load` gives.  Each
+trial is a row with the columns of :attr:`~mpisweep.results.load.Sweep.trials`, under the same names.  With
+curves there is in CSV one row for each report instead (the long form that plotting libraries take), and in
+JSON a curve inside each trial.  What has no value (NaN) is an empty cell, or null; JSON has no infinity
+either, so there it is the text ``"inf"`` or ``"-inf"``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _json_curves(sweep: Sweep, number: int) -> dict[str, dict[str, list[Any]]]:
         curve = sweep.curve(number, metric)
         if len(curve.value):
             found[metric] = {
-                name: [_json_value(value) for value in column.tolist()] for name, column in curve._asdict().items()
+                name: [_json_value(value) for value in column.tolist()]
+                for name, column in curve._asdict().items()
             }
     return found
 

@@ -1,7 +1,8 @@
 """A sweep on one page: table, figures, failures and environment, as one self-contained HTML file.
 
-``mpisweep report FILE`` writes it.  It can be mailed, put beside the results, or opened on a machine that has nothing of
-mpisweep.  Figures are SVG inside the page; nothing is loaded from anywhere, and nothing in it is executed.
+``mpisweep report FILE`` writes it.  It can be mailed, put beside the results, or opened on a machine that has
+nothing of mpisweep.  Figures are SVG inside the page; nothing is loaded from anywhere, and nothing in it is
+executed.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ __all__ = ["page"]
 _FAILURES_LISTED = 50
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child, td.text { text-align: left; } tr.baseline { background: #fdf3df; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; } svg { display: block; margin: 1.2rem 0; max-width: 100%; height: auto; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
+svg { display: block; margin: 1.2rem 0; max-width: 100%; height: auto; }
 """
 
 
@@ -100,7 +104,10 @@ def _failures(sweep: Sweep) -> Iterator[str]:
     yield '<table><tr><th>trial</th><th class="text">cause</th><th class="text">message</th></tr>'
     for row in failed[:_FAILURES_LISTED]:
         first = str(row["message"]).partition("\n")[0]
-        yield f'<tr><td>{row["number"]}</td><td class="text">{_text(row["cause"])}</td><td class="text">{_text(first)}</td></tr>'
+        yield (
+            f'<tr><td>{row["number"]}</td><td class="text">{_text(row["cause"])}</td><td '
+            f'class="text">{_text(first)}</td></tr>'
+        )
     yield "</table>"
     if len(failed) > _FAILURES_LISTED:
         yield f"<p>and {len(failed) - _FAILURES_LISTED:,} more</p>"
@@ -112,4 +119,8 @@ def _surroundings(sweep: Sweep) -> Iterator[str]:
     yield "<h2>Environment</h2>"
     # The diff of the user's code may be long, and is in the results file.
     short = {name: text for name, text in sweep.environment.items() if "\n" not in text and len(text) < 500}
-    yield "<pre>" + "\n".join(f"{_text(name)}: {_text(text)}" for name, text in sorted(short.items())) + "</pre>"
+    yield (
+        "<pre>"
+        + "\n".join(f"{_text(name)}: {_text(text)}" for name, text in sorted(short.items()))
+        + "</pre>"
+    )

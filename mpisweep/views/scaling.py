@@ -1,8 +1,8 @@
 """How trials scale with their ranks: speedup and efficiency, as arrays.
 
 For each configuration of the other parameters, the fewest ranks that it was run on are the reference:
-``speedup(n)`` is how many times faster *n* ranks are than those, ``efficiency(n)`` the speedup over how many times
-more ranks that is.  What is faster depends on the metric: a rate (``images_per_second``) or a duration.
+``speedup(n)`` is how many times faster *n* ranks are than those, ``efficiency(n)`` the speedup over how many
+times more ranks that is.  What is faster depends on the metric: a rate (``images_per_second``) or a duration.
 """
 
 from __future__ import annotations
@@ -54,14 +54,18 @@ def is_rate(sweep: Sweep, metric: str) -> bool:
 
 
 def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
-    """Curves, one for each configuration of the other searched parameters that ran on several numbers of ranks.
+    """Curves, one for each configuration of the other searched parameters that ran on several numbers of
+    ranks.
 
     Raises:
         KeyError: when there is no such metric.
         ResultsError: when there is nothing to compare.
     """
     if RANKS not in sweep.parameters:
-        raise ResultsError(f"{sweep.path}: all trials have one rank; scaling is seen with {RANKS} = [1, 2, 4] under [parameters]")
+        raise ResultsError(
+            f"{sweep.path}: all trials have one rank; scaling is seen with {RANKS} = [1, 2, 4] under "
+            "[parameters]"
+        )
     trials = sweep.trials.array
     values = trials[sweep.metric_column(metric)].astype(float)
     shown = (trials["state"] == TrialState.COMPLETE.label) & np.isfinite(values) & (values > 0)
@@ -81,7 +85,11 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
         own = values[numbers][order]
         speedup = own / own[0] if is_rate(sweep, metric) else own[0] / own
         label = configuration_text(dict(zip(searched, key, strict=False)))
-        curves.append(ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order]))
+        curves.append(
+            ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order])
+        )
     if not curves:
-        raise ResultsError(f"{sweep.path}: no configuration has completed on two different numbers of ranks yet")
+        raise ResultsError(
+            f"{sweep.path}: no configuration has completed on two different numbers of ranks yet"
+        )
     return curves

@@ -120,7 +120,9 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
     if sweep.baseline is not None:
         rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
-    return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), len(complete) - len(ranked))
+    return TopTable(
+        _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), len(complete) - len(ranked)
+    )
 
 
 #: State of a sweep whose last run died without closing.
@@ -154,8 +156,8 @@ class Status:
     #: Complete trials of which the objective is missing, NaN or infinite.
     diverged: int
     damaged_bytes: int
-    #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less the larger
-    #: it is); empty where that is not known.
+    #: The searched parameter and its largest value that fits into the memory (smallest, where it takes less
+    #: the larger it is); empty where that is not known.
     largest_that_fits: dict[str, Any]
     #: Which end of the parameter that is: ``largest`` or ``smallest``.
     extreme: str
@@ -211,7 +213,9 @@ def sweep_status(sweep: Sweep) -> Status:
 
 
 def running_attempts(sweep: Sweep) -> list[Any]:
-    """Rows of ``sweep.attempts``: the first one of each slot that has not ended; those behind it wait in the slot."""
+    """Rows of ``sweep.attempts``: the first one of each slot that has not ended; those behind it wait in the
+    slot.
+    """
     first: dict[tuple[int, int], Any] = {}
     attempts, states = sweep.attempts, sweep.trials["state"]
     for attempt in attempts[attempts["end"] == AttemptEnd.RUNNING.label]:
@@ -237,7 +241,9 @@ def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
     [(name, word)] = memory.items()
     values = trials[sweep.column(name)]
     fit = values[trials["state"] == TrialState.COMPLETE.label]
-    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (trials["state"] == TrialState.INFEASIBLE.label)
+    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (
+        trials["state"] == TrialState.INFEASIBLE.label
+    )
     if len(fit) == 0 or not is_out.any():
         return {}
     return {name: (fit.max() if word == "increasing" else fit.min()).item()}
@@ -308,7 +314,11 @@ def _print_whole(console: Console, table: Table) -> None:
 def status_lines(status: Status) -> list[str]:
     """It in words."""
     ended = status.trials - status.waiting - status.running
-    state = "the last run died without closing; run the same command to resume" if status.state == GONE else status.state
+    state = (
+        "the last run died without closing; run the same command to resume"
+        if status.state == GONE
+        else status.state
+    )
     lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
     counts = [
         f"{getattr(status, name)} {name}"
@@ -325,7 +335,8 @@ def status_lines(status: Status) -> list[str]:
         trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
         lines.append(f"  best {status.objective} {number_text(status.best)} ({trial})")
     lines += [
-        f"  {status.extreme} {name} that fits in memory: {value_text(value)}" for name, value in status.largest_that_fits.items()
+        f"  {status.extreme} {name} that fits in memory: {value_text(value)}"
+        for name, value in status.largest_that_fits.items()
     ]
     lines.append(
         f"  {duration_text(status.trial_time_s)} of trials, "
@@ -370,7 +381,10 @@ def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
         elif curve.is_same:
             same = f"the same until one of the two ends, before step {first}"
         else:
-            same = f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, {curve.now:.8g} now)"
+            same = (
+                f"differs from step {first} on; at most {_apart(curve)} ({curve.then:.8g} then, "
+                f"{curve.now:.8g} now)"
+            )
         print(f"  curve of {curve.name}: {same}")
 
 
@@ -439,7 +453,9 @@ def _ordinal(n: int) -> str:
 
 
 def _aligned(values: Sequence[float]) -> list[str]:
-    """Numbers of one column, with equally many decimals where none needs an exponent: five digits of the largest."""
+    """Numbers of one column, with equally many decimals where none needs an exponent: five digits of the
+    largest.
+    """
     texts = [number_text(value) for value in values]
     if any("e" in text for text in texts):
         return texts

@@ -1,10 +1,12 @@
 """``mpisweep watch``: a sweep while it runs, read from its files; nobody listens on a port for it.
 
-What is shown is computed from a :class:`~mpisweep.results.load.Sweep` by :func:`look_at`, which is pure; drawing it,
-on a terminal as a picture that stays in place and elsewhere as a line whenever something has changed, comes after.
+What is shown is computed from a :class:`~mpisweep.results.load.Sweep` by :func:`look_at`, which is pure;
+drawing it, on a terminal as a picture that stays in place and elsewhere as a line whenever something has
+changed, comes after.
 
-Nobody can ask the run on another host whether it is alive.  But its files change while it is: the journal grows, and
-a claim gets a new time every few seconds.  Where nothing has changed for :data:`SILENCE_S`, the run is gone.
+Nobody can ask the run on another host whether it is alive.  But its files change while it is: the journal
+grows, and a claim gets a new time every few seconds.  Where nothing has changed for :data:`SILENCE_S`, the
+run is gone.
 """
 
 from __future__ import annotations
@@ -83,9 +85,13 @@ def look_at(sweep: Sweep, now: float) -> Watched:
     if last >= 0:
         closed = float(sweep.allocations["ended_at"][last])
         began = float(sweep.allocations["started_at"][last])
-        elapsed_s = max((now if sweep.state == "running" or not np.isfinite(closed) else closed) - began, 1e-9)
+        elapsed_s = max(
+            (now if sweep.state == "running" or not np.isfinite(closed) else closed) - began, 1e-9
+        )
         # Whoever ran them: several may share the sweep.  What was never run has no time.
-        since = (trials["ended_at"] >= began) & np.isin(trials["state"], [s.label for s in TrialState if s.is_end])
+        since = (trials["ended_at"] >= began) & np.isin(
+            trials["state"], [s.label for s in TrialState if s.is_end]
+        )
         rate = float(since.sum()) / elapsed_s
     running = () if status.state == GONE else tuple(_running(sweep, now))
     return Watched(
@@ -116,7 +122,9 @@ def _running(sweep: Sweep, now: float) -> Iterator[RunningTrial]:
         slot = int(attempt["worker"]), int(attempt["slot"])
         free_at[slot] = max(free_at.get(slot, 0.0), float(np.nan_to_num(attempt["ended_at"])))
     held = {(int(attempt["worker"]), int(attempt["slot"])): attempt for attempt in running_attempts(sweep)}
-    since = {slot: max(float(attempt["assigned_at"]), free_at.get(slot, 0.0)) for slot, attempt in held.items()}
+    since = {
+        slot: max(float(attempt["assigned_at"]), free_at.get(slot, 0.0)) for slot, attempt in held.items()
+    }
     for slot in sorted(held, key=since.__getitem__):
         number = int(held[slot]["trial"])
         row = sweep.trials[number]
@@ -233,8 +241,16 @@ class _Picture:
 def _drawn(watched: Watched) -> RenderableType:
     progress = watched.progress
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("trial", *(watched.running[0].parameters if watched.running else ()), "for", f"last {progress.objective}", "on"):
-        table.add_column(escape(heading), justify="right" if heading != "on" else "left", overflow="ellipsis", no_wrap=True)
+    for heading in (
+        "trial",
+        *(watched.running[0].parameters if watched.running else ()),
+        "for",
+        f"last {progress.objective}",
+        "on",
+    ):
+        table.add_column(
+            escape(heading), justify="right" if heading != "on" else "left", overflow="ellipsis", no_wrap=True
+        )
     for trial in watched.running[:_ROWS]:
         values = (escape(value_text(value)) for value in trial.parameters.values())
         last = "" if trial.last is None else f"{number_text(trial.last[1])} at {trial.last[0]}"
@@ -246,4 +262,3 @@ def _drawn(watched: Watched) -> RenderableType:
         ProgressBar(total=max(progress.total, 1), completed=progress.ended),
         *([table] if watched.running else []),
     )
-

@@ -1,9 +1,9 @@
 """Saving a training in the middle and going on with it as if nothing had happened.
 
 A checkpoint holds everything that the next step depends on: parameters, optimiser, loss scaler, the states of
-the random number generators, how many steps were done (hence the position in the data), and what was measured.
-It is written aside, synced and renamed, so that there is always a whole one.  It is read by torch's
-restricted unpickler: numbers and tensors, no code.  One that is torn, or that belongs to another
+the random number generators, how many steps were done (hence the position in the data), and what was
+measured.  It is written aside, synced and renamed, so that there is always a whole one.  It is read by
+torch's restricted unpickler: numbers and tensors, no code.  One that is torn, or that belongs to another
 configuration, seed or version of torch, is left alone, and the trial begins anew.
 """
 
@@ -52,7 +52,7 @@ class Checkpoint:
         }  # fmt: skip
 
     def save(self, step: int, measured: Mapping[str, list[float]]) -> bool:
-        """Save after `step` steps; False when the disk did not take it, which costs no more than those steps."""
+        """Save after `step` steps; False if the disk refused, which costs only those steps."""
         state = {
             "belongs_to": self._belongs_to,
             "step": step,
@@ -75,17 +75,28 @@ class Checkpoint:
         return True
 
     def restore(self) -> tuple[int, dict[str, list[float]]]:
-        """Become what was saved: how many steps were done, and what was measured; 0 where nothing was saved."""
+        """Restore what was saved; returns the steps done and what was measured, 0 if nothing was."""
         if not self._trial.has_directory:
             return 0, {}
         try:
             state = torch.load(self._trial.directory / CHECKPOINT, map_location="cpu", weights_only=True)
             if state["belongs_to"] != self._belongs_to:
                 return 0, {}
-            measured = {str(name): [float(value) for value in values] for name, values in state["measured"].items()}
+            measured = {
+                str(name): [float(value) for value in values] for name, values in state["measured"].items()
+            }
             step = int(state["step"])
             parts = {name: state["parts"][name] for name in self._parts}
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError):
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ):
             return 0, {}
         for name, part in self._parts.items():
             part.load_state_dict(parts[name])

@@ -49,10 +49,18 @@ _BEGUN_JSON = re.compile(rb'\s*\{\s*"')
 _LAST_LINES = 5
 #: What programs print when memory is at an end: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
 _OUT_OF_MEMORY = (
-    "out of memory", "OutOfMemoryError", "MemoryError", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED",
-    "Cannot allocate memory", "std::bad_alloc", "RESOURCE_EXHAUSTED", "hipErrorOutOfMemory", "not enough memory",
+    "out of memory",
+    "OutOfMemoryError",
+    "MemoryError",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+    "std::bad_alloc",
+    "RESOURCE_EXHAUSTED",
+    "hipErrorOutOfMemory",
+    "not enough memory",
     "can't allocate memory",
-)  # fmt: skip
+)
 
 
 def make_run(
@@ -98,7 +106,9 @@ class _Run:
         self._started_ns = time.monotonic_ns()
         self._trial = trial
         self._tape = Tape()
-        self._patterns = [(metric.name, metric.compiled(), iter(range(1 << 62))) for metric in workload.metrics]
+        self._patterns = [
+            (metric.name, metric.compiled(), iter(range(1 << 62))) for metric in workload.metrics
+        ]
         self._json_steps = iter(range(1 << 62))
 
     def run(self, template: str) -> None:
@@ -127,7 +137,8 @@ class _Run:
             status = program.wait()
         self._end(arguments[0], status)
         if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
-            # File systems count files, and this one can be made again; that of a failed trial is kept to be looked at.
+            # File systems count files, and this one can be made again; that of a failed trial is kept to be
+            # looked at.
             with contextlib.suppress(OSError):
                 target.unlink()
                 target.parent.rmdir()
@@ -143,7 +154,9 @@ class _Run:
         # A parameter of such a name is what its user means by it.
         return values | trial.params
 
-    def _start(self, arguments: list[str], values: dict[str, Value]) -> tuple[subprocess.Popen[bytes], int, int]:
+    def _start(
+        self, arguments: list[str], values: dict[str, Value]
+    ) -> tuple[subprocess.Popen[bytes], int, int]:
         """The program, and the ends of its two pipes."""
         printed, prints = os.pipe()
         reported, reports = os.pipe()
@@ -153,7 +166,8 @@ class _Run:
             REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
         }
         if self._trial.team is not None:
-            # As under torchrun it sees the devices of all ranks of its node, and takes the one of its local rank.
+            # As under torchrun it sees the devices of all ranks of its node, and takes the one of its local
+            # rank.
             environment |= dict(self._trial.team.environment)
         # A Python program that keeps its lines to itself would report everything at its end.
         environment.setdefault("PYTHONUNBUFFERED", "1")
@@ -176,7 +190,8 @@ class _Run:
             for file in (printed, reported):
                 os.close(file)
             raise TrialFailedError(
-                FailureCause.EXCEPTION, f"{arguments[0]!r} cannot be started: {getattr(error, 'strerror', error)}"
+                FailureCause.EXCEPTION,
+                f"{arguments[0]!r} cannot be started: {getattr(error, 'strerror', error)}",
             ) from error
         finally:
             os.close(prints)
@@ -221,13 +236,19 @@ class _Run:
             return
         if limits.timeout_s is not None and now_ns - self._started_ns > limits.timeout_s * 1e9:
             self._overdue = f"killed after {limits.timeout_s:g} s, the timeout of a trial"
-        elif limits.stall_s is not None and self._trial.rank == 0 and now_ns - self._spoke_ns > limits.stall_s * 1e9:
+        elif (
+            limits.stall_s is not None
+            and self._trial.rank == 0
+            and now_ns - self._spoke_ns > limits.stall_s * 1e9
+        ):
             self._overdue = f"killed because it reported nothing for {limits.stall_s:g} s"
         if self._overdue:
             kill_group(program.pid)
 
     def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
-        """Tell the program once that the trial is to stop, but for one that is at work on a signal that its job was sent."""
+        """Tell the program once that the trial is to stop, but for one that is at work on a signal that its
+        job was sent.
+        """
         if self._trial.told_to_stop or not self._trial.should_stop():
             return
         if self._signals.any_since(self._started_ns) and handles_any(program.pid, SURVIVED):
@@ -259,7 +280,10 @@ class _Run:
     def _note_unread(self, name: str, value: str, line: str) -> None:
         """Keep the first value that is no number, for the trial's message."""
         if not self._trial.notice:
-            self._trial.notice = f"metric {name!r}: {value[:80]!r} was not read as a number, in the line {line.strip()[:200]!r}"
+            self._trial.notice = (
+                f"metric {name!r}: {value[:80]!r} was not read as a number, in the line "
+                f"{line.strip()[:200]!r}"
+            )
 
     def _on_report(self, raw: bytes, whole: bytes) -> None:
         self._on_json(raw.decode("utf-8", "replace"), raw)
@@ -270,7 +294,10 @@ class _Run:
             self._add(next(self._json_steps) if step is None else step, metrics)
         elif len(raw) > _LINE_BYTES and not self._trial.notice and _BEGUN_JSON.match(raw):
             begins = line.strip()[:80]
-            self._trial.notice = f"a report of more than {_LINE_BYTES:,} bytes was not read: the line that begins with {begins!r}"
+            self._trial.notice = (
+                f"a report of more than {_LINE_BYTES:,} bytes was not read: the line that "
+                f"begins with {begins!r}"
+            )
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
         self._spoke_ns = time.monotonic_ns()
@@ -280,7 +307,9 @@ class _Run:
 
     def _end(self, name: str, status: int) -> None:
         trial = self._trial
-        how = self._overdue or (f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}")
+        how = self._overdue or (
+            f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}"
+        )
         with contextlib.suppress(OSError):
             which = f"rank {trial.rank} of {trial.ranks}, {how}" if trial.ranks > 1 else how
             append_output(self._outputs, trial.number, trial.attempt, which, self._tape.content())

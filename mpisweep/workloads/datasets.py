@@ -3,8 +3,8 @@
 Which images make a batch depends on the seed and the position alone: an epoch is a permutation drawn from the
 seed, epochs follow one another without a gap, and a batch may be larger than the data set.
 
-Small data sets are held in memory at their own size, once a process, and are resized on the device, a batch at
-a time.  Folders of images, which may be as large as ImageNet, are read by the data loader's own processes.
+Small data sets are held in memory at their own size, once a process, and are resized on the device, a batch
+at a time.  Folders of images, which may be as large as ImageNet, are read by the data loader's own processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 from torchvision import datasets, transforms
 
-__all__ = ["Batches", "DataError", "Images", "folder_batches", "load_images", "memory_batches", "synthetic_batches"]
+__all__ = [
+    "Batches",
+    "DataError",
+    "Images",
+    "folder_batches",
+    "load_images",
+    "memory_batches",
+    "synthetic_batches",
+]
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -103,9 +111,15 @@ def memory_batches(
 
 
 def folder_batches(
-    root: str, batch_size: int, image_size: int, seed: int, device: torch.device, loaders: int, first: int = 0,
+    root: str,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    device: torch.device,
+    loaders: int,
+    first: int = 0,
     piece: slice = _WHOLE,
-) -> tuple[Batches, int]:  # fmt: skip
+) -> tuple[Batches, int]:
     """Endless batches of images in one folder a class, and the number of classes.
 
     Args:
@@ -138,7 +152,8 @@ def folder_batches(
         pin_memory=device.type == "cuda",
     )
     moved = (
-        (images.to(device, non_blocking=True), labels.to(device, non_blocking=True)) for images, labels in loader
+        (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        for images, labels in loader
     )
     return moved, len(found.classes)
 

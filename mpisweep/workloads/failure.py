@@ -53,7 +53,11 @@ def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
         or (isinstance(error, RuntimeError) and text == _NO_PRIMITIVE)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and memory_is_limited)
-        or (isinstance(error, SystemError) and memory_is_limited and any(sign in text for sign in _NO_EXCEPTION))
+        or (
+            isinstance(error, SystemError)
+            and memory_is_limited
+            and any(sign in text for sign in _NO_EXCEPTION)
+        )
     ):
         return FailureCause.OUT_OF_MEMORY
     return FailureCause.EXCEPTION

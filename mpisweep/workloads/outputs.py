@@ -1,8 +1,8 @@
 """What command lines print, packed: one file a slot and not one a trial.
 
 File systems of supercomputers limit how many files one may have.  So the output of each trial is appended, as
-one gzip member, to the one file of its slot: ``zcat`` prints them all, each under a line that says whose it is.
-A member that a kill has torn is stepped over.
+one gzip member, to the one file of its slot: ``zcat`` prints them all, each under a line that says whose it
+is.  A member that a kill has torn is stepped over.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Training one model on several ranks: each computes its share of every batch, and gradients are averaged.
 
 The batch size of a trial is that of all its ranks together, so that the same configuration means the same
-experiment however many there are.  Rank *r* takes the *r*-th piece of each batch; where the pieces are not equally
-large, its loss is weighted, so that the averaged gradient is that of the whole batch.  Batch normalisation uses
-the statistics of each rank's own piece, as PyTorch's DistributedDataParallel does.
+experiment however many there are.  Rank *r* takes the *r*-th piece of each batch; where the pieces are not
+equally large, its loss is weighted, so that the averaged gradient is that of the whole batch.  Batch
+normalisation uses the statistics of each rank's own piece, as PyTorch's DistributedDataParallel does.
 
-Decisions that all ranks must take alike, such as to stop, are taken together: a rank that left alone would leave the
-others waiting for its gradients.
+Decisions that all ranks must take alike, such as to stop, are taken together: a rank that left alone would
+leave the others waiting for its gradients.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Ranks:
         return DistributedDataParallel(model) if self.size > 1 else model
 
     def weighted(self, loss: Tensor) -> Tensor:
-        """The mean loss of this rank's images, such that the mean over the ranks is that over the whole batch."""
+        """The mean loss of this rank's images, such that the mean over the ranks is that over the whole
+        batch.
+        """
         return loss if self.size == 1 else loss * (self.images * self.size / self._batch_size)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -101,4 +103,6 @@ class Ranks:
             RuntimeError: when they have not.
         """
         if self.most(value) != value or self.most(-value) != -value:
-            raise RuntimeError(f"the ranks of this trial do not see the same {what}: is its folder on a shared file system?")
+            raise RuntimeError(
+                f"the ranks of this trial do not see the same {what}: is its folder on a shared file system?"
+            )

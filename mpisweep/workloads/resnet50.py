@@ -1,4 +1,5 @@
-"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size, on one rank or several.
+"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size, on one rank or
+several.
 
 What is measured
 ----------------
@@ -19,11 +20,11 @@ accuracies are means over the whole batch, and times are those of rank 0.
 Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
 device until :data:`READ_BACK` of them are read at once: a step never waits for the one before it to be read.
 
-The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU to the last
-bit only with ``deterministic``, which forbids kernels that add up in whatever order they come.
+The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU to the
+last bit only with ``deterministic``, which forbids kernels that add up in whatever order they come.
 
-When the sweep is stopped, and every `checkpoint_every` steps, everything is saved, and the trial goes on there
-later: its curve is that of a run without interruption.
+When the sweep is stopped, and every `checkpoint_every` steps, everything is saved, and the trial goes on
+there later: its curve is that of a run without interruption.
 
 Batch normalisation needs two values a channel.  In the last stage an image of 32 pixels is a single one, so
 batch size 1 needs an image_size above 32.
@@ -104,7 +105,9 @@ def _experiment(trial: Trial, device: torch.device, ranks: Ranks) -> dict[str, f
     bare = _bare_model(options, device)
     optimizer = _optimizer(options, bare)
     precision = _Precision(options, device)
-    checkpoint = Checkpoint(trial, device, {"model": bare, "optimizer": optimizer, "scaler": precision.scaler})
+    checkpoint = Checkpoint(
+        trial, device, {"model": bare, "optimizer": optimizer, "scaler": precision.scaler}
+    )
     steps_done, measured = checkpoint.restore()
     ranks.agree(steps_done, "checkpoint")
     model = _compiled(options, ranks.together(bare))
@@ -119,9 +122,7 @@ def _experiment(trial: Trial, device: torch.device, ranks: Ranks) -> dict[str, f
         images, labels = next(data)  # (B, 3, S, S), (B,): this rank's of the batch
         with precision.autocast():
             logits = model(images)  # (B, classes)
-            loss = functional.cross_entropy(
-                logits, labels, label_smoothing=float(options["label_smoothing"])
-            )
+            loss = functional.cross_entropy(logits, labels, label_smoothing=float(options["label_smoothing"]))
         precision.step(ranks.weighted(loss), optimizer)
         clock.mark(step, loss.detach(), (logits.detach().argmax(1) == labels).float().mean())
         is_due = checkpoint_every > 0 and (step + 1) % checkpoint_every == 0 and step + 1 < num_iter
@@ -165,20 +166,24 @@ def _prepare(trial: Trial, device: torch.device) -> None:
     _forget_peak_memory(device)
 
 
-def _data(options: Mapping[str, Value], trial: Trial, device: torch.device, ranks: Ranks, first: int) -> Batches:
+def _data(
+    options: Mapping[str, Value], trial: Trial, device: torch.device, ranks: Ranks, first: int
+) -> Batches:
     batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
     data, root, num_classes = str(options["data"]), str(options["data_root"]), int(options["num_classes"])
     if ranks.images == 1 and image_size <= 32:
         many = f" on {ranks.size} ranks" if ranks.size > 1 else ""
         raise ValueError(
-            f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single value a channel; "
-            "use an image_size above 32"
+            f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single "
+            "value a channel; use an image_size above 32"
         )
     if data == "synthetic":
         return synthetic_batches(ranks.images, image_size, num_classes, trial.seed + ranks.rank, device)
     if data == "imagefolder":
         loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
-        found, classes = folder_batches(root, batch_size, image_size, trial.seed, device, loaders, first, ranks.piece)
+        found, classes = folder_batches(
+            root, batch_size, image_size, trial.seed, device, loaders, first, ranks.piece
+        )
     else:
         images = load_images(data, root)
         found = memory_batches(images, batch_size, image_size, trial.seed, device, first, ranks.piece)
@@ -334,7 +339,9 @@ class _History:
         }
 
     def restore(self, measured: Mapping[str, list[float]]) -> None:
-        """Steps that an earlier attempt has measured; they are reported again, for the curve is this attempt's."""
+        """Steps that an earlier attempt has measured; they are reported again, for the curve is this
+        attempt's.
+        """
         columns = (measured.get(name, []) for name in ("seconds", "loss", "accuracy"))
         self.add([_Step(number, *values) for number, values in enumerate(zip(*columns, strict=True))])
 

@@ -327,7 +327,9 @@ class _Loop:
         leave(1)
 
     def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
-        """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one or by none."""
+        """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one
+        or by none.
+        """
         started_ns = self._page.started_ns
         is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL) or has_survived_since(started_ns)
         # The fork server may be the last to get it; to find out may cost a tenth of what the trial has taken.

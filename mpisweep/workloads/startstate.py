@@ -1,19 +1,20 @@
 """What every trial finds when it starts, whatever ran before it in this process.
 
-Signals.  A trial process descends from a launcher, a rank and a fork server, each of which ignores what is not for it;
-a program would inherit that, and a shell script could not even trap it.  So a trial process starts with the
-dispositions of a program that a shell has started.  Two signals by which batch systems ask for an end do not end
-it: a function has until the end of the grace to save what it has.  They are handled, not ignored, because handlers end
-with exec(): what a trial starts has the usual disposition of these, too.
+Signals.  A trial process descends from a launcher, a rank and a fork server, each of which ignores what is
+not for it; a program would inherit that, and a shell script could not even trap it.  So a trial process
+starts with the dispositions of a program that a shell has started.  Two signals by which batch systems ask
+for an end do not end it: a function has until the end of the grace to save what it has.  They are handled,
+not ignored, because handlers end with exec(): what a trial starts has the usual disposition of these, too.
 
-State.  Once the workload is loaded, the process notes its working directory, its environment (Python's and C's), signal
-handlers, timers and mask, umask, import path, arguments, locale, resource limits, and the states of the default
-random number generators of Python, numpy and torch.  All of it is made so again after every trial.  A library that
-a trial was the first to import begins alike in all trials after it.
+State.  Once the workload is loaded, the process notes its working directory, its environment (Python's and
+C's), signal handlers, timers and mask, umask, import path, arguments, locale, resource limits, and the states
+of the default random number generators of Python, numpy and torch.  All of it is made so again after every
+trial.  A library that a trial was the first to import begins alike in all trials after it.
 
-Nearly always nothing has changed, and then looking must cost next to nothing: 3 microseconds in all.  Hence a function
-of the C module below :mod:`signal`, which makes no enum member of its answer (0.5 and not 8 microseconds), and
-a look at the memory of two generators, whose states take 14 and 33 microseconds to ask for.
+Nearly always nothing has changed, and then looking must cost next to nothing: 3 microseconds in all.  Hence a
+function of the C module below :mod:`signal`, which makes no enum member of its answer (0.5 and not 8
+microseconds), and a look at the memory of two generators, whose states take 14 and 33 microseconds to ask
+for.
 """
 
 from __future__ import annotations
@@ -41,14 +42,33 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 _PYTHONS: dict[int, _Handler] = {
     signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.SIG_IGN, signal.SIGXFSZ: signal.SIG_IGN,
 }  # fmt: skip
-#: Those that have names, less those that nobody can handle and those by which a process is told of its own faults.
+#: Those that have names, less those that nobody can handle and those by which a process is told of its own
+#: faults.
 _NUMBERS = [
     int(getattr(signal, name))
     for name in (
-        "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGCHLD", "SIGCONT", "SIGTSTP",
-        "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
     )
-]  # fmt: skip
+]
 _NUMPY = "numpy.random.mtrand"
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 #: Words in the state of a Mersenne twister, and the position in it, 32 bits each.
@@ -56,7 +76,9 @@ _TWISTER_BYTES = 4 * (624 + 1)
 
 
 def take_usual_signals() -> None:
-    """Have every signal do what it does in a program that a shell has started, but for those that are survived."""
+    """Have every signal do what it does in a program that a shell has started, but for those that are
+    survived.
+    """
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, _survive if number in SURVIVED else _PYTHONS.get(number, signal.SIG_DFL))
     _interrupt_no_calls()
@@ -101,7 +123,8 @@ class StartState:
         self._limits = [resource.getrlimit(limit) for limit in _LIMITS]
         self._random = _PythonRandom()
         if "numpy" in sys.modules:
-            # It imports this part of itself when that is first used; then the first trial would find something of its own.
+            # It imports this part of itself when that is first used; then the first trial would find
+            # something of its own.
             importlib.import_module("numpy.random")
         self._numpy = _NumpyRandom() if _NUMPY in sys.modules else None
         self._torch = _TorchRandom(is_new=False) if _has_torch() else None
@@ -110,7 +133,8 @@ class StartState:
         """Have this state again; True when signals were handled otherwise meanwhile.
 
         Args:
-            all_of_it: also what takes longer to look at: resource limits, the locale, and which signals are blocked.
+            all_of_it: also what takes longer to look at: resource limits, the locale, and which signals are
+                blocked.
 
         Raises:
             OSError, ValueError: when something cannot be had again.
@@ -140,7 +164,9 @@ class StartState:
         for number, handler in zip(_NUMBERS, self._handlers, strict=True):
             if getsignal(number) is not handler:
                 if handler is None:
-                    raise ValueError(f"the handler of signal {number} was not Python's and cannot be had again")
+                    raise ValueError(
+                        f"the handler of signal {number} was not Python's and cannot be had again"
+                    )
                 signal.signal(number, handler)
         _interrupt_no_calls()
 
@@ -181,7 +207,9 @@ class _Environment:
         self._pointers = ctypes.string_at(self._c.value, self._bytes) if self._c.value else b""
 
     def has_changed(self) -> bool:
-        """Whether any variable was set or removed; whoever does that, Python or C, changes the list of pointers."""
+        """Whether any variable was set or removed; whoever does that, Python or C, changes the list of
+        pointers.
+        """
         at = self._c.value
         if at is None or os.environ is not self._environ:
             return True
@@ -218,11 +246,17 @@ class _PythonRandom:
         self._bytes = self._memory.raw if self._memory is not None else b""
 
     def restore(self) -> None:
-        if self._memory is None or self._memory.raw != self._bytes or self._generator.gauss_next != self._state[2]:
+        if (
+            self._memory is None
+            or self._memory.raw != self._bytes
+            or self._generator.gauss_next != self._state[2]
+        ):
             random.setstate(self._state)
 
     def _find_memory(self) -> Any:
-        """The generator's own memory, behind the head of the object; None where it does not show what is drawn."""
+        """The generator's own memory, behind the head of the object; None where it does not show what is
+        drawn.
+        """
         if sys.getsizeof(self._generator) < object.__basicsize__ + _TWISTER_BYTES:
             return None
         memory = (ctypes.c_char * _TWISTER_BYTES).from_address(id(self._generator) + object.__basicsize__)

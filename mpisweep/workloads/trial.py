@@ -178,7 +178,10 @@ class Trial:
             except Exception as error:
                 # Beyond all floats, or of a class with a fault: the trial is worth more than this.
                 curve.value.append(math.nan)
-                self.notice = self.notice or f"{name!r:.200} was reported as something that is no number ({type(error).__name__})"
+                self.notice = (
+                    self.notice
+                    or f"{name!r:.200} was reported as something that is no number ({type(error).__name__})"
+                )
             curve.step.append(step)
             curve.time.append(now)
             if self._unsent is not None and not self._unsent.add(name, step, now, curve.value[-1]):

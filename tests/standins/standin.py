@@ -1,13 +1,14 @@
 """What the stand-ins for batch systems share: jobs on disk, and a keeper process for each of them.
 
-Every job is a JSON file in ``$STANDIN_FOLDER``, and a keeper that waits until the jobs before it have ended, runs its
-script in the background with the batch system's environment, sends the signals that the system sends at the time
-limit and at a deletion, and kills ten seconds later what is left.  Processes belong to a job by a variable in their
-environment, as they do by a container on a real node: also those in a session of their own.
+Every job is a JSON file in ``$STANDIN_FOLDER``, and a keeper that waits until the jobs before it have ended,
+runs its script in the background with the batch system's environment, sends the signals that the system sends
+at the time limit and at a deletion, and kills ten seconds later what is left.  Processes belong to a job by a
+variable in their environment, as they do by a container on a real node: also those in a session of their own.
 
-``$STANDIN_LIMITS`` is JSON, ``{"GROUP": {"node": 24, "elapse": 3600}}``; a job in any other group is refused then.
-``$STANDIN_KILL_S`` shortens the ten seconds.  A file ``ID.limit`` in the folder makes the time limit of a job come at once, so
-that tests wait for events and not for time.  ``$STANDIN_MODULES`` is a folder that loading any module puts on PATH.
+``$STANDIN_LIMITS`` is JSON, ``{"GROUP": {"node": 24, "elapse": 3600}}``; a job in any other group is refused
+then.  ``$STANDIN_KILL_S`` shortens the ten seconds.  A file ``ID.limit`` in the folder makes the time limit
+of a job come at once, so that tests wait for events and not for time.  ``$STANDIN_MODULES`` is a folder that
+loading any module puts on PATH.
 """
 
 from __future__ import annotations
@@ -111,16 +112,26 @@ def jobs() -> list[Job]:
 
 def launch(job: Job, script: str) -> None:
     """Put a job into the queue and start its keeper."""
-    job |= {"state": "queued", "submitted": time.time(), "started": None, "code": None, "user": getpass.getuser()}
+    job |= {
+        "state": "queued",
+        "submitted": time.time(),
+        "started": None,
+        "code": None,
+        "user": getpass.getuser(),
+    }
     (FOLDER / f"{job['id']}.script").write_text(script)
     write(job)
     with open(FOLDER / f"{job['id']}.keeper", "w") as complaints:
         subprocess.Popen(
             [sys.executable, HERE / "standin.py", job["id"]],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, start_new_session=True, cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            start_new_session=True,
+            cwd="/",
             # Whoever submits from within a job does not take the keeper into it.
             env={name: value for name, value in os.environ.items() if name != "STANDIN_JOB"},
-        )  # fmt: skip
+        )
 
 
 def delete(job_id: str) -> bool:
@@ -141,10 +152,18 @@ def environment(job: Job, own: dict[str, str], passed: dict[str, str]) -> dict[s
     module = f'() {{ echo "$*" >> {shlex.quote(str(FOLDER / "modules"))}; PATH=$PATH:{shlex.quote(found)}; }}'
     login = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "LANG") if name in os.environ}
     return {
-        **login, "PATH": f"{HERE}:/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash",
-        "BASH_FUNC_module%%": module, "STANDIN_FOLDER": str(FOLDER), "STANDIN_KILL_S": str(KILL_S),
-        "STANDIN_LIMITS": os.environ.get("STANDIN_LIMITS", "{}"), "STANDIN_MODULES": found, **passed, **own, "STANDIN_JOB": job["id"],
-    }  # fmt: skip
+        **login,
+        "PATH": f"{HERE}:/usr/local/bin:/usr/bin:/bin",
+        "SHELL": "/bin/bash",
+        "BASH_FUNC_module%%": module,
+        "STANDIN_FOLDER": str(FOLDER),
+        "STANDIN_KILL_S": str(KILL_S),
+        "STANDIN_LIMITS": os.environ.get("STANDIN_LIMITS", "{}"),
+        "STANDIN_MODULES": found,
+        **passed,
+        **own,
+        "STANDIN_JOB": job["id"],
+    }
 
 
 def node_names(count: int) -> list[str]:
@@ -200,7 +219,9 @@ def keep(job_id: str) -> None:
             if kill_at is None and _deleted(job):
                 _warn(job, running.pid, job.get("delete_signal", "SIGTERM"))
                 kill_at = now + KILL_S
-            elif kill_at is None and (now >= job["started"] + job["elapse"] or (FOLDER / f"{job_id}.limit").exists()):
+            elif kill_at is None and (
+                now >= job["started"] + job["elapse"] or (FOLDER / f"{job_id}.limit").exists()
+            ):
                 _warn(job, running.pid, job["limit_signal"])
                 kill_at = now + KILL_S
             elif kill_at is not None and now >= kill_at:
@@ -213,7 +234,9 @@ def keep(job_id: str) -> None:
 
 
 def _warn(job: Job, script: int, name: str) -> None:
-    """What a job gets before it is killed: all of its processes, or those that the shell has in its process group."""
+    """What a job gets before it is killed: all of its processes, or those that the shell has in its process
+    group.
+    """
     if job.get("warns_group"):
         with contextlib.suppress(OSError):
             os.killpg(script, getattr(signal, name))
@@ -239,12 +262,16 @@ def _delete_by_condition(job: Job, before: dict[str, Job]) -> None:
     if not condition:
         return
     codes = [before[i]["code"] for i in condition["of"] if i in before and before[i]["code"] is not None]
-    compare = {"==": lambda c: c in condition["values"], "!=": lambda c: c not in condition["values"]}[condition["is"]]
+    compare = {"==": lambda c: c in condition["values"], "!=": lambda c: c not in condition["values"]}[
+        condition["is"]
+    ]
     if any(map(compare, codes)):
         step_job, _, number = job["id"].partition("_")
         for other in jobs():
             parent, _, place = other["id"].partition("_")
-            later = {"one": place == number, "after": int(place or 0) >= int(number), "all": True}[condition["delete"]]
+            later = {"one": place == number, "after": int(place or 0) >= int(number), "all": True}[
+                condition["delete"]
+            ]
             if parent == step_job and later and other["state"] != "ended":
                 (FOLDER / f"{other['id']}.delete").touch()
 

@@ -156,7 +156,11 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
     for name, text in state.environment.items():
         environment[to_link(name)] = as_text(text)
     for column in COLUMNS:
-        _create(file.require_group(column.group), column, _column_data(state, column, spec.objective if spec else ""))
+        _create(
+            file.require_group(column.group),
+            column,
+            _column_data(state, column, spec.objective if spec else ""),
+        )
     parameters = file["trials"].create_group("parameters", track_order=True)
     for name, values in state.parameters.items():
         made = Column("", name, "text", "parameter" + _described(workload, name), units_of(workload, name))

@@ -1,7 +1,8 @@
 """The rules of the scheduler: functions over :class:`~mpisweep.scheduling.core.Core`, one subject per file.
 
 A rule has no state of its own.  ``on_<event>(core, ...)`` answers one event and returns decisions; the others
-are steps that follow every event, or are shared by several rules.  A file uses only files above it in the table.
+are steps that follow every event, or are shared by several rules.  A file uses only files above it in the
+table.
 
 ==============  ==========================================================================
 stops           stopping on request, or because the first trials all fail alike

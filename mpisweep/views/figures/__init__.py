@@ -1,4 +1,5 @@
-"""The figures of a sweep: series as data, and one way of drawing them.  The only room that imports matplotlib.
+"""The figures of a sweep: series as data, and one way of drawing them.  The only room that imports
+matplotlib.
 
 Each figure is a function of a :class:`~mpisweep.results.load.Sweep` that returns a matplotlib Figure.  What
 is drawn is computed first, as plain arrays, by a function beside it; take that one for a drawing of your own.

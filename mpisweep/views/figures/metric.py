@@ -61,7 +61,8 @@ class Series:
     without_x: Floats
     numbers: NDArray[np.int64]
     times_s: Floats
-    #: From where to where on the axis nothing fits into the memory, and how many trials were therefore not run.
+    #: From where to where on the axis nothing fits into the memory, and how many trials were therefore not
+    #: run.
     too_large: tuple[tuple[float, float], ...] = ()
     infeasible: int = 0
 
@@ -97,7 +98,8 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
 def _too_large(
     trials: TrialTable, where: Floats, categories: tuple[str, ...]
 ) -> tuple[tuple[tuple[float, float], ...], int]:
-    """Stretches of the axis in which no trial fits into the memory, and how many trials were therefore not run.
+    """Stretches of the axis in which no trial fits into the memory, and how many trials were therefore not
+    run.
 
     A stretch reaches half the way to the values beside it that do fit.
     """
@@ -202,7 +204,9 @@ def _parameter_axis(axes: Axes, series: Series, unit: str) -> None:
     if series.categories:
         # What would run into its neighbour is turned.
         turned = len(series.categories) * max(map(len, series.categories)) > LETTERS_IN_A_ROW
-        rotation: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        rotation: dict[str, Any] = (
+            {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        )
         axes.set_xticks(range(len(series.categories)), series.categories, **rotation)
         axes.set_xlim(-0.5, len(series.categories) - 0.5)
     elif is_logarithmic(where):

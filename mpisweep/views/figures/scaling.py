@@ -37,12 +37,19 @@ def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
         figure = Figure(figsize=(6.8, 3.4))
         left, right = figure.subplots(1, 2)
         for index, curve in enumerate(curves):
-            style: Any = {"color": colours[index] if few else BLUE, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
+            style: Any = {
+                "color": colours[index] if few else BLUE,
+                "marker": "o",
+                "markersize": 4.5,
+                "linewidth": 1.2,
+            }
             style |= {"label": words(curve.label) or "trials"} if few else {"alpha": 0.4}
             left.plot(curve.ranks, curve.speedup, **style)
             right.plot(curve.ranks, 100 * curve.efficiency, **style)
         fewest = min(int(curve.ranks[0]) for curve in curves)
-        left.plot(ticks, [ranks / fewest for ranks in ticks], "--", color=GREY, linewidth=1, label="ideal", zorder=1)
+        left.plot(
+            ticks, [ranks / fewest for ranks in ticks], "--", color=GREY, linewidth=1, label="ideal", zorder=1
+        )
         right.axhline(100, linestyle="--", color=GREY, linewidth=1, zorder=1)
         for axes in (left, right):
             axes.set_xscale("log", base=2)

@@ -16,9 +16,27 @@ from numpy.typing import NDArray
 from mpisweep.results import ResultsError
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "LETTERS_IN_A_COLUMN", "LETTERS_IN_A_LEGEND", "LETTERS_IN_A_ROW", "ORANGE", "RED", "STYLE",
-    "FigureError", "Floats", "drawn_as_svg", "is_logarithmic", "label", "legend", "plain", "positions", "save", "spans_decades", "words",
-]  # fmt: skip
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "LETTERS_IN_A_COLUMN",
+    "LETTERS_IN_A_LEGEND",
+    "LETTERS_IN_A_ROW",
+    "ORANGE",
+    "RED",
+    "STYLE",
+    "FigureError",
+    "Floats",
+    "drawn_as_svg",
+    "is_logarithmic",
+    "label",
+    "legend",
+    "plain",
+    "positions",
+    "save",
+    "spans_decades",
+    "words",
+]
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +88,11 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         FigureError: when the name ends otherwise.
     """
-    metadata: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    metadata: dict[str, dict[str, Any]] = {
+        ".png": {"Software": None},
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None},
+    }
     if path.suffix not in metadata:
         raise FigureError(f"{path}: figures end in .png, .svg or .pdf")
     with mpl.rc_context(STYLE):
@@ -98,7 +120,9 @@ def legend(figure: Figure, axes: Axes, *, covers: bool = False) -> None:
     if not handles:
         return
     if covers or max(map(len, labels)) > LETTERS_IN_A_LEGEND:
-        figure.legend(handles, labels, loc="outside lower center", ncols=1 + (max(map(len, labels)) < 45), fontsize=9)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=1 + (max(map(len, labels)) < 45), fontsize=9
+        )
     else:
         axes.legend(loc="best")
 
@@ -119,7 +143,9 @@ def spans_decades(values: Floats) -> bool:
 
 
 def positions(column: NDArray[Any]) -> tuple[Floats, tuple[str, ...]]:
-    """Where a parameter's values are on an axis, and the names of categories, which have places instead of values."""
+    """Where a parameter's values are on an axis, and the names of categories, which have places instead of
+    values.
+    """
     if column.dtype.kind in "iuf":
         return column.astype(float), ()
     names = tuple(dict.fromkeys(str(value) for value in column))

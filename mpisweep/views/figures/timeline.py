@@ -32,7 +32,9 @@ ROWS_LABELLED = 40
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first start."""
+    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first
+    start.
+    """
 
     #: Entry of `labels`, which are in order of allocation and rank.
     worker: NDArray[np.int64]
@@ -109,9 +111,13 @@ def draw_timeline(sweep: Sweep) -> Figure:
             axes.set_ylabel("worker")
         mean = 100 * float(np.mean(np.minimum(found.utilisation, 1.0)))
         axes.set_title(f"{sweep.name}: workers busy {mean:.0f}% of the time", loc="left", fontsize=11)
-        handles: list[Any] = [Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(found.state))]
+        handles: list[Any] = [
+            Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(found.state))
+        ]
         if len(found.allocations_s) > 1:
-            handles.append(Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="new allocation"))
+            handles.append(
+                Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="new allocation")
+            )
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), fontsize=8)
     return figure
 

@@ -87,14 +87,18 @@ def draw_total_time(sweep: Sweep) -> Figure:
             f"{counted(total.trials, 'trial')}\none after another",
             f"{counted(total.allocations, 'allocation')},\n{counted(total.workers, 'worker')}",
         )
-        bars = axes.barh(labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6)
+        bars = axes.barh(
+            labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6
+        )
         axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)
         axes.invert_yaxis()
         axes.margins(x=0.14)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"total execution time [{unit}]")
         axes.set_title(
-            f"{sweep.name}: {total.speedup:.3g}x faster than one by one, workers busy {100 * total.utilisation:.0f}%",
-            loc="left", fontsize=11,
-        )  # fmt: skip
+            f"{sweep.name}: {total.speedup:.3g}x faster than one by one, workers busy "
+            f"{100 * total.utilisation:.0f}%",
+            loc="left",
+            fontsize=11,
+        )
     return figure
