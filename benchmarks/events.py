@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
-from mpisweep.scheduling.decisions import Assign, Decision, End, Lease, Withdraw
+from mpisweep.scheduling.decisions import Assign, Decision, End, Reclaim, RequestLease
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import (
     Event,
@@ -39,7 +39,7 @@ from mpisweep.scheduling.events import (
     TimePassed,
     TrialsEnded,
     TrialsGranted,
-    TrialsReturned,
+    TrialsReclaimed,
     TrialsRevoked,
     WorkerJoined,
     WorkerLost,
@@ -153,12 +153,12 @@ class Cluster:
                     held += zip(numbers, attempts, strict=True)
                     if len(held) == len(numbers):
                         self.begin(slot)
-            case Withdraw(slot):
+            case Reclaim(slot):
                 back = self.held[slot][1:]
                 del self.held[slot][1:]
                 numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
-                events.append(TrialsReturned(slot, numbers, attempts, AttemptEnd.WITHDRAWN))
-            case Lease():
+                events.append(TrialsReclaimed(slot, numbers, attempts, AttemptEnd.RECLAIMED))
+            case RequestLease():
                 granted = [
                     self.ungranted.popleft()
                     for _ in range(min(len(self.ungranted), max(8, self.workers // 4)))

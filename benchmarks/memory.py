@@ -63,9 +63,9 @@ def main() -> None:
 def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
     (folder / "reporting.py").write_text(REPORTING.format(points=points))
     started = time.monotonic()
-    master, recorder = run(folder, trials, workers)
+    master, snapshotter = run(folder, trials, workers)
     seconds = time.monotonic() - started
-    for name, (first, most) in (("master of a run", master), ("its snapshot process", recorder)):
+    for name, (first, most) in (("master of a run", master), ("its snapshot process", snapshotter)):
         print(f"  {name:<44} {megabytes(first):>10} {megabytes(most - first):>10}   in {seconds:.0f} s")
 
 

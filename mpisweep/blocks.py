@@ -18,10 +18,10 @@ Who writes what::
     AssignedBlock   master   about to be sent to a slot (also the message itself)
     ReportBlock     trial    one trial's metrics at some steps
     EndedBlock      trial    trials that have ended; a worker makes one for a trial that died
-    InferredBlock   master   trials that are not run because others have shown that they cannot be
+    InfeasibleBlock master   trials that are not run because others have shown that they cannot be
     UnfinishedBlock master   attempts that ended without giving their trial an end
     LeftRecord      master   a worker went away
-    QuarantineRecord master  a device is left out, or taken back
+    QuarantineRecord master  a device gets no more trials, or gets some again
     ClosedRecord    master   the run ended in order
 """
 
@@ -44,7 +44,7 @@ __all__ = [
     "ClosedRecord",
     "Curve",
     "EndedBlock",
-    "InferredBlock",
+    "InfeasibleBlock",
     "JoinedRecord",
     "LeftRecord",
     "QuarantineRecord",
@@ -63,7 +63,7 @@ class BlockError(ValueError):
 
 
 #: A parameter's values for the trials of a block: one each, or one value that holds for all.
-Column = list[Value] | Value
+ColumnValues = list[Value] | Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class TrialsBlock:
     kind: ClassVar[str] = "trials"
 
     numbers: list[int]
-    parameters: dict[str, Column]
+    parameters: dict[str, ColumnValues]
     #: The number of the baseline's trial, in the block that introduces it.
     baseline: int | None = None
 
@@ -129,7 +129,7 @@ class AssignedBlock:
     assigned_at: float
     numbers: list[int]
     attempts: list[int]
-    parameters: dict[str, Column]
+    parameters: dict[str, ColumnValues]
     #: Whether the process that runs them must not have run anything before.
     fresh: bool = False
 
@@ -159,7 +159,7 @@ class EndedBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class InferredBlock:
+class InfeasibleBlock:
     """Trials that are infeasible, as far as is known, and `why`; empty where that does not hold any more."""
 
     kind: ClassVar[str] = "inferred"
@@ -245,7 +245,7 @@ Record = (
     | JoinedRecord
     | AssignedBlock
     | EndedBlock
-    | InferredBlock
+    | InfeasibleBlock
     | ReportBlock
     | UnfinishedBlock
     | LeftRecord
@@ -261,7 +261,7 @@ _TYPES: dict[str, type[Any]] = {
         JoinedRecord,
         AssignedBlock,
         EndedBlock,
-        InferredBlock,
+        InfeasibleBlock,
         ReportBlock,
         UnfinishedBlock,
         LeftRecord,

@@ -8,15 +8,15 @@ Lists of these travel over :mod:`mpisweep.rank.transport`::
     worker -> master   Hello          I am here, with so many slots of such a device, and hold these trials
                        Ended          a block of trials has ended; keep it, then acknowledge it
                        Reported       metrics of a running trial
-                       Returned       trials given back: taken back, interrupted, or abandoned
+                       ReclaimedTrials  trials without a result: reclaimed, interrupted, or abandoned
                        Broken         a slot could not run a trial that it was given, or is of no use any more
-                       Meeting        where the ranks of a trial meet, from the one that is the trial's rank 0
+                       RendezvousReady  the address of a trial of several ranks, from its rank 0
                        StopWanted     this rank was asked to stop, by a signal
     master -> worker   Give           run these, after those that the slot already has
-                       Meet           where they meet, to the trial's other ranks
-                       Abandon        let go of a trial: others have it, or its other ranks cannot go on
-                       TakeBack       give back all that this slot has not begun
-                       StopTrials     give back all; tell what runs to stop, and kill it after a grace
+                       Rendezvous     that address, to the trial's other ranks
+                       AbandonTrial   end this attempt: others have the trial, or its other ranks failed
+                       ReclaimTrials  return all that this slot has not begun
+                       StopTrials     return all; ask the running trials to stop, kill them after a grace
                        Acknowledge    these deliveries are on disk: forget them
                        Kill           end this process of your node: its rank is silent and counts as lost
                        Finish         the sweep has ended, with this exit code
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from mpisweep.records import AttemptEnd
 
 __all__ = [
-    "Abandon",
+    "AbandonTrial",
     "Acknowledge",
     "Beat",
     "Begun",
@@ -45,14 +45,14 @@ __all__ = [
     "Hello",
     "Kill",
     "Lead",
-    "Meet",
-    "Meeting",
     "Message",
+    "ReclaimTrials",
+    "ReclaimedTrials",
+    "Rendezvous",
+    "RendezvousReady",
     "Reported",
-    "Returned",
     "StopTrials",
     "StopWanted",
-    "TakeBack",
     "Team",
     "ToMaster",
     "ToWorker",
@@ -135,8 +135,8 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    """Trials that a slot gives back without a result."""
+class ReclaimedTrials:
+    """Trials that a slot returns without a result."""
 
     slot: int
     numbers: tuple[int, ...]
@@ -166,8 +166,8 @@ class StopWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
-    """Where the ranks of a trial meet: the host and the port that its rank 0 listens on, if it wants to."""
+class RendezvousReady:
+    """The host and port at which the ranks of a trial meet; its rank 0 has reserved them."""
 
     number: int
     attempt: int
@@ -211,8 +211,8 @@ class Give:
 
 
 @dataclass(frozen=True, slots=True)
-class Meet:
-    """The trial that this slot runs together with others finds them at this address."""
+class Rendezvous:
+    """The address at which the trial of this slot meets its other ranks."""
 
     slot: int
     number: int
@@ -221,8 +221,8 @@ class Meet:
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
-    """A slot has `linger_s` seconds to let go of a trial by itself; then it is made to."""
+class AbandonTrial:
+    """Leave this trial within `linger_s` seconds; then its process is killed."""
 
     slot: int
     number: int
@@ -231,8 +231,8 @@ class Abandon:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBack:
-    """Give back what this slot has not begun; always answered by one Returned, be it empty."""
+class ReclaimTrials:
+    """Return what this slot has not begun; answered by one ReclaimedTrials, which may be empty."""
 
     slot: int
 
@@ -268,6 +268,6 @@ class Finish:
 
 
 #: What only a master receives, and what only a worker does.
-ToMaster = Hello | Ended | Reported | Returned | Broken | Meeting | StopWanted
-ToWorker = Give | Meet | Abandon | TakeBack | StopTrials | Acknowledge
+ToMaster = Hello | Ended | Reported | ReclaimedTrials | Broken | RendezvousReady | StopWanted
+ToWorker = Give | Rendezvous | AbandonTrial | ReclaimTrials | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish

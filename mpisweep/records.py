@@ -76,7 +76,7 @@ class AttemptEnd(IntEnum):
     #: retries are left.
     LOST = 3
     #: Taken back before it had begun, so that an idle worker could have it.
-    WITHDRAWN = 4
+    RECLAIMED = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
     #: Ran out of memory, or met an error of its device, in a process that had run others before it; the trial

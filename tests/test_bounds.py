@@ -19,7 +19,7 @@ import mpisweep as package
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, TrialsBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
 from mpisweep.master import loop as masters
-from mpisweep.master.introducing import introduce
+from mpisweep.master.adding import introduce
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.processes.channel import Line
 from mpisweep.processes.shared_page import Page, SignalPage, page_file

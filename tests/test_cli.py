@@ -362,4 +362,4 @@ def test_a_host_is_named_in_one_way_only():
         if re.search(r"gethostname|getfqdn|uname\(\)|platform\.node", line)
     ]  # fmt: skip
     # One names this host, one an address for others to connect to.
-    assert [place.partition(":")[0] for place in asking] == ["processes/kernel.py", "workloads/meeting.py"]
+    assert [place.partition(":")[0] for place in asking] == ["processes/kernel.py", "workloads/rendezvous.py"]

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, Slot, TrialState
-from mpisweep.scheduling.decisions import Assign, Commit, End, LetGo, Withdraw
+from mpisweep.scheduling.decisions import Abandon, Assign, Commit, End, Reclaim
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import (
     Event,
     TimePassed,
     TrialsEnded,
-    TrialsReturned,
+    TrialsReclaimed,
     WorkerJoined,
     WorkerLost,
 )
@@ -116,7 +116,7 @@ class Cluster:
                     pairs = list(zip(numbers, attempts, strict=True))
                     for slot in slots:
                         self.tell(slot, partial(self.take, slot, pairs))
-                case Withdraw(slot):
+                case Reclaim(slot):
                     assert slot not in self.asked, f"{slot} is asked twice"
                     self.asked.add(slot)
                     self.tell(slot, partial(self.give_back, slot))
@@ -124,7 +124,7 @@ class Cluster:
                     self.committed += block.numbers
                 case End(reason):
                     self.end = reason
-                case LetGo():
+                case Abandon():
                     pass  # all ranks of a trial end at once here
         if self.end is None:
             self.scheduler.check()
@@ -175,12 +175,12 @@ class Cluster:
     def give_back(self, slot: Slot) -> None:
         back = self.held[slot][1:]
         del self.held[slot][1:]
-        event = TrialsReturned(
-            slot, tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN
+        event = TrialsReclaimed(
+            slot, tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.RECLAIMED
         )
         self.tell(slot, partial(self.answer, slot, event))
 
-    def answer(self, slot: Slot, event: TrialsReturned) -> None:
+    def answer(self, slot: Slot, event: TrialsReclaimed) -> None:
         self.asked.remove(slot)
         self.feed(event)
 
@@ -302,9 +302,9 @@ def test_what_waits_behind_a_trial_that_takes_too_long_is_taken_back_before_it_w
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
     latest = 100.0 - 13.8
     assert scheduler.handle(TimePassed(), latest - NOTICE_S - 0.01) == []
-    assert scheduler.handle(TimePassed(), latest - NOTICE_S + 0.01) == [Withdraw(SLOT)]
+    assert scheduler.handle(TimePassed(), latest - NOTICE_S + 0.01) == [Reclaim(SLOT)]
     assert scheduler.handle(TimePassed(), latest) == [], "it is asked once"
-    scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), latest)
+    scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), latest)
     assert [type(decision) for decision in scheduler.handle(ends(0, 96.0), 96.0)] == [Commit, End]
 
 
@@ -320,7 +320,7 @@ def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_b
         held={SLOT: {0: 1}},
     )
     assert given_to(scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 80.0)) == [1]
-    scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), 96.0)
+    scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), 96.0)
     assert list(scheduler.held[SLOT]) == [0]
     assert given_to(scheduler.handle(ends(0, 16.5), 96.5)) == [1]
 
@@ -356,15 +356,15 @@ def test_what_was_handed_out_before_anything_was_known_is_looked_at_again_when_i
         block = EndedBlock(rank, 0, [number], [attempt], [COMPLETE], [0.0], [4.0], {})
         made = scheduler.handle(TrialsEnded(block), 4.0)
     # Three trials that took 4 s: rank 3 must not begin its second one at 4 s, for the time is over at 7 s.
-    assert [decision for decision in made if isinstance(decision, Withdraw)] == [Withdraw(Slot(3, 0))]
+    assert [decision for decision in made if isinstance(decision, Reclaim)] == [Reclaim(Slot(3, 0))]
 
 
 def test_nothing_begins_after_the_deadline_also_where_nothing_is_known():
     model = DurationModel({"x": [1, 2, 3]}, None, 3)
     scheduler = Scheduler(bytes(3), [0] * 3, model, retries=1, grace_s=1.0, deadline=10.0)
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
-    assert scheduler.handle(TimePassed(), 9.99) == [Withdraw(SLOT)]
-    assert given_to(scheduler.handle(TrialsReturned(SLOT, (1,), (1,), AttemptEnd.WITHDRAWN), 9.995)) == []
+    assert scheduler.handle(TimePassed(), 9.99) == [Reclaim(SLOT)]
+    assert given_to(scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), 9.995)) == []
     assert [type(decision) for decision in scheduler.handle(ends(0, 11.0), 11.0)] == [Commit, End]
 
 
@@ -372,9 +372,9 @@ def test_a_slot_that_is_back_is_asked_again_for_what_it_must_not_begin():
     """A worker that says hello again has forgotten what it was asked for."""
     scheduler = alone([13.8, 13.8], deadline=100.0)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
-    assert scheduler.handle(TimePassed(), 86.2) == [Withdraw(SLOT)]
+    assert scheduler.handle(TimePassed(), 86.2) == [Reclaim(SLOT)]
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1), (1, 1)),)), 86.4)
-    assert Withdraw(SLOT) in made
+    assert Reclaim(SLOT) in made
 
 
 def test_of_short_trials_no_more_travel_together_than_end_in_time():

@@ -26,7 +26,7 @@ from mpisweep.scheduling.events import Event, TrialsGranted
 
 FEW, MANY = 100, 10_000
 #: Of these kinds of events one in so many is measured that there are as many with many workers as with few.
-SAMPLED = {"TrialsEnded", "TrialsReturned", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
+SAMPLED = {"TrialsEnded", "TrialsReclaimed", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
 #: Functions that look at all of what they are given.
 LOOKING = ("all", "any", "max", "min", "sorted", "sum")
 #: Bytes that are nothing: a few small objects.

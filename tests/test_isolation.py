@@ -187,7 +187,7 @@ def test_a_program_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, e
     assert process.wait(timeout=60) == 3, stderr_of(folder)
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["waiting"] * 4
-    assert set(found.attempts["end"].tolist()) <= {"interrupted", "withdrawn"}
+    assert set(found.attempts["end"].tolist()) <= {"interrupted", "reclaimed"}
     assert len(list(folder.glob("saved.*"))) == (2 if how == "saves" else 0)
 
 
@@ -245,7 +245,7 @@ def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, 
     assert process.wait(timeout=60) == 3, stderr_of(folder)
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["waiting"] * 4
-    assert set(found.attempts["end"].tolist()) <= {"interrupted", "withdrawn"}
+    assert set(found.attempts["end"].tolist()) <= {"interrupted", "reclaimed"}
     assert len(list(folder.glob("saved.*"))) == (2 if how == "saves" else 0)
 
 
@@ -591,7 +591,7 @@ def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mp
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 12
     # An idle worker may have taken what another had not begun.
-    assert set(found.attempts["end"].tolist()) <= {"ended", "withdrawn"}
+    assert set(found.attempts["end"].tolist()) <= {"ended", "reclaimed"}
     ran = [path.read_text().split() for path in folder.glob("ran.*")]
     assert len(ran) == 12 * ranks
     if is_fresh:

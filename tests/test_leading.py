@@ -20,7 +20,7 @@ from mpisweep.batch.jobfacts import Allocation
 from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
 from mpisweep.rank.main import _Rank
 from mpisweep.rank.options import Place, RankOptions
@@ -33,7 +33,7 @@ from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
 
 ENDED = next(record for record in history() if isinstance(record, EndedBlock))
-HERE = cast(Recorder, SimpleNamespace(read=read_here))
+HERE = cast(Snapshotter, SimpleNamespace(read=read_here))
 
 
 def outcome_of(leading: Leading) -> Opened | BaseException:
@@ -94,8 +94,8 @@ def second(tmp_path: Path) -> Iterator[_Rank]:
     rank = _Rank(spec, options, place, cast(Any, None), cast(Any, Server()), cast(Any, Ranks()), {}, None)
     rank._deliver(0, [Lead("run", "n1", 7, 70, 0, has_begun=True)], time.monotonic())
     yield rank
-    if rank._office._recorder is not None:
-        rank._office._recorder.close()
+    if rank._office._snapshotter is not None:
+        rank._office._snapshotter.close()
     if rank._office._leading is not None:
         rank._office._leading.drop()
 
@@ -135,11 +135,11 @@ def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(se
 def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(second):
     second._on_lost(0, "it died", time.monotonic())
     assert second._office._leading is not None
-    assert second._office._recorder is not None
+    assert second._office._snapshotter is not None
     second._office._leading.drop()
     second._office._leading = None
     stepped_down: list[bool] = []
-    close = second._office._recorder.close
+    close = second._office._snapshotter.close
     second._office._master = cast(
         Any, SimpleNamespace(step_down=lambda: stepped_down.append(True) or close())
     )
@@ -173,7 +173,7 @@ def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_t
 def opened(path: Path, mastership: Mastership, **more: Any) -> Opened:
     spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
     return open_sweep(
-        spec, path, fresh=False, recorder=HERE, mastership=mastership, **more,
+        spec, path, fresh=False, snapshotter=HERE, mastership=mastership, **more,
         facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
     )  # fmt: skip
 
@@ -261,7 +261,7 @@ def test_a_sweep_that_was_begun_anew_is_not_begun_anew_by_the_next_master(path):
 
     def begun_anew(mastership: Mastership) -> Opened:
         return open_sweep(
-            spec, path, fresh=True, recorder=HERE, mastership=mastership,
+            spec, path, fresh=True, snapshotter=HERE, mastership=mastership,
             facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisweep.master.joining import cut, join
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.holder import SUCCESSION_S
@@ -235,9 +235,9 @@ def test_chunks_hold_every_trial_once_and_none_is_more_than_its_share(weights, s
 
 def test_the_trials_of_a_chunk_need_equally_many_ranks(tmp_path: Path):
     text = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 9 }\nranks_per_trial = [1, 2]\n'
-    recorder = cast(Recorder, SimpleNamespace(read=read_here))
+    snapshotter = cast(Snapshotter, SimpleNamespace(read=read_here))
     spec = parse_spec(text, source="s.toml", folder=tmp_path)
-    join(spec, tmp_path / "r.h5", 2, recorder, job_id="", member="m", has_begun=False)
+    join(spec, tmp_path / "r.h5", 2, snapshotter, job_id="", member="m", has_begun=False)
     shared = read_shared(shares_folder(tmp_path / "r.h5"))
     assert shared is not None
     assert sorted(number for chunk in shared.chunks for number in chunk) == list(range(18))

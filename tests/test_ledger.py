@@ -109,8 +109,8 @@ class History:
         self.void_below = self.ledger.want_back()
         self.is_wanted = True
 
-    def take_back(self) -> None:
-        back = self.ledger.taken_back(self.begun)
+    def reclaim(self) -> None:
+        back = self.ledger.reclaimed(self.begun)
         assert self.is_wanted or not back
         self.is_wanted = False
         self.answer("taken back", back)
@@ -162,7 +162,7 @@ EVENTS: list[Callable[[History, int], None]] = [
     *[lambda history, _: history.send()] * 3,
     *[lambda history, _: history.listen()] * 3,
     *[lambda history, _: history.want_back()] * 2,
-    *[lambda history, _: history.take_back()] * 2,
+    *[lambda history, _: history.reclaim()] * 2,
     lambda history, _: history.be_interrupted(),
     lambda history, reach: history.let_go_of_one_that_has_not_begun(reach),
     lambda history, _: history.die(carries=False),
@@ -184,9 +184,9 @@ def test_what_has_begun_is_not_taken_back():
     ledger = Ledger()
     ledger.give(block([1, 2, 3]), 3)
     assert ledger.want_back() == 3
-    assert ledger.taken_back(begun=2) == tasks(3)
+    assert ledger.reclaimed(begun=2) == tasks(3)
     assert ledger.held == tasks(1, 2)
-    assert ledger.taken_back(begun=2) == [], "that was answered"
+    assert ledger.reclaimed(begun=2) == [], "that was answered"
 
 
 def test_a_process_that_ends_before_a_trial_for_a_pristine_one_leaves_that_and_what_follows_to_the_next():
@@ -212,7 +212,7 @@ def test_what_was_reclaimed_is_not_left_to_the_next_process():
     ledger = Ledger()
     ledger.give(block([1], fresh=True), 1)
     ledger.want_back()
-    assert ledger.taken_back(begun=0) == tasks(1)
+    assert ledger.reclaimed(begun=0) == tasks(1)
     ledger.give(block([2], fresh=True), 1)
     assert ledger.carried(begun=0) == []
 

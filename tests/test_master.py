@@ -10,21 +10,21 @@ import pytest
 
 from mpisweep.blocks import EndedBlock, encode
 from mpisweep.master.known import duration_model, trial_widths
-from mpisweep.master.lease_client import Over
+from mpisweep.master.lease_client import EndedByOthers
 from mpisweep.master.loop import Master
 from mpisweep.master.snapshotter import Answer
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
-    Abandon,
+    AbandonTrial,
     Acknowledge,
     Ended,
     Give,
     Hello,
-    Meet,
-    Meeting,
     Message,
-    Returned,
-    TakeBack,
+    ReclaimedTrials,
+    ReclaimTrials,
+    Rendezvous,
+    RendezvousReady,
 )
 from mpisweep.progress import Progress
 from mpisweep.records import AttemptEnd, TrialState
@@ -37,7 +37,7 @@ from mpisweep.spec import parse_spec
 
 
 class SlowDisk:
-    """A journal, and a recorder of snapshots, whose disk has come as far as it is told."""
+    """A journal, and a maker of snapshots, whose disk has come as far as it is told."""
 
     segment = ""
     failure = waits_since = busy_since = None
@@ -71,7 +71,7 @@ class SlowDisk:
     def keep_time(self, now: float) -> None:
         """It does not hang."""
 
-    def fold(self, segment: str) -> None:
+    def compact(self, segment: str) -> None:
         self.folds += 1
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class SlowDisk:
     def abandon(self) -> None:
         """The run is somebody else's."""
 
-    def finish(self, closing_since: float) -> None:
+    def compact_and_close(self, closing_since: float) -> None:
         """Its last snapshot is not done either."""
 
 
@@ -109,7 +109,7 @@ class Silent:
 class Ranks:
     """A master, and what every rank was sent, in order."""
 
-    def __init__(self, sweep: str, keeper: object = None) -> None:
+    def __init__(self, sweep: str, lease_client: object = None) -> None:
         spec = parse_spec(sweep, source="sweep.toml", folder=Path())
         trials = number_trials(spec, make_sampler(spec), None)
         self.disk = SlowDisk()
@@ -120,11 +120,11 @@ class Ranks:
             spec=spec, trials=trials, best=None, measures=False, tells_end=False,
             scheduler=Scheduler(
                 trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
-                widths=trial_widths(spec, trials), shared=keeper is not None,
+                widths=trial_widths(spec, trials), shared=lease_client is not None,
             ),
-            journal=cast(Journal, self.disk), recorder=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
+            journal=cast(Journal, self.disk), snapshotter=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
             send=self.send, sink=Silent(), stop_at=None, folders=(), now=0.0, clock=lambda: self.now,
-            keeper=cast(Any, keeper),
+            lease_client=cast(Any, lease_client),
         )  # fmt: skip
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
@@ -189,9 +189,9 @@ def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
     ranks.master.on_lost(1, "it died", 0.0)
     ranks.disk.write()
     ranks.master.step(0.0, set())
-    assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, Abandon))] == [
+    assert [type(message) for message in ranks.sent[0] if isinstance(message, (Give, AbandonTrial))] == [
         Give,
-        Abandon,
+        AbandonTrial,
     ]
 
 
@@ -206,7 +206,7 @@ def test_a_rank_is_not_asked_to_give_back_what_it_has_not_been_given_yet():
     ranks.now = 1.0
     assert ranks.take(1) == []
     ranks.disk.write()
-    assert ranks.take(1) == [Give, Give, TakeBack]
+    assert ranks.take(1) == [Give, Give, ReclaimTrials]
 
 
 def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
@@ -214,9 +214,11 @@ def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
     ranks.join(0)
     ranks.join(1)
     for rank in (0, 1):
-        ranks.master.on_messages(rank, [Returned(0, (0,), (1,), AttemptEnd.WITHDRAWN)], 0.0)
-    ranks.master.on_messages(0, [Meeting(0, 1, "node:1"), Meeting(0, 2, "node:2")], 0.0)
-    assert [message for message in ranks.sent[1] if isinstance(message, Meet)] == [Meet(0, 0, 2, "node:2")]
+        ranks.master.on_messages(rank, [ReclaimedTrials(0, (0,), (1,), AttemptEnd.RECLAIMED)], 0.0)
+    ranks.master.on_messages(0, [RendezvousReady(0, 1, "node:1"), RendezvousReady(0, 2, "node:2")], 0.0)
+    assert [message for message in ranks.sent[1] if isinstance(message, Rendezvous)] == [
+        Rendezvous(0, 0, 2, "node:2")
+    ]
 
 
 def test_a_master_that_was_held_up_acknowledges_nothing_before_it_knows_that_the_sweep_is_still_its_own():
@@ -296,8 +298,8 @@ class Overtaken:
     def fileno(self) -> int:
         return 7
 
-    def hear(self) -> list[Over]:
-        return [Over(0)]
+    def hear(self) -> list[EndedByOthers]:
+        return [EndedByOthers(0)]
 
     def close(self) -> None:
         self.is_closed = True
@@ -311,10 +313,10 @@ class Overtaken:
 
 def test_a_member_without_which_the_sweep_was_ended_asks_for_nothing_more():
     """The scheduler, which has been held up for a while, would ask for trials at once."""
-    keeper = Overtaken()
-    ranks = Ranks(ONE_TRIAL, keeper)
+    lease_client = Overtaken()
+    ranks = Ranks(ONE_TRIAL, lease_client)
     ranks.join(1)
     ranks.now = 100.0
-    ranks.master.step(ranks.now, {keeper.fileno()})
-    assert keeper.is_closed
+    ranks.master.step(ranks.now, {lease_client.fileno()})
+    assert lease_client.is_closed
     assert ranks.master.exit_code == 0

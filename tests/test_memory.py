@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, Direction, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, Infer, Introduce, Quarantine, Withdraw
+from mpisweep.scheduling.decisions import (
+    AddTrials,
+    Assign,
+    Commit,
+    End,
+    GiveUp,
+    MarkInfeasible,
+    Quarantine,
+    Reclaim,
+)
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import (
     StopRequested,
     TimePassed,
     TrialsEnded,
-    TrialsReturned,
+    TrialsReclaimed,
     WorkerJoined,
     WorkerLost,
 )
@@ -79,7 +88,7 @@ class Ranks:
                 assert not decision.fresh or len(decision.numbers) == 1
                 pairs = zip(decision.numbers, decision.attempts, strict=True)
                 self.held[slot.rank] += [(number, attempt, decision.fresh) for number, attempt in pairs]
-            elif isinstance(decision, Withdraw):
+            elif isinstance(decision, Reclaim):
                 self.asked.add(decision.slot.rank)
         return made
 
@@ -112,9 +121,9 @@ class Ranks:
             self.held[rank] = deque(task for task in self.held[rank] if task[2])
             self.give_back(rank, back)
 
-    def give_back(self, rank: int, tasks, end: AttemptEnd = AttemptEnd.WITHDRAWN) -> None:
+    def give_back(self, rank: int, tasks, end: AttemptEnd = AttemptEnd.RECLAIMED) -> None:
         numbers, attempts = tuple(task[0] for task in tasks), tuple(task[1] for task in tasks)
-        self.feed(TrialsReturned(Slot(rank, 0), numbers, attempts, end))
+        self.feed(TrialsReclaimed(Slot(rank, 0), numbers, attempts, end))
 
     def answer(self, rank: int) -> None:
         """Give back what was not begun."""
@@ -219,8 +228,8 @@ def test_a_sweep_over_seven_hundred_sizes_loses_about_ten_and_calls_the_others_i
     assert ranks.run(Random(workers)) is EndReason.COMPLETE
     assert ranks.states.count(COMPLETE) == 412
     assert len(ranks.failed) <= 10
-    assert sum(len(infer.numbers) for infer in ranks.made(Infer)) == 700 - 412 - len(ranks.failed)
-    assert "ran out of memory on gpu; what needs more was not run" in ranks.made(Infer)[0].why
+    assert sum(len(infer.numbers) for infer in ranks.made(MarkInfeasible)) == 700 - 412 - len(ranks.failed)
+    assert "ran out of memory on gpu; what needs more was not run" in ranks.made(MarkInfeasible)[0].why
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -239,7 +248,7 @@ def test_a_trial_that_is_too_large_for_one_kind_of_device_runs_on_the_other():
     assert ranks.run() is EndReason.COMPLETE
     assert ranks.states.count(COMPLETE) == 80
     assert {give_up.end for give_up in ranks.made(GiveUp)} >= {AttemptEnd.TOO_LARGE}
-    assert all("on large" in infer.why and "on small" in infer.why for infer in ranks.made(Infer))
+    assert all("on large" in infer.why and "on small" in infer.why for infer in ranks.made(MarkInfeasible))
 
 
 def test_when_the_larger_kind_is_lost_the_rest_is_infeasible():
@@ -397,7 +406,7 @@ def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
     while end is None:
         for decision in decisions:
             match decision:
-                case Introduce(numbers, configurations):
+                case AddTrials(numbers, configurations):
                     assert numbers[0] == len(sizes)
                     sizes += [configuration["x"] for configuration in configurations]
                 case Assign(_, numbers, attempts):
@@ -443,7 +452,9 @@ def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
     decisions = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 0.0)
     for tick in range(10):
         decisions += scheduler.handle(TimePassed(), 1.0 + tick)
-    [inferred] = [decision for decision in decisions if isinstance(decision, Infer)] or [Infer([], "")]
+    [inferred] = [decision for decision in decisions if isinstance(decision, MarkInfeasible)] or [
+        MarkInfeasible([], "")
+    ]
     assert inferred.numbers in ([], list(range(80, 100)))
 
 

@@ -109,7 +109,7 @@ def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_a
     trials, attempts = sweep.trials, sweep.attempts
     assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
     # Where its turn comes before the new process is there, it is taken back once more.
-    tried = attempts[(attempts["trial"] == 1) & (attempts["end"] != "withdrawn")]
+    tried = attempts[(attempts["trial"] == 1) & (attempts["end"] != "reclaimed")]
     assert tried["end"].tolist() == ["not_fresh", "ended"]
     assert "peak" in trials["message"][1]
     assert "GiB" in trials["message"][1]
@@ -454,7 +454,7 @@ def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run
     # Not that it has begun few, either: the worker was busy nearly all the time.
     busy_s = sweep.trials["wall_time"][sweep.trials["state"] == "complete"].sum()
     assert busy_s > 0.6 * took_s
-    assert set(sweep.attempts["end"]) <= {"ended", "withdrawn"}, "nothing was begun in vain"
+    assert set(sweep.attempts["end"]) <= {"ended", "reclaimed"}, "nothing was begun in vain"
 
 
 def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpisweep: Run, environment):

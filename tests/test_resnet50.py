@@ -15,7 +15,7 @@ from torchvision import datasets
 
 from mpisweep.spec import SpecError, parse_spec
 from mpisweep.spec.catalogue import BUILTIN
-from mpisweep.spec.preflight import see_that_it_starts
+from mpisweep.spec.preflight import check_startable
 from mpisweep.workloads import ranks, resnet50
 from mpisweep.workloads.datasets import DataError, Images, folder_batches, load_images, memory_batches
 from mpisweep.workloads.resnet50 import run
@@ -432,7 +432,7 @@ def test_missing_data_is_told(options, message):
 def test_missing_data_is_told_before_anything_runs(tmp_path, fixed, message):
     text = f"workload = 'resnet50'\n[parameters]\nbatch_size = [1, 2]\n[fixed]\ndata = 'cifar10'\n{fixed}\n"
     with pytest.raises(SpecError) as caught:
-        see_that_it_starts(parse_spec(text, source="s.toml", folder=tmp_path))
+        check_startable(parse_spec(text, source="s.toml", folder=tmp_path))
     assert str(caught.value) == f"s.toml: {message.format(folder=tmp_path)}"
 
 

@@ -480,7 +480,7 @@ def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_d
     compact_and_close(path)
     write_journal(path, [], opening("20260102T000000-bbbbbb"))
     attempts = mpisweep.load(path).attempts
-    assert attempts[["trial", "end"]].tolist() == [(3, "lost"), (2, "withdrawn")]
+    assert attempts[["trial", "end"]].tolist() == [(3, "lost"), (2, "reclaimed")]
 
 
 def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
@@ -490,7 +490,7 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
     sweep = mpisweep.load(path)
     assert sweep.trials["state"].tolist() == ["waiting"] * 4
     # The first one of a slot may have run; the one behind it had not begun.
-    assert sweep.attempts["end"].tolist() == ["lost", "withdrawn", "lost"]
+    assert sweep.attempts["end"].tolist() == ["lost", "reclaimed", "lost"]
     assert len(sweep.allocations) == 2
 
 

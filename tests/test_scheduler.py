@@ -11,16 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.decisions import (
+    Abandon,
     Assign,
     Commit,
     Decision,
     End,
     GiveUp,
-    Lease,
-    LetGo,
     Quarantine,
+    Reclaim,
+    RequestLease,
     Stop,
-    Withdraw,
 )
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.scheduling.events import (
@@ -30,7 +30,7 @@ from mpisweep.scheduling.events import (
     TimePassed,
     TrialsEnded,
     TrialsGranted,
-    TrialsReturned,
+    TrialsReclaimed,
     TrialsRevoked,
     WorkerJoined,
     WorkerLost,
@@ -167,7 +167,7 @@ def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begu
     )
     assert lost == GiveUp(1, [0], [1], AttemptEnd.LOST)
     assert quarantine == Quarantine(Slot(1, 0), "it hangs")
-    assert back == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
+    assert back == GiveUp(1, [1], [1], AttemptEnd.RECLAIMED)
     scheduler.check()
     assert scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "it hangs", is_gone=True), 0.0) == []
     ran: list[tuple[int, int]] = []
@@ -204,7 +204,7 @@ def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_
 def test_a_new_master_is_told_which_slots_are_of_no_use_and_waits_for_others():
     scheduler = scheduler_of(2, held={Slot(1, 0): {0: 1}}, states=[1, 0], attempts=[1, 0], patience_s=10.0)
     [back] = scheduler.handle(WorkerJoined(1, 1, ((),), gone=(0,)), 0.0)
-    assert back == GiveUp(1, [0], [1], AttemptEnd.WITHDRAWN)
+    assert back == GiveUp(1, [0], [1], AttemptEnd.RECLAIMED)
     scheduler.check()
     assert scheduler.handle(TimePassed(), 9.0) == []
     assert scheduler.handle(TimePassed(), 11.0) == [End(EndReason.NO_DEVICES)]
@@ -214,7 +214,7 @@ def test_a_worker_with_a_slot_that_is_of_no_use_says_hello_to_the_same_master_ag
     scheduler = scheduler_of(3)
     scheduler.handle(WorkerJoined(1, 2), 0.0)
     decisions = scheduler.handle(WorkerJoined(1, 2, (((0, 1),), ()), gone=(1,)), 0.0)
-    assert GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN) in decisions
+    assert GiveUp(1, [1], [1], AttemptEnd.RECLAIMED) in decisions
     scheduler.check()
     assert scheduler.slots == 1
 
@@ -313,7 +313,7 @@ def test_what_a_worker_held_that_is_lost_with_the_master_is_tried_alone_and_nobo
     )
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     [give_up, *_] = scheduler.handle(WorkerLost(1), 0.0)
-    assert give_up == GiveUp(1, [0, 1], [1, 1], AttemptEnd.WITHDRAWN)
+    assert give_up == GiveUp(1, [0, 1], [1, 1], AttemptEnd.RECLAIMED)
     [_, assign] = scheduler.handle(ended(Slot(2, 0), [(2, 1)]), 0.0)
     assert assign == Assign((Slot(2, 0),), [0], [2])
     [commit] = scheduler.handle(WorkerLost(2), 0.0)[:1]
@@ -326,7 +326,7 @@ def test_trials_that_were_lost_together_are_tried_one_by_one_with_nothing_behind
     assert len(first.numbers) == 30
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     [given_up, *_] = scheduler.handle(WorkerLost(1), 0.0)
-    assert (given_up.end, given_up.numbers[:30]) == (AttemptEnd.WITHDRAWN, first.numbers)
+    assert (given_up.end, given_up.numbers[:30]) == (AttemptEnd.RECLAIMED, first.numbers)
     slot, tried = Slot(2, 0), []
     while len(tried) < len(given_up.numbers):
         held = list(scheduler.held[slot].items())
@@ -343,10 +343,10 @@ def test_an_idle_slot_takes_what_another_has_not_begun():
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     assert scheduler.handle(TimePassed(), 0.001) == []
-    assert scheduler.handle(TimePassed(), 1.0) == [Withdraw(Slot(1, 0))]
+    assert scheduler.handle(TimePassed(), 1.0) == [Reclaim(Slot(1, 0))]
     assert scheduler.handle(TimePassed(), 2.0) == []
-    [give_up, assign] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 2.0)
-    assert give_up == GiveUp(1, [1], [1], AttemptEnd.WITHDRAWN)
+    [give_up, assign] = scheduler.handle(TrialsReclaimed(Slot(1, 0), (1,), (1,), AttemptEnd.RECLAIMED), 2.0)
+    assert give_up == GiveUp(1, [1], [1], AttemptEnd.RECLAIMED)
     assert assign == Assign((Slot(2, 0),), [1], [2])
 
 
@@ -355,8 +355,8 @@ def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.0) == [Stop(1.0)]
     assert scheduler.handle(StopRequested(EndReason.WALLTIME), 0.0) == []
-    [_] = scheduler.handle(TrialsReturned(Slot(1, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.0)
-    [_, end] = scheduler.handle(TrialsReturned(Slot(1, 0), (0,), (1,), AttemptEnd.INTERRUPTED), 0.0)
+    [_] = scheduler.handle(TrialsReclaimed(Slot(1, 0), (1,), (1,), AttemptEnd.RECLAIMED), 0.0)
+    [_, end] = scheduler.handle(TrialsReclaimed(Slot(1, 0), (0,), (1,), AttemptEnd.INTERRUPTED), 0.0)
     assert end == End(EndReason.SIGNAL)
 
 
@@ -405,11 +405,11 @@ class Pool:
             if isinstance(decision, Assign):
                 self.held[decision.slots[0]].extend(zip(decision.numbers, decision.attempts, strict=True))
         for decision in made:
-            if isinstance(decision, Withdraw):
+            if isinstance(decision, Reclaim):
                 held = self.held[decision.slot]
                 back = [held.pop() for _ in range(len(held) - 1)][::-1]
                 numbers, tries = tuple(n for n, _ in back), tuple(a for _, a in back)
-                self.feed(TrialsReturned(decision.slot, numbers, tries, AttemptEnd.WITHDRAWN))
+                self.feed(TrialsReclaimed(decision.slot, numbers, tries, AttemptEnd.RECLAIMED))
         return made
 
     def end(self, rank: int, *, fails: str = "", wall_time_s: float = 1.0) -> list[object]:
@@ -559,7 +559,7 @@ def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_
 
 def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_for_in_time():
     scheduler = shared_of(6)
-    assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Lease(shortest=False)]
+    assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [RequestLease(shortest=False)]
     assert scheduler.handle(TimePassed(), 0.1) == []
     given = scheduler.handle(grant(0, 1, 2, 3), 0.2)
     assert given == [Assign((Slot(0, 0),), [0], [1]), Assign((Slot(0, 0),), [1], [1])]
@@ -567,7 +567,7 @@ def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_f
     done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
     assert [type(decision) for decision in done] == [Commit, Assign]
     done = scheduler.handle(ended(Slot(0, 0), [(1, 1)]), 0.4)
-    assert done[-1] == Lease(shortest=False)
+    assert done[-1] == RequestLease(shortest=False)
     # What was granted before is not granted again.
     assert scheduler.handle(grant(0, 3, 4), 0.5) == []
     scheduler.check()
@@ -578,14 +578,14 @@ def test_trials_of_several_ranks_that_wait_for_workers_to_join_are_no_reason_to_
     scheduler = shared_of(12, widths=[2] * 12)
     assert scheduler.handle(TimePassed(), 100.0) == []
     assert scheduler.handle(WorkerJoined(0, 1), 100.1) == []
-    assert scheduler.handle(WorkerJoined(1, 1), 100.2) == [Lease(shortest=False)]
+    assert scheduler.handle(WorkerJoined(1, 1), 100.2) == [RequestLease(shortest=False)]
     assert scheduler.handle(grant(0, 1, 2, 3), 100.3) == [Assign((Slot(0, 0), Slot(1, 0)), [0], [1])]
     # Where one of the two is lost, others may have something that one worker can run.
-    assert [type(decision) for decision in scheduler.handle(WorkerLost(1), 100.4)] == [LetGo]
+    assert [type(decision) for decision in scheduler.handle(WorkerLost(1), 100.4)] == [Abandon]
     assert [
         type(decision)
-        for decision in scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 103.0)
-    ][-1:] == [Lease]
+        for decision in scheduler.handle(TrialsReclaimed(Slot(0, 0), (0,), (1,), AttemptEnd.RECLAIMED), 103.0)
+    ][-1:] == [RequestLease]
     scheduler.check()
 
 
@@ -596,7 +596,7 @@ def test_where_workers_are_too_few_only_trials_that_they_can_run_are_asked_for()
     assert [scheduler.handle(TimePassed(), now) for now in (1.0, 1.9, 2.1)] == [[], [], []], (
         "others may be about to join"
     )
-    assert scheduler.handle(TimePassed(), 2.3) == [Lease(shortest=False, ranks=2)]
+    assert scheduler.handle(TimePassed(), 2.3) == [RequestLease(shortest=False, ranks=2)]
     assert scheduler.handle(NothingToLease(sure=True), 2.4) == [End(EndReason.SHARE)]
 
 
@@ -607,11 +607,11 @@ def test_a_share_is_done_when_nothing_is_to_be_had_and_nothing_runs():
     assert scheduler.handle(NothingToLease(sure=True), 0.2) == []
     done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
     assert [type(decision) for decision in done] == [Commit]
-    assert scheduler.handle(TimePassed(), 1.21) == [Lease(shortest=False)]
+    assert scheduler.handle(TimePassed(), 1.21) == [RequestLease(shortest=False)]
     # A holder that is silent may be dead.
     assert scheduler.handle(NothingToLease(sure=False), 1.25) == []
     assert scheduler.handle(TimePassed(), 2.15) == []
-    assert scheduler.handle(TimePassed(), 2.26) == [Lease(shortest=False)]
+    assert scheduler.handle(TimePassed(), 2.26) == [RequestLease(shortest=False)]
     assert scheduler.handle(NothingToLease(sure=True), 2.3) == [End(EndReason.SHARE)]
 
 
@@ -619,8 +619,8 @@ def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
     scheduler = shared_of(5)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.handle(grant(0, 1, 2, 3), 0.1)
-    assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Withdraw(Slot(0, 0))]
-    given_back = scheduler.handle(TrialsReturned(Slot(0, 0), (1,), (1,), AttemptEnd.WITHDRAWN), 0.3)
+    assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Reclaim(Slot(0, 0))]
+    given_back = scheduler.handle(TrialsReclaimed(Slot(0, 0), (1,), (1,), AttemptEnd.RECLAIMED), 0.3)
     assert [decision for decision in given_back if isinstance(decision, Assign)] == [
         Assign((Slot(0, 0),), [3], [1])
     ]
@@ -638,12 +638,12 @@ def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
 
     _, (commit, *more) = when_a_trial_ends_at(0.9)
     assert isinstance(commit, Commit)
-    assert more == [Assign((Slot(0, 0),), [2], [1]), Lease(shortest=False)]
+    assert more == [Assign((Slot(0, 0),), [2], [1]), RequestLease(shortest=False)]
     scheduler, (commit, *more) = when_a_trial_ends_at(40.0)
     assert isinstance(commit, Commit)
-    assert more == [Lease(shortest=False)]
+    assert more == [RequestLease(shortest=False)]
     assert scheduler.handle(TrialsRevoked((1, 2)), 40.1) == []
-    assert scheduler.handle(grant(3), 40.2) == [Assign((Slot(0, 0),), [3], [1]), Lease(shortest=False)]
+    assert scheduler.handle(grant(3), 40.2) == [Assign((Slot(0, 0),), [3], [1]), RequestLease(shortest=False)]
     scheduler.check()
 
 
@@ -665,7 +665,7 @@ def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.core.model.observe([0, 1, 3], [100.0, 100.0, 0.1])
     scheduler.core.model.fit()
-    assert scheduler.handle(grant(0, 1), 0.1) == [Lease(shortest=True)]
+    assert scheduler.handle(grant(0, 1), 0.1) == [RequestLease(shortest=True)]
     assert scheduler.handle(grant(3, 4), 0.2)[0] == Assign((Slot(0, 0),), [3], [1])
     scheduler.handle(ended(Slot(0, 0), [(3, 1)], wall_time_s=0.1), 0.3)
     scheduler.handle(ended(Slot(0, 0), [(4, 1)], wall_time_s=0.1), 0.4)
@@ -701,7 +701,7 @@ class Sweep(RuleBasedStateMachine):
                     for number, attempt in zip(block.numbers, block.attempts, strict=True):
                         assert number not in self.committed, "a trial was committed twice"
                         self.committed[number] = attempt
-                case Withdraw(slot):
+                case Reclaim(slot):
                     self.asked.add(slot.rank)
                 case Stop():
                     self.stopping = True
@@ -738,8 +738,8 @@ class Sweep(RuleBasedStateMachine):
         self.asked.discard(rank)
         held = self.alive[rank]
         back = [held.pop() for _ in range(len(held) - 1)][::-1]
-        event = TrialsReturned(
-            Slot(rank, 0), tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.WITHDRAWN
+        event = TrialsReclaimed(
+            Slot(rank, 0), tuple(n for n, _ in back), tuple(a for _, a in back), AttemptEnd.RECLAIMED
         )
         self.late.append(event)
         self.feed(event)
@@ -813,7 +813,7 @@ class Sweep(RuleBasedStateMachine):
                 back = tuple(held)
                 held.clear()
                 self.feed(
-                    TrialsReturned(
+                    TrialsReclaimed(
                         Slot(rank, 0),
                         tuple(n for n, _ in back),
                         tuple(a for _, a in back),
@@ -880,6 +880,6 @@ def test_a_rank_that_was_given_up_and_is_back_lets_go_of_what_others_run_and_kee
     assert elsewhere in held
     decisions = scheduler.handle(WorkerJoined(1, 1, (tuple(held.items()),)), 3.0)
     scheduler.check()
-    assert decisions[0] == LetGo(Slot(1, 0), elsewhere, 1, 0.0)
+    assert decisions[0] == Abandon(Slot(1, 0), elsewhere, 1, 0.0)
     [kept] = held.keys() - {elsewhere}
     assert scheduler.held[Slot(1, 0)][kept] == 1

@@ -9,15 +9,15 @@ from dataclasses import replace
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.decisions import (
+    Abandon,
     Assign,
     Commit,
     End,
     GiveUp,
-    Lease,
-    LetGo,
     Quarantine,
+    Reclaim,
+    RequestLease,
     Stop,
-    Withdraw,
 )
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.ended import without
@@ -27,7 +27,7 @@ from mpisweep.scheduling.events import (
     TimePassed,
     TrialsEnded,
     TrialsGranted,
-    TrialsReturned,
+    TrialsReclaimed,
     TrialsRevoked,
     WorkerJoined,
     WorkerLost,
@@ -86,8 +86,8 @@ class Ranks:
 
 def test_a_rank_of_a_wide_trial_that_ends_an_old_attempt_late_ends_nothing():
     ranks = Ranks(scheduler_of(1, widths=[2]), 2)
-    ranks.feed(TrialsReturned(FIRST, (0,), (1,), AttemptEnd.INTERRUPTED))
-    ranks.feed(TrialsReturned(SECOND, (0,), (1,), AttemptEnd.INTERRUPTED))
+    ranks.feed(TrialsReclaimed(FIRST, (0,), (1,), AttemptEnd.INTERRUPTED))
+    ranks.feed(TrialsReclaimed(SECOND, (0,), (1,), AttemptEnd.INTERRUPTED))
     assert ranks.scheduler.held[FIRST] == {0: 2}
     assert ranks.feed(ends(FIRST, 0, 1)) == []
     assert ranks.scheduler.held[FIRST] == {0: 2}
@@ -98,21 +98,21 @@ def test_a_worker_that_holds_another_attempt_than_it_was_thought_to_lets_go_of_i
     scheduler = scheduler_of(1, states=[RUNNING], attempts=[2], held={FIRST: {0: 2}})
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
     assert made == [
-        LetGo(FIRST, 0, 1, 0.0), GiveUp(0, [0], [2], AttemptEnd.WITHDRAWN), Assign((FIRST,), [0], [3])
+        Abandon(FIRST, 0, 1, 0.0), GiveUp(0, [0], [2], AttemptEnd.RECLAIMED), Assign((FIRST,), [0], [3])
     ]  # fmt: skip
 
 
 def test_a_worker_that_comes_back_with_an_attempt_that_was_followed_lets_go_of_it():
     scheduler = scheduler_of(1, attempts=[2])
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
-    assert made == [LetGo(FIRST, 0, 1, 0.0), Assign((FIRST,), [0], [3])]
+    assert made == [Abandon(FIRST, 0, 1, 0.0), Assign((FIRST,), [0], [3])]
 
 
 def test_what_was_given_back_before_is_not_given_back_again():
     """The same message twice: trial 1 is with the slot again by then, as attempt 2."""
     ranks = Ranks(scheduler_of(2), 1)
-    given_back = TrialsReturned(FIRST, (1,), (1,), AttemptEnd.WITHDRAWN)
-    assert ranks.feed(given_back) == [GiveUp(0, [1], [1], AttemptEnd.WITHDRAWN), Assign((FIRST,), [1], [2])]
+    given_back = TrialsReclaimed(FIRST, (1,), (1,), AttemptEnd.RECLAIMED)
+    assert ranks.feed(given_back) == [GiveUp(0, [1], [1], AttemptEnd.RECLAIMED), Assign((FIRST,), [1], [2])]
     assert ranks.feed(given_back) == []
     assert ranks.scheduler.held[FIRST] == {0: 1, 1: 2}
 
@@ -121,13 +121,13 @@ def test_what_a_worker_was_thought_to_hold_and_does_not_runs_again():
     """Its assignment was written, and was lost with the master that was to send it."""
     scheduler = scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}})
     made = scheduler.handle(WorkerJoined(0, 1), 0.0)
-    assert made == [GiveUp(0, [0], [1], AttemptEnd.WITHDRAWN), Assign((FIRST,), [0], [2])]
+    assert made == [GiveUp(0, [0], [1], AttemptEnd.RECLAIMED), Assign((FIRST,), [0], [2])]
 
 
 def test_a_worker_that_comes_back_with_what_was_not_granted_here_lets_go_of_it():
     scheduler = scheduler_of(3, shared=True)
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
-    assert made == [LetGo(FIRST, 0, 1, 0.0), Lease(shortest=False)]
+    assert made == [Abandon(FIRST, 0, 1, 0.0), RequestLease(shortest=False)]
 
 
 # ------------------------------------------------------------------------------------- lost workers
@@ -137,7 +137,7 @@ def test_what_has_ended_in_a_slot_that_is_gone_runs_elsewhere():
     """Its end was not acknowledged before the master died, and the next one is told of the slot first."""
     ranks = Ranks(scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}}), 0)
     made = ranks.feed(WorkerJoined(0, 1, (((0, 1),),), gone=(0,)))
-    assert made == [GiveUp(0, [0], [1], AttemptEnd.WITHDRAWN)]
+    assert made == [GiveUp(0, [0], [1], AttemptEnd.RECLAIMED)]
     assert ranks.feed(ends(FIRST, 0, 1)) == []
     assert ranks.feed(WorkerJoined(1, 1)) == [Assign((SECOND,), [0], [2])]
     assert ranks.end(1)[-1] == End(EndReason.COMPLETE)
@@ -146,7 +146,7 @@ def test_what_has_ended_in_a_slot_that_is_gone_runs_elsewhere():
 def test_why_a_slot_lost_a_trial_of_several_ranks_is_said_though_the_slot_goes_on():
     ranks = Ranks(scheduler_of(1, widths=[2], retries=0), 2)
     ranks.feed(SlotBroken(SECOND, (0, 1), "no process could be started", is_gone=False))
-    [commit, *_] = ranks.feed(TrialsReturned(FIRST, (0,), (1,), AttemptEnd.WITHDRAWN))
+    [commit, *_] = ranks.feed(TrialsReclaimed(FIRST, (0,), (1,), AttemptEnd.RECLAIMED))
     assert commit.block.messages == ["no process could be started, and no retry is left"]
 
 
@@ -156,7 +156,7 @@ def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
     [commit, given_up, *_] = ranks.feed(WorkerLost(0))
     assert isinstance(commit, Commit)
     assert (commit.block.numbers, commit.block.causes) == ([0], [FailureCause.LOST])
-    assert given_up == GiveUp(0, [1], [1], AttemptEnd.WITHDRAWN)
+    assert given_up == GiveUp(0, [1], [1], AttemptEnd.RECLAIMED)
 
 
 def test_what_may_have_cost_a_worker_waits_for_a_slot_that_holds_nothing():
@@ -238,7 +238,7 @@ def test_a_quarantined_device_gives_back_what_it_has_not_begun():
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False)):
         ranks.end(rank, fails=fails)
     made = ranks.end(0, fails=True)
-    assert [decision for decision in made if isinstance(decision, Withdraw)] == [Withdraw(FIRST)]
+    assert [decision for decision in made if isinstance(decision, Reclaim)] == [Reclaim(FIRST)]
 
 
 def test_while_another_device_is_half_as_slow_none_is_called_slow():
@@ -277,7 +277,7 @@ def test_a_quarantined_device_is_back_when_all_others_are_lost():
 
 def test_no_more_slots_are_asked_to_give_back_than_there_are_idle_ones():
     ranks = Ranks(scheduler_of(4), 3)
-    assert ranks.feed(TimePassed(), 1.0) == [Withdraw(FIRST)]
+    assert ranks.feed(TimePassed(), 1.0) == [Reclaim(FIRST)]
     assert ranks.feed(TimePassed(), 2.0) == []
 
 
@@ -296,17 +296,17 @@ def test_what_only_another_kind_of_device_can_run_is_taken_back_only_for_one_of_
     ranks.feed(TimePassed(), 0.5)
     assert len(ranks.scheduler.held[FIRST]) == 2
     assert [ranks.feed(TimePassed(), now) for now in (1.0, 2.0, 3.0)] == [[], [], []]
-    assert ranks.feed(WorkerJoined(2, 1, (), "n", "large"), 4.0) == [Withdraw(FIRST)]
+    assert ranks.feed(WorkerJoined(2, 1, (), "n", "large"), 4.0) == [Reclaim(FIRST)]
     number = list(ranks.scheduler.held[FIRST])[1]
-    made = ranks.feed(TrialsReturned(FIRST, (number,), (1,), AttemptEnd.WITHDRAWN), 4.1)
-    assert made == [GiveUp(0, [number], [1], AttemptEnd.WITHDRAWN), Assign((Slot(2, 0),), [number], [2])]
+    made = ranks.feed(TrialsReclaimed(FIRST, (number,), (1,), AttemptEnd.RECLAIMED), 4.1)
+    assert made == [GiveUp(0, [number], [1], AttemptEnd.RECLAIMED), Assign((Slot(2, 0),), [number], [2])]
 
 
 def test_a_worker_that_says_hello_again_is_the_last_one_to_be_asked():
     ranks = Ranks(scheduler_of(4), 3)
     ranks.feed(WorkerJoined(0, 1, (tuple(ranks.scheduler.held[FIRST].items()),)), 1.0)
     assert ranks.feed(TimePassed(), 1.01) == [], "the idle slot has asked the second"
-    assert ranks.made[-1] == Withdraw(SECOND)
+    assert ranks.made[-1] == Reclaim(SECOND)
 
 
 def test_a_slot_that_is_asked_twice_answers_for_both():
@@ -341,7 +341,7 @@ def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():
     """Its answer is under way: it would give back what it was just given, or run it before others."""
     ranks = Ranks(scheduler_of(3, shared=True), 1)
     ranks.feed(TrialsGranted((0, 1), (0, 0), (0, 0)))
-    assert ranks.feed(TrialsRevoked((1,))) == [Withdraw(FIRST)]
+    assert ranks.feed(TrialsRevoked((1,))) == [Reclaim(FIRST)]
     ranks.feed(TrialsGranted((2,), (0,), (0,)))
     [commit] = [made for made in ranks.feed(ends(FIRST, 0, 1)) if not isinstance(made, Commit)] or [None]
     assert not isinstance(commit, Assign)
@@ -404,8 +404,8 @@ def test_slots_that_were_kept_are_for_everybody_when_the_trial_has_begun():
 def test_what_others_have_taken_over_is_not_granted_here_again():
     ranks = Ranks(scheduler_of(3, shared=True), 1)
     ranks.feed(TrialsGranted((0, 1), (0, 0), (0, 0)))
-    assert ranks.feed(TrialsRevoked((1,))) == [Withdraw(FIRST)]
-    ranks.feed(TrialsReturned(FIRST, (1,), (1,), AttemptEnd.WITHDRAWN))
+    assert ranks.feed(TrialsRevoked((1,))) == [Reclaim(FIRST)]
+    ranks.feed(TrialsReclaimed(FIRST, (1,), (1,), AttemptEnd.RECLAIMED))
     made = ranks.feed(TrialsGranted((1,), (0,), (0,)))
     assert not [decision for decision in made if isinstance(decision, Assign)]
     assert ranks.scheduler.held[FIRST] == {0: 1}

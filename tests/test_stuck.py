@@ -20,7 +20,7 @@ from test_run import start, wait_for
 
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
-from mpisweep.messages import Broken, Ended, Give, Hello, Message, Returned, StopTrials
+from mpisweep.messages import Broken, Ended, Give, Hello, Message, ReclaimedTrials, StopTrials
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import children_of, process_start
@@ -304,7 +304,10 @@ class Rank:
 
     def returned(self) -> dict[int, AttemptEnd]:
         return {
-            n: message.end for message in self.told if isinstance(message, Returned) for n in message.numbers
+            n: message.end
+            for message in self.told
+            if isinstance(message, ReclaimedTrials)
+            for n in message.numbers
         }
 
     def ended(self) -> set[int]:
@@ -347,7 +350,7 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         )
         stopped = timeout_s is None
         assert broken.trial == (None if stopped else (5, 1)), "who was stopped has lost nothing"
-        back = dict.fromkeys((6, 7), AttemptEnd.WITHDRAWN)
+        back = dict.fromkeys((6, 7), AttemptEnd.RECLAIMED)
         assert rank.returned() == back | ({5: AttemptEnd.INTERRUPTED} if stopped else {})
         # What is given before the master knows is not kept, and a new master is told.
         rank.give(0, [8], [3])
@@ -405,7 +408,7 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         rank.give(0, [6, 7], [1, 2])
         rank.until(rank.broken)
         assert rank.broken()[0] == Broken(0, (6, 1), why, is_gone=False)
-        assert rank.returned()[7] is AttemptEnd.WITHDRAWN
+        assert rank.returned()[7] is AttemptEnd.RECLAIMED
         rank.until(lambda: rank.broken()[-1].is_gone)
         assert [(broken.trial, broken.is_gone) for broken in rank.broken()[1:]] == [(None, True)], (
             "there was nothing to lose"
@@ -424,7 +427,7 @@ def test_what_a_trial_has_left_and_cannot_be_ended_costs_its_slot_and_holds_nobo
         rank.until(lambda: 5 in rank.ended())
         rank.until(rank.broken)
         assert [(broken.slot, broken.trial, broken.is_gone) for broken in rank.broken()] == [(0, None, True)]
-        assert rank.returned() == {6: AttemptEnd.WITHDRAWN}
+        assert rank.returned() == {6: AttemptEnd.RECLAIMED}
         rank.give(1, [7], [99])
         rank.until(lambda: 7 in rank.ended())
         rank.give(1, [8], [2])

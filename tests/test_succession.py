@@ -55,7 +55,7 @@ class World:
         if view.is_lost(sender) and self.is_master[receiver]:
             view.welcome(sender, self.now)
             self.send(receiver, sender, view.epoch)
-        if isinstance(message, int) and view.obeys(sender, message, self.now) and sender != receiver:
+        if isinstance(message, int) and view.accept_lead(sender, message, self.now) and sender != receiver:
             self.is_master[receiver] = False
 
     def notice(self, rank: int, dead: int) -> None:
@@ -76,7 +76,7 @@ class World:
             return
         view = self.views[rank]
         if self.now - self.last_turn[rank] > 1.0:
-            view.excuse(self.now - self.last_turn[rank])
+            view.forgive_stall(self.now - self.last_turn[rank])
         self.last_turn[rank] = self.now
         for silent in view.silent(self.now):
             self.lose(rank, silent)
@@ -152,9 +152,9 @@ def test_in_the_end_all_who_live_follow_one_master(story):
 def test_an_earlier_epoch_is_never_obeyed_again():
     """The word of a master that was followed by another is worth nothing."""
     view = Succession(3, 4, silence_s=SILENCE_S, now=0.0)
-    assert view.obeys(0, 0, 1.0)
-    assert view.obeys(2, 2, 2.0)
-    assert not view.obeys(0, 0, 3.0)
+    assert view.accept_lead(0, 0, 1.0)
+    assert view.accept_lead(2, 2, 2.0)
+    assert not view.accept_lead(0, 0, 3.0)
     assert view.master == 2
 
 
@@ -163,7 +163,7 @@ def test_a_former_master_that_is_needed_again_begins_a_new_epoch():
     view = Succession(0, 2, silence_s=SILENCE_S, now=0.0)
     view.lead()
     assert view.epoch == 0
-    assert view.obeys(1, 1, 1.0)
+    assert view.accept_lead(1, 1, 1.0)
     view.lose(1, 2.0)
     assert view.must_lead
     view.lead()
@@ -175,6 +175,6 @@ def test_time_in_which_a_rank_did_not_run_is_nobodys_silence():
     view = Succession(0, 3, silence_s=SILENCE_S, now=0.0)
     view.lead()
     assert view.silent(2.0) == []
-    view.excuse(1000.0)
+    view.forgive_stall(1000.0)
     assert view.silent(1002.0) == []
     assert view.silent(1004.0) == [1, 2]

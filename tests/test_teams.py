@@ -12,14 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
-from mpisweep.scheduling.decisions import Assign, Commit, End, GiveUp, LetGo, Quarantine, Stop, Withdraw
+from mpisweep.scheduling.decisions import Abandon, Assign, Commit, End, GiveUp, Quarantine, Reclaim, Stop
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import (
     SlotBroken,
     StopRequested,
     TimePassed,
     TrialsEnded,
-    TrialsReturned,
+    TrialsReclaimed,
     WorkerJoined,
     WorkerLost,
 )
@@ -165,7 +165,7 @@ def test_a_wide_trial_of_which_one_slot_is_of_no_use_any_more_is_let_go_of_and_s
     pool = Pool([2], nodes=(3,), retries=0)
     [first, second] = sorted(pool.running()[0])
     made = pool.feed(SlotBroken(Slot(second, 0), (0, 1), "it hangs", is_gone=True))
-    assert of(LetGo, made) == [LetGo(Slot(first, 0), 0, 1, LINGER_S)]
+    assert of(Abandon, made) == [Abandon(Slot(first, 0), 0, 1, LINGER_S)]
     [commit] = of(Commit, pool.give_back(first))
     assert commit.block.messages == ["it hangs, and no retry is left"]
     assert commit.block.causes == [FailureCause.LOST]
@@ -222,10 +222,10 @@ class Pool:
         )  # fmt: skip
         return self.feed(TrialsEnded(block), seconds)
 
-    def give_back(self, rank: int, how: AttemptEnd = AttemptEnd.WITHDRAWN):
+    def give_back(self, rank: int, how: AttemptEnd = AttemptEnd.RECLAIMED):
         slot = Slot(rank, 0)
         number, attempt = self.held[slot].pop(0)
-        return self.feed(TrialsReturned(slot, (number,), (attempt,), how))
+        return self.feed(TrialsReclaimed(slot, (number,), (attempt,), how))
 
     def lose(self, rank: int):
         del self.held[Slot(rank, 0)]
@@ -254,9 +254,9 @@ def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_
 
 def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
     pool = Pool([3])
-    assert of(LetGo, pool.end(0)) == [
-        LetGo(Slot(1, 0), 0, 1, FAREWELL_S),
-        LetGo(Slot(2, 0), 0, 1, FAREWELL_S),
+    assert of(Abandon, pool.end(0)) == [
+        Abandon(Slot(1, 0), 0, 1, FAREWELL_S),
+        Abandon(Slot(2, 0), 0, 1, FAREWELL_S),
     ]
     pool.give_back(1)
     [commit] = of(Commit, pool.end(2))
@@ -265,7 +265,7 @@ def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
 
 def test_one_rank_that_fails_takes_the_others_with_it_and_the_most_telling_cause_counts():
     pool = Pool([3])
-    told = of(LetGo, pool.end(0, FAILED))
+    told = of(Abandon, pool.end(0, FAILED))
     assert [(letting.slot.rank, letting.linger_s) for letting in told] == [(1, LINGER_S), (2, LINGER_S)]
     pool.end(2, FAILED, FailureCause.OUT_OF_MEMORY)
     [commit] = of(Commit, pool.give_back(1))
@@ -277,12 +277,12 @@ def test_one_rank_that_fails_takes_the_others_with_it_and_the_most_telling_cause
 def test_a_failure_shortens_the_time_that_a_farewell_has_given():
     pool = Pool([3])
     pool.end(0)
-    assert [letting.linger_s for letting in of(LetGo, pool.end(1, FAILED))] == [LINGER_S]
+    assert [letting.linger_s for letting in of(Abandon, pool.end(1, FAILED))] == [LINGER_S]
 
 
 def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do_not_count():
     pool = Pool([2], nodes=(3,))
-    assert [letting.slot.rank for letting in of(LetGo, pool.lose(1))] == [0]
+    assert [letting.slot.rank for letting in of(Abandon, pool.lose(1))] == [0]
     decisions = pool.end(0, FAILED)
     assert of(GiveUp, decisions) == [GiveUp(0, [0], [1], AttemptEnd.LOST)]
     assert pool.running() == {0: {0, 2}}
@@ -369,7 +369,7 @@ def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_t
     pool.give_back(0)
     assert pool.running() == {0: {0, 2}}
     pool.held[Slot(1, 0)] = []
-    assert of(LetGo, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [LetGo(Slot(1, 0), 0, 1, 0.0)]
+    assert of(Abandon, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [Abandon(Slot(1, 0), 0, 1, 0.0)]
 
 
 def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_taken_for_the_next_one():
@@ -377,10 +377,10 @@ def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_take
     scheduler = Scheduler(
         bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2]
     )
-    assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),), "n"), 0.0) == [LetGo(Slot(0, 0), 0, 1, 0.0)]
+    assert scheduler.handle(WorkerJoined(0, 1, (((0, 1),),), "n"), 0.0) == [Abandon(Slot(0, 0), 0, 1, 0.0)]
     [assign] = scheduler.handle(WorkerJoined(1, 1, (), "n"), 0.0)
     assert assign.attempts == [2]
-    assert scheduler.handle(TrialsReturned(Slot(0, 0), (0,), (1,), AttemptEnd.WITHDRAWN), 0.1) == []
+    assert scheduler.handle(TrialsReclaimed(Slot(0, 0), (0,), (1,), AttemptEnd.RECLAIMED), 0.1) == []
     scheduler.check()
 
 
@@ -409,7 +409,7 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
         assert not made
         assert scheduler.team(0) == slots(0, 1)
     else:
-        assert [letting.slot.rank for letting in of(LetGo, made)] == [1 - missing]
+        assert [letting.slot.rank for letting in of(Abandon, made)] == [1 - missing]
 
 
 # ------------------------------------------------------------------------------------- how busy
@@ -488,17 +488,17 @@ class WideSweep(RuleBasedStateMachine):
                     for number, attempt in zip(block.numbers, block.attempts, strict=True):
                         assert number not in self.committed, "a trial was committed twice"
                         self.committed[number] = attempt
-                case LetGo(slot, number, attempt, _):
+                case Abandon(slot, number, attempt, _):
                     self.told.add((slot, number, attempt))
-                case Withdraw(slot):
+                case Reclaim(slot):
                     held = self.alive[slot]
                     back = [held.pop() for _ in range(len(held) - 1)][::-1]
-                    self.give_back(slot, back, AttemptEnd.WITHDRAWN)
+                    self.give_back(slot, back, AttemptEnd.RECLAIMED)
                 case End(reason):
                     self.end = reason
 
     def give_back(self, slot: Slot, back, how: AttemptEnd) -> None:
-        event = TrialsReturned(slot, tuple(n for n, _ in back), tuple(a for _, a in back), how)
+        event = TrialsReclaimed(slot, tuple(n for n, _ in back), tuple(a for _, a in back), how)
         self.late.append(event)
         self.feed(event)
 
@@ -531,16 +531,18 @@ class WideSweep(RuleBasedStateMachine):
         self.told.discard((slot, number, attempt))
         if (number, attempt) in self.alive.get(slot, ()):
             self.alive[slot].remove((number, attempt))
-            self.give_back(slot, [(number, attempt)], AttemptEnd.WITHDRAWN)
+            self.give_back(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())
     def an_old_message_comes_again(self, data) -> None:
         before = dict(self.committed)
         event = data.draw(st.sampled_from(self.late))
-        slot = event.slot if isinstance(event, TrialsReturned) else Slot(event.block.worker, event.block.slot)
-        numbers = event.numbers if isinstance(event, TrialsReturned) else event.block.numbers
-        attempts = event.attempts if isinstance(event, TrialsReturned) else event.block.attempts
+        slot = (
+            event.slot if isinstance(event, TrialsReclaimed) else Slot(event.block.worker, event.block.slot)
+        )
+        numbers = event.numbers if isinstance(event, TrialsReclaimed) else event.block.numbers
+        attempts = event.attempts if isinstance(event, TrialsReclaimed) else event.block.attempts
         held = self.scheduler.held.get(slot, {})
         if all(held.get(n) != a for n, a in zip(numbers, attempts, strict=True)):
             self.feed(event)
@@ -632,7 +634,7 @@ class WideSweep(RuleBasedStateMachine):
                 slot, number, attempt = told
                 if (number, attempt) in self.alive.get(slot, ()):
                     self.alive[slot].remove((number, attempt))
-                    self.give_back(slot, [(number, attempt)], AttemptEnd.WITHDRAWN)
+                    self.give_back(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
             for slot in list(self.alive):
                 if self.alive[slot]:
                     self.end_at(slot)

@@ -13,7 +13,7 @@ from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.trial_events import Result, Returned
+from mpisweep.processes.trial_events import Reclaimed, Result
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
@@ -54,7 +54,7 @@ class Slot:
         )
         self.process = TrialProcess(self.server, setting, 0, DeviceShare("cpu", "cpu", ()))
         self.results: list[EndedBlock] = []
-        self.returned: list[Returned] = []
+        self.returned: list[Reclaimed] = []
 
     def give(self, xs: list[int], attempt: int = 1, team: Team | None = None, *, fresh: bool = False) -> None:
         block = AssignedBlock([[3, 0]], time.time(), xs, [attempt] * len(xs), {"x": list(xs)}, fresh)
@@ -75,7 +75,7 @@ class Slot:
                 block = decode(happening.body)
                 assert isinstance(block, EndedBlock)
                 self.results.append(block)
-            elif isinstance(happening, Returned):
+            elif isinstance(happening, Reclaimed):
                 self.returned.append(happening)
 
     def until(self, what) -> None:
@@ -127,7 +127,7 @@ def test_a_crash_is_blamed_on_the_trial_that_ran_and_the_others_are_given_back(s
     given_back = {n: r.end for r in slot.returned for n in r.numbers}
     assert set(given_back) | set(slot.ended) == {1, 2, 13, 14, 15, 16}
     assert set(given_back) & set(slot.ended) == set()
-    assert {given_back[n] for n in (14, 15, 16)} == {AttemptEnd.WITHDRAWN}
+    assert {given_back[n] for n in (14, 15, 16)} == {AttemptEnd.RECLAIMED}
     slot.give([20])
     slot.until(lambda: 20 in slot.ended)
 
@@ -150,9 +150,9 @@ def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
     slot.give([77, 78, 79])
     slot.give([80])
     slot.until((slot.folder / "long").exists)
-    slot.process.take_back()
+    slot.process.reclaim()
     time.sleep(0.002)
-    assert slot.process.taken_back().numbers == (78, 79, 80)
+    assert slot.process.reclaimed().numbers == (78, 79, 80)
     slot.give([90])
     (slot.folder / "go").touch()
     slot.until(lambda: 90 in slot.ended)
@@ -164,10 +164,10 @@ def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
 def test_what_is_given_while_it_is_taken_back_is_kept(slot):
     slot.give([77, 78])
     slot.until((slot.folder / "long").exists)
-    slot.process.take_back()
+    slot.process.reclaim()
     slot.give([79])
     time.sleep(0.002)
-    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.reclaimed().numbers == (78,)
     assert slot.process.held == [(77, 1), (79, 1)]
     (slot.folder / "go").touch()
     slot.until(lambda: not slot.process.busy)
@@ -178,9 +178,9 @@ def test_taking_back_from_a_process_that_dies_meanwhile_gives_back_once(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
     slot.give([13, 14])
-    slot.process.take_back()
+    slot.process.reclaim()
     slot.until(lambda: 13 in slot.ended or any(13 in r.numbers for r in slot.returned))
-    slot.take([slot.process.taken_back()])
+    slot.take([slot.process.reclaimed()])
     numbers = [n for r in slot.returned for n in r.numbers]
     assert sorted(numbers) == sorted(set(numbers))
     assert set(numbers) | set(slot.ended) == {1, 13, 14}
@@ -199,7 +199,7 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
 def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends):
     slot = Slot(folder, stall_s=0.2)
     slot.give([77], team=Team(rank, 2, rank, 2))
-    slot.process.meet(77, 1, "127.0.0.1:1")
+    slot.process.set_rendezvous(77, 1, "127.0.0.1:1")
     slot.until((folder / "long").exists)
     until = time.monotonic() + 0.5
     slot.until(lambda: slot.ended or time.monotonic() > until)
@@ -224,7 +224,7 @@ def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is
     slot.give([99])
     slot.until(lambda: not slot.process.busy)
     assert slot.ended == {77: "complete"}
-    assert slot.returned == [Returned((99,), (1,), AttemptEnd.WITHDRAWN)]
+    assert slot.returned == [Reclaimed((99,), (1,), AttemptEnd.RECLAIMED)]
     slot.close()
 
 
@@ -232,17 +232,17 @@ def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
     """A second signal may hurry the others, and a new master may not know yet that everything stops."""
     slot.give([77])
     slot.until((slot.folder / "long").exists)
-    slot.process.take_back()
+    slot.process.reclaim()
     slot.process.stop(0.0, time.monotonic())
     slot.until(lambda: slot.returned)
     assert slot.returned[0].numbers == (77,)
     assert slot.returned[0].end is AttemptEnd.INTERRUPTED
-    assert slot.process.taken_back().numbers == ()
+    assert slot.process.reclaimed().numbers == ()
     slot.give([78])
     assert slot.process.is_over
-    slot.process.take_back()
+    slot.process.reclaim()
     slot.process.stop(0.0, time.monotonic())
-    assert slot.process.taken_back().numbers == (78,)
+    assert slot.process.reclaimed().numbers == (78,)
     assert slot.process.held == []
 
 
@@ -298,9 +298,9 @@ def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing
     for death in range(3):
         if death == 2:
             slot.give([1, 2])
-            slot.process.take_back()
+            slot.process.reclaim()
             time.sleep(0.002)
-            slot.take([slot.process.taken_back()])
+            slot.take([slot.process.reclaimed()])
         child = slot.process._child.number
         (folder / "die").touch()
         slot.until(lambda child=child: not slot.process.is_child(child))

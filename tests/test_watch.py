@@ -26,7 +26,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.master.joining import join
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.compaction import compact_and_close
@@ -37,7 +37,7 @@ from mpisweep.spec import parse_spec
 from mpisweep.views.tables import GONE, sweep_status
 from mpisweep.views.watch import _signs_of_life, look_at, watch
 
-HERE = cast(Recorder, SimpleNamespace(read=read_here))
+HERE = cast(Snapshotter, SimpleNamespace(read=read_here))
 
 
 #: What runs is held; a claim that nobody keeps would be let go.

@@ -28,12 +28,12 @@ from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
     add_sweep,
+    check_split,
+    check_time,
     is_sweep_file,
     quick_words,
     read_spec,
     results_path,
-    see_that_it_can_be_split,
-    see_that_there_is_time,
 )
 from mpisweep.results import ResultsError
 from mpisweep.spec import Spec, SpecError, load_spec
@@ -208,8 +208,8 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
             "--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript "
             "--sites` lists all"
         )
-    see_that_it_can_be_split(spec, options.split)
-    see_that_there_is_time(spec, "--elapse", options.elapse)
+    check_split(spec, options.split)
+    check_time(spec, "--elapse", options.elapse)
     site = load_site(options.site)
     wishes = Wishes(
         nodes=options.nodes,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from mpisweep.cli.arguments import Commands, duration
 from mpisweep.cli.outcome import closings
-from mpisweep.cli.sweepargs import add_sweep, read_spec, results_path, see_that_there_is_time
+from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import add_workers, master_policy, workers_here
 from mpisweep.records import TrialState, Value
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import SPECIAL_NAMES, render
-from mpisweep.spec.preflight import see_that_it_starts
+from mpisweep.spec.preflight import check_startable
 from mpisweep.spec.space import SearchSpace
 from mpisweep.spec.units import configuration_text, value_text
 
@@ -59,7 +59,7 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     spec = read_spec(options)
     measured = closings(results_path(options, spec)) if options.walltime else ()
-    see_that_there_is_time(spec, "--walltime", options.walltime, measured)
+    check_time(spec, "--walltime", options.walltime, measured)
     if options.devices:
         from mpisweep.rank.layout import describe_layout
 
@@ -69,7 +69,7 @@ def _check(options: argparse.Namespace) -> int:
     from mpisweep.search import make_sampler
 
     sampler = make_sampler(spec)
-    see_that_it_starts(spec)
+    check_startable(spec)
     _print_sweep(spec, sampler)
     _print_what_is_left(options, spec, sampler)
     return 0

@@ -35,17 +35,17 @@ from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
     add_sweep,
+    check_split,
+    check_time,
     read_spec,
     results_path,
-    see_that_it_can_be_split,
-    see_that_there_is_time,
 )
-from mpisweep.cli.workers import add_workers, master_policy, place_workers, see_that_they_fit, usual_node
+from mpisweep.cli.workers import add_workers, check_fit, master_policy, place_workers, usual_node
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
 from mpisweep.progress import ALIVE
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import Spec, SpecError
-from mpisweep.spec.preflight import see_that_it_starts
+from mpisweep.spec.preflight import check_startable
 
 __all__ = ["add_commands"]
 
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
             "command line: --fresh with --split: each of the runs would begin anew; "
             "use another file (-o), or move the old one aside before"
         )
-    see_that_it_can_be_split(spec, options.split)
+    check_split(spec, options.split)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError(
@@ -115,10 +115,10 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
 
     allocation = with_end(this_allocation())
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
-    see_that_it_starts(spec)
+    check_startable(spec)
     path = results_path(options, spec)
     measured = closings(path) if options.walltime is not None or options.dry_run else ()
-    see_that_there_is_time(spec, "--walltime", options.walltime, measured)
+    check_time(spec, "--walltime", options.walltime, measured)
     start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
     if options.dry_run:
@@ -146,7 +146,7 @@ def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
 
 def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> Start:
     placement = place_workers(options, spec, allocation, usual_node(allocation))
-    see_that_they_fit(options, spec, allocation, placement)
+    check_fit(options, spec, allocation, placement)
     return plan_start(allocation, placement, _rank_arguments(options), fresh=options.fresh)
 
 
@@ -214,8 +214,8 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
         # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is
         # there.
         try:
-            see_that_it_starts(spec)
-            see_that_there_is_time(spec, "--walltime", options.walltime)
+            check_startable(spec)
+            check_time(spec, "--walltime", options.walltime)
         except SpecError as error:
             refusal = str(error)
     return run_rank(spec, RankOptions(

@@ -14,8 +14,16 @@ from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec
 from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
-    "add_split", "add_stage_env", "add_sweep", "is_sweep_file", "quick_words", "read_spec", "results_path",
-    "see_that_it_can_be_split", "see_that_there_is_time", "split_command_line",
+    "add_split",
+    "add_stage_env",
+    "add_sweep",
+    "check_split",
+    "check_time",
+    "is_sweep_file",
+    "quick_words",
+    "read_spec",
+    "results_path",
+    "split_command_line",
 ]  # fmt: skip
 
 #: The commands that take a sweep, and so perhaps a command line after ``--``.
@@ -112,9 +120,7 @@ def add_stage_env(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def see_that_there_is_time(
-    spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()
-) -> None:
+def check_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:
     """Refuse a time in which no trial could run.
 
     Args:
@@ -131,7 +137,7 @@ def see_that_there_is_time(
         raise SpecError(f"{flag}: {why}")
 
 
-def see_that_it_can_be_split(spec: Spec, split: int | None) -> None:
+def check_split(spec: Spec, split: int | None) -> None:
     """Refuse what runs that share a sweep cannot do.
 
     Raises:

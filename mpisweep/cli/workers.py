@@ -13,7 +13,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import RANKS, Spec
 
-__all__ = ["add_workers", "master_policy", "place_workers", "see_that_they_fit", "usual_node", "workers_here"]
+__all__ = ["add_workers", "check_fit", "master_policy", "place_workers", "usual_node", "workers_here"]
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -79,9 +79,7 @@ def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocatio
     return placement
 
 
-def see_that_they_fit(
-    options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement
-) -> None:
+def check_fit(options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement) -> None:
     """Refuse more workers than this node has devices for, as the ranks here would; other nodes cannot be
     seen.
 

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
-from mpisweep.master.lease_client import Keeper
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.lease_client import LeaseClient
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.records import EndReason
 from mpisweep.results.journal.writer import Journal
@@ -58,9 +58,9 @@ class Closing:
 
     Args:
         journal: closed once everything is in it.
-        recorder: writes the last snapshot, and releases the claim.
+        snapshotter: writes the last snapshot, and releases the claim.
         vigil: ends before the claim is released.
-        keeper: leaves, where the sweep is split; None where it is not.
+        lease_client: leaves, where the sweep is split; None where it is not.
         folders: removed at the end if they are empty.
         disk_s: for how long a disk that fails is tried again, in seconds.
         tell: called with the end once it is on disk.
@@ -74,17 +74,17 @@ class Closing:
     def __init__(
         self,
         journal: Journal,
-        recorder: Recorder,
+        snapshotter: Snapshotter,
         vigil: Vigil,
-        keeper: Keeper | None,
+        lease_client: LeaseClient | None,
         folders: Sequence[Path],
         disk_s: float,
         tell: Callable[[EndReason], None],
     ) -> None:
         self._journal = journal
-        self._recorder = recorder
+        self._snapshotter = snapshotter
         self._vigil = vigil
-        self._keeper = keeper
+        self._lease_client = lease_client
         self._folders = [str(folder) for folder in folders]
         self._disk_s = disk_s
         self._tell = tell
@@ -152,16 +152,16 @@ class Closing:
         """End at once: what the journal has is all that will be there."""
         self._let_journal_go()
         self._vigil.end()
-        self._recorder.kill()
+        self._snapshotter.kill()
         self.end(EndReason.DISK, EndReason.DISK.exit_code)
 
     def let_go(self) -> None:
         """The sweep is another master's: let go of everything and touch nothing."""
         self._let_journal_go()
         self._vigil.end()
-        self._recorder.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        self._snapshotter.close()
+        if self._lease_client is not None:
+            self._lease_client.close()
 
     # ------------------------------------------------------------------------------------- the stages
 
@@ -169,30 +169,30 @@ class Closing:
         return False
 
     def _close_journal(self, now: float, settled: bool) -> bool:
-        self._recorder.keep_time(now)
-        if self._recorder.busy:
+        self._snapshotter.keep_time(now)
+        if self._snapshotter.busy:
             # A snapshot that was asked for before.
-            self._recorder.poll()
-        if not settled or self._recorder.busy:
+            self._snapshotter.poll()
+        if not settled or self._snapshotter.busy:
             if now >= self._close_by:
                 self._lose_last_snapshot()
             return False
         self._journal.close()
         self.journal_open = False
-        self._recorder.finish(self._since)
+        self._snapshotter.compact_and_close(self._since)
         self._close_by = now + max(_LAST_SNAPSHOT_S, self._disk_s)
         self.stage = Stage.SNAPSHOT
         return True
 
     def _await_last_snapshot(self, now: float, settled: bool) -> bool:
-        self._recorder.keep_time(now)
-        snapshot = self._recorder.poll()
+        self._snapshotter.keep_time(now)
+        snapshot = self._snapshotter.poll()
         if snapshot is None:
             if now >= self._close_by:
                 self._lose_last_snapshot()
             elif now >= self._again_at:
                 self._again_at = math.inf
-                self._recorder.finish(self._since)
+                self._snapshotter.compact_and_close(self._since)
             return False
         if snapshot.error:
             self._error = snapshot.error
@@ -202,24 +202,24 @@ class Closing:
         assert self.reason is not None
         self._code = self.reason.exit_code
         self._tell(self.reason)
-        if self._keeper is None:
+        if self._lease_client is None:
             self._begin_to_leave()
         else:
             # What it brings with it decides how the run ends.
             self.stage = Stage.SHARE
-            self._keeper.leave()
+            self._lease_client.leave()
         return True
 
     def _begin_to_leave(self) -> None:
         self._vigil.end()
-        self._recorder.leave(self._folders)
+        self._snapshotter.leave(self._folders)
         self._close_by = time.monotonic() + _LEAVE_S
         self.stage = Stage.CLAIM
 
     def _await_release(self, now: float, settled: bool) -> bool:
-        self._recorder.keep_time(now)
+        self._snapshotter.keep_time(now)
         # One that hangs here leaves a claim that is nobody's; everything is on disk.
-        if self._recorder.poll() is None and now < self._close_by:
+        if self._snapshotter.poll() is None and now < self._close_by:
             return False
         self._end_with(self._code)
         return True

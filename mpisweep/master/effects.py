@@ -8,31 +8,31 @@ from collections.abc import Callable, Sequence
 
 from mpisweep.blocks import (
     AssignedBlock,
-    InferredBlock,
+    InfeasibleBlock,
     QuarantineRecord,
     TrialsBlock,
     UnfinishedBlock,
     encode,
 )
-from mpisweep.master.lease_client import Keeper
+from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
 from mpisweep.master.standing import Standing
-from mpisweep.messages import Abandon, Give, Message, StopTrials, TakeBack, Team
+from mpisweep.messages import AbandonTrial, Give, Message, ReclaimTrials, StopTrials, Team
 from mpisweep.records import Slot
 from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.decisions import (
+    Abandon,
+    AddTrials,
     Assign,
     Commit,
     Decision,
     GiveUp,
-    Infer,
-    Introduce,
-    Lease,
-    LetGo,
+    MarkInfeasible,
     Quarantine,
+    Reclaim,
+    RequestLease,
     Stop,
-    Withdraw,
 )
 from mpisweep.scheduling.events import Event, TrialsEnded
 from mpisweep.search.numbering import Trials
@@ -52,7 +52,7 @@ class Effects:
         send: sends messages to a rank at once.
         roster: the ranks.
         standing: is told of results.
-        keeper: gets trials, where other allocations work on the sweep as well.
+        lease_client: gets trials, where other allocations work on the sweep as well.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Effects:
         send: Callable[[int, Sequence[Message]], None],
         roster: Roster,
         standing: Standing,
-        keeper: Keeper | None,
+        lease_client: LeaseClient | None,
     ) -> None:
         self._trials = trials
         self._journal = journal
@@ -71,7 +71,7 @@ class Effects:
         self._send = send
         self._roster = roster
         self._standing = standing
-        self._keeper = keeper
+        self._lease_client = lease_client
         #: Of the last record.
         self.last_token = 0
 
@@ -96,28 +96,28 @@ class Effects:
                 self.append(body if body is not None and is_unchanged else encode(block))
                 self._outbox.decide(block.numbers, self.last_token)
                 self._standing.note(block)
-            case Introduce(numbers, configurations):
+            case AddTrials(numbers, configurations):
                 self._trials.grow(configurations)
                 self.append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
-            case Infer(numbers, why):
-                self.append(encode(InferredBlock(numbers, why)))
+            case MarkInfeasible(numbers, why):
+                self.append(encode(InfeasibleBlock(numbers, why)))
                 log.info("%d trials are infeasible: %s", len(numbers), why)
             case GiveUp(rank, numbers, attempts, end):
                 self.append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))
                 self._outbox.decide(numbers, self.last_token)
-            case LetGo(slot, number, attempt, linger_s):
-                self._outbox.send_in_turn(slot.rank, Abandon(slot.place, number, attempt, linger_s))
-            case Withdraw(slot):
-                self._outbox.send_in_turn(slot.rank, TakeBack(slot.place))
+            case Abandon(slot, number, attempt, linger_s):
+                self._outbox.send_in_turn(slot.rank, AbandonTrial(slot.place, number, attempt, linger_s))
+            case Reclaim(slot):
+                self._outbox.send_in_turn(slot.rank, ReclaimTrials(slot.place))
             case Stop(grace_s, only):
                 for rank in self._roster.ranks if only is None else [only]:
                     self._send(rank, [StopTrials(grace_s)])
             case Quarantine(slot, why):
                 self.append(encode(QuarantineRecord(slot.rank, time.time(), why)))
                 self._roster.quarantine(slot, why)
-            case Lease(shortest, ranks):
-                assert self._keeper is not None
-                self._keeper.lease(shortest, ranks)
+            case RequestLease(shortest, ranks):
+                assert self._lease_client is not None
+                self._lease_client.lease(shortest, ranks)
 
     def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, RunOverError
@@ -101,7 +101,7 @@ class Share:
 
 
 def join(
-    spec: Spec, path: Path, split: int, recorder: Recorder, *, job_id: str, member: str, has_begun: bool
+    spec: Spec, path: Path, split: int, snapshotter: Snapshotter, *, job_id: str, member: str, has_begun: bool
 ) -> Share:
     """Become a member, the first one or another one.
 
@@ -109,7 +109,7 @@ def join(
         spec: the sweep file.
         path: of the sweep's results file.
         split: in how many shares the sweep is to be done.
-        recorder: reads and writes the results file.
+        snapshotter: reads and writes the results file.
         job_id: of the batch system.
         member: name of the member, which is that of its run.
         has_begun: whether it is one already, whose master has ended.
@@ -126,17 +126,17 @@ def join(
         if shared is None:
             if has_begun:
                 raise RunOverError(member)
-            _begin(spec, path, split, recorder, job_id)
+            _begin(spec, path, split, snapshotter, job_id)
             continue
-        base = known_trials(spec, base_file(folder), recorder.read)
+        base = known_trials(spec, base_file(folder), snapshotter.read)
         trials = number_trials(spec, make_sampler(spec), base)
         found = _differences(spec, trials, split, shared)
         if not found:
             return Share(path, part_file(folder, member), base, trials)
-        _refuse_or_gather(spec, path, recorder, shared, found)
+        _refuse_or_gather(spec, path, snapshotter, shared, found)
 
 
-def _begin(spec: Spec, path: Path, split: int, recorder: Recorder, job_id: str) -> None:
+def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id: str) -> None:
     """Make the shares, unless somebody else does that at the moment."""
     journal = journal_folder(path)
     try:
@@ -150,8 +150,8 @@ def _begin(spec: Spec, path: Path, split: int, recorder: Recorder, job_id: str) 
         if shares_folder(path).exists():
             return
         if segments(journal):
-            recorder.finish_journal(path, claim.token)
-        known = known_trials(spec, path, recorder.read)
+            snapshotter.close_journal(path, claim.token)
+        known = known_trials(spec, path, snapshotter.read)
         trials = number_trials(spec, make_sampler(spec), known)
         waiting = [n for n, state in enumerate(trials.states) if not TrialState(state).is_end]
         if not waiting and known is not None:
@@ -228,7 +228,7 @@ def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) ->
 
 
 def _refuse_or_gather(
-    spec: Spec, path: Path, recorder: Recorder, shared: SharedSweep, found: list[str]
+    spec: Spec, path: Path, snapshotter: Snapshotter, shared: SharedSweep, found: list[str]
 ) -> None:
     """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
     folder = shares_folder(path)
@@ -246,4 +246,4 @@ def _refuse_or_gather(
     if real:
         raise ResultsError(describe_differences(path, real))
     log.info("no run of %s is active: merging its parts and splitting it again", path.name)
-    recorder.gather(path, spec.limits.silence_s)
+    snapshotter.gather(path, spec.limits.silence_s)

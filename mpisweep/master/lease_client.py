@@ -18,7 +18,7 @@ from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason
 from mpisweep.scheduling.events import NothingToLease, StopRequested, TrialsGranted, TrialsRevoked
 
-__all__ = ["Keeper", "Left", "Over"]
+__all__ = ["EndedByOthers", "LeaseClient", "MemberLeft"]
 
 #: A process hangs that does not answer for so long, in seconds; the last one to leave writes the whole file
 #: before.
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class MemberLeft:
     """The member has left; with exit code 3 while something of the sweep is to be done, by `who` at the
     moment.
     """
@@ -38,16 +38,16 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class EndedByOthers:
     """The sweep was ended by others, without this member, which they had given up."""
 
     exit_code: int
 
 
-Told = TrialsGranted | TrialsRevoked | NothingToLease | StopRequested | Left | Over
+Told = TrialsGranted | TrialsRevoked | NothingToLease | StopRequested | MemberLeft | EndedByOthers
 
 
-class Keeper:
+class LeaseClient:
     """Asks for trials and never waits for them.  A process that is killed is replaced.
 
     Args:
@@ -61,7 +61,10 @@ class Keeper:
     def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
         arguments = {"path": os.fspath(path), "member": member, "job_id": job_id, "silence_s": silence_s}
         self._process = SideProcess(
-            server, "the process that keeps leases", "mpisweep.results.shares.lease_agent:serve", arguments
+            server,
+            "the process that keeps leases",
+            "mpisweep.results.shares.lease_agent:serve_leases",
+            arguments,
         )
         self._error = ""
         #: How many ranks the trials need that were seen to be left to others.
@@ -86,7 +89,7 @@ class Keeper:
         self._process.ask({"ask": "lease", "shortest": shortest, "ranks": ranks})
 
     def leave(self) -> None:
-        """The part is written: end this membership; answered by Left or Over."""
+        """The part is written: end this membership; answered by MemberLeft or EndedByOthers."""
         self._process.ask({"ask": "leave"})
 
     def hear(self) -> Iterator[Told]:
@@ -135,11 +138,11 @@ class Keeper:
                 yield StopRequested(EndReason.REQUEST)
             case {"over": code}:
                 self._process.done()
-                yield Over(code)
+                yield EndedByOthers(code)
             case {"left": code, "who": who}:
                 self._complain(told.get("error", ""))
                 self._process.done()
-                yield Left(code, who)
+                yield MemberLeft(code, who)
 
     def _complain(self, error: str) -> None:
         if error and error != self._error:

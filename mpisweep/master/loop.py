@@ -31,10 +31,10 @@ from mpisweep.blocks import (
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.disk_watch import DiskWatch
 from mpisweep.master.effects import Effects
-from mpisweep.master.lease_client import Keeper, Left, Over
+from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.standing import Standing
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import (
@@ -42,11 +42,11 @@ from mpisweep.messages import (
     Ended,
     Hello,
     Kill,
-    Meet,
-    Meeting,
     Message,
+    ReclaimedTrials,
+    Rendezvous,
+    RendezvousReady,
     Reported,
-    Returned,
     StopWanted,
     ToMaster,
 )
@@ -62,7 +62,7 @@ from mpisweep.scheduling.events import (
     StopRequested,
     TimePassed,
     TrialsEnded,
-    TrialsReturned,
+    TrialsReclaimed,
     WorkerJoined,
     WorkerLost,
 )
@@ -112,7 +112,7 @@ class Master:
         tells_end: whether to log how the run has ended; a launcher does that itself.
         scheduler: decides.
         journal: takes records.
-        recorder: makes snapshots.
+        snapshotter: makes snapshots.
         vigil: keeps the claim.
         send: sends messages to a rank.
         sink: shows progress.
@@ -120,7 +120,7 @@ class Master:
         folders: are removed at the end if they are empty.
         now: the monotonic clock now.
         clock: that clock.
-        keeper: gets trials, where other allocations work on the sweep as well.
+        lease_client: gets trials, where other allocations work on the sweep as well.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Master:
         tells_end: bool,
         scheduler: Scheduler,
         journal: Journal,
-        recorder: Recorder,
+        snapshotter: Snapshotter,
         vigil: Vigil,
         send: Callable[[int, Sequence[Message]], None],
         sink: ProgressSink,
@@ -141,14 +141,14 @@ class Master:
         folders: Sequence[Path],
         now: float,
         clock: Callable[[], float] = time.monotonic,
-        keeper: Keeper | None = None,
+        lease_client: LeaseClient | None = None,
     ) -> None:
         self._spec = spec
         self._scheduler = scheduler
         self._journal = journal
-        self._recorder = recorder
+        self._snapshotter = snapshotter
         self._vigil = vigil
-        self._keeper = keeper
+        self._lease_client = lease_client
         self._send = send
         self._sink = sink
         self._stop_at = stop_at
@@ -163,9 +163,13 @@ class Master:
         self._tells_end = tells_end
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
-        self._effects = Effects(trials, journal, self._outbox, send, self._roster, self._standing, keeper)
+        self._effects = Effects(
+            trials, journal, self._outbox, send, self._roster, self._standing, lease_client
+        )
         self._disk = DiskWatch(journal, spec.limits.disk_s)
-        self._closing = Closing(journal, recorder, vigil, keeper, folders, spec.limits.disk_s, self._tell_end)
+        self._closing = Closing(
+            journal, snapshotter, vigil, lease_client, folders, spec.limits.disk_s, self._tell_end
+        )
         #: When the grace of the running trials is over, in seconds since 1970.
         self._grace_over_at = math.inf
         #: Why the sweep is not this master's any more, where a later master or another run has taken it over.
@@ -178,9 +182,9 @@ class Master:
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
-        others = [self._recorder.fileno()]
-        if self._keeper is not None:
-            others.append(self._keeper.fileno())
+        others = [self._snapshotter.fileno()]
+        if self._lease_client is not None:
+            others.append(self._lease_client.fileno())
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
 
     # ------------------------------------------------------------------------------------- messages in
@@ -193,16 +197,16 @@ class Master:
                     self._on_ended(rank, delivery, body, now)
                 case Reported(body):
                     self._on_reported(rank, body)
-                case Returned(slot, numbers, attempts, end):
-                    self._handle(TrialsReturned(Slot(rank, slot), numbers, attempts, end), now)
+                case ReclaimedTrials(slot, numbers, attempts, end):
+                    self._handle(TrialsReclaimed(Slot(rank, slot), numbers, attempts, end), now)
                 case Broken(slot, trial, why, is_gone):
                     if not is_gone:
                         log.warning("rank %d: %s", rank, why)
                     self._handle(SlotBroken(Slot(rank, slot), trial, why, is_gone), now)
                 case Hello():
                     self._on_hello(rank, message, now)
-                case Meeting(number, attempt, address):
-                    self._pass_meeting_on(rank, number, attempt, address)
+                case RendezvousReady(number, attempt, address):
+                    self._pass_rendezvous_on(rank, number, attempt, address)
                 case StopWanted():
                     self._request_stop(EndReason.SIGNAL, now)
 
@@ -216,7 +220,7 @@ class Master:
             return
         self._effects.append(body)
 
-    def _pass_meeting_on(self, rank: int, number: int, attempt: int, address: str) -> None:
+    def _pass_rendezvous_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)
         # A later attempt may be led by the same rank, and has a meeting of its own.
         if (
@@ -225,7 +229,7 @@ class Master:
             and self._scheduler.held.get(lead, {}).get(number) == attempt
         ):
             for slot in others:
-                self._send(slot.rank, [Meet(slot.place, number, attempt, address)])
+                self._send(slot.rank, [Rendezvous(slot.place, number, attempt, address)])
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
@@ -312,10 +316,10 @@ class Master:
         self._last_step = now
         if self._closing.journal_open and self._journal.fileno() in ready:
             self._journal.drain()
-        if self._recorder.fileno() in ready:
-            self._recorder.listen()
-        if self._keeper is not None and self._keeper.fileno() in ready:
-            self._hear(self._keeper, now)
+        if self._snapshotter.fileno() in ready:
+            self._snapshotter.listen()
+        if self._lease_client is not None and self._lease_client.fileno() in ready:
+            self._hear(self._lease_client, now)
             if self._closing.stage is Stage.OVER:
                 # Others have ended the sweep: what the scheduler would still ask for has nobody to go to.
                 return True
@@ -329,8 +333,8 @@ class Master:
             if self._closing.journal_open and self._disk.has_failed(now):
                 self._closing.give_up_disk()
             self._look_at_vigil(now)
-            if self._keeper is not None:
-                self._keeper.keep_time(now)
+            if self._lease_client is not None:
+                self._lease_client.keep_time(now)
         if self._closing.stage is Stage.RUNNING:
             self._snapshot(now)
         elif self._closing.step(now, self._is_settled()):
@@ -357,18 +361,18 @@ class Master:
 
     def _snapshot(self, now: float) -> None:
         """Have the file replaced when there is something new and the last time is long enough ago."""
-        self._recorder.keep_time(now)
-        folded = self._recorder.poll()
-        if folded is not None:
-            pause_s = max(_SNAPSHOT_EVERY_S, folded.seconds / _SNAPSHOT_SHARE)
+        self._snapshotter.keep_time(now)
+        compacted = self._snapshotter.poll()
+        if compacted is not None:
+            pause_s = max(_SNAPSHOT_EVERY_S, compacted.seconds / _SNAPSHOT_SHARE)
             self._next_snapshot = now + pause_s
         if (
             now >= self._next_snapshot
-            and not self._recorder.busy
+            and not self._snapshotter.busy
             and self._journal.synced > self._recorded_token
         ):
             self._recorded_token = self._journal.synced
-            self._recorder.fold(self._journal.segment)
+            self._snapshotter.compact(self._journal.segment)
 
     def _look_at_vigil(self, now: float) -> None:
         vigil = self._vigil
@@ -377,17 +381,17 @@ class Master:
             log.info("stop requested (the stop file exists)")
             self._request_stop(EndReason.REQUEST, now)
         # Of a split sweep that the others have ended the process that keeps the leases tells.
-        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._keeper is None:
+        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._lease_client is None:
             self.fenced = vigil.lost
 
     # ------------------------------------------------------------------------------------- a shared sweep
 
-    def _hear(self, keeper: Keeper, now: float) -> None:
-        for told in keeper.hear():
+    def _hear(self, lease_client: LeaseClient, now: float) -> None:
+        for told in lease_client.hear():
             match told:
-                case Left(code, who):
+                case MemberLeft(code, who):
                     self._on_left(code, who)
-                case Over(code):
+                case EndedByOthers(code):
                     self._on_over(code)
                 case StopRequested(reason):
                     self._request_stop(reason, now)

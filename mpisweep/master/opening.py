@@ -23,10 +23,10 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
-from mpisweep.master.introducing import introduce, take_back_inferences
+from mpisweep.master.adding import introduce, take_back_inferences
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, say_what_was_edited, trial_widths
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
@@ -129,7 +129,7 @@ def open_sweep(
     path: Path,
     *,
     fresh: bool,
-    recorder: Recorder,
+    snapshotter: Snapshotter,
     mastership: Mastership,
     facts: RunFacts,
     share: Share | None = None,
@@ -142,7 +142,7 @@ def open_sweep(
         spec: the sweep file.
         path: of the HDF5 file.
         fresh: whether to begin anew and move what is there aside.
-        recorder: reads the results file.
+        snapshotter: reads the results file.
         mastership: of whom.
         facts: of this run.
         share: where several allocations share the sweep, and `path` is the part of this one.
@@ -153,13 +153,13 @@ def open_sweep(
         RunOverError: when the run is over whose mastership this is.
         FollowedError: when a later master of it has taken over.
     """
-    claim = _claim(path, recorder, mastership, facts.allocation.job_id, is_share=share is not None)
+    claim = _claim(path, snapshotter, mastership, facts.allocation.job_id, is_share=share is not None)
     with _released_on_failure(claim, mastership):
         if share is None and mastership.is_first:
-            end_shares(spec, path, recorder, fresh=fresh)
-        if fresh and not (mastership.has_begun or _knows_run(path, recorder, claim.run)):
+            end_shares(spec, path, snapshotter, fresh=fresh)
+        if fresh and not (mastership.has_begun or _knows_run(path, snapshotter, claim.run)):
             move_aside(path, claim.token)
-        past = _read_past(spec, path, recorder, claim.run, share)
+        past = _read_past(spec, path, snapshotter, claim.run, share)
         if mastership.is_first:
             say_what_was_edited(past.before, facts.environment)
         sampler = make_sampler(spec)
@@ -212,9 +212,9 @@ class _Past:
         return self.known.losses(launch) if self.follows else self.known.losses_of_crash(launch)
 
 
-def _read_past(spec: Spec, path: Path, recorder: Recorder, run: str, share: Share | None) -> _Past:
+def _read_past(spec: Spec, path: Path, snapshotter: Snapshotter, run: str, share: Share | None) -> _Past:
     """Read what earlier masters and runs have left, and have it on the disk for good."""
-    known = known_trials(spec, path, recorder.read)
+    known = known_trials(spec, path, snapshotter.read)
     # What the masters before have written may never have been synced; from here on it counts.
     sync_segments(journal_folder(path))
     follows = known is not None and run in known.allocations_table["run"]
@@ -290,7 +290,9 @@ def _scheduler(
     )
 
 
-def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, *, is_share: bool) -> Claim:
+def _claim(
+    path: Path, snapshotter: Snapshotter, mastership: Mastership, job_id: str, *, is_share: bool
+) -> Claim:
     """The claim of the sweep, taken anew or over from the master before."""
     folder = journal_folder(path)
     run, epoch = mastership.run, mastership.epoch
@@ -299,7 +301,7 @@ def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, 
             return Claim.inherit(folder, job_id, run=run, epoch=epoch)
         except (RunOverError, FileNotFoundError):
             # Unless the master before this one had not come as far as claiming the sweep.
-            if mastership.has_begun or _knows_run(path, recorder, run):
+            if mastership.has_begun or _knows_run(path, snapshotter, run):
                 raise
     try:
         # Shares that others have cleared away must not come into being again.
@@ -308,28 +310,28 @@ def _claim(path: Path, recorder: Recorder, mastership: Mastership, job_id: str, 
         raise ResultsError(str(error)) from error
 
 
-def _knows_run(path: Path, recorder: Recorder, run: str) -> bool:
+def _knows_run(path: Path, snapshotter: Snapshotter, run: str) -> bool:
     try:
-        state, _ = recorder.read(path)
+        state, _ = snapshotter.read(path)
     except ResultsError:
         # Whatever this is, the run has not made it.
         return False
     return state is not None and run in state.allocations["run"]
 
 
-def run_has_ended(path: Path, recorder: Recorder, run: str) -> RunEndedError:
+def run_has_ended(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedError:
     """What to raise where a run is over: with the end that its results tell; where they tell none, another
     run came.
     """
     try:
-        state, _ = recorder.read(path)
+        state, _ = snapshotter.read(path)
     except (ResultsError, OSError):
         state = None
     ends = dict(zip(state.allocations["run"], state.allocations["end"], strict=True)) if state else {}
     return RunEndedError(EndReason(ends[run]) if ends.get(run) else EndReason.SUPERSEDED)
 
 
-def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> None:
+def end_shares(spec: Spec, path: Path, snapshotter: Snapshotter, *, fresh: bool) -> None:
     """What several allocations had of a sweep that one goes on with alone is put together first, or moved
     aside.
 
@@ -338,7 +340,7 @@ def end_shares(spec: Spec, path: Path, recorder: Recorder, *, fresh: bool) -> No
     """
     if not shares_folder(path).exists():
         return
-    recorder.gather(path, spec.limits.silence_s)
+    snapshotter.gather(path, spec.limits.silence_s)
     if not fresh:
         log.info(
             "%s was shared by several runs; their parts were put together, and this run has it alone",

@@ -19,7 +19,7 @@ from mpisweep.results.journal.reader import Damage
 from mpisweep.results.state import SweepState
 from mpisweep.results.storing import state_from
 
-__all__ = ["Answer", "Recorder"]
+__all__ = ["Answer", "Snapshotter"]
 
 _NAME = "the process that writes the results file"
 #: A process hangs that does not answer for so long, in seconds, and for so many times as long as the last
@@ -40,7 +40,7 @@ class Answer:
         self.error = error
 
 
-class Recorder:
+class Snapshotter:
     """Asks the process; one that is killed is replaced.
 
     Args:
@@ -48,7 +48,7 @@ class Recorder:
     """
 
     def __init__(self, server: ForkServer) -> None:
-        self._process = SideProcess(server, _NAME, "mpisweep.results.storing:serve", {})
+        self._process = SideProcess(server, _NAME, "mpisweep.results.storing:serve_snapshots", {})
         self._path = ""
         self._token = ""
         #: What has come of what was asked for, once it is there.
@@ -87,7 +87,7 @@ class Recorder:
         damages = [Damage(*one) for one in answer["damages"]]
         return (None if answer["state"] is None else state_from(answer["state"])), damages
 
-    def finish_journal(self, path: Path, token: Path) -> None:
+    def close_journal(self, path: Path, token: Path) -> None:
         """Write all that the journal has into the file; raises as :meth:`read` does."""
         self._wait_for({"ask": "close", "path": os.fspath(path), "token": os.fspath(token), "since": None})
 
@@ -111,11 +111,11 @@ class Recorder:
         """Name the file that is written from now on, and the token of the master that has it written."""
         self._path, self._token = os.fspath(path), os.fspath(token)
 
-    def fold(self, keep: str) -> None:
+    def compact(self, keep: str) -> None:
         """Ask for a snapshot; segments before `keep` that it covers are deleted."""
         self._process.ask({"ask": "compact", "path": self._path, "token": self._token, "keep": keep})
 
-    def finish(self, closing_since: float) -> None:
+    def compact_and_close(self, closing_since: float) -> None:
         """Ask for the last snapshot, which says how long closing took since then; no segment stays."""
         self._process.ask({"ask": "close", "path": self._path, "token": self._token, "since": closing_since})
 

@@ -5,20 +5,20 @@ What has to be known at any moment, without a message, is on a page of memory in
 
 Towards the trial process go::
 
-    GIVEN                  an AssignedBlock
-    TEAM                   which rank of the next block's trial this is, before a trial of several ranks
-    MEET     number, attempt, body   where the ranks of this trial meet
+    GIVEN                                    an AssignedBlock
+    TEAM                                     the rank in the next block's trial, if it has several ranks
+    RENDEZVOUS        number, attempt, body  the address at which the ranks of this trial meet
 
 Back come::
 
-    READY                  the workload is loaded
-    ENDED    count, body   an EndedBlock of so many trials
-    REPORTS  number, attempt, body   a ReportBlock of this trial
-    SKIPPED  index, count  so many trials from this one on were void and have not begun
-    MEETING  number, attempt, body   where they meet: the address, from rank 0
-    INTERRUPTED  index     the running trial has stopped as it was told to; it has no result
+    READY                                    the workload is loaded
+    ENDED             count, body            an EndedBlock of so many trials
+    REPORTS           number, attempt, body  a ReportBlock of this trial
+    SKIPPED           index, count           so many trials, from this one on, were reclaimed and skipped
+    RENDEZVOUS_READY  number, attempt, body  the address at which they meet, from rank 0
+    INTERRUPTED       index                  the running trial stopped on request; it has no result
 
-Trials are known on the line by their index: the how-manieth trial it is that this process was given.
+A trial's index on the line is its position among the trials given to this process.
 """
 
 from __future__ import annotations
@@ -29,8 +29,18 @@ from collections import deque
 from typing import NamedTuple
 
 __all__ = [
-    "ENDED", "GIVEN", "INTERRUPTED", "MEET", "MEETING", "READY", "REPORTS", "SKIPPED", "TEAM",
-    "Frame", "Line", "LineClosedError",
+    "ENDED",
+    "GIVEN",
+    "INTERRUPTED",
+    "READY",
+    "RENDEZVOUS",
+    "RENDEZVOUS_READY",
+    "REPORTS",
+    "SKIPPED",
+    "TEAM",
+    "Frame",
+    "Line",
+    "LineClosedError",
 ]  # fmt: skip
 
 READY = 1
@@ -40,8 +50,8 @@ SKIPPED = 4
 INTERRUPTED = 5
 GIVEN = 6
 TEAM = 7
-MEET = 8
-MEETING = 9
+RENDEZVOUS = 8
+RENDEZVOUS_READY = 9
 
 _HEADER = struct.Struct("<IBqq")
 _READ_BYTES = 1 << 18

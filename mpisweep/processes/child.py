@@ -20,9 +20,9 @@ from mpisweep.processes.channel import (
     ENDED,
     GIVEN,
     INTERRUPTED,
-    MEET,
-    MEETING,
     READY,
+    RENDEZVOUS,
+    RENDEZVOUS_READY,
     REPORTS,
     SKIPPED,
     TEAM,
@@ -33,12 +33,12 @@ from mpisweep.processes.channel import (
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.ledger import Given, Ledger, Task
 from mpisweep.processes.shared_page import Page, page_file
-from mpisweep.processes.trial_events import Back, Met, Result, Returned, TrialEvent
+from mpisweep.processes.trial_events import Reclaimed, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause
 
-__all__ = ["Child", "Kill", "ProcessSetting", "returned"]
+__all__ = ["Child", "Kill", "ProcessSetting", "reclaimed"]
 
-#: How long a trial that was declared void has to be skipped, in seconds, before it is looked at again.
+#: How long a reclaimed trial has to be skipped, in seconds, before it is looked at again.
 _SKIPPED_S = 0.1
 
 
@@ -143,7 +143,7 @@ class Child:
     def give(self, body: bytes, count: int, team: Team | None) -> None:
         """Have these trials run after those given before; `team` goes with a trial of several ranks."""
         self.ledger.give(body, count, team)
-        # One that has just died is replaced by and by; what it was given is then given back.
+        # One that has just died is replaced by and by; what it was given is then reclaimed.
         if not self.is_connected:
             return
         with contextlib.suppress(LineClosedError):
@@ -151,11 +151,11 @@ class Child:
                 self._line.send(TEAM, json.dumps(asdict(team)).encode())
             self._line.send(GIVEN, body)
 
-    def meet(self, number: int, attempt: int, address: str) -> None:
+    def set_rendezvous(self, number: int, attempt: int, address: str) -> None:
         """Tell it where the other ranks of its trial are."""
         if self.is_connected:
             with contextlib.suppress(LineClosedError):
-                self._line.send(MEET, address.encode(), number, attempt)
+                self._line.send(RENDEZVOUS, address.encode(), number, attempt)
 
     def abandon(self, task: Task, until: float) -> None:
         """See that a trial is let go of by then, if it is still held; those given with it are kept."""
@@ -163,8 +163,8 @@ class Child:
             self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
     def want_back(self) -> None:
-        """Declare void what has not begun."""
-        self.page.void_below(self.ledger.want_back())
+        """Reclaim what has not begun."""
+        self.page.reclaim_below(self.ledger.want_back())
 
     def stop(self, kill_at: float) -> None:
         """Tell the running trial to return, and kill the process if it has not done so by then."""
@@ -231,17 +231,17 @@ class Child:
                 task, count = self._reported
                 now = Task(frame.first, frame.second)
                 self._reported = now, count + 1 if now == task else 1
-                return [Back(frame.first, frame.second, frame.body)]
-            case k if k == MEETING:
-                return [Met(frame.first, frame.second, frame.body.decode())]
+                return [Reports(frame.first, frame.second, frame.body)]
+            case k if k == RENDEZVOUS_READY:
+                return [RendezvousOpened(frame.first, frame.second, frame.body.decode())]
             case k if k == ENDED:
                 self.ledger.on_ended(frame.first)
                 return [Result(frame.body)]
             case k if k == SKIPPED:
                 skipped = self.ledger.on_skipped(frame.first, frame.second)
-                return [returned(skipped, AttemptEnd.WITHDRAWN)] if skipped else []
+                return [reclaimed(skipped, AttemptEnd.RECLAIMED)] if skipped else []
             case k if k == INTERRUPTED:
-                return [returned(self.ledger.on_interrupted(frame.first), AttemptEnd.INTERRUPTED)]
+                return [reclaimed(self.ledger.on_interrupted(frame.first), AttemptEnd.INTERRUPTED)]
         raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
 
     def reports_received(self, task: Task) -> int:
@@ -271,12 +271,12 @@ class Child:
             if place is None:
                 del self._abandoned[task]
             elif place < self.page.begun:
-                self.kill(Kill(AttemptEnd.WITHDRAWN))
+                self.kill(Kill(AttemptEnd.RECLAIMED))
                 self._abandoned.clear()
                 return
             else:
                 # Another trial runs, which is nobody else's.
-                self.page.void_below(place + 1)
+                self.page.reclaim_below(place + 1)
                 self._abandoned[task] = now + _SKIPPED_S
 
     def _overdue(self) -> Kill | None:
@@ -301,6 +301,6 @@ class Child:
         return Kill(FailureCause.TIMEOUT, index, f"killed because it reported nothing for {stall_s:g} s")
 
 
-def returned(tasks: Sequence[Task], end: AttemptEnd) -> Returned:
-    """These trials, given back."""
-    return Returned(tuple(task.number for task in tasks), tuple(task.attempt for task in tasks), end)
+def reclaimed(tasks: Sequence[Task], end: AttemptEnd) -> Reclaimed:
+    """These trials, as reclaimed."""
+    return Reclaimed(tuple(task.number for task in tasks), tuple(task.attempt for task in tasks), end)

@@ -104,7 +104,7 @@ class Ledger:
         self._wanted_below = self._count
         return self._count
 
-    def taken_back(self, begun: int) -> list[Task]:
+    def reclaimed(self, begun: int) -> list[Task]:
         """What :meth:`want_back` has brought back: what had not begun by then."""
         if self._wanted_below is None:
             return []

@@ -2,9 +2,9 @@
 
 The page answers at any moment, without a message and however busy or dead the trial process is: which trial
 runs, and since when.  The worker needs that to blame the right trial for a crash and to time one out.  In
-the other direction it declares trials void.  A trial process first says that it begins a trial and then
-looks whether that trial is void; the worker first declares it void and then, a moment later, looks what has
-begun.  So one of the two sees the other, and no trial runs that was given to somebody else.
+the other direction it reclaims trials.  A trial process first says that it begins a trial and then looks
+whether that trial was reclaimed; the worker first reclaims it and then, a moment later, looks what has begun.
+So one of the two sees the other, and no trial runs that was given to another process.
 
 A second page belongs to the fork server, which writes down there when a batch system's signal has reached
 it.  No trial sends it any: what it gets was sent to every process of the job.
@@ -25,7 +25,7 @@ _PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
 
 
 def page_file(name: str = "mpisweep-page") -> int:
-    """An open descriptor of a fresh page of memory, without a name in any folder; /proc has it as `name`."""
+    """An open descriptor of a new page of memory, in no folder; /proc shows it as `name`."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create(name)
     else:
@@ -68,7 +68,7 @@ class SignalPage(_Numbers):
 class Page(_Numbers):
     """The memory that both ends of a line see: five numbers, and the reports that were not sent."""
 
-    _BEGUN, _STARTED_NS, _VOID_BELOW, _STOP, _REPORTED_NS = range(5)
+    _BEGUN, _STARTED_NS, _RECLAIMED_BELOW, _STOP, _REPORTED_NS = range(5)
 
     def __init__(self, file: int) -> None:
         super().__init__(file)
@@ -83,10 +83,10 @@ class Page(_Numbers):
     # Written by the trial process.
 
     def begin(self, index: int) -> bool:
-        """Claim the trial `index`; False when it is void and must be skipped."""
+        """Claim the trial `index`; False if it was reclaimed and must be skipped."""
         numbers = self._numbers
         numbers[self._BEGUN] = index + 1
-        if index < numbers[self._VOID_BELOW]:
+        if index < numbers[self._RECLAIMED_BELOW]:
             return False
         numbers[self._STARTED_NS] = time.monotonic_ns()
         return True
@@ -121,9 +121,9 @@ class Page(_Numbers):
         """When a trial reported last, by the monotonic clock; 0 when none did."""
         return self._numbers[self._REPORTED_NS]
 
-    def void_below(self, index: int) -> None:
-        """Declare void whatever has a smaller index and has not begun."""
-        self._numbers[self._VOID_BELOW] = max(index, self._numbers[self._VOID_BELOW])
+    def reclaim_below(self, index: int) -> None:
+        """Reclaim what has a smaller index and has not begun."""
+        self._numbers[self._RECLAIMED_BELOW] = max(index, self._numbers[self._RECLAIMED_BELOW])
 
     def ask_to_stop(self) -> None:
         """Ask the running trial to return soon."""

@@ -119,7 +119,7 @@ def prepare_pack(modules: Sequence[str]) -> Path:
         )
     with contextlib.suppress(PackError):
         with _Pack.open(path) as pack:
-            pack.see_that_no_file_has_changed()
+            pack.verify_unchanged()
             return path
     command = [sys.executable, "-P", "-c", _MAKE, json.dumps(sys.path), os.fspath(path), *modules]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -289,7 +289,7 @@ class _Pack:
         code: CodeType = marshal.loads(self._data[at : at + module.length])  # noqa: S302 our own file, see open()
         return code
 
-    def see_that_no_file_has_changed(self) -> None:
+    def verify_unchanged(self) -> None:
         for module in self.index.modules.values():
             try:
                 state = Path(module.origin).stat()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mpisweep.records import AttemptEnd
 
-__all__ = ["Back", "Broke", "Met", "Result", "Returned", "TrialEvent"]
+__all__ = ["Broke", "Reclaimed", "RendezvousOpened", "Reports", "Result", "TrialEvent"]
 
 
 class Result(NamedTuple):
@@ -15,7 +15,7 @@ class Result(NamedTuple):
     body: bytes
 
 
-class Back(NamedTuple):
+class Reports(NamedTuple):
     """A ReportBlock of a trial to be passed on."""
 
     number: int
@@ -23,18 +23,16 @@ class Back(NamedTuple):
     body: bytes
 
 
-class Returned(NamedTuple):
-    """Trials given back; an answer to :meth:`~mpisweep.processes.trialprocess.TrialProcess.taken_back` may be
-    empty.
-    """
+class Reclaimed(NamedTuple):
+    """Trials without a result; empty in answer to a reclaim that came too late."""
 
     numbers: tuple[int, ...]
     attempts: tuple[int, ...]
     end: AttemptEnd
 
 
-class Met(NamedTuple):
-    """Where the ranks of a trial meet, from its rank 0."""
+class RendezvousOpened(NamedTuple):
+    """The address at which the ranks of a trial meet, from its rank 0."""
 
     number: int
     attempt: int
@@ -49,4 +47,4 @@ class Broke(NamedTuple):
     is_gone: bool
 
 
-TrialEvent = Result | Back | Returned | Met | Broke
+TrialEvent = Result | Reports | Reclaimed | RendezvousOpened | Broke

@@ -1,4 +1,4 @@
-"""One slot's trial process as its worker sees it: give, listen, time out, take back, stop, replace.
+"""One slot's trial process as its worker sees it: give, listen, time out, reclaim, stop, replace.
 
 Whatever happens in there becomes a :data:`TrialEvent`; the process (:class:`mpisweep.processes.child.Child`)
 is replaced without anybody else taking notice.
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 from mpisweep.blocks import EndedBlock, ReportBlock, encode
 from mpisweep.messages import Team
-from mpisweep.processes.child import Child, ProcessSetting, returned
+from mpisweep.processes.child import Child, ProcessSetting, reclaimed
 from mpisweep.processes.forkserver import ForkServer, Notice, Stays
 from mpisweep.processes.kernel import SENT_TO_EVERYBODY
 from mpisweep.processes.ledger import Given, Task
-from mpisweep.processes.trial_events import Back, Broke, Result, Returned, TrialEvent
+from mpisweep.processes.trial_events import Broke, Reclaimed, Reports, Result, TrialEvent
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 __all__ = ["PROGRAM_END_S", "TrialProcess"]
@@ -54,7 +54,7 @@ class TrialProcess:
         #: A trial that has ended with its process; the next one clears up after it.
         self._left_by: int | None = None
         #: What :meth:`meet` was last called with.
-        self._meeting: tuple[int, int, str] | None = None
+        self._rendezvous: tuple[int, int, str] | None = None
         self._child = self._started()
 
     def _started(self) -> Child:
@@ -92,22 +92,22 @@ class TrialProcess:
         if not self.is_gone:
             self._child.give(body, count, team)
 
-    def meet(self, number: int, attempt: int, address: str) -> None:
+    def set_rendezvous(self, number: int, attempt: int, address: str) -> None:
         """Tell the process where the other ranks of its trial are."""
-        self._meeting = number, attempt, address
-        self._child.meet(number, attempt, address)
+        self._rendezvous = number, attempt, address
+        self._child.set_rendezvous(number, attempt, address)
 
     def abandon(self, number: int, attempt: int, until: float) -> None:
         """See that a trial is let go of by then, if it is still held; those given with it are kept."""
         self._child.abandon(Task(number, attempt), until)
 
-    def take_back(self) -> None:
-        """Declare void what has not begun; :meth:`taken_back`, a moment later, says what that was."""
+    def reclaim(self) -> None:
+        """Reclaim what has not begun; :meth:`reclaimed`, a moment later, says what that was."""
         self._child.want_back()
 
-    def taken_back(self) -> Returned:
-        """The trials that were void in time; to be called at least a millisecond after :meth:`take_back`."""
-        return returned(self._child.ledger.taken_back(self._child.page.begun), AttemptEnd.WITHDRAWN)
+    def reclaimed(self) -> Reclaimed:
+        """What was reclaimed in time; call it at least a millisecond after :meth:`reclaim`."""
+        return reclaimed(self._child.ledger.reclaimed(self._child.page.begun), AttemptEnd.RECLAIMED)
 
     def stop(self, grace_s: float, now: float) -> None:
         """Tell the running trial to return, and kill it if it has not done so after the grace."""
@@ -140,7 +140,7 @@ class TrialProcess:
         return self.on_died(notice.status, notice.why)
 
     def on_died(self, status: int, why: str = "") -> list[TrialEvent]:
-        """The process has ended: blame the trial that ran, give back the others, start a new process.
+        """The process has ended: blame the trial that ran, reclaim the others, start a new process.
 
         Args:
             status: exit code, or the negative number of the signal.
@@ -165,8 +165,8 @@ class TrialProcess:
             self._replace()
             for given in carried:
                 self.give(given.body, given.size, given.team)
-            if carried and self._meeting is not None:
-                self.meet(*self._meeting)
+            if carried and self._rendezvous is not None:
+                self.set_rendezvous(*self._rendezvous)
         return happened
 
     def on_stays(self, process: int) -> list[TrialEvent]:
@@ -182,7 +182,7 @@ class TrialProcess:
             return self._give_up(why)
         happened: list[TrialEvent] = []
         if held := self._child.ledger.held:
-            happened = [*_given_back(held[1:], AttemptEnd.WITHDRAWN), Broke(held[0], why, is_gone=False)]
+            happened = [*_reclaimed(held[1:], AttemptEnd.RECLAIMED), Broke(held[0], why, is_gone=False)]
         self._replace()
         return happened
 
@@ -194,11 +194,11 @@ class TrialProcess:
         """Nothing runs here any more; the trial that ran is lost, unless it was to let go anyway."""
         child = self._child
         lost, running, waiting = child.ledger.close(child.page.begun)
-        happened = _given_back(lost, AttemptEnd.LOST)
+        happened = _reclaimed(lost, AttemptEnd.LOST)
         if child.killed is not None and isinstance(child.killed.why, AttemptEnd):
-            happened += _given_back(running, child.killed.why)
+            happened += _reclaimed(running, child.killed.why)
             running = []
-        happened += _given_back(waiting, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.WITHDRAWN)
+        happened += _reclaimed(waiting, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.RECLAIMED)
         self.is_gone = True
         return [*happened, Broke(running[0] if running else None, why, is_gone=True)]
 
@@ -210,9 +210,9 @@ class TrialProcess:
         lost, running, waiting = child.ledger.close(begun, carried)
         # Those before the running one have run, but their results died with the process.
         return [
-            *_given_back(lost, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.LOST),
+            *_reclaimed(lost, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.LOST),
             *(self._blame(running[0], begun - 1, status) if running else []),
-            *_given_back(waiting, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.WITHDRAWN),
+            *_reclaimed(waiting, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.RECLAIMED),
         ]
 
     def _blame(self, task: Task, index: int, status: int) -> list[TrialEvent]:
@@ -220,14 +220,14 @@ class TrialProcess:
         killed = self._child.killed
         cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
         if killed is None and self._ended_with_everybody(status):
-            return [returned([task], AttemptEnd.INTERRUPTED)]
+            return [reclaimed([task], AttemptEnd.INTERRUPTED)]
         if killed is not None:
             if isinstance(killed.why, AttemptEnd):
-                return [returned([task], killed.why)]
+                return [reclaimed([task], killed.why)]
             cause, text = killed.why, killed.text
             # A kill may come too late for its trial and hit the next one.
             if index != killed.index:
-                return [returned([task], AttemptEnd.WITHDRAWN)]
+                return [reclaimed([task], AttemptEnd.RECLAIMED)]
         self._left_by = task.number
         block = self._failed_block([task], self._child.page.started_ns, cause, text)
         return [*self._unsent_of(task), Result(encode(block))]
@@ -239,7 +239,7 @@ class TrialProcess:
         if not curves:
             return []
         block = ReportBlock(self._setting.worker, task.number, task.attempt, curves, received)
-        return [Back(task.number, task.attempt, encode(block))]
+        return [Reports(task.number, task.attempt, encode(block))]
 
     def _ended_with_everybody(self, status: int) -> bool:
         """Whether the process was ended by what all processes of this job were sent while its trial ran."""
@@ -275,9 +275,9 @@ class TrialProcess:
         )
 
 
-def _given_back(tasks: Sequence[Task], end: AttemptEnd) -> list[TrialEvent]:
-    """These trials, given back, where there are any."""
-    return [returned(tasks, end)] if tasks else []
+def _reclaimed(tasks: Sequence[Task], end: AttemptEnd) -> list[TrialEvent]:
+    """These trials, as reclaimed, if there are any."""
+    return [reclaimed(tasks, end)] if tasks else []
 
 
 def _status_text(status: int) -> str:

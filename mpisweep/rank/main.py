@@ -26,7 +26,7 @@ from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with
 from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices.nodes import LayoutError, Node, lay_out, this_node
 from mpisweep.messages import (
-    Abandon,
+    AbandonTrial,
     Acknowledge,
     Beat,
     Begun,
@@ -35,11 +35,11 @@ from mpisweep.messages import (
     Give,
     Kill,
     Lead,
-    Meet,
     Message,
+    ReclaimTrials,
+    Rendezvous,
     StopTrials,
     StopWanted,
-    TakeBack,
     ToMaster,
     ToWorker,
 )
@@ -309,7 +309,7 @@ class _Rank:
         """Once around, with the files that are readable; True when anything happened."""
         now = time.monotonic()
         if now - self._last_turn > _HELD_UP_S:
-            self._succession.excuse(now - self._last_turn)
+            self._succession.forgive_stall(now - self._last_turn)
         self._last_turn = now
         happened = False
         for rank, messages in self._transport.receive():
@@ -351,7 +351,7 @@ class _Rank:
                 case Finish(exit_code):
                     if rank == succession.master:
                         self._exit_code = exit_code
-                case Give() | Meet() | Abandon() | TakeBack() | StopTrials() | Acknowledge():
+                case Give() | Rendezvous() | AbandonTrial() | ReclaimTrials() | StopTrials() | Acknowledge():
                     # Ignore messages from a superseded master.
                     if rank == succession.master:
                         for_worker.append(
@@ -380,7 +380,7 @@ class _Rank:
         return StopTrials(min(stop.grace_s, HURRIED_GRACE_S)) if self._hurried else stop
 
     def _follow(self, rank: int, lead: Lead, now: float) -> None:
-        if not self._succession.obeys(rank, lead.epoch, now):
+        if not self._succession.accept_lead(rank, lead.epoch, now):
             return
         self._office.follow(lead, rank)
         self._tell_master([Follow(lead.epoch)])

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from mpisweep import __version__
 from mpisweep.master.joining import AlreadyCompleteError, Share, join
 from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.lease_client import Keeper
+from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.opening import Mastership, Opened, RunEndedError, RunFacts, open_sweep, run_has_ended
-from mpisweep.master.snapshotter import Recorder
+from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
 from mpisweep.processes.forkserver import ForkServer
@@ -82,7 +82,7 @@ class Office:
         self._started = time.monotonic()
         #: While this rank is becoming the master; then the master.
         self._leading: Leading | None = None
-        self._recorder: Recorder | None = None
+        self._snapshotter: Snapshotter | None = None
         self._master: Master | None = None
         self.leader: Lead | None = None
         self.exit_code: int | None = None
@@ -180,24 +180,24 @@ class Office:
             log.warning("rank %d is the master now", self._transport.rank)
         is_first = former is None and succession.epoch == 0
         mastership = Mastership(run, succession.epoch, is_first, self.leader.has_begun)
-        self._recorder = recorder = Recorder(self._server)
+        self._snapshotter = snapshotter = Snapshotter(self._server)
         self._leading = leading = Leading(
             () if is_first else succession.alive,
-            lambda: self._open(recorder, mastership),
+            lambda: self._open(snapshotter, mastership),
             0.0 if is_first and not self._options.has_begun else self._spec.limits.disk_s,
         )
         return leading
 
-    def _open(self, recorder: Recorder, mastership: Mastership) -> Opened:
+    def _open(self, snapshotter: Snapshotter, mastership: Mastership) -> Opened:
         """Open the sweep; runs in a thread of its own."""
         path = self._options.path
         try:
-            share = self._join(recorder, mastership)
-            return self._open_part(recorder, mastership, path if share is None else share.part, share)
+            share = self._join(snapshotter, mastership)
+            return self._open_part(snapshotter, mastership, path if share is None else share.part, share)
         except RunOverError as error:
-            raise run_has_ended(path, recorder, mastership.run) from error
+            raise run_has_ended(path, snapshotter, mastership.run) from error
 
-    def _join(self, recorder: Recorder, mastership: Mastership) -> Share | None:
+    def _join(self, snapshotter: Snapshotter, mastership: Mastership) -> Share | None:
         """The place of this run in a split sweep; None where it has the sweep alone."""
         if self._options.split is None:
             return None
@@ -205,20 +205,20 @@ class Office:
             self._spec,
             self._options.path,
             self._options.split,
-            recorder,
+            snapshotter,
             job_id=self._place.allocation.job_id,
             member=mastership.run,
             has_begun=mastership.has_begun,
         )
 
     def _open_part(
-        self, recorder: Recorder, mastership: Mastership, path: Path, share: Share | None
+        self, snapshotter: Snapshotter, mastership: Mastership, path: Path, share: Share | None
     ) -> Opened:
         return open_sweep(
             self._spec,
             path,
             fresh=self._options.fresh,
-            recorder=recorder,
+            snapshotter=snapshotter,
             mastership=mastership,
             facts=RunFacts(
                 self._place.allocation,
@@ -284,14 +284,14 @@ class Office:
                 self._end_with(2)
             case BaseException():
                 raise outcome
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
+        if self._snapshotter is not None:
+            self._snapshotter.close()
+            self._snapshotter = None
 
     def _become_master(self, opened: Opened, now: float) -> None:
         from mpisweep.master.loop import Master
 
-        assert self._recorder is not None
+        assert self._snapshotter is not None
         assert self.leader is not None
         if opened.stop is not None and opened.stop.stop_at <= now:
             log.warning(
@@ -308,10 +308,10 @@ class Office:
         self.leader = replace(self.leader, run=opened.claim.run, has_begun=True)
         for rank in range(self._transport.size):
             self._transport.send(rank, [Begun(opened.claim.run)])
-        self._recorder.write(opened.path, opened.claim.token)
-        keeper = None
+        self._snapshotter.write(opened.path, opened.claim.token)
+        lease_client = None
         if opened.share is not None:
-            keeper = Keeper(
+            lease_client = LeaseClient(
                 self._server,
                 opened.share.path,
                 member=opened.claim.run,
@@ -326,14 +326,14 @@ class Office:
             tells_end=not self._options.launch,
             scheduler=opened.scheduler,
             journal=opened.journal,
-            recorder=self._recorder,
+            snapshotter=self._snapshotter,
             vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s),
             send=self._transport.send,
             sink=self._options.sink,
             stop_at=None if opened.stop is None else opened.stop.stop_at,
             folders=(trials_folder(self._place.path),),
             now=now,
-            keeper=keeper,
+            lease_client=lease_client,
         )
 
     def _give_way(self, fenced: FollowedError | RunOverError, now: float) -> None:
@@ -344,10 +344,10 @@ class Office:
             return
         assert self.leader is not None
         run = self.leader.run
-        self._recorder = recorder = Recorder(self._server)
+        self._snapshotter = snapshotter = Snapshotter(self._server)
 
         def find_out() -> Opened:
-            raise run_has_ended(self._options.path, recorder, run)
+            raise run_has_ended(self._options.path, snapshotter, run)
 
         self._leading = Leading((), find_out, 0.0)
 
@@ -359,7 +359,7 @@ class Office:
         if self._master is not None:
             self._master.step_down()
             self._master = None
-        self._recorder = None
+        self._snapshotter = None
 
     def _end_with(self, exit_code: int) -> None:
         self.exit_code = exit_code

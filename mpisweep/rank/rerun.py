@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mpisweep.blocks import AssignedBlock, Column, Curve, EndedBlock, ReportBlock, decode, encode
+from mpisweep.blocks import AssignedBlock, ColumnValues, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices.nodes import Node, lay_out, this_node
 from mpisweep.messages import Team
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
-from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
+from mpisweep.processes.trial_events import Broke, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare, FailureCause, TrialState
 from mpisweep.results import ResultsError
@@ -113,7 +113,7 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
                 stall_s=sweep.spec.limits.stall_s,
             )
             processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
-            columns: dict[str, Column] = dict(sweep.configuration(number))
+            columns: dict[str, ColumnValues] = dict(sweep.configuration(number))
             slots = [[0, rank] for rank in range(len(shares))]
             block = encode(
                 AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns)
@@ -161,11 +161,11 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
             happened += ((rank, what) for notice in notices for what in process.on_notice(notice))
             process.keep_time(time.monotonic())
         for rank, happening in happened:
-            if isinstance(happening, Back):
+            if isinstance(happening, Reports):
                 _add_reports(curves, happening.body)
-            elif isinstance(happening, Met):
+            elif isinstance(happening, RendezvousOpened):
                 for process in processes[1:]:
-                    process.meet(happening.number, happening.attempt, happening.address)
+                    process.set_rendezvous(happening.number, happening.attempt, happening.address)
             elif isinstance(happening, Broke) and (happening.trial is not None or happening.is_gone):
                 raise ResultsError(f"the trial could not be run: {happening.why}")
             elif isinstance(happening, Result):

@@ -96,7 +96,7 @@ class Succession:
         if rank == self.master:
             self._expect(min(self._alive), now)
 
-    def obeys(self, rank: int, epoch: int, now: float) -> bool:
+    def accept_lead(self, rank: int, epoch: int, now: float) -> bool:
         """A Lead has come: whether to follow it; False when a later master has been heard of."""
         if epoch < self.epoch:
             return False
@@ -119,7 +119,7 @@ class Succession:
         patience_s = self._silence_s * (1.0 if self._led else FIRST_WORD_FACTOR)
         return [self.master] if now - self._heard[self.master] > patience_s else []
 
-    def excuse(self, seconds: float) -> None:
+    def forgive_stall(self, seconds: float) -> None:
         """Forgive everybody a time in which this rank itself did not run and could not hear anybody."""
         for rank in self._heard:
             self._heard[rank] += seconds

@@ -12,31 +12,31 @@ from collections.abc import Callable, Sequence, Set
 
 from mpisweep.blocks import EndedBlock, decode
 from mpisweep.messages import (
-    Abandon,
+    AbandonTrial,
     Acknowledge,
     Broken,
     Ended,
     Give,
     Hello,
-    Meet,
-    Meeting,
     Message,
+    ReclaimedTrials,
+    ReclaimTrials,
+    Rendezvous,
+    RendezvousReady,
     Reported,
-    Returned,
     StopTrials,
-    TakeBack,
     ToWorker,
 )
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer, Notice
 from mpisweep.processes.kernel import process_start
-from mpisweep.processes.trial_events import Back, Broke, Met, Result, TrialEvent
+from mpisweep.processes.trial_events import Broke, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare
 
 __all__ = ["Worker"]
 
-#: How long a trial process that is about to begin a trial has to see that it was declared void, in seconds.
+#: How long a trial process that is about to begin a trial has to see that it was reclaimed, in seconds.
 #: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.shared_page`.
 _VOID_S = 0.002
 
@@ -69,16 +69,16 @@ class Worker:
         self._deliveries = 0
         #: Delivery number -> result, until it is acknowledged.
         self._unacknowledged: dict[int, bytes] = {}
-        #: Slot -> when to look what was taken back.
+        #: Slot -> when to look what was reclaimed.
         self._taking_back: dict[int, float] = {}
         #: Slot -> where the ranks of the trial meet of which it runs rank 0.
-        self._meetings: dict[int, Meeting] = {}
+        self._rendezvous: dict[int, RendezvousReady] = {}
         #: (number, attempt) -> ReportBlocks of a trial whose end is not acknowledged.
         self._reports: dict[tuple[int, int], list[bytes]] = {}
 
     def follow(self) -> None:
         """Report to a new master, with everything that the one before may not have stored."""
-        # Whatever that one wanted back is void, and is given back when its turn comes.
+        # What that one reclaimed is skipped, and reported when its turn comes.
         self._taking_back.clear()
         label = ", ".join(share.label for share in self._shares)
         cores = sum(len(share.cores) for share in self._shares)
@@ -90,7 +90,7 @@ class Worker:
         )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
-        self._tell_master([hello, *reports, *ended, *self._meetings.values()])
+        self._tell_master([hello, *reports, *ended, *self._rendezvous.values()])
 
     def _held(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         held: list[list[tuple[int, int]]] = [[] for _ in self._slots]
@@ -115,14 +115,14 @@ class Worker:
                     if self._slots[slot].is_over:
                         # A new master may not know yet that everything stops.
                         self._take_back(slot, now)
-                case Meet(slot, number, attempt, address):
-                    self._slots[slot].meet(number, attempt, address)
-                case Abandon(slot, number, attempt, linger_s):
+                case Rendezvous(slot, number, attempt, address):
+                    self._slots[slot].set_rendezvous(number, attempt, address)
+                case AbandonTrial(slot, number, attempt, linger_s):
                     self._slots[slot].abandon(number, attempt, now + linger_s)
                 case Acknowledge(deliveries):
                     for delivery in deliveries:
                         self._forget(delivery)
-                case TakeBack(slot):
+                case ReclaimTrials(slot):
                     self._take_back(slot, now)
                 case StopTrials(grace_s):
                     for slot, process in enumerate(self._slots):
@@ -146,7 +146,7 @@ class Worker:
                 self._on_notice(notice, out)
         for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
             del self._taking_back[slot]
-            self._pass_on(slot, [self._slots[slot].taken_back()], out)
+            self._pass_on(slot, [self._slots[slot].reclaimed()], out)
         if out:
             self._tell_master(out)
         return bool(out)
@@ -162,7 +162,7 @@ class Worker:
         return bool(self._taking_back)
 
     def _take_back(self, slot: int, now: float) -> None:
-        self._slots[slot].take_back()
+        self._slots[slot].reclaim()
         self._taking_back[slot] = now + _VOID_S
 
     def _on_notice(self, notice: Notice, out: list[Message]) -> None:
@@ -173,27 +173,27 @@ class Worker:
         for happening in happened:
             match happening:
                 case Result(body):
-                    self._meetings.pop(slot, None)
+                    self._rendezvous.pop(slot, None)
                     self._deliveries += 1
                     self._unacknowledged[self._deliveries] = body
                     out.append(Ended(self._deliveries, body))
-                case Met(number, attempt, address):
-                    self._meetings[slot] = Meeting(number, attempt, address)
-                    out.append(self._meetings[slot])
-                case Back(number, attempt, body):
+                case RendezvousOpened(number, attempt, address):
+                    self._rendezvous[slot] = RendezvousReady(number, attempt, address)
+                    out.append(self._rendezvous[slot])
+                case Reports(number, attempt, body):
                     self._reports.setdefault((number, attempt), []).append(body)
                     out.append(Reported(body))
                 case Broke(trial, why, is_gone):
-                    self._meetings.pop(slot, None)
+                    self._rendezvous.pop(slot, None)
                     if trial is not None:
                         self._reports.pop(trial, None)
                     out.append(Broken(slot, trial, why, is_gone))
                 case (numbers, attempts, end):
-                    if slot in self._meetings and self._meetings[slot].number in numbers:
-                        del self._meetings[slot]
+                    if slot in self._rendezvous and self._rendezvous[slot].number in numbers:
+                        del self._rendezvous[slot]
                     for trial in zip(numbers, attempts, strict=True):
                         self._reports.pop(trial, None)
-                    out.append(Returned(slot, numbers, attempts, end))
+                    out.append(ReclaimedTrials(slot, numbers, attempts, end))
 
     def _forget(self, delivery: int) -> None:
         body = self._unacknowledged.pop(delivery, None)

@@ -15,9 +15,9 @@ from typing import Any
 from mpisweep.blocks import (
     AssignedBlock,
     ClosedRecord,
-    Column,
+    ColumnValues,
     EndedBlock,
-    InferredBlock,
+    InfeasibleBlock,
     JoinedRecord,
     LeftRecord,
     QuarantineRecord,
@@ -245,8 +245,8 @@ def _credit(state: SweepState, worker: int, wall_time_s: float) -> None:
             state.workers["busy_time"][worker] += wall_time_s
 
 
-def _on_inferred(state: SweepState, record: InferredBlock, run: int) -> None:
-    """An inference holds until it is taken back; no other end is."""
+def _on_infeasible(state: SweepState, record: InfeasibleBlock, run: int) -> None:
+    """That a trial is infeasible may be withdrawn later; no other end is."""
     old, new = (_WAITING, _INFEASIBLE) if record.why else (_INFEASIBLE, _WAITING)
     state.grow(max(record.numbers, default=-1) + 1)
     for number in record.numbers:
@@ -315,7 +315,7 @@ def _append(table: Table, **row: Any) -> None:
         column.append(row[name])
 
 
-def _values(column: Column, skip: int, rows: int) -> list[Value]:
+def _values(column: ColumnValues, skip: int, rows: int) -> list[Value]:
     return column[skip : skip + rows] if isinstance(column, list) else [column] * rows
 
 
@@ -326,7 +326,7 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     QuarantineRecord: _on_quarantined,
     AssignedBlock: _on_assigned,
     EndedBlock: _on_ended,
-    InferredBlock: _on_inferred,
+    InfeasibleBlock: _on_infeasible,
     UnfinishedBlock: _on_unfinished,
     ClosedRecord: _on_closed,
 }

@@ -137,7 +137,7 @@ class SweepState:
         begun = self.begun()
         for row, end in enumerate(ends):
             if end == AttemptEnd.RUNNING:
-                ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.WITHDRAWN)
+                ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.RECLAIMED)
 
     def drop_reports(self, number: int) -> None:
         """A new attempt reports anew."""

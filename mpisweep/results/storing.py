@@ -30,10 +30,10 @@ from mpisweep.results.journal.segments import segments
 from mpisweep.results.reports import Reading
 from mpisweep.results.state import TABLE_FIELDS, SweepState
 
-__all__ = ["read_here", "serve", "state_from", "state_to"]
+__all__ = ["read_here", "serve_snapshots", "state_from", "state_to"]
 
 
-def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
+def serve_snapshots(files: list[int], arguments: Mapping[str, Any]) -> None:
     """Entry of the process.
 
     Args:

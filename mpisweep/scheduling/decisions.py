@@ -8,24 +8,24 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, Slot, Value
 
 __all__ = [
+    "Abandon",
+    "AddTrials",
     "Assign",
     "Commit",
     "Decision",
     "End",
     "GiveUp",
-    "Infer",
-    "Introduce",
-    "Lease",
-    "LetGo",
+    "MarkInfeasible",
     "Quarantine",
+    "Reclaim",
+    "RequestLease",
     "Stop",
-    "Withdraw",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Write these attempts down, then send them to the slot; a trial of several ranks to all of its slots."""
+    """Record these attempts, then send them to the slot; a trial of several ranks to all its slots."""
 
     slots: tuple[Slot, ...]
     numbers: list[int]
@@ -36,22 +36,22 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Write these ends down; they are final."""
+    """Record these ends; they are final."""
 
     block: EndedBlock
 
 
 @dataclass(frozen=True, slots=True)
-class Introduce:
-    """The sweep has these trials from now on: write them down before anything else is said of them."""
+class AddTrials:
+    """Record these new trials, before anything else refers to them."""
 
     numbers: list[int]
     configurations: list[dict[str, Value]]
 
 
 @dataclass(frozen=True, slots=True)
-class Infer:
-    """Write down that these trials are infeasible, and why; none of them runs."""
+class MarkInfeasible:
+    """Record that these trials are infeasible, and why; none of them runs."""
 
     numbers: list[int]
     why: str
@@ -59,7 +59,7 @@ class Infer:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Write down that these attempts are over without an end."""
+    """Record that these attempts are over without an end."""
 
     rank: int
     numbers: list[int]
@@ -68,8 +68,8 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
-    """Tell a slot to let go of a trial that is not its own any more within so many seconds."""
+class Abandon:
+    """Have a slot leave a trial that is no longer its own within so many seconds."""
 
     slot: Slot
     number: int
@@ -78,15 +78,15 @@ class LetGo:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Ask a slot for what it has not begun."""
+class Reclaim:
+    """Reclaim what a slot has not begun."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell every worker, or that of one rank, to stop its trials and to give everything back."""
+    """Have every worker, or that of one rank, stop its trials and return the rest."""
 
     grace_s: float
     rank: int | None = None
@@ -94,14 +94,14 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Tell that this slot's device gets no more trials, or gets some again (`why` is empty)."""
+    """Record that this slot's device gets no more trials, or gets some again (empty `why`)."""
 
     slot: Slot
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class RequestLease:
     """Ask for more trials of a sweep that several allocations share, the longest or the shortest first."""
 
     shortest: bool
@@ -116,4 +116,16 @@ class End:
     reason: EndReason
 
 
-Decision = Assign | Commit | Introduce | Infer | GiveUp | LetGo | Withdraw | Stop | Quarantine | Lease | End
+Decision = (
+    Assign
+    | Commit
+    | AddTrials
+    | MarkInfeasible
+    | GiveUp
+    | Abandon
+    | Reclaim
+    | Stop
+    | Quarantine
+    | RequestLease
+    | End
+)

@@ -20,7 +20,7 @@ __all__ = [
     "TimePassed",
     "TrialsEnded",
     "TrialsGranted",
-    "TrialsReturned",
+    "TrialsReclaimed",
     "TrialsRevoked",
     "WorkerJoined",
     "WorkerLost",
@@ -67,7 +67,7 @@ class TrialsEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialsReturned:
+class TrialsReclaimed:
     """A slot gave trials back."""
 
     slot: Slot
@@ -121,6 +121,6 @@ ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = (
     WorkerJoined | WorkerLost | SlotBroken
-    | TrialsEnded | TrialsReturned | StopRequested
+    | TrialsEnded | TrialsReclaimed | StopRequested
     | ShareEvent | TimePassed
 )  # fmt: skip

@@ -3,7 +3,7 @@ share.
 
 *One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
 completed elsewhere since the first one failed and none has failed there, is to blame: it is quarantined, and
-the trial is tried again elsewhere.  If it fails there too, the slot is acquitted.  So slow that it is
+the trial is tried again elsewhere.  If it fails there too, the slot is cleared.  So slow that it is
 quarantined is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
 :data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.
 
@@ -92,7 +92,7 @@ class Devices:
         for number in self.quarantined.pop(slot, ()):
             self._because_of[number].remove(slot)
 
-    def acquitted(self, number: int, failed: bool) -> list[Slot]:
+    def clear_suspicion(self, number: int, failed: bool) -> list[Slot]:
         """A trial has ended somewhere: the quarantined slots that are not to blame for its failure before."""
         slots = self._because_of.pop(number, [])
         for slot in slots:

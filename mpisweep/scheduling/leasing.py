@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mpisweep.scheduling.decisions import Lease
+from mpisweep.scheduling.decisions import RequestLease
 
 __all__ = ["Supply"]
 
@@ -73,11 +73,11 @@ class Supply:
         return new
 
     def revoke(self, numbers: Iterable[int]) -> None:
-        """Others have these now; those that run here go elsewhere when they are given back."""
+        """Others have these now; those that run here go elsewhere when they are reclaimed."""
         self._revoked.update(numbers)
 
     def keep_ours(self, numbers: Sequence[int]) -> Sequence[int]:
-        """Trials have been given back here: those that others have go elsewhere; returns the rest."""
+        """Drop reclaimed trials that others have now; returns the rest."""
         if not self._revoked:
             return numbers
         self._elsewhere.update(self._revoked.intersection(numbers))
@@ -93,7 +93,7 @@ class Supply:
         self._ask_at = now + AGAIN_S
         self.is_dry = sure and not is_busy
 
-    def note_time(self, now: float, ranks: int | None) -> Lease | None:
+    def note_time(self, now: float, ranks: int | None) -> RequestLease | None:
         """Something happens at this time; what to ask for first when that comes late; `ranks` as in
         :meth:`ask`.
         """
@@ -101,9 +101,11 @@ class Supply:
         if last is None or now - last < HELD_UP_S or self.is_dry:
             return None
         self.must_hear = self._is_asked = True
-        return Lease(self._shortest, ranks)
+        return RequestLease(self._shortest, ranks)
 
-    def ask(self, *, ready: int, aside: int, slots: int, ranks: int | None, now: float) -> Lease | None:
+    def ask(
+        self, *, ready: int, aside: int, slots: int, ranks: int | None, now: float
+    ) -> RequestLease | None:
         """What to ask for now.
 
         Args:
@@ -123,4 +125,4 @@ class Supply:
             return None
         self._is_asked = True
         self._shortest = aside > 0
-        return Lease(self._shortest, ranks)
+        return RequestLease(self._shortest, ranks)

@@ -15,7 +15,7 @@ States of a trial::
 
     waiting --assigned--> running --ended--> complete, pruned or failed
        ^                     |
-       +----- given back, worker lost and retries left, or its device is to blame
+       +----- reclaimed, worker lost and retries left, or its device is to blame
     waiting --inferred--> infeasible
 """
 
@@ -37,13 +37,13 @@ from mpisweep.scheduling.events import (
     TimePassed,
     TrialsEnded,
     TrialsGranted,
-    TrialsReturned,
+    TrialsReclaimed,
     TrialsRevoked,
     WorkerJoined,
     WorkerLost,
 )
 from mpisweep.scheduling.rules.blame import release
-from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_returned
+from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
 from mpisweep.scheduling.rules.handout import fill
 from mpisweep.scheduling.rules.learning import ask_search, learn_durations
 from mpisweep.scheduling.rules.leases import (
@@ -209,8 +209,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_trials_ended(core, block)
         case WorkerJoined():
             return on_worker_joined(core, event, now)
-        case TrialsReturned(slot, numbers, attempts, end):
-            return on_trials_returned(core, slot, numbers, attempts, end)
+        case TrialsReclaimed(slot, numbers, attempts, end):
+            return on_trials_reclaimed(core, slot, numbers, attempts, end)
         case SlotBroken(slot, trial, why, is_gone):
             return on_slot_broken(core, slot, trial, why, is_gone)
         case WorkerLost(rank):

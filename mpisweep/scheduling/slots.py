@@ -38,9 +38,9 @@ class Slots:
         self.nodes: dict[Slot, str] = {}
         #: Slot -> when it was last given trials.
         self.given_at: dict[Slot, float] = {}
-        #: Slots that were asked to give back and have not answered; and kind of device -> how many of them
-        #: there are.
+        #: Slots whose backlog was reclaimed and that have not answered.
         self.asked: set[Slot] = set()
+        #: Kind of device -> how many of these there are.
         self.asked_of_kind: Counter[str] = Counter()
         #: Slots that hold nothing and are not kept for anything.  The first one is found at once, unlike a
         #: plain dict's.
@@ -48,22 +48,22 @@ class Slots:
         #: Kind of device -> how many of these there are.
         self.idle_of_kind: Counter[str] = Counter()
         #: Slots that hold something and may have room for more, whether there is more or not.
-        self.hungry: OrderedDict[Slot, None] = OrderedDict()
+        self.wanting: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> slots that hold at most one trial and are not kept, the idle ones first; each is
         #: looked at once after it has changed.
         self.roomy: dict[str, OrderedDict[Slot, None]] = {}
         #: Slots that hold more than they run, as far as is known: given more, and not asked for it since.
         #: The one that was given something the longest ago is the first.
-        self.rich: OrderedDict[Slot, None] = OrderedDict()
+        self.with_backlog: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> slots of it that are rich in what is bound to this kind: no slot of another one
         #: could run it.
-        self.rich_in_bound: dict[str, OrderedDict[Slot, None]] = {}
+        self.with_bound_backlog: dict[str, OrderedDict[Slot, None]] = {}
         #: Slots that are kept for a trial of several ranks, in the order in which they will be free.
         self.kept: Ranking[Slot] = Ranking()
         #: Those of them that hold nothing.
         self.kept_idle: OrderedDict[Slot, None] = OrderedDict()
         #: Quarantined slots that hold nothing.
-        self.benched: set[Slot] = set()
+        self.quarantined_idle: set[Slot] = set()
         #: Slots that have changed since somebody has last looked, and cleared this.
         self.changed: dict[Slot, None] = {}
         self._of_rank: dict[int, dict[Slot, None]] = {}
@@ -76,7 +76,7 @@ class Slots:
     @property
     def at_work(self) -> int:
         """How many slots hold trials."""
-        return len(self.held) - len(self.idle) - len(self.kept_idle) - len(self.benched)
+        return len(self.held) - len(self.idle) - len(self.kept_idle) - len(self.quarantined_idle)
 
     @property
     def count_usable(self) -> int:
@@ -104,7 +104,7 @@ class Slots:
         # What it was asked for before it said hello again, it has forgotten.
         self.note_answer(slot)
         if len(held) > 1:
-            self._note_rich(slot, self.rich)
+            self._note_backlog(slot, self.with_backlog)
         self._locate(slot, held)
         self.note(slot)
 
@@ -113,7 +113,7 @@ class Slots:
         self._drop(slot)
         self.given_at.pop(slot, None)
         self.note_answer(slot)
-        self.benched.discard(slot)
+        self.quarantined_idle.discard(slot)
         self.changed[slot] = None
         del self._of_rank[slot.rank][slot]
         return self.held.pop(slot)
@@ -126,22 +126,22 @@ class Slots:
         """
         self.held[slot].update(zip(numbers, attempts, strict=True))
         self.given_at[slot] = now
-        rich = self.rich
+        rich = self.with_backlog
         if are_bound:
-            rich = self.rich_in_bound.setdefault(self._kinds.get(slot, ""), OrderedDict())
-        self._note_rich(slot, rich)
+            rich = self.with_bound_backlog.setdefault(self._kinds.get(slot, ""), OrderedDict())
+        self._note_backlog(slot, rich)
         self._locate(slot, numbers)
         self.note(slot)
 
     def ask(self, slot: Slot) -> None:
-        """A slot is asked to give back what it has not begun."""
+        """What the slot has not begun is being reclaimed."""
         if slot not in self.asked:
             self.asked.add(slot)
             self.asked_of_kind[self._kinds.get(slot, "")] += 1
         self._note_poor(slot)
 
     def note_answer(self, slot: Slot) -> None:
-        """A slot has given back what it was asked for, or never will."""
+        """The slot has answered a reclaim, or never will."""
         if slot in self.asked:
             self.asked.discard(slot)
             self.asked_of_kind[self._kinds.get(slot, "")] -= 1
@@ -167,18 +167,18 @@ class Slots:
         if slot in self._quarantined:
             self._drop(slot)
             if count == 0:
-                self.benched.add(slot)
+                self.quarantined_idle.add(slot)
             return
-        self.benched.discard(slot)
+        self.quarantined_idle.discard(slot)
         if count <= 1:
             self._note_poor(slot)
         is_kept = slot in self.kept
         if count:
             self._leave_idle(slot)
             self.kept_idle.pop(slot, None)
-            self.hungry[slot] = None
+            self.wanting[slot] = None
         else:
-            self.hungry.pop(slot, None)
+            self.wanting.pop(slot, None)
             if is_kept:
                 self._leave_idle(slot)
                 self.kept_idle[slot] = None
@@ -208,19 +208,19 @@ class Slots:
         self._leave_idle(slot)
         self.kept.discard(slot)
         self._note_poor(slot)
-        for register in (self.hungry, self.kept_idle):
+        for register in (self.wanting, self.kept_idle):
             register.pop(slot, None)
         if roomy := self.roomy.get(self._kinds.get(slot, "")):
             roomy.pop(slot, None)
 
-    def _note_rich(self, slot: Slot, rich: OrderedDict[Slot, None]) -> None:
+    def _note_backlog(self, slot: Slot, rich: OrderedDict[Slot, None]) -> None:
         self._note_poor(slot)
         rich[slot] = None
 
     def _note_poor(self, slot: Slot) -> None:
         """Nobody can have anything of a slot."""
-        self.rich.pop(slot, None)
-        for rich in self.rich_in_bound.values():
+        self.with_backlog.pop(slot, None)
+        for rich in self.with_bound_backlog.values():
             rich.pop(slot, None)
 
     def _locate(self, slot: Slot, numbers: Iterable[int]) -> None:
@@ -237,20 +237,22 @@ class Slots:
         quarantined = set(self._quarantined)
         kept = set(self.kept)
         assert quarantined <= self.held.keys(), "a slot that is gone is quarantined"
-        assert self.benched == empty & quarantined, "benched is wrong"
+        assert self.quarantined_idle == empty & quarantined, "quarantined_idle is wrong"
         assert kept <= self.held.keys() - quarantined, "a slot is kept that gets no trials"
         assert set(self.idle) == empty - quarantined - kept, "idle is wrong"
         assert set(self.kept_idle) == empty & kept, "kept_idle is wrong"
-        assert set(self.hungry) <= self.held.keys() - empty - quarantined, (
-            "a slot that may have nothing is hungry"
+        assert set(self.wanting) <= self.held.keys() - empty - quarantined, (
+            "a slot that may have nothing is wanting"
         )
         idle_of_kind = Counter(self._kinds.get(slot, "") for slot in self.idle)
         assert +self.idle_of_kind == idle_of_kind, "idle_of_kind is wrong"
         assert len(self.held) == 0 or self.held.keys() != quarantined, "nobody is left to work"
-        for rich in (self.rich, *self.rich_in_bound.values()):
-            assert all(len(self.held[slot]) > 1 for slot in rich), "a slot with one trial is called rich"
+        for rich in (self.with_backlog, *self.with_bound_backlog.values()):
+            assert all(len(self.held[slot]) > 1 for slot in rich), (
+                "a slot with one trial is said to have a backlog"
+            )
             given_at = [self.given_at[slot] for slot in rich]
-            assert given_at == sorted(given_at), "rich is out of order"
+            assert given_at == sorted(given_at), "with_backlog is out of order"
         asked_of_kind = Counter(self._kinds.get(slot, "") for slot in self.asked)
         assert +self.asked_of_kind == asked_of_kind, "asked_of_kind is wrong"
         assert self.asked <= set(self.held), "a slot that is gone was asked"

@@ -82,7 +82,7 @@ class TeamTrial:
         for end in (AttemptEnd.LOST, AttemptEnd.INTERRUPTED):
             if end in self.returns.values():
                 return end
-        return self._failure(failed) if failed else AttemptEnd.WITHDRAWN
+        return self._failure(failed) if failed else AttemptEnd.RECLAIMED
 
     def _failure(self, failed: Sequence[EndedBlock]) -> EndedBlock:
         told = min(failed, key=lambda block: _TELLING.index(FailureCause(block.causes[0])))

@@ -22,7 +22,7 @@ from mpisweep.scheduling.slots import Slots
 
 __all__ = ["NOTICE_S", "Timetable"]
 
-#: What has not begun is taken back so long before its latest start, in seconds: the master looks every 20 ms,
+#: What has not begun is reclaimed so long before its latest start, in seconds: the master looks every 20 ms,
 #: and its message takes a while.
 NOTICE_S = 0.05
 #: What was found to begin in time does so when sums are rounded otherwise, too.

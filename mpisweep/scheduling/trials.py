@@ -26,7 +26,7 @@ INFEASIBLE = int(TrialState.INFEASIBLE)
 MOVES: dict[tuple[TrialState, TrialState], str] = {
     (TrialState.WAITING, TrialState.RUNNING): "assigned",
     (TrialState.WAITING, TrialState.INFEASIBLE): "inferred",
-    (TrialState.RUNNING, TrialState.WAITING): "given back",
+    (TrialState.RUNNING, TrialState.WAITING): "reclaimed",
     (TrialState.RUNNING, TrialState.COMPLETE): "ended",
     (TrialState.RUNNING, TrialState.PRUNED): "ended",
     (TrialState.RUNNING, TrialState.FAILED): "ended",

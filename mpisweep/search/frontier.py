@@ -465,7 +465,7 @@ class MemoryFrontier:
         return min(line.bracket(kind)[0] for kind in self._slots)
 
     def _sort_out(self, line: _Line, states: Sequence[int], plan: Plan) -> None:
-        """Let go of what fits everywhere, and take back what does not and has not begun."""
+        """Let go of what fits everywhere, and reclaim what does not and has not begun."""
         free = self._fits_everywhere(line)
         count = bisect_right(line.withheld, free)
         plan.free.extend(line.numbers[position] for position in line.withheld[:count])

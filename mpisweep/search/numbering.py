@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpisweep.blocks import Column
+from mpisweep.blocks import ColumnValues
 from mpisweep.records import TrialState, Value
 from mpisweep.search import Sampler
 from mpisweep.spec import Spec
@@ -55,9 +55,9 @@ class Trials:
         self.states.extend([int(TrialState.WAITING)] * len(configurations))
         self.attempts.extend([0] * len(configurations))
 
-    def columns(self, numbers: Sequence[int]) -> dict[str, Column]:
+    def columns(self, numbers: Sequence[int]) -> dict[str, ColumnValues]:
         """The parameters of these trials; one that is the same for all of them as that value alone."""
-        columns: dict[str, Column] = {}
+        columns: dict[str, ColumnValues] = {}
         for name, column in self.parameters.items():
             values = [column[number] for number in numbers]
             columns[name] = values[0] if _all_equal(values) else values

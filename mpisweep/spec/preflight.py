@@ -24,7 +24,7 @@ from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 
-__all__ = ["see_that_it_starts"]
+__all__ = ["check_startable"]
 
 #: How long importing the user's module may take before the sweep is started without knowing, in seconds.
 _IMPORT_S = 120.0
@@ -34,7 +34,7 @@ _NO_SCRIPT = ("-m", "-c", "-")
 log = logging.getLogger(__name__)
 
 
-def see_that_it_starts(spec: Spec) -> None:
+def check_startable(spec: Spec) -> None:
     """Look for the data, or for the program and the template, or import the function in a process of its own.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mpisweep.blocks import AssignedBlock, decode
 from mpisweep.messages import Team
-from mpisweep.processes.channel import MEET, TEAM, Frame, Line
+from mpisweep.processes.channel import RENDEZVOUS, TEAM, Frame, Line
 from mpisweep.records import Value
 
 __all__ = ["Orders", "configurations"]
@@ -40,7 +40,7 @@ class Orders:
             frame = self._frames.popleft()
             if frame.kind == TEAM:
                 team = _team(frame.body)
-            elif frame.kind != MEET:
+            elif frame.kind != RENDEZVOUS:
                 # Where others meet is of no use once their trial is over here.
                 block = decode(frame.body)
                 assert isinstance(block, AssignedBlock)
@@ -50,7 +50,7 @@ class Orders:
         """Wait to be told where the ranks of this trial meet."""
         while True:
             for frame in self._frames:
-                if (frame.kind, frame.first, frame.second) == (MEET, number, attempt):
+                if (frame.kind, frame.first, frame.second) == (RENDEZVOUS, number, attempt):
                     self._frames.remove(frame)
                     return frame.body.decode()
             self._frames.extend(self._line.receive())

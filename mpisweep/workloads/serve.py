@@ -30,10 +30,10 @@ from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.gathering import Gathered
 from mpisweep.workloads.leftovers import end_leftovers, has_children, leave
-from mpisweep.workloads.meeting import Meetings
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
+from mpisweep.workloads.rendezvous import TrialRendezvous
 from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
 from mpisweep.workloads.trial import Trial, remove_checkpoint
 
@@ -166,7 +166,7 @@ class _Loop:
         self._reports_sent = 0
         self._gathered = Gathered(worker, slot)
         self._orders = Orders(line)
-        self._meetings = Meetings(
+        self._rendezvous = TrialRendezvous(
             line, self._orders, says_ranks=spec.says_ranks, own_device_only=self._uses_gpu
         )
 
@@ -219,7 +219,7 @@ class _Loop:
         started_at = time.time()
         started = time.perf_counter()
         try:
-            with self._meetings.around(team, number, attempt), self._limited:
+            with self._rendezvous.around(team, number, attempt), self._limited:
                 returned = _returned(run, trial)
                 if os.getpid() != self._process:
                     leave(0)

@@ -51,7 +51,7 @@ from mpisweep.results.shares.folder import (
 from mpisweep.results.shares.leases import Lease, Leases, Left
 from mpisweep.results.shares.membership import Life, MemberWatch, look_every_s
 
-__all__ = ["serve"]
+__all__ = ["serve_leases"]
 
 #: The results file is written by whoever finds it this old, in seconds; writing it costs at most this share.
 _WHOLE_EVERY_S = 60.0
@@ -63,7 +63,7 @@ _AGAIN_S = 0.5
 _LEAVE_TRIES = 10
 
 
-def serve(files: list[int], arguments: Mapping[str, Any]) -> None:
+def serve_leases(files: list[int], arguments: Mapping[str, Any]) -> None:
     """Entry of the process.
 
     Args:

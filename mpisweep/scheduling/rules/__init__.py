@@ -16,7 +16,7 @@ learning        durations and new trials, from what has ended
 withholding     what may need too much memory, and what ran out of it
 blame           devices that are to blame for what failed on them: quarantine
 several_ranks   the end of a trial of several ranks
-ends            trials that have ended, or that a slot gives back
+ends            trials that have ended, or that were reclaimed from a slot
 losses          lost workers and broken slots
 workers         workers that join, and the trials that they bring
 ==============  ==========================================================================

@@ -30,7 +30,7 @@ def judge(core: Core, slot: Slot, block: EndedBlock) -> list[Decision]:
     for index, state in enumerate(block.states):
         number = block.numbers[index]
         # Whatever becomes of it here says whether the device on which it failed before was to blame.
-        released += core.devices.acquitted(number, state == FAILED)
+        released += core.devices.clear_suspicion(number, state == FAILED)
         if state != FAILED:
             core.devices.note_success(slot)
             continue

@@ -1,4 +1,4 @@
-"""Trials that have ended in a slot, and trials that a slot gives back.
+"""Trials that have ended in a slot, and trials that were reclaimed from it.
 
 Only the attempt that the slot holds counts: a result of attempt 1 must never pass for one of attempt 2.
 """
@@ -19,7 +19,7 @@ from mpisweep.scheduling.rules.several_ranks import let_go, on_rank_ended
 from mpisweep.scheduling.rules.withholding import look_at_memory
 from mpisweep.scheduling.trials import FAILED
 
-__all__ = ["give_back", "on_trials_ended", "on_trials_returned"]
+__all__ = ["on_trials_ended", "on_trials_reclaimed", "requeue"]
 
 
 def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
@@ -66,7 +66,7 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
     return decisions + judge(core, slot, block)
 
 
-def on_trials_returned(
+def on_trials_reclaimed(
     core: Core, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
 ) -> list[Decision]:
     """Queue again what a slot gave back."""
@@ -78,10 +78,10 @@ def on_trials_returned(
     for number in given:
         del held[number]
     core.slots.note(slot)
-    return give_back(core, slot, given, end)
+    return requeue(core, slot, given, end)
 
 
-def give_back(core: Core, slot: Slot, given: Mapping[int, int], end: AttemptEnd) -> list[Decision]:
+def requeue(core: Core, slot: Slot, given: Mapping[int, int], end: AttemptEnd) -> list[Decision]:
     """Attempts, by trial, that a slot does not hold any more, and that have no end: the trials wait again."""
     alone = {number: attempt for number, attempt in given.items() if number not in core.teams}
     decisions: list[Decision] = []

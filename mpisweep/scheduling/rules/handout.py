@@ -27,7 +27,7 @@ __all__ = ["fill"]
 
 
 def fill(core: Core, decisions: list[Decision], now: float) -> None:
-    """Hand out trials while some wait and slots have room; else let idle slots take from rich ones."""
+    """Hand out trials while some wait and slots have room; else reclaim from slots with a backlog."""
     waiting, slots = core.waiting, core.slots
     if slots.kept or waiting.wide():
         fill_wide(core, decisions, now)
@@ -60,18 +60,18 @@ def _fill_idle(core: Core, decisions: list[Decision], now: float) -> None:
 def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
     """Give slots what they run next; each is looked at once after it has changed."""
     waiting, slots = core.waiting, core.slots
-    for _ in range(len(slots.hungry)):
+    for _ in range(len(slots.wanting)):
         if not waiting.count() or waiting.next() in core.losses.suspects:
             return
-        slot, size = next(iter(slots.hungry)), batch_size(core)
+        slot, size = next(iter(slots.wanting)), batch_size(core)
         if may_have_more(core, slot, size):
             left_s = time_left_s(core, slot, now)
             if is_within(core, waiting.next(), left_s):
                 assign_next(core, slot, size, left_s, decisions, now)
                 if len(slots.held[slot]) <= size:
-                    slots.hungry.move_to_end(slot)
+                    slots.wanting.move_to_end(slot)
                     continue
-        del slots.hungry[slot]
+        del slots.wanting[slot]
 
 
 def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Decision, Introduce
+from mpisweep.scheduling.decisions import AddTrials, Decision
 from mpisweep.scheduling.rules.assigning import BATCH_S
 from mpisweep.scheduling.rules.reclaiming import reconsider
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
@@ -42,4 +42,4 @@ def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> N
         search.add(number, configuration)
     core.waiting.grow(len(numbers))
     core.waiting.add(numbers)
-    decisions.append(Introduce(numbers, configurations))
+    decisions.append(AddTrials(numbers, configurations))

@@ -11,7 +11,7 @@ from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, GiveUp, Quarantine
 from mpisweep.scheduling.ended import lost_text
 from mpisweep.scheduling.rules.blame import release
-from mpisweep.scheduling.rules.ends import give_back
+from mpisweep.scheduling.rules.ends import requeue
 from mpisweep.scheduling.rules.retries import retry, wait_again
 from mpisweep.scheduling.rules.several_ranks import let_go
 
@@ -54,7 +54,7 @@ def on_slot_broken(
         return decisions
     decisions.append(Quarantine(slot, why))
     # What it was given meanwhile it has not begun.
-    decisions += give_back(core, slot, leave(core, slot), AttemptEnd.WITHDRAWN)
+    decisions += requeue(core, slot, leave(core, slot), AttemptEnd.RECLAIMED)
     return decisions + _see_who_is_left(core)
 
 
@@ -66,7 +66,7 @@ def _lose(core: Core, slot: Slot, held: dict[int, int]) -> list[Decision]:
     others = [number for number in alone if number != blamed]
     if others:
         wait_again(core, others)
-        decisions.append(GiveUp(slot.rank, others, [held[number] for number in others], AttemptEnd.WITHDRAWN))
+        decisions.append(GiveUp(slot.rank, others, [held[number] for number in others], AttemptEnd.RECLAIMED))
     for number in held:
         if number in core.teams:
             decisions += let_go(core, slot, core.teams[number], AttemptEnd.LOST)

@@ -1,6 +1,6 @@
 """Taking back what slots have not begun: it would begin too late, or another slot has nothing to do.
 
-As durations turn out, what the deadline no longer allows is taken back before it begins, and waits like any
+As durations turn out, what the deadline no longer allows is reclaimed before it begins, and waits like any
 other trial.
 
 Whatever was expected, nothing is stuck behind a long trial: when a slot has nothing to do and no trial waits,
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from mpisweep.records import Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Decision, Withdraw
+from mpisweep.scheduling.decisions import Decision, Reclaim
 
 __all__ = ["SETTLE_S", "ask_back", "note_changes", "note_slot", "reconsider", "take_for_idle"]
 
@@ -24,7 +24,7 @@ SETTLE_S = 0.020
 
 
 def note_changes(core: Core, decisions: list[Decision], now: float) -> None:
-    """Take note of what slots hold now, and take back what would begin too late."""
+    """Note what slots hold now, and reclaim what would begin too late."""
     if core.is_timed:
         for slot in core.slots.changed:
             note_slot(core, slot, now)
@@ -61,18 +61,18 @@ def _reclaim(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def ask_back(core: Core, slot: Slot) -> list[Decision]:
-    """Have a slot give back what it has not begun, unless it was asked to and has not answered yet."""
+    """Reclaim what a slot has not begun, unless it was asked already and has not answered."""
     if slot in core.slots.asked:
         return []
     core.slots.ask(slot)
-    return [Withdraw(slot)]
+    return [Reclaim(slot)]
 
 
 def take_for_idle(core: Core, decisions: list[Decision], now: float) -> None:
-    """Ask as many rich slots as idle ones can run what they have; those that have yet to answer count."""
+    """Reclaim from as many slots with backlog as idle ones can take over, pending ones included."""
     slots = core.slots
-    _ask(core, slots.rich, len(slots.idle) - len(slots.asked), decisions, now)
-    for kind, rich in slots.rich_in_bound.items():
+    _ask(core, slots.with_backlog, len(slots.idle) - len(slots.asked), decisions, now)
+    for kind, rich in slots.with_bound_backlog.items():
         wanted = min(len(slots.idle) - len(slots.asked), slots.idle_of_kind[kind] - slots.asked_of_kind[kind])
         _ask(core, rich, wanted, decisions, now)
 
@@ -84,5 +84,5 @@ def _ask(core: Core, rich: Mapping[Slot, None], wanted: int, decisions: list[Dec
             # All others were given something later.
             return
         core.slots.ask(slot)
-        decisions.append(Withdraw(slot))
+        decisions.append(Reclaim(slot))
         wanted -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Commit, Decision, GiveUp, LetGo
+from mpisweep.scheduling.decisions import Abandon, Commit, Decision, GiveUp
 from mpisweep.scheduling.ended import lost_text
 from mpisweep.scheduling.rules.learning import observe
 from mpisweep.scheduling.rules.retries import retry, wait_again
@@ -45,7 +45,7 @@ def let_go(core: Core, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd
         return []
     team.told_s = linger_s
     return [
-        LetGo(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for
+        Abandon(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for
     ]
 
 

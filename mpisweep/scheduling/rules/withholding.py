@@ -11,7 +11,7 @@ from math import inf
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Decision, GiveUp, Infer
+from mpisweep.scheduling.decisions import Decision, GiveUp, MarkInfeasible
 from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.retries import queue_first, wait_again
 from mpisweep.scheduling.trials import INFEASIBLE, WAITING
@@ -58,7 +58,7 @@ def ration(core: Core, decisions: list[Decision], now: float) -> None:
         numbers = [number for number, because in plan.infeasible if because == why]
         for number in numbers:
             core.trials.move(number, INFEASIBLE)
-        decisions.append(Infer(numbers, why))
+        decisions.append(MarkInfeasible(numbers, why))
 
 
 def has_slots(core: Core, number: int) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import Decision, LetGo, Stop
+from mpisweep.scheduling.decisions import Abandon, Decision, Stop
 from mpisweep.scheduling.events import WorkerJoined
-from mpisweep.scheduling.rules.ends import give_back
+from mpisweep.scheduling.rules.ends import requeue
 from mpisweep.scheduling.rules.losses import leave
 from mpisweep.scheduling.trials import RUNNING, WAITING
 
@@ -31,14 +31,14 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
                 kept[number] = attempt
             elif number < core.total:
                 # Others run it by now, or have run it; or it would wait for ranks that are not there.
-                decisions.append(LetGo(slot, number, attempt, 0.0))
+                decisions.append(Abandon(slot, number, attempt, 0.0))
                 if core.waiting.width(number) > 1 and core.trials.states[number] == WAITING:
                     # The next attempt must not be taken for this one.
                     core.trials.attempts[number] = max(core.trials.attempts[number], attempt)
         missing = {number: attempt for number, attempt in thought.items() if number not in kept}
         for number in missing:
             del thought[number]
-        decisions += give_back(core, slot, missing, AttemptEnd.WITHDRAWN)
+        decisions += requeue(core, slot, missing, AttemptEnd.RECLAIMED)
         if slot in core.gone:
             if slot in core.slots.held:
                 leave(core, slot)

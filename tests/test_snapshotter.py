@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mpisweep.master import snapshotter as module
-from mpisweep.master.snapshotter import Answer, Recorder
+from mpisweep.master.snapshotter import Answer, Snapshotter
 from mpisweep.processes.forkserver import ForkServer
 
 
@@ -23,12 +23,12 @@ def server() -> Iterator[ForkServer]:
     made.close()
 
 
-def answer_of(recorder: Recorder) -> Answer:
+def answer_of(snapshotter: Snapshotter) -> Answer:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        recorder.listen()
-        recorder.keep_time(time.monotonic())
-        if answer := recorder.poll():
+        snapshotter.listen()
+        snapshotter.keep_time(time.monotonic())
+        if answer := snapshotter.poll():
             return answer
         time.sleep(0.01)
     raise AssertionError("there is no answer")
@@ -36,30 +36,30 @@ def answer_of(recorder: Recorder) -> Answer:
 
 def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_HANGS_S", 0.3)
-    recorder = Recorder(server)
-    recorder.write(tmp_path / "s.h5", tmp_path / "token")
+    snapshotter = Snapshotter(server)
+    snapshotter.write(tmp_path / "s.h5", tmp_path / "token")
     [fork_server] = psutil.Process().children()
     until = time.monotonic() + 20
     while not fork_server.children():
         assert time.monotonic() < until
     [writer] = fork_server.children()
     os.kill(writer.pid, signal.SIGSTOP)
-    recorder.fold("~")
-    answer = answer_of(recorder)
+    snapshotter.compact("~")
+    answer = answer_of(snapshotter)
     assert "does not answer" in answer.error
     assert answer.seconds >= 0.3
     # Another one answers.
-    recorder.fold("~")
-    assert "does not answer" not in answer_of(recorder).error
+    snapshotter.compact("~")
+    assert "does not answer" not in answer_of(snapshotter).error
     writer.wait(20)
-    recorder.close()
+    snapshotter.close()
 
 
 def test_a_snapshot_that_fails_says_how_long_it_took(server, tmp_path):
-    recorder = Recorder(server)
-    recorder.write(Path("/proc/self/s.h5"), tmp_path / "token")
-    recorder.fold("~")
-    answer = answer_of(recorder)
+    snapshotter = Snapshotter(server)
+    snapshotter.write(Path("/proc/self/s.h5"), tmp_path / "token")
+    snapshotter.compact("~")
+    answer = answer_of(snapshotter)
     assert answer.error
     assert answer.seconds > 0
-    recorder.close()
+    snapshotter.close()

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from mpisweep.messages import Team
-from mpisweep.workloads.meeting import reserved
+from mpisweep.workloads.rendezvous import reserved
 
 ON_ONE_NODE = Team(0, 2, 0, 2)
 ON_TWO_NODES = Team(0, 2, 0, 1, 0, 2)

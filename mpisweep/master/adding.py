@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpisweep.blocks import InferredBlock, TrialsBlock, encode
+from mpisweep.blocks import InfeasibleBlock, TrialsBlock, encode
 from mpisweep.records import TrialState
 from mpisweep.results.journal.writer import Journal
 from mpisweep.search.numbering import Trials
@@ -39,4 +39,4 @@ def take_back_inferences(journal: Journal, trials: Trials) -> None:
     for number in infeasible:
         trials.states[number] = int(TrialState.WAITING)
     if infeasible:
-        journal.append(encode(InferredBlock(infeasible, "")))
+        journal.append(encode(InfeasibleBlock(infeasible, "")))

@@ -18,17 +18,17 @@ import socket
 from collections.abc import Iterator
 
 from mpisweep.messages import Team
-from mpisweep.processes.channel import MEETING, Line
+from mpisweep.processes.channel import RENDEZVOUS_READY, Line
 from mpisweep.workloads.orders import Orders
 
-__all__ = ["Meetings", "reserved"]
+__all__ = ["TrialRendezvous", "reserved"]
 
 _LOCALHOST = "127.0.0.1"
 _ALONE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 _SOLE = Team(0, 1, 0, 1)
 
 
-class Meetings:
+class TrialRendezvous:
     """Where the ranks of this process's trials meet.
 
     Args:
@@ -60,7 +60,7 @@ class Meetings:
             else:
                 address = inside.enter_context(reserved(team))
                 if team.size > 1:
-                    self._line.send(MEETING, address.encode(), number, attempt)
+                    self._line.send(RENDEZVOUS_READY, address.encode(), number, attempt)
             inside.enter_context(_joined(_variables(team, address, own_device_only=self._own_device_only)))
             yield
 
