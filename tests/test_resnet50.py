@@ -11,15 +11,33 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision import datasets
 
 from mpisweep.spec import SpecError, parse_spec
 from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.spec.preflight import check_startable
-from mpisweep.workloads import ranks, resnet50
-from mpisweep.workloads.datasets import DataError, Images, folder_batches, load_images, memory_batches
-from mpisweep.workloads.resnet50 import run
+from mpisweep.workloads import ranks
+from mpisweep.workloads.datasets import (
+    DataError,
+    Images,
+    cropped_and_flipped,
+    folder_batches,
+    load_images,
+    memory_batches,
+)
+from mpisweep.workloads.resnet50 import experiment, recipe, run
+from mpisweep.workloads.resnet50.clock import QUEUED, GpuClock
+from mpisweep.workloads.resnet50.history import History
+from mpisweep.workloads.resnet50.recipe import (
+    Precision,
+    Schedule,
+    make_model,
+    make_optimizer,
+)
+from mpisweep.workloads.resnet50.stepping import CapturedStep, Record, TrainStep
 
+CPU = torch.device("cpu")
 METRICS = {metric.name for metric in BUILTIN["resnet50"].metrics}
 
 
@@ -67,12 +85,18 @@ def trial(**options) -> Trial:
 def test_all_metrics_are_there_and_mean_what_they_say():
     one = trial()
     metrics = run(one)
-    assert set(metrics) == METRICS - {"iteration_time"}
+    assert set(metrics) == METRICS - {"iteration_time", "compile_time", "reserved_memory"}
     assert metrics["loss"] == one.losses[-1]
     assert metrics["loss_mean"] == one.losses[-1]
     assert len(set(one.losses)) == 3
     seconds = [m["iteration_time"] for _, m in one.reports]
-    assert metrics["train_time"] == pytest.approx(sum(seconds))
+    # The first step is the warm-up: what it took beyond the others is the setup's.
+    steady = sorted(seconds[1:])
+    usual = sum(steady) / 2
+    assert metrics["step_time"] == pytest.approx(usual)
+    assert metrics["train_time"] == pytest.approx(min(seconds[0], usual) + sum(steady))
+    assert metrics["setup_time"] > sum(seconds) - metrics["train_time"]
+    assert 0 <= metrics["data_wait"] < sum(seconds) + metrics["setup_time"]
     assert metrics["images_per_second"] == pytest.approx(2 * 2 / sum(seconds[1:]))
     assert metrics["peak_memory"] > 50e6
     assert [step for step, _ in one.reports] == [0, 1, 2]
@@ -108,7 +132,12 @@ def test_synthetic_data_is_one_random_batch_again_and_again_and_has_no_accuracy(
     # A model that does not learn tells the batches apart.
     assert len(set(synthetic.losses)) == 1
     assert len(set(digits.losses)) == 3
-    assert set(metrics) == METRICS - {"iteration_time", "accuracy"}
+    assert set(metrics) == METRICS - {
+        "iteration_time",
+        "accuracy",
+        "compile_time",
+        "reserved_memory",
+    }
 
 
 def test_linear_scaling_multiplies_the_learning_rate_by_the_batch_size_over_the_base():
@@ -122,14 +151,14 @@ def test_linear_scaling_multiplies_the_learning_rate_by_the_batch_size_over_the_
             weight_decay=0.01,
             momentum=0.7,
         )
-        made = resnet50._optimizer(given, model)
+        made = make_optimizer(given, model, CPU)
         assert type(made) is torch.optim.SGD
         assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (
             pytest.approx(expected),
             0.01,
         )
         assert made.param_groups[0]["momentum"] == 0.7
-    made = resnet50._optimizer(options(optimizer="adamw", learning_rate=0.4, weight_decay=0.01), model)
+    made = make_optimizer(options(optimizer="adamw", learning_rate=0.4, weight_decay=0.01), model, CPU)
     assert type(made) is torch.optim.AdamW
     assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (0.4, 0.01)
 
@@ -146,17 +175,20 @@ def test_label_smoothing_mixes_the_right_label_with_all_of_them():
 def test_channels_last_is_another_layout_of_the_same_model():
     cpu = torch.device("cpu")
 
-    def is_channels_last(choice: str) -> bool:
-        model = resnet50._bare_model(options(channels_last=choice, num_classes=10), cpu)
+    def is_laid_out(choice: str) -> bool:
+        model = make_model(options(channels_last=choice, num_classes=10), cpu)
         return all(
             p.is_contiguous(memory_format=torch.channels_last)
             for p in model.parameters()
             if p.ndim == 4 and p.shape[2] > 1
         )
 
-    assert [is_channels_last(choice) for choice in ("on", "off", "auto")] == [True, False, False]
+    assert [is_laid_out(choice) for choice in ("on", "off", "auto")] == [True, False, False]
     # Where the device is a GPU.
-    assert [resnet50._is_on(choice, True) for choice in ("on", "off", "auto")] == [True, False, True]
+    assert [
+        is_channels_last(options(channels_last=choice), torch.device("cuda"))
+        for choice in ("on", "off", "auto")
+    ] == [True, False, True]
     plain, moved = trial(num_iter=1, channels_last="off"), trial(num_iter=1, channels_last="on")
     run(plain)
     run(moved)
@@ -169,7 +201,7 @@ def test_channels_last_is_another_layout_of_the_same_model():
 class Small(nn.Sequential):
     """A network that takes what ResNet50 takes, and remembers in what numbers it has answered."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, **_: object) -> None:
         super().__init__(
             nn.Conv2d(3, 4, 3, stride=4),
             nn.BatchNorm2d(4),
@@ -190,7 +222,7 @@ answered_in: list[torch.dtype] = []
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The experiment with another network in ResNet50's place, where the network is not what is looked at."""
-    monkeypatch.setattr(resnet50, "resnet50", Small)
+    monkeypatch.setattr(recipe, "resnet50", Small)
     answered_in.clear()
     yield
     answered_in.clear()
@@ -221,51 +253,94 @@ def test_resnet50_trains_in_bf16():
     assert one.losses != exact.losses
 
 
+class OneWeight(nn.Module):
+    """Answers with its weight, in fp16, times a factor that a test sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 2))
+        self.factor = 1.0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.weight.half().float() * self.factor + torch.zeros(len(images), 2)
+
+
 def test_gradients_that_fp16_cannot_hold_arrive_and_a_step_that_overflows_is_left_out():
-    cpu = torch.device("cpu")
-    precision = resnet50._Precision(options(precision="fp16"), cpu)
-    weight = nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    tiny = 2.0**-30  # the smallest of fp16 is 2**-24
-    precision.step(weight.half().sum().float() * tiny, optimizer)
-    assert weight.grad is not None
-    assert weight.grad.item() == tiny
-    before, scale = weight.item(), precision.scaler.get_scale()
-    precision.step(weight.half().sum().float() * 1e6, optimizer)
-    assert weight.item() == before
+    precision = Precision(options(precision="fp16"), CPU)
+    model = OneWeight()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    step = TrainStep(options(), model, optimizer, precision, ranks.Ranks(trial(), CPU, 2), Record(4, CPU))
+    images, labels = torch.zeros(1, 3, 1, 1), torch.tensor([0])
+    model.factor = 2.0**-29  # the smallest of fp16 is 2**-24
+    step(images, labels)
+    assert model.weight.grad is not None
+    assert model.weight.grad[0].tolist() == pytest.approx([-(2.0**-30), 2.0**-30], rel=1e-3)
+    before, scale = model.weight.detach().clone(), precision.scaler.get_scale()
+    model.factor = 1e6
+    step(images, labels)
+    assert torch.equal(model.weight, before)
     assert precision.scaler.get_scale() == scale / 2
-    precision.step(weight.half().sum().float(), optimizer)
-    assert weight.item() == before - 1.0
 
 
-@pytest.mark.parametrize("has_bf16", [True, False])
-def test_auto_is_bf16_where_the_gpu_has_it_and_fp32_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+@pytest.mark.parametrize(
+    ("has_bf16", "capability", "expected"),
+    [
+        (True, (9, 0), "bf16"),
+        # A V100 and a T4 emulate bf16, which is slow.
+        (False, (7, 0), "fp16"),
+        (False, (7, 5), "fp16"),
+        (False, (6, 0), "fp32"),
+    ],
+)
+def test_auto_is_what_the_gpu_computes_in_and_fp32_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, capability: tuple[int, int], expected: str
 ):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: has_bf16)
+    def is_supported(including_emulation: bool = True) -> bool:
+        return has_bf16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     auto = options(precision="auto")
-    on_gpu, on_cpu = (resnet50._Precision(auto, torch.device(device)) for device in ("cuda", "cpu"))
+    on_gpu, on_cpu = Precision(auto, torch.device("cuda")), Precision(auto, CPU)
     with on_cpu.autocast():
         assert not torch.is_autocast_enabled("cpu")
-    assert on_gpu._dtype == (torch.bfloat16 if has_bf16 else None)
-    assert not on_gpu.scaler.is_enabled()
+    assert (on_gpu.name, on_cpu.name) == (expected, "fp32")
+    assert on_gpu.scaler.is_enabled() == (expected == "fp16" and torch.cuda.is_available())
 
 
-def test_a_compiled_model_is_what_is_trained(monkeypatch: pytest.MonkeyPatch):
-    compiled: list[int] = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Sizes of the programs that were compiled, by a backend that runs them as they are.
+
+    Inductor's own kernels take minutes on a CPU; which module is compiled, how often, and that it is the one
+    that is used, is what this project decides.
+    """
+    programs: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
-        compiled.append(len(graph.graph.nodes))
+        programs.append(len(graph.graph.nodes))
         return graph.forward
 
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    yield programs
+    torch._dynamo.reset()
+
+
+def test_a_compiled_model_is_what_is_trained(compiled: list[int]):
     plain, one = trial(num_iter=2), trial(num_iter=2, compile=True)
     run(plain)
-    # Inductor's own kernels take minutes on a CPU; what is ours is which module is compiled, and that it is
-    # the one that is used.
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    run(one)
+    metrics = run(one)
     assert sum(compiled) > 160, "all layers of ResNet50"
     assert one.losses == plain.losses
+    assert 0 <= metrics["compile_time"] <= metrics["setup_time"]
+
+
+def test_every_batch_size_gets_the_same_program_whichever_comes_first(compiled: list[int]):
+    """Once the first size of a process got a program of its own, and the second one for all others."""
+    for batch_size in (4, 2, 3):
+        run(trial(num_iter=1, batch_size=batch_size, compile=True))
+    assert len(compiled) == 1, "one program for all of them, made once"
 
 
 # ------------------------------------------------------------------------------------- clocks
@@ -286,8 +361,9 @@ class Gpu:
     def synchronize(self, *_: object) -> None:
         self.said.append("all is waited for")
 
-    def event(self, *, enable_timing: bool) -> GpuEvent:
+    def event(self, *, enable_timing: bool, blocking: bool) -> GpuEvent:
         assert enable_timing
+        assert blocking
         return GpuEvent(self)
 
 
@@ -321,29 +397,38 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 
 def test_a_step_on_a_gpu_takes_from_the_end_of_the_step_before_to_its_own(gpu: Gpu):
-    clock = resnet50._GpuClock(ranks.Ranks(trial(), torch.device("cpu"), 2))
+    clock = GpuClock()
     gpu.work(5000)
     clock.start()
     assert gpu.said == ["all is waited for"], "the setup is no step's"
-    for number, ms in enumerate((20, 30, 40)):
+    for ms in (20, 30, 40):
         gpu.work(ms)
-        clock.mark(number, torch.tensor(float(number)), torch.tensor(0.5))
+        clock.mark()
     assert gpu.said == ["all is waited for"], "a step waits for no other"
-    read = clock.read()
-    assert [(step.number, step.seconds, step.loss, step.accuracy) for step in read] == [
-        (0, 0.02, 0.0, 0.5), (1, 0.03, 1.0, 0.5), (2, 0.04, 2.0, 0.5),
-    ]  # fmt: skip
+    assert clock.read() == [0.02, 0.03, 0.04]
     assert gpu.said[1:] == ["waited for 5090"], "the last one, once"
     assert clock.read() == []
     gpu.work(70)
-    clock.mark(3, torch.tensor(3.0), torch.tensor(0.5))
-    [step] = clock.read()
-    assert step.seconds == 0.07, "reading is at no step's cost, and loses no time"
+    clock.mark()
+    assert clock.read() == [0.07], "reading is at no step's cost, and loses no time"
     gpu.work(9000)
     clock.start()
     gpu.work(10)
-    clock.mark(4, torch.tensor(4.0), torch.tensor(0.5))
-    assert clock.read()[0].seconds == 0.01, "what came in between, such as a checkpoint, is no step's"
+    clock.mark()
+    assert clock.read() == [0.01], "what came in between, such as a checkpoint, is no step's"
+
+
+def test_no_more_than_two_steps_are_queued_behind_the_one_that_runs(gpu: Gpu):
+    """However long a step takes, a stop is seen and the queue has ended soon after."""
+    clock = GpuClock()
+    clock.start()
+    del gpu.said[:]
+    for number in range(1, 6):
+        gpu.work(700)
+        clock.mark()
+        clock.pace()
+        waited_for = [f"waited for {700 * max(0, n - QUEUED)}" for n in range(QUEUED, number + 1)]
+        assert gpu.said == waited_for
 
 
 @pytest.mark.usefixtures("small")
@@ -352,8 +437,10 @@ def test_on_a_gpu_steps_are_read_some_at_a_time_and_none_is_missed(gpu: Gpu, mon
     run(expected)
     assert gpu.said == []
     # The clock of a GPU on this machine's CPU: what it measures is what the fake says.
-    monkeypatch.setattr(resnet50, "_CpuClock", resnet50._GpuClock)
-    monkeypatch.setattr(resnet50._GpuClock, "read_every", 3)
+    monkeypatch.setattr(experiment, "make_clock", lambda device: GpuClock())
+    monkeypatch.setattr(experiment._Experiment, "_reads_each", False)
+    monkeypatch.setattr(experiment, "READ_BACK", 3)
+    monkeypatch.setattr(experiment, "READ_EVERY_S", 1e9)
     gpu.each_ms = 8.0
     one = trial(num_iter=8)
     metrics = run(one)
@@ -361,15 +448,235 @@ def test_on_a_gpu_steps_are_read_some_at_a_time_and_none_is_missed(gpu: Gpu, mon
     assert [metrics["iteration_time"] for _, metrics in one.reports] == [0.008] * 8
     assert metrics["images_per_second"] == pytest.approx(2 / 0.008)
     assert [step for step, _ in one.reports] == list(range(8))
-    assert sum(word.startswith("waited for") for word in gpu.said) == 3, "after 3, 6 and 8 steps"
     assert metrics["loss"] == one.losses[-1]
 
 
-def test_seconds_and_images_per_second_leave_out_the_warm_up():
-    history = resnet50._History(trial(), batch_size=10, warmup=2)
-    history.add([resnet50._Step(n, seconds, float(n), 0.0) for n, seconds in enumerate([7.0, 3.0, 1.0, 1.0])])
+@pytest.mark.usefixtures("small")
+def test_losses_are_read_after_some_time_however_few_steps_there_were(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(experiment, "make_clock", lambda device: GpuClock())
+    monkeypatch.setattr(experiment._Experiment, "_reads_each", False)
+    monkeypatch.setattr(experiment, "READ_EVERY_S", 0.0)
+    one = trial(num_iter=1000)
+    one.stop_after = 2
+    run(one)
+    assert len(one.reports) == 3, "a stop is looked at after each step"
+
+
+def test_a_warm_up_step_counts_as_the_median_of_the_others():
+    history = History(trial(), batch_size=10, warmup=2)
+    history.begin_attempt()
+    history.add([7.0, 3.0, 1.0, 1.0, 2.0], [(float(n), 0.0) for n in range(5)])
     metrics = history.metrics(real_labels=False)
-    assert (metrics["train_time"], metrics["images_per_second"]) == (12.0, 10.0)
+    assert (metrics["train_time"], metrics["step_time"]) == (6.0, 1.0)
+    assert metrics["images_per_second"] == 10 * 3 / 4
+    assert history.excess == 8.0
+    assert history.first_excess == 6.0
+
+
+def test_an_attempt_that_resumes_has_a_warm_up_of_its_own():
+    """Once the kernels that it chose anew counted for its speed: 15 images/s instead of 50."""
+    before = History(trial(), batch_size=10, warmup=1)
+    before.begin_attempt()
+    before.add([7.0, 1.0], [(0.0, 0.0)] * 2)
+    after = History(trial(), batch_size=10, warmup=1)
+    after.restore(before.measured)
+    after.begin_attempt()
+    after.add([9.0, 1.0], [(0.0, 0.0)] * 2)
+    metrics = after.metrics(real_labels=False)
+    assert (metrics["images_per_second"], metrics["train_time"]) == (10.0, 4.0)
+    assert after.measured["attempts"] == [0.0, 2.0]
+
+
+# ------------------------------------------------------------------------------------- captured steps
+
+
+def captured_by_calling(step):
+    """A graph in words of a CPU: as in a real capture the step runs before, and each replay is a step."""
+    for _ in range(3):
+        step()
+    return step
+
+
+RECIPES = [
+    {},
+    {"optimizer": "adamw", "learning_rate": 0.001},
+    {"nesterov": True, "clip_norm": 0.5, "accumulate": 2},
+    {"precision": "bf16"},
+    {"precision": "fp16"},
+    {"lr_schedule": "cosine", "lr_warmup_iter": 2},
+]
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are captured where the device is a CPU."""
+    monkeypatch.setattr(experiment, "_is_captured", lambda options, *_: options["step"] == "graph")
+    monkeypatch.setattr(experiment, "capture_cuda_graph", captured_by_calling)
+    # What only a GPU's optimiser takes.
+    made = experiment.make_optimizer
+    monkeypatch.setattr(
+        experiment, "make_optimizer", lambda *given, is_captured: made(*given, is_captured=False)
+    )
+
+
+@pytest.mark.usefixtures("small", "captured")
+@pytest.mark.parametrize("recipe_options", RECIPES)
+def test_the_warm_up_of_a_capture_leaves_no_trace(recipe_options: dict):
+    eager = trial(num_iter=6, batch_size=4, step="eager", **recipe_options)
+    graph = trial(num_iter=6, batch_size=4, step="graph", **recipe_options)
+    run(eager)
+    run(graph)
+    assert graph.losses == eager.losses
+    assert len(set(eager.losses)) == 6
+
+
+@pytest.mark.usefixtures("small", "captured")
+@pytest.mark.parametrize("recipe_options", RECIPES[:2])
+def test_a_captured_step_that_resumes_has_the_curve_of_one_that_was_not_stopped(
+    tmp_path, recipe_options: dict
+):
+    whole = trial(num_iter=6, step="graph", **recipe_options)
+    run(whole)
+    first = trial(num_iter=6, step="graph", **recipe_options)
+    first.has_directory, first.directory, first.stop_after = True, tmp_path, 3
+    assert run(first) == {}
+    again = trial(num_iter=6, step="graph", **recipe_options)
+    again.has_directory, again.directory = True, tmp_path
+    run(again)
+    assert again.losses == whole.losses
+
+
+@pytest.mark.usefixtures("small")
+def test_a_replay_reads_the_batch_that_it_is_given():
+    model = make_model(options(num_classes=10), CPU)
+    optimizer = make_optimizer(options(), model, CPU)
+    record = Record(4, CPU)
+    step = TrainStep(
+        options(), model, optimizer, Precision(options(), CPU), ranks.Ranks(trial(), CPU, 2), record
+    )
+    seen: list[torch.Tensor] = []
+
+    def capture(run_step):
+        def replay() -> None:
+            seen.append(replayed._images.clone())
+            run_step()
+
+        return replay
+
+    images, labels = torch.randn(3, 2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+    replayed = CapturedStep(step, images[0], labels, capture)
+    for one in images:
+        replayed(one, labels)
+    assert torch.equal(torch.stack(seen), images)
+    assert len(set(record.last(3)[:, 0].tolist())) == 3
+
+
+def test_a_graph_is_refused_where_there_can_be_none():
+    with pytest.raises(ValueError, match="step = 'graph' needs a CUDA device, and this trial runs on cpu"):
+        run(trial(step="graph"))
+    of_two = ranks.Ranks(trial(), CPU, 2)
+    of_two.size = 2
+    cuda = torch.device("cuda")
+    with pytest.raises(ValueError, match="step = 'graph' is for trials of one rank, and this one has 2"):
+        experiment._is_captured(options(step="graph"), cuda, of_two)
+    assert not experiment._is_captured(options(), cuda, of_two), "auto is eager then"
+    of_one = ranks.Ranks(trial(), CPU, 2)
+    assert experiment._is_captured(options(), cuda, of_one)
+    assert not experiment._is_captured(options(step="eager"), cuda, of_one)
+
+
+def test_a_record_keeps_the_last_steps_in_order():
+    record = Record(3, CPU)
+    for number in range(5):
+        record.write(torch.tensor(float(number)), torch.tensor(number / 10))
+    assert record.last(3).tolist() == [
+        [2.0, pytest.approx(0.2)],
+        [3.0, pytest.approx(0.3)],
+        [4.0, pytest.approx(0.4)],
+    ]
+
+
+# ------------------------------------------------------------------------------------- the recipe
+
+
+def test_the_learning_rate_rises_and_falls_as_it_is_told():
+    def rates(**given: object) -> list[float]:
+        weight = nn.Parameter(torch.zeros(1))
+        schedule = Schedule(
+            options(num_iter=8, learning_rate=1.0, **given), torch.optim.SGD([weight], lr=1.0)
+        )
+        return [schedule.rate(step) for step in range(8)]
+
+    assert rates() == [1.0] * 8
+    assert rates(lr_schedule="step") == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
+    cosine = rates(lr_schedule="cosine")
+    assert cosine[0] == 1.0
+    assert cosine[4] == pytest.approx(0.5)
+    assert cosine == sorted(cosine, reverse=True)
+    assert rates(lr_warmup_iter=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates(lr_scaling="sqrt", batch_size=64, base_batch_size=256) == [0.5] * 8
+
+
+@pytest.mark.usefixtures("small")
+def test_the_rate_of_a_step_is_the_one_it_is_taken_with():
+    still = trial(num_iter=4, data="synthetic", lr_warmup_iter=2, learning_rate=0.5)
+    moving = trial(num_iter=4, data="synthetic", learning_rate=0.5)
+    run(still)
+    run(moving)
+    assert still.losses[0] == moving.losses[0]
+    assert still.losses[1] != moving.losses[1]
+
+
+@pytest.mark.usefixtures("small")
+def test_gradients_of_parts_add_up_to_that_of_the_batch():
+    """But for batch normalisation, which sees one part at a time: a network without it learns the same."""
+    torch.manual_seed(1)
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 3)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    images, labels = torch.randn(5, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    records = []
+    for net, parts in zip(nets, (1, 3), strict=True):
+        given = options(accumulate=parts)
+        records.append(Record(1, CPU))
+        TrainStep(
+            given, net, torch.optim.SGD(net.parameters(), lr=0.1), Precision(given, CPU),
+            ranks.Ranks(trial(), CPU, 5), records[-1],
+        )(images, labels)  # fmt: skip
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert records[0].values.tolist()[0] == pytest.approx(records[1].values.tolist()[0])
+
+
+def test_no_step_is_longer_than_the_norm_allows():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    before = [p.detach().clone() for p in net.parameters()]
+    given = options(clip_norm=1e-3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    step = TrainStep(
+        given, net, optimizer, Precision(given, CPU), ranks.Ranks(trial(), CPU, 4), Record(1, CPU)
+    )
+    step(10 * torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]))
+    moved = torch.cat([(p - b).flatten() for p, b in zip(net.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_images_are_cropped_and_flipped_by_seed_and_position_alone():
+    images = torch.arange(4 * 3 * 16 * 16, dtype=torch.uint8).reshape(4, 3, 16, 16) | 1
+    whole = cropped_and_flipped(images, 4, 1, 5, slice(None))
+    halves = [cropped_and_flipped(images[part], 4, 1, 5, part) for part in (slice(0, 2), slice(2, 4))]
+    assert torch.equal(torch.cat(halves), whole), "the same on any number of ranks"
+    assert not torch.equal(cropped_and_flipped(images, 4, 1, 6, slice(None)), whole)
+    # Every image is a window of the padded one, mirrored or not.
+    padded = functional.pad(images, (2,) * 4)
+    for number in range(4):
+        windows = [
+            window if not mirrored else window.flip(-1)
+            for y in range(5) for x in range(5) for mirrored in (False, True)
+            for window in [padded[number, :, y : y + 16, x : x + 16]]
+        ]  # fmt: skip
+        assert any(torch.equal(whole[number], window) for window in windows)
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cpu", "gloo")])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ __all__ = [
     "Batches",
     "DataError",
     "Images",
+    "cropped_and_flipped",
     "folder_batches",
     "load_images",
     "memory_batches",
@@ -52,6 +53,7 @@ class Images:
 
     images: Tensor
     labels: Tensor
+    _moved: dict[torch.device, Images] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +62,14 @@ class Images:
     def classes(self) -> int:
         """How many different labels there can be."""
         return int(self.labels.max()) + 1
+
+    def on(self, device: torch.device) -> Images:
+        """The same on a device, moved there once per process."""
+        if device.type == "cpu":
+            return self
+        if device not in self._moved:
+            self._moved[device] = Images(self.images.to(device), self.labels.to(device))
+        return self._moved[device]
 
 
 @cache
@@ -94,20 +104,58 @@ def _digits() -> Images:
 
 def memory_batches(
     data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0,
-    piece: slice = _WHOLE,
+    piece: slice = _WHOLE, layout: torch.memory_format = torch.contiguous_format, *, augment: bool = False,
 ) -> Batches:  # fmt: skip
     """Endless batches of a data set in memory, from batch `first` on, or a piece of each.
 
-    Images are (B, 3, S, S) float32, labels (B,).
+    The data set lies on the device, where batches are gathered, cropped and flipped (with `augment`), resized
+    and normalised.  Images are (B, 3, S, S) float32, labels (B,).
     """
     mean = torch.tensor(_MEAN, device=device)[None, :, None, None]
     std = torch.tensor(_STD, device=device)[None, :, None, None]
-    for chosen in _EndlessEpochs(len(data), batch_size, seed, first, piece):
-        own = data.images[chosen].to(device, non_blocking=True)  # (B, C, H, W)
+    here = data.on(device)
+    indices = _EndlessEpochs(len(data), batch_size, seed, first, piece)
+    for position, chosen in enumerate(indices, first):
+        rows = torch.tensor(chosen, device=device)
+        own = here.images[rows]  # (B, C, H, W) uint8
+        if augment:
+            own = cropped_and_flipped(own, batch_size, seed, position, piece)
         large = functional.interpolate(
             own.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
         )
-        yield (large.expand(-1, 3, -1, -1) - mean) / std, data.labels[chosen].to(device, non_blocking=True)
+        images = (large.expand(-1, 3, -1, -1) - mean) / std
+        yield images.contiguous(memory_format=layout), here.labels[rows]
+
+
+def cropped_and_flipped(images: Tensor, batch_size: int, seed: int, position: int, piece: slice) -> Tensor:
+    """Images (B, C, H, W) shifted by up to an eighth of their size and half of them mirrored.
+
+    What becomes of an image depends on the seed and its place in the sequence of batches alone, so that it is
+    the same on any number of ranks and after a restart.
+
+    Args:
+        images: this rank's of the batch.
+        batch_size: of all ranks together.
+        seed: of the trial.
+        position: of the batch in the sequence.
+        piece: which images of the batch these are.
+    """
+    height, width = images.shape[2:]
+    margin = max(1, height // 8)
+    generator = torch.Generator().manual_seed((seed << 24) ^ position)
+    shifts = torch.randint(2 * margin + 1, (batch_size, 2), generator=generator)[piece].to(images.device)
+    mirrored = (torch.rand(batch_size, generator=generator)[piece] < 0.5).to(images.device)
+    padded = functional.pad(images, (margin,) * 4)
+    rows = shifts[:, :1] + torch.arange(height, device=images.device)  # (B, H)
+    columns = torch.arange(width, device=images.device).expand(len(images), -1)
+    columns = torch.where(mirrored[:, None], width - 1 - columns, columns) + shifts[:, 1:]  # (B, W)
+    picked = padded[
+        torch.arange(len(images), device=images.device)[:, None, None],
+        :,
+        rows[:, :, None],
+        columns[:, None, :],
+    ]  # (B, H, W, C)
+    return picked.permute(0, 3, 1, 2)
 
 
 def folder_batches(
@@ -119,6 +167,7 @@ def folder_batches(
     loaders: int,
     first: int = 0,
     piece: slice = _WHOLE,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> tuple[Batches, int]:
     """Endless batches of images in one folder a class, and the number of classes.
 
@@ -131,6 +180,7 @@ def folder_batches(
         loaders: processes that read and resize; 0 does it between the steps.
         first: batch to begin with.
         piece: which images of each batch.
+        layout: of the images.
 
     Raises:
         DataError: when there are no such folders.
@@ -152,18 +202,23 @@ def folder_batches(
         pin_memory=device.type == "cuda",
     )
     moved = (
-        (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        (
+            images.to(device, non_blocking=True, memory_format=layout),
+            labels.to(device, non_blocking=True),
+        )
         for images, labels in loader
     )
     return moved, len(found.classes)
 
 
 def synthetic_batches(
-    batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device
-) -> Batches:
+    batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Batches:  # fmt: skip
     """One random batch, made on the device, again and again: the cost of training without that of data."""
     generator = torch.Generator(device).manual_seed(seed)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=generator, device=device)
+    images = images.contiguous(memory_format=layout)
     labels = torch.randint(num_classes, (batch_size,), generator=generator, device=device)
     while True:
         yield images, labels

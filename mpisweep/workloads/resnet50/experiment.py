@@ -1,0 +1,280 @@
+"""The trial: prepare, train, measure, save, clean up."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from mpisweep.records import Value
+from mpisweep.workloads.checkpoint import Checkpoint
+from mpisweep.workloads.datasets import (
+    Batches,
+    folder_batches,
+    load_images,
+    memory_batches,
+    synthetic_batches,
+)
+from mpisweep.workloads.ranks import Ranks
+from mpisweep.workloads.resnet50.clock import make_clock
+from mpisweep.workloads.resnet50.history import History
+from mpisweep.workloads.resnet50.recipe import (
+    Precision,
+    Schedule,
+    is_channels_last,
+    make_model,
+    make_optimizer,
+)
+from mpisweep.workloads.resnet50.stepping import (
+    CapturedStep,
+    Record,
+    Step,
+    TrainStep,
+    capture_cuda_graph,
+)
+from mpisweep.workloads.trial import remove_checkpoint
+
+if TYPE_CHECKING:
+    from mpisweep.workloads.trial import Trial
+
+__all__ = ["READ_BACK", "READ_EVERY_S", "run"]
+
+#: Losses and times are read after so many steps at most: often enough to watch, too seldom to matter.
+READ_BACK = 20
+#: And at least so often, in seconds.
+READ_EVERY_S = 0.5
+
+
+def run(trial: Trial) -> dict[str, float]:
+    """Train once; the entry of a trial.
+
+    Args:
+        trial: its `params` are the options in mpisweep.spec.catalogue.
+
+    Raises:
+        DataError: when the data is not there.
+        torch.OutOfMemoryError: when the batch does not fit; the device is empty again by then.
+    """
+    device = torch.device(trial.device)
+    try:
+        _prepare(trial, device)
+        ranks = Ranks(trial, device, int(trial.params["batch_size"]))
+        metrics = _Experiment(trial, device, ranks).run()
+        # Not after a failure: it may wait for the others, and this process ends anyway.
+        ranks.leave()
+        if metrics:
+            _forget_checkpoint(trial)
+        return metrics
+    except Exception as error:
+        # Failed is an end: nobody resumes it.
+        _forget_checkpoint(trial)
+        # The frames of the traceback hold model and batch, which the next trial must not find on the device.
+        seen: BaseException | None = error
+        while seen is not None:
+            traceback.clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        raise
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Experiment:
+    """One attempt at one trial."""
+
+    def __init__(self, trial: Trial, device: torch.device, ranks: Ranks) -> None:
+        self._trial = trial
+        self._device = device
+        self._ranks = ranks
+        self._options = options = trial.params
+        self._started = time.perf_counter()
+        self._is_captured = _is_captured(options, device, ranks)
+        bare = make_model(options, device)
+        optimizer = make_optimizer(options, bare, device, is_captured=self._is_captured)
+        precision = Precision(options, device)
+        self._checkpoint = Checkpoint(
+            trial, device, {"model": bare, "optimizer": optimizer, "scaler": precision.scaler}
+        )
+        self._schedule = Schedule(options, optimizer)
+        self._record = Record(READ_BACK, device)
+        self._history = History(
+            trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"])
+        )
+        self._done, measured = self._checkpoint.restore()
+        ranks.agree(self._done, "checkpoint")
+        self._history.restore(measured)
+        model = _compiled(options, ranks.together(bare))
+        self._train = TrainStep(options, model, optimizer, precision, ranks, self._record)
+        self._data = _data(options, trial, device, ranks, first=self._done)
+        self._clock = make_clock(device)
+        self._data_wait = 0.0
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, or until the sweep is stopped; then the trial is interrupted."""
+        options, history, clock, ranks = self._options, self._history, self._clock, self._ranks
+        num_iter, checkpoint_every = int(options["num_iter"]), int(options["checkpoint_every"])
+        step: Step = self._train
+        unread = 0
+        setup_time = 0.0
+        history.begin_attempt()
+        for number in range(self._done, num_iter):
+            asked = time.perf_counter()
+            images, labels = next(self._data)  # (B, 3, S, S), (B,): this rank's of the batch
+            self._data_wait += time.perf_counter() - asked
+            self._schedule.set(number)
+            if number == self._done:
+                if self._is_captured:
+                    step = CapturedStep(self._train, images, labels, capture_cuda_graph)
+                setup_time = time.perf_counter() - self._started
+                clock.start()
+                last_read = time.monotonic()
+            step(images, labels)
+            clock.mark()
+            clock.pace()
+            unread += 1
+            is_due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0 and number + 1 < num_iter
+            now = time.monotonic()
+            # Several ranks ask each other, which each must do after the same step.
+            asks = self._device.type == "cpu" or unread == READ_BACK if ranks.size > 1 else True
+            stop = asks and ranks.any(self._trial.should_stop())
+            late = ranks.size == 1 and now - last_read >= READ_EVERY_S
+            if is_due or stop or late or unread == READ_BACK or self._reads_each:
+                self._read(unread)
+                unread, last_read = 0, now
+            if stop or is_due:
+                if ranks.leads:
+                    self._checkpoint.save(number + 1, history.measured)
+                clock.start()  # the time of saving is no step's
+            if stop:
+                self._trial.stop()
+                return {}
+        self._read(unread)
+        return self._metrics(setup_time)
+
+    @property
+    def _reads_each(self) -> bool:
+        """Whether each step is read at once, which costs a CPU nothing."""
+        return self._device.type == "cpu"
+
+    def _read(self, count: int) -> None:
+        """Read the last steps; this is a point of synchronisation with the device."""
+        if count:
+            values = self._record.last(count)
+            means = [self._ranks.mean(column.contiguous()).tolist() for column in values.unbind(1)]
+            self._history.add(self._clock.read(), list(zip(*means, strict=True)))
+
+    def _metrics(self, setup_time: float) -> dict[str, float]:
+        metrics = self._history.metrics(real_labels=self._options["data"] != "synthetic")
+        metrics["setup_time"] = setup_time + self._history.excess
+        metrics["data_wait"] = self._data_wait
+        if self._options["compile"]:
+            metrics["compile_time"] = self._history.first_excess
+        metrics["peak_memory"] = self._ranks.most(_peak_memory(self._device))
+        if self._device.type == "cuda":
+            metrics["reserved_memory"] = self._ranks.most(float(torch.cuda.max_memory_reserved()))
+        return metrics
+
+
+def _is_captured(options: Mapping[str, Value], device: torch.device, ranks: Ranks) -> bool:
+    """Whether the step is replayed as a CUDA graph.
+
+    Raises:
+        ValueError: when it is asked for and cannot be.
+    """
+    wanted = options["step"]
+    if wanted == "graph" and device.type != "cuda":
+        raise ValueError(f"step = 'graph' needs a CUDA device, and this trial runs on {device.type}")
+    if wanted == "graph" and ranks.size > 1:
+        # DistributedDataParallel in a graph takes a side stream around its construction, 11 eager steps, and
+        # NCCL without asynchronous error handling: PyTorch's notes on CUDA graphs.
+        raise ValueError(f"step = 'graph' is for trials of one rank, and this one has {ranks.size}")
+    return device.type == "cuda" and ranks.size == 1 and wanted != "eager"
+
+
+def _forget_checkpoint(trial: Trial) -> None:
+    if trial.rank == 0 and trial.has_directory:
+        remove_checkpoint(trial.directory)
+
+
+def _prepare(trial: Trial, device: torch.device) -> None:
+    """Everything that outlasts a trial in this process is set again, so that no trial depends on another."""
+    torch.set_num_threads(trial.cores)
+    torch.manual_seed(trial.seed)
+    deterministic = bool(trial.params["deterministic"])
+    if deterministic:
+        # cuBLAS reads it when it is first used: cuBLAS documentation, "Results reproducibility".
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    # Timing kernels chooses another one now and then.
+    torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"]) and not deterministic
+    tf32 = bool(trial.params["tf32"])
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    _forget_peak_memory(device)
+
+
+def _data(
+    options: Mapping[str, Value], trial: Trial, device: torch.device, ranks: Ranks, first: int
+) -> Batches:
+    batch_size, image_size = int(options["batch_size"]), int(options["image_size"])
+    data, root, num_classes = str(options["data"]), str(options["data_root"]), int(options["num_classes"])
+    if ranks.images == 1 and image_size <= 32:
+        many = f" on {ranks.size} ranks" if ranks.size > 1 else ""
+        raise ValueError(
+            f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single "
+            "value a channel; use an image_size above 32"
+        )
+    layout = torch.channels_last if is_channels_last(options, device) else torch.contiguous_format
+    if data == "synthetic":
+        return synthetic_batches(
+            ranks.images, image_size, num_classes, trial.seed + ranks.rank, device, layout
+        )
+    if data == "imagefolder":
+        loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
+        found, classes = folder_batches(
+            root, batch_size, image_size, trial.seed, device, loaders, first, ranks.piece, layout
+        )
+    else:
+        images = load_images(data, root)
+        found = memory_batches(
+            images, batch_size, image_size, trial.seed, device, first, ranks.piece, layout,
+            augment=bool(options["augment"]),
+        )  # fmt: skip
+        classes = images.classes
+    if classes > num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but {data} has {classes} labels")
+    return found
+
+
+def _compiled(options: Mapping[str, Value], model: nn.Module) -> nn.Module:
+    # One program for every batch size, whichever comes first: with `dynamic=None` the first size of a process
+    # would get a program of its own, and the second another for all others.
+    return cast(nn.Module, torch.compile(model, dynamic=True)) if options["compile"] else model
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    # Linux sets the process's high-water mark back to what it holds now; elsewhere an older peak may stay.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024.0 * int(line.split()[1])
+    return float("nan")

@@ -1,0 +1,114 @@
+"""The steps of a trial as they were measured, its curves, and the metrics made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpisweep.workloads.trial import Trial
+
+__all__ = ["History", "MeasuredStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """One step."""
+
+    number: int
+    seconds: float
+    loss: float
+    accuracy: float
+
+
+class History:
+    """All steps of a trial, over all of its attempts.
+
+    Args:
+        trial: gets the curves.
+        batch_size: images in a step.
+        warmup: steps at the beginning of each attempt that do not count for speed.
+    """
+
+    def __init__(self, trial: Trial, *, batch_size: int, warmup: int) -> None:
+        self._trial = trial
+        self._batch_size = batch_size
+        self._warmup = warmup
+        self._steps: list[MeasuredStep] = []
+        #: The first step of each attempt.
+        self._attempts: list[int] = []
+
+    def begin_attempt(self) -> None:
+        """The steps to come are of a new attempt, which has a warm-up of its own."""
+        self._attempts.append(len(self._steps))
+
+    def add(self, seconds: Sequence[float], measured: Sequence[Sequence[float]]) -> None:
+        """Add steps and report them.
+
+        Args:
+            seconds: of each step.
+            measured: loss and accuracy of each.
+        """
+        for taken, (loss, accuracy) in zip(seconds, measured, strict=True):
+            number = len(self._steps)
+            self._steps.append(MeasuredStep(number, taken, loss, accuracy))
+            self._trial.report(number, loss=loss, iteration_time=taken)
+
+    @property
+    def measured(self) -> dict[str, list[float]]:
+        """The columns that a checkpoint keeps."""
+        return {
+            "seconds": [step.seconds for step in self._steps],
+            "loss": [step.loss for step in self._steps],
+            "accuracy": [step.accuracy for step in self._steps],
+            "attempts": [float(first) for first in self._attempts],
+        }
+
+    def restore(self, measured: Mapping[str, list[float]]) -> None:
+        """Take the steps of earlier attempts; they are reported again, for the curve is this attempt's."""
+        losses = zip(measured.get("loss", []), measured.get("accuracy", []), strict=True)
+        self.add(measured.get("seconds", []), list(losses))
+        self._attempts = [int(first) for first in measured.get("attempts", [])]
+
+    @property
+    def _steady(self) -> list[MeasuredStep]:
+        """The steps after each attempt's warm-up."""
+        warm = {first + n for first in self._attempts for n in range(self._warmup)}
+        # A run that is not longer than its warm-up is measured whole: a rough speed is better than none.
+        return [step for step in self._steps if step.number not in warm] or self._steps
+
+    @property
+    def excess(self) -> float:
+        """Seconds that warm-up steps took beyond the median of the others: choosing kernels, compiling."""
+        return sum(step.seconds for step in self._steps) - self._train_time
+
+    @property
+    def _train_time(self) -> float:
+        usual = median(step.seconds for step in self._steady)
+        steady = {step.number for step in self._steady}
+        return sum(
+            step.seconds if step.number in steady else min(step.seconds, usual) for step in self._steps
+        )
+
+    @property
+    def first_excess(self) -> float:
+        """Seconds that the first step of this attempt took beyond the median of the steady ones."""
+        first = self._steps[self._attempts[-1]].seconds
+        return max(0.0, first - median(step.seconds for step in self._steady))
+
+    def metrics(self, *, real_labels: bool) -> dict[str, float]:
+        """The metrics of the whole trial; needs at least one step."""
+        steps, steady = self._steps, self._steady
+        tail = steps[-max(1, len(steps) // 10) :]
+        metrics = {
+            "loss": steps[-1].loss,
+            "loss_mean": sum(step.loss for step in tail) / len(tail),
+            "train_time": self._train_time,
+            "step_time": median(step.seconds for step in steady),
+            "images_per_second": self._batch_size * len(steady) / sum(step.seconds for step in steady),
+        }
+        if real_labels:
+            metrics["accuracy"] = sum(step.accuracy for step in tail) / len(tail)
+        return metrics
