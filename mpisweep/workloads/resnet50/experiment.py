@@ -144,13 +144,15 @@ class _Experiment:
             is_due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0 and number + 1 < num_iter
             now = time.monotonic()
             # Several ranks ask each other, which each must do after the same step.
-            asks = self._device.type == "cpu" or unread == READ_BACK if ranks.size > 1 else True
-            stop = asks and ranks.any(self._trial.should_stop())
+            asks = ranks.size == 1 or self._reads_each or unread == READ_BACK
             late = ranks.size == 1 and now - last_read >= READ_EVERY_S
-            if is_due or stop or late or unread == READ_BACK or self._reads_each:
+            if is_due or late or self._reads_each or unread == READ_BACK:
                 self._read(unread)
                 unread, last_read = 0, now
+            stop = asks and ranks.any(self._trial.should_stop())
             if stop or is_due:
+                self._read(unread)
+                unread = 0
                 if ranks.leads:
                     self._checkpoint.save(number + 1, history.measured)
                 clock.start()  # the time of saving is no step's
