@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from mpisweep.spec.catalogue import BUILTIN
-from mpisweep.workloads import resnet50
 from mpisweep.workloads.datasets import DataError, Images, load_images
+from mpisweep.workloads.resnet50 import experiment, recipe, run
 from mpisweep.workloads.trial import CHECKPOINT, Trial
 
 SMALL = {
@@ -58,18 +58,18 @@ class Attempt:
         self.steps += curves["loss"].step
 
     def run(self) -> dict[str, float]:
-        metrics = resnet50.run(self.trial)
+        metrics = run(self.trial)
         self.trial.flush()
         return metrics
 
 
-def small_resnet(num_classes: int) -> nn.Module:
+def small_resnet(num_classes: int, **_: object) -> nn.Module:
     return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet50, "resnet50", small_resnet)
+    monkeypatch.setattr(recipe, "resnet50", small_resnet)
 
 
 def test_the_curve_of_resnet50_is_that_of_an_uninterrupted_run(tmp_path: Path):
@@ -90,7 +90,7 @@ def test_the_curve_is_that_of_an_uninterrupted_run_when_it_is_cut_in_a_later_epo
 ):
     digits = load_images("digits", "")
     five = Images(digits.images[:5], digits.labels[:5])
-    monkeypatch.setattr(resnet50, "load_images", lambda *_: five)
+    monkeypatch.setattr(experiment, "load_images", lambda *_: five)
     # Two steps of three images: the first batch after the cut begins in the middle of the second epoch.
     assert_the_curve_is_that_of_an_uninterrupted_run(tmp_path, {})
 

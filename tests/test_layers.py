@@ -326,12 +326,12 @@ ONE_IMPORTER = {
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
-        "workloads/resnet50.py",
+        *(f"workloads/resnet50/{name}.py" for name in ("clock", "experiment", "recipe", "stepping")),
         "workloads/datasets.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },
-    "torchvision": {"workloads/resnet50.py", "workloads/datasets.py"},
+    "torchvision": {"workloads/resnet50/recipe.py", "workloads/datasets.py"},
 }
 
 
