@@ -24,10 +24,12 @@ from mpisweep.workloads.datasets import (
     Images,
     cropped_and_flipped,
     folder_batches,
+    held_out,
     load_images,
     memory_batches,
+    without_held_out,
 )
-from mpisweep.workloads.resnet50 import experiment, recipe, run
+from mpisweep.workloads.resnet50 import experiment, recipe, run, validation
 from mpisweep.workloads.resnet50.clock import QUEUED, GpuClock
 from mpisweep.workloads.resnet50.history import History
 from mpisweep.workloads.resnet50.recipe import (
@@ -86,7 +88,13 @@ def trial(**options) -> Trial:
 def test_all_metrics_are_there_and_mean_what_they_say():
     one = trial()
     metrics = run(one)
-    assert set(metrics) == METRICS - {"iteration_time", "compile_time", "reserved_memory"}
+    assert set(metrics) == METRICS - {
+        "iteration_time",
+        "compile_time",
+        "reserved_memory",
+        "val_loss",
+        "val_accuracy",
+    }
     assert metrics["loss"] == one.losses[-1]
     assert metrics["loss_mean"] == one.losses[-1]
     assert len(set(one.losses)) == 3
@@ -138,6 +146,8 @@ def test_synthetic_data_is_one_random_batch_again_and_again_and_has_no_accuracy(
         "accuracy",
         "compile_time",
         "reserved_memory",
+        "val_loss",
+        "val_accuracy",
     }
 
 
@@ -859,6 +869,70 @@ def test_digits_keep_their_shades():
     assert data.images.shape == (1797, 1, 8, 8)
     assert data.images.max() == 255
     assert data.classes == 10
+
+
+# ------------------------------------------------------------------------------------- held-out images
+
+
+def test_a_fixed_fifth_of_digits_is_held_out():
+    digits = load_images("digits", "")
+    held, rest = held_out("digits", digits, ""), without_held_out("digits", digits)
+    assert (len(held), len(rest)) == (359, 1438)
+    pixels = {image.numpy().tobytes() for image in rest.images}
+    assert sum(image.numpy().tobytes() in pixels for image in held.images) <= 1, "some digits look the same"
+    assert set(held.labels.tolist()) == set(range(10))
+
+
+def test_cifar10_is_validated_on_its_test_images(cifar10: Path):
+    train = load_images("cifar10", str(cifar10))
+    held = held_out("cifar10", train, str(cifar10))
+    assert held.labels.tolist() == [7]
+    assert without_held_out("cifar10", train) is train
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("every", "expected"), [(0, [6]), (2, [2, 4, 6]), (4, [4, 6])])
+def test_a_trial_is_validated_at_its_end_and_as_often_as_it_is_told(every: int, expected: list[int]):
+    plain, one = trial(num_iter=6, val_every=0), trial(num_iter=6, val_every=every)
+    run(plain)
+    metrics = run(one)
+    found = [(step + 1, m) for step, m in one.reports if "val_loss" in m]
+    assert [step for step, _ in found] == expected
+    assert {name: metrics[name] for name in ("val_loss", "val_accuracy")} == found[-1][1]
+    losses = [[m["loss"] for _, m in each.reports if "loss" in m] for each in (plain, one)]
+    assert losses[0] == losses[1], "the training goes on as if there had been no validation"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_validation_is_the_mean_over_all_held_out_images(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(validation, "_AT_A_TIME", 100)
+    given = options(data="digits", image_size=33, num_classes=10)
+    model = make_model(given, CPU)
+    alone = ranks.Ranks(trial(), CPU, 2)
+    found = validation.Validation(given, CPU, alone, Precision(given, CPU), 0).measure(model)
+    held = held_out("digits", load_images("digits", ""), "")
+    [(images, labels)] = held.each_once(1000, 33, CPU, torch.contiguous_format, slice(None))
+    logits = model.eval()(images)
+    assert found[0] == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert found[1] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_synthetic_images_cannot_be_held_out():
+    with pytest.raises(ValueError, match="val_every needs real data"):
+        run(trial(data="synthetic", val_every=0))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_folder_is_validated_on_a_folder_of_its_own(image_folder: Path, tmp_path: Path):
+    one = trial(
+        data="imagefolder", data_root=str(image_folder), val_root=str(image_folder), loaders=0, val_every=0
+    )
+    metrics = run(one)
+    # Of six images.
+    assert metrics["val_accuracy"] * 6 == pytest.approx(round(metrics["val_accuracy"] * 6))
+    missing = trial(data="imagefolder", data_root=str(image_folder), loaders=0, val_every=0)
+    with pytest.raises(DataError, match="data = 'imagefolder' needs val_root"):
+        run(missing)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -124,6 +124,9 @@ _RESNET50_OPTIONS = (
     Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
     Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one",
            low=-1),
+    Option("val_every", "integer", -1,
+           "steps between validations on held-out images; 0: at the end only; -1: never", low=-1),
+    Option("val_root", "text", "", "folder of the images that an imagefolder is validated on"),
     Option("augment", "boolean", False, "crop and flip digits and cifar10 at random"),
     Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
     Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
@@ -170,6 +173,8 @@ _RESNET50_METRICS = (
     Metric("images_per_second", "images over time, after the warm-up", "image/s"),
     Metric("peak_memory", "largest memory held: of the GPU by torch, or of the process on CPUs", "byte"),
     Metric("reserved_memory", "largest memory that torch reserved of the GPU", "byte"),
+    Metric("val_loss", "mean cross entropy over the held-out images", ""),
+    Metric("val_accuracy", "share of right predictions over the held-out images", ""),
     Metric("accuracy", "share of right predictions over the last tenth of the steps", ""),
 )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, Subset
 from torchvision import datasets, transforms
 
 __all__ = [
@@ -26,10 +26,14 @@ __all__ = [
     "DataError",
     "Images",
     "cropped_and_flipped",
+    "every_image_once",
     "folder_batches",
+    "folder_images",
+    "held_out",
     "load_images",
     "memory_batches",
     "synthetic_batches",
+    "without_held_out",
 ]
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -47,12 +51,13 @@ class DataError(Exception):
     """Data that is not there; the message is for the user."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """A labelled data set in memory: images (N, C, H, W) uint8 at their own size, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
+    #: The same on other devices.
     _moved: dict[torch.device, Images] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -71,6 +76,49 @@ class Images:
             self._moved[device] = Images(self.images.to(device), self.labels.to(device))
         return self._moved[device]
 
+    def each_once(
+        self, batch_size: int, image_size: int, device: torch.device, layout: torch.memory_format,
+        whose: slice,
+    ) -> Batches:  # fmt: skip
+        """Batches of every image once, in order; `whose` chooses this rank's."""
+        here = self.on(device)
+        images, labels = here.images[whose], here.labels[whose]
+        for first in range(0, len(labels), batch_size):
+            some, theirs = images[first : first + batch_size], labels[first : first + batch_size]
+            yield _prepared(some, image_size, layout), theirs
+
+
+@cache
+def held_out(data: str, images: Images, root: str) -> Images:
+    """The images of a small data set that are only for validation.
+
+    Args:
+        data: ``digits`` or ``cifar10``.
+        images: all that :func:`load_images` gives.
+        root: folder of the data.
+    """
+    if data == "cifar10":
+        return _cifar10(root, train=False)
+    return _part(images, _held_out_rows(len(images)))
+
+
+@cache
+def without_held_out(data: str, images: Images) -> Images:
+    """The images that remain for the training."""
+    if data == "cifar10":
+        return images
+    held = set(_held_out_rows(len(images)).tolist())
+    return _part(images, torch.tensor([row for row in range(len(images)) if row not in held]))
+
+
+def _held_out_rows(count: int) -> Tensor:
+    # Of no trial's seed: all trials of all sweeps are measured on the same fifth.
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[: count // 5]
+
+
+def _part(images: Images, rows: Tensor) -> Images:
+    return Images(images.images[rows], images.labels[rows])
+
 
 @cache
 def load_images(data: str, root: str) -> Images:
@@ -86,8 +134,12 @@ def load_images(data: str, root: str) -> Images:
     if data == "digits":
         return _digits()
     _check_root(data, root)
+    return _cifar10(root, train=True)
+
+
+def _cifar10(root: str, *, train: bool) -> Images:
     try:
-        found = datasets.CIFAR10(root, train=True)
+        found = datasets.CIFAR10(root, train=train)
     except RuntimeError as error:
         raise DataError(f"data_root = {root!r}: no cifar10 data there: {error}") from error
     return Images(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets))
@@ -111,8 +163,6 @@ def memory_batches(
     The data set lies on the device, where batches are gathered, cropped and flipped (with `augment`), resized
     and normalised.  Images are (B, 3, S, S) float32, labels (B,).
     """
-    mean = torch.tensor(_MEAN, device=device)[None, :, None, None]
-    std = torch.tensor(_STD, device=device)[None, :, None, None]
     here = data.on(device)
     indices = _EndlessEpochs(len(data), batch_size, seed, first, piece)
     for position, chosen in enumerate(indices, first):
@@ -120,11 +170,17 @@ def memory_batches(
         own = here.images[rows]  # (B, C, H, W) uint8
         if augment:
             own = cropped_and_flipped(own, batch_size, seed, position, piece)
-        large = functional.interpolate(
-            own.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
-        )
-        images = (large.expand(-1, 3, -1, -1) - mean) / std
-        yield images.contiguous(memory_format=layout), here.labels[rows]
+        yield _prepared(own, image_size, layout), here.labels[rows]
+
+
+def _prepared(images: Tensor, image_size: int, layout: torch.memory_format) -> Tensor:
+    """Images (B, C, H, W) uint8 as the model takes them: (B, 3, S, S) float32, normalised."""
+    mean = torch.tensor(_MEAN, device=images.device)[None, :, None, None]
+    std = torch.tensor(_STD, device=images.device)[None, :, None, None]
+    large = functional.interpolate(
+        images.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
+    )
+    return ((large.expand(-1, 3, -1, -1) - mean) / std).contiguous(memory_format=layout)
 
 
 def cropped_and_flipped(images: Tensor, batch_size: int, seed: int, position: int, piece: slice) -> Tensor:
@@ -185,14 +241,7 @@ def folder_batches(
     Raises:
         DataError: when there are no such folders.
     """
-    _check_root("imagefolder", root)
-    transform = transforms.Compose([
-        transforms.Resize((image_size, image_size)), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD),
-    ])  # fmt: skip
-    try:
-        found = datasets.ImageFolder(root, transform=transform)
-    except (RuntimeError, FileNotFoundError) as error:
-        raise DataError(f"data_root = {root!r}: no imagefolder data there: {error}") from error
+    found = folder_images(root, image_size)
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         found,
         batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first, piece),
@@ -209,6 +258,41 @@ def folder_batches(
         for images, labels in loader
     )
     return moved, len(found.classes)
+
+
+def folder_images(root: str, image_size: int, option: str = "data_root") -> datasets.ImageFolder:
+    """The images under a folder, one folder per class, as the model takes them.
+
+    Args:
+        root: the folder.
+        image_size: S.
+        option: that names the folder, for messages.
+
+    Raises:
+        DataError: when there are no such folders.
+    """
+    _check_root("imagefolder", root, option)
+    transform = transforms.Compose([
+        transforms.Resize((image_size, image_size)), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD),
+    ])  # fmt: skip
+    try:
+        return datasets.ImageFolder(root, transform=transform)
+    except (RuntimeError, FileNotFoundError) as error:
+        raise DataError(f"{option} = {root!r}: no imagefolder data there: {error}") from error
+
+
+def every_image_once(
+    found: datasets.ImageFolder,
+    batch_size: int,
+    device: torch.device,
+    layout: torch.memory_format,
+    whose: slice,
+    loaders: int,
+) -> Batches:
+    """Batches of every image of a folder once, in order; `whose` chooses this rank's."""
+    own = Subset(found, range(len(found))[whose])
+    for images, labels in DataLoader(own, batch_size=batch_size, num_workers=loaders):
+        yield images.to(device, memory_format=layout), labels.to(device)
 
 
 def synthetic_batches(
@@ -245,8 +329,8 @@ class _EndlessEpochs(Sampler[list[int]]):
                 yield chosen[self._piece]
 
 
-def _check_root(data: str, root: str) -> None:
+def _check_root(data: str, root: str, option: str = "data_root") -> None:
     if not root:
-        raise DataError(f"data = {data!r} needs data_root, the folder where the images are")
+        raise DataError(f"data = {data!r} needs {option}, the folder where the images are")
     if not Path(root).is_dir():
-        raise DataError(f"data_root = {root!r}: there is no such folder for data = {data!r}")
+        raise DataError(f"{option} = {root!r}: there is no such folder for data = {data!r}")

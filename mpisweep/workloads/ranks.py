@@ -84,6 +84,12 @@ class Ranks:
         dist.all_reduce(summed)
         return summed
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sums over the ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether any rank says so."""
         return self.most(float(flag)) > 0

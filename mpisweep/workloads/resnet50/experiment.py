@@ -22,6 +22,7 @@ from mpisweep.workloads.datasets import (
     load_images,
     memory_batches,
     synthetic_batches,
+    without_held_out,
 )
 from mpisweep.workloads.ranks import Ranks
 from mpisweep.workloads.resnet50.clock import make_clock
@@ -40,6 +41,8 @@ from mpisweep.workloads.resnet50.stepping import (
     TrainStep,
     capture_cuda_graph,
 )
+from mpisweep.workloads.resnet50.validation import Validation
+from mpisweep.workloads.resnet50.validation import is_due as is_due_validation
 from mpisweep.workloads.trial import remove_checkpoint
 
 if TYPE_CHECKING:
@@ -115,6 +118,8 @@ class _Experiment:
         model = _compiled(options, ranks.together(bare))
         self._train = TrainStep(options, model, optimizer, precision, ranks, self._record)
         self._data = _data(options, trial, device, ranks, first=self._done)
+        self._bare = bare
+        self._validation = _validation(options, trial, device, ranks, precision)
         self._clock = make_clock(device)
         self._data_wait = 0.0
 
@@ -153,6 +158,12 @@ class _Experiment:
             if stop or is_due:
                 self._read(unread)
                 unread = 0
+            if not stop and is_due_validation(int(options["val_every"]), number + 1, num_iter):
+                self._read(unread)
+                unread = 0
+                self._validate(number)
+                clock.start()  # nor is the time of validation
+            if stop or is_due:
                 if ranks.leads:
                     self._checkpoint.save(number + 1, history.measured)
                 clock.start()  # the time of saving is no step's
@@ -173,6 +184,10 @@ class _Experiment:
             values = self._record.last(count)
             means = [self._ranks.mean(column.contiguous()).tolist() for column in values.unbind(1)]
             self._history.add(self._clock.read(), list(zip(*means, strict=True)))
+
+    def _validate(self, number: int) -> None:
+        assert self._validation is not None
+        self._history.add_validation(number, *self._validation.measure(self._bare))
 
     def _metrics(self, setup_time: float) -> dict[str, float]:
         metrics = self._history.metrics(real_labels=self._options["data"] != "synthetic")
@@ -241,12 +256,21 @@ def _data(
             ranks.images, image_size, num_classes, trial.seed + ranks.rank, device, layout
         )
     if data == "imagefolder":
-        loaders = int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
         found, classes = folder_batches(
-            root, batch_size, image_size, trial.seed, device, loaders, first, ranks.piece, layout
+            root,
+            batch_size,
+            image_size,
+            trial.seed,
+            device,
+            _loaders(options, trial),
+            first,
+            ranks.piece,
+            layout,
         )
     else:
         images = load_images(data, root)
+        if int(options["val_every"]) >= 0:
+            images = without_held_out(data, images)
         found = memory_batches(
             images, batch_size, image_size, trial.seed, device, first, ranks.piece, layout,
             augment=bool(options["augment"]),
@@ -255,6 +279,21 @@ def _data(
     if classes > num_classes:
         raise ValueError(f"num_classes is {num_classes}, but {data} has {classes} labels")
     return found
+
+
+def _loaders(options: Mapping[str, Value], trial: Trial) -> int:
+    """Processes that read an imagefolder."""
+    return int(options["loaders"]) if int(options["loaders"]) >= 0 else trial.cores - 1
+
+
+def _validation(
+    options: Mapping[str, Value], trial: Trial, device: torch.device, ranks: Ranks, precision: Precision
+) -> Validation | None:
+    if int(options["val_every"]) < 0:
+        return None
+    if options["data"] == "synthetic":
+        raise ValueError("val_every needs real data: synthetic images have nothing that could be held out")
+    return Validation(options, device, ranks, precision, _loaders(options, trial))
 
 
 def _compiled(options: Mapping[str, Value], model: nn.Module) -> nn.Module:

@@ -37,6 +37,8 @@ class History:
         self._batch_size = batch_size
         self._warmup = warmup
         self._steps: list[MeasuredStep] = []
+        #: Step, loss and accuracy of each validation.
+        self._validations: list[tuple[int, float, float]] = []
         #: The first step of each attempt.
         self._attempts: list[int] = []
 
@@ -56,6 +58,11 @@ class History:
             self._steps.append(MeasuredStep(number, taken, loss, accuracy))
             self._trial.report(number, loss=loss, iteration_time=taken)
 
+    def add_validation(self, number: int, loss: float, accuracy: float) -> None:
+        """Add what was measured on held-out images after a step, and report it."""
+        self._validations.append((number, loss, accuracy))
+        self._trial.report(number, val_loss=loss, val_accuracy=accuracy)
+
     @property
     def measured(self) -> dict[str, list[float]]:
         """The columns that a checkpoint keeps."""
@@ -64,6 +71,7 @@ class History:
             "loss": [step.loss for step in self._steps],
             "accuracy": [step.accuracy for step in self._steps],
             "attempts": [float(first) for first in self._attempts],
+            "validations": [value for each in self._validations for value in each],
         }
 
     def restore(self, measured: Mapping[str, list[float]]) -> None:
@@ -71,6 +79,9 @@ class History:
         losses = zip(measured.get("loss", []), measured.get("accuracy", []), strict=True)
         self.add(measured.get("seconds", []), list(losses))
         self._attempts = [int(first) for first in measured.get("attempts", [])]
+        values = iter(measured.get("validations", []))
+        for number, loss, accuracy in zip(values, values, values, strict=True):
+            self.add_validation(int(number), loss, accuracy)
 
     @property
     def _steady(self) -> list[MeasuredStep]:
@@ -109,6 +120,8 @@ class History:
             "step_time": median(step.seconds for step in steady),
             "images_per_second": self._batch_size * len(steady) / sum(step.seconds for step in steady),
         }
+        if self._validations:
+            _, metrics["val_loss"], metrics["val_accuracy"] = self._validations[-1]
         if real_labels:
             metrics["accuracy"] = sum(step.accuracy for step in tail) / len(tail)
         return metrics
