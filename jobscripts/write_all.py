@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Wishes, plan_job
-from mpisweep.batch.site import known_sites, load_site
+from mpisweep.batch.sitefile import known_sites, load_site
 
 HERE = Path(__file__).parent
 TWO_HOURS = Wishes(elapse_s=7200)

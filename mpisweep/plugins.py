@@ -1,18 +1,20 @@
-"""What is found by name: built-in workloads, searches and sites, and those of installed packages.
+"""Built-in workloads, searches, sites and batch systems by name, and those of installed packages.
 
 A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg,
-``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each names:
+``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each refers to:
 
 ``mpisweep.workloads``
     a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry's name is the workload's
 ``mpisweep.searches``
     a class with ``from_spec(spec)``, which returns a sampler; the entry's name is the search's
 ``mpisweep.sites``
-    a package in whose folder lie site files, ``NAME.toml`` each
+    a package whose folder contains site files, ``NAME.toml`` each
+``mpisweep.batch``
+    a :class:`~mpisweep.batch.base.BatchSystem` object; the entry's name is the system's
 
-The built-in ones are registered in the same groups and are listed in :data:`BUILT_IN` as well: they are found
-without a look at what is installed, which takes tens of milliseconds that a rank need not spend, and where
-mpisweep is not installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
+The built-in ones are registered in the same groups, and :data:`BUILT_IN` repeats them: searching installed
+packages takes tens of milliseconds, which a rank need not spend, and finds nothing if mpisweep is not
+installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "BATCH",
     "BUILT_IN",
     "SEARCHES",
     "SITES",
@@ -41,6 +44,7 @@ __all__ = [
 WORKLOADS = "mpisweep.workloads"
 SEARCHES = "mpisweep.searches"
 SITES = "mpisweep.sites"
+BATCH = "mpisweep.batch"
 
 #: Group -> name -> reference, as in setup.cfg.
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -52,11 +56,19 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "largest_batch": "mpisweep.search.largest_batch:LargestBatch",
     },
     SITES: {"mpisweep": "mpisweep.batch.sites"},
+    # In the order in which a job's environment is searched for them.
+    BATCH: {
+        "pjm": "mpisweep.batch.pjm:PJM",
+        "slurm": "mpisweep.batch.slurm:SLURM",
+        "pbs": "mpisweep.batch.pbs:PBS",
+        "gridengine": "mpisweep.batch.gridengine:GRID_ENGINE",
+        "workstation": "mpisweep.batch.workstation:WORKSTATION",
+    },
 }
 
 
 class PluginError(ValueError):
-    """A plugin cannot be used; the message is the end of a sentence that begins with where it was named."""
+    """A plugin cannot be used; the message continues a sentence that begins with where it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Plugin:
 
     Attributes:
         reference: ``module:attribute``, or ``module``.
-        package: name and version of the package that it comes with; empty for the built-in ones.
+        package: name and version of the package that registers it; empty for built-in ones.
     """
 
     group: str
@@ -75,17 +87,17 @@ class Plugin:
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """Its name and package, for messages."""
         return f"{self.name!r} of the package {self.package}" if self.package else repr(self.name)
 
     def load(self, method: str = "") -> Any:
-        """What the entry names.
+        """Import what the entry refers to.
 
         Args:
             method: that it must have; empty for none.
 
         Raises:
-            PluginError: when it cannot be imported, or its module does not have it, or it has no such method.
+            PluginError: if it cannot be imported, or its module does not have it, or it has no such method.
         """
         module, _, attributes = self.reference.partition(":")
         try:
@@ -93,22 +105,22 @@ class Plugin:
             for attribute in filter(None, attributes.split(".")):
                 found = getattr(found, attribute)
         except Exception as error:
-            # A plugin is somebody's program, and may raise anything when it is imported.
+            # Importing a plugin runs its code, which may raise anything.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
         if method and not callable(getattr(found, method, None)):
             raise self.unfit(f"cannot be used: it has no method {method!r}")
         return found
 
     def folder(self) -> Path:
-        """The folder of the package that the entry names; nothing of it is run.
+        """Find the folder of the package that the entry refers to, without importing it.
 
         Raises:
-            PluginError: when there is none.
+            PluginError: if there is none.
         """
         try:
             found = importlib.util.find_spec(self.reference)
         except Exception as error:
-            # Finding a package imports those around it.
+            # Finding a package imports its parents.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
         folders = list(found.submodule_search_locations or ()) if found is not None else []
         if not folders:
@@ -116,25 +128,25 @@ class Plugin:
         return Path(folders[0])
 
     def unfit(self, why: str) -> PluginError:
-        """The error that says why this plugin cannot be used."""
+        """Make the error that says why this plugin cannot be used."""
         return PluginError(" ".join(f"{self.text} {why}".split()))
 
 
 def plugin_names(group: str) -> list[str]:
-    """Every name of a group: the built-in ones, then those of installed packages."""
+    """List the names of a group: the built-in ones, then those of installed packages."""
     return [*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]
 
 
 def is_named(group: str, name: object) -> bool:
-    """Whether an entry has this name; installed packages are only looked at where no built-in one has it."""
+    """Whether an entry has this name; installed packages are searched only if no built-in one has it."""
     return name in BUILT_IN[group] or any(plugin.name == name for plugin in installed_plugins(group))
 
 
 def find_plugin(group: str, name: str) -> Plugin | None:
-    """The entry of that name; None when there is none.
+    """Find the entry of this name; None if there is none.
 
     Raises:
-        PluginError: when two packages have it.
+        PluginError: if two packages register it.
     """
     if name in BUILT_IN[group]:
         return Plugin(group, name, BUILT_IN[group][name])
@@ -152,7 +164,7 @@ def installed_plugins(group: str) -> tuple[Plugin, ...]:
 
 
 def _entries(group: str) -> Iterator[Plugin]:
-    # Takes tens of milliseconds, and is needed where a name is asked for that is not built in.
+    # The import takes 25 ms, and is needed only for names that are not built in.
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=group):

@@ -19,7 +19,7 @@ from mpisweep.batch.gridengine import GRID_ENGINE
 from mpisweep.batch.pbs import PBS
 from mpisweep.batch.pjm import PJM
 from mpisweep.batch.scriptsheet import Facts, Finding, Severity
-from mpisweep.batch.site import load_site
+from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.slurm import SLURM
 
 ROOT = Path(__file__).parent.parent

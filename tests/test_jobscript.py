@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from mpisweep.batch.directives import read_script
 from mpisweep.batch.jobscript import Payload, in_shell, write_script
 from mpisweep.batch.request import Wishes, plan_job
-from mpisweep.batch.site import Site, SiteError, known_sites, load_site, parse_site
+from mpisweep.batch.site import Site, SiteError
+from mpisweep.batch.sitefile import known_sites, load_site, parse_site
 from mpisweep.batch.texts import clock
 
 ROOT = Path(__file__).parent.parent

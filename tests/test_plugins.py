@@ -384,7 +384,7 @@ def test_what_is_built_in_is_found_without_a_look_at_what_is_installed():
 import importlib.metadata
 importlib.metadata.entry_points = None
 from pathlib import Path
-from mpisweep.batch.site import load_site
+from mpisweep.batch.sitefile import load_site
 from mpisweep.plugins import BUILT_IN, find_plugin
 from mpisweep.search import make_sampler
 from mpisweep.spec import parse_spec

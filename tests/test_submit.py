@@ -561,7 +561,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert "it has stopped; 0 of 3 trials have ended" in done.stdout
     assert standins.wait_for(running)["code"] == 3
     assert standins.wait_for(waiting)["started"] is None
-    assert f"no {title} job of it waits or runs" in run("status", "r.h5").stdout
+    assert f"no {title} job of this sweep is waiting or running" in run("status", "r.h5").stdout
     done = run("stop", "r.h5")
     assert (done.returncode, done.stdout) == (0, "r.h5: nothing is running\n")
     assert not (here / "r.h5.stop").exists()
@@ -624,7 +624,7 @@ def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, 
         "qstat does not answer; the last job submitted was 9714"
         in run("status", "r.h5", STANDIN_QSTAT="broken").stdout
     )
-    assert "no Grid Engine job of it waits or runs" in run("status", "r.h5").stdout
+    assert "no Grid Engine job of this sweep is waiting or running" in run("status", "r.h5").stdout
 
 
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mpisweep.batch.jobfacts import Allocation, JobTimes
-from mpisweep.batch.registry import SYSTEMS, batch_system
+from mpisweep.batch.jobfacts import NO_SYSTEM, Allocation, JobTimes
+from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
 
 __all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 
@@ -25,22 +25,31 @@ _ASK_S = 20.0
 log = logging.getLogger(__name__)
 
 
-def this_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """What the environment of this process says."""
-    for system in SYSTEMS:
-        if system.job_id(environment):
-            found = system.allocation(environment, _text_of)
-            times = JobTimes(found.started_at, found.ends_at).sane(time.time())
-            return replace(
-                found, started_at=times.started_at, ends_at=times.ends_at,
-                ends_by=found.ends_by if times.ends_at is not None else "",
-            )  # fmt: skip
-    return Allocation("local", "")
+def this_allocation(environment: Mapping[str, str] = os.environ, known: str = "") -> Allocation:
+    """Read the allocation from the environment of this process.
+
+    Args:
+        environment: of this process.
+        known: name of the system that a launcher has recognised; empty to find out.
+    """
+    system = batch_system(known) if known else recognise(environment)
+    # Ranks that were reached by a remote shell may lack the variables of the job.
+    if system is None or not system.job_id(environment):
+        return Allocation(NO_SYSTEM, "")
+    found = system.allocation(environment, _text_of)
+    times = JobTimes(found.started_at, found.ends_at).sane(time.time())
+    return replace(
+        found, started_at=times.started_at, ends_at=times.ends_at,
+        ends_by=found.ends_by if times.ends_at is not None else "",
+    )  # fmt: skip
 
 
 def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> Allocation:
-    """The same, asked of the batch system's own commands when it ends; starts processes, so before MPI."""
+    """Ask the batch system's commands when the allocation ends; starts processes, so call it before MPI."""
     system = batch_system(allocation.system)
+    if system is None:
+        for why in unusable_plugins():
+            log.warning("batch systems: %s", why)
     if allocation.ends_at is not None or system is None:
         return allocation
     for question in system.questions(allocation.job_id):
@@ -67,8 +76,9 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
 
 
 def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
-    """One sentence where a batch system has started copies of this launcher in place of ranks; else empty."""
-    return next(filter(None, (system.wrongly_started(environment) for system in SYSTEMS)), "")
+    """One sentence if a batch system has started copies of this launcher in place of ranks; else empty."""
+    system = recognise(environment)
+    return system.wrongly_started(environment) if system else ""
 
 
 def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:

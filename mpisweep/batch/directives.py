@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mpisweep.batch.base import BatchSystem
 from mpisweep.batch.head import Asked, Directive
-from mpisweep.batch.registry import SCRIPTED, SYSTEMS
+from mpisweep.batch.registry import known_systems
 
 __all__ = ["Command", "JobScript", "asked_for", "read_script"]
 
@@ -75,7 +75,8 @@ def read_script(text: str) -> JobScript:
             markers.setdefault(name, []).append(number)
         elif _nearly_a_marker(line):
             misspelt.append(number)
-    system = SCRIPTED[max(markers, key=lambda name: len(markers[name]))] if markers else None
+    systems = {system.name: system for system in known_systems()}
+    system = systems[max(markers, key=lambda name: len(markers[name]))] if markers else None
     own = markers.pop(system.name) if system else []
     broken = {n: value for n in own if system and (value := _broken_off(system, lines[n - 1 : n + 1]))}
     # What has come loose from a directive is no command, though the shell takes it for one.
@@ -103,7 +104,7 @@ def read_script(text: str) -> JobScript:
             for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
         ),
         commands=tuple(_commands(lines_of_commands)),
-        others={SCRIPTED[name].marker: found[0] for name, found in markers.items()},
+        others={systems[name].marker: found[0] for name, found in markers.items()},
         late=tuple(n for n in own if n > first_command),
         broken=broken,
         misspelt=tuple(misspelt),
@@ -115,7 +116,12 @@ def read_script(text: str) -> JobScript:
 def _marker(line: str) -> str:
     """The name of the batch system that a line is a directive of."""
     return next(
-        (s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), ""
+        (
+            system.name
+            for system in known_systems()
+            if re.match(system.marker_pattern or rf"{re.escape(system.marker)}(\s|$)", line)
+        ),
+        "",
     )
 
 
@@ -130,7 +136,7 @@ def _broken_off(system: BatchSystem, lines: list[str]) -> str:
 
 def _nearly_a_marker(line: str) -> bool:
     # A comment that speaks of PJM is none; one in which an option follows is.
-    names = "|".join(re.escape(name) for system in SYSTEMS for name in system.nearly_markers)
+    names = "|".join(re.escape(name) for system in known_systems() for name in system.nearly_markers)
     return re.match(rf"\s*#+\s*({names})\s*-", line, re.IGNORECASE) is not None
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
+__all__ = ["NO_SYSTEM", "AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
 
+#: Stands for the name of a batch system where there is none.
+NO_SYSTEM = "local"
 #: A job that began longer ago, or ends later than this from now, is a misunderstanding, in seconds.
 _LONGEST_S = 400 * 86400.0
 #: So much may the clock of a node be before or after that of the batch system, in seconds.

@@ -47,6 +47,7 @@ __all__ = [
     "LAUNCH_VARIABLE",
     "ONE_HOST_VARIABLE",
     "PROGRESS_VARIABLE",
+    "SYSTEM_VARIABLE",
     "Ended",
     "launch",
     "mpi_environment",
@@ -68,6 +69,9 @@ ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 
 #: Tells the ranks that they are all on one host.
 ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
+
+#: Tells the ranks the name of the batch system, so that they need not search installed packages for it.
+SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"
 
 _REFUSED = 2
 _INTERRUPTED = 3
@@ -329,6 +333,7 @@ class _Launch:
         environment = mpi_environment()
         environment[LAUNCH_VARIABLE] = self._name
         environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
+        environment[SYSTEM_VARIABLE] = start.allocation.system
         environment[BEGUN_VARIABLE] = "1" if self._begun else ""
         if len(start.placement.nodes) == 1:
             environment[ONE_HOST_VARIABLE] = "1"

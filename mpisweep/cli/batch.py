@@ -21,7 +21,8 @@ from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.scriptsheet import Facts
-from mpisweep.batch.site import Site, SiteError, known_sites, load_site, site_folders
+from mpisweep.batch.site import Site, SiteError
+from mpisweep.batch.sitefile import known_sites, load_site, site_folders
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import (

@@ -22,6 +22,7 @@ from mpisweep.batch.launch import (
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
     PROGRESS_VARIABLE,
+    SYSTEM_VARIABLE,
     launch,
     mpi_environment,
 )
@@ -195,6 +196,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    system = os.environ.pop(SYSTEM_VARIABLE, "")
     is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
     has_one_host = has_one_host and HOSTS_VARIABLE not in os.environ
@@ -221,4 +223,5 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     return run_rank(spec, RankOptions(
         path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
         options.stage_env, ends_at=float(stated_end) if stated_end else None, has_begun=has_begun,
+        batch_system=system,
     ))  # fmt: skip

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from mpisweep.batch.allocation import this_allocation
 from mpisweep.batch.chain import LINKS_AT_MOST, Began, note, read_record, why_over
-from mpisweep.batch.jobs import cancel_waiting, submit_link
-from mpisweep.batch.registry import SCRIPTED
-from mpisweep.batch.submit import SubmitError, cancel
+from mpisweep.batch.jobs import cancel_jobs, cancel_waiting, submit_link
+from mpisweep.batch.submit import SubmitError
 from mpisweep.cli.arguments import Commands, add_file
 from mpisweep.cli.outcome import standing
 from mpisweep.progress import counted
@@ -63,7 +62,7 @@ def _chain(options: argparse.Namespace) -> int:
     if over:
         print(f"mpisweep: this job has nothing to do: {over}")
         if others:
-            words = cancel(SCRIPTED[job.system], [link.job_id for link in others])
+            words = cancel_jobs(job.system, [link.job_id for link in others])
             print(
                 f"mpisweep: {counted(len(others), 'job')} after it "
                 f"{'will find the same: ' + words if words else 'cancelled'}"

@@ -88,7 +88,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     # One rank asks for all of them, and before MPI is there: it means starting a process.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
     # Whoever serves MPI does not ask the disk.
-    place = Place(options.path.resolve(), this_allocation())
+    place = Place(options.path.resolve(), this_allocation(known=options.batch_system))
     if is_first and options.stage_env:
         # The other ranks wait for this one in MPI_Init, and want the pack after that.
         _stage(spec)

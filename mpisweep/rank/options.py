@@ -35,6 +35,8 @@ class RankOptions:
     ends_at: float | None = None
     #: Whether other ranks of this launch have begun the sweep.
     has_begun: bool = False
+    #: Name of the batch system that a launcher has recognised; empty to find out.
+    batch_system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
