@@ -105,7 +105,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("workers", "quarantine", "text", "why it got no more trials; empty where all was well"),
     Column("allocations", "run", "text", "name of this run of the program"),
     Column("allocations", "host", "text", "node of the master"),
-    Column("allocations", "batch_system", "text", "pjm, slurm, pbs, gridengine or local"),
+    Column(
+        "allocations", "batch_system", "text", "pjm, slurm, pbs, gridengine, the name of a plugin, or local"
+    ),
     Column("allocations", "job_id", "text", "of the batch system; empty without one"),
     Column("allocations", "ranks", "integer", "MPI ranks"),
     Column("allocations", "started_at", "number", "start of the run", _SINCE_1970),
