@@ -588,6 +588,17 @@ def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, 
     assert (tmp_path / "btl").read_text() == f"{said}\n"
 
 
+def test_ranks_are_told_the_batch_system_and_need_not_look_for_it(tmp_path):
+    start = mpirun_that(tmp_path, f'echo "$MPISWEEP_BATCH_SYSTEM" >> "{tmp_path}/system"', LIVES)
+    for system in ("local", "tinyqueue"):
+        launch(
+            replace(start, allocation=Allocation(system, "")),
+            console=None,
+            results=Told(RunEnd(EndReason.COMPLETE)),
+        )
+    assert (tmp_path / "system").read_text() == "local\ntinyqueue\n"
+
+
 # ------------------------------------------------------------------------------------- when to stop
 
 
@@ -733,7 +744,6 @@ def nodes_of(folder: Path) -> list[tuple[int, str]]:
     )
 
 
-@pytest.mark.mpi
 def on_node(process: psutil.Process) -> str:
     """The node that a process is on; empty where it has ended."""
     try:
@@ -742,6 +752,7 @@ def on_node(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.mpi
 def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
@@ -815,23 +826,7 @@ def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, sta
     if starter == "launcher":
         process = start(folder, where, "run", spec, "-n", "2", "-o", "r.h5")
     else:
-        command = [
-            "mpirun",
-            "--oversubscribe",
-            "-n",
-            "2",
-            sys.executable,
-            "-m",
-            "mpisweep",
-            "run",
-            spec,
-            "-o",
-            "r.h5",
-        ]
-        with (folder / "stderr.txt").open("wb") as errors:
-            process = subprocess.Popen(
-                command, cwd=folder, env=where, stdout=subprocess.DEVNULL, stderr=errors
-            )
+        process = start(folder, where, "run", spec, "-o", "r.h5", ranks=2)
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     process.send_signal(signal.SIGUSR2)
     assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()

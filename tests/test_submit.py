@@ -165,30 +165,6 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
 # ------------------------------------------------------------------------------------- words of the systems
 
 
-@pytest.mark.parametrize(
-    ("system", "output", "job_id"),
-    [
-        (PJM, "[INFO] PJM 0000 pjsub Job 9714 submitted.\n", "9714"),
-        (PJM, "[INFO.] PJM 0000 pjsub Job 64856_1 submitted.\n", "64856_1"),
-        (PJM, "[ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).\n", ""),
-        (SLURM, "sbatch: a word of the site\nSubmitted batch job 42\n", "42"),
-        (SLURM, "Submitted batch job 42 on cluster c1\n", "42"),
-        (PBS, "1234.server.example\n", "1234.server.example"),
-        (PBS, "1234\n", "1234"),
-        (PBS, "qsub: Unknown queue\n", ""),
-        (GRID_ENGINE, 'Your job 9714 ("sweep") has been submitted\n', "9714"),
-        (
-            GRID_ENGINE,
-            'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n',
-            "9714",
-        ),
-        (GRID_ENGINE, 'Unable to run job: unknown resource "gpu".\nExiting.\n', ""),
-    ],
-)
-def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
-    assert system.submitted_id(output) == job_id
-
-
 def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
