@@ -227,8 +227,8 @@ def test_sites_are_listed_with_what_they_are_and_whose_they_are(
 @pytest.mark.parametrize(
     ("sweep", "remedy"),
     [
-        (["s.toml"], "give at least 11 s, or a smaller limits.grace"),
-        (["m:f", "-p", "x=1:3"], "give at least 11 s"),
+        (["s.toml"], "use at least 11 s, or a smaller limits.grace"),
+        (["m:f", "-p", "x=1:3"], "use at least 11 s"),
     ],
 )
 def test_a_time_in_which_no_trial_could_run_is_refused(
@@ -245,8 +245,7 @@ def test_a_time_in_which_no_trial_could_run_is_refused(
     assert main([command[0], *sweep, *command[1:]]) == 2
     flag = next(word for word in command if word in ("--walltime", "--elapse"))
     assert capsys.readouterr().err == (
-        f"mpisweep: {flag}: 8 s is no longer than the 10 s in which running trials return (the grace) and "
-        f"the 0.4 s for closing together, and leaves no time for trials; {remedy}\n"
+        f"mpisweep: {flag}: 8 s leaves no time for trials: running trials get 10 s to return (the grace), and closing takes 0.4 s; {remedy}\n"
     )
     assert not list(folder.glob("*.h5*"))
 

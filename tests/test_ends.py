@@ -110,8 +110,8 @@ def test_a_launcher_that_wakes_up_after_another_run_has_had_the_sweep_touches_no
     os.kill(process.pid, signal.SIGCONT)
     assert process.wait(timeout=PATIENCE_S) == 3
     assert files_of(folder) == before
-    assert "another run has taken this sweep over (on " in last_line(stderr_of(folder))
-    assert "starting the ranks again" not in stderr_of(folder)
+    assert ") has taken over this sweep" in last_line(stderr_of(folder))
+    assert "restarting the ranks" not in stderr_of(folder)
 
 
 def test_a_launcher_that_wakes_up_while_another_run_has_the_sweep_leaves_it_alone(folder, environment):
@@ -123,7 +123,7 @@ def test_a_launcher_that_wakes_up_while_another_run_has_the_sweep_leaves_it_alon
     wait_for(begun(folder, 2))
     os.kill(process.pid, signal.SIGCONT)
     assert process.wait(timeout=PATIENCE_S) == 3
-    assert "another run has taken this sweep over (on " in last_line(errors.read_text())
+    assert ") has taken over this sweep" in last_line(errors.read_text())
     (folder / "go").touch()
     assert other.wait(timeout=PATIENCE_S) == 0
     assert package.load(folder / "r.h5").allocations["end"].tolist() == ["", "complete"]

@@ -206,7 +206,7 @@ def test_nodes_that_do_not_answer_in_time_are_left_out(shell, monkeypatch, caplo
     with caplog.at_level(logging.WARNING):
         left = whole.on_what_answers()
     assert counts(left.placement) == {"n1": 1, "n4": 1}
-    assert "n2, n3 do not answer any more; going on with 2 ranks on 2 of 4 nodes" in caplog.text
+    assert "n2, n3 no longer answer; continuing with 2 ranks on 2 of 4 nodes" in caplog.text
     assert "--host n1:1,n4:1" in " ".join(left.command({"PATH": "/bin"}))
 
 
@@ -298,7 +298,7 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
             0, EndReason.COMPLETE
         )
     assert (tmp_path / "starts").read_text() == "x\nx\n"
-    assert "no rank started within 0.01 min; starting the ranks again (1 trial has ended)" in caplog.text
+    assert "no rank started within 0.01 min; restarting the ranks (1 trial has ended)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(
     with caplog.at_level(logging.WARNING):
         assert launch(ending, console=None, results=Told(RunEnd(reason)), restarts=1) == Ended(3)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{how}; starting the ranks again (1 trial has ended)",
+        f"{how}; restarting the ranks (1 trial has ended)",
         f"{how}; restart limit (limits.restarts) reached; run the same command to resume",
     ]
 
@@ -326,7 +326,7 @@ def test_a_run_that_another_one_has_followed_is_not_started_again(tmp_path, no_p
     told = Told(RunEnd(superseded_by="on n2, job 7"))
     assert launch(ending, console=None, results=told, restarts=9) == Ended(3)
     assert caplog.messages == [
-        "another run has taken this sweep over (on n2, job 7); this launch ends and leaves the results to it"
+        "another run (on n2, job 7) has taken over this sweep; this launch ends and leaves the results to it"
     ]
     assert (tmp_path / "starts").read_text() == "x\n"
 
@@ -401,7 +401,7 @@ def test_an_mpirun_that_a_signal_has_ended_before_any_rank_was_alive_is_a_loss(t
     )
     told = Told(RunEnd(), RunEnd(EndReason.COMPLETE), begun=0)
     assert launch(killed, console=None, results=told, restarts=2) == Ended(0, EndReason.COMPLETE)
-    assert "mpirun exited with 137 before the sweep reported an end; starting the ranks again" in caplog.text
+    assert "mpirun exited with 137 before the sweep reported an end; restarting the ranks" in caplog.text
 
 
 def test_an_mpirun_that_cannot_be_executed_is_one_sentence(tmp_path):
@@ -429,7 +429,7 @@ def test_an_mpirun_that_stays_after_its_run_has_ended_is_ended(tmp_path, monkeyp
     assert launch(staying, console=None, results=Over(RunEnd(), running=False), restarts=3) == Ended(
         0, EndReason.COMPLETE
     )
-    assert caplog.messages == ["the run has ended and a rank has not; mpirun was ended"]
+    assert caplog.messages == ["a rank did not exit after the end of the run; ended mpirun"]
 
 
 def test_a_run_that_let_go_of_the_sweep_without_an_end_was_on_a_disk_that_took_nothing(tmp_path, monkeypatch):
@@ -768,9 +768,7 @@ def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(fol
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
     errors = folder / "stderr.txt"
-    wait_for(
-        lambda: "vn2 does not answer any more; going on with 2 ranks on 2 of 3 nodes" in errors.read_text()
-    )
+    wait_for(lambda: "vn2 no longer answers; continuing with 2 ranks on 2 of 3 nodes" in errors.read_text())
     seen = len(nodes_of(folder))
     assert process.wait(timeout=PATIENCE_S) == 0, errors.read_text()
     found = package.load(folder / "r.h5")

@@ -175,7 +175,7 @@ def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(
         SubmitError,
-        match=r"pjsub has not taken job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file.",
+        match=r"pjsub refused job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file.",
     ):
         submit(PJM, tmp_path / "job.sh", folder=tmp_path)
 
@@ -363,20 +363,18 @@ def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, syste
         (
             "pjm",
             ["--nodes", "32"],
-            "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit "
-            "(24).",
+            "pjsub refused r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).",
         ),
         ("pjm", ["--group", "tiny"], "Resource group does not exist"),
         (
             "pbs",
             ["--nodes", "32"],
-            "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits",
+            "qsub refused r.h5.job.sh: qsub: Job violates queue and/or server resource limits",
         ),
         (
             "gridengine",
             ["--nodes", "32"],
-            "qsub has not taken r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. "
-            "Exiting.",
+            "qsub refused r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. Exiting.",
         ),
         ("gridengine", ["--directive", "-l gpus=1"], 'Unable to run job: unknown resource "gpus". Exiting.'),
     ],

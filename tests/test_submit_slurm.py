@@ -134,7 +134,7 @@ def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins)
         "submit", "s.toml", "--site", "./mine.toml", "--elapse", "1:00:00", "-o", "r.h5", "--group", "nowhere"
     )
     assert done.returncode == 2
-    assert "sbatch has not taken r.h5.job.sh: sbatch: error: " in done.stderr
+    assert "sbatch refused r.h5.job.sh: sbatch: error: " in done.stderr
     assert "invalid partition" in done.stderr.lower()
 
 

@@ -1,7 +1,7 @@
-"""Which batch system has given us these nodes and until when, as far as it tells.
+"""The allocation of this job: its batch system, its nodes and its end.
 
-First the environment is read, which costs nothing.  Where that does not say when the job ends, the batch
-system's own command is asked; it gets a time limit, and whatever it does or prints, the sweep runs.
+The environment is read first, which costs nothing.  If it does not say when the job ends, the batch system's
+command is asked, with a time limit; whatever it does or prints, the sweep runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
 
 __all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 
-#: How long a batch system's own command may take, in seconds.
+#: Time limit of a batch system's command, in seconds.
 _ASK_S = 20.0
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ
     if allocation.ends_at is not None or system is None:
         return allocation
     for question in system.questions(allocation.job_id):
-        # In the form and in the language that we read, whatever the user has chosen for himself.
+        # The user's own formats and language do not matter here.
         plain = {**environment, **system.plain_output, "LC_ALL": "C"}
         times = system.answer(_ask(question, plain), allocation.job_id, time.time()).sane(time.time())
         if times.ends_at is not None:
@@ -63,7 +63,7 @@ def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ
 
 
 def warn_of_unknown_end(allocation: Allocation) -> None:
-    """Say once, inside of a batch system, that nobody knows when the job ends and what helps."""
+    """Warn, within a job, that its end is unknown, and say what helps."""
     system = batch_system(allocation.system)
     if system is not None:
         log.warning(
@@ -76,7 +76,7 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
 
 
 def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
-    """One sentence if a batch system has started copies of this launcher in place of ranks; else empty."""
+    """One sentence if the batch system has started copies of this launcher as ranks; else empty."""
     system = recognise(environment)
     return system.wrongly_started(environment) if system else ""
 

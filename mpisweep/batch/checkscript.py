@@ -40,7 +40,7 @@ def check_script(
             Finding(
                 script.carriage_returns,
                 Severity.ERROR,
-                "the lines end as on Windows, and the shell takes the carriage return for part of a word",
+                "the lines have Windows endings, and the shell takes the carriage return for part of a word",
                 "convert them, e.g. with `sed -i 's/\\r$//'`",
             )
         ]
@@ -49,8 +49,8 @@ def check_script(
         markers = ", ".join(known.marker for known in known_systems())
         return [Finding(
             1, Severity.ERROR, "no directive was found",
-            f"a job script begins with lines of {markers}; one that is run "
-            "and not submitted is checked with --site workstation",
+            f"a job script begins with lines of {markers}; to check one that is run and not submitted, add "
+            "--site workstation",
         )]  # fmt: skip
     asked = asked_for(script)
     site = site or _guess(system, script, asked)

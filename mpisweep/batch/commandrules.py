@@ -58,7 +58,7 @@ def _started_ranks(sheet: Sheet) -> Iterator[Finding]:
                     command.line,
                     Severity.ERROR,
                     f"{command.words[starter]} starts {count} ranks, and the job has {ranks}",
-                    f"{own}, or plain `mpisweep run`, which finds out by itself",
+                    f"{own}, or plain `mpisweep run`, which starts them by itself",
                 )
 
 
@@ -79,7 +79,7 @@ def _environment(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             1,
             Severity.WARNING,
-            "no module is loaded and no environment activated: a job does not have your login's",
+            "no module is loaded and no environment activated: jobs do not inherit your login environment",
             "module load ..., and source VENV/bin/activate",
         )
     elif sheet.site and sheet.site.modules and not loads and not in_container:
@@ -105,7 +105,7 @@ def _environment(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             1,
             Severity.WARNING,
-            "nothing says where the log goes",
+            "the log file is not set",
             f"{sheet.system.marker} {sheet.system.log_example}",
         )
 
@@ -114,7 +114,10 @@ def check_sweeps(sheet: Sheet) -> Iterator[Finding]:
     """Check the commands that run a sweep: the only rule for scripts without directives."""
     if not sheet.sweeps:
         yield Finding(
-            1, Severity.WARNING, "no command in it is `mpisweep run`", "mpisweep run SWEEP.toml -o RESULTS.h5"
+            1,
+            Severity.WARNING,
+            "the script does not run `mpisweep run`",
+            "mpisweep run SWEEP.toml -o RESULTS.h5",
         )
     for command, arguments in sheet.sweeps:
         results = _option(arguments, "-o", "--output")
@@ -125,7 +128,7 @@ def check_sweeps(sheet: Sheet) -> Iterator[Finding]:
             yield Finding(
                 command.line,
                 Severity.ERROR,
-                f"the results lie in {where}, which each node has for itself and which is gone after the job",
+                f"the results are in {where}, which other nodes cannot see and which is gone after the job",
                 "a folder that all nodes share",
             )
         yield from _walltime(sheet, command, _option(arguments, "--walltime"))
@@ -166,8 +169,7 @@ def _files(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: 
             command.line,
             Severity.ERROR,
             facts.problem,
-            "the path of a sweep file that `mpisweep check` finds nothing wrong with, "
-            "as seen from where the job runs",
+            "the path, from the working folder of the job, of a sweep file that passes `mpisweep check`",
         )
     elapse_s, longest_s, timeout_s = sheet.asked.elapse_s, facts.longest_s, facts.timeout_s
     if elapse_s is None:
@@ -183,7 +185,7 @@ def _files(sheet: Sheet, command: Command, arguments: tuple[str, ...], results: 
         yield Finding(
             sheet.asked.line("elapse"),
             Severity.ERROR,
-            f"{clock(elapse_s)} is shorter than what one trial may take: limits.timeout is "
+            f"{clock(elapse_s)} is shorter than the time limit of a trial: limits.timeout is "
             f"{clock(timeout_s)}",
             f"at least {clock(timeout_s)}, or a smaller timeout",
         )
@@ -204,14 +206,14 @@ def _option(arguments: tuple[str, ...], *names: str) -> str:
 
 
 def _sweep_of(arguments: tuple[str, ...]) -> str:
-    """The sweep that `mpisweep run` is given; empty where that cannot be told."""
+    """The sweep argument of `mpisweep run`; empty if that is not clear."""
     ours = tuple(takewhile(lambda word: word not in ("--", "&", "&&", "|", "||", ";"), arguments))
     first = ours[0] if ours and not ours[0].startswith("-") else ""
     return first or next((word for word in ours if word.endswith(".toml")), "")
 
 
 def _working_folder(sheet: Sheet, command: Command) -> str:
-    """The folder of the last `cd` before a command; empty for where the script is submitted from."""
+    """The folder of the last `cd` before a command; empty for where the script was submitted."""
     found = sheet.system.first_folder(sheet.script.find)
     for other in sheet.script.commands:
         if other.line < command.line and other.words[0] in ("cd", "pushd") and len(other.words) > 1:
@@ -220,7 +222,7 @@ def _working_folder(sheet: Sheet, command: Command) -> str:
 
 
 def _local_folder(sheet: Sheet, path: str) -> str:
-    """The node's own folder that a path begins with; empty when it does not."""
+    """The node-local folder that a path begins with; empty for none."""
     folders = sheet.site.local_folders if sheet.site else _LOCAL
     for folder in folders:
         if path == folder or path.startswith(folder.rstrip("/") + "/"):

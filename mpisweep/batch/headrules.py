@@ -17,7 +17,7 @@ def _interpreter(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             1,
             Severity.ERROR,
-            f"the first line does not name an interpreter, and {sheet.system.submit} refuses such a script",
+            f"the first line names no interpreter, and {sheet.system.submit} refuses such a script",
             "#!/bin/bash",
         )
 
@@ -26,7 +26,7 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
     system = sheet.system
     for number in sheet.script.misspelt:
         yield Finding(
-            number, Severity.WARNING, "looks like a directive and is a comment",
+            number, Severity.WARNING, "looks like a directive, but is a comment",
             f"a directive begins with {system.marker} and a space, at the start of its line",
         )  # fmt: skip
     for marker, number in sheet.script.others.items():
@@ -41,8 +41,7 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             number,
             Severity.ERROR,
-            f"{text.split()[-1]} has no value here, and the next line, {value}, which belongs to it, "
-            "is taken for a command",
+            f"{text.split()[-1]} has no value: the shell takes the next line, {value}, for a command",
             f"{text} {value}, on one line",
         )
     for directive in sheet.script.directives:
@@ -70,7 +69,7 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
 def _order(sheet: Sheet) -> Iterator[Finding]:
     for number in sheet.script.late:
         yield Finding(
-            number, Severity.ERROR, f"stands after the first command, where {sheet.system.title} ignores it",
+            number, Severity.ERROR, f"is after the first command, where {sheet.system.title} ignores it",
             "directives go to the top, before any command",
         )  # fmt: skip
 
@@ -83,16 +82,18 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             1,
             Severity.WARNING,
-            "no time limit is asked for, and the system's own may be short",
+            "no time limit is set, and the default may be short",
             f"{sheet.system.marker} {option}2:00:00",
         )
     elif asked.elapse_s is None and not elapse.lacks_value:
-        yield Finding(elapse.line, Severity.ERROR, f"{elapse.value!r} is no time limit", f"{option}2:00:00")
+        yield Finding(
+            elapse.line, Severity.ERROR, f"{elapse.value!r} is not a valid time limit", f"{option}2:00:00"
+        )
     if site is None:
         return
     if site.project_needed and not asked.project and not site.project_with_command:
         yield Finding(
-            1, Severity.ERROR, f"no project group is named, and {site.name} wants one",
+            1, Severity.ERROR, f"no project group is set, and {site.name} needs one",
             f"{sheet.system.marker} {site.project_option('GROUP')}",
         )  # fmt: skip
     group = site.resource_group(asked.group)
@@ -100,8 +101,8 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             asked.line("nodes"),
             Severity.ERROR,
-            f"{asked.nodes} nodes are more than resource group {group.name} gives",
-            f"at most {group.most_nodes}",
+            f"{asked.nodes} nodes are more than resource group {group.name} allows",
+            f"up to {group.most_nodes}",
         )
     longest_s = group.longest_s(asked.nodes or 1)
     if asked.elapse_s and longest_s is not None and asked.elapse_s > longest_s:
@@ -110,7 +111,7 @@ def _limits(sheet: Sheet) -> Iterator[Finding]:
             Severity.ERROR,
             f"{clock(asked.elapse_s)} is longer than resource group {group.name} allows for "
             f"{asked.nodes or 1} nodes",
-            f"at most {clock(longest_s)}",
+            f"up to {clock(longest_s)}",
         )
 
 
@@ -123,13 +124,13 @@ def _ranks(sheet: Sheet) -> Iterator[Finding]:
         yield Finding(
             asked.line("ranks"),
             Severity.ERROR,
-            f"{_are(asked.ranks, 'rank')} fewer than the {total} GPUs: some idle",
-            f"{total} ranks, one a GPU",
+            f"{_are(asked.ranks, 'rank')} fewer than the {total} GPUs: some are idle",
+            f"{total} ranks, one per GPU",
         )
     elif asked.ranks > total:
         yield Finding(
             asked.line("ranks"), Severity.WARNING if asked.ranks % total == 0 else Severity.ERROR,
-            f"{_are(asked.ranks, 'rank')} more than the {total} GPU{'s' * (total != 1)}: they share",
+            f"{_are(asked.ranks, 'rank')} more than the {total} GPU{'s' * (total != 1)}: ranks share GPUs",
             f"{total} ranks, unless the sweep says devices_per_trial = {total / asked.ranks:.3g}",
         )  # fmt: skip
 
