@@ -1,4 +1,4 @@
-"""Built-in workloads, searches, sites and batch systems by name, and those of installed packages.
+"""Workloads, searches, sites and batch systems by name, built-in or of installed packages.
 
 A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg,
 ``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each refers to:
@@ -68,7 +68,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 
 class PluginError(ValueError):
-    """A plugin cannot be used; the message continues a sentence that begins with where it is named."""
+    """A plugin cannot be used; the message continues a sentence that says where it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def plugin_names(group: str) -> list[str]:
 
 
 def is_named(group: str, name: object) -> bool:
-    """Whether an entry has this name; installed packages are searched only if no built-in one has it."""
+    """Whether an entry has this name; installed packages are searched if no built-in one has it."""
     return name in BUILT_IN[group] or any(plugin.name == name for plugin in installed_plugins(group))
 
 

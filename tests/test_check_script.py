@@ -356,7 +356,7 @@ def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
 def test_a_group_whose_name_is_common_does_not_tell_the_site():
     script = GOOD["pjm"].replace("b-batch", "small")
     assert found(script) == []
-    assert any("fugaku wants one" in f.what for f in found(script, site=load_site("fugaku")))
+    assert any("fugaku needs one" in f.what for f in found(script, site=load_site("fugaku")))
 
 
 @pytest.mark.parametrize(

@@ -370,10 +370,10 @@ def test_its_job_scripts_are_written_and_checked(folder, tiny, run: Run):
     assert "#TINY --nodes=3\n#TINY --time=1:00:00\n" in written.stdout
     script = folder / "job.sh"
     script.write_text(written.stdout)
-    checked = run("jobscript", "--check", "job.sh", folders=[tiny])
+    checked = run("jobscript", "--check", "job.sh", "--site", "tinyqueue", folders=[tiny])
     assert (checked.returncode, checked.stdout) == (0, "job.sh: nothing is wrong with it\n")
     script.write_text(written.stdout.replace("--time=", "--tine=") + "#SBATCH --nodes=2\n")
-    checked = run("jobscript", "--check", "job.sh", folders=[tiny])
+    checked = run("jobscript", "--check", "job.sh", "--site", "tinyqueue", folders=[tiny])
     assert checked.returncode == 2
     assert "tsub knows no --tine; did you mean --time?" in checked.stdout
     assert "#SBATCH means nothing to Tiny Queue" in checked.stdout
@@ -456,10 +456,12 @@ LOCAL = queue(name="local")
 """
 
 
-def test_a_batch_system_that_cannot_be_used_is_told_where_a_site_names_it(folder, broken_queues, run: Run):
+def test_a_batch_system_that_cannot_be_used_is_told_where_a_site_names_it(
+    folder, broken_queues, tiny, run: Run
+):
     for name, why in UNUSABLE.items():
         (folder / "site.toml").write_text(f'system = "{name}"\ngpus_per_node = 1\n')
-        refused = run("jobscript", "sweep.toml", "--site", "./site.toml", folders=[broken_queues])
+        refused = run("jobscript", "sweep.toml", "--site", "./site.toml", folders=[tiny, broken_queues])
         assert sentence(refused).endswith(
             f"site.toml: system: '{name}' of the package broken-queues 0.4 {why}"
         )
@@ -481,7 +483,7 @@ def test_a_batch_system_that_cannot_be_used_stops_no_sweep(
     (folder / "job.sh").write_text("#!/bin/bash\n#TINY --nodes=1\nmpisweep run sweep.toml -o r.h5\n")
     checked = run("jobscript", "--check", "job.sh", folders=folders)
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "no time limit is asked for" in checked.stdout
+    assert "no time limit is set" in checked.stdout
 
 
 # ------------------------------------------------------------------------------------- what cannot be used

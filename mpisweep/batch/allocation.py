@@ -45,7 +45,10 @@ def this_allocation(environment: Mapping[str, str] = os.environ, known: str = ""
 
 
 def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> Allocation:
-    """Ask the batch system's commands when the allocation ends; starts processes, so call it before MPI."""
+    """Ask the batch system's commands when the allocation ends; call it before MPI.
+
+    It starts processes.  Outside of jobs it warns of plugins that could not be asked.
+    """
     system = batch_system(allocation.system)
     if system is None:
         for why in unusable_plugins():

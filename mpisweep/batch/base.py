@@ -204,7 +204,7 @@ class BatchSystem:
         return JobTimes()
 
     def probe(self, host: str) -> list[str]:
-        """A command that exits with 0 if a node can start a process; empty to use a remote shell or ssh."""
+        """A command that exits with 0 if a node can start a process; empty for a remote shell."""
         return []
 
     def wrongly_started(self, environment: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: their record beside the results file, and the rule that ends a chain of jobs.
+"""The jobs of a sweep: their record beside the results file, and the rule of chains.
 
 The record, ``NAME.h5.jobs``, is append-only, one JSON object per line: each submission, each start of a job
 with the number of ended trials, and each request to stop.  Lines that cannot be read are skipped.

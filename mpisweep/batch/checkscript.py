@@ -60,7 +60,7 @@ def check_script(
 
 
 def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
-    """Tell the site by the resource group or the node resource in the script; None if that is ambiguous."""
+    """Tell the site by the resource group or the node resource; None if ambiguous."""
     sites = []
     for path in known_sites().values():
         # A site file that cannot be read does not stop the check.

@@ -1,4 +1,4 @@
-"""Rules on the commands of a job script: how ranks are started, the environment, and the sweep."""
+"""Rules on the commands of a job script: starting ranks, the environment, the sweep."""
 
 from __future__ import annotations
 

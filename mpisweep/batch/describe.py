@@ -1,4 +1,4 @@
-"""The lines of ``mpisweep run --dry-run``: how a run would be started, and when it would stop."""
+"""The lines of ``mpisweep run --dry-run``: how a run would start, and when it would stop."""
 
 from __future__ import annotations
 

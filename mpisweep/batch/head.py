@@ -1,4 +1,4 @@
-"""The head of a job script in both directions: a request to write, and directives that were read.
+"""The head of a job script: a request to write, and directives that were read.
 
 ::
 

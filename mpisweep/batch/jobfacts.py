@@ -29,7 +29,7 @@ class AllocatedNode:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """The nodes and the time that the batch system has granted; ``local`` and empty outside of jobs."""
+    """The nodes and the time that a job has; ``local`` and empty outside of jobs."""
 
     system: str
     job_id: str

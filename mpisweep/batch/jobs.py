@@ -93,7 +93,7 @@ def _title(system: str) -> str:
 
 
 def describe_jobs(results: Path) -> list[str]:
-    """Describe the waiting and running jobs of a sweep, a line each; empty if none was submitted here."""
+    """Describe the waiting and running jobs of a sweep; empty if none was submitted here."""
     record = read_record(results)
     lines: list[str] = []
     for system, jobs in _asked(record).items():

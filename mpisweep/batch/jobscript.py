@@ -127,7 +127,7 @@ def in_shell(text: str) -> str:
 
 
 def _comments(sentences: Iterable[str]) -> list[str]:
-    """Wrap sentences into comment lines of up to 110 characters; an empty one gives an empty comment."""
+    """Wrap sentences into comment lines; an empty sentence gives an empty comment."""
     lines: list[str] = []
     for sentence in sentences:
         line = "#"

@@ -1,4 +1,4 @@
-"""Starting the ranks, and restarting them after a loss: the launcher half of ``mpisweep run``.
+"""Starting and restarting the ranks: the launcher half of ``mpisweep run``.
 
 The results say how a run has ended, and not mpirun's exit code, which has been 0 after the loss of a node.
 The two agree unless something was killed.
@@ -127,7 +127,7 @@ def launch(
     restarts: int = 0,
     patience_s: float = math.inf,
 ) -> Ended:
-    """Start the ranks, restart them after a loss that they did not survive, and return how that ended.
+    """Start the ranks, restart them after losses that end all of them, and return the end.
 
     Restarts end with the first of: an orderly end, the restart limit, :data:`_FRUITLESS` of them in a row
     without an ended trial, the end of the allocation.

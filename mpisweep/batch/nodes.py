@@ -35,9 +35,10 @@ def probe_command(allocation: Allocation, remote_shell: str, host: str) -> list[
 
 
 def answering(allocation: Allocation, remote_shell: str, hosts: Sequence[str]) -> list[str]:
-    """Probe hosts and return those that answer, in order; all of them if none does or none can be asked.
+    """Probe hosts and return those that answer, in order; all of them if none does.
 
-    If not even the nearest host answers, the probe is at fault, and the launcher may do better.
+    If not even the nearest host answers, the probe is at fault, and the launcher may do better.  Without a
+    program to probe with, all are returned, too.
     """
     if len(hosts) < 2 or shutil.which(probe_command(allocation, remote_shell, "")[0]) is None:
         return list(hosts)

@@ -149,7 +149,7 @@ class Output:
             self._readers.append(reader)
 
     def finish(self, *, quietly: bool) -> None:
-        """Wait for the last lines; `quietly` drops complaints, for an end that the ranks have reported."""
+        """Wait for the last lines; `quietly` drops complaints, after an end that ranks reported."""
         for reader in self._readers:
             reader.join(_DRAIN_S)
         self._timer.cancel()

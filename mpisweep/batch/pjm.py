@@ -31,7 +31,7 @@ _DAY_S = 86400.0
 
 
 class Pjm(BatchSystem):
-    """See the module.  The options are those of pjsub that its users' guides and public scripts show."""
+    """See the module.  The options are those of pjsub in users' guides and public scripts."""
 
     name = "pjm"
     title = "PJM"
@@ -219,7 +219,7 @@ PJM = Pjm()
 
 
 def _granted(hosts: Sequence[str], ranks: int | None, at_most: int | None) -> list[int | None]:
-    """Spread the ranks over the hosts, the remainder over the first; unknown if a host gets none."""
+    """Spread the ranks over the hosts, the remainder first; unknown if a host gets none."""
     if ranks is None or not hosts or ranks < len(hosts):
         return [None] * len(hosts)
     each, rest = divmod(ranks, len(hosts))

@@ -22,7 +22,7 @@ __all__ = ["NodeRanks", "Placement", "place"]
 
 @dataclass(frozen=True, slots=True)
 class NodeRanks:
-    """The number of ranks on a node; the host is empty for this machine outside of an allocation."""
+    """The number of ranks on a node; the host is empty for this machine outside of a job."""
 
     host: str
     ranks: int

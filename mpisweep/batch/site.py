@@ -127,7 +127,7 @@ class Site:
 
     @property
     def node_resource(self) -> str:
-        """The resource whose amount is the number of nodes, e.g. ``-l node_f``; empty if there is none."""
+        """The resource whose amount is the number of nodes, e.g. ``-l node_f``; empty for none."""
         found = re.fullmatch(r"(-\S+ [\w-]+)=\{nodes\}", self.size)
         return found[1] if found else ""
 

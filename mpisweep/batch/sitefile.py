@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """List the folders with site files: the user's own first, then the one that comes with mpisweep."""
+    """List the folders with site files: the user's own first, then mpisweep's."""
     # Users of containers may have no home folder; "~" is left then, which does not exist.
     home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
     config = Path(environment.get("XDG_CONFIG_HOME") or Path(home) / ".config")
@@ -64,7 +64,7 @@ def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def known_sites(folders: Sequence[Path] | None = None) -> dict[str, Path]:
-    """Map the names of all sites, or of those in some folders, to files; the first of a name counts."""
+    """Map names of sites, or of those in some folders, to files; the first of a name counts."""
     found: dict[str, Path] = {}
     for folder in [*site_folders(), *_plugin_folders()] if folders is None else folders:
         for path in sorted(folder.glob("*.toml")):

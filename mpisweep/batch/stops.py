@@ -1,4 +1,4 @@
-"""Requests to stop at the launcher: the first one asks the ranks to stop, the second one kills them.
+"""Requests to stop at the launcher: the first asks the ranks to stop, the second kills them.
 
 mpirun never receives SIGTERM or SIGINT from the launcher, because it would kill the ranks half a second
 later.  A polite request is SIGUSR1, which mpirun forwards to the ranks, or SIGXCPU if the batch system has

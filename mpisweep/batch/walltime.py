@@ -63,7 +63,7 @@ def closing_s(left_s: float, measured: Iterable[float] = ()) -> float:
 
 
 def earliest_end(allocation: Allocation, walltime_s: float | None, now: float) -> tuple[float | None, str]:
-    """Find the end of this run, in seconds since 1970, and its source; None and empty for unknown.
+    """Find the end of this run, in seconds since 1970, and its source; None for unknown.
 
     Args:
         allocation: with its end, if known.

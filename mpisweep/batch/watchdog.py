@@ -1,4 +1,4 @@
-"""Watching started ranks: whether any is alive, and whether they exit after the end of their run.
+"""Watching started ranks: whether any is alive, and whether they exit after their run.
 
 No other rank can end a rank that hangs alone on its node, and mpirun waits for it for ever.  The results of
 the run are complete all the same, so the launcher ends an mpirun that does not return.
