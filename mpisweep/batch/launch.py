@@ -277,7 +277,7 @@ class _Launch:
         if self._stops.asked:
             log.warning("stopped before the ranks were restarted; run the same command to resume")
             return Ended(_INTERRUPTED)
-        # The first run has begun anew; the next one resumes it.
+        # Only the first run starts over; later ones resume it.
         return replace(following, fresh=self._start.fresh and not self._begun)
 
     def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
