@@ -786,7 +786,7 @@ def test_an_end_that_nobody_knows_is_told_with_what_helps(caplog):
         warn_of_unknown_end(Allocation("pjm", "17"))
     [message] = caplog.messages
     assert message.startswith(
-        "PJM does not say when job 17 ends; give --walltime as the elapse limit of the job"
+        "the end of PJM job 17 is unknown; set --walltime to the elapse limit of the job"
     )
 
 

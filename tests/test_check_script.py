@@ -123,11 +123,11 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                                                "2:00:00"),
         ("pbs", "--walltime 7200", "--walltime \"$((walltime - SECONDS))\"\n"
                                    "walltime=9000", 6, "error", "--walltime 2:30:00 is longer", "2:00:00"),
-        ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub knows no -L nodes", "did you mean node?"),
-        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub knows no --norestarts", "did you mean "
+        ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub has no option -L nodes", "did you mean node?"),
+        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub has no option --norestarts", "did you mean "
                                                                                            "--norestart?"),
-        ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch knows no --node", "did you mean --nodes?"),
-        ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub knows no --walltime", "man qsub"),
+        ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch has no option --node", "did you mean --nodes?"),
+        ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub has no option --walltime", "man qsub"),
         ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive, but is a comment", "begins "
                                                                                                     "with "
                                                                                                     "#PJM "
@@ -138,7 +138,7 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                              "h_rt=2:00:00"),
         ("gridengine", ",h_rt=2:00:00", "", 1, "warning", "no time limit is set", "#$ -l h_rt=2:00:00"),
         ("gridengine", "#$ -j y\n", "", 1, "warning", "the log file is not set", "#$ -j y"),
-        ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub knows no -cdw", "did you mean -cwd?"),
+        ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub has no option -cdw", "did you mean -cwd?"),
         ("gridengine", "#$ -cwd", "#$ -pe mpi\n#$ -cwd", 2, "error", "-pe has no value", "#$ -pe VALUE"),
         ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive, but is a comment", "begins with #$ and a space"),
         ("gridengine", "#$ -cwd", "#PBS -q x\n"

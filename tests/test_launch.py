@@ -639,9 +639,7 @@ def test_a_dry_run_says_when_the_sweep_will_stop_and_who_says_so():
     assert lines[0].endswith("in 0:06:40 (pjstat)")
     assert "10 s of grace for running trials and 20.0 s for closing before that" in lines[1]
     [unknown] = describe_end(allocation("pjm", 1), None, "", None, 0.0)
-    assert unknown.endswith(
-        "not known, because PJM does not say; give --walltime as the elapse limit of the job"
-    )
+    assert unknown.endswith("unknown (PJM does not report it); set --walltime to the elapse limit of the job")
 
 
 def test_a_dry_run_shows_who_gets_what():

@@ -375,7 +375,7 @@ def test_its_job_scripts_are_written_and_checked(folder, tiny, run: Run):
     script.write_text(written.stdout.replace("--time=", "--tine=") + "#SBATCH --nodes=2\n")
     checked = run("jobscript", "--check", "job.sh", "--site", "tinyqueue", folders=[tiny])
     assert checked.returncode == 2
-    assert "tsub knows no --tine; did you mean --time?" in checked.stdout
+    assert "tsub has no option --tine; did you mean --time?" in checked.stdout
     assert "#SBATCH means nothing to Tiny Queue" in checked.stdout
 
 
@@ -400,7 +400,7 @@ def test_a_job_of_a_built_in_system_is_not_taken_for_one_of_a_plugin(tiny, envir
     environment |= {"TINY_JOB": "5"}
     shown = run("run", "sweep.toml", "-n", "1", "--dry-run", folders=[tiny])
     assert shown.stdout.startswith("allocation  Tiny Queue job 5: nodes not known"), shown.stderr
-    assert "because Tiny Queue does not say; give --walltime" in shown.stdout
+    assert "unknown (Tiny Queue does not report it); set --walltime" in shown.stdout
     environment |= {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
     shown = run("run", "sweep.toml", "-n", "1", "--dry-run", folders=[tiny])
     assert shown.stdout.startswith("allocation  Slurm job 7"), shown.stderr

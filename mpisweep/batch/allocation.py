@@ -70,8 +70,8 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
     system = batch_system(allocation.system)
     if system is not None:
         log.warning(
-            "%s does not say when job %s ends; give %s, so that the sweep stops in order before that and no "
-            "running trial is lost",
+            "the end of %s job %s is unknown; set %s, so that the sweep stops before it and no running trial "
+            "is lost",
             system.title,
             allocation.job_id,
             system.how_to_say,

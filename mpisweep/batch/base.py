@@ -160,7 +160,7 @@ class BatchSystem:
         """A job in the system's words; one with an unknown state is listed, so it is not gone."""
         return QueuedJob(job_id, self.states.get(word, JobState.WAITING), f"{word}, {why}" if why else word)
 
-    # ------------------------------------------------------------------------------------- inside of a job
+    # ------------------------------------------------------------------------------------- within a job
 
     #: Variables with the job's id, the most exact first.
     job_variables: ClassVar[tuple[str, ...]] = ()

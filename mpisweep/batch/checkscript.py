@@ -75,7 +75,7 @@ def _guess(system: BatchSystem, script: JobScript, asked: Asked) -> Site | None:
 
 
 def _with_nodes(script: JobScript, asked: Asked, site: Site | None) -> Asked:
-    """Add the number of nodes where only the site file says how it is asked for."""
+    """Add the number of nodes if only the site file says how jobs ask for nodes."""
     found = script.find(site.node_resource) if site and site.node_resource else None
     if found is None:
         return asked

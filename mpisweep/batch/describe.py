@@ -54,8 +54,9 @@ def describe_end(
     """
     if ends_at is None or plan is None:
         system = batch_system(allocation.system)
-        unknown = f", because {system.title} does not say; give {system.how_to_say}" if system else ""
-        return [f"ends        not known{unknown}" if system else "ends        when every trial has ended"]
+        if system is None:
+            return ["ends        when every trial has ended"]
+        return [f"ends        unknown ({system.title} does not report it); set {system.how_to_say}"]
     return [
         f"ends        {_clock(ends_at)}, in {_span(ends_at - now)} ({by})",
         f"stops       {_clock(now + plan.stop_at)}: {plan.trials_end_at - plan.stop_at:g} s of grace for "

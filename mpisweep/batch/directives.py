@@ -223,7 +223,7 @@ def _fill_in(word: str, variables: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, word)
 
 
-# ------------------------------------------------------------------------------------- what is asked for
+# ------------------------------------------------------------------------------------- the request
 
 
 def asked_for(script: JobScript) -> Asked:

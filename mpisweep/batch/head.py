@@ -73,7 +73,7 @@ Find = Callable[..., Directive | None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The request of a script; None or empty for what it does not say.
+    """The request of a script; None or empty for unknown.
 
     Attributes:
         gpus: per node.

@@ -61,7 +61,7 @@ def _spelling(sheet: Sheet) -> Iterator[Finding]:
             known = system.resources
         near = difflib.get_close_matches(resource or option, sorted(known), n=1)
         yield Finding(
-            directive.line, Severity.ERROR, f"{system.submit} knows no {directive.option}",
+            directive.line, Severity.ERROR, f"{system.submit} has no option {directive.option}",
             f"did you mean {near[0]}?" if near else f"see `man {system.submit}`",
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 __all__ = ["NO_SYSTEM", "AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
 
-#: Stands for the name of a batch system where there is none.
+#: Name of the batch system outside of jobs.
 NO_SYSTEM = "local"
 #: A start further in the past, or an end further in the future, is a misreading, in seconds.
 _LONGEST_S = 400 * 86400.0

@@ -15,8 +15,8 @@ Open MPI      Slurm: it finds them, and starts its daemons through srun.
               else ssh (an mpirun with tm ignores that and needs none).
               Grid Engine: ``--host n1:N``; its mpirun starts daemons through ``qrsh`` by itself.
 MPICH, Intel  ``-hosts`` and ``-ppn``, or a number for each host; the same remote shells
-Fujitsu       it knows them, and ``#PJM --mpi``
-srun          it knows them
+Fujitsu       by itself, with the ranks per node of ``#PJM --mpi``
+srun          by itself
 ============  ====================================================================================
 
 The launcher never binds ranks to cores: a worker binds its trial process itself.

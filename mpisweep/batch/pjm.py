@@ -89,7 +89,7 @@ class Pjm(BatchSystem):
     }
 
     job_variables = ("PJM_SUBJOBID", "PJM_JOBID")
-    how_to_say = "--walltime as the elapse limit of the job"
+    how_to_say = "--walltime to the elapse limit of the job"
     remote_shells = ("pjrsh",)
 
     def directives(self, request: Request) -> tuple[str, ...]:
