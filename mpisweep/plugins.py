@@ -19,11 +19,16 @@ installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +70,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "workstation": "mpisweep.batch.workstation:WORKSTATION",
     },
 }
+
+#: Folders of notes on installed packages, but for those of mpisweep.
+_NOTES = re.compile(r"(?!mpisweep[-.]).*\.(?:dist|egg)-info")
 
 
 class PluginError(ValueError):
@@ -164,7 +172,9 @@ def installed_plugins(group: str) -> tuple[Plugin, ...]:
 
 
 def _entries(group: str) -> Iterator[Plugin]:
-    # The import takes 25 ms, and is needed only for names that are not built in.
+    if not _may_be_registered(group):
+        return
+    # The import takes 25 ms.
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=group):
@@ -173,3 +183,29 @@ def _entries(group: str) -> Iterator[Plugin]:
                 f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "without a name"
             )
             yield Plugin(group, entry.name, entry.value, package)
+
+
+def _may_be_registered(group: str) -> bool:
+    """Whether a package other than mpisweep may register entries of a group, within milliseconds.
+
+    Packages are searched as importlib.metadata does it, and any other way to install one counts as a yes.
+    """
+    finders = [finder for finder in sys.meta_path if finder is not PathFinder]
+    if any(hasattr(finder, "find_distributions") for finder in finders):
+        return True
+    for folder in sys.path:
+        if folder.endswith(".egg") or Path(folder).is_file():
+            return True
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                if _NOTES.fullmatch(name) and _mentions(Path(folder, name, "entry_points.txt"), group):
+                    return True
+    return False
+
+
+def _mentions(file: Path, group: str) -> bool:
+    try:
+        return group.encode() in file.read_bytes()
+    except OSError:
+        # Most packages register nothing.
+        return False

@@ -555,6 +555,24 @@ def test_what_is_built_in_is_registered_like_a_plugin():
     assert tuple(BUILT_IN["mpisweep.searches"]) == SEARCH_NAMES
 
 
+@pytest.mark.parametrize("has_plugin", [False, True])
+def test_outside_of_jobs_only_a_package_with_a_batch_system_is_asked_for_it(tiny, has_plugin: bool):
+    program = """
+import sys
+before = "importlib.metadata" in sys.modules
+from mpisweep.batch.allocation import this_allocation
+assert this_allocation({}).system == "local"
+assert ("importlib.metadata" in sys.modules) == (before or "tiny_plugin" in sys.modules)
+print("tiny_plugin" in sys.modules)
+"""
+    path = os.pathsep.join([*([str(tiny)] if has_plugin else []), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{has_plugin}\n", "")
+
+
 def test_what_is_built_in_is_found_without_a_look_at_what_is_installed():
     program = """
 import importlib.metadata
