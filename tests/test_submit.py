@@ -630,7 +630,7 @@ def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(
     wait_for((here / "begun.0").exists)
     (standins.folder / f"{job_id}.limit").touch()
     assert standins.wait_for(job_id)["code"] == 3
-    assert "goes on" in standins.log(job_id)
+    assert "submit this script again to resume it" in standins.log(job_id)
     assert package.load(here / "r.h5").state == "stopped by a signal"
     (here / "go").touch()
     [again] = submit_it(run, standins, system)

@@ -113,7 +113,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert "it has stopped; 0 of 3 trials have ended" in done.stdout
     for job_id in (running, waiting):
         cluster.wait(job_id)
-    assert "goes on" in log(here, running)
+    assert "submit this script again to resume it" in log(here, running)
     assert not (here / f"r.{waiting}.log").exists()
 
 
