@@ -89,7 +89,7 @@ def test_a_pack_that_a_kill_or_a_disk_has_damaged_is_refused(cache: Path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(PackError, match="is no pack of imports"), imported_from(path):
+    with pytest.raises(PackError, match="is not a pack of imports"), imported_from(path):
         pass
 
 
@@ -108,7 +108,7 @@ def test_another_import_path_is_another_pack(cache: Path, monkeypatch):
     path = prepare_pack(MODULES)
     monkeypatch.setattr(sys, "path", [sys.path[0], "elsewhere", *sys.path[1:]])
     assert pack_file(MODULES) != path
-    with pytest.raises(PackError, match="for another Python or another path"), imported_from(path):
+    with pytest.raises(PackError, match="for another Python or another module path"), imported_from(path):
         pass
 
 
