@@ -137,7 +137,7 @@ class Child:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether some frames are not sent yet; :meth:`listen` retries."""
+        """Whether some frames are not sent yet; :meth:`receive` retries."""
         return self.is_connected and self._line.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None) -> None:
@@ -162,9 +162,9 @@ class Child:
         if self.ledger.index_of(task) is not None:
             self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
-    def want_back(self) -> None:
+    def begin_reclaim(self) -> None:
         """Reclaim the trials that have not begun."""
-        self.page.reclaim_below(self.ledger.want_back())
+        self.page.reclaim_below(self.ledger.begin_reclaim())
 
     def stop(self, kill_at: float) -> None:
         """Ask the running trial to return, and kill the process if it has not by `kill_at`."""
@@ -187,23 +187,23 @@ class Child:
         """Whether a notice of the fork server is about this process."""
         return child == self.number
 
-    def listen(self) -> list[TrialEvent]:
+    def receive(self) -> list[TrialEvent]:
         """Receive its messages."""
         happened: list[TrialEvent] = []
-        for frame in self._receive():
+        for frame in self._receive_frames():
             happened += self._on_frame(frame)
         return happened
 
-    def last_words(self) -> list[TrialEvent]:
+    def drain(self) -> list[TrialEvent]:
         """Receive its remaining messages after its end, and close the line."""
         happened: list[TrialEvent] = []
-        while frames := self._receive():
+        while frames := self._receive_frames():
             for frame in frames:
                 happened += self._on_frame(frame)
         self._disconnect()
         return happened
 
-    def _receive(self) -> list[Frame]:
+    def _receive_frames(self) -> list[Frame]:
         if not self.is_connected:
             return []
         try:

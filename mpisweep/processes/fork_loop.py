@@ -46,8 +46,8 @@ from typing import Any, NoReturn
 
 from mpisweep.processes.kernel import (
     FORK_PAUSES_S,
+    JOB_SIGNALS,
     NO_ROOM,
-    SENT_TO_EVERYBODY,
     adopt_orphans,
     die_with_parent,
     end_descendants,
@@ -64,7 +64,7 @@ PACKET_BYTES = 1 << 20
 RANK_DIED = signal.SIGRTMIN
 #: How long the notice of a death by signal is delayed, in seconds: a batch system signals all processes of a
 #: job within milliseconds, and the trial must not be blamed if this process or its rank is signalled later.
-_EVERYBODY_S = 0.25
+_JOB_SIGNAL_S = 0.25
 #: How often a watched rank is checked, in seconds.
 _WATCH_S = 1.0
 #: How long to wait for descendants of a child before other work continues, in seconds.
@@ -146,7 +146,7 @@ class _Server:
         #: Child number -> process id, for children that are not reaped.
         self._children: dict[int, int] = {}
         #: Children that the rank has killed.
-        self._condemned: set[int] = set()
+        self._killed_by_rank: set[int] = set()
         self._wakeup: socket.socket | None = None
         self._rank = os.getppid()
         #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
@@ -158,7 +158,7 @@ class _Server:
         waker, self._wakeup = socket.socketpair()
         for end in (waker, self._wakeup):
             end.setblocking(False)
-        for number in SENT_TO_EVERYBODY:
+        for number in JOB_SIGNALS:
             signal.signal(number, lambda *_: self._signals.note())
         signal.signal(RANK_DIED, lambda *_: self._leave())
         adopt_orphans()
@@ -232,11 +232,11 @@ class _Server:
     def _kill(self, child: int) -> None:
         if start := self._starts.pop(child, None):
             _close_all(start.files)
-            self._tell(Died(child, -signal.SIGKILL))
+            self._send(Died(child, -signal.SIGKILL))
         elif child in self._children:
             # The rank also asks for the kill of a child that has ended by itself, when its line is closed.
             if not _has_ended(self._children[child]):
-                self._condemned.add(child)
+                self._killed_by_rank.add(child)
                 self._killed.setdefault(child, self._patience_s)
             kill_group(self._children[child])
 
@@ -244,7 +244,7 @@ class _Server:
         """Fork a child; if the system lacks processes or memory, retry later."""
         files = start.files
         try:
-            self._fork(child, lambda: _load(start.entry)(files[1:], _told(files[0])))
+            self._fork(child, lambda: _load(start.entry)(files[1:], _arguments_of(files[0])))
         except OSError as error:
             if error.errno in NO_ROOM and start.tries < len(FORK_PAUSES_S):
                 start.left_s = FORK_PAUSES_S[start.tries]
@@ -252,7 +252,7 @@ class _Server:
                 self._starts[child] = start
                 return
             seconds = sum(FORK_PAUSES_S[: start.tries])
-            self._tell(Died(child, 1, f"no process could be started for {seconds:.1f} s: {error.strerror}"))
+            self._send(Died(child, 1, f"no process could be started for {seconds:.1f} s: {error.strerror}"))
         self._starts.pop(child, None)
         _close_all(files)
 
@@ -267,23 +267,23 @@ class _Server:
             if self._killed[child] <= 0:
                 del self._killed[child]
                 if not _has_ended(self._children[child]):
-                    self._give_up(child, [self._children.pop(child)])
+                    self._report_stuck(child, [self._children.pop(child)])
         for leaving in self._leaving.values():
             leaving.left_s -= seconds
         overdue = [child for child, leaving in self._leaving.items() if leaving.left_s <= 0]
         if overdue:
             if stay := end_descendants(self._known(), within_s=0.0):
                 del self._leaving[overdue[0]]
-                self._give_up(overdue[0], stay)
+                self._report_stuck(overdue[0], stay)
             # The other children waited for the same processes.
-            self._tell_who_left()
+            self._report_ended()
 
-    def _give_up(self, child: int, processes: list[int]) -> None:
+    def _report_stuck(self, child: int, processes: list[int]) -> None:
         self._stuck.update(processes)
-        self._condemned.discard(child)
-        self._tell(Stays(child, processes[0]))
+        self._killed_by_rank.discard(child)
+        self._send(Stays(child, processes[0]))
 
-    def _tell(self, notice: Notice) -> None:
+    def _send(self, notice: Notice) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(asdict(notice)).encode())
 
@@ -292,7 +292,7 @@ class _Server:
         process = os.fork()
         if process == 0:
             signal.set_wakeup_fd(-1)
-            for number in SENT_TO_EVERYBODY:
+            for number in JOB_SIGNALS:
                 signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
             for number in (signal.SIGCHLD, RANK_DIED):
                 signal.signal(number, signal.SIG_DFL)
@@ -321,24 +321,24 @@ class _Server:
             kill_group(process)
             os.waitpid(process, 0)
             self._stuck.discard(process)
-        self._tell_who_left()
+        self._report_ended()
 
     def _known(self) -> set[int]:
         """Child processes that must not be ended."""
         return {*self._children.values(), *self._stuck}
 
-    def _tell_who_left(self) -> None:
+    def _report_ended(self) -> None:
         if self._leaving and not end_descendants(self._known(), within_s=_AT_ONCE_S):
             for child, leaving in self._leaving.items():
-                self._tell_died(child, leaving.status)
+                self._report_died(child, leaving.status)
             self._leaving.clear()
 
-    def _tell_died(self, child: int, status: int) -> None:
+    def _report_died(self, child: int, status: int) -> None:
         """Report the end of a child that has left no processes."""
-        if -status in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
-            time.sleep(_EVERYBODY_S)
-        self._condemned.discard(child)
-        self._tell(Died(child, status))
+        if -status in (*JOB_SIGNALS, signal.SIGKILL) and child not in self._killed_by_rank:
+            time.sleep(_JOB_SIGNAL_S)
+        self._killed_by_rank.discard(child)
+        self._send(Died(child, status))
 
 
 def _child_main(run: Callable[[], object], parent: int, death_signal: int = signal.SIGKILL) -> NoReturn:
@@ -370,7 +370,7 @@ def _preload(modules: Sequence[str], pack: str) -> None:
             try:
                 staged.enter_context(imported_from(Path(pack)))
             except PackError as error:
-                print(f"mpisweep: {error}; imported from where it is installed", file=sys.stderr)
+                print(f"mpisweep: {error}; importing the installed modules", file=sys.stderr)
         for module in modules:
             # If this import fails, it fails again where the module is used, and is reported there.
             with contextlib.suppress(Exception):
@@ -382,11 +382,11 @@ def _close_all(files: Sequence[int]) -> None:
         os.close(file)
 
 
-def _told(file: int) -> dict[str, Any]:
+def _arguments_of(file: int) -> dict[str, Any]:
     """Read the arguments of a child; the file position is shared with the writer."""
-    with open(file, "rb") as told:
-        told.seek(0)
-        arguments: dict[str, Any] = json.load(told)
+    with open(file, "rb") as stored:
+        stored.seek(0)
+        arguments: dict[str, Any] = json.load(stored)
         return arguments
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from mpisweep.processes.fork_loop import PACKET_BYTES, RANK_DIED, Died, Notice, Stays, run_fork_server
-from mpisweep.processes.kernel import started_patiently
+from mpisweep.processes.kernel import start_with_retries
 from mpisweep.processes.shared_page import SignalPage, page_file
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]
@@ -71,7 +71,7 @@ class ForkServer:
         sys.stderr.flush()
         rank = os.getpid()
         signals_file = page_file("mpisweep-signals")
-        process = started_patiently(os.fork)
+        process = start_with_retries(os.fork)
         if process == 0:
             ours.close()
             run_fork_server(theirs, signals_file, patience_s, rank)

@@ -19,8 +19,8 @@ from typing import TypeVar
 __all__ = [
     "FORK_PAUSES_S",
     "HOSTS_VARIABLE",
+    "JOB_SIGNALS",
     "NO_ROOM",
-    "SENT_TO_EVERYBODY",
     "adopt_orphans",
     "children_of",
     "die_with_parent",
@@ -32,7 +32,7 @@ __all__ = [
     "machine_id",
     "process_start",
     "python_command",
-    "started_patiently",
+    "start_with_retries",
     "this_host",
 ]
 
@@ -45,7 +45,7 @@ _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 #: Signals that batch systems send to all processes of a job, to request or force an end.
-SENT_TO_EVERYBODY = (
+JOB_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGTERM,
@@ -63,7 +63,7 @@ _END_PAUSE_S = 0.0002
 _END_PAUSE_AT_MOST_S = 0.02
 
 
-def started_patiently(start: Callable[[], Started]) -> Started:
+def start_with_retries(start: Callable[[], Started]) -> Started:
     """Call `start`, which starts a process; retry while the system lacks processes or memory.
 
     Raises:

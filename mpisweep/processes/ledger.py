@@ -60,7 +60,7 @@ class Ledger:
         #: Indices that were reclaimed while the process held them; it will skip them.
         self._reclaimed: set[int] = set()
         #: The index below which a reclaim is in progress; None if there is none.
-        self._wanted_below: int | None = None
+        self._reclaim_below: int | None = None
 
     # ------------------------------------------------------------------------------------- readings
 
@@ -99,16 +99,16 @@ class Ledger:
         self._given.append(Given(self._count, size, body, team))
         self._count += size
 
-    def want_back(self) -> int:
+    def begin_reclaim(self) -> int:
         """Begin to reclaim every trial that has not begun; return the index below which that holds."""
-        self._wanted_below = self._count
+        self._reclaim_below = self._count
         return self._count
 
     def reclaimed(self, begun: int) -> list[Task]:
-        """Complete :meth:`want_back`: return the trials that had not begun by then."""
-        if self._wanted_below is None:
+        """Complete :meth:`begin_reclaim`: return the trials that had not begun by then."""
+        if self._reclaim_below is None:
             return []
-        end, self._wanted_below = self._wanted_below, None
+        end, self._reclaim_below = self._reclaim_below, None
         return self._reclaim(max(begun, self._settled), end)
 
     def on_ended(self, count: int) -> None:

@@ -95,7 +95,7 @@ class Page(_Numbers):
         """Record that the running trial has just reported."""
         self._numbers[self._REPORTED_NS] = time.monotonic_ns()
 
-    def rest(self) -> None:
+    def note_idle(self) -> None:
         """Record that no trial is running."""
         self._numbers[self._STARTED_NS] = 0
 

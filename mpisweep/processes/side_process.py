@@ -52,7 +52,7 @@ class SideProcess:
         self._unread = b""
 
     def fileno(self) -> int:
-        """File descriptor for select(); readable when :meth:`hear` has messages."""
+        """File descriptor for select(); readable when :meth:`receive` has messages."""
         return self._line.fileno()
 
     def ask(self, request: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class SideProcess:
         """Mark the request as answered."""
         self.asked = None
 
-    def hear(self) -> list[dict[str, Any]] | None:
+    def receive(self) -> list[dict[str, Any]] | None:
         """Receive messages; None if the process is gone and must be replaced (:meth:`replace`)."""
         try:
             received = self._line.recv(_READ_BYTES, socket.MSG_DONTWAIT)

@@ -17,7 +17,7 @@ from mpisweep.blocks import EndedBlock, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import Child, ProcessSetting, reclaimed
 from mpisweep.processes.forkserver import ForkServer, Notice, Stays
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY
+from mpisweep.processes.kernel import JOB_SIGNALS
 from mpisweep.processes.ledger import Given, Task
 from mpisweep.processes.trial_events import Broke, Reclaimed, Reports, Result, TrialEvent
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
@@ -27,7 +27,7 @@ __all__ = ["PROGRAM_END_S", "TrialProcess"]
 #: Extra time of a trial process that ends a program, beyond its trial's, in seconds.
 PROGRAM_END_S = 5.0
 #: After this many processes that died before a trial began, the trials fail.
-_STARTS_AT_MOST = 3
+_MAX_STARTS = 3
 
 
 class TrialProcess:
@@ -82,7 +82,7 @@ class TrialProcess:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether some frames are not sent yet; :meth:`listen` retries."""
+        """Whether some frames are not sent yet; :meth:`receive` retries."""
         return self._child.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None = None) -> None:
@@ -102,7 +102,7 @@ class TrialProcess:
 
     def reclaim(self) -> None:
         """Reclaim the trials that have not begun; :meth:`reclaimed` returns them a moment later."""
-        self._child.want_back()
+        self._child.begin_reclaim()
 
     def reclaimed(self) -> Reclaimed:
         """The trials that were reclaimed; call it at least a millisecond after :meth:`reclaim`."""
@@ -118,9 +118,9 @@ class TrialProcess:
 
     # ------------------------------------------------------------------------------------- events
 
-    def listen(self) -> list[TrialEvent]:
+    def receive(self) -> list[TrialEvent]:
         """Receive the messages of the process."""
-        return self._child.listen()
+        return self._child.receive()
 
     def keep_time(self, now: float) -> None:
         """Kill a trial that has exceeded its time."""
@@ -146,15 +146,15 @@ class TrialProcess:
             why: the reason, if it could not be forked.
         """
         child = self._child
-        happened = child.last_words()
+        happened = child.drain()
         if why and child.killed is None and not child.is_stopped:
-            return happened + self._on_no_process(why)
+            return happened + self._on_failed_fork(why)
         self._failed_forks = 0
         if child.page.begun:
             self._failed_starts = 0
         elif child.killed is None and (child.ledger.held or not child.is_ready):
             self._failed_starts += 1
-        if self._failed_starts >= _STARTS_AT_MOST and child.ledger.held:
+        if self._failed_starts >= _MAX_STARTS and child.ledger.held:
             carried: list[Given] = []
             happened += self._fail_all(status)
         else:
@@ -170,15 +170,17 @@ class TrialProcess:
 
     def on_stays(self, process: int) -> list[TrialEvent]:
         """Declare the slot broken, because `process` does not end after SIGKILL."""
-        happened = self._child.last_words()
+        happened = self._child.drain()
         within = f"{self._server.patience_s:g} s"
-        return happened + self._give_up(f"process {process} did not end within {within} after it was killed")
+        return happened + self._declare_broken(
+            f"process {process} did not end within {within} after it was killed"
+        )
 
-    def _on_no_process(self, why: str) -> list[TrialEvent]:
+    def _on_failed_fork(self, why: str) -> list[TrialEvent]:
         """Handle a failed fork: it costs the next trial an attempt, and finally the slot."""
         self._failed_forks += 1
-        if self._failed_forks >= _STARTS_AT_MOST:
-            return self._give_up(why)
+        if self._failed_forks >= _MAX_STARTS:
+            return self._declare_broken(why)
         happened: list[TrialEvent] = []
         if held := self._child.ledger.held:
             happened = [*_reclaimed(held[1:], AttemptEnd.RECLAIMED), Broke(held[0], why, is_gone=False)]
@@ -189,7 +191,7 @@ class TrialProcess:
         self._child.page.close()
         self._child = self._started()
 
-    def _give_up(self, why: str) -> list[TrialEvent]:
+    def _declare_broken(self, why: str) -> list[TrialEvent]:
         """Declare the slot broken; the running trial is lost, unless it was to be abandoned anyway."""
         child = self._child
         lost, running, waiting = child.ledger.close(child.page.begun)
@@ -218,7 +220,7 @@ class TrialProcess:
         """Account for the trial that was running when its process ended."""
         killed = self._child.killed
         cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
-        if killed is None and self._ended_with_everybody(status):
+        if killed is None and self._died_of_job_signal(status):
             return [reclaimed([task], AttemptEnd.INTERRUPTED)]
         if killed is not None:
             if isinstance(killed.why, AttemptEnd):
@@ -240,9 +242,9 @@ class TrialProcess:
         block = ReportBlock(self._setting.worker, task.number, task.attempt, curves, received)
         return [Reports(task.number, task.attempt, encode(block))]
 
-    def _ended_with_everybody(self, status: int) -> bool:
+    def _died_of_job_signal(self, status: int) -> bool:
         """Whether a signal to all processes of the job ended the process during its trial."""
-        is_sent = -status in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+        is_sent = -status in (*JOB_SIGNALS, signal.SIGKILL)
         return is_sent and self._server.signals.any_since(self._child.page.started_ns)
 
     def _fail_all(self, status: int) -> list[TrialEvent]:

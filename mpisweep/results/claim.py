@@ -32,7 +32,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, myself
+from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this_process
 from mpisweep.results.journal.segments import master_name
 from mpisweep.results.runs import last_run, new_run_name
 
@@ -110,7 +110,7 @@ class Claim:
         while True:
             _make_folder(folder, parents)
             judged = judged_dead(folder)
-            me = myself(job_id, run if run > last_run(folder) else new_run_name(folder), purpose)
+            me = this_process(job_id, run if run > last_run(folder) else new_run_name(folder), purpose)
             claim = cls(token_of(folder, me.run, epoch))
             try:
                 if claim._try_to_take(me, judged):
@@ -136,7 +136,7 @@ class Claim:
         except FileExistsError:
             return False
         self._fence_others()
-        if not self._is_mine():
+        if not self._owns_claim():
             # A superseded master of this sweep replaced it just before it was fenced.
             self._put_claim()
         # A short operation may have written in between, under a later name.
@@ -160,7 +160,7 @@ class Claim:
             FollowedError: when a master of a higher epoch took over.
             OSError: when the folder is not usable.
         """
-        me = myself(job_id, run, "")
+        me = this_process(job_id, run, "")
         claim = cls(token_of(folder, run, epoch))
         while not claim.token.exists():
             names = sorted(_tokens_in(folder, run))
@@ -243,7 +243,7 @@ class Claim:
         displaced.unlink()
         return is_same
 
-    def _is_mine(self) -> bool:
+    def _owns_claim(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             return claim_file(self._folder).samefile(self.token / CLAIM)
         return False

@@ -29,7 +29,7 @@ __all__ = [
     "is_gone_here",
     "is_surely_gone",
     "judged_dead",
-    "myself",
+    "this_process",
 ]
 
 #: A claim whose mtime has not changed for this long is stale, in seconds; holders update it far more often.
@@ -38,7 +38,7 @@ STALE_S = 30.0
 #: master of its run may be about to take over.
 SUCCESSION_S = 3.0
 #: How often a claim is polled, in seconds.
-_LOOK_S = 1.0
+_POLL_S = 1.0
 CLAIM = "claim.json"
 
 
@@ -152,7 +152,7 @@ def judged_dead(folder: Path) -> os.stat_result | None:
     )
 
 
-def myself(job_id: str, run: str, purpose: str) -> Holder:
+def this_process(job_id: str, run: str, purpose: str) -> Holder:
     """Describe this process as a holder."""
     pid, parent = os.getpid(), os.getppid()
     return Holder(
@@ -187,4 +187,4 @@ def _is_stale(path: Path, before: int, seconds: float, holder: Holder | None = N
             return True
         if time.monotonic() >= until or (holder is not None and not holder.has_parent):
             return True
-        time.sleep(min(_LOOK_S, seconds / 10))
+        time.sleep(min(_POLL_S, seconds / 10))

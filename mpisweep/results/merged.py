@@ -20,8 +20,8 @@ from mpisweep.results.state import SweepState
 __all__ = ["State", "add_journal", "read_merged", "read_until_stable"]
 
 #: Attempts to read files that change during the read, and the pause between them, in seconds.
-_LOOKS = 20
-_AGAIN_S = 0.05
+_TRIES = 20
+_RETRY_S = 0.05
 State = TypeVar("State")
 
 
@@ -37,16 +37,16 @@ def read_until_stable(
         by_change: exceptions that a change during the read can cause.
         damages: receives the damage that the last read found.
     """
-    for look in range(_LOOKS):
+    for attempt in range(_TRIES):
         found: list[Damage] = []
         try:
-            state, has_stayed = read(found)
+            state, is_stable = read(found)
         except by_change:
-            if look == _LOOKS - 1:
+            if attempt == _TRIES - 1:
                 raise
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
             continue
-        if has_stayed:
+        if is_stable:
             break
     if damages is not None:
         damages.extend(found)
@@ -95,7 +95,7 @@ def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading:
         keep = frames.placed
     for entry in read_journal(folder, state.covered, damages, state.sizes):
         apply(state, entry, keep)
-    state.settle()
+    state.drop_lookups()
 
 
 def _size_of(path: Path) -> int:

@@ -34,8 +34,8 @@ from mpisweep.results.state import SweepState
 __all__ = ["Repaired", "repair"]
 
 #: Timeout for reading one part of a file, in seconds; and the addition per byte of the file.
-_PATIENCE_S = 20.0
-_PATIENCE_S_A_BYTE = 1e-7
+_TIMEOUT_S = 20.0
+_TIMEOUT_S_PER_BYTE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
 def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
     """Read a damaged file in child processes; return the state and the names of the lost parts."""
     unreadable: set[str] = set()
-    patience_s = _PATIENCE_S + _PATIENCE_S_A_BYTE * path.stat().st_size
+    timeout_s = _TIMEOUT_S + _TIMEOUT_S_PER_BYTE * path.stat().st_size
     forking = multiprocessing.get_context("fork")
     while True:
         ours, theirs = forking.Pipe(duplex=False)
@@ -188,12 +188,12 @@ def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
         at = "/"
         found: tuple[SweepState, list[str]] | None = None
         try:
-            while found is None and ours.poll(patience_s):
-                told = ours.recv()
-                if isinstance(told, str):
-                    at = told
+            while found is None and ours.poll(timeout_s):
+                message = ours.recv()
+                if isinstance(message, str):
+                    at = message
                 else:
-                    found = told
+                    found = message
         except EOFError:
             pass
         finally:

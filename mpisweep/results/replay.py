@@ -90,7 +90,7 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
         state.run_of_segment[segment] = runs.index(record.run)
         return
     # The last run died without closing: its running trials wait again.
-    state.forget_running()
+    state.requeue_running()
     state.run_of_segment[segment] = len(runs)
     _append(
         state.allocations,
@@ -106,7 +106,7 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
 def _on_unknown_run(state: SweepState, segment: str) -> int:
     name, runs = run_of(segment), state.allocations["run"]
     if name not in runs:
-        state.forget_running()
+        state.requeue_running()
         _append(
             state.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
             ended_at=_NAN, end="", launch="", closing_time=_NAN, code="",
@@ -118,7 +118,7 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
 def _on_closed(state: SweepState, record: ClosedRecord, run: int) -> None:
     state.allocations["ended_at"][run] = record.closed_at
     state.allocations["end"][run] = record.why
-    state.forget_running()
+    state.requeue_running()
     state.state = record.why
 
 

@@ -76,7 +76,7 @@ class SweepState:
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self.rank_rows.setdefault(key, []).append(row)
 
-    def settle(self) -> None:
+    def drop_lookups(self) -> None:
         """Drop the look-up tables that only further records need."""
         self.worker_rows.clear()
         self.attempt_rows.clear()
@@ -126,7 +126,7 @@ class SweepState:
             slots.add(slot)
         return found
 
-    def forget_running(self) -> None:
+    def requeue_running(self) -> None:
         """Set the running trials back to waiting, after the end of their run."""
         states = self.trials["state"]
         for number, state in enumerate(states):

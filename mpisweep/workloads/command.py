@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, started_patiently
+from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, start_with_retries
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -37,7 +37,7 @@ from mpisweep.workloads.trial import Trial, TrialFailedError
 __all__ = ["make_run"]
 
 #: How often the program checks whether the trial has to stop, in seconds.
-_LOOK_S = 0.1
+_POLL_S = 0.1
 #: How long a pipe is read after the program has ended, because a child may hold it open, in seconds.
 _DRAIN_S = 0.5
 _READ_BYTES = 1 << 16
@@ -101,7 +101,7 @@ class _Run:
         self._signals = signals
         self._limits = limits
         #: When a metric was last found; and why the program was killed, if it was.
-        self._spoke_ns = time.monotonic_ns()
+        self._reported_ns = time.monotonic_ns()
         self._overdue = ""
         self._started_ns = time.monotonic_ns()
         self._trial = trial
@@ -129,7 +129,7 @@ class _Run:
         arguments = [render(argument, values) for argument in self._workload.arguments]
         program, printed, reported = self._start(arguments, values)
         try:
-            self._listen(program, printed, reported)
+            self._read_output(program, printed, reported)
         finally:
             for file in (printed, reported):
                 os.close(file)
@@ -173,7 +173,7 @@ class _Run:
         environment |= {name: render(value, values) for name, value in self._workload.environment}
         parent = os.getpid()
         try:
-            program = started_patiently(lambda: subprocess.Popen(
+            program = start_with_retries(lambda: subprocess.Popen(
                 arguments,
                 cwd=self._trial.directory if self._workload.own_directory else self._folder,
                 env=environment,
@@ -199,7 +199,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------- while it runs
 
-    def _listen(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
+    def _read_output(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
         lines = {printed: _Lines(self._on_line), reported: _Lines(self._on_report)}
         until = float("inf")
         with selectors.DefaultSelector() as selector, _exit_of(program.pid) as ended:
@@ -209,13 +209,13 @@ class _Run:
             if ended is not None:
                 selector.register(ended, selectors.EVENT_READ)
             while len(selector.get_map()) > (ended is not None) and time.monotonic() < until:
-                for key, _ in selector.select(_LOOK_S):
+                for key, _ in selector.select(_POLL_S):
                     if key.fd == ended:
                         selector.unregister(ended)
                         ended = None
                     elif not self._read(key.fd, lines[key.fd]):
                         selector.unregister(key.fd)
-                self._pass_stop_on(program)
+                self._pass_on_stop(program)
                 self._trial.flush_if_due()
                 self._keep_time(program)
                 if until == float("inf") and program.poll() is not None:
@@ -224,9 +224,9 @@ class _Run:
             some.end()
         # It may have closed its output and still be running.
         while program.poll() is None:
-            self._pass_stop_on(program)
+            self._pass_on_stop(program)
             self._keep_time(program)
-            time.sleep(_LOOK_S / 10)
+            time.sleep(_POLL_S / 10)
 
     def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
         """Kill a program that has exceeded a limit; its output is kept like any other."""
@@ -238,13 +238,13 @@ class _Run:
         elif (
             limits.stall_s is not None
             and self._trial.rank == 0
-            and now_ns - self._spoke_ns > limits.stall_s * 1e9
+            and now_ns - self._reported_ns > limits.stall_s * 1e9
         ):
             self._overdue = f"killed after {limits.stall_s:g} s without a report (limits.stall)"
         if self._overdue:
             kill_group(program.pid)
 
-    def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
+    def _pass_on_stop(self, program: subprocess.Popen[bytes]) -> None:
         """Send SIGTERM once when the trial has to stop, unless the program handles the job's signal."""
         if self._trial.told_to_stop or not self._trial.should_stop():
             return
@@ -271,7 +271,7 @@ class _Run:
                     self._note_unread(name, match["value"] or "", line)
                     continue
                 stated = read_number(match["step"] or "") if "step" in pattern.groupindex else None
-                self._add(next(steps) if stated is None else _whole(stated), {name: value})
+                self._add(next(steps) if stated is None else _to_step(stated), {name: value})
         self._on_json(line, raw)
 
     def _note_unread(self, name: str, value: str, line: str) -> None:
@@ -297,7 +297,7 @@ class _Run:
             )
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._spoke_ns = time.monotonic_ns()
+        self._reported_ns = time.monotonic_ns()
         self._trial.add(step, metrics)
 
     # ------------------------------------------------------------------------------------- its end
@@ -332,15 +332,15 @@ class _Run:
 class _Lines:
     """Splits bytes into lines; a carriage return ends a line too, as in progress bars."""
 
-    def __init__(self, tell: Callable[[bytes, bytes], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_line: Callable[[bytes, bytes], None]) -> None:
+        self._on_line = on_line
         self._begun = b""
 
     def add(self, data: bytes) -> None:
-        """Add bytes; call `tell` for each complete line, without its end and with it."""
+        """Add bytes; call `on_line` for each complete line, without its end and with it."""
         *whole, self._begun = (self._begun + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in whole:
-            self._tell(line, line + b"\n")
+            self._on_line(line, line + b"\n")
         if len(self._begun) > _LINE_BYTES:
             self.end()
 
@@ -348,7 +348,7 @@ class _Lines:
         """Treat the rest as a line, because no more bytes follow."""
         if self._begun:
             begun, self._begun = self._begun, b""
-            self._tell(begun, begun)
+            self._on_line(begun, begun)
 
 
 @contextlib.contextmanager
@@ -365,7 +365,7 @@ def _exit_of(process: int) -> Iterator[int | None]:
         os.close(file)
 
 
-def _whole(number: float) -> int:
+def _to_step(number: float) -> int:
     """Convert a printed step to an integer; clamp it, because the program would see no error."""
     return int(max(-(2.0**62), min(2.0**62, number))) if number == number else 0
 

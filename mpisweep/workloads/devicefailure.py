@@ -80,8 +80,8 @@ def _was_nearly_full() -> bool:
         if torch is None or not torch.cuda.is_initialized():
             return False
         free, total = torch.cuda.mem_get_info()
-        given_back = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
+        released = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
     except Exception:
         # After some failures every CUDA call fails.
         return False
-    return bool(free - given_back < _NEARLY_FULL * total)
+    return bool(free - released < _NEARLY_FULL * total)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from mpisweep.processes.kernel import end_descendants
 
-__all__ = ["end_leftovers", "has_children", "leave"]
+__all__ = ["end_leftovers", "exit_now", "has_children"]
 
 #: How long leftover processes may take to end, in seconds.
 _LEFTOVERS_S = 2.0
@@ -45,7 +45,7 @@ def _helpers() -> set[int]:
     return found
 
 
-def leave(status: int) -> NoReturn:
+def exit_now(status: int) -> NoReturn:
     """Exit without the exit handlers inherited through the fork."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()

@@ -46,7 +46,7 @@ class Orders:
                 assert isinstance(block, AssignedBlock)
                 return block, team
 
-    def told_address(self, number: int, attempt: int) -> str:
+    def wait_for_address(self, number: int, attempt: int) -> str:
         """Wait for the rendezvous address of this trial's ranks."""
         while True:
             for frame in self._frames:

@@ -47,16 +47,16 @@ class TrialRendezvous:
     def around(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
         """The context for a trial of several ranks; an empty one for other trials."""
         if team is not None:
-            return self._meet(team, number, attempt)
+            return self._rendezvous(team, number, attempt)
         # A program made for several ranks reads the variables even when it runs alone.
-        return self._meet(_SOLE, number, attempt) if self._says_ranks else _ALONE
+        return self._rendezvous(_SOLE, number, attempt) if self._says_ranks else _ALONE
 
     @contextlib.contextmanager
-    def _meet(self, team: Team, number: int, attempt: int) -> Iterator[None]:
+    def _rendezvous(self, team: Team, number: int, attempt: int) -> Iterator[None]:
         """While inside, set the variables with which the trial's ranks find each other."""
         with contextlib.ExitStack() as inside:
             if team.rank:
-                address = self._orders.told_address(number, attempt)
+                address = self._orders.wait_for_address(number, attempt)
             else:
                 address = inside.enter_context(reserved(team))
                 if team.size > 1:
@@ -69,10 +69,10 @@ class TrialRendezvous:
 def reserved(team: Team) -> Iterator[str]:
     """While inside, reserve ``HOST:PORT`` for the trial's ranks; one node needs no network."""
     host = _LOCALHOST if team.nodes == 1 else socket.gethostname()
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
-        yield f"{host}:{keeper.getsockname()[1]}"
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
+        yield f"{host}:{reservation.getsockname()[1]}"
 
 
 def _variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, str]:

@@ -67,7 +67,7 @@ def whole_step(step: SupportsIndex | SupportsFloat) -> int:
         number = math.nan if isinstance(step, (str, bytes)) or not hasattr(step, "__float__") else float(step)
         if not number.is_integer():
             raise TypeError(
-                f"the step of a report is {step!r}; expected an increasing integer, e.g. the iteration"
+                f"the step of a report is {step!r}; expected an integer that increases, e.g. the iteration"
             ) from None
         whole = int(number)
     if not -(2**63) <= whole < 2**63:

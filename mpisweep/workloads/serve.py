@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans
+from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
@@ -29,7 +29,7 @@ from mpisweep.workloads.command import make_run
 from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.gathering import Gathered
-from mpisweep.workloads.leftovers import end_leftovers, has_children, leave
+from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
@@ -42,8 +42,8 @@ __all__ = ["load_or_report", "serve"]
 #: How long a result waits for others, in seconds, unless the next trial takes longer.
 _GATHER_S = 0.005
 #: How long to wait for evidence that a trial's signal was sent to the whole job, in seconds.
-_EVERYBODY_S = 0.25
-_LOOK_S = 0.005
+_JOB_SIGNAL_S = 0.25
+_POLL_S = 0.005
 #: A trial shorter than this cannot have started a process, in seconds.
 _CHILDLESS_S = 0.0002
 #: A trial shorter than this is not checked for rare changes, because the check takes 10 microseconds; in
@@ -65,11 +65,11 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     for file in files[1:]:
         os.close(file)
     take_usual_signals()
-    _leave_mpi()
+    _forget_mpi()
     adopt_orphans()
     os.environ.update(arguments["environment"])
     if arguments["cores"]:
-        _keep_to_cores(arguments["cores"])
+        _pin_to_cores(arguments["cores"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
@@ -98,13 +98,13 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def _leave_mpi() -> None:
+def _forget_mpi() -> None:
     """Remove the variables of MPI, so that a trial with MPI does not take itself for a rank."""
     for name in [name for name in os.environ if name.startswith(_MPI_PREFIXES)]:
         del os.environ[name]
 
 
-def _keep_to_cores(cores: list[int]) -> None:
+def _pin_to_cores(cores: list[int]) -> None:
     count = str(len(cores))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, count)
@@ -158,7 +158,7 @@ class _Loop:
         #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
         #: Whether a trial has changed something that cannot be restored.
-        self._is_spoilt = False
+        self._is_unrestorable = False
         #: Index of the next trial.
         self._next = 0
         #: Number of ReportBlocks that the running trial has sent.
@@ -175,7 +175,7 @@ class _Loop:
         with self._limited:
             run = load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
-            leave(0)
+            exit_now(0)
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
@@ -198,7 +198,7 @@ class _Loop:
                 self._send_gathered()
                 self._line.send(SKIPPED, first=self._next, second=1)
             self._next += 1
-        self._page.rest()
+        self._page.note_idle()
         self._send_gathered()
 
     def _run_trial(
@@ -219,16 +219,16 @@ class _Loop:
         started = time.perf_counter()
         try:
             with self._rendezvous.around(team, number, attempt), self._limited:
-                returned = _returned(run, trial)
+                returned = _call(run, trial)
                 if os.getpid() != self._process:
-                    leave(0)
+                    exit_now(0)
                 metrics, odd = to_metrics(returned, self._spec.objective)
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
-                self._leave_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+                self._exit_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
             if not self._on_returned(trial, metrics, odd, started_at, wall_time_s):
@@ -239,7 +239,7 @@ class _Loop:
         """Handle a trial that has failed, or was ended by a signal to the whole job."""
         self._restore(wall_time_s)
         trial.flush()
-        if self._was_everybody_sent(killed_by(error), wall_time_s):
+        if self._was_job_signalled(killed_by(error), wall_time_s):
             self._send_interrupted()
             raise SystemExit(0) from None
         cause, of_device = cause_of(error, memory_is_limited=self._is_limited, uses_gpu=self._uses_gpu)
@@ -262,7 +262,7 @@ class _Loop:
         """Add a result; False if the trial was interrupted, so that its result may be incomplete."""
         handled = self._restore(wall_time_s)
         trial.flush()
-        if trial.told_to_stop or self._may_have_been_told(handled, wall_time_s):
+        if trial.told_to_stop or self._may_be_cut_short(handled, wall_time_s):
             self._send_interrupted()
             return False
         metrics = trial.last_reported | metrics
@@ -283,7 +283,7 @@ class _Loop:
         gathered = self._gathered
         if ended_at - gathered.since >= _GATHER_S or team is not None or gathered.is_full:
             self._send_gathered()
-        if self._is_spoilt:
+        if self._is_unrestorable:
             self._send_gathered()
             raise SystemExit(0)
 
@@ -295,7 +295,9 @@ class _Loop:
             device=self._device,
             cores=self._cores,
             folder=self._trials_folder,
-            send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
+            send=_drop_curves
+            if team and team.rank
+            else lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
             note_report=self._note_report,
             unsent=None if team and team.rank else self._page.unsent,
@@ -312,35 +314,35 @@ class _Loop:
             return self._start.restore(all_of_it=wall_time_s >= _CHANGELESS_S)
         except Exception:
             # For example a limit that only root can raise; the next trial gets a new process.
-            self._is_spoilt = True
+            self._is_unrestorable = True
             return True
 
-    def _leave_by(self, error: BaseException, where: str) -> NoReturn:
+    def _exit_by(self, error: BaseException, where: str) -> NoReturn:
         """Exit a process that a trial has forked, with Python's usual status for this exception."""
         if not isinstance(error, SystemExit):
             log_failure(self._log_file, where, error)
-            leave(1)
+            exit_now(1)
         if error.code is None or isinstance(error.code, int):
-            leave(error.code or 0)
+            exit_now(error.code or 0)
         print(error.code, file=sys.stderr)
-        leave(1)
+        exit_now(1)
 
-    def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
+    def _was_job_signalled(self, number: int, wall_time_s: float) -> bool:
         """Whether the whole job was signalled during a trial that ended by this signal or by none."""
         started_ns = self._page.started_ns
-        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL) or has_survived_since(started_ns)
+        is_sent = number in (*JOB_SIGNALS, signal.SIGKILL) or has_survived_since(started_ns)
         # The fork server may receive it last; the wait may take up to a tenth of the trial's time.
-        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 10))
+        until = time.monotonic() + (_JOB_SIGNAL_S if is_sent else min(_JOB_SIGNAL_S, wall_time_s / 10))
         while not self._signals.any_since(started_ns):
             if time.monotonic() >= until:
                 return False
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         return True
 
-    def _may_have_been_told(self, handled: bool, wall_time_s: float) -> bool:
+    def _may_be_cut_short(self, handled: bool, wall_time_s: float) -> bool:
         """Whether a signal to the whole job may have made a trial return too early."""
         if self._runs_here:
-            return handled and self._was_everybody_sent(0, wall_time_s)
+            return handled and self._was_job_signalled(0, wall_time_s)
         return self._signals.any_since(self._page.started_ns)
 
     def _send_interrupted(self) -> None:
@@ -363,7 +365,7 @@ class _Loop:
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
 
 
-def _returned(run: Callable[[Trial], Any], trial: Trial) -> Any:
+def _call(run: Callable[[Trial], Any], trial: Trial) -> Any:
     """Run the workload; after sys.exit() with code 0 or none it returns None."""
     try:
         return run(trial)
@@ -389,5 +391,5 @@ def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[
     return fail
 
 
-def _keep(curves: dict[str, Curve]) -> None:
+def _drop_curves(curves: dict[str, Curve]) -> None:
     """Drop the curves: a trial's curves are those of its rank 0."""

@@ -153,7 +153,7 @@ class StartState:
         if self._torch is not None or "torch" in sys.modules:
             self._restore_torch()
         if all_of_it:
-            self._restore_the_rest()
+            self._restore_rarely_changed()
         return handled
 
     def _restore_handlers(self) -> None:
@@ -178,7 +178,7 @@ class StartState:
         if self._torch is not None:
             self._torch.restore()
 
-    def _restore_the_rest(self) -> None:
+    def _restore_rarely_changed(self) -> None:
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if locale.setlocale(locale.LC_ALL) != self._locale:

@@ -25,7 +25,7 @@ __all__ = [
     "covered_of",
     "curve_of",
     "environment_of",
-    "is_younger",
+    "lacks_column",
     "read_column",
     "read_file",
     "report_gaps_of",
@@ -112,7 +112,7 @@ def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> S
     for group in TABLES:
         table = getattr(state, group)
         for name in table:
-            if not is_younger(file, group, name):
+            if not lacks_column(file, group, name):
                 table[name] = read_column(file[group][name], path_bytes)
         _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
@@ -167,7 +167,7 @@ def _samples_of(samples: SampleFile, dataset: h5py.Dataset, size: int) -> Sample
     return Samples(samples, dataset)
 
 
-def is_younger(file: h5py.File, group: str, name: str) -> bool:
+def lacks_column(file: h5py.File, group: str, name: str) -> bool:
     """Whether a file lacks a column because its version did not have that column yet."""
     if group in _ADDED_TABLES:
         return group not in file

@@ -19,7 +19,7 @@ from mpisweep.results.file.reading import (
     covered_of,
     curve_of,
     environment_of,
-    is_younger,
+    lacks_column,
     read_column,
     report_gaps_of,
 )
@@ -155,7 +155,7 @@ def _links_of(file: h5py.File, group: str) -> list[str]:
 
 
 def _table_column(file: h5py.File, group: str, name: str, size: int, kind: Any) -> list[Any]:
-    return [] if is_younger(file, group, name) else _sound_column(file, f"{group}/{name}", size, kind)
+    return [] if lacks_column(file, group, name) else _sound_column(file, f"{group}/{name}", size, kind)
 
 
 def _sound_column(file: h5py.File, name: str, size: int, kind: Any, count: int | None = None) -> list[Any]:

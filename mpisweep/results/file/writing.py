@@ -68,7 +68,7 @@ def write_file(
             if closing_since is not None and column_at is not None:
                 # The closing time is known only when everything is on disk, so its eight bytes follow.
                 column_at += 8 * (len(state.allocations["run"]) - 1)
-                _put_in(out, image, column_at, max(0.0, time.time() - closing_since))
+                _write_number(out, image, column_at, max(0.0, time.time() - closing_since))
                 seal(out, image, filled)
         os.replace(made, path)
     except BaseException:
@@ -80,7 +80,7 @@ def write_file(
     sync(path.parent)
 
 
-def _put_in(out: BinaryIO, image: Image, at: int, number: float) -> None:
+def _write_number(out: BinaryIO, image: Image, at: int, number: float) -> None:
     for file in (out, image):
         file.seek(at)
         file.write(struct.pack("=d", number))

@@ -9,7 +9,7 @@ from typing import Any
 from mpisweep.blocks import Record, ReportBlock
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
-__all__ = ["is_sensible"]
+__all__ = ["is_valid"]
 
 Check = Callable[[Any], bool]
 
@@ -104,7 +104,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
 }  # fmt: skip
 
 
-def is_sensible(record: Record) -> bool:
+def is_valid(record: Record) -> bool:
     """Whether every field has a type, range and length that our writers produce."""
     if not all(check(getattr(record, name)) for name, check in _FIELDS[record.kind].items()):
         return False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpisweep.blocks import BlockError, Record, decode
-from mpisweep.results.journal.checking import is_sensible
+from mpisweep.results.journal.checking import is_valid
 from mpisweep.results.syncing import sync
 
 __all__ = [
@@ -110,7 +110,7 @@ def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
         record = decode(body)
     except BlockError:
         return None
-    return (end, record) if is_sensible(record) else None
+    return (end, record) if is_valid(record) else None
 
 
 def _checksum(length: int, body: bytes) -> int:

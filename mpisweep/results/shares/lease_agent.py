@@ -59,7 +59,7 @@ _WHOLE_SHARE = 0.02
 #: How long a member that leaves a complete sweep waits for the others to notice, in seconds.
 _LEAVE_WAIT_S = 10.0
 #: Pause before a retry after an error, in seconds; and the number of tries to leave.
-_AGAIN_S = 0.5
+_RETRY_S = 0.5
 _LEAVE_TRIES = 10
 
 
@@ -81,11 +81,11 @@ def serve_leases(files: list[int], arguments: Mapping[str, Any]) -> None:
             shared = read_shared(_HERE) if _is_in_place(path) else None
         except (OSError, ResultsError) as error:
             # The master starts another process, which retries.
-            time.sleep(_AGAIN_S)
-            _tell(connection, nothing="", sure=False, error=str(error))
+            time.sleep(_RETRY_S)
+            _send(connection, nothing="", sure=False, error=str(error))
             return
         if shared is None:
-            _tell(connection, over=_exit_code_of_file(path))
+            _send(connection, over=_exit_code_of_file(path))
             connection.recv(1)
             return
         agent = _LeaseAgent(
@@ -105,7 +105,7 @@ def _is_in_place(path: Path) -> bool:
     return False
 
 
-def _tell(connection: socket.socket, **what: Any) -> None:
+def _send(connection: socket.socket, **what: Any) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(json.dumps(what).encode() + b"\n")
 
@@ -181,10 +181,10 @@ class _LeaseAgent:
         except (OSError, ResultsError) as error:
             if not _is_in_place(self._path):
                 self._is_over = True
-                _tell(self._connection, over=_exit_code_of_file(self._path))
+                _send(self._connection, over=_exit_code_of_file(self._path))
             else:
-                time.sleep(_AGAIN_S)
-                _tell(self._connection, nothing="", sure=False, error=str(error))
+                time.sleep(_RETRY_S)
+                _send(self._connection, nothing="", sure=False, error=str(error))
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
         if asked["ask"] == "lease":
@@ -200,8 +200,8 @@ class _LeaseAgent:
                 if again == _LEAVE_TRIES - 1:
                     # The part is on disk; the next run merges the parts.
                     self._is_over = True
-                    _tell(self._connection, left=3, who="", error=str(error))
-                time.sleep(_AGAIN_S)
+                    _send(self._connection, left=3, who="", error=str(error))
+                time.sleep(_RETRY_S)
 
     # ------------------------------------------------------------------------------------- leases
 
@@ -210,7 +210,7 @@ class _LeaseAgent:
             raise FileNotFoundError(self._path)
         self._learn()
         if self._stop_identity() not in (None, self._old_stop):
-            _tell(self._connection, stop=True)
+            _send(self._connection, stop=True)
         self._refresh_whole_file()
 
     def _learn(self) -> None:
@@ -225,7 +225,7 @@ class _LeaseAgent:
         revoked = [number for number in self._leases.lost if number not in self._revoked]
         if revoked:
             self._revoked.update(revoked)
-            _tell(self._connection, revoked=revoked)
+            _send(self._connection, revoked=revoked)
 
     def _lease(self, shortest: bool, ranks: int | None) -> None:
         self._learn()
@@ -259,19 +259,19 @@ class _LeaseAgent:
 
     def _grant(self, lease: Lease) -> None:
         self._granted.add((lease.chunk, lease.epoch))
-        _tell(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
+        _send(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
 
     def _report_no_lease(self, ranks: int | None) -> None:
         holders = self._leases.holders - self._watch.gone
         # A silent holder may be dead; then its trials become available.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
-        _tell(
-            self._connection, nothing=self._who(holders), sure=sure,
+        _send(
+            self._connection, nothing=self._describe(holders), sure=sure,
             wide=self._leases.width_beyond(ranks, self._watch.gone),
             error="; ".join(self._unreadable.values()),
         )  # fmt: skip
 
-    def _who(self, names: set[str]) -> str:
+    def _describe(self, names: set[str]) -> str:
         return "; ".join(self._watch.text(name) for name in sorted(names))
 
     def _trials_of(self, member: str) -> Mapping[int, Left]:
@@ -344,7 +344,7 @@ class _LeaseAgent:
             time.sleep(min(0.2, self._every_s))
         self._is_over = True
         self._remove_obeyed_request()
-        _tell(self._connection, left=code, who=self._who(others))
+        _send(self._connection, left=code, who=self._describe(others))
 
     def _remove_obeyed_request(self) -> None:
         """Remove the stop request, which would stop the next run, once no member is left to obey it.

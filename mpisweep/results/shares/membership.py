@@ -121,7 +121,7 @@ class MemberWatch:
         holder = watched.holder if watched else None
         return f"member {name}" if holder is None else holder.text()
 
-    def settle(self, names: Sequence[str]) -> list[str]:
+    def poll_until_certain(self, names: Sequence[str]) -> list[str]:
         """Poll until no member is uncertain, at most for the whole silence; return the live ones."""
         while True:
             self.look(names, time.monotonic())

@@ -355,7 +355,7 @@ def gather(path: Path, silence_s: float) -> bool:
         return False
     while (shared := read_shared(folder)) is not None:
         watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S)
-        alive = watch.settle(members(folder))
+        alive = watch.poll_until_certain(members(folder))
         if alive:
             raise ResultsError(
                 f"{path}: the sweep is running in {shared.split} shares: "
