@@ -451,7 +451,7 @@ def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished,
         return usual(dataset, size)
 
     change(finished, "trials/metrics/loss", b"\1")
-    monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
+    monkeypatch.setattr("mpisweep.results.repair._TIMEOUT_S", 1.0)
     monkeypatch.setattr(salvage, "read_column", column)
     assert repair(finished).lost == ("/trials/message", "/workers/host")
     monkeypatch.undo()

@@ -61,7 +61,7 @@ def move_aside(path: Path, token: Path) -> Path | None:
             _move_through(token, folder / name, journal_folder(kept) / name)
     if path.exists():
         _move_through(token, path, kept)
-    log.info("%s was moved to %s", path.name, kept.name)
+    log.info("moved %s to %s", path.name, kept.name)
     return kept
 
 

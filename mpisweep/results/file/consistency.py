@@ -34,13 +34,13 @@ def check_consistent(state: SweepState) -> None:
         _require(are_values(values), f"{name} has invalid values")
     for values in state.metrics.values():
         _require(is_kind("number", values), "a metric has invalid values")
-    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
-    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
-    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
-    _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker names no worker")
-    _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial names no trial")
+    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker: no such worker")
+    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker: no such worker")
+    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial: no such trial")
+    _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker: no such worker")
+    _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial: no such trial")
     _require(
-        _are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run"
+        _are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation: no such run"
     )
     _require(state.trials["number"] == list(range(count)), "trials/number is not 0, 1, 2, ...")
     for name, curve in state.curves.stored.items():
