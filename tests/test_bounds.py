@@ -171,7 +171,7 @@ def test_a_message_of_twenty_megabytes_costs_neither_the_file_nor_the_log(folder
     assert "characters are left out here]" in told["message"]
     assert max(map(len, told.values())) < MESSAGE_CHARS + 100
     assert told["notes"].startswith("ValueError: short\nnote 0 ")
-    assert told["names"].startswith("the name of a metric has 2,000,000 characters: it is kept as 'nnn")
+    assert told["names"].startswith("metric name of 2,000,000 characters: stored as 'nnn")
     assert sweep.trials["loss"].tolist()[2:] == [1.0, 3.0, 4.0, 5.0]
     assert len(sweep.curve(4, "loss").value) == 300_000
     assert max(map(len, sweep.metrics)) <= NAME_CHARS
@@ -223,7 +223,7 @@ def test_a_trial_keeps_a_thousand_metrics_whether_they_are_reported_or_returned(
     assert len(block.metrics) == METRICS + 1
     assert block.metrics["loss"] == [2.0]
     assert block.metrics["m599"] == [2.0]
-    assert block.messages == ["it has more than 1,000 metrics: 'r400' and others after it are not kept"]
+    assert block.messages == ["more than 1,000 metrics: 'r400' and later ones are not stored"]
 
 
 def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Path, monkeypatch):

@@ -637,4 +637,4 @@ def test_functions_that_leave_by_exit_fail_without_a_text_and_return_what_no_flo
     assert trials["cause"][2] == "exception"
     assert "'huge' is 1000" in messages[3]
     assert "'broken' is <mine.Broken object" in messages[4]
-    assert "'huge' was reported as something that is no number (OverflowError)" in messages[5]
+    assert "'huge' was reported as a value that is not a number (OverflowError)" in messages[5]

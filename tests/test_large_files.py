@@ -252,7 +252,7 @@ def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_n
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
     assert read_sweep(other, reading=Reading.TABLES).count == 12
-    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; `mpisweep repair"):
+    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; run `mpisweep repair"):
         compact(other)
     assert sorted(os.listdir(path.parent)) == ["other.h5", "other.h5.journal", "s.h5", "s.h5.journal"]
     assert "/curves/loss" in repair(other).lost
@@ -330,9 +330,9 @@ def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
     assert known is not None
     assert [state == 2 for state in known.states] == [n % 2 == 0 or n in (1, 3, 11) for n in range(12)]
     before = path.read_bytes()
-    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+    with pytest.raises(ResultsError, match="is damaged; run `mpisweep repair"):
         mpisweep.load(path)
-    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+    with pytest.raises(ResultsError, match="is damaged; run `mpisweep repair"):
         compact(path)
     assert path.read_bytes() == before
     assert len(segments(journal_folder(path))) == 1

@@ -152,7 +152,7 @@ def test_a_trial_whose_reports_stop_is_ended(folder, mpisweep: Run):
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
     assert trials["cause"].tolist() == ["", "timeout"]
-    assert trials["message"][1] == "killed because it reported nothing for 1 s"
+    assert trials["message"][1] == "killed after 1 s without a report (limits.stall)"
 
 
 def test_what_a_trial_leaves_running_is_gone_before_the_next_one_starts(folder, mpisweep: Run):

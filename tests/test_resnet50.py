@@ -414,7 +414,7 @@ def test_too_few_classes_are_told():
     ("options", "message"),
     [
         ({"data": "cifar10"}, "needs data_root"),
-        ({"data": "imagefolder", "data_root": "/no/such"}, "there is no such folder"),
+        ({"data": "imagefolder", "data_root": "/no/such"}, "no such folder"),
     ],
 )
 def test_missing_data_is_told(options, message):

@@ -451,7 +451,7 @@ def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished,
         return usual(dataset, size)
 
     change(finished, "trials/metrics/loss", b"\1")
-    monkeypatch.setattr("mpisweep.results.repair._PATIENCE_S", 1.0)
+    monkeypatch.setattr("mpisweep.results.repair._TIMEOUT_S", 1.0)
     monkeypatch.setattr(salvage, "read_column", column)
     assert repair(finished).lost == ("/trials/message", "/workers/host")
     monkeypatch.undo()
@@ -462,7 +462,7 @@ def test_the_sweep_file_that_damage_has_taken_is_put_back_by_the_next_run(finish
     with h5py.File(finished, "r+") as file:
         del file.attrs["spec"]
     assert repair(finished).lost == ("/ attribute spec",)
-    with pytest.raises(ResultsError, match=r"the sweep file in it is lost; `mpisweep run`"):
+    with pytest.raises(ResultsError, match=r"the sweep file stored in it is lost; run `mpisweep run`"):
         mpisweep.load(finished)
     spec = parse_spec(SPEC, source="sweep.toml", folder=finished.parent)
     assert list(known_trials(spec, finished).states) == [2, 2, 4, 2]
@@ -670,7 +670,7 @@ def test_pandas_reads_the_trials(path):
         (lambda p: p.write_bytes(b"not HDF5"), "is not a readable HDF5 file"),
         (lambda p: h5py.File(p, "w").close(), "not a results file of mpisweep"),
         (lambda p: None, "no such results file"),
-        (lambda p: p.mkdir(), "is a folder; a results file is wanted"),
+        (lambda p: p.mkdir(), "is a folder, not a results file"),
     ],
 )
 def test_foreign_files_are_refused_in_one_sentence(path, make, message):
@@ -953,15 +953,15 @@ def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch)
 def test_a_successor_comes_right_behind_and_keeps_what_it_has_made(tmp_path, monkeypatch):
     """It takes the claim the moment that the holder lets it go, while the holder is still clearing up."""
     first = Claim.take(tmp_path, "")
-    take_away = claim._take_away
+    take_away = claim._fence
     successors: list[Claim] = []
 
     def take_away_late(token: Path) -> None:
-        monkeypatch.setattr(claim, "_take_away", take_away)
+        monkeypatch.setattr(claim, "_fence", take_away)
         successors.append(Claim.take(tmp_path, "prompt"))
         take_away(token)
 
-    monkeypatch.setattr(claim, "_take_away", take_away_late)
+    monkeypatch.setattr(claim, "_fence", take_away_late)
     first.release()
     assert successors[0].token.is_dir()
     successors[0].beat()

@@ -126,7 +126,7 @@ def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
     assert "workloads.py" in messages[2]
     assert messages[3] == "the trial process exited with code 7"
     assert messages[4] == "the trial process was killed by signal 11 (SIGSEGV)"
-    assert messages[5] == "killed after 1 s, the timeout of a trial"
+    assert messages[5] == "killed after 1 s (limits.timeout)"
     assert sweep.best(1)["x"].tolist() == [1]
 
 

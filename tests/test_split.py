@@ -247,8 +247,8 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
     refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert refused.returncode == 2
-    assert "is being worked on in 3 shares, by process" in refused.stderr
-    assert "join them with --split 3" in refused.stderr
+    assert "the sweep is running in 3 shares: process" in refused.stderr
+    assert "join with --split 3" in refused.stderr
     kill_all(first)
     (folder / "go").touch()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")

@@ -63,7 +63,7 @@ class Slot:
     def turn(self) -> None:
         files = [f for f in (self.process.fileno(), self.server.fileno()) if f >= 0]
         select.select(files, [], [], 0.05)
-        self.take(self.process.listen())
+        self.take(self.process.receive())
         self.process.keep_time(time.monotonic())
         for notice in self.server.notices():
             if self.process.is_child(notice.child):
@@ -139,7 +139,7 @@ def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
     limit = time.monotonic() + 30
     while slot.process.fileno() >= 0:
         assert time.monotonic() < limit
-        slot.take(slot.process.listen())
+        slot.take(slot.process.receive())
     # The line is closed, and the fork server's notice has not been read.
     slot.give([40, 41])
     slot.until(lambda: 13 in slot.ended)

@@ -120,7 +120,7 @@ def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> in
 
     folder = shares_folder(results)
     watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S)
-    alive = watch.settle(members(folder))
+    alive = watch.poll_until_certain(members(folder))
     if not alive:
         # A request that is older than a run does not stop it.
         has_begun = f"{' and '.join(running)} has begun but not the sweep in it; ask again when it has"
@@ -132,7 +132,7 @@ def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> in
         return 0
     # When all trials have ended meanwhile, the folder goes away.
     with contextlib.suppress(FileNotFoundError):
-        while watch.settle(members(folder)):
+        while watch.poll_until_certain(members(folder)):
             time.sleep(_LOOK_S)
     _print_stopped(results, request)
     return 0

@@ -233,7 +233,7 @@ def _refuse_or_gather(
     """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
     folder = shares_folder(path)
     watch = MemberWatch(folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S)
-    alive = watch.settle(members(folder))
+    alive = watch.poll_until_certain(members(folder))
     if alive:
         listed = "".join(f"\n  {difference}" for difference in found)
         raise ResultsError(

@@ -94,7 +94,7 @@ class LeaseClient:
 
     def hear(self) -> Iterator[Told]:
         """What the process has told; to be called when :meth:`fileno` is readable."""
-        told = self._process.hear()
+        told = self._process.receive()
         if told is None:
             self._replace()
             return

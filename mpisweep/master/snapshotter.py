@@ -125,7 +125,7 @@ class Snapshotter:
 
     def listen(self) -> None:
         """Read what the process has said; to be called when :meth:`fileno` is readable."""
-        told = self._process.hear()
+        told = self._process.receive()
         if told is None:
             self._replace(f"{_NAME} was killed")
         else:

@@ -157,7 +157,7 @@ def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[Ended
         happened: list[tuple[int, TrialEvent]] = []
         notices = server.notices()
         for rank, process in enumerate(processes):
-            happened += ((rank, what) for what in process.listen())
+            happened += ((rank, what) for what in process.receive())
             happened += ((rank, what) for notice in notices for what in process.on_notice(notice))
             process.keep_time(time.monotonic())
         for rank, happening in happened:

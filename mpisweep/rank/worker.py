@@ -139,7 +139,7 @@ class Worker:
         out: list[Message] = []
         for slot, process in enumerate(self._slots):
             if process.fileno() in ready or process.has_unsent:
-                self._pass_on(slot, process.listen(), out)
+                self._pass_on(slot, process.receive(), out)
             process.keep_time(now)
         if self._server.fileno() in ready:
             for notice in self._server.notices():

@@ -1,10 +1,11 @@
-"""The images that the built-in workloads train on.
+"""The images for the built-in workloads.
 
-Which images make a batch depends on the seed and the position alone: an epoch is a permutation drawn from the
+The seed and the position alone determine the images of a batch: an epoch is a permutation drawn from the
 seed, epochs follow one another without a gap, and a batch may be larger than the data set.
 
-Small data sets are held in memory at their own size, once a process, and are resized on the device, a batch
-at a time.  Folders of images, which may be as large as ImageNet, are read by the data loader's own processes.
+Small data sets are held in memory at their original size, once per process, and are resized on the device,
+batch by batch.  Folders of images, which may be as large as ImageNet, are read by the data loader's
+processes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
-#: Mean and spread of ImageNet's channels, which every ResNet recipe normalises by.
+#: Mean and standard deviation of ImageNet's channels, the usual normalisation for ResNets.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -43,12 +44,12 @@ _WHOLE = slice(None)
 
 
 class DataError(Exception):
-    """Data that is not there; the message is for the user."""
+    """Data is missing; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled data set in memory: images (N, C, H, W) uint8 at their own size, labels (N,) int64."""
+    """A labelled data set in memory: images (N, C, H, W) uint8, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -58,7 +59,7 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """How many different labels there can be."""
+        """Number of different labels."""
         return int(self.labels.max()) + 1
 
 
@@ -84,7 +85,7 @@ def load_images(data: str, root: str) -> Images:
 
 
 def _digits() -> Images:
-    """1,797 handwritten digits of 8 x 8 pixels in 17 shades of grey; they ship with scikit-learn."""
+    """1,797 handwritten digits of 8 x 8 pixels in 17 shades of grey, from scikit-learn."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -96,7 +97,7 @@ def memory_batches(
     data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0,
     piece: slice = _WHOLE,
 ) -> Batches:  # fmt: skip
-    """Endless batches of a data set in memory, from batch `first` on, or a piece of each.
+    """Endless batches of a data set in memory, or a piece of each, starting with batch `first`.
 
     Images are (B, 3, S, S) float32, labels (B,).
     """
@@ -120,17 +121,17 @@ def folder_batches(
     first: int = 0,
     piece: slice = _WHOLE,
 ) -> tuple[Batches, int]:
-    """Endless batches of images in one folder a class, and the number of classes.
+    """Endless batches of images from one folder per class, and the number of classes.
 
     Args:
-        root: the folder of the folders.
+        root: the folder that contains the class folders.
         batch_size: B.
         image_size: S; images are resized to S x S.
         seed: of the order.
-        device: where the batches go.
-        loaders: processes that read and resize; 0 does it between the steps.
-        first: batch to begin with.
-        piece: which images of each batch.
+        device: of the batches.
+        loaders: processes that read and resize; 0 does that between the steps.
+        first: number of the first batch.
+        piece: the images of each batch to read.
 
     Raises:
         DataError: when there are no such folders.
@@ -147,7 +148,7 @@ def folder_batches(
         found,
         batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first, piece),
         num_workers=loaders,
-        # Without one of its own it would draw from the generator that the model draws from.
+        # Without its own generator it would draw from the model's.
         generator=torch.Generator().manual_seed(seed),
         pin_memory=device.type == "cuda",
     )
@@ -161,7 +162,7 @@ def folder_batches(
 def synthetic_batches(
     batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device
 ) -> Batches:
-    """One random batch, made on the device, again and again: the cost of training without that of data."""
+    """One random batch on the device, repeated: the cost of training without the cost of data."""
     generator = torch.Generator(device).manual_seed(seed)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=generator, device=device)
     labels = torch.randint(num_classes, (batch_size,), generator=generator, device=device)
@@ -170,7 +171,7 @@ def synthetic_batches(
 
 
 class _EndlessEpochs(Sampler[list[int]]):
-    """Indices of one batch after another; epochs run into each other and drop nothing."""
+    """Indices of consecutive batches; a batch may span epochs, and none drops images."""
 
     def __init__(self, size: int, batch_size: int, seed: int, first: int = 0, piece: slice = _WHOLE) -> None:
         self._first = first
@@ -192,6 +193,6 @@ class _EndlessEpochs(Sampler[list[int]]):
 
 def _check_root(data: str, root: str) -> None:
     if not root:
-        raise DataError(f"data = {data!r} needs data_root, the folder where the images are")
+        raise DataError(f"data = {data!r} needs data_root, the folder of the images")
     if not Path(root).is_dir():
-        raise DataError(f"data_root = {root!r}: there is no such folder for data = {data!r}")
+        raise DataError(f"data_root = {root!r}: no such folder for data = {data!r}")

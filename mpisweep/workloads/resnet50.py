@@ -1,32 +1,31 @@
-"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size, on one rank or
-several.
+"""ResNet50, trained for `num_iter` steps at one batch size, on one or several ranks.
 
-What is measured
-----------------
+Metrics
+-------
 ``loss``               cross entropy (with label smoothing, if any) of the last step's batch, in training
                        mode and before that step's update: the last point of the loss curve.
-``loss_mean``          mean of the loss over the last tenth of the steps, at least one.
-``accuracy``           share of right predictions over the same steps; only where labels are real.
+``loss_mean``          mean of the loss over the last tenth of the steps, at least one step.
+``accuracy``           share of correct predictions over the same steps; only with real labels.
 ``setup_time``         seconds to load the data and to build the model and the optimiser.
 ``train_time``         seconds for all steps.
-``images_per_second``  images over seconds, without the first `warmup_iter` steps, in which kernels are chosen
+``images_per_second``  images per second, without the first `warmup_iter` steps, in which kernels are chosen
                        and compiled.
-``peak_memory``        bytes: of the GPU, the most that torch held; on a CPU, the most that this process held
-                       since the trial began.  Of several ranks, the most of any.
+``peak_memory``        bytes: torch's peak on the GPU; on a CPU, this process's peak since the trial began.
+                       With several ranks, the largest of them.
 
-With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all of them together, losses and
+With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all ranks together, losses and
 accuracies are means over the whole batch, and times are those of rank 0.
 
-Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
-device until :data:`READ_BACK` of them are read at once: a step never waits for the one before it to be read.
+Loss and time of every step are curves.  On a GPU, CUDA events time the steps, and losses stay on the device
+until :data:`READ_BACK` of them are read at once: no step waits for a read.
 
-The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU to the
-last bit only with ``deterministic``, which forbids kernels that add up in whatever order they come.
+The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU exactly
+the same only with ``deterministic``, which forbids kernels that add in a varying order.
 
-When the sweep is stopped, and every `checkpoint_every` steps, everything is saved, and the trial goes on
-there later: its curve is that of a run without interruption.
+If the sweep is stopped, and every `checkpoint_every` steps, the trial saves a checkpoint and later resumes
+from it: its curve is that of an uninterrupted run.
 
-Batch normalisation needs two values a channel.  In the last stage an image of 32 pixels is a single one, so
+Batch normalisation needs two values per channel.  In the last stage an image of 32 pixels is a single one, so
 batch size 1 needs an image_size above 32.
 """
 
@@ -63,36 +62,36 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: Steps after which a GPU's losses and times are read: often enough to watch, too seldom to matter.
+#: Number of steps between reads of a GPU's losses and times: often enough to watch, too seldom to cost time.
 READ_BACK = 20
 
 
 def run(trial: Trial) -> dict[str, float]:
-    """Train once; the entry of a trial.
+    """Train once; the entry point of a trial.
 
     Args:
         trial: its `params` are the options in mpisweep.spec.catalogue.
 
     Raises:
-        DataError: when the data is not there.
-        torch.OutOfMemoryError: when the batch does not fit; the device is empty again by then.
+        DataError: when the data is missing.
+        torch.OutOfMemoryError: when the batch does not fit; the device's memory is free again by then.
     """
     device = torch.device(trial.device)
     try:
         _prepare(trial, device)
         ranks = Ranks(trial, device, int(trial.params["batch_size"]))
         metrics = _experiment(trial, device, ranks)
-        # Not after a failure: it may wait for the others, and this process ends anyway.
+        # Not after a failure: it may wait for other ranks, and this process ends anyway.
         ranks.leave()
         if metrics:
             _forget_checkpoint(trial)
         return metrics
     except Exception:
-        # Failed is an end: nobody will go on with it.
+        # A failed trial is not resumed.
         _forget_checkpoint(trial)
         raise
     finally:
-        # What a failed trial held must not be held by the next one.
+        # Free a failed trial's memory for the next trial.
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -119,7 +118,7 @@ def _experiment(trial: Trial, device: torch.device, ranks: Ranks) -> dict[str, f
     history.restore(measured)
     clock.start()
     for step in range(steps_done, num_iter):
-        images, labels = next(data)  # (B, 3, S, S), (B,): this rank's of the batch
+        images, labels = next(data)  # (B, 3, S, S), (B,): this rank's piece of the batch
         with precision.autocast():
             logits = model(images)  # (B, classes)
             loss = functional.cross_entropy(logits, labels, label_smoothing=float(options["label_smoothing"]))
@@ -132,7 +131,7 @@ def _experiment(trial: Trial, device: torch.device, ranks: Ranks) -> dict[str, f
             if stop or is_due:
                 if ranks.leads:
                     checkpoint.save(step + 1, history.measured)
-                clock.start()  # the time of saving is no step's
+                clock.start()  # no step includes the time of the save
             if stop:
                 trial.stop()
                 return {}
@@ -152,16 +151,16 @@ def _forget_checkpoint(trial: Trial) -> None:
 
 
 def _prepare(trial: Trial, device: torch.device) -> None:
-    """Everything that outlasts a trial in this process is set again, so that no trial depends on another."""
+    """Reset all process-wide state, so that no trial depends on an earlier one."""
     torch.set_num_threads(trial.cores)
     torch.manual_seed(trial.seed)
     deterministic = bool(trial.params["deterministic"])
     if deterministic:
-        # cuBLAS reads it when it is first used: cuBLAS documentation, "Results reproducibility".
+        # cuBLAS reads it on first use: cuBLAS documentation, "Results reproducibility".
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
-    # Timing kernels chooses another one now and then.
+    # The benchmark mode times kernels and does not always choose the same one.
     torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"]) and not deterministic
     _forget_peak_memory(device)
 
@@ -175,7 +174,7 @@ def _data(
         many = f" on {ranks.size} ranks" if ranks.size > 1 else ""
         raise ValueError(
             f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single "
-            "value a channel; use an image_size above 32"
+            "value per channel; use an image_size above 32"
         )
     if data == "synthetic":
         return synthetic_batches(ranks.images, image_size, num_classes, trial.seed + ranks.rank, device)
@@ -219,7 +218,7 @@ def _optimizer(options: Mapping[str, Value], model: nn.Module) -> torch.optim.Op
 
 
 class _Precision:
-    """In what numbers the model computes.  ``auto``: bf16 where the GPU has it, else fp32."""
+    """The number format of the model.  ``auto``: bf16 if the GPU supports it, else fp32."""
 
     def __init__(self, options: Mapping[str, Value], device: torch.device) -> None:
         wanted = str(options["precision"])
@@ -247,7 +246,7 @@ class _Precision:
 
 @dataclass(frozen=True)
 class _Step:
-    """One step as it was measured."""
+    """The measurements of one step."""
 
     number: int
     seconds: float
@@ -256,7 +255,7 @@ class _Step:
 
 
 class _CpuClock:
-    """A CPU computes while it is asked to: a step ends when its call returns."""
+    """Times steps on a CPU, which ends a step when the call returns."""
 
     read_every = 1
 
@@ -279,7 +278,7 @@ class _CpuClock:
 
 
 class _GpuClock:
-    """A GPU computes later: events in its queue say when each step ended."""
+    """Times steps on a GPU by events in its queue, because it computes asynchronously."""
 
     read_every = READ_BACK
 
@@ -287,7 +286,7 @@ class _GpuClock:
         self._ranks = ranks
 
     def start(self) -> None:
-        torch.cuda.synchronize()  # nothing of the setup may count for the first step
+        torch.cuda.synchronize()  # so that the first step does not include the setup
         self._last = self._event()
         self._marks: list[tuple[int, torch.cuda.Event, Tensor, Tensor]] = []
 
@@ -298,7 +297,7 @@ class _GpuClock:
         if not self._marks:
             return []
         marks, self._marks = self._marks, []
-        # note: this is a CPU-GPU sync point; it waits for the last mark, and so for all of them
+        # note: this is a CPU-GPU sync point; it waits for the last mark, hence for all of them
         losses = self._ranks.mean(torch.stack([loss.float() for _, _, loss, _ in marks])).tolist()
         accuracies = self._ranks.mean(torch.stack([accuracy for _, _, _, accuracy in marks])).tolist()
         marks[-1][1].synchronize()
@@ -316,7 +315,7 @@ class _GpuClock:
 
 
 class _History:
-    """All steps so far, and the final metrics they make."""
+    """All steps so far, and the final metrics."""
 
     def __init__(self, trial: Trial, *, batch_size: int, warmup: int) -> None:
         self._trial = trial
@@ -331,7 +330,7 @@ class _History:
 
     @property
     def measured(self) -> dict[str, list[float]]:
-        """What a checkpoint keeps of it."""
+        """The measurements for a checkpoint."""
         return {
             "seconds": [step.seconds for step in self._steps],
             "loss": [step.loss for step in self._steps],
@@ -339,16 +338,14 @@ class _History:
         }
 
     def restore(self, measured: Mapping[str, list[float]]) -> None:
-        """Steps that an earlier attempt has measured; they are reported again, for the curve is this
-        attempt's.
-        """
+        """Report the steps of an earlier attempt again, because the curve belongs to this attempt."""
         columns = (measured.get(name, []) for name in ("seconds", "loss", "accuracy"))
         self.add([_Step(number, *values) for number, values in enumerate(zip(*columns, strict=True))])
 
     def metrics(self, *, real_labels: bool) -> dict[str, float]:
         steps = self._steps
         tail = steps[-max(1, len(steps) // 10) :]
-        # A run that is not longer than the warm-up is measured whole: a rough speed is better than none.
+        # A run shorter than the warm-up is timed as a whole: a rough speed is better than none.
         timed = steps[self._warmup :] or steps
         metrics = {
             "loss": steps[-1].loss,
@@ -365,7 +362,7 @@ def _forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    # Linux sets the process's high-water mark back to what it holds now; elsewhere an older peak may stay.
+    # Linux resets the process's peak to its current memory; elsewhere an older peak may remain.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
