@@ -102,7 +102,7 @@ class Inbox:
             self._end_process_of(hello)
 
     def _end_process_of(self, hello: Hello) -> None:
-        """Free the device of a rank that may hang rather than be dead; only its own node can do that."""
+        """Have the process of a lost rank killed on its own node: it may hang and hold its device."""
         rank = self._roster.neighbour_of(hello)
         if rank is not None:
             self._send(rank, [Kill(hello.host, hello.process, hello.process_start)])

@@ -1,4 +1,4 @@
-"""The master's loop: time, what the disk has confirmed, snapshots, the other members of a split sweep.
+"""The master's loop: time, confirmations of the disk, snapshots, members of a split sweep.
 
 Messages come in at :mod:`mpisweep.master.inbox`, and events become decisions and effects in
 :mod:`mpisweep.master.steering`.  The promises about results rest on the order in which things reach the
@@ -155,7 +155,7 @@ class Master:
     # ----------------------------------------------------------------------------------- the turn of the loop
 
     def step(self, now: float, ready: Set[int]) -> bool:
-        """Send what has become safe, keep time, make snapshots, show progress; True if anything was sent.
+        """Send what is safe, keep time, make snapshots, show progress; True if anything was sent.
 
         Args:
             now: the monotonic clock.

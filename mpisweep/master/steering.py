@@ -1,4 +1,4 @@
-"""Steering a run: events go to the scheduler, its decisions take effect, and the run ends when told."""
+"""Steering a run: events go to the scheduler, and its decisions take effect."""
 
 from __future__ import annotations
 

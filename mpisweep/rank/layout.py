@@ -1,4 +1,4 @@
-"""Which devices and cores each rank may use: for a run, and for ``mpisweep check --devices``.
+"""Devices and cores of each rank, for a run and for ``mpisweep check --devices``.
 
 Under mpirun or srun every rank looks at its node, and those of a node agree.  ``check`` does the same, runs
 nothing, and rank 0 prints the table.  Without a launcher it shows the layout of this machine, with as many

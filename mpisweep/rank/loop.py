@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 
 
 class Rank:
-    """One rank: a worker, the office of a master, and the messages between them and the other ranks.
+    """One rank: a worker, an office of the master, and their messages with the other ranks.
 
     Args:
         spec: the sweep file.
@@ -241,7 +241,7 @@ class Rank:
             self._worker.on_messages(for_worker, now)
 
     def _hurry(self) -> None:
-        """Give the trials less time to return, PJM's limit being near, even if they were asked before."""
+        """Give the trials less time to return, since PJM's limit is near."""
         if self._hurried:
             return
         self._hurried = True

@@ -1,4 +1,4 @@
-"""Setting up a master: open the sweep as this rank's options say, and make the master that runs it."""
+"""Setting up a master: open the sweep as this rank's options say, and make its master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bisection: which position to try next, between the last that fits and the first that is too large.
+"""Bisection: the next position to try between what fits and what is too large.
 
 Pure: no clock, no I/O.
 """

@@ -1,4 +1,4 @@
-"""The memory frontier: which sizes fit on a device, which do not, and what follows for trials that wait.
+"""The memory frontier: which sizes fit on a device, and what follows for waiting trials.
 
 A sweep file may say of a parameter that a trial needs the more memory the larger (``memory = "increasing"``)
 or the smaller (``"decreasing"``) its value is.  Trials that differ in such parameters alone are *comparable*
@@ -124,7 +124,7 @@ class MemoryFrontier:
     # ------------------------------------------------------------------------------------- events
 
     def hold(self, numbers: Iterable[int]) -> list[int]:
-        """Withhold those of these waiting trials that may be too large somewhere; returns the others."""
+        """Withhold the waiting trials that may be too large somewhere; returns the others."""
         free: list[int] = []
         for number in numbers:
             place = self._lines.places.get(number)
@@ -169,7 +169,10 @@ class MemoryFrontier:
         self._lines.changed.update(range(len(self._lines.groups)))
 
     def learn(self, number: int, kind: str | None, evidence: Evidence) -> None:
-        """Learn from the end of a trial on one kind of device; on several at once, None, it shows nothing."""
+        """Learn from the end of a trial on one kind of device.
+
+        On several kinds at once, which None stands for, it shows nothing.
+        """
         if number not in self._lines.places:
             return
         line, position = self._lines.places[number]
@@ -288,7 +291,7 @@ class MemoryFrontier:
         )
 
     def _why(self, line: Line) -> str:
-        """Say why, e.g. ``batch_size 412 ran out of memory on NVIDIA H100; what needs more was not run``."""
+        """Say why a line is infeasible, e.g. ``batch_size 412 ran out of memory on NVIDIA H100``."""
         shown: list[str] = []
         for kind in sorted(self._slots):
             number = line.known[kind].too_large[line.bracket(kind)[1]]

@@ -1,4 +1,4 @@
-"""Lines of comparable trials: their order by need, what fits where, which are withheld and which handed out.
+"""Lines of comparable trials: what fits where, which are withheld, which handed out.
 
 Trials that differ in memory parameters alone are *comparable*, and form a *group*.  Those of a group that
 differ in the first memory parameter alone form a *line*, in ascending order of need; *position* n of a line
@@ -46,7 +46,7 @@ class Known:
 
 @dataclass(slots=True)
 class Line:
-    """Comparable trials that differ in the first memory parameter alone, in ascending order of need."""
+    """Trials that differ in the first memory parameter alone, in ascending order of need."""
 
     #: Its place among all lines.
     place: int

@@ -1,4 +1,4 @@
-"""Which withheld trials to hand out next, so that the memory frontier is found with few that do not fit.
+"""Which withheld trials to hand out next to find the frontier with few that do not fit.
 
 *Bisection.*  Each group of comparable trials has one *probe* under way: the middle of what is open.  Once a
 line is done, the probe of another starts from that line's frontier and moves away from it in doubling steps:
@@ -107,7 +107,7 @@ class Probing:
         self._todo.pop(kind, None)
 
     def probe(self, kind: str, due: Sequence[list[Line]], first: list[tuple[int, str]]) -> None:
-        """Have one probe under way in each group that is open; before any line is done, in one of them."""
+        """Keep one probe under way in each open group; before any line is done, in one group."""
         for group in due if kind in self._last_done else self._lines.groups:
             for line in group:
                 low, high = line.bracket(kind)

@@ -1,4 +1,4 @@
-"""The status of a sweep: how many trials are in which state, the best one, and what went wrong."""
+"""The status of a sweep: trials by state, the best one, and what went wrong."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _journals(path: Path) -> list[Path]:
 
 
 def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
-    """The extreme value that fits, if one memory parameter is searched and a value was too large."""
+    """The extreme value that fits, if the one parameter searched takes memory and hit a limit."""
     memory, trials = sweep.spec.space.memory, sweep.trials
     if len(sweep.spec.space.names) != 1 or not memory:
         return {}

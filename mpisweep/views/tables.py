@@ -1,4 +1,4 @@
-"""The table of the best trials and the baseline: as data, on the terminal, as CSV, Markdown, LaTeX."""
+"""The table of the best trials and the baseline: as data, text, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _ordinal(n: int) -> str:
 
 
 def _aligned(values: Sequence[float]) -> list[str]:
-    """Format one column with equal decimals, five digits for the largest, unless one has an exponent."""
+    """Format a column with five digits for the largest and equal decimals, or with exponents."""
     texts = [number_text(value) for value in values]
     if any("e" in text for text in texts):
         return texts
