@@ -263,7 +263,7 @@ class MpiTransport:
             time.sleep(1e-3)
         if self._sends or not politely:
             _end_here(exit_code)
-        # MPI_Finalize has been seen to wait for the dead for ever.  It holds Python's lock, so only the kernel
+        # MPI_Finalize has been seen to wait for the dead for ever.  It holds Python's lock: the kernel alone
         # can end it.  Everything is on disk by now, and a launcher that restarts the ranks finds it complete.
         end_if_stuck(_LEAVE_POLITELY_S)
         MPI.Finalize()
