@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mpisweep
 from mpisweep.views import tables
+from mpisweep.views.script import run_script
 
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
 
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

@@ -12,7 +12,7 @@ from test_results import NAN, curve, write_journal
 import mpisweep as package
 from mpisweep.blocks import EndedBlock, ReportBlock, TrialsBlock
 from mpisweep.rank.rerun import _compare
-from mpisweep.views.tables import print_rerun
+from mpisweep.views.comparison import print_rerun
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -60,7 +60,7 @@ from mpisweep.results.journal.writer import Journal
 from mpisweep.results.merged import read_merged
 from mpisweep.results.repair import repair
 from mpisweep.spec import parse_spec
-from mpisweep.views import tables
+from mpisweep.views import status, tables
 from mpisweep.views.figures import curves as figure_curves
 from mpisweep.views.watch import look_at
 
@@ -562,7 +562,7 @@ def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
     sweep = mpisweep.load(path)
     assert sweep.best(1)["number"].tolist() == [1]
     assert tables.top_table(sweep, 1).rows[0].values == (5.0,)
-    assert tables.sweep_status(sweep).best == 5.0
+    assert status.sweep_status(sweep).best == 5.0
     assert [sweep.trials[sweep.column(name)][1] for name in ("x", "y", "parameter_y", "metric_x")] == [
         2,
         8,
@@ -647,7 +647,7 @@ def test_printed_trials_are_a_table(path):
     ]
     # The same values as the other tables have.
     assert tables.top_table(sweep, 1).rows[0].parameters[0] == "0.00012346"
-    assert "lr=0.00012346" in "".join(tables.status_lines(tables.sweep_status(sweep)))
+    assert "lr=0.00012346" in "".join(status.status_lines(status.sweep_status(sweep)))
     assert figure_curves._configuration(sweep, 0).startswith(": lr 0.00012346, mode a")
     assert look_at(sweep, 1010.0).progress.best_parameters["lr"] == 0.00012345678
     assert "lr=0.00012346" in progress_line(look_at(sweep, 1010.0).progress)

@@ -34,7 +34,8 @@ from mpisweep.scheduling.events import (
 )
 from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search.frontier import Evidence, MemoryFrontier
+from mpisweep.search.evidence import Evidence
+from mpisweep.search.frontier import MemoryFrontier
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)
 FIRST, SECOND = Slot(0, 0), Slot(1, 0)

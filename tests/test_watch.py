@@ -34,7 +34,7 @@ from mpisweep.results.shares.folder import SharedSweep, create_shares, members, 
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
-from mpisweep.views.tables import GONE, sweep_status
+from mpisweep.views.status import GONE, sweep_status
 from mpisweep.views.watch import _signs_of_life, look_at, watch
 
 HERE = cast(Snapshotter, SimpleNamespace(read=read_here))

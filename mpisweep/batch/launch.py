@@ -151,7 +151,7 @@ def launch(
         return _Launch(start, console, results, ends_at, restarts, patience_s, stops).run()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Attempt:
     """One start of the ranks and its outcome."""
 

@@ -90,7 +90,7 @@ def _top(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
-    from mpisweep.views.tables import print_status, sweep_status
+    from mpisweep.views.status import print_status, sweep_status
 
     try:
         status = sweep_status(load(options.file))

@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
 
 def _replay(options: argparse.Namespace) -> int:
     from mpisweep.rank.rerun import rerun
-    from mpisweep.views.tables import print_rerun
+    from mpisweep.views.comparison import print_rerun
 
     sweep = sweep_with_trial(options)
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))

@@ -17,7 +17,7 @@ from mpisweep.results.journal.reader import Damage
 from mpisweep.results.state import SweepState
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
-from mpisweep.search.frontier import Evidence, evidence_of
+from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
 from mpisweep.spec import RANKS, Spec, parse_spec
 

@@ -35,7 +35,7 @@ class Reading(Enum):
     SAMPLES = "samples"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StoredCurve:
     """One metric's reports in the file.
 

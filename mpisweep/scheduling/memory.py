@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
-from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
+from mpisweep.search.evidence import Evidence, evidence_of
+from mpisweep.search.frontier import MemoryFrontier, Plan
 
 __all__ = ["JOIN_S", "Memory"]
 

@@ -19,7 +19,8 @@ from typing import Self
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
-from mpisweep.search.frontier import Evidence, aim, evidence_of
+from mpisweep.search.bisection import aim
+from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from mpisweep.results.load import Sweep
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["FORMATS", "write_csv", "write_json"]
 

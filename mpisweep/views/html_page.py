@@ -23,7 +23,8 @@ from mpisweep.views.figures import (
     first_parameter,
 )
 from mpisweep.views.figures.style import drawn_as_svg
-from mpisweep.views.tables import status_lines, sweep_status, top_table
+from mpisweep.views.status import status_lines, sweep_status
+from mpisweep.views.tables import top_table
 
 __all__ = ["page"]
 

@@ -18,7 +18,7 @@ from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
 from mpisweep.spec.units import configuration_text
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["ScalingCurve", "default_metric", "is_rate", "scaling"]
 

@@ -32,7 +32,7 @@ from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.load import Sweep, load
 from mpisweep.spec.units import duration_text, number_text, value_text
-from mpisweep.views.tables import GONE, print_status, running_attempts, sweep_status
+from mpisweep.views.status import GONE, print_status, running_attempts, sweep_status
 
 __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 
@@ -64,7 +64,7 @@ class Watched:
     """A sweep at one moment."""
 
     name: str
-    #: As :class:`mpisweep.views.tables.Status` has it.
+    #: As :class:`mpisweep.views.status.Status` has it.
     state: str
     progress: Progress
     #: The longest running one first.

@@ -29,7 +29,7 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["draw_learning_curves"]
 

@@ -33,7 +33,7 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["Series", "draw_metric", "first_parameter", "metric_series"]
 
