@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from mpisweep.results import claim as module
 from mpisweep.results import holder as holder_module
@@ -54,7 +55,7 @@ class Turns:
         with self._changed:
             self._waiting[name] = turn
             self._changed.notify()
-        assert turn.wait(20)
+        assert turn.wait(PATIENCE_S)
 
     def run(self) -> dict[str, Any]:
         """All of them to their ends: what each has returned or raised."""
@@ -64,7 +65,7 @@ class Turns:
             thread.start()
         while self._left:
             with self._changed:
-                assert self._changed.wait_for(lambda: self._waiting.keys() == self._left, 20)
+                assert self._changed.wait_for(lambda: self._waiting.keys() == self._left, PATIENCE_S)
                 if self._left:
                     self._waiting.pop(self._draw.choice(sorted(self._left))).set()
         for thread in threads:

@@ -19,8 +19,9 @@ import psutil
 import pytest
 import test_launch
 import test_reliability
+from started import family
 from test_launch import on_node
-from test_run import family, start, sweep_file
+from test_run import start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -341,7 +342,7 @@ def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, 
     if way.act is not None:
         wait_for(begun(folder, 2))
         way.act(folder, process, mpisweep)
-    assert process.wait(timeout=120) == way.exit_code, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == way.exit_code, stderr_of(folder)
     time_of_day, _, last = last_line(stderr_of(folder)).partition(" ")
     assert re.fullmatch(r"\d\d:\d\d:\d\d", time_of_day)
     assert re.fullmatch(way.last, last), last

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Team
@@ -79,10 +80,12 @@ class Slot:
                 self.returned.append(happening)
 
     def until(self, what) -> None:
-        limit = time.monotonic() + 30
-        while not what():
-            assert time.monotonic() < limit, "this never came true"
+        def came_true() -> object:
             self.turn()
+            return what()
+
+        if not what():
+            wait_for(came_true)
 
     def close(self) -> None:
         self.process.close()
@@ -136,10 +139,12 @@ def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
     slot.give([13])
-    limit = time.monotonic() + 30
-    while slot.process.fileno() >= 0:
-        assert time.monotonic() < limit
+
+    def is_closed() -> bool:
         slot.take(slot.process.listen())
+        return slot.process.fileno() < 0
+
+    wait_for(is_closed)
     # The line is closed, and the fork server's notice has not been read.
     slot.give([40, 41])
     slot.until(lambda: 13 in slot.ended)
@@ -197,12 +202,11 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
 
 @pytest.mark.parametrize(("rank", "ends"), [(0, "failed"), (1, "complete")])
 def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends):
-    slot = Slot(folder, stall_s=0.2)
+    slot = Slot(folder, stall_s=2 * PATIENCE_S)
     slot.give([77], team=Team(rank, 2, rank, 2))
     slot.process.set_rendezvous(77, 1, "127.0.0.1:1")
     slot.until((folder / "long").exists)
-    until = time.monotonic() + 0.5
-    slot.until(lambda: slot.ended or time.monotonic() > until)
+    slot.process.keep_time(time.monotonic() + 3 * PATIENCE_S)
     (folder / "go").touch()
     slot.until(lambda: slot.ended)
     assert slot.ended == {77: ends}
@@ -215,8 +219,7 @@ def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is
 
     def late(child: int) -> None:
         (folder / "go").touch()
-        while slot.process._child.page.begun < 2:
-            time.sleep(0.001)
+        wait_for(lambda: slot.process._child.page.begun >= 2)
         kill(child)
 
     slot.server.kill = late
