@@ -20,6 +20,7 @@ import pytest
 import storm
 from hypothesis import given
 from hypothesis import strategies as st
+from named_nodes import needs_named_nodes
 from test_run import family, start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
@@ -742,9 +743,8 @@ def on_node(process: psutil.Process) -> str:
         return ""
 
 
+@needs_named_nodes
 def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
     (folder / "workloads.py").write_text(NODES)
     process = start(folder, pjm, "run", sweep_file(folder, "run", 60), "-o", "r.h5")
     wait_for(
