@@ -118,20 +118,28 @@ def run(trial):
         subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"])
         while not (Path(os.environ["KERNEL_FOLDER"]) / "stuck").exists():
             time.sleep(0.01)
-    time.sleep(0.05)
+    else:
+        # The run lasts until the device is given up.
+        while "did not end within" not in Path("stderr.txt").read_text():
+            time.sleep(0.01)
     return 1.0
 """
 
 
 @pytest.mark.mpi
 def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not_the_trial(
-    folder, kernel, mpisweep: Run
+    folder, kernel, environment
 ):
-    done = mpisweep("run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
-    assert done.returncode == 0, done.stderr
+    process = start(folder, environment, "run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 6
     assert "lost" not in found.attempts["end"].tolist()
+    own = found.trials["worker"] == found.trials["worker"][0]
+    assert found.trials["number"][own].tolist() == [0]
+    [why] = [why for why in found.workers["quarantine"] if why]
+    assert found.workers["quarantine"][found.trials["worker"][0]] == why
+    assert why == f"process {kernel.stuck[0]} did not end within 3 s after it was killed"
 
 
 @pytest.mark.mpi
@@ -398,7 +406,7 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         return fork()
 
     monkeypatch.setattr(os, "fork", refuse)
-    rank = Rank(deaf, 0.2)
+    rank = Rank(deaf, None)
     why = "no process could be started for 0.0 s: Resource temporarily unavailable"
     try:
         for number in (0, 1):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
+import psutil
 import pytest
 from waiting import PATIENCE_S, wait_for
 
@@ -14,6 +18,7 @@ from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.kernel import children_of, delivery_s
 from mpisweep.processes.trial_events import Reclaimed, Result
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
@@ -319,6 +324,33 @@ def test_an_import_that_fails_is_every_trials_message(folder):
     slot.until(lambda: len(slot.ended) == 2)
     assert slot.results[0].messages[0].startswith("ModuleNotFoundError: No module named 'no_such_module'")
     slot.close()
+
+
+def test_a_signal_that_reaches_the_fork_server_late_still_takes_the_blame_from_the_trial(folder, monkeypatch):
+    monkeypatch.setattr("mpisweep.processes.fork_loop.delivery_s", lambda: PATIENCE_S)
+    slot = Slot(folder)
+    server = slot.server._process
+    slot.give([77])
+    slot.until((folder / "long").exists)
+    [trial] = children_of(server)
+    os.kill(trial, signal.SIGTERM)
+    wait_for(lambda: psutil.Process(trial).status() == psutil.STATUS_ZOMBIE or not psutil.pid_exists(trial))
+    os.kill(server, signal.SIGTERM)
+    slot.until(lambda: slot.ended or slot.returned)
+    assert slot.ended == {}
+    assert [(r.numbers, r.end) for r in slot.returned] == [((77,), AttemptEnd.RECLAIMED)]
+    slot.close()
+
+
+def test_a_signal_takes_longer_to_reach_everybody_where_processes_wait_for_a_core(monkeypatch):
+    cores = os.cpu_count()
+    found = []
+    for load in (0.0, 0.5, 2.0, 100.0):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load * cores, 0.0, 0.0))
+        found.append(delivery_s())
+    assert found == [0.25, 0.25, 0.5, 1.0]
+    monkeypatch.setattr(os, "getloadavg", Mock(side_effect=OSError))
+    assert delivery_s() == 0.25
 
 
 @pytest.mark.parametrize("has_left_the_group", [False, True])

@@ -50,6 +50,7 @@ from mpisweep.processes.kernel import (
     NO_ROOM,
     SENT_TO_EVERYBODY,
     adopt_orphans,
+    delivery_s,
     die_with_parent,
     end_descendants,
     kill_group,
@@ -63,10 +64,6 @@ __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_ser
 PACKET_BYTES = 1 << 20
 #: What the fork server gets when its rank has died: not SIGKILL, for it has processes to end.
 RANK_DIED = signal.SIGRTMIN
-#: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it
-#: must not become the trial's fault because this process is reached, or its rank ended, a little later; so
-#: long it is waited.
-_EVERYBODY_S = 0.25
 #: How often a rank is looked at that is watched, in seconds.
 _WATCH_S = 1.0
 #: How long what a child has left behind is waited for before everything else goes on, in seconds.
@@ -339,7 +336,9 @@ class _Server:
     def _tell_died(self, child: int, status: int) -> None:
         """A child has ended, and nothing of it is left."""
         if -status in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
-            time.sleep(_EVERYBODY_S)
+            # That this process is reached, or its rank ended, a little later must not be the trial's fault.
+            within_s = delivery_s()
+            self._signals.await_any(time.monotonic_ns() - int(within_s * 1e9), within_s)
         self._condemned.discard(child)
         self._tell(Died(child, status))
 

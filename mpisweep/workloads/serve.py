@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans
+from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans, delivery_s
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
@@ -41,9 +41,6 @@ __all__ = ["load_or_report", "serve"]
 
 #: Results wait at most this long for others to go with them, unless the next trial takes longer.
 _GATHER_S = 0.005
-#: How long a trial that a signal has ended waits to see whether everybody was sent one, in seconds.
-_EVERYBODY_S = 0.25
-_LOOK_S = 0.005
 #: A trial that is shorter than this has started no process.
 _CHILDLESS_S = 0.0002
 #: After a trial that is shorter than this nobody looks for changes that are rare and take 10 microseconds to
@@ -333,12 +330,8 @@ class _Loop:
         started_ns = self._page.started_ns
         is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL) or has_survived_since(started_ns)
         # The fork server may be the last to get it; to find out may cost a tenth of what the trial has taken.
-        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 10))
-        while not self._signals.any_since(started_ns):
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_LOOK_S)
-        return True
+        within_s = delivery_s()
+        return self._signals.await_any(started_ns, within_s if is_sent else min(within_s, wall_time_s / 10))
 
     def _may_have_been_told(self, handled: bool, wall_time_s: float) -> bool:
         """Whether a trial may have ended too early, though well, because of what its job was sent."""
