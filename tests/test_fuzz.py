@@ -567,10 +567,10 @@ def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number
     if kind == "ended":
         fields["metrics"] = {"loss": [7.0]}
     put(sweep, hostile_segment([fields], 5))
-    if judge(sweep, fields):
-        table = mpisweep.load(sweep).trials
-        assert table["number"].tolist() == [0, 1, 2, 3]
-        assert table["loss"][[1, 3]].tolist() == [4.0, 1.0]
+    assert judge(sweep, fields)
+    table = mpisweep.load(sweep).trials
+    assert table["number"].tolist() == [0, 1, 2, 3]
+    assert table["loss"][[1, 3]].tolist() == [4.0, 1.0]
 
 
 METRICS = [
