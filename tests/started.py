@@ -8,7 +8,7 @@ import subprocess
 import psutil
 from waiting import PATIENCE_S
 
-__all__ = ["end", "end_all", "family", "remember"]
+__all__ = ["end", "end_all", "family", "kill_family", "remember"]
 
 _started: list[subprocess.Popen[str]] = []
 
@@ -28,16 +28,27 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill a process and its descendants, and wait until all of them have ended.
+def kill_family(process: psutil.Process) -> list[psutil.Process]:
+    """Kill a process and its descendants, and return them.
 
-    They are suspended first, so that none of them reacts to the end of another.
+    All are suspended first: none starts another process, or reacts to the end of one.
     """
-    members = family(process)
-    for act in (psutil.Process.suspend, psutil.Process.kill):
-        for member in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                act(member)
+    members = [process]
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.suspend()
+            members += member.children()
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    return members
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and its descendants, and wait until all of them have ended."""
+    members: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        members = kill_family(psutil.Process(process.pid))
     process.wait()
     psutil.wait_procs(members, timeout=PATIENCE_S)
 
