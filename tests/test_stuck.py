@@ -115,7 +115,8 @@ def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_ca
 LEAVES = """
 def run(trial):
     if trial.params["x"] == 1:
-        subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"])
+        # In a group of its own: nobody's signal to the trial's group is to reach it.
+        subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"], start_new_session=True)
         while not (Path(os.environ["KERNEL_FOLDER"]) / "stuck").exists():
             time.sleep(0.01)
     else:
