@@ -1,7 +1,7 @@
 # make            create .venv, with everything in it, or bring it up to date
 # make demo       a real ResNet50 sweep, one worker per GPU or core; table and figures in demo/
 # make test       the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
-# make test-long  the tests, with the long variants that `make test` leaves out
+# make test-long  the tests, with the long variants that `make test` leaves out, and with more and other random inputs
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make reference  write docs/sweep-file.md, the options of workloads and the JSON schema anew, after a change of their tables
@@ -68,7 +68,7 @@ test: $(READY)
 
 test-long: $(READY)
 	$(COMPILED)
-	$(PY) -m pytest -n $(JOBS) $(TESTS)
+	MPISWEEP_FUZZ_ANEW=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)ruff check .

@@ -282,6 +282,8 @@ class BatchSystemContract:
             for end in range(len(text)):
                 found = self.system.answer(text[:end], self.job_id, NOW)
                 assert found.started_at in (None, times.started_at)
+                # An end that is read too early costs time, one that is read too late costs results.
+                assert found.ends_at is None or found.ends_at <= times.ends_at
 
     def test_a_command_is_a_list_of_words_with_the_job_in_it(self):
         for question in self.system.questions("17; rm -rf ~"):

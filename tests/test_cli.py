@@ -9,13 +9,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_for
 
 from mpisweep.batch.chain import Submitted, note
 from mpisweep.cli import main
@@ -136,8 +135,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
     with subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
     ) as looking:
-        while not (folder / "imported").exists():
-            time.sleep(0.01)
+        wait_for((folder / "imported").exists)
         looking.send_signal(signal.SIGINT)
         _, said = looking.communicate(timeout=PATIENCE_S)
     assert (looking.returncode, said) == (130, "")

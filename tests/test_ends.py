@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -19,8 +18,10 @@ import psutil
 import pytest
 import test_launch
 import test_reliability
+from named_nodes import needs_named_nodes
+from started import family
 from test_launch import on_node
-from test_run import family, start, sweep_file
+from test_run import start, sweep_file
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -56,9 +57,8 @@ def begun(folder: Path, count: int) -> Callable[[], bool]:
 # ---------------------------------------------------------------------- ranks that hang, launchers that sleep
 
 
+@needs_named_nodes
 def test_a_rank_that_hangs_alone_on_its_node_does_not_keep_the_allocation(folder, pjm, tell):
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("giving nodes that are this machine host names of their own takes root and unshare")
     process = start(
         folder, pjm, "run", sweep_file(folder, "gated", 12, "[limits]\nsilence = 2\n"), "-o", "r.h5"
     )
@@ -341,7 +341,7 @@ def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, 
     if way.act is not None:
         wait_for(begun(folder, 2))
         way.act(folder, process, mpisweep)
-    assert process.wait(timeout=120) == way.exit_code, stderr_of(folder)
+    assert process.wait(timeout=PATIENCE_S) == way.exit_code, stderr_of(folder)
     time_of_day, _, last = last_line(stderr_of(folder)).partition(" ")
     assert re.fullmatch(r"\d\d:\d\d:\d\d", time_of_day)
     assert re.fullmatch(way.last, last), last

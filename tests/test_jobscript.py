@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scripts import load_script
 
 from mpisweep.batch.directives import read_script
 from mpisweep.batch.jobscript import Payload, in_shell, write_script
@@ -642,18 +642,11 @@ def test_a_sweep_that_compute_nodes_cannot_see_is_warned_of(folder: Path, mpiswe
 # ------------------------------------------------------------------------------------- what is shipped
 
 
-def shipped_text(name: str) -> str:
-    found = importlib.util.spec_from_file_location("write_all", ROOT / "jobscripts" / "write_all.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return str(module.script_text(name))
-
-
 @pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
 def test_a_shipped_script_is_what_the_generator_writes(script: Path):
-    assert script.read_text() == shipped_text(script.stem), "`make jobscripts` writes them anew"
+    assert script.read_text() == load_script("jobscripts/write_all.py").script_text(script.stem), (
+        "`make jobscripts` writes them anew"
+    )
     assert os.access(script, os.X_OK)
 
 

@@ -840,13 +840,13 @@ def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_withou
         other.join()
 
 
-def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path):
+def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path, monkeypatch):
     elsewhere(tmp_path)
     letting_go = threading.Timer(0.3, (tmp_path / "claim.json").unlink)
     letting_go.start()
-    began = time.monotonic()
+    # Nobody waits until it would be taken for dead.
+    monkeypatch.setattr(holder_module, "STALE_S", math.inf)
     Claim.take(tmp_path, "").release()
-    assert time.monotonic() - began < holder_module.STALE_S / 2
     letting_go.join()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
-from started import remember
+from started import end, family, remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -60,22 +59,6 @@ def start(
             start_new_session=True,
         )  # fmt: skip
     return remember(process)
-
-
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    parent = psutil.Process(process.pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    members = family(process)
-    for act in (psutil.Process.suspend, psutil.Process.kill):
-        for member in members:
-            # A child may have ended by itself since it was listed.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                act(member)
-    process.wait()
-    psutil.wait_procs(members, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -169,7 +152,7 @@ def test_killing_everything_in_the_middle_loses_and_repeats_nothing(
         )
     )
     (folder / "go").unlink()
-    kill_all(process)
+    end(process)
     known = package.load(folder / "r.h5")
     ended = set(known.trials["number"][known.trials["state"] == "complete"].tolist())
     assert len(ended) >= 6
@@ -192,7 +175,7 @@ def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-o", "r.h5", "-n", "1")
     wait_for(lambda: (folder / "begun.0").exists())
     assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
-    kill_all(process)
+    end(process)
     said = mpisweep("status", "r.h5").stdout
     assert said.startswith("s: the last run died without closing; run the same command to resume\n")
     assert "running" not in said

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from named_nodes import CAN_NAME_NODES
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -679,11 +680,6 @@ def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a
 
 #: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
 SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-#: Nodes that are this machine, under host names of their own.
-CAN_NAME_NODES = (
-    os.getuid() == 0
-    and subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
-)
 
 
 @pytest.mark.mpi

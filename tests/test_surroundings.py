@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 import mpisweep as package
 from mpisweep.cli import main
@@ -77,7 +78,7 @@ def test_in_turkish_a_sweep_runs_and_is_looked_at(
             cwd=folder,
             env=environment,
             capture_output=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
         text = (done.stdout + done.stderr).decode("iso8859-9" if locale == "tr_TR" else "utf-8")

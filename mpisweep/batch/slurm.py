@@ -244,8 +244,10 @@ class Slurm(BatchSystem):
                 return JobTimes(_time(fields[1]), _time(fields[2]))
         facts: dict[str, str] = {}
         for name, value in _FIELD.findall(text):
-            if name == "JobId" and facts.get("JobId") == job_id:
-                break
+            if name == "JobId":
+                if facts.get("JobId") == job_id:
+                    break
+                facts = {}
             facts[name] = value
         if facts.get("JobId") != job_id:
             return JobTimes()

@@ -49,6 +49,7 @@ from mpisweep.processes.kernel import (
     JOB_SIGNALS,
     NO_ROOM,
     adopt_orphans,
+    delivery_s,
     die_with_parent,
     end_descendants,
     kill_group,
@@ -62,9 +63,6 @@ __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_ser
 PACKET_BYTES = 1 << 20
 #: Signal to the fork server when its rank has died; not SIGKILL, because it has processes to end.
 RANK_DIED = signal.SIGRTMIN
-#: How long the notice of a death by signal is delayed, in seconds: a batch system signals all processes of a
-#: job within milliseconds, and the trial must not be blamed if this process or its rank is signalled later.
-_JOB_SIGNAL_S = 0.25
 #: How often a watched rank is checked, in seconds.
 _WATCH_S = 1.0
 #: How long to wait for descendants of a child before other work continues, in seconds.
@@ -336,7 +334,9 @@ class _Server:
     def _report_died(self, child: int, status: int) -> None:
         """Report the end of a child that has left no processes."""
         if -status in (*JOB_SIGNALS, signal.SIGKILL) and child not in self._killed_by_rank:
-            time.sleep(_JOB_SIGNAL_S)
+            # The trial must not be blamed if this process or its rank is signalled a little later.
+            within_s = delivery_s()
+            self._signals.await_any(time.monotonic_ns() - int(within_s * 1e9), within_s)
         self._killed_by_rank.discard(child)
         self._send(Died(child, status))
 

@@ -23,6 +23,7 @@ __all__ = [
     "NO_ROOM",
     "adopt_orphans",
     "children_of",
+    "delivery_s",
     "die_with_parent",
     "end_descendants",
     "end_family",
@@ -53,6 +54,10 @@ JOB_SIGNALS = (
     signal.SIGUSR2,
     signal.SIGXCPU,
 )
+#: A batch system signals all processes of a job within milliseconds, which must not become a trial's fault.
+_DELIVERY_S = 0.25
+#: Where more processes than cores want to run, delivery takes longer; up to so many times as long is waited.
+_DELIVERY_FACTOR = 4.0
 
 #: Errors of a fork when the system lacks processes or memory.
 NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
@@ -61,6 +66,14 @@ FORK_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: First and longest pause while killed processes end, in seconds.
 _END_PAUSE_S = 0.0002
 _END_PAUSE_AT_MOST_S = 0.02
+
+
+def delivery_s() -> float:
+    """Seconds within which a signal that is sent to a whole job reaches all of its processes."""
+    runnable = 0.0
+    with contextlib.suppress(OSError):
+        runnable = os.getloadavg()[0]
+    return _DELIVERY_S * min(max(1.0, runnable / (os.cpu_count() or 1)), _DELIVERY_FACTOR)
 
 
 def start_with_retries(start: Callable[[], Started]) -> Started:

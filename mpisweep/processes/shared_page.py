@@ -21,6 +21,8 @@ from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 
 __all__ = ["Page", "SignalPage", "page_file"]
 
+#: Pause between two looks for a signal, in seconds.
+_LOOK_S = 0.005
 _PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
 
 
@@ -63,6 +65,15 @@ class SignalPage(_Numbers):
     def any_since(self, ns: int) -> bool:
         """Whether a signal was received since then, by the monotonic clock."""
         return self._numbers[0] >= ns
+
+    def await_any(self, ns: int, within_s: float) -> bool:
+        """Wait for up to so long until it has received one since then; returns whether it has."""
+        until = time.monotonic() + within_s
+        while not self.any_since(ns):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
 
 class Page(_Numbers):

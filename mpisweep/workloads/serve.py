@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
-from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans
+from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
@@ -41,9 +41,6 @@ __all__ = ["load_or_report", "serve"]
 
 #: How long a result waits for others, in seconds, unless the next trial takes longer.
 _GATHER_S = 0.005
-#: How long to wait for evidence that a trial's signal was sent to the whole job, in seconds.
-_JOB_SIGNAL_S = 0.25
-_POLL_S = 0.005
 #: A trial shorter than this cannot have started a process, in seconds.
 _CHILDLESS_S = 0.0002
 #: A trial shorter than this is not checked for rare changes, because the check takes 10 microseconds; in
@@ -332,12 +329,8 @@ class _Loop:
         started_ns = self._page.started_ns
         is_sent = number in (*JOB_SIGNALS, signal.SIGKILL) or has_survived_since(started_ns)
         # The fork server may receive it last; the wait may take up to a tenth of the trial's time.
-        until = time.monotonic() + (_JOB_SIGNAL_S if is_sent else min(_JOB_SIGNAL_S, wall_time_s / 10))
-        while not self._signals.any_since(started_ns):
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_POLL_S)
-        return True
+        within_s = delivery_s()
+        return self._signals.await_any(started_ns, within_s if is_sent else min(within_s, wall_time_s / 10))
 
     def _may_be_cut_short(self, handled: bool, wall_time_s: float) -> bool:
         """Whether a signal to the whole job may have made a trial return too early."""
