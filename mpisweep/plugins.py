@@ -68,7 +68,6 @@ class Plugin:
         package: name and version of the package that it comes with; empty for the built-in ones.
     """
 
-    group: str
     name: str
     reference: str
     package: str = ""
@@ -122,7 +121,7 @@ class Plugin:
 
 def plugin_names(group: str) -> list[str]:
     """Every name of a group: the built-in ones, then those of installed packages."""
-    return [*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]
+    return list(dict.fromkeys([*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]))
 
 
 def is_named(group: str, name: object) -> bool:
@@ -137,7 +136,7 @@ def find_plugin(group: str, name: str) -> Plugin | None:
         PluginError: when two packages have it.
     """
     if name in BUILT_IN[group]:
-        return Plugin(group, name, BUILT_IN[group][name])
+        return Plugin(name, BUILT_IN[group][name])
     found = [plugin for plugin in installed_plugins(group) if plugin.name == name]
     if len(found) > 1:
         packages = " and ".join(plugin.package for plugin in found)
@@ -160,4 +159,4 @@ def _entries(group: str) -> Iterator[Plugin]:
             package = (
                 f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "without a name"
             )
-            yield Plugin(group, entry.name, entry.value, package)
+            yield Plugin(entry.name, entry.value, package)

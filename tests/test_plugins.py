@@ -398,3 +398,47 @@ assert load_site("genkai").gpus_per_node == 4
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+#: The tiny package with a workload that has a speed.
+FAST = {
+    **TINY,
+    "tiny_plugin/described.py": TINY["tiny_plugin/described.py"].replace(
+        'nat"),', 'nat"), Metric("images_per_second", "speed", "image/s"),'
+    ),
+    "tiny_plugin/train.py": """
+def run(trial):
+    width = trial.params["width"]
+    return {"loss": 1 / width + (trial.params["bend"] == "tanh"), "images_per_second": 8.0 * width}
+""",
+}
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> Path:
+    """A folder in which that package is installed."""
+    install(FAST, tmp_path / "fast-source", tmp_path / "fast-target")
+    return tmp_path / "fast-target"
+
+
+@pytest.mark.parametrize(
+    ("search", "space"),
+    [
+        # The baseline leaves `width` at its default, which the workload's description knows.
+        ('search = "downwards"\ntrials = 3', "width = { from = 1, to = 9 }\n[baseline]\nbend = 'tanh'"),
+        # The objective is left at the speed, of which the workload's description tells.
+        ('search = "largest_batch"', "width = { from = 1, to = 9 }"),
+    ],
+)
+def test_results_say_what_the_sweep_left_to_the_package_where_it_is_not_installed(
+    tmp_path, fast, run: Run, search, space
+):
+    (tmp_path / "sweep.toml").write_text(
+        f'workload = "tiny"\nname = "fast"\n{search}\n[parameters]\n{space}\n', encoding="utf-8"
+    )
+    made = run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[fast])
+    assert made.returncode == 0, made.stdout + made.stderr
+    with_package = run("top", "r.h5", folders=[fast])
+    without = run("top", "r.h5", folders=[])
+    assert (without.returncode, without.stderr) == (0, "")
+    assert without.stdout == with_package.stdout

@@ -74,6 +74,19 @@ def test_a_whole_sweep_file_is_understood():
         (RESNET + '[limits]\n'
                   'timeout = "soon"', "limits.timeout: is 'soon'; expected a duration like \"10m\" or 600"),
         (RESNET + "[limits]\ntimeouts = 1", "limits.timeouts: is not a known key; did you mean 'timeout'?"),
+        (RESNET + "[limits]\nfresh_process = true",
+         "limits.fresh_process: belongs at the top of the file, before the first [table]"),
+        (RESNET + "[limits]\nbaseline = {}",
+         "limits.baseline: belongs at the top of the file, before the first [table]"),
+        (RESNET + 'timeout = "10m"', "timeout: belongs in [limits]"),
+        (RESNET + 'memory = "10GB"', "memory: belongs in [limits] or in an entry of [parameters]"),
+        (RESNET + "scale = 'log'", "scale: belongs in an entry of [parameters]"),
+        (RESNET + "command = 'train'", "command: belongs in workload = { ... }"),
+        (RESNET + "[fixed]\ngrace = '5s'", "fixed.grace: resnet50 has no such option; it belongs in [limits]"),
+        (RESNET + "[parameters]\nbatch_size = { from = 1, to = 7, seed = 2 }",
+         "parameters.batch_size: found the key 'seed'; it belongs at the top of the file, before the first "
+         "[table]"),
+        ('workload = { command = "p", timeout = 3 }', "workload.timeout: belongs in [limits]"),
         (
             RESNET + "[parameters]\nbatch_size = [1, 2]\n[fixed]\nbatch_size = 3",
             "fixed.batch_size: is also under [parameters]; a parameter is either searched or fixed",

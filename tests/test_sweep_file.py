@@ -298,13 +298,10 @@ def test_what_a_file_does_not_say_is_what_the_reference_says():
     for key in keys_of(""):
         if key.name in said:
             assert said[key.name] == key.default, key
-    assert spec.limits == Limits()
-    assert (spec.limits.grace_s, spec.limits.silence_s, spec.limits.disk_s, spec.limits.retries) == (
-        10,
-        30,
-        600,
-        2,
-    )
+    assert spec.limits == Limits(
+        timeout_s=None, retries=2, grace_s=10, stall_s=None, silence_s=30, disk_s=600, restarts=20,
+        same_failures=20, quarantine=True, memory_bytes=None,
+    )  # fmt: skip
 
 
 def test_a_default_is_a_value_that_the_key_may_have():

@@ -6,7 +6,7 @@ after this room checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import SEARCH_NAMES
+from mpisweep.spec.keys import SEARCH_NAMES, nearest
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -16,7 +16,6 @@ from mpisweep.spec.model import (
     Spec,
     SpecError,
     Workload,
-    nearest,
 )
 from mpisweep.spec.quick import spec_from_flags
 from mpisweep.spec.sweepfile import load_spec, parse_spec

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpisweep.records import Value
-from mpisweep.spec.keys import IDENTIFIER, key_of, names_of
+from mpisweep.spec.keys import IDENTIFIER, key_of, names_of, unknown_key
 from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
@@ -111,8 +111,7 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
     """
     for key in table:
         if key not in names_of("workload"):
-            known = ", ".join(names_of("workload"))
-            raise CommandError(f"workload.{key}", f"is not a known key; known are {known}")
+            raise CommandError(f"workload.{key}", unknown_key(key, "workload"))
     arguments = _arguments(table.get("command"))
     for argument in arguments:
         _check_text("workload.command", argument)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
-from mpisweep.spec.keys import RANKS, RANKS_AT_MOST
-from mpisweep.spec.model import Spec, Workload, ends, nearest
+from mpisweep.spec.keys import RANKS, RANKS_AT_MOST, nearest, right_place
+from mpisweep.spec.model import BuiltinWorkload, Spec, Workload, ends
 from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace
 from mpisweep.spec.wording import Wording
 
@@ -34,7 +34,9 @@ def check_options(wording: Wording, described: WorkloadDescription, table: str, 
     known = [*(option.name for option in described.options), RANKS]
     for name in names:
         if name not in known:
-            wording.fail(f"{table}.{name}", f"{described.name} has no such option; {nearest(name, known)}")
+            place = "" if wording.is_typed else right_place(name, table)
+            meant = f"it belongs {place}" if place else nearest(name, known)
+            wording.fail(f"{table}.{name}", f"{described.name} has no such option; {meant}")
 
 
 def check_values(
@@ -45,15 +47,21 @@ def check_values(
     baseline: Configuration | None,
 ) -> None:
     """Refuse values that the workload's options cannot have."""
-    named: list[tuple[str, str, Value]] = [("fixed", name, value) for name, value in fixed.items()]
-    named += [("baseline", name, value) for name, value in (baseline or {}).items()]
-    for parameter in space.parameters:
-        named += [("parameters", parameter.name, value) for value in ends(parameter)]
-    for table, name, value in named:
+    for table, name, value in _values(space, fixed, baseline):
         option = described.option(name)
         problem = option.problem(value) if option else None
         if problem:
             wording.fail(f"{table}.{name}", problem)
+
+
+def _values(
+    space: SearchSpace, fixed: Configuration, baseline: Configuration | None
+) -> Iterator[tuple[str, str, Value]]:
+    """Yield table, name and value of every parameter: both ends of a range, all choices of a list."""
+    for table, values in (("fixed", fixed), ("baseline", baseline or {})):
+        yield from ((table, name, value) for name, value in values.items())
+    for parameter in space.parameters:
+        yield from (("parameters", parameter.name, value) for value in ends(parameter))
 
 
 def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixed: Configuration) -> None:
@@ -78,13 +86,10 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
 
 
 def check_baseline(
-    wording: Wording,
-    described: WorkloadDescription | None,
-    space: SearchSpace,
-    baseline: Configuration | None,
+    wording: Wording, workload: Workload, space: SearchSpace, baseline: Configuration | None
 ) -> None:
     """Refuse a baseline that leaves out a parameter without a default."""
-    if baseline is None or described is not None:
+    if baseline is None or isinstance(workload, BuiltinWorkload):
         return
     for name in space.names:
         if name not in baseline:
@@ -102,17 +107,11 @@ def check_objective(wording: Wording, described: WorkloadDescription, objective:
 
 def check_ranks(wording: Wording, spec: Spec) -> None:
     """Refuse numbers of ranks that no trial can have."""
-    named: list[tuple[str, Value]] = [
-        (f"{table}.{RANKS}", values[RANKS])
-        for table, values in (("fixed", spec.fixed), ("baseline", spec.baseline or {}))
-        if RANKS in values
-    ]
-    for parameter in spec.space.parameters:
-        if parameter.name == RANKS:
-            named += [(f"parameters.{RANKS}", value) for value in ends(parameter)]
-    for key, value in named:
+    for table, name, value in _values(spec.space, spec.fixed, spec.baseline):
+        if name != RANKS:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RANKS_AT_MOST:
-            wording.fail(key, f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
+            wording.fail(f"{table}.{name}", f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
         elif value > 1 and spec.devices_per_trial < 1:
             share = f"{spec.devices_per_trial:g}"
             wording.fail(
@@ -122,9 +121,16 @@ def check_ranks(wording: Wording, spec: Spec) -> None:
 
 
 def with_largest_batch(
-    wording: Wording, raw: dict[str, Any], space: SearchSpace, described: WorkloadDescription | None
+    wording: Wording, raw: dict[str, Any], space: SearchSpace, *, has_speed: bool
 ) -> tuple[SearchSpace, dict[str, Any]]:
-    """The space and the sweep file with all that a search for the largest batch implies."""
+    """Add what a search for the largest batch implies to the space and the sweep file.
+
+    Args:
+        wording: of the sweep.
+        raw: the sweep file.
+        space: its parameters.
+        has_speed: whether the workload reports :data:`~mpisweep.spec.catalogue.SPEED`.
+    """
     search = wording.set("search", "largest_batch")
     if len(space.parameters) != 1:
         wording.fail("parameters", f"has {len(space.parameters)}; {search} needs one, the batch size")
@@ -137,7 +143,6 @@ def with_largest_batch(
         wording.fail(key, f"'memory' is 'decreasing'; {search} needs 'increasing'")
     if "trials" in raw:
         wording.fail("trials", f"is for searches that sample; {search} ends when it has its answers")
-    has_speed = described is not None and any(metric.name == SPEED for metric in described.metrics)
     if "objective" not in raw and not has_speed:
         wording.fail("objective", f"is missing; {search} needs to know which metric is the speed")
     usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}

@@ -7,8 +7,9 @@ key is one row here, and a line where its value is used.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from mpisweep.spec.units import parse_bytes, parse_duration
 __all__ = [
     "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "MEMORY_WORDS", "NAME",
     "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key",
-    "defaults_of", "key_of", "keys_of", "names_of",
+    "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that says how many ranks a trial has; every workload has it.
@@ -87,14 +88,8 @@ class Key:
         """How messages call it."""
         return f"{self.table}.{self.name}" if self.table else self.name
 
-    def problem(self, value: object, known: Sequence[str] = ()) -> str | None:
-        """What is wrong with the form of `value`, as the end of a sentence; None when nothing is.
-
-        Args:
-            value: what the sweep file has.
-            known: of a choice: values beside those of the table.
-        """
-        allowed = (*self.values, *known)
+    def problem(self, value: object) -> str | None:
+        """What is wrong with the form of `value`, as the end of a sentence; None when nothing is."""
         match self.kind:
             case "text":
                 fits, wanted = _is_text(value), "a text"
@@ -104,7 +99,7 @@ class Key:
                     "letters, digits, '.', '_' and '-', as in a file name" if _is_text(value) else "a text"
                 )
             case "choice":
-                fits, wanted = value in allowed, f"one of {', '.join(allowed)}"
+                fits, wanted = value in self.values, f"one of {', '.join(self.values)}"
             case "integer":
                 low = self.low or 0
                 fits = (
@@ -249,6 +244,14 @@ KEYS: tuple[Key, ...] = (
     Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, is_required=True),
 )  # fmt: skip
 
+#: Table -> where its keys are written, for messages.
+_PLACES = {
+    "": "at the top of the file, before the first [table]",
+    "limits": "in [limits]",
+    "workload": "in workload = { ... }",
+    "range": "in an entry of [parameters]",
+    "list": "in an entry of [parameters]",
+}
 _BY_PATH = {(key.table, key.name): key for key in KEYS}
 
 
@@ -267,6 +270,20 @@ def names_of(table: str) -> tuple[str, ...]:
     return tuple(key.name for key in keys_of(table))
 
 
-def defaults_of(table: str) -> dict[str, Any]:
-    """What holds where a table is left out, by key."""
-    return {key.name: key.get({}) for key in keys_of(table)}
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End a sentence about an unknown name: with the one that may be meant, or with all there are."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")
+
+
+def right_place(name: str, table: str) -> str:
+    """Where a key found in `table` belongs; empty when no other table has such a key."""
+    places = (_PLACES[key.table] for key in KEYS if key.name == name and key.table != table)
+    return " or ".join(dict.fromkeys(places))
+
+
+def unknown_key(name: str, table: str) -> str:
+    """What is wrong with a key that `table` does not have, as the end of a sentence."""
+    place = right_place(name, table)
+    return f"belongs {place}" if place else f"is not a known key; {nearest(name, names_of(table))}"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE, defaults_of
+from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
     "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError",
-    "Workload", "ends", "nearest",
+    "Workload", "ends",
 ]  # fmt: skip
-
-#: What holds of [limits] where a sweep file says nothing.
-_USUAL = defaults_of("limits")
 
 
 class SpecError(ValueError):
@@ -62,16 +58,16 @@ class Limits:
         memory_bytes: main memory that a trial process may have; None for no limit.
     """
 
-    timeout_s: float | None = _USUAL["timeout"]
-    retries: int = _USUAL["retries"]
-    grace_s: float = _USUAL["grace"]
-    stall_s: float | None = _USUAL["stall"]
-    silence_s: float = _USUAL["silence"]
-    disk_s: float = _USUAL["disk"]
-    restarts: int = _USUAL["restarts"]
-    same_failures: int = _USUAL["same_failures"]
-    quarantine: bool = _USUAL["quarantine"]
-    memory_bytes: int | None = _USUAL["memory"]
+    timeout_s: float | None
+    retries: int
+    grace_s: float
+    stall_s: float | None
+    silence_s: float
+    disk_s: float
+    restarts: int
+    same_failures: int
+    quarantine: bool
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -223,10 +219,3 @@ def _contains_all(now: Parameter, before: Parameter) -> bool:
 def ends(parameter: Parameter) -> list[Value]:
     """The smallest and the largest value of a range; all values of a choice."""
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that there is not: the one that may be meant, or all there are."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")

@@ -12,7 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from mpisweep.records import Value
-from mpisweep.spec.keys import INTEGER_AT_MOST, MEMORY_WORDS, POINTS_AT_MOST, TEXT_CHARS, key_of, names_of
+from mpisweep.spec.keys import (
+    INTEGER_AT_MOST,
+    MEMORY_WORDS,
+    POINTS_AT_MOST,
+    TEXT_CHARS,
+    key_of,
+    names_of,
+    right_place,
+)
 from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, SpaceError
 
 __all__ = ["parse_parameter", "parse_quick", "parse_quick_value"]
@@ -242,7 +250,9 @@ def _check_ends(raw: dict[str, Any]) -> None:
     """See that a range has its keys and no others, and that they are numbers in order."""
     for key in raw:
         if key not in names_of("range"):
-            raise SpaceError(f"found the key {key!r}; a range has {', '.join(names_of('range'))}")
+            place = right_place(key, "range")
+            wanted = f"it belongs {place}" if place else f"a range has {', '.join(names_of('range'))}"
+            raise SpaceError(f"found the key {key!r}; {wanted}")
     for key in ("from", "to"):
         if key not in raw:
             raise SpaceError(f"{key!r} is missing; expected a range like {{ from = 1, to = 700 }}")

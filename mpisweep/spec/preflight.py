@@ -18,11 +18,12 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
-from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin
+from mpisweep.plugins import WORKLOADS, find_plugin
 from mpisweep.processes.kernel import python_command
 from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
+from mpisweep.spec.searches import load_search
 
 __all__ = ["check_startable"]
 
@@ -41,7 +42,7 @@ def check_startable(spec: Spec) -> None:
         SpecError: see the class.
     """
     if spec.search not in SEARCH_NAMES:
-        _see_search(spec)
+        load_search(spec)
     if spec.built_in is not None:
         _see_data(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:
@@ -66,16 +67,6 @@ def _see_data(spec: Spec, built_in: WorkloadDescription) -> None:
         raise SpecError(f"{where} is missing; {needs}")
     if not (spec.folder / folder).is_dir():
         raise SpecError(f"{where} there is no folder {spec.folder / folder}")
-
-
-def _see_search(spec: Spec) -> None:
-    """Load a plugin's search here rather than on the first rank."""
-    try:
-        plugin = find_plugin(SEARCHES, spec.search)
-        assert plugin is not None, "the sweep file was checked"
-        plugin.load(method="from_spec")
-    except PluginError as error:
-        raise SpecError(f"{spec.source}: search: {error}") from error
 
 
 def _see_plugin(spec: Spec, built_in: WorkloadDescription) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from mpisweep.records import Value
 from mpisweep.spec.keys import IDENTIFIER, NAME
-from mpisweep.spec.model import Spec, SpecError
+from mpisweep.spec.model import Spec
 from mpisweep.spec.parameters import parse_quick, parse_quick_value
 from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.sweepfile import parse_spec
-from mpisweep.spec.wording import COMMAND_LINE
+from mpisweep.spec.wording import COMMAND_LINE, Wording
 
 __all__ = ["spec_from_flags", "toml_value"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 _NAME = re.compile(NAME)
+_WORDING = Wording(COMMAND_LINE)
 
 
 def spec_from_flags(
@@ -47,11 +48,11 @@ def spec_from_flags(
     """
     searched: list[Parameter] = []
     fixed: Configuration = {}
-    for name, text in _split_flags("-p", parameters):
+    for name, text in _split_flags("parameters", parameters):
         try:
             found = parse_quick(name, text)
         except SpaceError as error:
-            raise SpecError(f"{COMMAND_LINE}: -p {name}: {error}") from error
+            _WORDING.fail(f"parameters.{name}", str(error))
         if isinstance(found, (IntegerRange, FloatRange, Choice)):
             searched.append(found)
         else:
@@ -67,7 +68,7 @@ def spec_from_flags(
             0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
         )
     lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
-    patterns: Configuration = dict(_split_flags("--metric", metrics))
+    patterns: Configuration = dict(_split_flags("metrics", metrics))
     limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
     tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limited}
     for table, entries in tables.items():
@@ -75,7 +76,7 @@ def spec_from_flags(
             lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SpecError(f"{COMMAND_LINE}: has bytes in it that are not UTF-8 text")
+        _WORDING.fail("", "has bytes in it that are not UTF-8 text")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
 
 
@@ -86,18 +87,18 @@ def _wanted(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Confi
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     return {
         name: text if name in texts else _only_value(name, text)
-        for name, text in _split_flags("--baseline", baseline)
+        for name, text in _split_flags("baseline", baseline)
     }
 
 
-def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+def _split_flags(table: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise SpecError(f"{COMMAND_LINE}: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
+            _WORDING.fail(f"{table}.{text}", "expected NAME=VALUE, e.g. batch_size=256")
         if name in dict(pairs):
-            raise SpecError(f"{COMMAND_LINE}: {flag} {name}: is given twice")
+            _WORDING.fail(f"{table}.{name}", "is given twice")
         pairs.append((name, value))
     return pairs
 
@@ -106,7 +107,7 @@ def _only_value(name: str, text: str) -> Value:
     try:
         return parse_quick_value(text)
     except SpaceError as error:
-        raise SpecError(f"{COMMAND_LINE}: --baseline {name}: {error}") from error
+        _WORDING.fail(f"baseline.{name}", str(error))
 
 
 def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:

@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, installed_plugins
+from mpisweep.plugins import SEARCHES, WORKLOADS, plugin_names
 from mpisweep.records import Value
-from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe
+from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe_if_there
 from mpisweep.spec.keys import (
     DEVICES_AT_MOST,
     FUNCTION,
@@ -24,10 +24,13 @@ from mpisweep.spec.keys import (
     NAME,
     RANKS,
     RANKS_AT_MOST,
+    SEARCH_NAMES,
     TEXT_CHARS,
     Key,
+    key_of,
     keys_of,
 )
+from mpisweep.spec.units import CHARS_AT_MOST, DURATION_AT_MOST_S
 
 __all__ = ["schema", "schema_text"]
 
@@ -38,7 +41,6 @@ _DURATION = (
     r"^\s*(?![0hms.: ]*$)(\d+(\.\d+)?|\d+:[0-5]\d:[0-5]\d|(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?)\s*$"
 )
 _SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
-_LONGEST_S = 1e12
 _BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
@@ -58,15 +60,12 @@ def schema(*, with_plugins: bool = False) -> Schema:
         with_plugins: whether to take in the workloads and searches of installed packages; those that cannot
             be loaded are known by name alone.
     """
-    described = list(BUILTIN.values())
-    workloads, searches = list(BUILTIN), []
-    if with_plugins:
-        workloads += [plugin.name for plugin in installed_plugins(WORKLOADS)]
-        searches = [plugin.name for plugin in installed_plugins(SEARCHES)]
-        described += _that_load(workloads[len(BUILTIN) :])
+    workloads = plugin_names(WORKLOADS) if with_plugins else list(BUILTIN)
+    searches = plugin_names(SEARCHES) if with_plugins else list(SEARCH_NAMES)
+    described = filter(None, map(describe_if_there, workloads))
     made = _table(keys_of(""), {
         "workload": _workload(workloads),
-        "search": {"enum": [*_key("", "search").values, *searches]},
+        "search": {"enum": searches},
         "parameters": _named(_parameter()),
         "fixed": _named(_VALUE),
         "baseline": _named(_VALUE),
@@ -81,22 +80,6 @@ def schema(*, with_plugins: bool = False) -> Schema:
         **made,
         "allOf": [_options_of(workload) for workload in described],
     }
-
-
-def _that_load(names: Iterable[str]) -> list[WorkloadDescription]:
-    found = []
-    for name in dict.fromkeys(names):
-        try:
-            described = describe(name)
-        except PluginError:
-            continue
-        if described is not None:
-            found.append(described)
-    return found
-
-
-def _key(table: str, name: str) -> Key:
-    return next(key for key in keys_of(table) if key.name == name)
 
 
 def _table(keys: Iterable[Key], special: dict[str, Schema] | None = None) -> Schema:
@@ -128,10 +111,10 @@ def _form(key: Key) -> Schema:
         case "flag":
             return {"type": "boolean"}
         case "duration":
-            number: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}
-            return {"anyOf": [{"type": "string", "pattern": _DURATION, "maxLength": 40}, number]}
+            number: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": DURATION_AT_MOST_S}
+            return {"anyOf": [{"type": "string", "pattern": _DURATION, "maxLength": CHARS_AT_MOST}, number]}
         case "size":
-            return {"type": "string", "pattern": _SIZE, "maxLength": 40}
+            return {"type": "string", "pattern": _SIZE, "maxLength": CHARS_AT_MOST}
         case "devices":
             whole: Schema = {"type": "number", "minimum": 1, "maximum": DEVICES_AT_MOST, "multipleOf": 1}
             share: Schema = {"type": "number", "minimum": 1 / DEVICES_AT_MOST, "maximum": 1}
@@ -194,7 +177,7 @@ def _options_of(workload: WorkloadDescription) -> Schema:
         "type": "integer",
         "minimum": 1,
         "maximum": RANKS_AT_MOST,
-        "description": _key("", RANKS).meaning,
+        "description": key_of(RANKS).meaning,
     }
     one = {RANKS: ranks} | {
         option.name: {"default": option.default, **_about(option), **_value(option)}

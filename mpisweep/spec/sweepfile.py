@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, installed_plugins, plugin_names
+from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
 from mpisweep.records import Direction
 from mpisweep.spec import fitting
-from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription, describe
+from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
-from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of
-from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload, nearest
+from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of, unknown_key
+from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.wording import Wording
@@ -93,13 +93,15 @@ class _Parser:
                 fitting.check_options(wording, described, table, names)
             fitting.check_values(wording, described, space, fixed, baseline)
         fitting.check_command(wording, workload, space, fixed)
-        fitting.check_baseline(wording, described, space, baseline)
+        fitting.check_baseline(wording, workload, space, baseline)
         objective = self._get(raw, "objective")
         if described is not None:
             fitting.check_objective(wording, described, objective)
         search = self._search(raw)
         if search == "largest_batch":
-            space, raw = fitting.with_largest_batch(wording, raw, space, described)
+            space, raw = fitting.with_largest_batch(
+                wording, raw, space, has_speed=self._has_speed(workload, described)
+            )
         spec = Spec(
             name=self._get(raw, "name"),
             workload=workload,
@@ -122,20 +124,19 @@ class _Parser:
         fitting.check_size(wording, spec, self._get(raw, "max_points"))
         return spec
 
-    def _get(self, raw: Mapping[str, Any], name: str, table: str = "", known: Sequence[str] = ()) -> Any:
+    def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:
         """The value of a key, or its default; see :class:`~mpisweep.spec.keys.Key`."""
         key = key_of(name, table)
-        problem = key.problem(raw[name], known) if name in raw else None
+        problem = key.problem(raw[name]) if name in raw else None
         if problem:
             self._wording.fail(key.path, problem)
         return key.get(raw)
 
     def _known_keys(self, raw: Mapping[str, Any], table: str) -> None:
-        known = names_of(table)
         for name in raw:
-            if name not in known:
+            if name not in names_of(table):
                 path = f"{table}.{name}" if table else name
-                self._wording.fail(path, f"is not a known key; {nearest(name, known)}")
+                self._wording.fail(path, unknown_key(name, table))
 
     def _workload(self, raw: Mapping[str, Any]) -> Workload:
         if "workload" not in raw:
@@ -163,23 +164,27 @@ class _Parser:
             self._wording.fail(key, str(error))
 
     def _described(self, workload: Workload) -> WorkloadDescription | None:
-        if not isinstance(workload, BuiltinWorkload):
+        """The description to check the sweep against; None for a recorded one, checked when it ran."""
+        if self._is_recorded or not isinstance(workload, BuiltinWorkload):
             return None
         try:
             return describe(workload.name)
         except PluginError as error:
-            if self._is_recorded:
-                return None
             self._wording.fail("workload", str(error))
+
+    def _has_speed(self, workload: Workload, described: WorkloadDescription | None) -> bool:
+        if described is not None:
+            return any(metric.name == SPEED for metric in described.metrics)
+        return self._is_recorded and isinstance(workload, BuiltinWorkload)
 
     def _search(self, raw: Mapping[str, Any]) -> str:
         name = raw.get("search")
-        is_known = name is None or name in SEARCH_NAMES or not isinstance(name, str)
-        if not is_known and self._is_plugin(SEARCHES, "search", str(name)):
-            return str(name)
-        # Looking for plugins takes its time, and is only worth it where there is a name to look for.
-        known = [] if is_known else [plugin.name for plugin in installed_plugins(SEARCHES)]
-        return str(self._get(raw, "search", known=known))
+        # Listing installed packages is slow, so it happens only for a name that is not built in.
+        if not isinstance(name, str) or name in SEARCH_NAMES:
+            return str(self._get(raw, "search"))
+        if not self._is_plugin(SEARCHES, "search", name):
+            self._wording.fail("search", f"is {name!r}; expected one of {', '.join(plugin_names(SEARCHES))}")
+        return name
 
     def _command(self, table: Mapping[str, Any], metrics: Mapping[str, Any]) -> CommandWorkload:
         try:

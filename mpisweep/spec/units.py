@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 
 __all__ = [
+    "CHARS_AT_MOST",
+    "DURATION_AT_MOST_S",
     "configuration_text",
     "duration_text",
     "number_text",
@@ -18,26 +20,25 @@ __all__ = [
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
-#: A duration longer than this, in seconds, or anything written longer than this is a slip of the pen: 30,000
-#: years.
-_LONGEST_S = 1e12
-_LONGEST_TEXT = 40
+#: A longer duration, 30,000 years, is a slip of the pen; so is a duration or size of more characters.
+DURATION_AT_MOST_S = 1e12
+CHARS_AT_MOST = 40
 
 
 def parse_duration(raw: object) -> float | None:
     """Seconds in ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; None for anything else."""
     if isinstance(raw, str):
-        seconds = _text_seconds(raw) if len(raw) <= _LONGEST_TEXT else None
+        seconds = _text_seconds(raw) if len(raw) <= CHARS_AT_MOST else None
     elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        seconds = float(raw) if 0 < raw <= _LONGEST_S else None
+        seconds = float(raw) if 0 < raw <= DURATION_AT_MOST_S else None
     else:
         return None
-    return seconds if seconds is not None and seconds <= _LONGEST_S else None
+    return seconds if seconds is not None and seconds <= DURATION_AT_MOST_S else None
 
 
 def parse_bytes(raw: object) -> int | None:
     """Bytes in ``"4GiB"`` or ``"500MB"``; None for anything else."""
-    size = _MEMORY.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= _LONGEST_TEXT else None
+    size = _MEMORY.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= CHARS_AT_MOST else None
     if size is None:
         return None
     prefix, binary = size[2].upper(), bool(size[3])
