@@ -19,6 +19,7 @@ teams           trials of several ranks: when one is over
 memory          what is withheld until the memory frontier is known
 health          devices that are ill, workers that are lost, and the bug that all trials share
 leasing         what this run may run of a sweep that several allocations share
+forecast        how long a sweep will take, for ``mpisweep check``
 ranking         things in the order of a number that changes
 ==============  ==========================================================================
 """
