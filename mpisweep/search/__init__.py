@@ -1,4 +1,4 @@
-"""Searches: which configurations a sweep tries.  One idea a file."""
+"""Searches: which configurations a sweep tries.  One search per file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["DistinctSampler", "LargestBatch", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:
-    """The sampler of the search that the sweep file names.
+    """Create the sampler of the sweep's search.
 
     Raises:
-        SpecError: when the search is a plugin's that cannot be used.
+        SpecError: if the search cannot be loaded.
     """
     # Loaded only now: sobol imports scipy, and a rank that does not need it saves a second.
     return cast(Sampler, load_search(spec).from_spec(spec))

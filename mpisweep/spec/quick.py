@@ -1,4 +1,4 @@
-"""The quick form without a sweep file: flags to the text of one, which is then read like any other."""
+"""The quick form: turn flags into the text of a sweep file, and parse that."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def spec_from_flags(
     limits: Mapping[str, Value | None] | None = None,
     metrics: Sequence[str] = (),
 ) -> Spec:
-    """The Spec of the quick form, ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
+    """Build a Spec from flags: ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
 
     Args:
-        workload: name of a built-in one, or ``module:function``; or the arguments of a command line.
+        workload: a workload's name, ``module:function``, or the arguments of a command line.
         parameters: ``name=RANGE``, ``name=a,b,c`` or ``name=VALUE``.
-        folder: where the command was typed.
+        folder: the working directory.
         baseline: ``name=VALUE``.
-        options: top-level keys of a sweep file; None values are left out.
-        limits: keys of its [limits]; None values are left out.
-        metrics: ``name=PATTERN``, of a command line.
+        options: top-level keys of a sweep file; None values are omitted.
+        limits: keys of [limits]; None values are omitted.
+        metrics: ``name=PATTERN``, for a command line.
 
     Raises:
         SpecError: see the class.
@@ -76,13 +76,13 @@ def spec_from_flags(
             lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        _WORDING.fail("", "has bytes in it that are not UTF-8 text")
+        _WORDING.fail("", "contains bytes that are not UTF-8")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
 
 
 def _wanted(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
-    """The values of ``--baseline``."""
-    # A choice among texts has a text as its baseline, also one that looks like a number.
+    """Parse ``--baseline``."""
+    # The baseline of a choice of strings is a string, even if it looks like a number.
     texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     return {
@@ -112,7 +112,7 @@ def _only_value(name: str, text: str) -> Value:
 
 def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
     if not isinstance(workload, str):
-        # The script says more than the interpreter that runs it.
+        # The script is a better name than its interpreter.
         scripts = [
             Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
         ]
@@ -127,11 +127,11 @@ def _key(name: str) -> str:
 
 
 def toml_value(value: Value) -> str:
-    """A value as a sweep file has it."""
+    """Format a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
+        # A JSON string is a TOML string, but TOML also requires DEL to be escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 

@@ -1,4 +1,4 @@
-"""Loading the search that a sweep names: a built-in one, or one of an installed package."""
+"""Load the search that a sweep names, built in or from a plugin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["load_search"]
 
 
 def load_search(spec: Spec) -> Any:
-    """Import the search and return what it names: an object with ``from_spec(spec)``.
+    """Import the search and return its class, which has ``from_spec(spec)``.
 
     Raises:
-        SpecError: when no package has the search, or it cannot be used.
+        SpecError: if no package provides the search, or it cannot be used.
     """
     try:
         plugin = find_plugin(SEARCHES, spec.search)
