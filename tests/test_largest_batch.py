@@ -118,7 +118,7 @@ def test_the_built_in_workload_knows_its_speed():
     ('objective = "v"\n'
      'trials = 9\n'
      '[parameters]\n'
-     'n = { from = 1, to = 9 }\n', "trials: is for searches that sample"),
+     'n = { from = 1, to = 9 }\n', "trials: does not apply to search = \"largest_batch\", which ends by itself"),
     ("[parameters]\nn = { from = 1, to = 9 }\n", "objective: is missing"),
 ])  # fmt: skip
 def test_what_it_needs_is_said_in_one_sentence(text, problem):

@@ -258,7 +258,7 @@ def test_its_options_are_checked_like_those_of_a_built_in_workload(tmp_path, tin
         ("[fixed]\nbent = 'tanh'", "sweep.toml: fixed.bent: tiny has no such option; did you mean 'bend'?"),
         (
             "[fixed]\nbend = 'sigmoid'",
-            "sweep.toml: fixed.bend: is 'sigmoid'; it must be one of 'relu', 'tanh'",
+            "sweep.toml: fixed.bend: is 'sigmoid'; expected one of 'relu', 'tanh'",
         ),
     ):
         (tmp_path / "sweep.toml").write_text(SWEEP + wrong, encoding="utf-8")
@@ -320,10 +320,10 @@ def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
                              "ModuleNotFoundError: No module named 'broken_plugin.described'"),
         ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: "
                               "RuntimeError: the licence has run out"),
-        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type "
-                          "int and not a WorkloadDescription"),
+        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: expected a "
+                          "WorkloadDescription, found int"),
         ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it "
-                               "describes 'other'"),
+                               "describes 'other', not 'misnamed'"),
         ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: "
                                  "ModuleNotFoundError: No module named 'broken_plugin.no_such_module'"),
         ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: "

@@ -608,7 +608,7 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
     shares_folder(results).mkdir()
     note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
     for state, words in (
-        (JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"),
+        (JobState.RUNNING, "Slurm job 42 started, but its sweep has not yet; run stop again when it has"),
         (JobState.GONE, "nothing is running"),
     ):
         job = QueuedJob("42", state, "")

@@ -114,7 +114,10 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     if known is None:
         print(f"  results     {path} (new)")
     else:
-        print(f"  results     {path}: {trials.count - len(left):,} of {counted(trials.count, 'trial')} ended")
+        print(
+            f"  results     {path}: {trials.count - len(left):,} of "
+            f"{counted(trials.count, 'trial')} have ended"
+        )
     workers = workers_here(options, spec)
     found = forecast(
         duration_model(spec, trials, known),

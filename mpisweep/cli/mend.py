@@ -1,4 +1,4 @@
-"""The commands replay, which reruns a trial, and repair, which recovers a damaged results file."""
+"""The commands replay (rerun a trial) and repair (recover a damaged results file)."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ def _repair(options: argparse.Namespace) -> int:
         print(f"  original kept: {kept}")
     what = "repaired" if done.is_changed or done.damages else "nothing was damaged"
     print(
-        f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials ended, the others will rerun"
+        f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others will "
+        "rerun"
     )
     return 0

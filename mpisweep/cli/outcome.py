@@ -1,4 +1,4 @@
-"""Read from results how a run ended, how far the sweep is, and whether the run made progress.
+"""Read from results how a run ended, how far the sweep is, and whether it made progress.
 
 Used by commands that start runs.  A missing or unreadable file gives no information.
 """
@@ -184,7 +184,7 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
     now = standing(path)
     parts = [f"{name}: {reason}"]
     if now.trials:
-        parts.append(f"{now.ended:,} of {now.trials:,} trials ended")
+        parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
     if reason is EndReason.NOTHING_FINITE:
         parts.append(_what_is_measured(path))
     elif reason.exit_code == 4:

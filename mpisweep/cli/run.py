@@ -148,7 +148,7 @@ def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> St
 
 
 def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
-    """Arguments of ``mpisweep run`` for the ranks: all but the launcher's flags, also abbreviated."""
+    """Arguments of ``run`` for the ranks: all but the launcher's flags, also abbreviated."""
     works = ("--master", "works") if master_policy(options) != options.master else ()
     kept = [
         argument

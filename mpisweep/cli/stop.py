@@ -153,4 +153,4 @@ def _print_stopped(results: Path, request: Path) -> None:
     """Remove the request, lest it stop the next run, and print how far the sweep is."""
     request.unlink(missing_ok=True)
     now = standing(results)
-    print(f"{results}: stopped; {now.ended:,} of {now.trials:,} trials ended")
+    print(f"{results}: stopped; {now.ended:,} of {now.trials:,} trials have ended")

@@ -1,4 +1,4 @@
-"""Arguments for the number of workers and the role of rank 0, and the placement that follows."""
+"""Arguments for the number of workers and the role of rank 0, and the placement of ranks."""
 
 from __future__ import annotations
 

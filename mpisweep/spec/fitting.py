@@ -57,7 +57,7 @@ def check_values(
 def _values(
     space: SearchSpace, fixed: Configuration, baseline: Configuration | None
 ) -> Iterator[tuple[str, str, Value]]:
-    """Yield table, name and value of every parameter: both ends of a range, all choices of a list."""
+    """Yield table, name and value of every parameter: ends of a range, all choices of a list."""
     for table, values in (("fixed", fixed), ("baseline", baseline or {})):
         yield from ((table, name, value) for name, value in values.items())
     for parameter in space.parameters:

@@ -1,4 +1,4 @@
-"""Names of sweep-file keys in messages: the key in the file, or the flag on the command line."""
+"""Names of keys in messages: the key in the file, or the flag on the command line."""
 
 from __future__ import annotations
 
