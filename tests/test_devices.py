@@ -92,7 +92,7 @@ def test_a_trial_may_have_several_gpus():
     made = shares([GPUS] * 2, devices_per_trial=2)
     assert [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in made] == ["0,1", "2,3"]
     assert works(GPUS, 3, devices_per_trial=2) is False
-    with pytest.raises(LayoutError, match="start at most 2 ranks"):
+    with pytest.raises(LayoutError, match="start up to 2 ranks"):
         shares([GPUS] * 3, devices_per_trial=2)
 
 

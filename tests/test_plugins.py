@@ -404,7 +404,7 @@ assert load_site("genkai").gpus_per_node == 4
 FAST = {
     **TINY,
     "tiny_plugin/described.py": TINY["tiny_plugin/described.py"].replace(
-        'nat"),', 'nat"), Metric("images_per_second", "speed", "image/s"),'
+        'nat"),', 'nat"), Metric("images_per_second", "speed", "images/s"),'
     ),
     "tiny_plugin/train.py": """
 def run(trial):

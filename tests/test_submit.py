@@ -570,10 +570,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
 def test_stop_says_when_there_is_no_such_sweep(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
-    )
+    assert done.stderr == "mpisweep: none.h5: no such results file, and no job was submitted for it here\n"
 
 
 def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(

@@ -85,7 +85,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(
     assert 2 <= len(began) < 8
     last = ids[len(began)]
     assert "this job has nothing to do: all 3 trials have ended" in log(here, last)
-    assert f"{counted(8 - len(began), 'job')} after it cancelled" in log(here, last)
+    assert f"cancelled {counted(8 - len(began), 'job')} after it" in log(here, last)
 
 
 def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):

@@ -64,21 +64,20 @@ def _chain(options: argparse.Namespace) -> int:
         print(f"mpisweep: this job has nothing to do: {over}")
         if others:
             words = cancel(SCRIPTED[job.system], [link.job_id for link in others])
-            print(
-                f"mpisweep: {counted(len(others), 'job')} after it "
-                f"{'will find the same: ' + words if words else 'cancelled'}"
-            )
+            later = f"{counted(len(others), 'job')} after it"
+            left = f"could not cancel {later}, which will end by themselves: {words}"
+            print(f"mpisweep: {left if words else f'cancelled {later}'}")
         return _OVER
     try:
         note(results, [Began(job_id, now.ended, time.time())])
     except OSError as error:
-        print(f"mpisweep: {results}.jobs: this job cannot be noted: {error.strerror}")
+        print(f"mpisweep: {results}.jobs: the start of this job cannot be recorded: {error.strerror}")
     if job.links == 0 and not others and job.link < LINKS_AT_MOST:
         try:
             follower = submit_link(results, dataclasses.replace(job, link=job.link + 1), job_id)
-            print(f"mpisweep: job {follower} follows this one")
+            print(f"mpisweep: submitted job {follower} to run after this one")
         except SubmitError as error:
-            print(f"mpisweep: no job follows this one, submit again when it has ended: {error}")
+            print(f"mpisweep: no job will follow; run `mpisweep submit` again after this one: {error}")
     return 0
 
 
@@ -89,7 +88,7 @@ def _stop(options: argparse.Namespace) -> int:
     record = read_record(results)
     there = any(path.exists() for path in (results, journal_folder(results), shares_folder(results)))
     if not there and not record.submitted:
-        raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
+        raise ResultsError(f"{results}: no such results file, and no job was submitted for it here")
     running = cancel_waiting(results, record)
     if shares_folder(results).exists():
         return _stop_members(results, running, no_wait=options.no_wait)

@@ -116,21 +116,21 @@ def _resnet50_work(params: Mapping[str, Value]) -> float:
 
 
 _RESNET50_OPTIONS = (
-    Option("batch_size", "integer", 256, "images per optimiser step", "image", 1),
+    Option("batch_size", "integer", 256, "images per optimiser step", "images", 1),
     Option("num_iter", "integer", 300, "optimiser steps", "", 1),
     Option("data", "choice", "synthetic", "source of the images",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of the cifar10 or imagefolder data"),
     Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one per core, less one",
            low=-1),
-    Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
+    Option("image_size", "integer", 224, "height and width of an image after resizing", "pixels", 32),
     Option("num_classes", "integer", 1000, "number of classes; the data may have fewer", "", 2),
     Option("optimizer", "choice", "sgd", "optimiser; sgd uses momentum", values=("sgd", "adamw")),
     Option("learning_rate", "number", 0.1, "step size, at base_batch_size where lr_scaling is linear", "", 0),
     Option("lr_scaling", "choice", "none",
            "scaling of the learning rate; linear: times batch_size / base_batch_size",
            values=("none", "linear")),
-    Option("base_batch_size", "integer", 256, "batch size that learning_rate is tuned for", "image", 1),
+    Option("base_batch_size", "integer", 256, "batch size that learning_rate is tuned for", "images", 1),
     Option("momentum", "number", 0.9, "momentum of sgd", "", 0),
     Option("weight_decay", "number", 1e-4, "weight decay", "", 0),
     Option("label_smoothing", "number", 0.0, "label smoothing of the cross entropy", "", 0),
@@ -152,7 +152,7 @@ _RESNET50_METRICS = (
     Metric("iteration_time", "duration of one step", "s"),
     Metric("train_time", "duration of all steps", "s"),
     Metric("setup_time", "duration of building the model and the data", "s"),
-    Metric("images_per_second", "throughput after the warm-up", "image/s"),
+    Metric("images_per_second", "throughput after the warm-up", "images/s"),
     Metric("peak_memory", "peak memory: held by torch on a GPU, or by the process on CPUs", "byte"),
     Metric("accuracy", "share of correct predictions over the last tenth of the steps", ""),
 )
