@@ -1,18 +1,18 @@
-"""What is found by name: built-in workloads, searches and sites, and those of installed packages.
+"""Find workloads, searches and sites by name, built in or from plugins.
 
-A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg,
-``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each names:
+A package provides plugins as entry points (``[options.entry_points]`` of setup.cfg,
+``[project.entry-points]`` of pyproject.toml).  The groups, and the objects that their entries refer to:
 
 ``mpisweep.workloads``
-    a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry's name is the workload's
+    a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry has the name of the workload
 ``mpisweep.searches``
-    a class with ``from_spec(spec)``, which returns a sampler; the entry's name is the search's
+    a class with ``from_spec(spec)``, which returns a sampler; the entry has the name of the search
 ``mpisweep.sites``
-    a package in whose folder lie site files, ``NAME.toml`` each
+    a package whose folder contains site files, ``NAME.toml`` each
 
-The built-in ones are registered in the same groups and are listed in :data:`BUILT_IN` as well: they are found
-without a look at what is installed, which takes tens of milliseconds that a rank need not spend, and where
-mpisweep is not installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
+Built-in entries are registered in the same groups and also listed in :data:`BUILT_IN`.  Finding one does not
+scan installed packages, which would cost each rank tens of milliseconds, and works if mpisweep is only on
+PYTHONPATH.  A plugin cannot take a built-in name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 
 class PluginError(ValueError):
-    """A plugin cannot be used; the message is the end of a sentence that begins with where it was named."""
+    """Unusable plugin; the message ends a sentence that begins with the key that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Plugin:
 
     Attributes:
         reference: ``module:attribute``, or ``module``.
-        package: name and version of the package that it comes with; empty for the built-in ones.
+        package: name and version of its package; empty if built in.
     """
 
     name: str
@@ -74,17 +74,17 @@ class Plugin:
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """The plugin in messages."""
         return f"{self.name!r} of the package {self.package}" if self.package else repr(self.name)
 
     def load(self, method: str = "") -> Any:
-        """What the entry names.
+        """Import the object that the entry refers to.
 
         Args:
-            method: that it must have; empty for none.
+            method: a method that the object must have; empty for none.
 
         Raises:
-            PluginError: when it cannot be imported, or its module does not have it, or it has no such method.
+            PluginError: if it cannot be imported, does not exist, or lacks the method.
         """
         module, _, attributes = self.reference.partition(":")
         try:
@@ -92,22 +92,22 @@ class Plugin:
             for attribute in filter(None, attributes.split(".")):
                 found = getattr(found, attribute)
         except Exception as error:
-            # A plugin is somebody's program, and may raise anything when it is imported.
+            # Importing third-party code may raise anything.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
         if method and not callable(getattr(found, method, None)):
             raise self.unfit(f"cannot be used: it has no method {method!r}")
         return found
 
     def folder(self) -> Path:
-        """The folder of the package that the entry names; nothing of it is run.
+        """Find the folder of the package that the entry refers to, without importing it.
 
         Raises:
-            PluginError: when there is none.
+            PluginError: if there is no such package.
         """
         try:
             found = importlib.util.find_spec(self.reference)
         except Exception as error:
-            # Finding a package imports those around it.
+            # Finding a package imports its parents.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
         folders = list(found.submodule_search_locations or ()) if found is not None else []
         if not folders:
@@ -115,25 +115,25 @@ class Plugin:
         return Path(folders[0])
 
     def unfit(self, why: str) -> PluginError:
-        """The error that says why this plugin cannot be used."""
+        """Build the error that says why this plugin cannot be used."""
         return PluginError(" ".join(f"{self.text} {why}".split()))
 
 
 def plugin_names(group: str) -> list[str]:
-    """Every name of a group: the built-in ones, then those of installed packages."""
+    """Names of a group: built-in ones, then those of installed packages."""
     return list(dict.fromkeys([*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]))
 
 
 def is_named(group: str, name: object) -> bool:
-    """Whether an entry has this name; installed packages are only looked at where no built-in one has it."""
+    """Whether a group has this name; scans installed packages only if it is not built in."""
     return name in BUILT_IN[group] or any(plugin.name == name for plugin in installed_plugins(group))
 
 
 def find_plugin(group: str, name: str) -> Plugin | None:
-    """The entry of that name; None when there is none.
+    """Find an entry by name; None if there is none.
 
     Raises:
-        PluginError: when two packages have it.
+        PluginError: if two packages provide it.
     """
     if name in BUILT_IN[group]:
         return Plugin(name, BUILT_IN[group][name])
@@ -146,12 +146,12 @@ def find_plugin(group: str, name: str) -> Plugin | None:
 
 @cache
 def installed_plugins(group: str) -> tuple[Plugin, ...]:
-    """The entries of installed packages, without the built-in ones, by name."""
+    """Entries of installed packages without built-in ones, sorted by name."""
     return tuple(sorted(_entries(group), key=lambda plugin: (plugin.name, plugin.package)))
 
 
 def _entries(group: str) -> Iterator[Plugin]:
-    # Takes tens of milliseconds, and is needed where a name is asked for that is not built in.
+    # Local, because the import takes tens of milliseconds.
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=group):

@@ -155,8 +155,8 @@ def _jobscript(options: argparse.Namespace) -> int:
     results = results_path(options, spec)
     site, job = _plan(options, spec)
     payload = _payload(options, spec, results)
-    if site.system.marker and (unseen := _unseen(site, spec, results, payload.venv)):
-        print(f"mpisweep: warning: {unseen}", file=sys.stderr)
+    if site.system.marker and (invisible := _why_invisible(site, spec, results, payload.venv)):
+        print(f"mpisweep: warning: {invisible}", file=sys.stderr)
     sys.stdout.write(write_script(job, payload).text())
     return 0
 
@@ -170,8 +170,8 @@ def _submit(options: argparse.Namespace) -> int:
             f"--site {site.name}: has no batch system; write a script with `mpisweep jobscript` and run that"
         )
     payload = _payload(options, spec, results)
-    if unseen := _unseen(site, spec, results, payload.venv):
-        raise SubmitError(unseen)
+    if invisible := _why_invisible(site, spec, results, payload.venv):
+        raise SubmitError(invisible)
     find_command(site.system, site.system.submit)
     links = options.chain
     script = results.with_name(results.name + ".job.sh")
@@ -251,7 +251,7 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
     )
 
 
-def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
+def _why_invisible(site: Site, spec: Spec, results: Path, venv: str) -> str:
     """Why compute nodes cannot see the sweep, its results or the environment; else empty."""
     places = [("the sweep", spec.folder), ("the results file", results.absolute().parent)]
     for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
@@ -302,12 +302,12 @@ def _facts(folder: str, sweep: str, results: str) -> Facts:
 
     longest_s = timeout_s = None
     problem = ""
-    if (path := _seen_from_here(folder, results)) is not None:
+    if (path := _expanded_path(folder, results)) is not None:
         with contextlib.suppress(ResultsError, OSError, ValueError):
             times = load(path).trials["wall_time"]
             longest_s = float(times[times == times].max())
     is_file = ":" not in sweep and not is_workload(sweep)
-    if is_file and (path := _seen_from_here(folder, sweep)) is not None:
+    if is_file and (path := _expanded_path(folder, sweep)) is not None:
         try:
             timeout_s = load_spec(path).limits.timeout_s
         except SpecError as error:
@@ -315,7 +315,7 @@ def _facts(folder: str, sweep: str, results: str) -> Facts:
     return Facts(longest_s, timeout_s, problem)
 
 
-def _seen_from_here(folder: str, name: str) -> Path | None:
+def _expanded_path(folder: str, name: str) -> Path | None:
     """The path of a file that a script names; None if only the job can expand it."""
     path = Path(*(os.path.expandvars(os.path.expanduser(part)) for part in (folder, name)))  # noqa: PTH111
     return None if not name or re.search(r"[$`*?]", str(path)) else path

@@ -70,7 +70,7 @@ def _check(options: argparse.Namespace) -> int:
     sampler = make_sampler(spec)
     check_startable(spec)
     _print_sweep(spec, sampler)
-    _print_what_is_left(options, spec, sampler)
+    _print_remaining(options, spec, sampler)
     return 0
 
 
@@ -98,10 +98,10 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         print(f"  {name:<{width}} {value_text(value)}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
-        print(f"  baseline    {_in_words(spec.space, baseline)}")
+        print(f"  baseline    {_baseline_text(spec.space, baseline)}")
 
 
-def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
+def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
     from mpisweep.master.known import duration_model, known_trials, trial_widths
     from mpisweep.progress import counted
     from mpisweep.scheduling.forecast import forecast, forecast_lines
@@ -161,5 +161,5 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
     )
 
 
-def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
+def _baseline_text(space: SearchSpace, configuration: Mapping[str, object]) -> str:
     return configuration_text({name: configuration[name] for name in space.names}) or "the fixed values"

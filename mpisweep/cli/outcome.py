@@ -52,10 +52,10 @@ class OwnResults:
         rows = [] if sweep is None else list(sweep.allocations)
         own = [index for index, row in enumerate(rows) if row["launch"] == launch]
         if own and rows[own[-1]]["end"]:
-            return self._once_closed(rows[own[-1]])
+            return self._end_when_merged(rows[own[-1]])
         # If the ranks were lost before they began a run, the time tells which run came later.
         if rows and (own[-1] + 1 < len(rows) if own else rows[-1]["started_at"] > self._since):
-            return RunEnd(superseded_by=_who(rows[-1]))
+            return RunEnd(superseded_by=_run_text(rows[-1]))
         if returned != EndReason.DISK.exit_code:
             return RunEnd()
         # The ranks ended in order but could not write why: another run took the sweep, or the disk failed.
@@ -76,7 +76,7 @@ class OwnResults:
             else holder.text()
         )
 
-    def _once_closed(self, row: Any) -> RunEnd:
+    def _end_when_merged(self, row: Any) -> RunEnd:
         """The end of a run, once its journal is merged; empty if that does not happen in time."""
         from mpisweep.results.journal.segments import segments
 
@@ -144,7 +144,7 @@ def _final(state: str) -> EndReason | None:
     return next((reason for reason in EndReason if reason == state and reason.is_final), None)
 
 
-def _who(row: Any) -> str:
+def _run_text(row: Any) -> str:
     """Describe a run for messages."""
     job = f", job {row['job_id']}" if row["job_id"] else ""
     since = float(row["started_at"])
@@ -186,7 +186,7 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
     if now.trials:
         parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
     if reason is EndReason.NOTHING_FINITE:
-        parts.append(_what_is_measured(path))
+        parts.append(_why_nothing_finite(path))
     elif reason.exit_code == 4:
         parts.append(f"`mpisweep status {path}` counts the failures by cause")
     elif reason is EndReason.DISK:
@@ -196,7 +196,7 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _what_is_measured(path: Path) -> str:
+def _why_nothing_finite(path: Path) -> str:
     """Why no objective is finite: it was never reported, or every value diverged."""
     sweep = _sweep(path)
     if sweep is None:

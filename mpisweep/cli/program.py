@@ -40,7 +40,7 @@ _FIRST_S = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
-    _print_anything()
+    _escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(ours).parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SiteError,
         SubmitError,
     ) as error:
-        _wait_for_the_first()
+        _wait_for_first_rank()
         if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         # The reader, such as `head`, has exited.
-        _print_no_more()
+        _discard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
         # Ranks handle file errors themselves: others are bugs, and so are errors without a file.
         if is_rank or (error.filename is None and error.errno not in _FULL):
             raise
         if error.filename is None:
-            _print_no_more()
+            _discard_output()
         print(
             f"mpisweep: {error.filename or 'standard output cannot be written'}: {error.strerror}",
             file=sys.stderr,
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _print_anything() -> None:
+def _escape_output() -> None:
     """Print characters that the locale cannot encode as escapes instead of failing."""
     codecs.register_error("mpisweep", _escaped)
     for stream in (sys.stdout, sys.stderr):
@@ -109,7 +109,7 @@ def _escaped(error: UnicodeError) -> tuple[bytes, int]:
     return b"".join(parts), error.end
 
 
-def _print_no_more() -> None:
+def _discard_output() -> None:
     """Redirect standard output to /dev/null, because Python flushes it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -124,11 +124,11 @@ class _Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Exit; on an error, only after the first rank had time to print it."""
         if status:
-            _wait_for_the_first()
+            _wait_for_first_rank()
         super().exit(status, message)
 
 
-def _wait_for_the_first() -> None:
+def _wait_for_first_rank() -> None:
     """Give the first rank time to print the error."""
     if not is_first_rank():
         time.sleep(_FIRST_S)

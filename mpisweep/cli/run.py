@@ -71,7 +71,7 @@ def add_commands(commands: Commands) -> None:
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument(
-        "--walltime", type=duration, metavar="H:MM:SS", help="stop in order before this time is up"
+        "--walltime", type=duration, metavar="H:MM:SS", help="stop cleanly before this time is up"
     )
     parser.add_argument(
         "--fresh", action="store_true", help="start over; move an existing results file aside"
@@ -98,16 +98,16 @@ def _run(options: argparse.Namespace) -> int:
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would start; run it without mpirun")
-        return _be_a_rank(spec, options)
+        return _run_rank(spec, options)
     if why := wrongly_started(os.environ):
         raise LaunchError(why)
-    return _be_the_launcher(spec, options)
+    return _run_launcher(spec, options)
 
 
 # ------------------------------------------------------------------------------------- launcher
 
 
-def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
+def _run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     from rich.console import Console
 
     allocation = with_end(this_allocation())
@@ -180,7 +180,7 @@ def _print_plan(
 # ------------------------------------------------------------------------------------- rank
 
 
-def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
+def _run_rank(spec: Spec, options: argparse.Namespace) -> int:
     from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
     from mpisweep.rank.main import log as rank_log
     from mpisweep.rank.main import run_rank

@@ -42,8 +42,8 @@ def add_commands(commands: Commands) -> None:
     """Register stop."""
     stop = commands.add_parser(
         "stop",
-        help="stop a running sweep in order",
-        description="Stop a sweep in order, on whichever node it runs, cancel its waiting jobs, and wait "
+        help="stop a running sweep cleanly",
+        description="Stop a sweep cleanly, on whichever node it runs, cancel its waiting jobs, and wait "
         "until it has stopped.",
     )
     add_file(stop)

@@ -107,7 +107,7 @@ class LargestBatch:
         if low >= 0 and self._power(low) == self._power(high - 1):
             wanted += [position for position in self._ladder(low) if position not in {*self._shown, *wanted}]
         if probes is None and not wanted and None not in self._shown.values():
-            wanted = self._beside_the_fastest()
+            wanted = self._next_to_fastest()
         self._shown |= dict.fromkeys(wanted)
         return [self._configuration(position) for position in wanted]
 
@@ -143,7 +143,7 @@ class LargestBatch:
         positions = (bisect_right(self._sizes, power) - 1 for power in powers)
         return [position for position in dict.fromkeys(positions) if 0 <= position <= low]
 
-    def _beside_the_fastest(self) -> list[int]:
+    def _next_to_fastest(self) -> list[int]:
         """Positions halfway between the fastest size and its measured neighbours."""
         speeds = {p: end[1] for p, end in self._shown.items() if end is not None and end[0] is Evidence.FITS}
         measured = sorted(position for position, speed in speeds.items() if speed > -inf)

@@ -68,11 +68,11 @@ class Metric:
     units: str = ""
 
 
-def _no_work(_: Mapping[str, Value]) -> float:
+def _unit_work(_: Mapping[str, Value]) -> float:
     return 1.0
 
 
-def _no_folder(_: Mapping[str, Value]) -> bool:
+def _needs_no_folder(_: Mapping[str, Value]) -> bool:
     return False
 
 
@@ -96,9 +96,9 @@ class WorkloadDescription:
     options: tuple[Option, ...]
     metrics: tuple[Metric, ...]
     preload: tuple[str, ...] = ()
-    work: Callable[[Mapping[str, Value]], float] = _no_work
+    work: Callable[[Mapping[str, Value]], float] = _unit_work
     folder: str = ""
-    needs_folder: Callable[[Mapping[str, Value]], bool] = _no_folder
+    needs_folder: Callable[[Mapping[str, Value]], bool] = _needs_no_folder
 
     def option(self, name: str) -> Option | None:
         """Look up an option by name."""

@@ -182,7 +182,7 @@ def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
         wording.fail(
             f"parameters.{continuous.name}",
             f"is continuous ({continuous.describe()}), but a grid needs points; "
-            f"{_how_many(wording, continuous)}, or {wording.set('search', 'random')} "
+            f"{_points_hint(wording, continuous)}, or {wording.set('search', 'random')} "
             f"with {wording.set('trials', 'N')}",
         )
     if space.size > most_points:
@@ -193,7 +193,7 @@ def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
         )
 
 
-def _how_many(wording: Wording, continuous: Parameter) -> str:
+def _points_hint(wording: Wording, continuous: Parameter) -> str:
     """How to choose grid points in a continuous range."""
     if not wording.is_typed:
         return "set 'step' or 'points'"

@@ -67,14 +67,14 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
     Raises:
         SpaceError: if it is invalid.
     """
-    parts = _divided(text, ",")
+    parts = _split(text, ",")
     if len(parts) > 1:
         last, says_memory, memory = parts[-1].partition(":memory=")
         choices = _same_kind([*parts[:-1], last])
         if says_memory:
             return _parse_values(name, {"values": choices, "memory": memory})
         return _parse_choice(name, choices)
-    low, *ends = _divided(text, ":")
+    low, *ends = _split(text, ":")
     if not ends:
         inside = text.strip()
         if inside.startswith("[") and "," in inside:
@@ -106,12 +106,12 @@ def parse_quick_value(text: str) -> Value:
     Raises:
         SpaceError: if it is a range or a list.
     """
-    if len(_divided(text, ",")) > 1 or len(_divided(text, ":")) > 1:
+    if len(_split(text, ",")) > 1 or len(_split(text, ":")) > 1:
         raise SpaceError(f"found {text!r}; expected one value")
     return _parse_value(text)
 
 
-def _divided(text: str, separator: str) -> list[str]:
+def _split(text: str, separator: str) -> list[str]:
     """Split text at the separators outside of brackets.
 
     Raises:
@@ -266,7 +266,7 @@ def _points(raw: dict[str, Any]) -> int | None:
     if isinstance(points, bool) or not isinstance(points, int) or points < 1:
         raise SpaceError(f"'points' is {points!r}; expected an integer of at least 1")
     if points > POINTS_AT_MOST:
-        raise SpaceError(f"'points' is {_short(points)}; expected at most {POINTS_AT_MOST:,}")
+        raise SpaceError(f"'points' is {_integer_text(points)}; expected at most {POINTS_AT_MOST:,}")
     if "step" in raw:
         raise SpaceError("found both 'step' and 'points'; expected one of them")
     return points
@@ -274,9 +274,9 @@ def _points(raw: dict[str, Any]) -> int | None:
 
 def _check_integer(value: object, where: str) -> None:
     if isinstance(value, int) and not -INTEGER_AT_MOST - 1 <= value <= INTEGER_AT_MOST:
-        raise SpaceError(f"found {_short(value)} {where}; expected integers of at most 64 bits")
+        raise SpaceError(f"found {_integer_text(value)} {where}; expected integers of at most 64 bits")
 
 
-def _short(value: int) -> str:
+def _integer_text(value: int) -> str:
     """Format an integer for a message; Python refuses to print thousands of digits."""
     return f"{value:,}" if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"

@@ -160,14 +160,14 @@ def _check_template(spec: Spec, workload: CommandWorkload) -> None:
 
 def _check_modules(spec: Spec, workload: FunctionWorkload) -> None:
     """Check for module names that installed modules shadow: the sweep's folder is searched last."""
-    hidden = _hidden(spec.folder)
-    own = hidden.get(workload.module.partition(".")[0])
+    shadowed = _shadowed(spec.folder)
+    own = shadowed.get(workload.module.partition(".")[0])
     if own is not None:
         raise SpecError(
             f"{spec.source}: workload: {spec.folder / own.file} cannot be imported: a module in {own.by} has "
             f"the same name; rename the file"
         )
-    files = [module.file for module in hidden.values()]
+    files = [module.file for module in shadowed.values()]
     if len(files) > 1:
         log.warning(
             "%s: %s and %s are shadowed by installed modules of the same names; rename the files",
@@ -180,28 +180,28 @@ def _check_modules(spec: Spec, workload: FunctionWorkload) -> None:
         )  # fmt: skip
 
 
-class _Hidden(NamedTuple):
+class _Shadowed(NamedTuple):
     """A shadowed file or package, and where its shadow is."""
 
     file: str
     by: str
 
 
-def _hidden(folder: Path) -> dict[str, _Hidden]:
+def _shadowed(folder: Path) -> dict[str, _Shadowed]:
     """Find the modules in a folder that others shadow, by name."""
-    found: dict[str, _Hidden] = {}
+    found: dict[str, _Shadowed] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((suffix for suffix in all_suffixes() if path.name.endswith(suffix)), "")
         name = path.name.removesuffix(suffix)
         if not name.isidentifier() or not (suffix or (path / "__init__.py").is_file()):
             continue
-        by = _found_elsewhere(name, path)
+        by = _shadow_of(name, path)
         if by:
-            found[name] = _Hidden(path.name, by)
+            found[name] = _Shadowed(path.name, by)
     return found
 
 
-def _found_elsewhere(name: str, path: Path) -> str:
+def _shadow_of(name: str, path: Path) -> str:
     """Where another module of this name is found first; "" if nowhere."""
     if name in sys.stdlib_module_names:
         return "the standard library"

@@ -57,9 +57,9 @@ def spec_from_flags(
             searched.append(found)
         else:
             fixed[name] = found
-    wanted = _wanted(baseline, searched, fixed)
+    wanted = _baseline(baseline, searched, fixed)
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
-    head.setdefault("name", _name_from(workload, searched))
+    head.setdefault("name", _default_name(workload, searched))
     lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
     if isinstance(workload, str):
         lines.insert(0, f"workload = {toml_value(workload)}")
@@ -80,13 +80,13 @@ def spec_from_flags(
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
 
 
-def _wanted(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
+def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
     """Parse ``--baseline``."""
     # The baseline of a choice of strings is a string, even if it looks like a number.
     texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     return {
-        name: text if name in texts else _only_value(name, text)
+        name: text if name in texts else _one_value(name, text)
         for name, text in _split_flags("baseline", baseline)
     }
 
@@ -103,14 +103,14 @@ def _split_flags(table: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _only_value(name: str, text: str) -> Value:
+def _one_value(name: str, text: str) -> Value:
     try:
         return parse_quick_value(text)
     except SpaceError as error:
         _WORDING.fail(f"baseline.{name}", str(error))
 
 
-def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
+def _default_name(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
     if not isinstance(workload, str):
         # The script is a better name than its interpreter.
         scripts = [
