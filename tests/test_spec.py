@@ -315,5 +315,5 @@ def test_a_size_of_memory(text, size):
 
 @pytest.mark.parametrize("wrong", ['"4"', "4", '"4G"', '"-1GB"', '"1e9B"', "true", '"9" '])
 def test_a_size_that_is_none(wrong):
-    with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size like"):
+    with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size such as"):
         parse_spec(f'workload = "m:f"\n[limits]\nmemory = {wrong}\n', source="s", folder=Path("/"))

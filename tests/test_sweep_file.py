@@ -315,7 +315,7 @@ def test_the_largest_grid_is_the_default_of_its_key():
     [key] = [key for key in KEYS if key.name == "max_points"]
     text = 'workload = "m:f"\n[parameters]\nx = {{ from = 1, to = {} }}'
     assert parse_spec(text.format(key.default), source="s", folder=Path()).space.size == key.default
-    with pytest.raises(SpecError, match=f"say max_points = {key.default + 1}"):
+    with pytest.raises(SpecError, match=f"set max_points = {key.default + 1}"):
         parse_spec(text.format(key.default + 1), source="s", folder=Path())
 
 
