@@ -428,7 +428,7 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
     )
     for site, environment, words in (
         ("./pjm.toml", {"PATH": without}, "pjsub is not on PATH"),
-        ("flow-cx", {}, "the sweep lies in"),
+        ("flow-cx", {}, "the sweep is in"),
         ("workstation", {}, "has no batch system"),
         ("nowhere", {}, "there is no such site"),
         ("./none.toml", {}, "cannot be read"),
