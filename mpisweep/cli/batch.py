@@ -257,8 +257,8 @@ def _why_invisible(site: Site, spec: Spec, results: Path, venv: str) -> str:
     for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
         if site.is_local(path):
             return (
-                f"{what} is in {path}, on a node-local disk that other nodes of {site.name} cannot see; move it "
-                "to a shared file system, or correct local_folders in a copy of the site file"
+                f"{what} is in {path}, on a node-local disk that other nodes of {site.name} cannot see; move "
+                "it to a shared file system, or correct local_folders in a copy of the site file"
             )
     return ""
 
