@@ -269,11 +269,11 @@ COMPLAINT = re.compile(
 @pytest.mark.mpi
 @pytest.mark.parametrize(("arguments", "sentence"), [
     # torch takes seconds to import: a rank that is busy with that must not keep the others.
-    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at "
-                                                                       "most 1 rank there"),
+    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start up "
+                                                                       "to 1 rank there"),
     (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 "
-                                                                                      "workers; start at "
-                                                                                      "most 1 rank there"),
+                                                                                      "workers; start up "
+                                                                                      "to 1 rank there"),
     (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
     (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),

@@ -523,7 +523,7 @@ def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_ca
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "2 waiting jobs cancelled" in done.stdout
-    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert "stopped; 0 of 6 trials have ended" in done.stdout
     assert [standins.wait_for(job_id)["code"] for job_id in ids] == [3, None, 3, None]
 
 
@@ -558,7 +558,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert done.returncode == 0, done.stderr
     assert "1 waiting job cancelled" in done.stdout
     assert "asked process" in done.stdout
-    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert "stopped; 0 of 3 trials have ended" in done.stdout
     assert standins.wait_for(running)["code"] == 3
     assert standins.wait_for(waiting)["started"] is None
     assert f"no {title} job of it waits or runs" in run("status", "r.h5").stdout

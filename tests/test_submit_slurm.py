@@ -110,7 +110,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "1 waiting job cancelled" in done.stdout
-    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert "stopped; 0 of 3 trials have ended" in done.stdout
     for job_id in (running, waiting):
         cluster.wait(job_id)
     assert "goes on" in log(here, running)
