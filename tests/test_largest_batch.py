@@ -108,7 +108,7 @@ def test_the_built_in_workload_knows_its_speed():
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ('objective = "v"\n[parameters]\nn = { from = 1, to = 9 }\nm = [1, 2]\n', "parameters: has 2; search"),
+    ('objective = "v"\n[parameters]\nn = { from = 1, to = 9 }\nm = [1, 2]\n', "parameters: has 2 entries; search"),
     ('objective = "v"\n[parameters]\nn = { from = 0.5, to = 9.0 }\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = ["a", "b"]\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = { from = 0, to = 9 }\n', "needs finitely many numbers above 0"),
