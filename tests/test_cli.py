@@ -63,8 +63,8 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
     assert main(["run", "resnet50", "-o", TOO_LONG]) == 2
     assert (
         capsys.readouterr().err
-        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the "
-        "results\n"
+        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; set -o to another "
+        "file\n"
     )
 
 
