@@ -44,6 +44,14 @@ def add_commands(commands: Commands) -> None:
     )
     watch.set_defaults(command=_watch)
 
+    _add_writers(commands)
+    output = commands.add_parser("output", help="print the output of a trial's command line")
+    add_trial(output)
+    output.set_defaults(command=_output)
+
+
+def _add_writers(commands: Commands) -> None:
+    """Register report and export, which write what they show to a file."""
     report = commands.add_parser(
         "report",
         help="write table, figures and failures as one HTML page",
@@ -75,10 +83,6 @@ def add_commands(commands: Commands) -> None:
         "--curves", action="store_true", help="export curves instead of trials; as CSV, one row per report"
     )
     export.set_defaults(command=_export)
-
-    output = commands.add_parser("output", help="print the output of a trial's command line")
-    add_trial(output)
-    output.set_defaults(command=_output)
 
 
 def _top(options: argparse.Namespace) -> int:

@@ -62,7 +62,11 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         "command line with {parameter} placeholders",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
-    quick = parser.add_argument_group("without a sweep file")
+    _add_quick_form(parser.add_argument_group("without a sweep file"))
+
+
+def _add_quick_form(quick: argparse._ActionsContainer) -> None:
+    """Add the flags of the quick form."""
     quick.add_argument(
         "-p",
         "--parameter",
