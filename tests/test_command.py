@@ -598,7 +598,7 @@ def test_why_a_script_does_not_start_is_said_before_anything_is_started(
     (folder / name).chmod(mode)
     done = mpisweep("run", "-p", "x=1:2", "-n", "1", "-o", "r.h5", "--", f"./{name}", "{x}")
     assert done.returncode == 2
-    assert f"'./{name}' {why}" in done.stderr
+    assert f"mpisweep: command line: after --: './{name}' {why}" in done.stderr
     assert not (folder / "r.h5").exists()
 
 

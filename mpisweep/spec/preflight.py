@@ -23,6 +23,7 @@ from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 from mpisweep.spec.searches import load_search
+from mpisweep.spec.wording import Wording
 
 __all__ = ["check_startable"]
 
@@ -58,14 +59,14 @@ def _check_data(spec: Spec, built_in: WorkloadDescription) -> None:
     values = spec.full({})
     if not built_in.folder or built_in.folder in spec.space.names or not built_in.needs_folder(values):
         return
-    where = f"{spec.source}: fixed.{built_in.folder}:"
+    wording, key = Wording(spec.source), f"fixed.{built_in.folder}"
     folder = str(values[built_in.folder])
     if not folder:
         of_images = f"data = {values.get('data')!r} needs the folder of the images"
         needs = of_images if "data" in values else "set it to the folder of the data"
-        raise SpecError(f"{where} is missing; {needs}")
+        wording.fail(key, f"is missing; {needs}")
     if not (spec.folder / folder).is_dir():
-        raise SpecError(f"{where} folder {spec.folder / folder} does not exist")
+        wording.fail(key, f"folder {spec.folder / folder} does not exist")
 
 
 def _check_plugin(spec: Spec, built_in: WorkloadDescription) -> None:
@@ -85,7 +86,7 @@ def _check_script(spec: Spec, workload: CommandWorkload) -> None:
         (argument for argument in rest if argument in _NO_SCRIPT or not argument.startswith("-")), "-"
     )
     if script.endswith(".py") and "{" not in script and not (spec.folder / script).is_file():
-        raise SpecError(f"{spec.source}: workload.command: script {script!r} does not exist in {spec.folder}")
+        Wording(spec.source).fail("workload.command", f"script {script!r} does not exist in {spec.folder}")
 
 
 def _check_program(spec: Spec, workload: CommandWorkload) -> None:
@@ -99,7 +100,7 @@ def _check_program(spec: Spec, workload: CommandWorkload) -> None:
     found = shutil.which(where, path=variables.get("PATH"))
     problem = _why_no_script(found, program) if found else _why_no_program(spec, where, program)
     if problem:
-        raise SpecError(f"{spec.source}: workload.command: {problem}")
+        Wording(spec.source).fail("workload.command", problem)
 
 
 def _why_no_program(spec: Spec, where: str, program: str) -> str:
