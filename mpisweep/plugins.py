@@ -1,20 +1,20 @@
-"""Workloads, searches, sites and batch systems by name, built-in or of installed packages.
+"""Find workloads, searches, sites and batch systems by name, built in or from plugins.
 
-A package adds to mpisweep by entry points (``[options.entry_points]`` of setup.cfg,
-``[project.entry-points]`` of pyproject.toml).  The groups, and what an entry of each refers to:
+A package provides plugins as entry points (``[options.entry_points]`` of setup.cfg,
+``[project.entry-points]`` of pyproject.toml).  The groups, and the objects that their entries refer to:
 
 ``mpisweep.workloads``
-    a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry's name is the workload's
+    a :class:`~mpisweep.spec.catalogue.WorkloadDescription`; the entry has the name of the workload
 ``mpisweep.searches``
-    a class with ``from_spec(spec)``, which returns a sampler; the entry's name is the search's
+    a class with ``from_spec(spec)``, which returns a sampler; the entry has the name of the search
 ``mpisweep.sites``
     a package whose folder contains site files, ``NAME.toml`` each
 ``mpisweep.batch``
     a :class:`~mpisweep.batch.base.BatchSystem` object; the entry's name is the system's
 
-The built-in ones are registered in the same groups, and :data:`BUILT_IN` repeats them: searching installed
-packages takes tens of milliseconds, which a rank need not spend, and finds nothing if mpisweep is not
-installed but only on PYTHONPATH.  A plugin cannot take a built-in name.
+Built-in entries are registered in the same groups and also listed in :data:`BUILT_IN`.  Finding one does not
+scan installed packages, which would cost each rank tens of milliseconds, and works if mpisweep is only on
+PYTHONPATH.  A plugin cannot take a built-in name.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ _NOTES = re.compile(r"(?!mpisweep[-.]).*\.(?:dist|egg)-info")
 class PluginError(ValueError):
     """A plugin cannot be used; the message continues a sentence that says where it is named."""
 
+    """Unusable plugin; the message ends a sentence that begins with the key that names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
@@ -86,26 +88,26 @@ class Plugin:
     Attributes:
         reference: ``module:attribute``, or ``module``.
         package: name and version of the package that registers it; empty for built-in ones.
+        package: name and version of its package; empty if built in.
     """
 
-    group: str
     name: str
     reference: str
     package: str = ""
 
     @property
     def text(self) -> str:
-        """Its name and package, for messages."""
+        """The plugin in messages."""
         return f"{self.name!r} of the package {self.package}" if self.package else repr(self.name)
 
     def load(self, method: str = "") -> Any:
-        """Import what the entry refers to.
+        """Import the object that the entry refers to.
 
         Args:
-            method: that it must have; empty for none.
+            method: a method that the object must have; empty for none.
 
         Raises:
-            PluginError: if it cannot be imported, or its module does not have it, or it has no such method.
+            PluginError: if it cannot be imported, does not exist, or lacks the method.
         """
         module, _, attributes = self.reference.partition(":")
         try:
@@ -113,7 +115,7 @@ class Plugin:
             for attribute in filter(None, attributes.split(".")):
                 found = getattr(found, attribute)
         except Exception as error:
-            # Importing a plugin runs its code, which may raise anything.
+            # Importing third-party code may raise anything.
             raise self.unfit(f"cannot be loaded: {type(error).__name__}: {error}") from error
         if method and not callable(getattr(found, method, None)):
             raise self.unfit(f"cannot be used: it has no method {method!r}")
@@ -123,7 +125,7 @@ class Plugin:
         """Find the folder of the package that the entry refers to, without importing it.
 
         Raises:
-            PluginError: if there is none.
+            PluginError: if there is no such package.
         """
         try:
             found = importlib.util.find_spec(self.reference)
@@ -136,28 +138,28 @@ class Plugin:
         return Path(folders[0])
 
     def unfit(self, why: str) -> PluginError:
-        """Make the error that says why this plugin cannot be used."""
+        """Build the error that says why this plugin cannot be used."""
         return PluginError(" ".join(f"{self.text} {why}".split()))
 
 
 def plugin_names(group: str) -> list[str]:
-    """List the names of a group: the built-in ones, then those of installed packages."""
-    return [*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]
+    """Names of a group: built-in ones, then those of installed packages."""
+    return list(dict.fromkeys([*BUILT_IN[group], *(plugin.name for plugin in installed_plugins(group))]))
 
 
 def is_named(group: str, name: object) -> bool:
-    """Whether an entry has this name; installed packages are searched if no built-in one has it."""
+    """Whether a group has this name; scans installed packages only if it is not built in."""
     return name in BUILT_IN[group] or any(plugin.name == name for plugin in installed_plugins(group))
 
 
 def find_plugin(group: str, name: str) -> Plugin | None:
-    """Find the entry of this name; None if there is none.
+    """Find an entry by name; None if there is none.
 
     Raises:
-        PluginError: if two packages register it.
+        PluginError: if two packages provide it.
     """
     if name in BUILT_IN[group]:
-        return Plugin(group, name, BUILT_IN[group][name])
+        return Plugin(name, BUILT_IN[group][name])
     found = [plugin for plugin in installed_plugins(group) if plugin.name == name]
     if len(found) > 1:
         packages = " and ".join(plugin.package for plugin in found)
@@ -167,14 +169,14 @@ def find_plugin(group: str, name: str) -> Plugin | None:
 
 @cache
 def installed_plugins(group: str) -> tuple[Plugin, ...]:
-    """The entries of installed packages, without the built-in ones, by name."""
+    """Entries of installed packages without built-in ones, sorted by name."""
     return tuple(sorted(_entries(group), key=lambda plugin: (plugin.name, plugin.package)))
 
 
 def _entries(group: str) -> Iterator[Plugin]:
     if not _may_be_registered(group):
         return
-    # The import takes 25 ms.
+    # Local, because the import takes tens of milliseconds.
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=group):
@@ -182,7 +184,7 @@ def _entries(group: str) -> Iterator[Plugin]:
             package = (
                 f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "without a name"
             )
-            yield Plugin(group, entry.name, entry.value, package)
+            yield Plugin(entry.name, entry.value, package)
 
 
 def _may_be_registered(group: str) -> bool:

@@ -117,7 +117,7 @@ def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_seve
 
     with pytest.raises(
         SpecError,
-        match=r"^s\.toml: parameters\.x: found a text of 65,537 characters among the choices; expected at most 65,536$",
+        match=r"^s\.toml: parameters\.x: found a string of 65,537 characters among the choices; expected at most 65,536$",
     ):
         spec_with((1 << 16) + 1)
     spec = spec_with(1 << 16)

@@ -413,7 +413,7 @@ def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(
     (folder / "quick.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
     (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml"))
     done = mpisweep("jobscript", "--check", "good.sh")
-    assert (done.returncode, done.stdout) == (0, "good.sh: nothing is wrong with it\n")
+    assert (done.returncode, done.stdout) == (0, "good.sh: OK\n")
     (folder / "bad.sh").write_text(GOOD["pjm"])
     done = mpisweep("jobscript", "--check", "bad.sh")
     assert done.returncode == 2
@@ -466,4 +466,4 @@ def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(
         assert "job.sh:11: error: " in done.stdout
         assert what in done.stdout
     else:
-        assert (done.returncode, done.stdout) == (0, f"{folder / 'job.sh'}: nothing is wrong with it\n")
+        assert (done.returncode, done.stdout) == (0, f"{folder / 'job.sh'}: OK\n")

@@ -31,7 +31,7 @@ def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: p
     with pytest.raises(SystemExit) as left:
         main([command, name])
     assert left.value.code == 2
-    assert f"{name!r} is not the name of a file" in capsys.readouterr().err
+    assert f"{name!r} is not a file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", LOOKERS)
@@ -62,8 +62,8 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
     assert main(["run", "resnet50", "-o", TOO_LONG]) == 2
     assert (
         capsys.readouterr().err
-        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the "
-        "results\n"
+        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; set -o to another "
+        "file\n"
     )
 
 
@@ -94,10 +94,7 @@ def test_containers_need_a_site_that_says_how_ranks_are_started(
         "image.sif",
     ]
     assert main(job) == 2
-    assert (
-        "--container: the file of site mine does not say how ranks are started outside of it"
-        in capsys.readouterr().err
-    )
+    assert "--container: the site file of mine does not set how to start ranks" in capsys.readouterr().err
     assert main([*job, "--gpus", "1"]) == 0
 
 
@@ -120,7 +117,7 @@ def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(
         )
     assert done.returncode == 2
     assert (
-        done.stderr.splitlines()[-1] == "mpisweep: what is printed cannot be written: No space left on device"
+        done.stderr.splitlines()[-1] == "mpisweep: standard output cannot be written: No space left on device"
     )
     assert "Traceback" not in done.stderr
 
@@ -269,11 +266,11 @@ COMPLAINT = re.compile(
 @pytest.mark.mpi
 @pytest.mark.parametrize(("arguments", "sentence"), [
     # torch takes seconds to import: a rank that is busy with that must not keep the others.
-    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at "
-                                                                       "most 1 rank there"),
+    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start up "
+                                                                       "to 1 rank there"),
     (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 "
-                                                                                      "workers; start at "
-                                                                                      "most 1 rank there"),
+                                                                                      "workers; start up "
+                                                                                      "to 1 rank there"),
     (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
     (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),
@@ -302,9 +299,7 @@ def test_more_workers_than_gpus_are_refused_before_any_rank_starts(
     on_one_gpu(folder, environment)
     done = mpisweep("run", "resnet50", "-p", "batch_size=1:2", "-n", "2")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(
-        r"mpisweep: \S+ has 1 GPU and 2 workers; start at most 1 rank there, .*\n", done.stderr
-    )
+    assert re.fullmatch(r"mpisweep: \S+ has 1 GPU and 2 workers; start up to 1 rank there, .*\n", done.stderr)
 
 
 @pytest.mark.mpi

@@ -109,29 +109,29 @@ def sweep_file(folder: Path, command: str, last: int = 3, more: str = NUMBERS, t
 @pytest.mark.parametrize(
     ("workload", "more", "complaint"),
     [
-        ('{ command = "p {y}" }', "", "{y}, which is no parameter; known are x, number"),
+        ('{ command = "p {y}" }', "", "{y}, which is not a parameter; known are x, number"),
         ('{ command = "p {x.real}" }', "", "{x.real}"),
         ('{ command = "p {x!r}" }', "", "unpaired brace"),
         ('{ command = "p {x" }', "", "unpaired brace"),
         ('{ command = "p {}" }', "", "placeholder {}"),
-        ('{ command = "p {x:s}" }', "", "does not fit 1"),
+        ('{ command = "p {x:s}" }', "", "cannot format 1"),
         ('{ command = "p \'x" }', "", "cannot be split"),
         ('{ command = "" }', "", "is empty"),
         ("{ command = 3 }", "", "expected a command line"),
         ('{ command = "p {x}", shell = true }', "", "workload.shell: is not a known key"),
         ('{ command = "p {x}", env = "A=1" }', "", "workload.env: is 'A=1'"),
-        ('{ command = "p {x}", env = { "A B" = "1" } }', "", "no name for a variable"),
+        ('{ command = "p {x}", env = { "A B" = "1" } }', "", "is not a valid variable name"),
         ('{ command = "p {x}", env = { A = "{y}" } }', "", "workload.env.A: has the placeholder {y}"),
         ('{ command = "p {x}", template = "../t.in" }', "", "workload.template"),
         ('{ command = "p {x}", template = "/etc/passwd" }', "", "workload.template"),
-        ('{ command = "p {x} {template}" }', "", "no workload.template"),
+        ('{ command = "p {x} {template}" }', "", "workload.template is not set"),
         ('{ command = "p {x}", directory = "home" }', "", "workload.directory"),
         ('{ command = "p" }', "", "parameters.x: is not used"),
-        ('{ command = "p {x}" }', "[metrics]\nloss = '('", "metrics.loss: is no regular expression"),
-        ('{ command = "p {x}" }', "[metrics]\nloss = '(a)'", "none is called value"),
+        ('{ command = "p {x}" }', "[metrics]\nloss = '('", "metrics.loss: is not a valid regular expression"),
+        ('{ command = "p {x}" }', "[metrics]\nloss = '(a)'", "none named value"),
         ('{ command = "p {x}" }', "[metrics]\nloss = 3", "metrics.loss: is 3"),
         ('{ command = "p {x}" }', "[metrics]\nstep = 'a'", "metrics.step"),
-        ('"resnet50"', "[metrics]\nloss = 'a'", "metrics: is for workloads that are command lines"),
+        ('"resnet50"', "[metrics]\nloss = 'a'", "metrics: only applies to a command line"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_key(workload: str, more: str, complaint: str):
@@ -156,14 +156,14 @@ def test_the_quick_form_is_a_sweep_file_that_parses_to_itself():
 @pytest.mark.parametrize(
     ("files", "workload", "complaint"),
     [
-        ({}, '{ command = "no-such-program-1 {x}" }', "there is no program 'no-such-program-1' on PATH"),
-        ({}, '{ command = "./missing {x}" }', "there is no program './missing' in"),
-        ({}, '{ command = "python -u train.py {x}" }', "there is no script 'train.py' in"),
+        ({}, '{ command = "no-such-program-1 {x}" }', "program 'no-such-program-1' is not on PATH"),
+        ({}, '{ command = "./missing {x}" }', "program './missing' does not exist in"),
+        ({}, '{ command = "python -u train.py {x}" }', "script 'train.py' does not exist in"),
         ({}, '{ command = "true {x}", template = "t.in" }', "t.in cannot be read"),
         (
             {"t.in": "a = {{y}}"},
             '{ command = "true {template}", template = "t.in" }',
-            "{{y}}, which is no parameter",
+            "{{y}}, which is not a parameter",
         ),
         (
             {"t.in": "a = 1"},
@@ -576,18 +576,18 @@ def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(fold
 @pytest.mark.parametrize(
     ("name", "content", "mode", "why"),
     [
-        ("crlf.sh", "#!/bin/sh\r\necho loss: 1\r\n", 0o755, "its lines end with a carriage return (CRLF)"),
+        ("crlf.sh", "#!/bin/sh\r\necho loss: 1\r\n", 0o755, "has Windows line endings (CRLF)"),
         (
             "closed.sh",
             "#!/bin/sh\necho loss: 1\n",
             0o644,
-            "it may not be executed; allow it with chmod +x ./closed.sh",
+            "is not executable; run chmod +x ./closed.sh",
         ),
         (
             "lost.sh",
             "#!/no/such/shell -e\necho loss: 1\n",
             0o755,
-            "its interpreter, '/no/such/shell', is not there",
+            "cannot start: its interpreter '/no/such/shell' does not exist",
         ),
     ],
 )
@@ -598,7 +598,7 @@ def test_why_a_script_does_not_start_is_said_before_anything_is_started(
     (folder / name).chmod(mode)
     done = mpisweep("run", "-p", "x=1:2", "-n", "1", "-o", "r.h5", "--", f"./{name}", "{x}")
     assert done.returncode == 2
-    assert f"'./{name}' cannot be started: {why}" in done.stderr
+    assert f"mpisweep: command line: after --: './{name}' {why}" in done.stderr
     assert not (folder / "r.h5").exists()
 
 

@@ -207,7 +207,7 @@ def signalled(*numbers: signal.Signals) -> Callable[[Path, subprocess.Popen[str]
 def stop_asked(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
     done = mpisweep("stop", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert "stopped; 0 of 6 trials have ended" in done.stdout
 
 
 def lost(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
@@ -311,7 +311,7 @@ WAYS = {
         "chat",
         3,
         "running",
-        rf"s: stopped because the disk did not take the results; \d+ of 40 trials have ended; make room, then {RESUME}",
+        rf"s: stopped because the disk did not take the results; \d+ of 40 trials have ended; free disk space, then {RESUME}",
         limits="disk = 2",
         trials=40,
         output="disk/r.h5",

@@ -612,7 +612,7 @@ def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mp
 
 def test_check_shows_that_every_trial_has_a_new_process(folder, mpisweep: Run):
     spec = function(folder, COUNTS, top="fresh_process = true")
-    assert "  process     a new one for every trial\n" in mpisweep("check", spec).stdout
+    assert "  process     a new process for every trial\n" in mpisweep("check", spec).stdout
     assert "process" not in mpisweep("check", function(folder, COUNTS)).stdout
 
 

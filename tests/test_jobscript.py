@@ -636,7 +636,7 @@ def test_a_sweep_that_compute_nodes_cannot_see_is_warned_of(folder: Path, mpiswe
     done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "flow-cx", "--elapse", "1:00:00")
     assert done.returncode == 0
     assert done.stdout.startswith("#!/bin/bash")
-    assert "warning: the sweep lies in" in done.stderr
+    assert "warning: the sweep is in" in done.stderr
 
 
 # ------------------------------------------------------------------------------------- what is shipped

@@ -273,7 +273,7 @@ def test_its_options_are_checked_like_those_of_a_built_in_workload(folder, tiny,
         ("[fixed]\nbent = 'tanh'", "sweep.toml: fixed.bent: tiny has no such option; did you mean 'bend'?"),
         (
             "[fixed]\nbend = 'sigmoid'",
-            "sweep.toml: fixed.bend: is 'sigmoid'; it must be one of 'relu', 'tanh'",
+            "sweep.toml: fixed.bend: is 'sigmoid'; expected one of 'relu', 'tanh'",
         ),
     ):
         (folder / "sweep.toml").write_text(SWEEP + wrong, encoding="utf-8")
@@ -496,10 +496,10 @@ def test_a_batch_system_that_cannot_be_used_stops_no_sweep(
                              "ModuleNotFoundError: No module named 'broken_plugin.described'"),
         ("raising", "random", "workload: 'raising' of the package broken-plugin 0.3 cannot be loaded: "
                               "RuntimeError: the licence has run out"),
-        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: it is of type "
-                          "int and not a WorkloadDescription"),
+        ("odd", "random", "workload: 'odd' of the package broken-plugin 0.3 cannot be used: expected a "
+                          "WorkloadDescription, found int"),
         ("misnamed", "random", "workload: 'misnamed' of the package broken-plugin 0.3 cannot be used: it "
-                               "describes 'other'"),
+                               "describes 'other', not 'misnamed'"),
         ("unrunnable", "random", "workload: 'unrunnable' of the package broken-plugin 0.3 cannot be loaded: "
                                  "ModuleNotFoundError: No module named 'broken_plugin.no_such_module'"),
         ("m:f", "nowhere", "search: 'nowhere' of the package broken-plugin 0.3 cannot be loaded: "
@@ -599,3 +599,47 @@ assert this_allocation({}, known="local").system == "local"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+#: The tiny package with a workload that has a speed.
+FAST = {
+    **TINY,
+    "tiny_plugin/described.py": TINY["tiny_plugin/described.py"].replace(
+        'nat"),', 'nat"), Metric("images_per_second", "speed", "images/s"),'
+    ),
+    "tiny_plugin/train.py": """
+def run(trial):
+    width = trial.params["width"]
+    return {"loss": 1 / width + (trial.params["bend"] == "tanh"), "images_per_second": 8.0 * width}
+""",
+}
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> Path:
+    """A folder in which that package is installed."""
+    install(FAST, tmp_path / "fast-source", tmp_path / "fast-target")
+    return tmp_path / "fast-target"
+
+
+@pytest.mark.parametrize(
+    ("search", "space"),
+    [
+        # The baseline leaves `width` at its default, which the workload's description knows.
+        ('search = "downwards"\ntrials = 3', "width = { from = 1, to = 9 }\n[baseline]\nbend = 'tanh'"),
+        # The objective is left at the speed, of which the workload's description tells.
+        ('search = "largest_batch"', "width = { from = 1, to = 9 }"),
+    ],
+)
+def test_results_say_what_the_sweep_left_to_the_package_where_it_is_not_installed(
+    tmp_path, fast, run: Run, search, space
+):
+    (tmp_path / "sweep.toml").write_text(
+        f'workload = "tiny"\nname = "fast"\n{search}\n[parameters]\n{space}\n', encoding="utf-8"
+    )
+    made = run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[fast])
+    assert made.returncode == 0, made.stdout + made.stderr
+    with_package = run("top", "r.h5", folders=[fast])
+    without = run("top", "r.h5", folders=[])
+    assert (without.returncode, without.stderr) == (0, "")
+    assert without.stdout == with_package.stdout

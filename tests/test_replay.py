@@ -101,7 +101,7 @@ def test_what_cannot_be_replayed_is_one_sentence(swept: Path, mpisweep: Run):
     for arguments, complaint in (
         (("r.h5", "4"), "there is no trial 4; the last is 3"),
         (("missing.h5", "0"), "missing.h5"),
-        (("r.h5", "0", "--folder", "nowhere"), "say with --folder"),
+        (("r.h5", "0", "--folder", "nowhere"), "set --folder"),
     ):
         done = mpisweep("replay", *arguments)
         assert done.returncode == 2

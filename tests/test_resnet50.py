@@ -425,8 +425,8 @@ def test_missing_data_is_told(options, message):
 @pytest.mark.parametrize(
     ("fixed", "message"),
     [
-        ("", "fixed.data_root: is missing; data = 'cifar10' needs the folder where the images are"),
-        ("data_root = 'nowhere'", "fixed.data_root: there is no folder {folder}/nowhere"),
+        ("", "fixed.data_root: is missing; data = 'cifar10' needs the folder of the images"),
+        ("data_root = 'nowhere'", "fixed.data_root: folder {folder}/nowhere does not exist"),
     ],
 )
 def test_missing_data_is_told_before_anything_runs(tmp_path, fixed, message):

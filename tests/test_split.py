@@ -315,7 +315,7 @@ def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member
     asked = mpisweep("stop", "r.h5")
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.count("process ") == 2
-    assert "it has stopped; " in asked.stdout
+    assert "stopped; " in asked.stdout
     assert [process.wait(PATIENCE_S) for process in running] == [3, 3]
     assert not (folder / "r.h5.stop").exists()
     stopped = package.load(folder / "r.h5")

@@ -403,7 +403,7 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
     )
     for site, environment, words in (
         ("./pjm.toml", {"PATH": without}, "pjsub is not on PATH"),
-        ("flow-cx", {}, "the sweep lies in"),
+        ("flow-cx", {}, "the sweep is in"),
         ("workstation", {}, "has no batch system"),
         ("nowhere", {}, "there is no such site"),
         ("./none.toml", {}, "cannot be read"),
@@ -498,7 +498,7 @@ def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_ca
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "2 waiting jobs cancelled" in done.stdout
-    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert "stopped; 0 of 6 trials have ended" in done.stdout
     assert [standins.wait_for(job_id)["code"] for job_id in ids] == [3, None, 3, None]
 
 
@@ -533,7 +533,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert done.returncode == 0, done.stderr
     assert "1 waiting job cancelled" in done.stdout
     assert "asked process" in done.stdout
-    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert "stopped; 0 of 3 trials have ended" in done.stdout
     assert standins.wait_for(running)["code"] == 3
     assert standins.wait_for(waiting)["started"] is None
     assert f"no {title} job of this sweep is waiting or running" in run("status", "r.h5").stdout
@@ -545,10 +545,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
 def test_stop_says_when_there_is_no_such_sweep(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
-    )
+    assert done.stderr == "mpisweep: none.h5: no such results file, and no job was submitted for it here\n"
 
 
 def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
@@ -583,7 +580,7 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
     shares_folder(results).mkdir()
     note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
     for state, words in (
-        (JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"),
+        (JobState.RUNNING, "Slurm job 42 started, but its sweep has not yet; run stop again when it has"),
         (JobState.GONE, "nothing is running"),
     ):
         job = QueuedJob("42", state, "")

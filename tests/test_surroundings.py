@@ -117,7 +117,7 @@ def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_b
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     for stream in ("stdout", "stderr"):
         code = (
-            "import sys; from mpisweep.cli.program import _print_anything; _print_anything(); "
+            "import sys; from mpisweep.cli.program import _escape_output; _escape_output(); "
             f"print('\\u65e5 \\udcff', file=sys.{stream})"
         )
         done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)

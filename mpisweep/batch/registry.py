@@ -50,7 +50,7 @@ def _load(plugin: Plugin) -> BatchSystem:
 
 #: The built-in systems by name, and a machine without one: scripts can be written for each.
 SCRIPTED: dict[str, BatchSystem] = {
-    name: _load(Plugin(BATCH, name, reference)) for name, reference in BUILT_IN[BATCH].items()
+    name: _load(Plugin(name, reference)) for name, reference in BUILT_IN[BATCH].items()
 }
 
 #: The built-in systems that run jobs, in the order in which a job's environment is searched for them.

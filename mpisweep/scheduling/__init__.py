@@ -1,7 +1,7 @@
-"""The decisions of a sweep: who runs which trial when, and what follows from how it ends.
+"""Scheduling: who runs which trial when, and what follows from how it ends.
 
-Pure: events and times come in as arguments, and decisions go out.  Nothing in this room knows MPI, files or a
-clock, so that the master, the tests and a simulation of ten thousand workers drive the very same code.
+Pure: events and times are arguments, decisions are return values.  Nothing here knows MPI, files or a clock,
+so the master, the tests and a simulation of ten thousand workers drive the same code.
 
 ==============  ==========================================================================
 scheduler       :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`: which rule, which steps, and the end
@@ -19,6 +19,7 @@ teams           trials of several ranks: when one is over
 memory          what is withheld until the memory frontier is known
 health          devices that are ill, workers that are lost, and the bug that all trials share
 leasing         what this run may run of a sweep that several allocations share
+forecast        how long a sweep will take, for ``mpisweep check``
 ranking         things in the order of a number that changes
 ==============  ==========================================================================
 """

@@ -137,11 +137,6 @@ class Scheduler:
         return self.core.trials.counts[state]
 
     @property
-    def total(self) -> int:
-        """How many trials the sweep has."""
-        return self.core.total
-
-    @property
     def running(self) -> int:
         """How many slots are at work."""
         return self.core.running
