@@ -1,7 +1,6 @@
-"""Things in the order of a number that changes: the first one, the last one and any place between without a
-search.
+"""Items ordered by a number that changes, with access to the item at any place.
 
-A sorted list.  Setting a number takes some microseconds with ten thousand things as with a hundred: two
+A sorted list.  Setting a number takes some microseconds with ten thousand items as with a hundred: two
 bisections, and one move of memory.
 
 Pure: no clock, no I/O.
@@ -16,16 +15,16 @@ from typing import Any, Generic, TypeVar
 
 __all__ = ["Ranking"]
 
-#: Also orderable: equal numbers are told apart by it.
+#: Also orderable, which breaks ties.
 Thing = TypeVar("Thing", bound=Hashable)
 
 
 class Ranking(Generic[Thing]):
-    """Things and their numbers, the smallest number first; equals in the order of the things."""
+    """Items and their numbers, the smallest number first; ties in the order of the items."""
 
     def __init__(self) -> None:
         self._keys: dict[Thing, float] = {}
-        #: Any: that things are orderable cannot be said of a tuple's second half.
+        #: Any: the type of a tuple's second half cannot be declared orderable.
         self._entries: list[tuple[float, Any]] = []
 
     def __len__(self) -> int:
@@ -38,15 +37,15 @@ class Ranking(Generic[Thing]):
         return (thing for _, thing in self._entries)
 
     def __getitem__(self, place: int) -> tuple[float, Thing]:
-        """The number and the thing at this place; -1 is the last."""
+        """Number and item at this place; -1 is the last."""
         return self._entries[place]
 
     def key(self, thing: Thing) -> float:
-        """The number of a thing."""
+        """Number of an item."""
         return self._keys[thing]
 
     def set(self, thing: Thing, key: float) -> None:
-        """A thing has this number now."""
+        """Set the number of an item, which is added if it is new."""
         old = self._keys.get(thing)
         if old == key:
             return
@@ -56,17 +55,17 @@ class Ranking(Generic[Thing]):
         insort(self._entries, (key, thing))
 
     def discard(self, thing: Thing) -> None:
-        """A thing is gone, if it was there."""
+        """Remove an item if it is present."""
         old = self._keys.pop(thing, None)
         if old is not None:
             del self._entries[bisect_left(self._entries, (old, thing))]
 
     def place(self, thing: Thing) -> int:
-        """Where a thing is."""
+        """Place of an item."""
         return bisect_left(self._entries, (self._keys[thing], thing))
 
     def soonest(self, count: int) -> list[Thing]:
-        """The last `count` of the first `count` and all that equal the last of these."""
+        """The last `count` items whose number does not exceed that of the item at `count - 1`."""
         last = self._entries[count - 1][0]
         end = (
             len(self._entries)
@@ -76,6 +75,6 @@ class Ranking(Generic[Thing]):
         return [thing for _, thing in self._entries[end - count : end]]
 
     def clear(self) -> None:
-        """Nothing is left."""
+        """Remove all items."""
         self._keys.clear()
         self._entries.clear()
