@@ -197,7 +197,7 @@ def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve the ridge regression for its weights (features,); column 0, the constant, is not penalised."""
+    """Weights (features,) of the ridge regression; the constant, column 0, is not penalised."""
     penalty = _RIDGE * np.eye(features.shape[1])
     penalty[0, 0] = 0.0
     solved = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)

@@ -106,7 +106,7 @@ class TrialsRevoked:
 
 @dataclass(frozen=True, slots=True)
 class NothingToLease:
-    """Every trial has ended or is held by others; `sure` if those have just shown that they live."""
+    """Every trial has ended or is held by others; `sure` if those were just seen alive."""
 
     sure: bool
 

@@ -1,4 +1,4 @@
-"""Forecast of a sweep's duration and of the trials that fit the walltime, for ``mpisweep check``.
+"""Forecast for ``mpisweep check``: a sweep's duration, and the trials that fit the walltime.
 
 The durations are the expectations of the duration model; without measurements they are the timeout, and the
 forecast is an upper bound.  The layout follows the scheduler: each worker takes the longest trial that is

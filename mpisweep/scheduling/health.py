@@ -1,4 +1,4 @@
-"""Failures that trials do not cause: a faulty device, a lost worker, an error that all trials share.
+"""Failures that a trial does not cause: a faulty device, a lost worker, a common error.
 
 *One device.*  A slot is to blame if a second trial in a row fails on it, while at least :data:`OTHERS_DONE`
 trials have completed and none has failed elsewhere since the first of these failures.  The slot is
@@ -108,7 +108,7 @@ class Devices:
         record.failures += 1
 
     def is_to_blame(self, slot: Slot, completed: int, failed: int) -> bool:
-        """Whether the device caused another failure, by the sweep's counts of completed and failed trials."""
+        """Whether the device caused another failure, by the sweep's completed and failed trials."""
         record = self._records.get(slot)
         if record is None or not record.failures:
             return False
@@ -178,7 +178,7 @@ class Losses:
         return self.counts[number]
 
     def blame(self, held: Sequence[int]) -> int | None:
-        """Choose the trial that the loss of a slot counts against; None if it could be any of several.
+        """Choose the trial that a slot's loss counts against; None if it could be any of several.
 
         Args:
             held: the trials of the lost slot, in the order in which it runs them.
@@ -207,7 +207,7 @@ class CommonError:
         return self._limit > 0
 
     def note(self, block: EndedBlock) -> bool:
-        """Count the errors of a block; True if the limit is reached.  Only before any trial completed."""
+        """Count the errors of a block, before any trial has completed; True if the limit is reached."""
         for error in _errors(block):
             if error != self._error:
                 self._error, self._times = error, 0

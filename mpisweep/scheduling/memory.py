@@ -1,4 +1,4 @@
-"""Trials and device memory: withheld trials, trials bound to one kind of device, trials that run again.
+"""Trials and device memory: trials withheld, bound to one kind of device, or run again.
 
 *Run again.*  A trial that runs out of memory, or fails with an error of its device, in a process that had run
 others before, runs again in a fresh process: its predecessors may have left memory behind.  In a fresh
@@ -89,7 +89,7 @@ class Memory:
             self._frontier.join(self.kinds[slot])
 
     def note_absent(self, slot: Slot) -> list[int]:
-        """Note that a slot takes no more trials; returns trials bound to its kind that must queue now."""
+        """Note that a slot takes no more trials; returns bound trials that must queue now."""
         if self._frontier is None:
             return []
         kind = self.kinds[slot]

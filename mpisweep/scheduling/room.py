@@ -1,4 +1,4 @@
-"""Where a trial of several ranks can start, and which slots to keep for one that cannot start yet.
+"""Where a trial of several ranks can start, and which slots to keep for one that waits.
 
 A trial needs all of its slots idle at once.  One that fits a node runs on one node, the fullest that has
 room; a larger one takes the nodes with the most idle slots first.  If a trial cannot start yet, slots are

@@ -1,4 +1,4 @@
-"""The slots of a sweep: the trials of each, and which slots are idle, have room, or have a backlog.
+"""The slots of a sweep: the trials of each, and which are idle, have room or a backlog.
 
 :meth:`Slots.note` updates the registers; call it whenever a slot's trials have changed.  Nothing searches all
 slots: the cost of an event does not depend on their number.

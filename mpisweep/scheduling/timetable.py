@@ -73,7 +73,7 @@ class Timetable:
         return self._running[slot][1] + self._load_s[slot]
 
     def next_begins_at(self, slot: Slot, now: float) -> float:
-        """When a slot would begin a trial that it gets now; infinite if its running trial is overdue."""
+        """When a slot would begin a trial that it gets now; infinite if its current one is overdue."""
         if slot not in self._running:
             return now
         (number, _), since = self._running[slot]

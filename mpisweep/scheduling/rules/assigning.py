@@ -61,7 +61,7 @@ def kept_until(core: Core, now: float) -> float:
 
 
 def is_within(core: Core, number: int, left_s: float) -> bool:
-    """Whether a trial's upper bound is within a limit; an unknown duration fits only an infinite one."""
+    """Whether a trial's upper bound is within a limit; if unknown, whether there is no limit."""
     if left_s == math.inf:
         return True
     upper_s = core.model.upper_s(number)

@@ -34,7 +34,7 @@ def fill_wide(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def _keep(core: Core, width: int, now: float) -> bool:
-    """Keep slots for the next trial of this width; returns whether one of this width ends in time.
+    """Keep slots for the next trial of this width; False if none would end in time.
 
     The slots stay the same until one of them is lost.
     """

@@ -14,7 +14,7 @@ __all__ = ["ask_search", "learn_durations", "observe"]
 
 
 def observe(core: Core, block: EndedBlock) -> None:
-    """Learn durations from complete and pruned trials; a failed one says little about the others."""
+    """Learn durations from complete and pruned trials; failed ones say little about others."""
     if FAILED not in block.states:
         core.model.observe(block.numbers, block.wall_time_s)
         return

@@ -85,7 +85,7 @@ def leave(core: Core, slot: Slot) -> dict[int, int]:
 
 
 def _check_slots_left(core: Core) -> list[Decision]:
-    """After slots were lost: release the quarantined ones if only they are left; stop without any."""
+    """Release the quarantined slots if only they are left; stop the sweep if none is left."""
     decisions: list[Decision] = []
     if core.slots.count_usable == 0:
         decisions += [release(core, slot) for slot in list(core.devices.quarantined)]

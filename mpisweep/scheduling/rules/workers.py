@@ -14,7 +14,7 @@ __all__ = ["on_worker_joined"]
 
 
 def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decision]:
-    """Take the worker's own list of trials as true; requeue the others that the journal gives it."""
+    """Take the worker's own list of trials as true; requeue the others that it should hold."""
     rank, held = event.rank, event.held
     slots = [Slot(rank, index) for index in range(event.slots)]
     core.slots.nodes |= dict.fromkeys(slots, event.host)
