@@ -186,17 +186,17 @@ def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int
     smallest = max(1, int(_SMALLEST_SHARE * left / split))
     work_left = sum(map(weight, longest_first))
     chunk: list[int] = []
-    at_most, work = max(smallest, int(_CHUNK_SHARE * left / split)), 0.0
+    limit, work = max(smallest, int(_CHUNK_SHARE * left / split)), 0.0
     for number in longest_first:
         chunk.append(number)
         work += weight(number)
         is_heavy = work >= _CHUNK_SHARE * work_left / split and len(chunk) >= smallest
-        if is_heavy or len(chunk) >= at_most:
+        if is_heavy or len(chunk) >= limit:
             chunks.append(chunk)
             left -= len(chunk)
             work_left -= work
             chunk, work = [], 0.0
-            at_most = max(smallest, int(_CHUNK_SHARE * left / split))
+            limit = max(smallest, int(_CHUNK_SHARE * left / split))
     return [*chunks, chunk] if chunk else chunks
 
 

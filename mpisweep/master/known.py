@@ -34,7 +34,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 #: Maximum number of parts in a list of trials.
-_SPANS_AT_MOST = 6
+_MAX_SPANS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +281,8 @@ def trials_text(numbers: Sequence[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    if len(spans) > _SPANS_AT_MOST:
-        shown = spans[: _SPANS_AT_MOST - 1]
+    if len(spans) > _MAX_SPANS:
+        shown = spans[: _MAX_SPANS - 1]
         left = len(numbers) - sum(last - first + 1 for first, last in shown)
     else:
         shown, left = spans, 0

@@ -47,12 +47,12 @@ __all__ = [
     "Opened",
     "RunEndedError",
     "RunFacts",
+    "ended_error",
     "open_sweep",
-    "run_has_ended",
 ]
 
 #: How long a run waits for more workers, as a multiple of the silence after which a rank counts as lost.
-_PATIENCE = 2.0
+_PATIENCE_SILENCES = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ def _scheduler(
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.
-        patience_s=_PATIENCE * spec.limits.silence_s,
+        patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,
     )
 
 
@@ -318,7 +318,7 @@ def _has_run(path: Path, snapshotter: Snapshotter, run: str) -> bool:
     return state is not None and run in state.allocations["run"]
 
 
-def run_has_ended(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedError:
+def ended_error(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedError:
     """Error for a run that is over: with its recorded end, or as superseded if none is recorded."""
     try:
         state, _ = snapshotter.read(path)

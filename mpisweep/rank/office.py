@@ -19,7 +19,7 @@ from mpisweep import __version__
 from mpisweep.master.joining import AlreadyCompleteError, Share, join
 from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.lease_client import LeaseClient
-from mpisweep.master.opening import Mastership, Opened, RunEndedError, RunFacts, open_sweep, run_has_ended
+from mpisweep.master.opening import Mastership, Opened, RunEndedError, RunFacts, ended_error, open_sweep
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
@@ -195,7 +195,7 @@ class Office:
             share = self._join(snapshotter, mastership)
             return self._open_part(snapshotter, mastership, path if share is None else share.part, share)
         except RunOverError as error:
-            raise run_has_ended(path, snapshotter, mastership.run) from error
+            raise ended_error(path, snapshotter, mastership.run) from error
 
     def _join(self, snapshotter: Snapshotter, mastership: Mastership) -> Share | None:
         """The place of this run in a split sweep; None where it has the sweep alone."""
@@ -347,7 +347,7 @@ class Office:
         self._snapshotter = snapshotter = Snapshotter(self._server)
 
         def find_out() -> Opened:
-            raise run_has_ended(self._options.path, snapshotter, run)
+            raise ended_error(self._options.path, snapshotter, run)
 
         self._leading = Leading((), find_out, 0.0)
 

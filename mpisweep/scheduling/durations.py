@@ -29,11 +29,11 @@ WORK_NAMES = frozenset({
 })  # fmt: skip
 
 #: Measurements per fit; more would not change it.
-_FIT_AT_MOST = 2000
+_MAX_FIT = 2000
 #: Weight of the ridge penalty on standardised features, in units of one measurement.
 _RIDGE = 0.1
 #: Maximum number of distinct values for which a parameter that is not a number gets a feature per value.
-_LEVELS_AT_MOST = 16
+_MAX_LEVELS = 16
 #: Predictions are clipped to the measured durations times this factor: a fit extrapolates badly.
 _BEYOND_MEASURED = 10.0
 #: Distance of the upper bound from the expected duration, in standard deviations of the logarithm; and the
@@ -89,7 +89,7 @@ class DurationModel:
         self._next_fit = 2 * len(self._numbers)
         if self._features is None:
             self._features = _features(self._columns, self._work, self._count)
-        stride = max(1, len(self._numbers) // _FIT_AT_MOST)
+        stride = max(1, len(self._numbers) // _MAX_FIT)
         rows = np.array(self._numbers[::stride])
         durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
         weights = _ridge(self._features[rows], np.log(durations))
@@ -180,7 +180,7 @@ def _features(
 def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
     if any(isinstance(value, (bool, str)) for value in column):
         levels = sorted({str(value) for value in column})
-        if len(levels) > _LEVELS_AT_MOST:
+        if len(levels) > _MAX_LEVELS:
             return []
         return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
     values = np.asarray(column, dtype=float)

@@ -64,13 +64,13 @@ def forecast(
     upper: list[float] = []
     ordered = model.shortest_first(numbers)
     for number in ordered:
-        likely, at_most = model.expected_s(number), model.upper_s(number)
-        if likely is None or at_most is None:
+        likely, bound = model.expected_s(number), model.upper_s(number)
+        if likely is None or bound is None:
             if timeout_s is None:
                 return None
-            likely = at_most = timeout_s
+            likely = bound = timeout_s
         expected.append(likely if timeout_s is None else min(likely, timeout_s))
-        upper.append(at_most if timeout_s is None else min(at_most, timeout_s))
+        upper.append(bound if timeout_s is None else min(bound, timeout_s))
     own_widths = [1 if widths is None else widths[number] for number in ordered]
     if max(own_widths, default=1) > workers:
         return None

@@ -51,11 +51,11 @@ class _Queue:
     def pop(self) -> int:
         return self._first.popitem()[0] if self._first else self._sorted.pop()
 
-    def pop_short(self, at_most: int, seconds: float, alone: Container[int]) -> list[int]:
+    def pop_short(self, limit: int, seconds: float, alone: Container[int]) -> list[int]:
         first, ordered, expected_s = self._first, self._sorted, self._model.expected_s
         taken: list[int] = []
         left_s = seconds
-        while len(taken) < at_most and (first or ordered):
+        while len(taken) < limit and (first or ordered):
             number = next(reversed(first)) if first else ordered[-1]
             left_s -= expected_s(number) or seconds
             if taken and (left_s < 0 or number in alone):
@@ -173,9 +173,9 @@ class Waiting:
         """Remove and return the next trial of this width."""
         return self._queues[width].pop()
 
-    def take_short(self, at_most: int, seconds: float) -> list[int]:
+    def take_short(self, limit: int, seconds: float) -> list[int]:
         """Remove the next trial, and those after it that together fit into `seconds`."""
-        return self._queues[1].pop_short(at_most, seconds, self._alone)
+        return self._queues[1].pop_short(limit, seconds, self._alone)
 
     def put_back(self, numbers: Sequence[int]) -> None:
         """Put trials at the head of their queues, the first of them first."""

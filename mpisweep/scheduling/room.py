@@ -84,7 +84,7 @@ class Room:
         self._in_idle: set[Slot] = set()
         self._in_free: set[Slot] = set()
         #: Changed slot -> when it will be free, until the rankings below are updated.
-        self._news: dict[Slot, float] = {}
+        self._changed: dict[Slot, float] = {}
         #: Node -> its slots, ordered by when they will be free; and all slots.
         self._by_node: dict[str, Ranking[Slot]] = {}
         self._everywhere: Ranking[Slot] = Ranking()
@@ -107,7 +107,7 @@ class Room:
             self._resize(node, 1)
         self._enrol(self._idle, self._in_idle, slot, is_idle)
         self._enrol(self._free, self._in_free, slot, is_idle and not is_kept)
-        self._news[slot] = -inf if is_idle else free_at
+        self._changed[slot] = -inf if is_idle else free_at
 
     def forget(self, slot: Slot) -> None:
         """Remove a slot that takes no more trials."""
@@ -116,7 +116,7 @@ class Room:
         self._enrol(self._idle, self._in_idle, slot, False)
         self._enrol(self._free, self._in_free, slot, False)
         node = self._nodes.pop(slot)
-        self._news.pop(slot, None)
+        self._changed.pop(slot, None)
         self._resize(node, -1)
         self._everywhere.discard(slot)
         if node in self._by_node:
@@ -167,7 +167,7 @@ class Room:
 
     def _put_in_order(self) -> None:
         nodes: dict[str, None] = {}
-        for slot, free_at in self._news.items():
+        for slot, free_at in self._changed.items():
             node = self._nodes[slot]
             nodes[node] = None
             self._everywhere.set(slot, free_at)
@@ -175,7 +175,7 @@ class Room:
             if ranking is None:
                 ranking = self._by_node[node] = Ranking()
             ranking.set(slot, free_at)
-        self._news.clear()
+        self._changed.clear()
         for node in nodes:
             self._note_starts(node)
 

@@ -49,7 +49,7 @@ class Slots:
         self.wanting: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> slots that hold up to one trial and are not kept, the idle ones first; each is
         #: visited once after it has changed.
-        self.roomy: dict[str, OrderedDict[Slot, None]] = {}
+        self.with_room: dict[str, OrderedDict[Slot, None]] = {}
         #: Slots with unstarted trials that were not reclaimed since; the longest unchanged one first.
         self.with_backlog: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> slots with a backlog that is bound to this kind: other kinds cannot run it.
@@ -191,14 +191,14 @@ class Slots:
 
     def _note_room(self, slot: Slot, count: int, is_kept: bool) -> None:
         kind = self._kinds.get(slot, "")
-        roomy = self.roomy.get(kind)
-        if roomy is None:
-            roomy = self.roomy[kind] = OrderedDict()
+        with_room = self.with_room.get(kind)
+        if with_room is None:
+            with_room = self.with_room[kind] = OrderedDict()
         if is_kept or count > 1:
-            roomy.pop(slot, None)
+            with_room.pop(slot, None)
         else:
-            roomy[slot] = None
-            roomy.move_to_end(slot, last=count > 0)
+            with_room[slot] = None
+            with_room.move_to_end(slot, last=count > 0)
 
     def _leave_idle(self, slot: Slot) -> None:
         if slot in self.idle:
@@ -212,8 +212,8 @@ class Slots:
         self._drop_backlog(slot)
         for register in (self.wanting, self.kept_idle):
             register.pop(slot, None)
-        if roomy := self.roomy.get(self._kinds.get(slot, "")):
-            roomy.pop(slot, None)
+        if with_room := self.with_room.get(self._kinds.get(slot, "")):
+            with_room.pop(slot, None)
 
     def _note_backlog(self, slot: Slot, register: OrderedDict[Slot, None]) -> None:
         self._drop_backlog(slot)

@@ -2,9 +2,9 @@
 
 A trial is over when all of its ranks have left it.  As soon as one rank fails, is lost or returns the trial,
 the others must leave it: they get :data:`LINGER_S` to exit by themselves, then their processes are killed.
-The cause of the failure is the most specific one that any rank reported (:data:`_TELLING`): when one rank
+The cause of the failure is the most specific one that any rank reported (:data:`_CAUSES`): when one rank
 runs out of memory, the others report a broken connection.  When rank 0 has completed, the others get
-:data:`FAREWELL_S`.  :mod:`mpisweep.scheduling.room` chooses the slots.
+:data:`RETURN_S`.  :mod:`mpisweep.scheduling.room` chooses the slots.
 
 Pure: no clock, no I/O.
 """
@@ -18,15 +18,15 @@ from dataclasses import dataclass, field, replace
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
 
-__all__ = ["FAREWELL_S", "LINGER_S", "TeamTrial", "all_devices"]
+__all__ = ["LINGER_S", "RETURN_S", "TeamTrial", "all_devices"]
 
 #: Time for the other ranks of a failed trial to report their own error, in seconds.
 LINGER_S = 2.0
 #: Time for the other ranks to return after rank 0 has completed, in seconds.
-FAREWELL_S = 30.0
+RETURN_S = 30.0
 
 #: Causes of failure, the most specific first.
-_TELLING = (
+_CAUSES = (
     FailureCause.OUT_OF_MEMORY,
     FailureCause.CRASH,
     FailureCause.TIMEOUT,
@@ -63,7 +63,7 @@ class TeamTrial:
         """Time for its remaining slots to leave it, in seconds; infinite while it may continue."""
         if self.returns or any(block.states[0] == TrialState.FAILED for block in self.ends):
             return LINGER_S
-        return math.inf if self.slots[0] in self.waits_for else FAREWELL_S
+        return math.inf if self.slots[0] in self.waits_for else RETURN_S
 
     def rank_of(self, slot: Slot) -> int:
         """Rank of the trial that runs in a slot."""
@@ -84,7 +84,7 @@ class TeamTrial:
         return self._failure(failed) if failed else AttemptEnd.RECLAIMED
 
     def _failure(self, failed: Sequence[EndedBlock]) -> EndedBlock:
-        cause = min(failed, key=lambda block: _TELLING.index(FailureCause(block.causes[0])))
+        cause = min(failed, key=lambda block: _CAUSES.index(FailureCause(block.causes[0])))
         rank = self.rank_of(Slot(cause.worker, cause.slot))
         lead = next((block for block in failed if self.rank_of(Slot(block.worker, block.slot)) == 0), cause)
         return replace(

@@ -34,13 +34,13 @@ __all__ = [
 #: batch.
 BATCH_S = 0.010
 #: Larger batches are not faster (measured: 128 trials per message reach 9/10 of the speed of 512).
-BATCH_AT_MOST = 512
+MAX_BATCH = 512
 
 
-def may_have_more(core: Core, slot: Slot, at_most: int) -> bool:
-    """Whether a slot may get more trials if it holds up to `at_most`."""
+def may_have_more(core: Core, slot: Slot, limit: int) -> bool:
+    """Whether a slot may get more trials if it holds up to `limit`."""
     held = core.slots.held[slot]
-    return len(held) <= at_most and slot not in core.slots.asked and core.losses.suspects.isdisjoint(held)
+    return len(held) <= limit and slot not in core.slots.asked and core.losses.suspects.isdisjoint(held)
 
 
 def time_left_s(core: Core, slot: Slot, now: float) -> float:
@@ -77,7 +77,7 @@ def batch_size(core: Core) -> int:
     if core.policy.fresh_process:
         return 1
     fair_share = core.waiting.count() // (2 * len(core.slots))
-    return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
+    return max(1, min(MAX_BATCH, fair_share, int(BATCH_S / expected_s)))
 
 
 def assign_next(

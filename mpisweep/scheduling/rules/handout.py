@@ -78,13 +78,13 @@ def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:
     """Hand out trials that are bound to one kind of device."""
     slots = core.slots
     for kind, queue in core.memory.bound.items():
-        roomy = slots.roomy.get(kind)
-        if roomy is None:
+        with_room = slots.with_room.get(kind)
+        if with_room is None:
             continue
-        for _ in range(len(roomy)):
+        for _ in range(len(with_room)):
             if not queue:
                 break
-            slot, number = next(iter(roomy)), queue[0]
+            slot, number = next(iter(with_room)), queue[0]
             is_idle = not slots.held[slot]
             if number in core.losses.suspects and not is_idle:
                 break
@@ -94,4 +94,4 @@ def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:
                 # No other slot has more time than this one.
                 break
             else:
-                del roomy[slot]
+                del with_room[slot]

@@ -6,7 +6,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import AddTrials, Decision
 from mpisweep.scheduling.rules.assigning import BATCH_S
-from mpisweep.scheduling.rules.reclaiming import reconsider
+from mpisweep.scheduling.rules.reclaiming import mark_all_changed
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
 from mpisweep.search.largest_batch import LargestBatch
 
@@ -28,7 +28,7 @@ def learn_durations(core: Core) -> None:
     # Sorting a hundred thousand trials takes longer than running them if each is this short.
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
-    reconsider(core)
+    mark_all_changed(core)
 
 
 def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> None:

@@ -73,14 +73,14 @@ def on_nothing_to_lease(core: Core, sure: bool, now: float) -> list[Decision]:
 
 def ask_after_stall(core: Core, supply: Supply, decisions: list[Decision], now: float) -> None:
     """After a stall, ask which trials this allocation still owns before any is handed out."""
-    request = supply.note_time(now, _ranks_at_most(core) if _have_joined(core, now) else None)
+    request = supply.note_time(now, _max_ranks(core) if _have_joined(core, now) else None)
     if request is not None:
         decisions.append(request)
 
 
 def replenish(core: Core, supply: Supply, decisions: list[Decision], now: float) -> None:
     """Request more trials before the waiting ones run out."""
-    ranks = _ranks_at_most(core)
+    ranks = _max_ranks(core)
     if ranks is not None and not _have_joined(core, now):
         # More slots may join in a moment.
         return
@@ -99,7 +99,7 @@ def _have_joined(core: Core, now: float) -> bool:
     return bool(core.slots.held) and core.memory.have_joined(now)
 
 
-def _ranks_at_most(core: Core) -> int | None:
+def _max_ranks(core: Core) -> int | None:
     """Maximum number of ranks of a trial that can run here; None if every trial can."""
     if core.waiting.widest == 1:
         return None

@@ -18,7 +18,7 @@ from mpisweep.records import Slot
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, Reclaim
 
-__all__ = ["SETTLE_S", "note_changes", "note_slot", "reclaim", "reclaim_for_idle", "reconsider"]
+__all__ = ["SETTLE_S", "mark_all_changed", "note_changes", "note_slot", "reclaim", "reclaim_for_idle"]
 
 #: No trials are reclaimed from a slot for this long after an assignment, in seconds.
 SETTLE_S = 0.020
@@ -34,7 +34,7 @@ def note_changes(core: Core, decisions: list[Decision], now: float) -> None:
         _reclaim_late(core, decisions, now)
 
 
-def reconsider(core: Core) -> None:
+def mark_all_changed(core: Core) -> None:
     """Mark all slots as changed after the expected durations have changed."""
     core.slots.changed |= dict.fromkeys(core.slots.held)
 
