@@ -167,13 +167,13 @@ def _features(
     columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
 ) -> NDArray[np.float64]:  # (trials, features)
     """Feature matrix with one row per trial: a constant, then standardised features."""
-    made: list[NDArray[np.float64]] = []
+    raw: list[NDArray[np.float64]] = []
     if work is not None:
         log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
-        made += [log_work, log_work**2]
+        raw += [log_work, log_work**2]
     for column in columns.values():
-        made += _column_features(column)
-    standardised = [_standardised(feature) for feature in made]
+        raw += _column_features(column)
+    standardised = [_standardised(feature) for feature in raw]
     return np.column_stack([np.ones(count), *standardised])
 
 

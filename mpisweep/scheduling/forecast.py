@@ -113,15 +113,23 @@ def _laid_out(
     return started, last_end_s
 
 
-def forecast_lines(found: Forecast, walltime_s: float | None) -> list[str]:
+def forecast_lines(prediction: Forecast, walltime_s: float | None) -> list[str]:
     """Describe a forecast to the user."""
-    about = "up to" if found.is_bound else "about"
+    about = "up to" if prediction.is_bound else "about"
     lines = [
-        f"{about} {duration_text(found.trial_time_s)} of trials; "
-        f"with {counted(found.workers, 'worker')} {about} {duration_text(found.wall_time_s)}"
+        f"{about} {duration_text(prediction.trial_time_s)} of trials; "
+        f"with {counted(prediction.workers, 'worker')} {about} {duration_text(prediction.wall_time_s)}"
     ]
     if walltime_s is not None:
-        fitting = "all" if found.fitting == found.trials else f"{found.fitting:,} of {found.trials:,} trials"
-        sure = ", if every trial takes its timeout" if found.is_bound and found.fitting < found.trials else ""
+        fitting = (
+            "all"
+            if prediction.fitting == prediction.trials
+            else f"{prediction.fitting:,} of {prediction.trials:,} trials"
+        )
+        sure = (
+            ", if every trial takes its timeout"
+            if prediction.is_bound and prediction.fitting < prediction.trials
+            else ""
+        )
         lines.append(f"{fitting} fit into {duration_text(walltime_s)}{sure}")
     return lines

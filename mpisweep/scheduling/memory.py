@@ -189,9 +189,9 @@ class Memory:
             return None
         plan = self._frontier.plan(states, wanting, all_joined=all_joined)
         if plan.withheld:
-            gone = frozenset(plan.withheld)
+            withheld = frozenset(plan.withheld)
             self.bound = {
-                kind: deque(n for n in queue if n not in gone) for kind, queue in self.bound.items()
+                kind: deque(n for n in queue if n not in withheld) for kind, queue in self.bound.items()
             }
         for number, _ in plan.infeasible:
             self.fresh.discard(number)

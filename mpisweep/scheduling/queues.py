@@ -192,8 +192,8 @@ class Waiting:
         by_width: dict[int, list[int]] = {}
         for number in numbers:
             by_width.setdefault(self.width(number), []).append(number)
-        for some in by_width.values():
-            self._queue_of(some[0]).add(some)
+        for group in by_width.values():
+            self._queue_of(group[0]).add(group)
 
     def discard(self, number: int) -> bool:
         """Remove a trial; returns whether it was waiting."""

@@ -16,55 +16,55 @@ from typing import Any, Generic, TypeVar
 __all__ = ["Ranking"]
 
 #: Also orderable, which breaks ties.
-Thing = TypeVar("Thing", bound=Hashable)
+Item = TypeVar("Item", bound=Hashable)
 
 
-class Ranking(Generic[Thing]):
+class Ranking(Generic[Item]):
     """Items and their numbers, the smallest number first; ties in the order of the items."""
 
     def __init__(self) -> None:
-        self._keys: dict[Thing, float] = {}
+        self._keys: dict[Item, float] = {}
         #: Any: the type of a tuple's second half cannot be declared orderable.
         self._entries: list[tuple[float, Any]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, thing: Thing) -> bool:
-        return thing in self._keys
+    def __contains__(self, item: Item) -> bool:
+        return item in self._keys
 
-    def __iter__(self) -> Iterator[Thing]:
-        return (thing for _, thing in self._entries)
+    def __iter__(self) -> Iterator[Item]:
+        return (item for _, item in self._entries)
 
-    def __getitem__(self, place: int) -> tuple[float, Thing]:
+    def __getitem__(self, place: int) -> tuple[float, Item]:
         """Number and item at this place; -1 is the last."""
         return self._entries[place]
 
-    def key(self, thing: Thing) -> float:
+    def key(self, item: Item) -> float:
         """Number of an item."""
-        return self._keys[thing]
+        return self._keys[item]
 
-    def set(self, thing: Thing, key: float) -> None:
+    def set(self, item: Item, key: float) -> None:
         """Set the number of an item, which is added if it is new."""
-        old = self._keys.get(thing)
+        old = self._keys.get(item)
         if old == key:
             return
         if old is not None:
-            del self._entries[bisect_left(self._entries, (old, thing))]
-        self._keys[thing] = key
-        insort(self._entries, (key, thing))
+            del self._entries[bisect_left(self._entries, (old, item))]
+        self._keys[item] = key
+        insort(self._entries, (key, item))
 
-    def discard(self, thing: Thing) -> None:
+    def discard(self, item: Item) -> None:
         """Remove an item if it is present."""
-        old = self._keys.pop(thing, None)
+        old = self._keys.pop(item, None)
         if old is not None:
-            del self._entries[bisect_left(self._entries, (old, thing))]
+            del self._entries[bisect_left(self._entries, (old, item))]
 
-    def place(self, thing: Thing) -> int:
+    def place(self, item: Item) -> int:
         """Place of an item."""
-        return bisect_left(self._entries, (self._keys[thing], thing))
+        return bisect_left(self._entries, (self._keys[item], item))
 
-    def soonest(self, count: int) -> list[Thing]:
+    def soonest(self, count: int) -> list[Item]:
         """The last `count` items whose number does not exceed that of the item at `count - 1`."""
         last = self._entries[count - 1][0]
         end = (
@@ -72,7 +72,7 @@ class Ranking(Generic[Thing]):
             if last == inf
             else bisect_right(self._entries, last, key=lambda entry: entry[0])
         )
-        return [thing for _, thing in self._entries[end - count : end]]
+        return [item for _, item in self._entries[end - count : end]]
 
     def clear(self) -> None:
         """Remove all items."""

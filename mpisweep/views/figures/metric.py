@@ -161,7 +161,7 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
     return figure
 
 
-def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, what: str) -> None:
+def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, text: str) -> None:
     if index is None:
         return
     x, y = series.x[index], series.y[index]
@@ -169,7 +169,7 @@ def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: st
     axes.plot(
         [x], [y], marker, color=colour, markersize=13 if marker == "*" else 8, zorder=5,
         markeredgecolor="white", markeredgewidth=0.8,
-        label=f"{what}: {words(series.parameter)} {where}, {words(series.metric)} {number_text(y)}",
+        label=f"{text}: {words(series.parameter)} {where}, {words(series.metric)} {number_text(y)}",
     )  # fmt: skip
 
 
@@ -185,14 +185,14 @@ def _mark_failed(axes: Axes, series: Series) -> None:
         f"{series.failed_causes.count(cause)} {words(cause)}" for cause in sorted(set(series.failed_causes))
     )
     metric = words(series.metric)
-    for where, colour, what in (
+    for where, colour, text in (
         (series.failed_x, RED, f"failed: {causes}"),
         (series.without_x, GREY, f"no finite {metric}: {len(series.without_x)}"),
     ):
         if len(where):
             axes.plot(
                 where, np.full(len(where), 0.015), "x", color=colour, markersize=6,
-                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=what,
+                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=text,
             )  # fmt: skip
 
 
