@@ -279,7 +279,7 @@ def _scheduler(
         shared=is_shared,
         widths=trial_widths(spec, trials),
         teams=known.teams if known and past.follows else {},
-        # Members do not exchange evidence about memory, so each would withhold trials on its own few.
+        # Members do not exchange evidence about memory, and most trials run elsewhere.
         frontier=None if is_shared else _frontier(spec, trials, known),
         search=search,
         fresh=known.not_fresh() if known else (),

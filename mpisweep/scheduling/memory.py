@@ -24,7 +24,8 @@ from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
 
 __all__ = ["JOIN_S", "Memory"]
 
-#: No trial is marked infeasible so soon after a worker has joined, in seconds: the next may have more memory.
+#: No trial is marked infeasible for this long after a worker joins, in seconds: the next worker may have more
+#: memory.
 JOIN_S = 2.0
 
 

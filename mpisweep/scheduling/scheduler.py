@@ -259,7 +259,7 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
         reason = core.stopping
     elif core.waiting.count() or not core.slots.held:
         # No slot is usable, and more workers may still join.
-        if core.slots.held or not core.gone or not _is_late(core, now):
+        if core.slots.held or not core.gone or not _check_patience(core, now):
             return
         reason = end_without_slots(core)
     elif core.waiting.wide() or (core.memory and not any(map(partial(has_slots, core), core.memory))):
@@ -268,7 +268,7 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
             decisions += [release(core, slot) for slot in list(core.devices.quarantined)]
             return
         # Nothing runs, and none of them could start.
-        if not _is_late(core, now):
+        if not _check_patience(core, now):
             return
         reason = EndReason.TOO_FEW
     elif core.memory and release_withheld(core, decisions, now):
@@ -279,8 +279,8 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
     decisions.append(End(reason))
 
 
-def _is_late(core: Core, now: float) -> bool:
-    """Note too few workers; returns whether they have been too few for longer than the patience."""
+def _check_patience(core: Core, now: float) -> bool:
+    """Note that the workers are too few; returns whether the patience is over."""
     if core.too_few_since is None:
         core.too_few_since = now
     return now - core.too_few_since >= core.policy.patience_s

@@ -88,7 +88,7 @@ class Slots:
         return list(self._of_rank.get(rank, ()))
 
     def holder(self, number: int) -> Slot | None:
-        """The slot, or one of the slots, that hold a trial of a shared sweep; else None."""
+        """A slot that holds the trial, in a shared sweep; None if there is none."""
         slot = self._where.get(number) if self._where is not None else None
         return slot if slot is not None and number in self.held.get(slot, ()) else None
 
