@@ -19,7 +19,7 @@ import mpisweep as package
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, TrialsBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
 from mpisweep.master import inbox
-from mpisweep.master.adding import introduce
+from mpisweep.master.adding import record_trials
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.processes.channel import Line
 from mpisweep.processes.shared_page import Page, SignalPage, page_file
@@ -123,7 +123,7 @@ def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_seve
     spec = spec_with(1 << 16)
     trials = number_trials(spec, make_sampler(spec), None)
     disk = SlowDisk()
-    introduce(cast(Journal, disk), trials)
+    record_trials(cast(Journal, disk), trials)
     introduced = [block for block in map(decode, disk.bodies) if isinstance(block, TrialsBlock)]
     assert [number for block in introduced for number in block.numbers] == list(range(400))
     assert max(map(len, disk.bodies)) < 1 << 23

@@ -313,7 +313,7 @@ def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d r\.h5: was made from another sweep:\n"
         r"  workload: the results file has 'workloads:half', command line has 'workloads:seeded'\n"
-        r"use another file \(-o\), or --fresh to move this one aside and begin anew\n",
+        r"use another file \(-o\), or --fresh to move this one aside and start over\n",
         done.stderr,
     ), done.stderr
 

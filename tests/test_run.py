@@ -390,7 +390,7 @@ def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpiswee
     assert bounded.returncode == 2
     assert "'2:00' is not a valid duration" in bounded.stderr
     bounded = mpisweep("check", "s.toml", "-n", "2", "--walltime", "0:02:30")
-    assert "at most 6 min of trials; with 2 workers at most 3 min" in bounded.stdout
+    assert "up to 6 min of trials; with 2 workers up to 3 min" in bounded.stdout
     assert "4 of 6 trials fit into 2 min, if every trial takes its timeout" in bounded.stdout
     assert mpisweep("run", "s.toml", "-n", "1").returncode == 0
     grown = mpisweep(

@@ -196,7 +196,7 @@ def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
     assert 0 in codes
     assert codes <= {0, 3}
     all_is_well(folder, 80)
-    assert "this member was silent and was given up" in said(folder, 0)
+    assert "this member was silent and was declared dead" in said(folder, 0)
     # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears
     # of that later.
     assert sum(runs_of(folder).values()) <= 80 + 20
@@ -248,7 +248,7 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
     (folder / "go").touch()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
-    assert "was shared by several runs; their parts were put together" in alone.stderr
+    assert "was split between several runs; their parts are merged" in alone.stderr
     all_is_well(folder, 30)
 
 
@@ -278,8 +278,8 @@ def test_who_does_it_differently_is_refused_with_the_differences(folder, member,
         "run", my_sweep(folder, 21, "gated", name="t.toml"), "-o", "r.h5", "-n", "1", "--split", "3"
     )
     assert other.returncode == 2
-    assert "trials: the members share 20, t.toml asks for 21" in other.stderr
-    assert "--split: the members share the sweep in 2, this run in 3" in other.stderr
+    assert "trials: the members have 20, t.toml gives 21" in other.stderr
+    assert "--split: the members use 2, this run uses 3" in other.stderr
     assert "by process" in other.stderr
     fresh = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2", "--fresh")
     assert fresh.returncode == 2

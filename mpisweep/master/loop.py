@@ -150,7 +150,7 @@ class Master:
 
     def step_down(self) -> None:
         """Let go of everything and touch nothing: another rank is the master."""
-        self._closing.let_go()
+        self._closing.abandon()
 
     # ----------------------------------------------------------------------------------- the turn of the loop
 
@@ -180,7 +180,7 @@ class Master:
             if self._stop_at is not None and now >= self._stop_at:
                 self._stop_at = None
                 self._steering.request_stop(EndReason.WALLTIME, now)
-            if self._closing.journal_open and self._disk.has_failed(now):
+            if self._closing.journal_open and self._disk.check(now):
                 self._closing.give_up_disk()
             self._look_at_vigil(now)
             if self._lease_client is not None:
@@ -267,7 +267,7 @@ class Master:
             log.warning("%s: this member was silent; others have ended the sweep without it", self._spec.name)
         else:
             log.info("%s: all trials of all members have ended and are in one file", self._spec.name)
-        self._closing.let_go()
+        self._closing.abandon()
         self._closing.end(EndReason.SHARE, code)
 
     # ------------------------------------------------------------------------------------- the end

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 
 from mpisweep.master.joining import AlreadyCompleteError
 from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.opening import Mastership, Opened, RunEndedError, run_has_ended
+from mpisweep.master.opening import (
+    Mastership,
+    Opened,
+    RunEndedError,
+    ended_error,
+)
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
 from mpisweep.processes.forkserver import ForkServer
@@ -245,7 +250,7 @@ class Office:
         self._snapshotter = snapshotter = Snapshotter(self._server)
 
         def find_out() -> Opened:
-            raise run_has_ended(self._options.path, snapshotter, run)
+            raise ended_error(self._options.path, snapshotter, run)
 
         self._leading = Leading((), find_out, 0.0)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mpisweep import __version__
 from mpisweep.master.joining import Share, join
 from mpisweep.master.lease_client import LeaseClient
-from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep, run_has_ended
+from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.processes.forkserver import ForkServer
@@ -84,7 +84,7 @@ class MasterSetup:
                 share=share,
             )
         except RunOverError as error:
-            raise run_has_ended(path, snapshotter, mastership.run) from error
+            raise ended_error(path, snapshotter, mastership.run) from error
 
     def _join(self, snapshotter: Snapshotter, mastership: Mastership) -> Share | None:
         """Join a split sweep; None if this run has the sweep alone."""
