@@ -70,7 +70,7 @@ class Held:
         """This first line is longer than ninety characters, but it is read by nobody outside the module."""
 
     def public(self, name):
-        """This first line is longer than ninety characters, and everybody who reads the API sees it."""
+        """This first line is longer than ninety characters, and everybody who reads the API would see it."""
         return f"{name} is gone" f" on with {name}, {name:>10}"  #: again and again
 
     def two_lines(self):
