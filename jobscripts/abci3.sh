@@ -5,7 +5,7 @@
 #
 # Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
 # The limits of rt_HF are not known to mpisweep: see the site's own pages.
-# Put your ABCI group in the place of GROUP.
+# Replace GROUP with your ABCI group.
 #PBS -N resnet50-batch-size
 #PBS -v USE_SSH=1
 #PBS -q rt_HF

@@ -5,7 +5,7 @@
 #
 # Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
 # The limits of regular-g are not known to mpisweep: see the site's own pages.
-# Put your project group in the place of GROUP, and this folder below /work.
+# Replace GROUP with your project group, and put this folder below /work.
 #PBS -N resnet50-batch-size
 #PBS -q regular-g
 #PBS -W group_list=GROUP

@@ -5,7 +5,7 @@
 #   qsub -g GROUP THIS_SCRIPT
 #
 # Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
-# Put your TSUBAME group in the place of GROUP.
+# Replace GROUP with your TSUBAME group.
 #$ -N resnet50-batch-size
 #$ -cwd
 #$ -S /bin/bash

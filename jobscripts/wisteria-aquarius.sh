@@ -6,7 +6,7 @@
 #
 # Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
 # The limits of regular-a are not known to mpisweep: see the site's own pages.
-# Put your project group in the place of GROUP, and this folder below /work.
+# Replace GROUP with your project group, and put this folder below /work.
 #PJM -N resnet50-batch-size
 #PJM --norestart
 #PJM -L rscgrp=regular-a
