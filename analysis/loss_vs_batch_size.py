@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Figure 1: a metric of every trial over one parameter; best, baseline and failed trials marked.
+"""Figure 1: a metric of every trial vs. one parameter; best, baseline and failed trials marked.
 
 python analysis/loss_vs_batch_size.py resnet50.h5 -o figure1.pdf
 python analysis/loss_vs_batch_size.py resnet50.h5 --metric images_per_second

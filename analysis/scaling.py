@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speedup and efficiency of trials by how many ranks they have.
+"""Speedup and efficiency of trials vs. their number of ranks.
 
 python analysis/scaling.py resnet50.h5 -o scaling.pdf
 python analysis/scaling.py resnet50.h5 --metric wall_time

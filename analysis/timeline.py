@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Who ran what when: one row a worker, one box a trial; what is blank is idle.
+"""Which worker ran which trial when: one row per worker, one box per trial; blank is idle.
 
 python analysis/timeline.py resnet50.h5 -o timeline.svg
 """

@@ -42,8 +42,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--points", type=int, default=300, help="reports of each trial")
-    parser.add_argument("--file-bytes", type=int, default=1_000_000_000, help="of the file that is opened")
-    parser.add_argument("--workers", type=int, default=2, help="of the run; 0 for no run")
+    parser.add_argument(
+        "--file-bytes", type=int, default=1_000_000_000, help="size of the file that is opened"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="number of workers of the run; 0 for no run")
     options = parser.parse_args()
     trials, points = options.trials, options.points
     with tempfile.TemporaryDirectory() as made:

@@ -5,7 +5,7 @@
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
 # The site file does not state the limits of rt_HF: see the site's own pages.
-# Put your ABCI group in the place of GROUP.
+# Replace GROUP with your ABCI group.
 #PBS -N resnet50-batch-size
 #PBS -v USE_SSH=1
 #PBS -q rt_HF

@@ -4,8 +4,7 @@
 #   qsub THIS_SCRIPT
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
-# Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load your
-# modules.
+# Replace -pe with your system's request for nodes, add -q and -P where it wants them, and load your modules.
 #$ -N resnet50-batch-size
 #$ -cwd
 #$ -S /bin/bash

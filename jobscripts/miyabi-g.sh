@@ -5,7 +5,7 @@
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
 # The site file does not state the limits of regular-g: see the site's own pages.
-# Put your project group in the place of GROUP, and this folder below /work.
+# Replace GROUP with your project group, and put this folder below /work.
 #PBS -N resnet50-batch-size
 #PBS -q regular-g
 #PBS -W group_list=GROUP

@@ -5,8 +5,7 @@
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
 # The site file does not state the limits of RESOURCE_GROUP: see the site's own pages.
-# Put a resource group of your system in the place of RESOURCE_GROUP, and load the modules of your
-# environment.
+# Replace RESOURCE_GROUP with a resource group of your system, and load the modules of your environment.
 #PJM -N resnet50-batch-size
 #PJM -L rscgrp=RESOURCE_GROUP
 #PJM -L node=2

@@ -5,7 +5,7 @@
 #   qsub -g GROUP THIS_SCRIPT
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
-# Put your TSUBAME group in the place of GROUP.
+# Replace GROUP with your TSUBAME group.
 #$ -N resnet50-batch-size
 #$ -cwd
 #$ -S /bin/bash

@@ -6,7 +6,7 @@
 #
 # Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
 # The site file does not state the limits of regular-a: see the site's own pages.
-# Put your project group in the place of GROUP, and this folder below /work.
+# Replace GROUP with your project group, and put this folder below /work.
 #PJM -N resnet50-batch-size
 #PJM --norestart
 #PJM -L rscgrp=regular-a
