@@ -1,0 +1,290 @@
+"""The picture of the rooms: boxes on floors, arrows to the rooms below, and the table of all arrows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import permutations, pairwise
+from math import sqrt
+from pathlib import Path
+
+from drawing.source import Source
+from drawing.svg import Canvas, wrapped
+
+__all__ = ["House", "imports_table", "modules_picture"]
+
+#: A module of tests/ that says which room may import from which.
+LAYERS = Path(__file__).parents[2] / "tests" / "test_layers.py"
+
+_WIDTH = 1000
+_LEFT, _RIGHT = 30, 985
+_GAP, _BETWEEN = 62, 18
+#: What an arrow that passes a floor takes of its width.
+_CHANNEL = 22
+_LINE = 15
+_FILLS = ("#f6f8fa", "#ddf4ff")
+
+#: A room, or an arrow on its way past a floor: from, to.
+Item = str | tuple[str, str]
+
+
+class House:
+    """The rooms of the package: the modules and packages at its top.
+
+    Args:
+        source: of the package.
+
+    Attributes:
+        files: room -> its modules.
+        arrows: (room, room that it imports) -> how many of its files do.
+        floors: the rooms of each floor, the ground first.
+        drawn: the arrows that no way through other rooms implies.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.name = source.package.name
+        self.files: dict[str, list[str]] = defaultdict(list)
+        for module in source.texts:
+            self.files[_room(module)].append(module)
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for module, imported in source.imports().items():
+            for other in imported:
+                if _room(other) != _room(module):
+                    found[_room(module), _room(other)].add(module)
+        self.arrows = {pair: len(modules) for pair, modules in sorted(found.items())}
+        below: dict[str, set[str]] = {room: set() for room in self.files}
+        for upper, lower in [*_allowed(), *self.arrows]:
+            if upper in below and lower in below and upper != lower:
+                below[upper].add(lower)
+        heights = _heights(below)
+        self.floors = [
+            [room for room in self.files if heights[room] == floor]
+            for floor in range(max(heights.values()) + 1)
+        ]
+        self.drawn = [pair for pair in self.arrows if not self._is_implied(*pair)]
+
+    def title(self, room: str) -> str:
+        """What a room is called."""
+        is_folder = len(self.files[room]) > 1 or any("." in module for module in self.files[room])
+        return f"{room}/" if is_folder else room or f"{self.name} (its public names)"
+
+    def modules(self, room: str) -> list[str]:
+        """The modules of a room by their names in it, without the packages themselves."""
+        names = [module.removeprefix(room).lstrip(".") for module in self.files[room]]
+        packages = {name.rpartition(".")[0] for name in names}
+        return [name.replace(".", "/") for name in names if name and name not in packages]
+
+    def _is_implied(self, upper: str, lower: str) -> bool:
+        return any(
+            lower in self._reached(between)
+            for start, between in self.arrows
+            if start == upper and between != lower
+        )
+
+    def _reached(self, room: str) -> set[str]:
+        found: set[str] = set()
+        for upper, lower in self.arrows:
+            if upper == room:
+                found |= {lower} | self._reached(lower)
+        return found
+
+
+def _room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _allowed() -> list[tuple[str, str]]:
+    """Pairs of rooms of which the first may import from the second."""
+    made = importlib.util.spec_from_file_location("layers", LAYERS)
+    assert made is not None
+    assert made.loader is not None
+    layers = importlib.util.module_from_spec(made)
+    made.loader.exec_module(layers)
+    return [
+        (_room(upper), _room(lower))
+        for upper, allowed in layers.ALLOWED.items()
+        for lower in sorted(allowed)
+    ]
+
+
+def _heights(below: Mapping[str, set[str]]) -> dict[str, int]:
+    """Each room -> its floor: one above the highest room that it may import from."""
+    heights: dict[str, int] = {}
+    while len(heights) < len(below):
+        ready = [room for room in below if room not in heights and below[room] <= heights.keys()]
+        assert ready, f"rooms import each other in a circle: {sorted(below.keys() - heights.keys())}"
+        heights |= {room: 1 + max((heights[lower] for lower in below[room]), default=-1) for room in ready}
+    return heights
+
+
+# ------------------------------------------------------------------------------------- the picture
+
+
+class _Plan:
+    """Where everything stands."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        floor_of = {room: floor for floor, rooms in enumerate(house.floors) for room in rooms}
+        #: Steps of arrows from one floor to the next one below, and which arrow each belongs to.
+        self.steps: list[tuple[Item, Item, tuple[str, str]]] = []
+        rows: list[list[Item]] = [list(rooms) for rooms in house.floors]
+        for upper, lower in house.drawn:
+            way: list[Item] = [upper]
+            for floor in range(floor_of[upper] - 1, floor_of[lower], -1):
+                way.append((upper, lower))
+                rows[floor].append((upper, lower))
+            way.append(lower)
+            self.steps += [(start, end, (upper, lower)) for start, end in pairwise(way)]
+        self.rows = self._sorted(rows)
+        self.floor_of = floor_of
+        self.spans = {
+            (floor, item): span
+            for floor, row in enumerate(self.rows)
+            for item, span in self._spans(row).items()
+        }
+
+    def between(self, floor: int) -> list[tuple[Item, Item]]:
+        """The steps from this floor to the one below."""
+        return [(start, end) for start, end, pair in self.steps if self._floor(start, end, pair) == floor]
+
+    def _floor(self, start: Item, end: Item, pair: tuple[str, str]) -> int:
+        return next(
+            floor
+            for floor in range(len(self.rows) - 1, 0, -1)
+            if start in self.rows[floor] and end in self.rows[floor - 1] and self._is_on_way(pair, floor)
+        )
+
+    def _is_on_way(self, pair: tuple[str, str], floor: int) -> bool:
+        return self.floor_of[pair[1]] < floor <= self.floor_of[pair[0]]
+
+    def _sorted(self, rows: list[list[Item]]) -> list[list[Item]]:
+        """Each floor in the order with the fewest crossings, and then the shortest arrows."""
+        for sweep in range(6):
+            order = range(len(rows)) if sweep % 2 else range(len(rows) - 1, -1, -1)
+            for floor in order:
+                others = [rows[near] for near in (floor - 1, floor + 1) if 0 <= near < len(rows)]
+                rows[floor] = list(
+                    min(permutations(sorted(rows[floor], key=str)), key=lambda row: self._cost(row, others))
+                )
+        return rows
+
+    def _cost(self, row: tuple[Item, ...], others: list[list[Item]]) -> tuple[int, float]:
+        crossings, length = 0, 0.0
+        for other in others:
+            ends = sorted(
+                (row.index(one), other.index(two))
+                for start, end, _ in self.steps
+                for one, two in ((start, end), (end, start))
+                if one in row and two in other
+            )
+            for index, (here, there) in enumerate(ends):
+                crossings += sum(1 for _, later in ends[index + 1 :] if later < there)
+                length += abs((here + 0.5) / len(row) - (there + 0.5) / len(other))
+        return crossings, length
+
+    def _spans(self, row: list[Item]) -> dict[Item, tuple[float, float]]:
+        """Where each item of a floor begins and ends."""
+        free = _RIGHT - _LEFT - _BETWEEN * (len(row) - 1)
+        free -= _CHANNEL * sum(isinstance(item, tuple) for item in row)
+        weights = {
+            item: max(6.5, sqrt(sum(len(name) + 2 for name in self.house.modules(item))))
+            for item in row
+            if isinstance(item, str)
+        }
+        x, found = float(_LEFT), {}
+        for item in row:
+            width = _CHANNEL if isinstance(item, tuple) else free * weights[item] / sum(weights.values())
+            found[item] = (x, x + width)
+            x += width + _BETWEEN
+        return found
+
+    def port(self, floor: int, item: Item, place: int, count: int) -> float:
+        """Where an arrow touches an item: one of so many."""
+        left, right = self.spans[floor, item]
+        return left + (right - left) * (place + 0.5) / count
+
+
+def modules_picture(source: Source) -> str:
+    """The rooms as an SVG."""
+    house = House(source)
+    plan = _Plan(house)
+    canvas = Canvas(_WIDTH, f"The rooms of {house.name}, floor by floor, and what they import")
+    canvas.text(_LEFT, 28, f"The rooms of {house.name} and what they import", size=16, bold=True)
+    canvas.text(
+        _LEFT,
+        48,
+        f"{len(house.files)} rooms, {len(house.arrows)} arrows. Drawn are the {len(house.drawn)} that no way "
+        "through other rooms implies; the number: files of the upper room that import from the lower one.",
+        pale=True,
+    )
+    y, tops, bottoms = 66.0, {}, {}
+    for floor in range(len(plan.rows) - 1, -1, -1):
+        texts = _texts(plan, floor)
+        height = 34 + _LINE * max(len(lines) for lines in texts.values())
+        tops[floor], bottoms[floor] = y, y + height
+        canvas.text(8, y + height / 2 + 4, str(floor), size=13, bold=True, pale=True)
+        for room, lines in texts.items():
+            left, right = plan.spans[floor, room]
+            canvas.box(left, y, right - left, height, _FILLS[floor % 2])
+            canvas.text(left + 10, y + 19, house.title(room), size=14, bold=True)
+            canvas.lines(left + 10, y + 37, lines, _LINE, mono=True, pale=True)
+        y += height + _GAP
+    _draw_arrows(canvas, plan, tops, bottoms)
+    return canvas.svg(bottoms[0] + 16)
+
+
+def _texts(plan: _Plan, floor: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for item in plan.rows[floor]:
+        if isinstance(item, str):
+            left, right = plan.spans[floor, item]
+            found[item] = wrapped(plan.house.modules(item), right - left - 18)
+    return found
+
+
+def _draw_arrows(canvas: Canvas, plan: _Plan, tops: dict[int, float], bottoms: dict[int, float]) -> None:
+    chips: list[tuple[float, float, str]] = []
+    for floor in range(len(plan.rows) - 1, 0, -1):
+        upper, lower = plan.rows[floor], plan.rows[floor - 1]
+        steps = plan.between(floor)
+        for start, end in steps:
+            leaving = sorted((lower.index(e) for s, e in steps if s == start))
+            arriving = sorted((upper.index(s) for s, e in steps if e == end))
+            x = plan.port(floor, start, leaving.index(lower.index(end)), len(leaving))
+            to = plan.port(floor - 1, end, arriving.index(upper.index(start)), len(arriving))
+            points = [(x, bottoms[floor]), (to, tops[floor - 1])]
+            if isinstance(end, tuple):
+                points.append((to, bottoms[floor - 1]))
+            if isinstance(start, str):
+                pair = end if isinstance(end, tuple) else (start, end)
+                share = 0.36
+                chips.append(
+                    (x + (to - x) * share, bottoms[floor] + _GAP * share, str(plan.house.arrows[pair]))
+                )
+            _draw_step(canvas, points, is_last=isinstance(end, str))
+    for chip in chips:
+        canvas.chip(*chip)
+
+
+def _draw_step(canvas: Canvas, points: list[tuple[float, float]], *, is_last: bool) -> None:
+    if is_last:
+        canvas.arrow(points)
+    else:
+        canvas.line(points)
+
+
+# ------------------------------------------------------------------------------------- the table
+
+
+def imports_table(source: Source) -> str:
+    """Every room from the top floor down, and from which it imports."""
+    house = House(source)
+    rows = ["| floor | room | files | imports from (files that do) |", "|---|---|---|---|"]
+    for floor in range(len(house.floors) - 1, -1, -1):
+        for room in house.floors[floor]:
+            lower = [f"`{end or house.name}` {n}" for (start, end), n in house.arrows.items() if start == room]
+            name = room or house.name
+            rows.append(f"| {floor} | `{name}` | {len(house.files[room])} | {', '.join(lower)} |")
+    return "\n".join(rows)
