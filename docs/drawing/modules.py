@@ -6,7 +6,7 @@ import importlib.util
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import permutations, pairwise
-from math import sqrt
+from math import dist, sqrt
 from pathlib import Path
 
 from drawing.source import Source
@@ -19,7 +19,7 @@ LAYERS = Path(__file__).parents[2] / "tests" / "test_layers.py"
 
 _WIDTH = 1000
 _LEFT, _RIGHT = 30, 985
-_GAP, _BETWEEN = 62, 18
+_GAP, _BETWEEN = 52, 18
 #: What an arrow that passes a floor takes of its width.
 _CHANNEL = 22
 _LINE = 15
@@ -67,10 +67,12 @@ class House:
     def title(self, room: str) -> str:
         """What a room is called."""
         is_folder = len(self.files[room]) > 1 or any("." in module for module in self.files[room])
-        return f"{room}/" if is_folder else room or f"{self.name} (its public names)"
+        return f"{room}/" if is_folder else room or self.name
 
     def modules(self, room: str) -> list[str]:
         """The modules of a room by their names in it, without the packages themselves."""
+        if not room:
+            return ["__init__"]
         names = [module.removeprefix(room).lstrip(".") for module in self.files[room]]
         packages = {name.rpartition(".")[0] for name in names}
         return [name.replace(".", "/") for name in names if name and name not in packages]
@@ -127,8 +129,8 @@ class _Plan:
     def __init__(self, house: House) -> None:
         self.house = house
         floor_of = {room: floor for floor, rooms in enumerate(house.floors) for room in rooms}
-        #: Steps of arrows from one floor to the next one below, and which arrow each belongs to.
-        self.steps: list[tuple[Item, Item, tuple[str, str]]] = []
+        #: Floor -> the steps of arrows from there to the next one below.
+        self.steps: dict[int, list[tuple[Item, Item]]] = defaultdict(list)
         rows: list[list[Item]] = [list(rooms) for rooms in house.floors]
         for upper, lower in house.drawn:
             way: list[Item] = [upper]
@@ -136,52 +138,37 @@ class _Plan:
                 way.append((upper, lower))
                 rows[floor].append((upper, lower))
             way.append(lower)
-            self.steps += [(start, end, (upper, lower)) for start, end in pairwise(way)]
+            for floor, step in enumerate(pairwise(way)):
+                self.steps[floor_of[upper] - floor].append(step)
         self.rows = self._sorted(rows)
-        self.floor_of = floor_of
         self.spans = {
             (floor, item): span
             for floor, row in enumerate(self.rows)
             for item, span in self._spans(row).items()
         }
 
-    def between(self, floor: int) -> list[tuple[Item, Item]]:
-        """The steps from this floor to the one below."""
-        return [(start, end) for start, end, pair in self.steps if self._floor(start, end, pair) == floor]
-
-    def _floor(self, start: Item, end: Item, pair: tuple[str, str]) -> int:
-        return next(
-            floor
-            for floor in range(len(self.rows) - 1, 0, -1)
-            if start in self.rows[floor] and end in self.rows[floor - 1] and self._is_on_way(pair, floor)
-        )
-
-    def _is_on_way(self, pair: tuple[str, str], floor: int) -> bool:
-        return self.floor_of[pair[1]] < floor <= self.floor_of[pair[0]]
-
     def _sorted(self, rows: list[list[Item]]) -> list[list[Item]]:
         """Each floor in the order with the fewest crossings, and then the shortest arrows."""
         for sweep in range(6):
             order = range(len(rows)) if sweep % 2 else range(len(rows) - 1, -1, -1)
             for floor in order:
-                others = [rows[near] for near in (floor - 1, floor + 1) if 0 <= near < len(rows)]
                 rows[floor] = list(
-                    min(permutations(sorted(rows[floor], key=str)), key=lambda row: self._cost(row, others))
+                    min(
+                        permutations(sorted(rows[floor], key=str)),
+                        key=lambda row: self._cost(rows[:floor] + [list(row)] + rows[floor + 1 :], floor),  # noqa: B023
+                    )
                 )
         return rows
 
-    def _cost(self, row: tuple[Item, ...], others: list[list[Item]]) -> tuple[int, float]:
+    def _cost(self, rows: list[list[Item]], floor: int) -> tuple[int, float]:
         crossings, length = 0, 0.0
-        for other in others:
+        for upper in (floor + 1, floor):
             ends = sorted(
-                (row.index(one), other.index(two))
-                for start, end, _ in self.steps
-                for one, two in ((start, end), (end, start))
-                if one in row and two in other
+                (rows[upper].index(start), rows[upper - 1].index(end)) for start, end in self.steps[upper]
             )
             for index, (here, there) in enumerate(ends):
                 crossings += sum(1 for _, later in ends[index + 1 :] if later < there)
-                length += abs((here + 0.5) / len(row) - (there + 0.5) / len(other))
+                length += abs((here + 0.5) / len(rows[upper]) - (there + 0.5) / len(rows[upper - 1]))
         return crossings, length
 
     def _spans(self, row: list[Item]) -> dict[Item, tuple[float, float]]:
@@ -248,10 +235,10 @@ def _draw_arrows(canvas: Canvas, plan: _Plan, tops: dict[int, float], bottoms: d
     chips: list[tuple[float, float, str]] = []
     for floor in range(len(plan.rows) - 1, 0, -1):
         upper, lower = plan.rows[floor], plan.rows[floor - 1]
-        steps = plan.between(floor)
+        steps = plan.steps[floor]
         for start, end in steps:
-            leaving = sorted((lower.index(e) for s, e in steps if s == start))
-            arriving = sorted((upper.index(s) for s, e in steps if e == end))
+            leaving = sorted(lower.index(other) for other_start, other in steps if other_start == start)
+            arriving = sorted(upper.index(other) for other, other_end in steps if other_end == end)
             x = plan.port(floor, start, leaving.index(lower.index(end)), len(leaving))
             to = plan.port(floor - 1, end, arriving.index(upper.index(start)), len(arriving))
             points = [(x, bottoms[floor]), (to, tops[floor - 1])]
@@ -259,20 +246,14 @@ def _draw_arrows(canvas: Canvas, plan: _Plan, tops: dict[int, float], bottoms: d
                 points.append((to, bottoms[floor - 1]))
             if isinstance(start, str):
                 pair = end if isinstance(end, tuple) else (start, end)
-                share = 0.36
-                chips.append(
-                    (x + (to - x) * share, bottoms[floor] + _GAP * share, str(plan.house.arrows[pair]))
-                )
-            _draw_step(canvas, points, is_last=isinstance(end, str))
+                places = [
+                    (x + (to - x) * share, bottoms[floor] + _GAP * share) for share in (0.36, 0.22, 0.5, 0.62)
+                ]
+                free = [place for place in places if all(dist(place, chip[:2]) > 24 for chip in chips)]
+                chips.append((*(free or places)[0], str(plan.house.arrows[pair])))
+            (canvas.arrow if isinstance(end, str) else canvas.line)(points)
     for chip in chips:
         canvas.chip(*chip)
-
-
-def _draw_step(canvas: Canvas, points: list[tuple[float, float]], *, is_last: bool) -> None:
-    if is_last:
-        canvas.arrow(points)
-    else:
-        canvas.line(points)
 
 
 # ------------------------------------------------------------------------------------- the table

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = ["Source", "calls_in", "word_of"]
+
+Node = TypeVar("Node", bound=ast.expr)
 
 
 class Source:
@@ -87,21 +89,11 @@ class Source:
                 found[node.targets[0].id] = " ".join(comment)
         return found
 
-    def strings(self, module: str, pattern: str) -> list[str]:
-        """The text constants of a module that match as a whole, once each, in order."""
-        found = [
-            node.value
-            for node in ast.walk(self.trees[module])
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        return list(dict.fromkeys(text for text in found if re.fullmatch(pattern, text)))
-
     def keys_of_dicts(self, module: str, key: str) -> list[str]:
         """What the dictionaries that a module writes out have under a key, in order."""
         found = [
             value.value
-            for node in ast.walk(self.trees[module])
-            if isinstance(node, ast.Dict)
+            for node in _in_order(self.trees[module], ast.Dict)
             for name, value in zip(node.keys, node.values, strict=True)
             if isinstance(name, ast.Constant) and name.value == key and isinstance(value, ast.Constant)
         ]
@@ -149,9 +141,17 @@ def word_of(node: ast.AST) -> str:
 
 def calls_in(tree: ast.AST, name: str) -> Iterator[ast.Call]:
     """The calls in there of a function or method of this name, in the order of the text."""
-    found = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and word_of(node.func).rpartition(".")[2] == name
-    ]
-    yield from sorted(found, key=lambda node: (node.lineno, node.col_offset))
+    for call in _in_order(tree, ast.Call):
+        if _last_word(call.func) == name:
+            yield call
+
+
+def _last_word(node: ast.expr) -> str:
+    """``c`` of ``a.b.c``, whatever comes before it."""
+    return node.attr if isinstance(node, ast.Attribute) else word_of(node)
+
+
+def _in_order(tree: ast.AST, kind: type[Node]) -> list[Node]:
+    """The nodes of a kind in the order of the text."""
+    found = [node for node in ast.walk(tree) if isinstance(node, kind)]
+    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
