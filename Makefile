@@ -5,6 +5,7 @@
 # make lint       ruff, mypy --strict, and the layers
 # make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
 # make reference  write docs/sweep-file.md, the options of workloads and the JSON schema anew, after a change of their tables
+#                 and the pictures and tables of docs/architecture.md, after a change of modules, messages or states
 # make bench      benchmarks
 # make storm      random kills, stops and bad disks until a sweep is done, then a comparison; STRIKES=200
 # make mutants    remove one mechanism at a time, and see that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
@@ -81,6 +82,7 @@ jobscripts: $(READY)
 
 reference: $(READY)
 	$(PY) docs/write_reference.py
+	$(PY) docs/write_architecture.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

@@ -104,9 +104,7 @@ def _allowed() -> list[tuple[str, str]]:
     layers = importlib.util.module_from_spec(made)
     made.loader.exec_module(layers)
     return [
-        (_room(upper), _room(lower))
-        for upper, allowed in layers.ALLOWED.items()
-        for lower in sorted(allowed)
+        (_room(upper), _room(lower)) for upper, allowed in layers.ALLOWED.items() for lower in sorted(allowed)
     ]
 
 
@@ -265,7 +263,9 @@ def imports_table(source: Source) -> str:
     rows = ["| floor | room | files | imports from (files that do) |", "|---|---|---|---|"]
     for floor in range(len(house.floors) - 1, -1, -1):
         for room in house.floors[floor]:
-            lower = [f"`{end or house.name}` {n}" for (start, end), n in house.arrows.items() if start == room]
+            lower = [
+                f"`{end or house.name}` {n}" for (start, end), n in house.arrows.items() if start == room
+            ]
             name = room or house.name
             rows.append(f"| {floor} | `{name}` | {len(house.files[room])} | {', '.join(lower)} |")
     return "\n".join(rows)

@@ -1,222 +1,20 @@
-"""The picture of the processes of a sweep, what goes between them, and the table of files that each writes."""
+"""The picture of the processes of a sweep and of what goes between them."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from drawing.source import Source, calls_in, word_of
-from drawing.svg import Canvas, wrapped
+from drawing.source import Source
+from drawing.spoken import FORKS, LAUNCHER, LEASES, MASTER, RANK, SNAPSHOTS, TRIAL, WORKER, Spoken, spoken
+from drawing.svg import MONO_PX, Canvas, wrapped
 
-__all__ = ["Spoken", "files_table", "processes_picture", "spoken"]
-
-
-class Writer(NamedTuple):
-    """A process that writes to one of the places beside the results file.
-
-    `module` is where its path is made, by a call of `function`; the picture is refused when it is not.
-    """
-
-    process: str
-    function: str
-    module: str
-
-
-LAUNCHER, MASTER, TRIAL = "launcher", "master", "trial process"
-SNAPSHOTS, LEASES = "snapshot process", "lease agent"
-COMMANDS = "commands"
-
-#: The functions of mpisweep.results that name a place, and who writes there.
-WRITERS = (
-    Writer(MASTER, "journal_folder", "master.opening"),
-    Writer(SNAPSHOTS, "journal_folder", "results.compaction"),
-    Writer(SNAPSHOTS, "write_file", "results.compaction"),
-    Writer(LEASES, "write_whole", "results.shares.lease_agent"),
-    Writer(MASTER, "shares_folder", "master.joining"),
-    Writer(LEASES, "shares_folder", "results.shares.lease_agent"),
-    Writer(SNAPSHOTS, "damaged_folder", "results.compaction"),
-    Writer(LEASES, "damaged_folder", "results.shares.lease_agent"),
-    Writer(TRIAL, "trials_folder", "rank.main"),
-    Writer(TRIAL, "logs_folder", "rank.main"),
-    Writer(COMMANDS, "stop_file", "cli.stop"),
-    Writer(MASTER, "stop_file", "rank.office"),
-)
-#: Functions that write the results file itself.
-_WHOLE = ("write_file", "write_whole")
-#: Module that has a process started -> what the picture calls that process.
-_STARTERS = {"processes.child": TRIAL, "master.snapshotter": SNAPSHOTS, "master.lease_client": LEASES}
-
-
-@dataclass
-class Spoken:
-    """Every name that goes between processes, as the code has it."""
-
-    #: Process -> the function that it runs, as its starter has it.
-    entries: dict[str, str]
-    to_master: list[str]
-    to_worker: list[str]
-    between_ranks: list[str]
-    frames_there: list[str]
-    frames_back: list[str]
-    page: list[str]
-    requests: list[str]
-    notices: list[str]
-    snapshot_asks: list[str]
-    snapshot_answers: list[str]
-    lease_asks: list[str]
-    lease_tells: list[str]
-    variables: list[str]
-    threads: list[str]
-    #: Process -> what it writes.
-    writes: dict[str, list[str]] = field(default_factory=dict)
-
-
-def spoken(source: Source) -> Spoken:
-    """Read all of it."""
-    to_master = source.union("messages", "ToMaster")
-    to_worker = source.union("messages", "ToWorker")
-    unions = {"ToMaster", "ToWorker", *to_master, *to_worker}
-    return Spoken(
-        entries=_entries(source),
-        to_master=to_master,
-        to_worker=to_worker,
-        between_ranks=[name for name in source.union("messages", "Message") if name not in unions],
-        frames_there=_frames(source, "processes"),
-        frames_back=_frames(source, "workloads"),
-        page=_page_fields(source),
-        requests=_keywords(source, "processes.forkserver", "_request"),
-        notices=source.union("processes.fork_loop", "Notice"),
-        snapshot_asks=source.keys_of_dicts("master.snapshotter", "ask"),
-        snapshot_answers=_slots(source.definition("master.snapshotter", "Answer")),
-        lease_asks=source.keys_of_dicts("master.lease_client", "ask"),
-        lease_tells=_keywords(source, "results.shares.lease_agent", "_tell"),
-        variables=_variables(source),
-        threads=_threads(source),
-        writes={process: _written_by(source, process) for process, _, _ in WRITERS},
-    )
-
-
-def _entries(source: Source) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for module, tree in source.trees.items():
-        for call in [*calls_in(tree, "spawn"), *calls_in(tree, "SideProcess")]:
-            for argument in call.args:
-                if isinstance(argument, ast.Constant) and ":" in str(argument.value):
-                    assert module in _STARTERS, f"{module} starts a process that the picture does not have"
-                    found[_STARTERS[module]] = argument.value
-    return found
-
-
-def _frames(source: Source, room: str) -> list[str]:
-    """The kinds of frames that the modules of a room send."""
-    sent = {
-        word_of(call.args[0])
-        for module in source.below(room)
-        for call in calls_in(source.trees[module], "send")
-        if call.args
-    }
-    return [kind for kind in source.numbered("processes.channel") if kind in sent]
-
-
-def _page_fields(source: Source) -> list[str]:
-    for node in source.definition("processes.shared_page", "Page").body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
-            return [word_of(name).strip("_").lower() for name in node.targets[0].elts]
-    raise LookupError("the shared page has no fields")
-
-
-def _keywords(source: Source, module: str, function: str) -> list[str]:
-    """The first keyword of each call of a function in its module, which says what is asked or told."""
-    calls = calls_in(source.trees[module], function)
-    return list(dict.fromkeys(call.keywords[0].arg or "" for call in calls if call.keywords))
-
-
-def _slots(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
-    for part in node.body:
-        if isinstance(part, ast.Assign) and word_of(part.targets[0]) == "__slots__":
-            return list(ast.literal_eval(part.value))
-    raise LookupError(f"{node.name} has no __slots__")
-
-
-def _variables(source: Source) -> list[str]:
-    return [
-        node.value.value
-        for node in source.trees["batch.launch"].body
-        if isinstance(node, ast.Assign)
-        and word_of(node.targets[0]).endswith("_VARIABLE")
-        and isinstance(node.value, ast.Constant)
-    ]
-
-
-def _threads(source: Source) -> list[str]:
-    """The threads of a master, by their names."""
-    return [
-        keyword.value.value
-        for module in [*source.below("master"), *source.below("results.journal")]
-        for call in calls_in(source.trees[module], "Thread")
-        for keyword in call.keywords
-        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
-    ]
-
-
-# ------------------------------------------------------------------------------------- files
-
-
-def _places(source: Source) -> dict[str, tuple[str, str]]:
-    """Function of mpisweep.results that names a place -> the place, and what it is for."""
-    found: dict[str, tuple[str, str]] = {}
-    for node in source.trees["results"].body:
-        if isinstance(node, ast.FunctionDef):
-            for call in calls_in(node, "with_name"):
-                ending = ast.literal_eval(call.args[0].right)  # type: ignore[attr-defined]
-                slash = "" if node.name.endswith("_file") else "/"
-                why = " ".join((ast.get_docstring(node) or "").split())
-                found[node.name] = (f"NAME.h5{ending}{slash}", why)
-    return found
-
-
-def _checked(source: Source, writer: Writer) -> None:
-    if not any(calls_in(source.trees[writer.module], writer.function)):
-        raise LookupError(f"{writer.module} does not call {writer.function} any more: who writes there?")
-
-
-def _written_by(source: Source, process: str) -> list[str]:
-    places = _places(source)
-    for writer in WRITERS:
-        _checked(source, writer)
-    return list(
-        dict.fromkeys(
-            "NAME.h5" if writer.function in _WHOLE else places[writer.function][0]
-            for writer in WRITERS
-            if writer.process == process
-        )
-    )
-
-
-def files_table(source: Source) -> str:
-    """The places beside a results file, what each is for, and who writes there."""
-    rows = ["| file or folder | what it holds | written by |", "|---|---|---|"]
-    writers = [writer.process for writer in WRITERS if writer.function in _WHOLE]
-    rows.append(f"| `NAME.h5` | The results file. | {', '.join(writers)} |")
-    for function, (place, why) in _places(source).items():
-        writers = [writer.process for writer in WRITERS if writer.function == function]
-        if not writers:
-            raise LookupError(f"nobody is known to write {place}")
-        rows.append(f"| `{place}` | {_plain(why)} | {', '.join(writers)} |")
-    return "\n".join(rows)
-
-
-def _plain(text: str) -> str:
-    """A docstring's first sentence, without its marks for cross references."""
-    return text.partition(", see :")[0].rstrip(".") + "."
-
-
-# ------------------------------------------------------------------------------------- the picture
+__all__ = ["processes_picture"]
 
 _WIDTH = 1000
 _LINE = 15
+#: Above a list of names.
+_SPACE = 4
 _PLAIN, _RANK, _OWN, _SIDE, _RUNS = "#f6f8fa", "#f3f9ff", "#ddf4ff", "#fff8c5", "#dafbe1"
 
 
@@ -242,26 +40,39 @@ class _Picture:
         height = max(height, self.height_of(box, width))
         canvas.box(x, y, width, height, fill)
         canvas.text(x + 12, y + 21, box.title, size=14, bold=True)
-        if box.entry:
-            canvas.text(x + 12, y + 38, box.entry, mono=True)
-        at = y + (56 if box.entry else 40)
+        entry = _broken(box.entry, width - 24)
+        canvas.lines(x + 12, y + 38, entry, _LINE, mono=True)
+        at = y + 40 + _LINE * len(entry)
         canvas.lines(x + 12, at, box.words, _LINE, pale=True)
         self.named(box.named, x + 12, at + _LINE * len(box.words), width - 24)
         return y + height
 
     def height_of(self, box: _Box, width: float) -> float:
         """How high a box must be."""
-        lines = len(box.words) + sum(1 + len(wrapped(names, width - 24)) for _, names in box.named)
-        return (50 if box.entry else 34) + _LINE * lines
+        lines = len(_broken(box.entry, width - 24)) + len(box.words)
+        return 36 + _LINE * lines + self.height_of_names(box.named, width - 24)
+
+    def height_of_names(self, named: Sequence[tuple[str, Sequence[str]]], width: float) -> float:
+        """How high lists of names are."""
+        return sum(_SPACE + _LINE * (1 + len(wrapped(names, width))) for _, names in named)
 
     def named(self, named: Sequence[tuple[str, Sequence[str]]], x: float, y: float, width: float) -> float:
         """Lists of names, each under what they are; returns the base line after them."""
         for what, names in named:
+            y += _SPACE
             self.canvas.text(x, y, what, pale=True)
             lines = wrapped(names, width)
             self.canvas.lines(x, y + _LINE, lines, _LINE, mono=True)
             y += _LINE * (1 + len(lines))
         return y
+
+
+def _broken(entry: str, width: float) -> list[str]:
+    """What a process runs, in two lines where one is too narrow."""
+    if not entry or len(entry) * 12 * MONO_PX <= width:
+        return [entry] if entry else []
+    module, _, name = entry.partition(":")
+    return [f"{module}:", name]
 
 
 def processes_picture(source: Source) -> str:
@@ -281,18 +92,23 @@ def _draw_launcher(picture: _Picture, y: float) -> float:
     said, canvas = picture.said, picture.canvas
     box = _Box(
         LAUNCHER,
-        "mpisweep.batch.launch:launch",
-        ["starts the ranks, and starts them again after a loss;", "reads the results, writes none of them"],
+        said.entries[LAUNCHER],
+        [
+            "starts the ranks, and restarts them after a loss; ends mpirun",
+            "if that hangs; reads the results, changes none",
+        ],
         (),
     )
     bottom = picture.box(box, 30, y, 430, _PLAIN)
-    mpirun = _Box("mpirun", "", ["or srun; starts one process per rank,", "on all nodes of the allocation"], ())
+    mpirun = _Box(
+        "mpirun", "", ["or srun; starts one process per rank,", "on the nodes of the allocation"], ()
+    )
     picture.box(mpirun, 640, y, 330, _PLAIN, bottom - y)
     canvas.arrow([(460, y + 44), (640, y + 44)])
     canvas.text(550, y + 36, "starts", pale=True, anchor="middle")
     down = [("in the environment of every rank", said.variables)]
     end = picture.named(down, 664, bottom + 24, 310)
-    picture.named([("on standard error and output", ["ALIVE", "JsonProgress"])], 64, bottom + 24, 310)
+    picture.named([("on standard error and output", said.output)], 64, bottom + 24, 310)
     canvas.arrow([(650, bottom), (650, end + 2)])
     canvas.arrow([(50, end + 2), (50, bottom)])
     return end + 2
@@ -303,14 +119,24 @@ def _draw_ranks(picture: _Picture, y: float) -> float:
     said, canvas = picture.said, picture.canvas
     master = _Box(
         MASTER,
-        "mpisweep.master.loop:Master",
-        ["on one rank at a time: first on rank 0, then on", "any other when that is lost"],
-        (("threads", said.threads), ("writes", said.writes[MASTER])),
+        said.entries[MASTER],
+        [
+            "on one rank at a time: rank 0, or the lowest living rank;",
+            "passes events to the scheduler and carries its decisions out:",
+            "a record to the journal first, then a message",
+        ],
+        (("threads", said.threads), ("changes", said.changes[MASTER])),
     )
     worker = _Box(
-        "worker",
-        "mpisweep.rank.worker:Worker",
-        ["on every rank, on rank 0 if a device", "would be idle otherwise"],
+        WORKER,
+        said.entries[WORKER],
+        [
+            "on every rank; on rank 0 if a device",
+            "would be idle otherwise;",
+            "keeps every result until the master",
+            "acknowledges it; ends trials that",
+            "exceed their time",
+        ],
         (),
     )
     lists = (
@@ -320,8 +146,8 @@ def _draw_ranks(picture: _Picture, y: float) -> float:
     )
     height = 20 + sum(30 + _LINE * len(wrapped(names, 200)) for _, names, _ in lists)
     canvas.box(20, y, 960, height + 50, _RANK, dashed=True)
-    canvas.text(34, y + 21, "MPI ranks", size=14, bold=True)
-    canvas.text(112, y + 21, "mpisweep.rank.main:run_rank", mono=True)
+    canvas.text(34, y + 21, RANK, size=14, bold=True)
+    canvas.text(112, y + 21, said.entries[RANK], mono=True)
     top = y + 34
     picture.box(master, 40, top, 420, _OWN, height)
     picture.box(worker, 690, top, 270, _OWN, height)
@@ -341,11 +167,11 @@ def _draw_children(picture: _Picture, y: float) -> float:
     said, canvas = picture.said, picture.canvas
     columns = (
         (
-            30, 260, SNAPSHOTS, _SIDE, "reads and writes the file",
+            30, 260, SNAPSHOTS, _SIDE, "reads and writes HDF5",
             (("lines of JSON ask", said.snapshot_asks), ("and are answered with", said.snapshot_answers)),
         ),
         (
-            310, 330, LEASES, _SIDE, "of a sweep split over several allocations",
+            310, 330, LEASES, _SIDE, "if several allocations share the sweep",
             (("lines of JSON ask", said.lease_asks), ("and are told", said.lease_tells)),
         ),
         (
@@ -358,12 +184,9 @@ def _draw_children(picture: _Picture, y: float) -> float:
         ),
     )  # fmt: skip
     start = y + 44
-    heights = [
-        sum(1 + len(wrapped(names, width - 56)) for _, names in named) for _, width, _, _, _, named in columns
-    ]
-    top = start + _LINE * max(heights) + 4
+    top = start + max(picture.height_of_names(named, width - 56) for _, width, _, _, _, named in columns)
     boxes = [
-        _Box(title, said.entries[title], [what], [("writes", said.writes[title])])
+        _Box(title, said.entries[title], [what], [("changes", said.changes[title])])
         for _, _, title, _, what, _ in columns
     ]
     height = max(picture.height_of(box, column[1]) for box, column in zip(boxes, columns, strict=True))
@@ -378,9 +201,9 @@ def _draw_fork_server(picture: _Picture, ranks_top: float, y: float) -> float:
     """The fork server below all that it starts; returns where its box ends."""
     said, canvas = picture.said, picture.canvas
     box = _Box(
-        "fork server",
-        "mpisweep.processes.fork_loop:run_fork_server",
-        ["one per rank, forked before MPI is initialised; ends its children when the rank has died"],
+        FORKS,
+        said.entries[FORKS],
+        ["one per rank, forked before MPI is initialised; ends its children when the rank dies"],
         (("asked by the rank to", said.requests), ("and tells it", said.notices)),
     )
     top = y + 46

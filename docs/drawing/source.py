@@ -48,6 +48,19 @@ class Source:
                 return node
         raise LookupError(f"{module} has no {name}")
 
+    def defined(self, module: str, name: str) -> str:
+        """The name, if it stands for something at the top of a module.
+
+        Raises:
+            LookupError: where it does not.
+        """
+        for node in self.trees[module].body:
+            match node:
+                case ast.ClassDef(found) | ast.FunctionDef(found) | ast.Assign(targets=[ast.Name(found)]):
+                    if found == name:
+                        return name
+        raise LookupError(f"{module} has no {name}")
+
     def value(self, module: str, name: str) -> ast.expr:
         """What a name at the top of a module is assigned."""
         for node in self.trees[module].body:

@@ -106,7 +106,7 @@ class Canvas:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{_n(height)}" '
             f'viewBox="0 0 {self.width} {_n(height)}" role="img" font-family="{_SANS}">',
             f"<title>{escape(self._title, quote=False)}</title>",
-            f'<style>.m {{ font-family: {_MONO} }}</style>',
+            f"<style>.m {{ font-family: {_MONO} }}</style>",
             '<defs><marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" '
             f'orient="auto-start-reverse"><path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/></marker></defs>',
             f'<rect width="{self.width}" height="{_n(height)}" fill="#ffffff"/>',

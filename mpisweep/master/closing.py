@@ -1,18 +1,8 @@
 """The end of a run, stage by stage, while the loop goes on.
 
-===========  ===============================================
-================================================= stage        waits until
-and then ===========  ===============================================
-================================================= ``RUNNING``  the scheduler says that the run ends
-everything is still to be written ``JOURNAL``  everything is in the journal and acknowledged    closes the
-journal, asks for the last snapshot ``SNAPSHOT`` the last snapshot is written                     tells how
-the run has ended ``SHARE``    the other members of a split sweep are told      their word decides the exit
-code ``CLAIM``    the claim is released                            nothing more to do ``OVER``     for ever
-:attr:`Closing.exit_code` is there ===========  ===============================================
-=================================================
-
-A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too long, for the disk does
-not answer, ends the run at once: what the journal has is all that will be there.
+:class:`Stage` says what each stage waits for, and :class:`Closing` what is done then; docs/architecture.md
+has both as one table.  A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too
+long because the disk does not answer ends the run at once: the journal keeps everything that it has.
 """
 
 from __future__ import annotations
@@ -43,13 +33,19 @@ log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
-    """How far the end is; see the table of the module."""
+    """How far the end is; each stage's comment says what it waits for."""
 
+    #: The scheduler decides that the run ends.
     RUNNING = auto()
+    #: Every record is synced and every result that counts is acknowledged.
     JOURNAL = auto()
+    #: The last snapshot is written.
     SNAPSHOT = auto()
+    #: The lease agent has told the other members; their answer decides the exit code.
     SHARE = auto()
+    #: The claim is released.
     CLAIM = auto()
+    #: Nothing: :attr:`Closing.exit_code` is set.
     OVER = auto()
 
 
