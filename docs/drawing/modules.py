@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import permutations, pairwise
+from functools import partial
+from itertools import pairwise, permutations
 from math import dist, sqrt
 from pathlib import Path
 
@@ -150,15 +151,16 @@ class _Plan:
         for sweep in range(6):
             order = range(len(rows)) if sweep % 2 else range(len(rows) - 1, -1, -1)
             for floor in order:
-                rows[floor] = list(
-                    min(
-                        permutations(sorted(rows[floor], key=str)),
-                        key=lambda row: self._cost(rows[:floor] + [list(row)] + rows[floor + 1 :], floor),  # noqa: B023
-                    )
+                rows = min(
+                    (
+                        [*rows[:floor], list(row), *rows[floor + 1 :]]
+                        for row in permutations(sorted(rows[floor], key=str))
+                    ),
+                    key=partial(self._cost, floor=floor),
                 )
         return rows
 
-    def _cost(self, rows: list[list[Item]], floor: int) -> tuple[int, float]:
+    def _cost(self, rows: list[list[Item]], *, floor: int) -> tuple[int, float]:
         crossings, length = 0, 0.0
         for upper in (floor + 1, floor):
             ends = sorted(
