@@ -62,6 +62,14 @@ def copy(tmp_path: Path) -> Path:
     return made
 
 
+def drawn(package: Path, path: Path) -> str:
+    """One of the files that are made, of this package."""
+    source = Source(package)
+    if path in architecture.PICTURES:
+        return architecture.PICTURES[path](source)
+    return "\n".join(make(source) for make in architecture.BLOCKS.values())
+
+
 def edit(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
     assert old in text, f"{file}: {old}"
@@ -92,18 +100,18 @@ def words_of(svg: str) -> set[str]:
         ("results/shares/lease_agent.py", "revoked=revoked", "taken=revoked", "taken"),
         ("results/__init__.py", '".journal"', '".log"', "NAME.h5.log/"),
         ("batch/launch.py", '"MPISWEEP_BEGUN"', '"MPISWEEP_RESUMED"', "MPISWEEP_RESUMED"),
-        ("master/vigil.py", 'name="vigil"', 'name="watch"', "watch"),
+        ("master/vigil.py", 'name="vigil"', 'name="lookout"', "lookout"),
     ],
 )  # fmt: skip
 def test_what_is_changed_between_processes_changes_the_picture_of_them(copy, file, old, new, word):
-    before = architecture.made(copy, PAGE)[PROCESSES]
+    before = drawn(copy, PROCESSES)
     edit(copy / file, old, new)
-    after = architecture.made(copy, PAGE)[PROCESSES]
+    after = drawn(copy, PROCESSES)
     if word is None:
         # A kind of frame that nobody sends goes nowhere.
         assert after == before
         edit(copy / "workloads/serve.py", "self._line.send(READY)", "self._line.send(WARM)")
-        after, word = architecture.made(copy, PAGE)[PROCESSES], "WARM"
+        after, word = drawn(copy, PROCESSES), "WARM"
     assert word not in words_of(before)
     assert word in words_of(after)
 
@@ -115,7 +123,7 @@ def test_a_process_that_the_picture_does_not_have_is_no_part_of_it_unnoticed(cop
         'def extra(server):\n    server.spawn("mpisweep.batch.launch:launch", [], {})\n\n\ndef mpi_environment',
     )
     with pytest.raises(AssertionError, match=r"batch\.launch starts a process"):
-        architecture.made(copy, PAGE)
+        drawn(copy, PROCESSES)
 
 
 def test_a_place_that_nobody_is_known_to_change_is_not_passed_over(copy):
@@ -124,7 +132,7 @@ def test_a_place_that_nobody_is_known_to_change_is_not_passed_over(copy):
             '\n\ndef notes_folder(path):\n    """Notes."""\n    return path.with_name(path.name + ".notes")\n'
         )
     with pytest.raises(LookupError, match=r"NAME\.h5\.notes"):
-        architecture.made(copy, PAGE)
+        drawn(copy, architecture.PAGE)
 
 
 def test_a_new_import_is_a_new_arrow(copy):
@@ -134,21 +142,20 @@ def test_a_new_import_is_a_new_arrow(copy):
     changed = House(Source(copy))
     assert changed.arrows == house.arrows | {("devices", "bounds"): 1}
     assert ("devices", "bounds") in changed.drawn
-    before, after = (architecture.made(package, PAGE) for package in (PACKAGE, copy))
-    assert before[MODULES] != after[MODULES]
-    assert "`bounds` 1, `records` 1" in after[architecture.PAGE]
+    assert drawn(copy, MODULES) != drawn(PACKAGE, MODULES)
+    assert "`bounds` 1, `records` 1" in drawn(copy, architecture.PAGE)
 
 
 def test_a_new_module_stands_in_its_room(copy):
     (copy / "devices" / "tpus.py").write_text('"""TPUs."""\n', encoding="utf-8")
-    assert "tpus" in words_of(architecture.made(copy, PAGE)[MODULES])
+    assert "tpus" in words_of(drawn(copy, MODULES))
 
 
 def test_rooms_that_import_each_other_are_not_drawn(copy):
     edit(copy / "records.py", "from __future__ import annotations\n",
          "from __future__ import annotations\n\nimport mpisweep.blocks\n")  # fmt: skip
     with pytest.raises(AssertionError, match="circle"):
-        architecture.made(copy, PAGE)
+        drawn(copy, MODULES)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +179,7 @@ def test_what_is_changed_in_states_and_stages_changes_the_tables(copy, file, old
     pattern = pattern.replace("| ", r"\| ").replace(" |", r" \|") if ".*" in row else pattern
     assert not re.search(pattern, PAGE)
     edit(copy / file, old, new)
-    assert re.search(pattern, architecture.made(copy, PAGE)[architecture.PAGE])
+    assert re.search(pattern, drawn(copy, architecture.PAGE))
 
 
 # ------------------------------------------------------------------------------------- the pictures
@@ -314,6 +321,27 @@ if "CALLS" in os.environ:
     sys.setprofile(note)
 '''
 
+#: The second trial ends when a snapshot has been asked for since the first one ended.
+WAITS = """
+import os, time
+
+
+def asked_since_an_end():
+    ended = False
+    for line in open(os.environ["CALLS_LOG"]):
+        ended = ended or line.endswith(":on_trials_ended\\n")
+        if ended and line.endswith(":Snapshotter.compact\\n"):
+            return True
+    return False
+
+
+def train(trial):
+    trial.report(0, loss=2.0)
+    while trial.params["x"] == 2 and not asked_since_an_end():
+        time.sleep(0.01)
+    return {"loss": 1.0}
+"""
+
 
 @pytest.mark.mpi
 def test_a_real_trial_goes_through_the_functions_of_its_life_in_the_order_of_the_page(
@@ -324,8 +352,9 @@ def test_a_real_trial_goes_through_the_functions_of_its_life_in_the_order_of_the
     (folder / "traced").mkdir()
     (folder / "traced" / "sitecustomize.py").write_text(TRACER, encoding="utf-8")
     log = folder / "calls.txt"
+    (folder / "waits.py").write_text(WAITS, encoding="utf-8")
     (folder / "s.toml").write_text(
-        'name = "s"\nworkload = "workloads:slowly"\n[parameters]\nx = [1]\n', encoding="utf-8"
+        'name = "s"\nworkload = "waits:train"\n[parameters]\nx = [1, 2]\n', encoding="utf-8"
     )
     traced = environment | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "traced"), str(ROOT)])),

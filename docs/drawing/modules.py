@@ -63,7 +63,7 @@ class House:
             [room for room in self.files if heights[room] == floor]
             for floor in range(max(heights.values()) + 1)
         ]
-        self.drawn = [pair for pair in self.arrows if not self._is_implied(*pair)]
+        self.drawn = self._without_implied()
 
     def title(self, room: str) -> str:
         """What a room is called."""
@@ -78,19 +78,17 @@ class House:
         packages = {name.rpartition(".")[0] for name in names}
         return [name.replace(".", "/") for name in names if name and name not in packages]
 
-    def _is_implied(self, upper: str, lower: str) -> bool:
-        return any(
-            lower in self._reached(between)
-            for start, between in self.arrows
-            if start == upper and between != lower
-        )
-
-    def _reached(self, room: str) -> set[str]:
-        found: set[str] = set()
-        for upper, lower in self.arrows:
-            if upper == room:
-                found |= {lower} | self._reached(lower)
-        return found
+    def _without_implied(self) -> list[tuple[str, str]]:
+        """The arrows less those that a way through other rooms implies."""
+        reached: dict[str, set[str]] = {}
+        for room in (room for rooms in self.floors for room in rooms):
+            direct = {lower for upper, lower in self.arrows if upper == room}
+            reached[room] = direct.union(*(reached[lower] for lower in direct))
+        return [
+            (upper, lower)
+            for upper, lower in self.arrows
+            if not any(lower in reached[between] for start, between in self.arrows if start == upper)
+        ]
 
 
 def _room(module: str) -> str:

@@ -147,7 +147,7 @@ def _draw_ranks(picture: _Picture, y: float) -> float:
     height = 20 + sum(30 + _LINE * len(wrapped(names, 200)) for _, names, _ in lists)
     canvas.box(20, y, 960, height + 50, _RANK, dashed=True)
     canvas.text(34, y + 21, RANK, size=14, bold=True)
-    canvas.text(112, y + 21, said.entries[RANK], mono=True)
+    canvas.text(126, y + 21, said.entries[RANK], mono=True)
     top = y + 34
     picture.box(master, 40, top, 420, _OWN, height)
     picture.box(worker, 690, top, 270, _OWN, height)
@@ -175,7 +175,7 @@ def _draw_children(picture: _Picture, y: float) -> float:
             (("lines of JSON ask", said.lease_asks), ("and are told", said.lease_tells)),
         ),
         (
-            660, 310, TRIAL, _RUNS, "one per slot; imports the workload, owns the device",
+            660, 310, TRIAL, _RUNS, "one per slot; owns the slot's device",
             (
                 ("frames to it", said.frames_there),
                 ("frames from it", said.frames_back),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ class Source:
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
         """Name of each module -> its syntax tree."""
-        return {name: ast.parse(text) for name, text in self.texts.items()}
+        return {name: _parsed(text) for name, text in self.texts.items()}
 
     def below(self, room: str) -> list[str]:
         """The modules of a room, which is a package or a module, in order."""
@@ -133,6 +133,12 @@ class Source:
         while name and name not in self.texts:
             name = name.rpartition(".")[0]
         return name
+
+
+@cache
+def _parsed(text: str) -> ast.Module:
+    """The tree of a module; whoever compares two copies of a package parses what they share once."""
+    return ast.parse(text)
 
 
 def _alternatives(node: ast.expr) -> Iterator[ast.expr]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -59,17 +60,16 @@ def _moved_to(function: ast.FunctionDef, states: set[str]) -> list[str]:
 
 def ends_table(source: Source) -> str:
     """Every end of an attempt: what it means, and which modules decide or record it."""
-    rows = [_row("end", "what it means", "decided in"), _row("---", "---", "---")]
+    decided: dict[str, list[str]] = defaultdict(list)
+    for module in (module for room in _DECIDES for module in source.below(room)):
+        found = {word_of(node) for node in _not_compared(source.trees[module])}
+        for end in (word for word in found if word.startswith("AttemptEnd.")):
+            decided[end].append(f"`{module}`")
+    rows = [_row("end", "what it means", "decided or recorded in"), _row("---", "---", "---")]
     for name, meaning in source.members("records", "AttemptEnd").items():
         if not meaning:
             raise LookupError(f"AttemptEnd.{name} has no comment that says what it means")
-        modules = [
-            f"`{module}`"
-            for room in _DECIDES
-            for module in source.below(room)
-            if any(word_of(node) == f"AttemptEnd.{name}" for node in _not_compared(source.trees[module]))
-        ]
-        rows.append(_row(name.lower(), meaning, ", ".join(modules)))
+        rows.append(_row(name.lower(), meaning, ", ".join(decided[f"AttemptEnd.{name}"])))
     return "\n".join(rows)
 
 
