@@ -135,6 +135,25 @@ def test_a_place_that_nobody_is_known_to_change_is_not_passed_over(copy):
         drawn(copy, architecture.PAGE)
 
 
+def test_a_place_that_is_named_elsewhere_from_now_on_is_asked_about(copy):
+    edit(copy / "results" / "compaction.py", "damaged_folder(path)", "path")
+    with pytest.raises(LookupError, match=r"results\.compaction does not call damaged_folder"):
+        drawn(copy, PROCESSES)
+
+
+@pytest.mark.parametrize(
+    ("file", "comment"),
+    [
+        ("records.py", "    #: It has not ended yet.\n"),
+        ("master/closing.py", "    #: The claim is released.\n"),
+    ],
+)
+def test_an_end_or_a_stage_without_a_word_is_not_passed_over(copy, file, comment):
+    edit(copy / file, comment, "")
+    with pytest.raises(LookupError, match="has no comment"):
+        drawn(copy, architecture.PAGE)
+
+
 def test_a_new_import_is_a_new_arrow(copy):
     house = House(Source(copy))
     edit(copy / "devices" / "gpus.py", "from __future__ import annotations\n",

@@ -27,25 +27,33 @@ class Writer(NamedTuple):
 
 LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
 FORKS, TRIAL, SNAPSHOTS, LEASES = "fork server", "trial process", "snapshot process", "lease agent"
-COMMANDS = "commands"
+STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
 
-#: The functions that name a place, or write the results file, and who changes something by them.
+#: The functions that name a place, or write or move the results file, and who changes something by them.
 WRITERS = (
     Writer(MASTER, "journal_folder", "master.opening"),
+    Writer(MASTER, "move_aside", "master.opening"),
     Writer(SNAPSHOTS, "journal_folder", "results.compaction"),
     Writer(SNAPSHOTS, "write_file", "results.compaction"),
     Writer(LEASES, "write_whole", "results.shares.lease_agent"),
     Writer(MASTER, "shares_folder", "master.joining"),
     Writer(LEASES, "shares_folder", "results.shares.lease_agent"),
+    Writer(SNAPSHOTS, "shares_folder", "results.shares.merging"),
     Writer(SNAPSHOTS, "damaged_folder", "results.compaction"),
     Writer(LEASES, "damaged_folder", "results.shares.lease_agent"),
     Writer(TRIAL, "trials_folder", "rank.main"),
+    Writer(SNAPSHOTS, "trials_folder", "rank.office"),
     Writer(TRIAL, "logs_folder", "rank.main"),
-    Writer(COMMANDS, "stop_file", "cli.stop"),
     Writer(MASTER, "stop_file", "rank.office"),
+    Writer(LEASES, "stop_file", "results.shares.lease_agent"),
+    Writer(STOP, "stop_file", "cli.stop"),
+    *(
+        Writer(REPAIR, function, "results.repair")
+        for function in ("close_with", "journal_folder", "shares_folder", "damaged_folder")
+    ),
 )
-#: Functions that write the results file itself.
-_WHOLE = ("write_file", "write_whole")
+#: Functions that write the results file itself, or move it.
+_WHOLE = ("write_file", "write_whole", "close_with", "move_aside")
 #: Module that has a process started -> what the picture calls that process.
 _STARTERS = {"processes.child": TRIAL, "master.snapshotter": SNAPSHOTS, "master.lease_client": LEASES}
 #: Process -> module and name of its code, where no other process names that when it starts it.
