@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -101,6 +102,19 @@ class Source:
                 comment = [line.strip().removeprefix("#:").strip() for line in lines[above : node.lineno - 1]]
                 found[node.targets[0].id] = " ".join(comment)
         return found
+
+    def table(self, module: str) -> dict[str, list[str]]:
+        """The table in a module's docstring, ruled with ``=``: the first cell of each row -> the others."""
+        lines = (ast.get_docstring(self.trees[module]) or "").splitlines()
+        rules = [index for index, line in enumerate(lines) if line and not line.strip("= ")]
+        if len(rules) != 3:
+            raise LookupError(f"{module} has no table in its docstring")
+        starts = [found.start() for found in re.finditer("=+", lines[rules[0]])]
+        rows: dict[str, list[str]] = {}
+        for line in lines[rules[1] + 1 : rules[2]]:
+            cells = [line[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+            rows[cells[0].strip("`")] = cells[1:]
+        return rows
 
     def keys_of_dicts(self, module: str, key: str) -> list[str]:
         """What the dictionaries that a module writes out have under a key, in order."""

@@ -98,19 +98,20 @@ def closing_table(source: Source) -> str:
     closing = source.definition("master.closing", "Closing")
     methods = {node.name: node for node in closing.body if isinstance(node, ast.FunctionDef)}
     steps = _steps(closing) | _ENDED_BY
+    words = source.table("master.closing")
     rows = [
-        _row("stage", "waits until", "then calls", "next stage", "if the disk does not answer"),
-        _row("---", "---", "---", "---", "---"),
+        _row("stage", "waits until", "then", "calls", "next stage", "if the disk does not answer"),
+        _row(*["---"] * 6),
     ]
-    for stage, waits in source.members("master.closing", "Stage").items():
-        if not waits:
-            raise LookupError(f"Stage.{stage} has no comment that says what it waits for")
+    for stage in source.members("master.closing", "Stage"):
+        if stage not in words:
+            raise LookupError(f"Stage.{stage} has no row in the table of its module")
         step = _Step()
         _follow(methods, steps[stage], step, set())
         calls = ", ".join(f"`{call}`" for call in dict.fromkeys(step.calls))
         following = " or ".join(f"`{name}`" for name in dict.fromkeys(step.stages) if name != stage)
         gives_up = f"`{_GIVES_UP}`" if step.gives_up else ""
-        rows.append(_row(f"`{stage}`", _in_words(waits), calls, following, gives_up))
+        rows.append(_row(f"`{stage}`", *map(_in_words, words[stage]), calls, following, gives_up))
     return "\n".join(rows)
 
 
@@ -158,9 +159,9 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
             yield from _statements(child)
 
 
-def _in_words(comment: str) -> str:
-    """A comment with its cross references as plain names, and without its full stop."""
-    parts = comment.removesuffix(".").split("`")
+def _in_words(text: str) -> str:
+    """A text with its cross references as plain names."""
+    parts = text.split("`")
     return "".join(
         part.removesuffix(":attr:").removesuffix(":class:") if index % 2 == 0 else f"`{part}`"
         for index, part in enumerate(parts)

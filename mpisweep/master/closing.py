@@ -1,8 +1,18 @@
-"""The end of a run, stage by stage, while the loop goes on.
+"""The end of a run, stage by stage, while the master's loop continues.
 
-:class:`Stage` says what each stage waits for, and :class:`Closing` what is done then; docs/architecture.md
-has both as one table.  A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too
-long because the disk does not answer ends the run at once: the journal keeps everything that it has.
+============  ============================================  ==========================================
+stage         waits until                                   then
+============  ============================================  ==========================================
+``RUNNING``   the scheduler ends the run                    writes the remaining records
+``JOURNAL``   all records are synced and acknowledged       closes the journal, requests a snapshot
+``SNAPSHOT``  the last snapshot is written                  announces how the run has ended
+``SHARE``     the other members of a split sweep know it    takes the exit code of the whole sweep
+``CLAIM``     the claim is released                         sets :attr:`Closing.exit_code`
+``OVER``      never                                         nothing
+============  ============================================  ==========================================
+
+A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  If a stage takes too long because the disk does
+not answer, the run ends at once, and its results are those in the journal.
 """
 
 from __future__ import annotations
@@ -33,19 +43,13 @@ log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
-    """How far the end is; each stage's comment says what it waits for."""
+    """Stage of the end; see the table of the module."""
 
-    #: The scheduler decides that the run ends.
     RUNNING = auto()
-    #: Every record is synced and every result that counts is acknowledged.
     JOURNAL = auto()
-    #: The last snapshot is written.
     SNAPSHOT = auto()
-    #: The lease agent has told the other members; their answer decides the exit code.
     SHARE = auto()
-    #: The claim is released.
     CLAIM = auto()
-    #: Nothing: :attr:`Closing.exit_code` is set.
     OVER = auto()
 
 
