@@ -17,12 +17,12 @@ __all__ = [
 class Writer(NamedTuple):
     """A process that changes the results file, or one of the places beside it.
 
-    `module` is where its path is made, by a call of `function`; the picture is refused when it is not.
+    `room` is the room or module where its path is made, by a call of `function`; else the picture is refused.
     """
 
     process: str
     function: str
-    module: str
+    room: str
 
 
 LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
@@ -31,20 +31,20 @@ STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
 
 #: The functions that name a place, or write or move the results file, and who changes something by them.
 WRITERS = (
-    Writer(MASTER, "journal_folder", "master.opening"),
-    Writer(MASTER, "move_aside", "master.opening"),
+    Writer(MASTER, "journal_folder", "master"),
+    Writer(MASTER, "move_aside", "master"),
     Writer(SNAPSHOTS, "journal_folder", "results.compaction"),
     Writer(SNAPSHOTS, "write_file", "results.compaction"),
     Writer(LEASES, "write_whole", "results.shares.lease_agent"),
-    Writer(MASTER, "shares_folder", "master.joining"),
+    Writer(MASTER, "shares_folder", "master"),
     Writer(LEASES, "shares_folder", "results.shares.lease_agent"),
     Writer(SNAPSHOTS, "shares_folder", "results.shares.merging"),
     Writer(SNAPSHOTS, "damaged_folder", "results.compaction"),
     Writer(LEASES, "damaged_folder", "results.shares.lease_agent"),
-    Writer(TRIAL, "trials_folder", "rank.main"),
-    Writer(SNAPSHOTS, "trials_folder", "rank.office"),
-    Writer(TRIAL, "logs_folder", "rank.main"),
-    Writer(MASTER, "stop_file", "rank.office"),
+    Writer(TRIAL, "trials_folder", "rank"),
+    Writer(SNAPSHOTS, "trials_folder", "rank"),
+    Writer(TRIAL, "logs_folder", "rank"),
+    Writer(MASTER, "stop_file", "rank"),
     Writer(LEASES, "stop_file", "results.shares.lease_agent"),
     Writer(STOP, "stop_file", "cli.stop"),
     *(
@@ -200,8 +200,8 @@ def _places(source: Source) -> dict[str, tuple[str, str]]:
 
 
 def _checked(source: Source, writer: Writer) -> None:
-    if not any(calls_in(source.trees[writer.module], writer.function)):
-        raise LookupError(f"{writer.module} does not call {writer.function} any more: who changes that?")
+    if not any(any(calls_in(source.trees[module], writer.function)) for module in source.below(writer.room)):
+        raise LookupError(f"{writer.room} does not call {writer.function} any more: who changes that?")
 
 
 def _changed_by(source: Source, process: str) -> list[str]:
