@@ -104,7 +104,7 @@ def words_of(svg: str) -> set[str]:
     ],
 )  # fmt: skip
 def test_what_is_changed_between_processes_changes_the_picture_of_them(copy, file, old, new, word):
-    before = drawn(copy, PROCESSES)
+    before = PROCESSES.read_text(encoding="utf-8")
     edit(copy / file, old, new)
     after = drawn(copy, PROCESSES)
     if word is None:
@@ -161,7 +161,7 @@ def test_a_new_import_is_a_new_arrow(copy):
     changed = House(Source(copy))
     assert changed.arrows == house.arrows | {("devices", "bounds"): 1}
     assert ("devices", "bounds") in changed.drawn
-    assert drawn(copy, MODULES) != drawn(PACKAGE, MODULES)
+    assert drawn(copy, MODULES) != MODULES.read_text(encoding="utf-8")
     assert "`bounds` 1, `records` 1" in drawn(copy, architecture.PAGE)
 
 

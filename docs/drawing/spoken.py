@@ -123,6 +123,8 @@ def _entries(source: Source) -> dict[str, str]:
         process: f"{top}.{module}:{source.defined(module, name)}" for process, (module, name) in _CODE.items()
     }
     for module, tree in source.trees.items():
+        if "spawn(" not in source.texts[module] and "SideProcess(" not in source.texts[module]:
+            continue
         for call in [*calls_in(tree, "spawn"), *calls_in(tree, "SideProcess")]:
             for argument in call.args:
                 if isinstance(argument, ast.Constant) and ":" in str(argument.value):
