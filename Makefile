@@ -4,7 +4,7 @@
 # make test-long  run the tests, including the long variants that `make test` skips, and more random inputs
 # make lint       run ruff, mypy --strict and the test of the layers
 # make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
-# make reference  rewrite the generated blocks of docs/ and the JSON schema, after a change of their tables
+# make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
 # make bench      run the benchmarks
 # make storm      kill and stop processes at random until a sweep is done, then compare; STRIKES=200
 # make mutants    remove one mechanism at a time and check that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
@@ -81,6 +81,7 @@ jobscripts: $(READY)
 
 reference: $(READY)
 	$(PY) docs/write_reference.py
+	$(PY) docs/write_architecture.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

@@ -37,7 +37,7 @@ sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
 results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
 # At the elapse limit PJM sends SIGXCPU to every process of the job, including this shell, and SIGKILL ten
-# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep
+# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop cleanly and waits for it; the sweep
 # watches the clock in any case.
 sweep_pid=
 signalled=0

@@ -35,7 +35,7 @@ image=${MPISWEEP_IMAGE:-"$HOME"/mpisweep/mpisweep.sif}
 inside=(singularity exec --nv --bind "$HOME,$PWD" "$image")
 
 # At the elapse limit PJM sends SIGXCPU to every process of the job, including this shell, and SIGKILL ten
-# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep
+# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop cleanly and waits for it; the sweep
 # watches the clock in any case.
 sweep_pid=
 signalled=0

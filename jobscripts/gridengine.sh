@@ -28,8 +28,8 @@ sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
 results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
 # -notify makes Grid Engine send SIGUSR2 to this shell and its children some seconds before SIGKILL, at the
-# time limit and at qdel, and SIGUSR1 before a suspension.  The shell asks the sweep to stop in order and
-# waits for it; the sweep watches the clock in any case.
+# time limit and at qdel, and SIGUSR1 before a suspension.  The shell asks the sweep to stop cleanly and waits
+# for it; the sweep watches the clock in any case.
 sweep_pid=
 signalled=0
 trap 'signalled=1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' USR2 USR1

@@ -24,7 +24,7 @@ sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
 results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
 # PBS sends no warning before the time limit; at the limit, and at qdel, it sends SIGTERM and some seconds
-# later SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep watches the clock in
+# later SIGKILL.  The shell asks the sweep to stop cleanly and waits for it; the sweep watches the clock in
 # any case.
 sweep_pid=
 signalled=0

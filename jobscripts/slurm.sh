@@ -28,7 +28,7 @@ source "$venv/bin/activate"
 sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
 results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
-# --signal makes Slurm send SIGUSR1 to this shell only.  The shell asks the sweep to stop in order and waits
+# --signal makes Slurm send SIGUSR1 to this shell only.  The shell asks the sweep to stop cleanly and waits
 # for it; the sweep watches the clock in any case.
 sweep_pid=
 signalled=0

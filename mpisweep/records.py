@@ -68,7 +68,9 @@ class FailureCause(IntEnum):
 class AttemptEnd(IntEnum):
     """How an attempt at a trial ended; only an attempt that ``ENDED`` set the trial's state."""
 
+    #: It has not ended yet.
     RUNNING = 0
+    #: The trial has ended, and its state is the result of this attempt.
     ENDED = 1
     #: The sweep was stopped first; the trial runs again.
     INTERRUPTED = 2

@@ -37,7 +37,9 @@ PHRASES = (
     Phrase(r"\bthe way of a trial\b", "life of a trial", "the way of a trial"),
     Phrase(r"\brooms (of|and) (the|floors)\b|\bthrough the rooms\b", "modules", "the rooms of the package"),
     Phrase(r"\bwithout a word\b", "without reporting an end", "its run has ended without a word"),
-    Phrase(r"\b(a|the|its|their) first word\b", "first message", "until a first word of the rank"),
+    Phrase(
+        r"\b(a|the|its|their) first word\b(?! of a line)", "first message", "until a first word of the rank"
+    ),
     Phrase(
         r"\bat work (on|in|here|there)\b",
         "active, running",
@@ -137,7 +139,7 @@ PHRASES = (
         "7 of the complete ones without loss: it is missing, NaN or infinite",
     ),
     Phrase(
-        r"\bfits? into the memory\b|\bthe last \S+ that fits\b",
+        r"\bfits? into the memory\b|\bthe last (?!position)\S+ that fits\b",
         "largest ... that fits in memory",
         "the last batch_size that fits into the memory: 640",
     ),

@@ -375,7 +375,7 @@ def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
     with pytest.raises(LaunchError) as raised:
         launch(failing, console=None, results=Told(RunEnd(), begun=0))
     first, *words = str(raised.value).splitlines()
-    assert first == "mpirun could not start any rank (exit code 1); its words:"
+    assert first == "mpirun could not start any rank (exit code 1); it printed:"
     assert sorted(words) == ["  A daemon failed to report back.", "  python: No module named mpisweep"]
 
 

@@ -309,7 +309,7 @@ def test_a_rank_that_hangs_counts_as_lost_and_is_ended(folder, environment, numb
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
     assert not ranks[number].is_running() or ranks[number].status() == psutil.STATUS_ZOMBIE
-    assert "nothing was heard of it for 2 s" in stderr_of(folder)
+    assert "no message from it for 2 s" in stderr_of(folder)
 
 
 def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environment):

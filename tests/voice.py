@@ -1,7 +1,7 @@
 """Where phrases are looked for that must not come back: pages, help, messages, docstrings, comments.
 
-``python tests/voice.py`` prints every phrase that is left, with its place and the better wording, and lowers
-``tests/voice_left.toml`` to that; ``python tests/voice.py docs mpisweep/cli`` prints those of some files.
+``python tests/voice.py`` prints every phrase with its place and the better wording;
+``python tests/voice.py docs mpisweep/cli`` prints those of some files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import io
 import re
 import sys
 import tokenize
-import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -22,8 +20,6 @@ from typing import NamedTuple
 from phrases import HELP_PHRASES, PHRASES, Phrase
 
 ROOT = Path(__file__).parent.parent
-#: What other texts may still have; a test holds that it only shrinks.
-LEFT = Path(__file__).parent / "voice_left.toml"
 #: Characters of a docstring's first line.
 FIRST_LINE = 90
 
@@ -209,7 +205,7 @@ def option_helps() -> Iterator[Text]:
                 yield Text(str(path.relative_to(ROOT)), node.value.lineno, str(node.value.value))
 
 
-# ------------------------------------------------------------------------------------- what is left
+# ------------------------------------------------------------------------------------- findings
 
 
 def _package(texts_of: Callable[[str, str], Iterator[Text]]) -> Iterator[Text]:
@@ -217,7 +213,7 @@ def _package(texts_of: Callable[[str, str], Iterator[Text]]) -> Iterator[Text]:
         yield from texts_of(file, source)
 
 
-#: Table of what is left -> its findings, each with the place and what is better.
+#: Kind of text -> its findings.
 FINDINGS: dict[str, Callable[[], Iterator[Finding]]] = {
     "pages": lambda: findings(pages()),
     "help": lambda: chain(findings(help_texts()), findings(option_helps(), HELP_PHRASES)),
@@ -232,27 +228,13 @@ FINDINGS: dict[str, Callable[[], Iterator[Finding]]] = {
 }
 
 
-def left() -> dict[str, dict[str, int]]:
-    """Table -> file -> findings that it may still have."""
-    return tomllib.loads(LEFT.read_text(encoding="utf-8")) if LEFT.exists() else {}
-
-
 def main() -> None:
-    """Print all findings, and lower the table of those that are left."""
+    """Print all findings, or those of the files that are named."""
     wanted = tuple(sys.argv[1:])
-    allowed = left()
-    lines = []
-    for kind, find in FINDINGS.items():
-        found = list(find())
-        for finding in found:
+    for find in FINDINGS.values():
+        for finding in find():
             if finding.text.file.startswith(wanted or ""):
                 print(finding)
-        counts = Counter(finding.text.file for finding in found)
-        if kind in allowed:
-            counts &= Counter(allowed[kind])
-        lines += [f"[{kind}]", *(f'"{file}" = {count}' for file, count in sorted(counts.items())), ""]
-    if not wanted:
-        LEFT.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

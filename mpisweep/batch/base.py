@@ -41,7 +41,7 @@ class BatchSystem:
     marker_pattern: ClassVar[str] = ""
     #: Whether directives after the first command count.
     reads_whole_script: ClassVar[bool] = False
-    #: Words after ``#`` in lines that are meant as directives, spelt right or wrong.
+    #: Words after ``#`` in lines that look like directives, spelt right or wrong.
     nearly_markers: ClassVar[tuple[str, ...]] = ()
     #: Options without a value.
     flags: ClassVar[frozenset[str]] = frozenset()
@@ -110,7 +110,7 @@ class BatchSystem:
         return float(sum(int(part) * 60**power for power, part in enumerate(reversed(parts))))
 
     def cores_example(self, cores: int, gpus: int) -> str:
-        """Say how to ask for so many cores per GPU on a node with so many GPUs."""
+        """Say how to ask for a number of cores per GPU on a node with a number of GPUs."""
         return f"{cores * gpus} cores per node"
 
     def first_folder(self, find: Find) -> str:
@@ -118,7 +118,7 @@ class BatchSystem:
         return ""
 
     def container_exports(self, cores: int | None) -> tuple[str, ...]:
-        """Lines of bash before starting ranks with so many cores each in containers."""
+        """Lines of bash before starting ranks of a number of cores each in containers."""
         return ()
 
     # ------------------------------------------------------------------------------------- its commands
@@ -157,7 +157,7 @@ class BatchSystem:
         return []
 
     def queued(self, job_id: str, word: str, why: str = "") -> QueuedJob:
-        """A job in the system's words; one with an unknown state is listed, so it is not gone."""
+        """A job as the system prints it; one with an unknown state is listed, so it is not gone."""
         return QueuedJob(job_id, self.states.get(word, JobState.WAITING), f"{word}, {why}" if why else word)
 
     # ------------------------------------------------------------------------------------- within a job

@@ -8,7 +8,7 @@ runs `mpisweep chain`, and has nothing to do if
 
 1. the sweep was stopped with `mpisweep stop` since the chain was submitted, or
 2. every trial has ended, or
-3. the last run has ended for good: no trial completed, or the first ones all failed alike, or
+3. the last run cannot be resumed: no trial completed, or the first ones all failed alike, or
 4. two jobs in a row have begun and no trial has ended in them.
 
 It then cancels the jobs after it; if that fails, each of them checks for itself and ends within seconds.  A
@@ -69,7 +69,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A job of a chain has begun, after so many trials had ended."""
+    """The start of a job of a chain, and the number of trials that had ended by then."""
 
     job_id: str
     ended: int
@@ -135,7 +135,7 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
     if standing.trials and standing.ended == standing.trials:
         return f"all {standing.trials:,} trials have ended"
     if standing.hopeless:
-        return f"the last run has ended for good: {standing.hopeless}"
+        return f"the last run cannot be resumed: {standing.hopeless}"
     counts = [
         record.began[link.job_id].ended
         for link in record.chain(job.chain)

@@ -150,7 +150,7 @@ def _walltime(sheet: Sheet, command: Command, given: str) -> Iterator[Finding]:
             command.line,
             Severity.ERROR,
             f"--walltime {clock(walltime_s)} is longer than the job, which has {clock(elapse_s)}: "
-            "it is killed before it stops in order",
+            "it is killed before it can stop cleanly",
             f"--walltime {clock(elapse_s)}",
         )
     elif walltime_s < (1 - _SLACK) * elapse_s:

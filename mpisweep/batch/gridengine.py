@@ -74,7 +74,7 @@ class GridEngine(BatchSystem):
     about_signals = (
         "-notify makes Grid Engine send SIGUSR2 to this shell and its children some seconds before SIGKILL, "
         "at the time limit and at qdel, and SIGUSR1 before a suspension.  The shell asks the sweep to stop "
-        "in order and waits for it; the sweep watches the clock in any case."
+        "cleanly and waits for it; the sweep watches the clock in any case."
     )
     signals = "USR2 USR1"
     submit_folder = "SGE_O_WORKDIR"

@@ -3,10 +3,10 @@
 The results say how a run has ended, and not mpirun's exit code, which has been 0 after the loss of a node.
 The two agree unless something was killed.
 
-* If a run has ended in order, the launch is over.  If mpirun does not return because a rank hangs, the
+* If a run has ended cleanly, the launch is over.  If mpirun does not return because a rank hangs, the
   launcher ends it.
 * If another run has taken over the sweep, the launch ends and touches nothing.
-* If no rank was ever alive, the user gets mpirun's own words and nothing is repeated.
+* If no rank was ever alive, the user gets the output of mpirun, and nothing is restarted.
 * After a loss the ranks are restarted in the same allocation, on the nodes that still answer.
 
 The file system may hang, so threads read the results while the main thread handles signals.
@@ -132,7 +132,7 @@ def launch(
     Restarts end with the first of: an orderly end, the restart limit, :data:`_FRUITLESS` of them in a row
     without an ended trial, the end of the allocation.
 
-    The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
+    The first SIGINT or SIGTERM asks the sweep to stop cleanly; the second ends it at once.
 
     Args:
         start: how to start the ranks, from :func:`~mpisweep.batch.start.plan_start`.
@@ -312,7 +312,7 @@ class _Launch:
             with self._stops.passed_on_to(ranks), watchdog.over(ranks):
                 returned = ranks.wait()
             code = returned if returned >= 0 else 128 - returned
-            # If no rank was alive, its words become part of our message.
+            # If no rank was alive, its output becomes part of our message.
             output.finish(
                 quietly=not output.lives
                 or code in (0, _REFUSED, _INTERRUPTED, 4)
@@ -371,6 +371,6 @@ def _cannot_start(program: str, attempt: _Attempt, times: int = 1) -> str:
     said = (
         f": {attempt.words[0]}"
         if len(attempt.words) == 1
-        else "; its words:" + "".join(f"\n  {line}" for line in attempt.words)
+        else "; it printed:" + "".join(f"\n  {line}" for line in attempt.words)
     )
     return f"{how} ({code}){said}"

@@ -1,6 +1,6 @@
 """PBS Professional, OpenPBS and Torque.
 
-Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  Both print jobs alike, but
+Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  Both print jobs alike, except
 for the name of the start: ``stime`` and ``start_time``.
 """
 
@@ -42,7 +42,7 @@ class Pbs(BatchSystem):
     name_length = 230
     about_signals = (
         "PBS sends no warning before the time limit; at the limit, and at qdel, it sends SIGTERM and some "
-        "seconds later SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep "
+        "seconds later SIGKILL.  The shell asks the sweep to stop cleanly and waits for it; the sweep "
         "watches the clock in any case."
     )
     submit_folder = "PBS_O_WORKDIR"

@@ -66,7 +66,7 @@ class Pjm(BatchSystem):
     signals = "XCPU USR1"
     about_signals = (
         "At the elapse limit PJM sends SIGXCPU to every process of the job, including this shell, and "
-        "SIGKILL ten seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and "
+        "SIGKILL ten seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop cleanly and "
         "waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "PJM_O_WORKDIR"

@@ -62,7 +62,7 @@ class Slurm(BatchSystem):
     log_example = "--output=NAME.%j.log"
     example = "--constraint=a100"
     about_signals = (
-        "--signal makes Slurm send SIGUSR1 to this shell only.  The shell asks the sweep to stop in order "
+        "--signal makes Slurm send SIGUSR1 to this shell only.  The shell asks the sweep to stop cleanly "
         "and waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "SLURM_SUBMIT_DIR"
@@ -295,7 +295,7 @@ def _asked_gpus(find: Find, nodes: int | None, ranks: int | None) -> int | None:
 
 
 def expand_hosts(listed: str) -> tuple[str, ...]:
-    """Expand ``n[1-3,07],x`` to ``n1 n2 n3 n07 x``; empty if it is no list of hosts."""
+    """Expand ``n[1-3,07],x`` to ``n1 n2 n3 n07 x``; empty if it is not a list of hosts."""
     hosts: list[str] = []
     for entry in _LISTED.findall(listed):
         choices: list[Sequence[str]] = []
@@ -317,7 +317,7 @@ def expand_hosts(listed: str) -> tuple[str, ...]:
 
 
 def expand_counts(listed: str) -> tuple[int, ...]:
-    """Expand ``2(x3),1`` to ``2 2 2 1``; empty if it is no list of counts."""
+    """Expand ``2(x3),1`` to ``2 2 2 1``; empty if it is not a list of counts."""
     counts: list[int] = []
     for entry in listed.split(","):
         found = _REPEATED.match(entry.strip())

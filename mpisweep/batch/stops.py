@@ -1,8 +1,8 @@
 """Requests to stop at the launcher: the first asks the ranks to stop, the second kills them.
 
 mpirun never receives SIGTERM or SIGINT from the launcher, because it would kill the ranks half a second
-later.  A polite request is SIGUSR1, which mpirun forwards to the ranks, or SIGXCPU if the batch system has
-sent that: it leaves the ranks less time.
+later.  A request to stop cleanly is SIGUSR1, which mpirun forwards to the ranks, or SIGXCPU if the batch
+system has sent that: it leaves the ranks less time.
 
 Grid Engine's warning, SIGUSR2, reaches the job's shell and the launcher, which passes it on as SIGUSR1.
 
@@ -94,7 +94,7 @@ class Stops:
             time.sleep(min(0.1, left_s))
 
     def _insist(self, ranks: subprocess.Popen[bytes]) -> None:
-        """Repeat the polite request: a rank that is still starting Python misses the first one."""
+        """Repeat the request to stop: a rank that is still starting Python misses the first one."""
         while ranks.poll() is None:
             with contextlib.suppress(queue.Empty):
                 self._wake.get(timeout=_INSIST_S)

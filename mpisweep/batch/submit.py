@@ -16,7 +16,7 @@ _SUBMIT_S = 120.0
 
 
 class SubmitError(RuntimeError):
-    """A job was not submitted; the message is one sentence with the batch system's words."""
+    """A job was not submitted; the message is one sentence with the message of the batch system."""
 
 
 def find_command(system: BatchSystem, command: str) -> str:
@@ -92,7 +92,7 @@ def cancel(system: BatchSystem, job_ids: Sequence[str]) -> str:
     """Cancel jobs.
 
     Returns:
-        Empty if that was done, else the batch system's words.
+        Empty if that was done, else the message of the batch system.
     """
     command = shutil.which(system.cancel)
     if command is None:

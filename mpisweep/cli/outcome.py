@@ -58,7 +58,7 @@ class OwnResults:
             return RunEnd(superseded_by=_run_text(rows[-1]))
         if returned != EndReason.DISK.exit_code:
             return RunEnd()
-        # The ranks ended in order but could not write why: another run took the sweep, or the disk failed.
+        # The ranks ended cleanly but could not write why: another run took the sweep, or the disk failed.
         return (
             RunEnd(superseded_by=other)
             if (other := self._other_holder(rows, own))

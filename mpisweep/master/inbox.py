@@ -89,7 +89,7 @@ class Inbox:
                     self._steering.request_stop(EndReason.SIGNAL, now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
-        """Note that a rank died, or was silent for so long that it counts as dead."""
+        """Note that a rank died, or was silent until it counted as dead."""
         hello = self._roster.leave(rank)
         # The master before has logged those that were gone before this one took over.
         log.log(

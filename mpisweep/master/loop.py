@@ -145,11 +145,11 @@ class Master:
         self._inbox.on_messages(rank, messages, now)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
-        """Note that a rank died, or was silent for so long that it counts as dead."""
+        """Note that a rank died, or was silent until it counted as dead."""
         self._inbox.on_lost(rank, why, now)
 
     def step_down(self) -> None:
-        """Let go of everything and touch nothing: another rank is the master."""
+        """Release everything and touch nothing: another rank is the master."""
         self._closing.abandon()
 
     # ----------------------------------------------------------------------------------- the turn of the loop

@@ -92,7 +92,7 @@ def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str
     except LayoutError as error:
         mine = (transport.host, str(error))
     everybody = transport.gather(mine)
-    transport.leave(0, politely=True)
+    transport.leave(0, together=True)
     if everybody is None:
         return []
     problems = dict.fromkeys(share for _, share in everybody if isinstance(share, str))

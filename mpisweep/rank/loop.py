@@ -277,7 +277,7 @@ class Rank:
         self._server.beat()
         for rank in self._succession.silent(now):
             self._given_up.add(rank)
-            self._on_lost(rank, f"nothing was heard of it for {self._spec.limits.silence_s:g} s", now)
+            self._on_lost(rank, f"no message from it for {self._spec.limits.silence_s:g} s", now)
         others = [rank for rank in self._succession.alive if rank != self._transport.rank]
         for rank in others if self._office.is_held else [self._succession.master]:
             self._transport.send(rank, [Beat()])

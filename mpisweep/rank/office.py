@@ -255,7 +255,7 @@ class Office:
         self._leading = Leading((), find_out, 0.0)
 
     def _step_down(self) -> None:
-        """Let go of everything: another rank is the master, or about to say so."""
+        """Release everything: another rank is the master, or about to say so."""
         if self._leading is not None:
             self._leading.drop()
             self._leading = None

@@ -2,10 +2,10 @@
 
 The rule needs no agreement among the ranks, and so waits for none of them:
 
-* the master is the lowest rank that is not lost; it sends Lead to all ranks, also to those it takes for lost;
+* the master is the lowest rank that is not lost; it sends Lead to all ranks, also to those that seem lost;
 * a Lead names its *epoch*, a number that no two masters share: a rank that becomes master takes the next one
   above all it has seen that leaves its own rank when divided by the number of ranks;
-* every rank follows a Lead of a higher epoch, and whoever was master until then is superseded;
+* every rank follows a Lead of a higher epoch, and the master until then is superseded;
 * no rank follows any master but the one with the highest epoch it has seen.
 
 So epochs grow from master to master, and the acts of a superseded master can be told from those of its

@@ -46,7 +46,7 @@ _FAILURES_AT_MOST = 1000
 #: How long a rank waits for its sends if it leaves in a hurry, in seconds.
 _LEAVE_S = 2.0
 #: How long it waits for its sends, and for MPI_Finalize, if it leaves with all others, in seconds.
-_LEAVE_POLITELY_S = 10.0
+_LEAVE_TOGETHER_S = 10.0
 #: How long a rank waits for its own end after MPI_Abort, in seconds.
 _ABORT_S = 5.0
 #: Variables with rank and size, set by Open MPI (and Fujitsu MPI); MPICH, Intel MPI and Slurm's PMI; MVAPICH;
@@ -115,12 +115,12 @@ class Transport(Protocol):
     def gather(self, fact: Fact) -> list[Fact] | None:
         """Gather the facts of all ranks on rank 0, None elsewhere; all ranks must call it."""
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
+    def leave(self, exit_code: int, *, together: bool) -> None:
         """Leave MPI once everything sent is on its way; no call may follow.
 
         Args:
             exit_code: of this process.
-            politely: whether every other rank is leaving too, or dead.  If one may hang, this process exits
+            together: whether every other rank is leaving too, or dead.  If one may hang, this process exits
                 at once, since MPI would wait for that one.
         """
 
@@ -162,7 +162,7 @@ class LoneTransport:
         """See :class:`Transport`."""
         return []
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
+    def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""
 
     def abort(self, exit_code: int = 1) -> None:
@@ -252,20 +252,20 @@ class MpiTransport:
         said: list[Fact] | None = self._comm.gather(fact)
         return said
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
+    def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""
         from mpi4py import MPI
 
         # A send to a rank that died since may never complete, and MPI may not report it.
-        until = time.monotonic() + (_LEAVE_POLITELY_S if politely else _LEAVE_S)
+        until = time.monotonic() + (_LEAVE_TOGETHER_S if together else _LEAVE_S)
         while self._sends and time.monotonic() < until:
             self._forget_complete_sends()
             time.sleep(1e-3)
-        if self._sends or not politely:
+        if self._sends or not together:
             _end_here(exit_code)
         # MPI_Finalize has been seen to wait for the dead for ever.  It holds Python's lock: the kernel alone
         # can end it.  Everything is on disk by now, and a launcher that restarts the ranks finds it complete.
-        end_if_stuck(_LEAVE_POLITELY_S)
+        end_if_stuck(_LEAVE_TOGETHER_S)
         MPI.Finalize()
         end_if_stuck(None)
 

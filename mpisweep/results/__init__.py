@@ -61,5 +61,5 @@ def logs_folder(path: Path) -> Path:
 
 
 def stop_file(path: Path) -> Path:
-    """The file whose existence stops the sweep in order."""
+    """The file whose existence asks the sweep to stop."""
     return path.with_name(path.name + ".stop")

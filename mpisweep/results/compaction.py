@@ -1,6 +1,7 @@
 """Compaction: a new HDF5 file from the old one and the journal, as a function of files.
 
-During a sweep it runs in a process of its own (:mod:`mpisweep.results.storing`), so that nobody waits for it.
+During a sweep it runs in a process of its own (:mod:`mpisweep.results.storing`), so that no rank waits for
+it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
         base.h5                   NAME.h5 before the split; missing for a new sweep
         00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.shares.leases
         MEMBER.h5, MEMBER.h5.journal/    one member's results, like those of any other run
-        MEMBER.left               created when the member has ended in order
+        MEMBER.left               created when the member has ended cleanly
         merge-000003-a1b2c3/      where NAME.h5 is written before it is renamed into place
 
 None of this needs a server or a lock.  It relies on three guarantees of the shared file systems of clusters
@@ -81,7 +81,7 @@ def base_file(folder: Path) -> Path:
 
 
 def left_file(folder: Path, member: str) -> Path:
-    """The file that marks a member as ended in order."""
+    """The file that marks a member as ended cleanly."""
     return folder / f"{member}.left"
 
 

@@ -3,7 +3,7 @@
 The claim on a member's part (:mod:`mpisweep.results.claim`) shows that: its mtime changes as long as the
 master is well.  A watcher measures silence by its own polls: time in which it could not poll does not count
 as silence, and clocks are not compared.  A missing file proves nothing, because NFS may cache that for a
-minute; so a member that ends in order creates a file.
+minute; so a member that ends cleanly creates a file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Life(Enum):
     #: It is silent, or was seen for the first time.
     UNCERTAIN = "uncertain"
     DEAD = "dead"
-    #: It has ended in order.
+    #: It has ended cleanly.
     LEFT = "left"
 
 
