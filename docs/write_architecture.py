@@ -1,8 +1,8 @@
 """Write the pictures and tables of docs/architecture.md from the source of the package (`make reference`).
 
 The generated blocks of the page stand between two comments,
-``<!-- made by docs/write_architecture.py: NAME -->`` and ``<!-- end -->``; the text around them is written by hand.
-Nothing of the package is imported.
+``<!-- made by docs/write_architecture.py: NAME -->`` and ``<!-- end -->``; the text around them is written
+by hand.  Nothing of the package is imported.
 """
 
 from __future__ import annotations
