@@ -211,6 +211,7 @@ ALLOWED = {
         "spec",
         "records",
     },
+    "results.comparison": {"results.load", "blocks", "records"},
     "results.repair": {
         *(
             f"results.{below}"
@@ -267,6 +268,7 @@ ALLOWED = {
         "results",
         "results.claim",
         "results.columns",
+        "results.comparison",
         "results.load",
         "results.runs",
         "workloads",
@@ -287,8 +289,10 @@ ALLOWED = {
         "",
     },
     "views": {
-        *(f"results.{below}" for below in ("columns", "holder", "load", "shares", "trial_table")),
-        "rank",
+        *(
+            f"results.{below}"
+            for below in ("columns", "comparison", "holder", "load", "shares", "trial_table")
+        ),
         "results",
         "progress",
         "spec",

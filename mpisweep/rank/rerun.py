@@ -7,14 +7,10 @@ unchanged.
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from mpisweep.blocks import AssignedBlock, ColumnValues, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices.nodes import Node, lay_out, this_node
@@ -24,61 +20,17 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.trial_events import Broke, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.rank.signals import Sleeper
-from mpisweep.records import DeviceShare, FailureCause, TrialState
+from mpisweep.records import DeviceShare, TrialState
 from mpisweep.results import ResultsError
+from mpisweep.results.comparison import Rerun, compare
 from mpisweep.results.load import Sweep
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.workloads.outputs import read_outputs
 
-__all__ = ["Comparison", "Rerun", "rerun"]
+__all__ = ["rerun"]
 
 #: Longest time between two looks at the trial processes, in seconds.
 _LOOK_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One number, then and now."""
-
-    name: str
-    then: float
-    now: float
-
-    @property
-    def is_same(self) -> bool:
-        """Whether they are equal to the last bit, or both NaN."""
-        return self.then == self.now or (math.isnan(self.then) and math.isnan(self.now))
-
-    @property
-    def relative(self) -> float:
-        """The difference over the larger of the two; 0 if they are the same."""
-        if self.is_same:
-            return 0.0
-        return abs(self.now - self.then) / max(abs(self.now), abs(self.then))
-
-
-@dataclass(frozen=True, slots=True)
-class Rerun:
-    """The outcome of a trial that was run again.
-
-    Attributes:
-        state: how the trial ended now.
-        message: why it failed; empty if it did not.
-        metrics: final values; durations among them depend on the machine, not on the configuration.
-        curves: for each metric the report that differs most, or the last one if none does.
-        first_difference: for each metric whose curve differs, the first step at which it does, or that one of
-            them lacks.
-        wall_time_s: then and now.
-        output: the output of a command line.
-    """
-
-    state: TrialState
-    message: str
-    metrics: tuple[Comparison, ...]
-    curves: tuple[Comparison, ...]
-    first_difference: dict[str, int]
-    wall_time_s: Comparison
-    output: str
 
 
 def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare], None]) -> Rerun:
@@ -126,7 +78,7 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
             outputs = read_outputs(setting.log_file.parent, number)
     finally:
         server.close()
-    return _compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
+    return compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
 
 
 def _shares(sweep: Sweep, number: int) -> list[DeviceShare]:
@@ -185,42 +137,3 @@ def _add_reports(curves: dict[str, Curve], body: bytes) -> None:
         known.step.extend(curve.step)
         known.value.extend(curve.value)
         known.time.extend(curve.time)
-
-
-def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Curve], output: str) -> Rerun:
-    row = sweep.trials[number]
-    now = {name: column[0] for name, column in ended.metrics.items()}
-    metrics: list[Comparison] = []
-    for name in dict.fromkeys([*sweep.metrics, *now]):
-        then = float(row[sweep.metric_column(name)]) if name in sweep.metrics else math.nan
-        value = now.get(name)
-        metrics.append(Comparison(name, then, math.nan if value is None else value))
-    compared: list[Comparison] = []
-    first: dict[str, int] = {}
-    for name in (name for name in sweep.curve_names if name in curves):
-        then_curve, now_values = sweep.curve(number, name).value, np.array(curves[name].value)
-        count = min(len(then_curve), len(now_values))
-        if not count:
-            continue
-        differs = (then_curve[:count] != now_values[:count]) & ~(
-            np.isnan(then_curve[:count]) & np.isnan(now_values[:count])
-        )
-        if differs.any():
-            first[name] = int(curves[name].step[int(differs.argmax())])
-        elif len(then_curve) != len(now_values):
-            # They are the same up to the end of the shorter one.
-            longer = curves[name].step if len(now_values) > count else sweep.curve(number, name).step
-            first[name] = int(longer[count])
-        # NaN in only one of them is the largest difference.
-        gaps = np.nan_to_num(
-            np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf
-        )
-        worst = int(np.argmax(gaps)) if differs.any() else count - 1
-        compared.append(Comparison(name, float(then_curve[worst]), float(now_values[worst])))
-    message = ended.messages[0] if ended.messages else ""
-    if ended.causes and ended.causes[0]:
-        message = f"{FailureCause(ended.causes[0]).label}: {message}"
-    return Rerun(
-        TrialState(ended.states[0]), message, tuple(metrics), tuple(compared), first,
-        Comparison("wall_time", float(row["wall_time"]), ended.wall_time_s[0]), output,
-    )  # fmt: skip

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mpisweep.results.comparison import Comparison, Rerun
 from mpisweep.results.load import Sweep
 from mpisweep.views.console import print_whole
 from mpisweep.views.wording import units
-
-if TYPE_CHECKING:
-    from mpisweep.rank.rerun import Comparison, Rerun
 
 __all__ = ["print_rerun"]
 
