@@ -1,18 +1,18 @@
-# make            create .venv, with everything in it, or bring it up to date
-# make demo       a real ResNet50 sweep, one worker per GPU or core; table and figures in demo/
-# make test       the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: some of them
-# make test-long  the tests, with the long variants that `make test` leaves out
-# make lint       ruff, mypy --strict, and the layers
-# make jobscripts write the ready-made job scripts anew, after a change of the generator or of a site
-# make reference  write docs/sweep-file.md, the options of workloads and the JSON schema anew, after a change of their tables
-# make bench      benchmarks
-# make storm      random kills, stops and bad disks until a sweep is done, then a comparison; STRIKES=200
-# make mutants    remove one mechanism at a time, and see that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
-# make clean      remove what was made here, except .venv
+# make            create or update the environment .venv
+# make demo       run a real ResNet50 sweep, one worker per GPU or core; table and figures go to demo/
+# make test       run the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: only these
+# make test-long  run the tests, including the long variants that `make test` skips, and more random inputs
+# make lint       run ruff, mypy --strict and the test of the layers
+# make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
+# make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
+# make bench      run the benchmarks
+# make storm      kill and stop processes at random until a sweep is done, then compare; STRIKES=200
+# make mutants    remove one mechanism at a time and check that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
+# make clean      remove build and test output, except .venv
 #
 # VENV=path       another environment
-# VENV=none       the caller's own, as it is: on a supercomputer torch and MPI come from modules
-# PYTHON=path     the Python that the environment is made from
+# VENV=none       use the active environment: on a supercomputer torch and MPI come from modules
+# PYTHON=path     the Python to create the environment with
 
 VENV   ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys, venv; print(sys.version_info >= (3, 11) and sys.executable or "")' 2>/dev/null)))
@@ -68,7 +68,7 @@ test: $(READY)
 
 test-long: $(READY)
 	$(COMPILED)
-	$(PY) -m pytest -n $(JOBS) $(TESTS)
+	MPISWEEP_FUZZ_ANEW=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)ruff check .
@@ -81,6 +81,7 @@ jobscripts: $(READY)
 
 reference: $(READY)
 	$(PY) docs/write_reference.py
+	$(PY) docs/write_architecture.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep.views import figures, tables
+from mpisweep.views import figures
+from mpisweep.views.script import run_script
 
 
 def main() -> None:
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

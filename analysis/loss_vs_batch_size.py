@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Figure 1: a metric of every trial over one parameter; best, baseline and failed trials marked.
+"""Figure 1: a metric of every trial vs. one parameter; best, baseline and failed trials marked.
 
 python analysis/loss_vs_batch_size.py resnet50.h5 -o figure1.pdf
 python analysis/loss_vs_batch_size.py resnet50.h5 --metric images_per_second
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep.views import figures, tables
+from mpisweep.views import figures
+from mpisweep.views.script import run_script
 
 
 def main() -> None:
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speedup and efficiency of trials by how many ranks they have.
+"""Speedup and efficiency of trials vs. their number of ranks.
 
 python analysis/scaling.py resnet50.h5 -o scaling.pdf
 python analysis/scaling.py resnet50.h5 --metric wall_time
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep.views import figures, tables
+from mpisweep.views import figures
+from mpisweep.views.script import run_script
 
 
 def main() -> None:
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Who ran what when: one row a worker, one box a trial; what is blank is idle.
+"""Which worker ran which trial when: one row per worker, one box per trial; blank is idle.
 
 python analysis/timeline.py resnet50.h5 -o timeline.svg
 """
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep.views import figures, tables
+from mpisweep.views import figures
+from mpisweep.views.script import run_script
 
 
 def main() -> None:
@@ -24,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

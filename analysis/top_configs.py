@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mpisweep
 from mpisweep.views import tables
+from mpisweep.views.script import run_script
 
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
 
@@ -18,10 +19,12 @@ FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("-k", type=int, default=5, help="how many trials (default: 5)")
+    parser.add_argument("-k", type=int, default=5, help="number of trials (default: 5)")
     parser.add_argument("--metric", help="to rank by (default: the objective)")
     parser.add_argument(
-        "--direction", choices=("minimize", "maximize"), help="of that (default: the sweep's)"
+        "--direction",
+        choices=("minimize", "maximize"),
+        help="better direction of the metric (default: the sweep's)",
     )
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
@@ -38,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Figure 2: the sum of all trials' times against the wall time of the allocation.
+"""Figure 2: the sum of all trials' times vs. the wall time of the allocation.
 
 python analysis/total_time.py resnet50.h5 -o figure2.pdf
 """
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import mpisweep
-from mpisweep.views import figures, tables
+from mpisweep.views import figures
+from mpisweep.views.script import run_script
 
 
 def main() -> None:
@@ -24,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.run_script(main))
+    sys.exit(run_script(main))

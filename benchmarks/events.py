@@ -70,7 +70,7 @@ class Variant:
     ill_every: int = 0
     #: Trials take up to this times what is expected of them, and no less than what is expected over it.
     spread: float = 1.0
-    #: What else happens every now and then.
+    #: What else happens periodically.
     also: Callable[[Cluster], None] | None = None
 
 
@@ -267,7 +267,7 @@ def measure(variant: Variant, workers: int, repeats: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="100,1000,10000", help="numbers of workers, the fewest first")
-    parser.add_argument("--repeats", type=int, default=5, help="how often")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
     parser.add_argument("--only", choices=VARIANTS, help="one mechanism")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()

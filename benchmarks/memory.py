@@ -36,13 +36,16 @@ SAMPLE_BYTES = 24
 
 def main() -> None:
     if len(sys.argv) > 2 and sys.argv[1] in WORK:
-        print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))))
+        after = Path(sys.argv[3]) if sys.argv[3] else None
+        print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), after, *map(int, sys.argv[4:]))))
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--points", type=int, default=300, help="reports of each trial")
-    parser.add_argument("--file-bytes", type=int, default=1_000_000_000, help="of the file that is opened")
-    parser.add_argument("--workers", type=int, default=2, help="of the run; 0 for no run")
+    parser.add_argument(
+        "--file-bytes", type=int, default=1_000_000_000, help="size of the file that is opened"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="number of workers of the run; 0 for no run")
     options = parser.parse_args()
     trials, points = options.trials, options.points
     with tempfile.TemporaryDirectory() as made:
@@ -190,19 +193,23 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def measure(work: str, path: Path, *numbers: int) -> dict[str, float]:
-    command = [sys.executable, __file__, work, str(path), *map(str, numbers)]
+def measure(work: str, path: Path, *numbers: int, after: Path | None = None) -> dict[str, float]:
+    """What a process of its own needs for this, once it has opened and folded the sweep `after`."""
+    command = [sys.executable, __file__, work, str(path), str(after or ""), *map(str, numbers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def measured(work: str, path: Path, *numbers: int) -> dict[str, float]:
+def measured(work: str, path: Path, after: Path | None, *numbers: int) -> dict[str, float]:
     """Do it in this process; memory beyond what it had before, bytes read, seconds."""
     # Whatever is imported is there before, as it is in a process that makes one snapshot after another.
     import mpisweep.results.shares.merging
     import mpisweep.results.storing  # noqa: F401
 
+    if after is not None:
+        open_file(after)
+        fold(after)
     Path("/proc/self/clear_refs").write_text("5")
     before, read, started = status("self", "VmRSS"), bytes_read(), time.monotonic()
     kept = WORK[work](path, *numbers)
@@ -298,10 +305,24 @@ def open_file(path: Path) -> object:
 
     answer = _answer({"ask": "read", "path": str(path)})
     assert not answer["error"], answer
+    assert answer["state"]["trials"]["state"], answer
     return json.dumps(answer)
 
 
-WORK = {"journal": journal, "large": large, "tables": tables, "fold": fold, "open": open_file}
+def merge(path: Path) -> None:
+    from mpisweep.results.shares.merging import gather
+
+    assert gather(path, 0.1)
+
+
+WORK = {
+    "journal": journal,
+    "large": large,
+    "tables": tables,
+    "fold": fold,
+    "merge": merge,
+    "open": open_file,
+}
 
 
 if __name__ == "__main__":

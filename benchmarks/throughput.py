@@ -72,7 +72,7 @@ def main() -> None:
     print(f"  mpi4py.futures, nothing stored        {futures:10,.0f}")
     print(f"  mpisweep, everything stored           {ours:10,.0f}")
     print(f"  ratio to mpi4py.futures {ours / futures:.1f}, to the bare loop {ours / bare:.2f}")
-    print(f"  {file_bytes / options.trials:.0f} bytes a trial in the file")
+    print(f"  {file_bytes / options.trials:.0f} bytes per trial in the file")
     steps()
 
 

@@ -2,7 +2,7 @@
 reference`).
 
 In a page, what is made stands between two comments, ``<!-- made by docs/write_reference.py: NAME -->`` and
-``<!-- end -->``; what is around them is written by hand.
+``<!-- end -->``; the text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def blocks_of(page: str) -> list[str]:
 
 
 def filled(page: str) -> str:
-    """A page with its blocks made anew."""
+    """A page with its blocks rewritten."""
     return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[4]}", page)
 
 

@@ -1,11 +1,11 @@
 #!/bin/bash
 # The sweep resnet50-batch-size on Flow Type II (Nagoya University), one V100 of a shared node: 1 GPU, 1 rank,
-# at most 2:00:00.
+# up to 2:00:00.
 #
 #   pjsub THIS_SCRIPT
 #
-# Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.
-# The limits of cx-share are not known to mpisweep: see the site's own pages.
+# Submit it again if it ends early: the sweep resumes, and no completed trial runs again.
+# The site file does not state the limits of cx-share: see the site's own pages.
 #PJM -N resnet50-batch-size
 #PJM -L rscunit=cx
 #PJM -L rscgrp=cx-share
@@ -17,10 +17,10 @@
 #PJM -o resnet50-batch-size.%j.log
 set -euo pipefail
 
-# Where it was submitted.
+# The folder that the job was submitted from.
 cd -- "$PJM_O_WORKDIR"
 
-# Modules: the versions that the environment was built with.  Their scripts are not made for `set -u`.
+# Modules, in the versions that the environment was built with.  Their scripts fail under `set -u`.
 set +u
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || source /etc/profile.d/modules.sh
@@ -36,21 +36,21 @@ source "$venv/bin/activate"
 sweep=${MPISWEEP_SWEEP:-"$HOME"/mpisweep/examples/resnet50-batch-size.toml}
 results=${MPISWEEP_RESULTS:-resnet50-batch-size.h5}
 
-# At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and SIGKILL ten
-# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and waits for it; the sweep
+# At the elapse limit PJM sends SIGXCPU to every process of the job, including this shell, and SIGKILL ten
+# seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop cleanly and waits for it; the sweep
 # watches the clock in any case.
 sweep_pid=
 signalled=0
 trap 'signalled=1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' XCPU USR1
-# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at once.
+# The sweep may receive SIGTERM, too, which would end it at once if it came after SIGUSR1.
 trap 'signalled=1; sleep 1; [ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true' TERM
-# PJM has no variable for when a job ends.  In seconds, as in the directive above, less what has passed.
+# PJM sets no variable for the end of a job: the time limit above, in seconds.
 walltime=7200
 mpisweep run "$sweep" -o "$results" --walltime "$((walltime - SECONDS))" &
 sweep_pid=$!
 code=0
 wait "$sweep_pid" || code=$?
-# A signal ends the waiting and not the sweep.
+# A signal ends `wait` and not the sweep.
 while [ "$signalled" -eq 1 ]; do
     signalled=0
     code=0
@@ -60,5 +60,5 @@ done
 # The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong
 # input.
 mpisweep top "$results" || true
-if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: submit this script again and it goes on."; fi
+if [ "$code" -eq 3 ]; then echo "The sweep stopped early: submit this script again to resume it."; fi
 exit "$code"

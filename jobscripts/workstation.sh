@@ -1,6 +1,6 @@
 #!/bin/bash
-# The sweep resnet50-batch-size on one machine: one worker a GPU, or one a core.
-# Run it again after an interruption: it goes on where it stopped.
+# The sweep resnet50-batch-size on one machine: one worker per GPU, or one per core.
+# Run it again after an interruption: the sweep resumes.
 #
 #   bash THIS_SCRIPT [OPTIONS OF mpisweep run]
 set -euo pipefail
@@ -15,5 +15,5 @@ mpisweep run "$sweep" -o "$results" "$@" || code=$?
 # The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial completed, 2 wrong
 # input.
 mpisweep top "$results" || true
-if [ "$code" -eq 3 ]; then echo "The sweep has stopped early: run this script again and it goes on."; fi
+if [ "$code" -eq 3 ]; then echo "The sweep stopped early: run this script again to resume it."; fi
 exit "$code"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Wishes, plan_job
-from mpisweep.batch.site import known_sites, load_site
+from mpisweep.batch.sitefile import known_sites, load_site
 
 HERE = Path(__file__).parent
 TWO_HOURS = Wishes(elapse_s=7200)
@@ -33,13 +33,13 @@ SCRIPTS = {
         "wisteria-aquarius",
         dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
         POSTER,
-        "Put your project group in the place of GROUP, and this folder below /work.",
+        "Replace GROUP with your project group, and put this folder below /work.",
     ),
     "pjm": (
         "pjm",
         dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, group="RESOURCE_GROUP"),
         POSTER,
-        "Put a resource group of your system in the place of RESOURCE_GROUP, and load the modules of your "
+        "Replace RESOURCE_GROUP with a resource group of your system, and load the modules of your "
         "environment.",
     ),
     "slurm": (
@@ -59,26 +59,26 @@ SCRIPTS = {
         "gridengine",
         dataclasses.replace(TWO_HOURS, nodes=2, gpus=4, directives=("-pe mpi 8",)),
         POSTER,
-        "Ask for nodes as your system does in the place of -pe, add -q and -P where it wants them, and load "
+        "Replace -pe with your system's request for nodes, add -q and -P where it wants them, and load "
         "your modules.",
     ),
     "tsubame4": (
         "tsubame4",
         dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
         POSTER,
-        "Put your TSUBAME group in the place of GROUP.",
+        "Replace GROUP with your TSUBAME group.",
     ),
     "miyabi-g": (
         "miyabi-g",
         dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
         POSTER,
-        "Put your project group in the place of GROUP, and this folder below /work.",
+        "Replace GROUP with your project group, and put this folder below /work.",
     ),
     "abci3": (
         "abci3",
         dataclasses.replace(TWO_HOURS, nodes=2, project="GROUP"),
         POSTER,
-        "Put your ABCI group in the place of GROUP.",
+        "Replace GROUP with your ABCI group.",
     ),
     "workstation": ("workstation", Wishes(), dataclasses.replace(POSTER, venv=""), ""),
 }

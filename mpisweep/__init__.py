@@ -1,4 +1,4 @@
-"""mpisweep: a whole hyperparameter sweep in one batch job.
+"""Run a whole hyperparameter sweep in one batch job.
 
 ::
 
@@ -31,12 +31,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    # Imported when first used: a rank must not load h5py because a user's module imports mpisweep.
+    # Lazy, so that a user's module that imports mpisweep does not load h5py in every rank.
     if name in _HOME:
         import importlib
 
         found = getattr(importlib.import_module(_HOME[name]), name)
-        # The next use finds it without asking.
+        # The next access does not come here.
         globals()[name] = found
         return found
     raise AttributeError(f"module 'mpisweep' has no attribute {name!r}")

@@ -1,10 +1,9 @@
-"""``python -m mpisweep``."""
+"""Run ``python -m mpisweep``."""
 
 import sys
 
 if not sys.flags.safe_path:
-    # Python has put the working directory before everything else; a file there that is called random.py is
-    # the user's.
+    # Python puts the working directory first, where a user's random.py would shadow the standard library.
     del sys.path[0]
 
 from mpisweep.cli import main

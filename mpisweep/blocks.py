@@ -1,28 +1,27 @@
-"""The records that travel and rest: each is one JSON text, made once, where its facts are known.
+"""The records of messages and journal: each is one JSON text, encoded once at its origin.
 
-The trial process encodes its results; the very same bytes go over the pipe, over MPI, into the journal and
-onto the disk.  Nobody on the way takes them apart except the master, which must decide by them.  That is
-what makes a result cheap (the whole line costs some 10 microseconds a trial) and what makes it hard to
-distort: there is no second format it could be translated into wrongly.
+The trial process encodes its results; the same bytes go over the pipe, over MPI, into the journal and onto
+the disk.  Only the master decodes them on the way, because it decides by them.  So a result is cheap (about
+10 microseconds per trial in all) and hard to distort: no second format exists.
 
-A block holds many trials as columns, entry *i* of every list belonging to the same trial.  A parameter that
-has the same value for all of them may stand as that value alone.  JSON and never pickle: reading a results
+A block holds many trials as columns: entry *i* of every list belongs to the same trial.  If a parameter has
+the same value for all of them, that value can replace the list.  JSON and never pickle: reading a results
 file or a journal cannot run code.  Curves are arrays of little-endian 64-bit numbers in base64, which costs
 a tenth of printing each number.
 
 Who writes what::
 
-    RunRecord       master   first record of every journal segment: who is writing, and the sweep file
+    RunRecord       master   first record of every journal segment: the writer and the sweep file
     TrialsBlock     master   new trials: their permanent numbers and configurations
-    JoinedRecord    master   a worker has said hello
+    JoinedRecord    master   a worker has joined
     AssignedBlock   master   about to be sent to a slot (also the message itself)
     ReportBlock     trial    one trial's metrics at some steps
-    EndedBlock      trial    trials that have ended; a worker makes one for a trial that died
-    InfeasibleBlock master   trials that are not run because others have shown that they cannot be
+    EndedBlock      trial    trials that have ended; the worker writes it for a trial whose process died
+    InfeasibleBlock master   trials that do not run because others have shown that they cannot succeed
     UnfinishedBlock master   attempts that ended without giving their trial an end
-    LeftRecord      master   a worker went away
-    QuarantineRecord master  a device gets no more trials, or gets some again
-    ClosedRecord    master   the run ended in order
+    LeftRecord      master   a worker left
+    QuarantineRecord master  a device gets no more trials, or gets trials again
+    ClosedRecord    master   the run closed in order
 """
 
 from __future__ import annotations
@@ -59,16 +58,16 @@ __all__ = [
 
 
 class BlockError(ValueError):
-    """Bytes that are no record of ours."""
+    """Bytes that are not a valid record."""
 
 
-#: A parameter's values for the trials of a block: one each, or one value that holds for all.
+#: A parameter's values for the trials of a block: one each, or one value for all.
 ColumnValues = list[Value] | Value
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of the program on this sweep, as its master sees it."""
+    """One run of the program on this sweep, as its master records it."""
 
     kind: ClassVar[str] = "run"
 
@@ -85,28 +84,28 @@ class RunRecord:
     spec: str
     source: str
     environment: dict[str, str]
-    #: The command that started the ranks, and started them again: what a trial has cost is counted over it.
+    #: The command that started the ranks and restarted them; the cost of a trial is counted over all of them.
     launch: str = ""
-    #: Segment -> up to which offset it counts.  Whatever an earlier master writes after that, because it is
-    #: still there although it was given up, is not part of the sweep.  None says nothing about that.
+    #: Segment -> offset up to which it counts.  Records that a superseded master appends later
+    #: are not part of the sweep.  None sets no limit.
     follows: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrialsBlock:
-    """Trials that the sweep has from now on; ``parameters`` are the searched and the fixed ones."""
+    """New trials of the sweep; ``parameters`` are the searched and the fixed ones."""
 
     kind: ClassVar[str] = "trials"
 
     numbers: list[int]
     parameters: dict[str, ColumnValues]
-    #: The number of the baseline's trial, in the block that introduces it.
+    #: The number of the baseline's trial, in the block that adds it.
     baseline: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JoinedRecord:
-    """A worker that can be given trials."""
+    """A worker that is ready for trials."""
 
     kind: ClassVar[str] = "joined"
 
@@ -121,7 +120,7 @@ class JoinedRecord:
 
 @dataclass(frozen=True, slots=True)
 class AssignedBlock:
-    """Trials on their way to one set of slots, in the order in which they are to run."""
+    """Trials for one set of slots, in the order in which they run."""
 
     kind: ClassVar[str] = "assigned"
 
@@ -130,13 +129,13 @@ class AssignedBlock:
     numbers: list[int]
     attempts: list[int]
     parameters: dict[str, ColumnValues]
-    #: Whether the process that runs them must not have run anything before.
+    #: Whether they need a process that has run no trial before.
     fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndedBlock:
-    """Trials that have ended.  ``causes`` and ``messages`` are empty where no trial of the block failed."""
+    """Trials that have ended; ``causes`` and ``messages`` are empty if none of them failed."""
 
     kind: ClassVar[str] = "ended"
 
@@ -148,19 +147,19 @@ class EndedBlock:
     states: list[int]
     started_at: list[float]
     wall_time_s: list[float]
-    #: Final value of each metric; None where that trial did not give it.
+    #: Final value of each metric; None if that trial did not report it.
     metrics: dict[str, list[float | None]]
     #: :class:`~mpisweep.records.FailureCause` values.
     causes: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    #: Whether the last of them may have failed of what others had left in its process or on its device: it
-    #: ran out of memory or met an error of the device, and the process had run others before.
+    #: Whether leftovers of earlier trials may have caused the last failure: it ran out of memory or met a
+    #: device error in a process that had run other trials before.
     warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InfeasibleBlock:
-    """Trials that are infeasible, as far as is known, and `why`; empty where that does not hold any more."""
+    """Trials that are infeasible for now, and `why`; an empty `why` revokes it."""
 
     kind: ClassVar[str] = "inferred"
 
@@ -170,7 +169,7 @@ class InfeasibleBlock:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One metric over (a stretch of) one trial: three arrays of equal length.
+    """One metric over one trial or a stretch of it: three arrays of equal length.
 
     ``time`` is seconds since the trial's start.
     """
@@ -182,7 +181,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class ReportBlock:
-    """What one attempt at one trial has reported since its last block."""
+    """The reports of one attempt at one trial since its last block."""
 
     kind: ClassVar[str] = "reports"
 
@@ -190,13 +189,13 @@ class ReportBlock:
     number: int
     attempt: int
     curves: dict[str, Curve]
-    #: Counts the blocks of an attempt from 0: one that comes twice is seen to.
+    #: Counts the blocks of an attempt from 0, so that readers skip duplicates.
     sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedBlock:
-    """Attempts that are over although their trials are not; ``end`` is an AttemptEnd value."""
+    """Attempts that ended although their trials have not; ``end`` is an AttemptEnd value."""
 
     kind: ClassVar[str] = "unfinished"
 
@@ -209,7 +208,7 @@ class UnfinishedBlock:
 
 @dataclass(frozen=True, slots=True)
 class LeftRecord:
-    """A worker that will not be heard of again in this run."""
+    """A worker that left this run."""
 
     kind: ClassVar[str] = "left"
 
@@ -220,7 +219,7 @@ class LeftRecord:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineRecord:
-    """A worker gets no more trials because of its device, or gets some again (``why`` is empty)."""
+    """A worker gets no more trials because of its device; an empty ``why`` ends that."""
 
     kind: ClassVar[str] = "quarantine"
 
@@ -274,7 +273,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_cir
 
 
 def encode(record: Record) -> bytes:
-    """The record's JSON text, UTF-8."""
+    """Encode a record as JSON text in UTF-8."""
     fields: dict[str, Any] = {"kind": record.kind}
     for name in _FIELDS[record.kind]:
         fields[name] = getattr(record, name)
@@ -288,17 +287,17 @@ def _show(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\\\u{ord(lone):04x}" for lone in error.object[error.start : error.end]), error.end
 
 
-#: A lone surrogate (a name with undecodable bytes in a message) costs no result, here or where the text is
-#: written: it becomes its escape as plain text, which a JSON text has with two backslashes.
+#: Error handler for lone surrogates (from undecodable bytes in a message): it writes the escape as plain
+#: text, with two backslashes inside JSON, so that no result is lost.
 _SHOWN = "mpisweep.show"
 codecs.register_error(_SHOWN, _show)
 
 
 def decode(body: bytes) -> Record:
-    """The record that :func:`encode` made into `body`.
+    """Decode a record that :func:`encode` encoded.
 
     Raises:
-        BlockError: for anything else.
+        BlockError: if `body` is anything else.
     """
     try:
         fields = json.loads(body.decode("utf-8"))
@@ -307,7 +306,7 @@ def decode(body: bytes) -> Record:
             fields["curves"] = _curves_from_text(fields["curves"])
         record: Record = made(**fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BlockError(f"{body[:60]!r}... is no record: {error}") from error
+        raise BlockError(f"{body[:60]!r}... is not a valid record: {error}") from error
     return record
 
 

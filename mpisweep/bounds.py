@@ -1,8 +1,8 @@
-"""How much a trial may have kept: what is longer is cut where it is made, and it is said that it was.
+"""Limits on the size of a trial's result; longer text is cut at its origin, and says so.
 
 A result travels as one record, whose length the journal bounds (:mod:`mpisweep.results.journal.writer`), and
-everybody who reads the results file reads every message and every name in it.  A program that goes wrong can
-make any of them as long as memory is.
+every reader of the results file reads every message and metric name in it.  A faulty program can produce
+messages and names of any length.
 
 Pure.
 """
@@ -14,20 +14,18 @@ from collections.abc import Mapping
 
 __all__ = ["LOG_CHARS", "MESSAGE_CHARS", "METRICS", "NAME_CHARS", "MetricNames", "shortened"]
 
-#: Of a trial's message, in the results file.
+#: Length limit of a trial's message in the results file.
 MESSAGE_CHARS = 16_384
-#: Of what a failed trial has in the log.
+#: Length limit of a failed trial's output in the log.
 LOG_CHARS = 1 << 18
-#: Of the name of a metric.
+#: Length limit of a metric's name.
 NAME_CHARS = 200
-#: How many metrics a trial may have.
+#: Number of metrics per trial.
 METRICS = 1000
 
 
 def shortened(text: str, at_most: int) -> str:
-    """The beginning and the end of a text, and how much is missing between them; the text itself where it is
-    short enough.
-    """
+    """Cut the middle out of a long text and say how many characters are missing."""
     if len(text) <= at_most:
         return text
     half = at_most // 2
@@ -35,42 +33,40 @@ def shortened(text: str, at_most: int) -> str:
 
 
 class MetricNames:
-    """The names under which the metrics of one trial are kept.
+    """The names under which one trial's metrics are stored.
 
     Args:
-        objective: is kept however many there are.
+        objective: always kept, even if the trial has too many metrics.
     """
 
     def __init__(self, objective: str = "") -> None:
         self._objective = objective
         self._kept: dict[str, str] = {}
-        #: What was cut or left out first; empty for nothing.
+        #: The first cut or omission, as a message; empty if there is none.
         self.notice = ""
 
     def kept(self, name: str) -> str | None:
-        """The name under which a metric is kept; None where there are too many of them."""
+        """The stored name of a metric; None if the trial has too many metrics."""
         kept = self._kept.get(name)
         if kept is not None:
             return kept
         if len(self._kept) >= METRICS and name != self._objective:
             self.notice = (
-                self.notice
-                or f"it has more than {METRICS:,} metrics: {name!r:.80} and others after it are not kept"
+                self.notice or f"more than {METRICS:,} metrics: {name!r:.80} and later ones are not stored"
             )
             return None
         kept = name
         if len(name) > NAME_CHARS:
-            # Two long names must not become one.
+            # The digest keeps two long names with the same beginning apart.
             digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
             kept = f"{name[: NAME_CHARS - len(digest) - 3]}...{digest}"
             self.notice = (
-                self.notice
-                or f"the name of a metric has {len(name):,} characters: it is kept as {kept[:40]!r}..."
+                self.notice or f"metric name of {len(name):,} characters: stored as {kept[:40]!r}..."
             )
         self._kept[name] = kept
         return kept
 
     def all_kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The metrics that are kept, under the names under which they are."""
+        """The metrics that are stored, under their stored names."""
         named = ((self.kept(name), value) for name, value in metrics.items())
         return {kept: value for kept, value in named if kept is not None}

@@ -1,29 +1,29 @@
-"""What ranks say to each other, and who says it to whom.
+"""The messages between ranks, with their senders and receivers.
 
-Lists of these travel over :mod:`mpisweep.rank.transport`::
+:mod:`mpisweep.rank.transport` carries lists of them::
 
-    master -> all      Lead           I am the master of this run; say that you follow, and hello
-                       Begun          the sweep is open, and the run has this name
-    all -> master      Follow         I obey the master of this epoch, and none before it any more
-    worker -> master   Hello          I am here, with so many slots of such a device, and hold these trials
-                       Ended          a block of trials has ended; keep it, then acknowledge it
-                       Reported       metrics of a running trial
+    master -> all      Lead             this rank is the master of the run: answer Follow and Hello
+                       Begun            the sweep is open, and the run has this name
+    all -> master      Follow           this rank follows the master of this epoch, and no earlier one
+    worker -> master   Hello            host, device and slots of a worker, and the trials that it holds
+                       Ended            a block of ended trials: store it, then acknowledge it
+                       Reported         metrics of a running trial
                        ReclaimedTrials  trials without a result: reclaimed, interrupted, or abandoned
-                       Broken         a slot could not run a trial that it was given, or is of no use any more
+                       Broken           a slot could not run an assigned trial, or became unusable
                        RendezvousReady  the address of a trial of several ranks, from its rank 0
-                       StopWanted     this rank was asked to stop, by a signal
-    master -> worker   Give           run these, after those that the slot already has
-                       Rendezvous     that address, to the trial's other ranks
-                       AbandonTrial   end this attempt: others have the trial, or its other ranks failed
-                       ReclaimTrials  return all that this slot has not begun
-                       StopTrials     return all; ask the running trials to stop, kill them after a grace
-                       Acknowledge    these deliveries are on disk: forget them
-                       Kill           end this process of your node: its rank is silent and counts as lost
-                       Finish         the sweep has ended, with this exit code
-    both               Beat           I am still here
+                       StopWanted       this rank received a stop signal
+    master -> worker   Give             run these after the trials that the slot holds
+                       Rendezvous       that address, for the trial's other ranks
+                       AbandonTrial     end this attempt: others have the trial, or its other ranks failed
+                       ReclaimTrials    return all unstarted trials of this slot
+                       StopTrials       return all trials; stop running ones, kill them after the grace period
+                       Acknowledge      these deliveries are on disk: delete them
+                       Kill             end this process on the node: its rank is silent and counts as lost
+                       Finish           the sweep has ended: exit with this code
+    both               Beat             heartbeat
 
-Messages are values without behaviour.  Each that is about a trial names its number and its attempt, and what
-does not match what the scheduler last decided about that trial is dropped.
+Messages are values without behaviour.  A message about a trial names its number and its attempt; the
+scheduler drops it if it last decided about another attempt.
 """
 
 from __future__ import annotations
@@ -61,50 +61,50 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The first word of a master to every rank, itself included; see :mod:`mpisweep.rank.succession`."""
+    """First message of a master to every rank, itself included; see ``rank/succession.py``."""
 
     run: str
     host: str
     process: int
     process_start: int
     epoch: int
-    #: When the allocation ends, in seconds since 1970, where that is known.
+    #: When the allocation ends, in seconds since 1970; None if unknown.
     ends_at: float | None = None
-    #: Whether a master has opened the sweep, so that the run is in its results.
+    #: Whether a master has opened the sweep, so that its results contain the run.
     has_begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The sweep is open: who becomes master after this one takes over a run of this name."""
+    """The sweep is open; a later master takes over the run of this name."""
 
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """A rank's first word to a master; what it says after that it says to nobody else."""
+    """First message of a rank to a master; from then on the rank sends to no other master."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Nothing but a sign of life."""
+    """Heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A worker's first word to a master.
+    """A worker's first message to a master about itself.
 
     Attributes:
-        held: for each slot the trials, as (number, attempt), that it runs, is yet to run, or has run and has
-            no acknowledgement for.
+        held: per slot, the trials as (number, attempt) that it runs, will run, or has run without an
+            acknowledgement so far.
         process: process id of the rank.
-        process_start: when that process started, which tells it from a later one with the same number.
-        environment: for each slot the variables by which it sees its device.
-        kind: what a trial has of devices and memory there.
-        gone: slots that are of no use any more.
+        process_start: start time of that process, which tells it from a later one with the same id.
+        environment: per slot, the variables that select its device.
+        kind: the devices and memory that a trial has there.
+        gone: unusable slots.
     """
 
     host: str
@@ -121,7 +121,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An EndedBlock on its way to the journal; `delivery` counts up in each worker."""
+    """An EndedBlock for the journal; `delivery` counts up in each worker."""
 
     delivery: int
     body: bytes
@@ -129,7 +129,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A ReportBlock on its way to the journal."""
+    """A ReportBlock for the journal."""
 
     body: bytes
 
@@ -146,12 +146,13 @@ class ReclaimedTrials:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A slot has failed, and not what it ran; each names the cause in `why`.
+    """A slot failed, and its trial is not to blame.
 
     Attributes:
-        slot: which.
-        trial: number and attempt of the trial that was lost by it; None for none.
-        is_gone: whether the slot is of no use any more: a process that cannot be ended may have its device.
+        slot: the slot.
+        trial: number and attempt of the trial that was lost; None for none.
+        why: the cause.
+        is_gone: whether the slot is unusable: a process that cannot be ended may hold its device.
     """
 
     slot: int
@@ -162,12 +163,12 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class StopWanted:
-    """Somebody has asked this rank to stop; the master decides what that means for the sweep."""
+    """A rank received a stop signal; the master decides whether the sweep stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class RendezvousReady:
-    """The host and port at which the ranks of a trial meet; its rank 0 has reserved them."""
+    """Host and port for the rendezvous of a trial's ranks, reserved by its rank 0."""
 
     number: int
     attempt: int
@@ -176,16 +177,16 @@ class RendezvousReady:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """One rank of a trial of several, in the words of torchrun.
+    """One rank of a trial of several, in torchrun's terms.
 
     Attributes:
-        rank: this one's.
-        size: how many there are.
-        local_rank: this one's among those on its node.
-        local_size: how many are on its node.
-        node: which of the trial's nodes that is.
-        nodes: how many there are.
-        environment: variables by which a program sees the devices of all of the trial's ranks on this node.
+        rank: rank within the trial.
+        size: number of ranks of the trial.
+        local_rank: rank among the trial's ranks on this node.
+        local_size: number of the trial's ranks on this node.
+        node: index of this node among the trial's nodes.
+        nodes: number of the trial's nodes.
+        environment: variables that select the devices of all of the trial's ranks on this node.
     """
 
     rank: int
@@ -199,9 +200,9 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """An AssignedBlock for one of the receiver's slots; `count` trials are in it.
+    """An AssignedBlock of `count` trials for one of the receiver's slots.
 
-    A trial of several ranks is alone in its block, and `team` says which of them the slot is.
+    A trial of several ranks is alone in its block, and `team` describes the slot's rank.
     """
 
     slot: int
@@ -212,7 +213,7 @@ class Give:
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
-    """The address at which the trial of this slot meets its other ranks."""
+    """Rendezvous address for the trial of this slot."""
 
     slot: int
     number: int
@@ -222,7 +223,7 @@ class Rendezvous:
 
 @dataclass(frozen=True, slots=True)
 class AbandonTrial:
-    """Leave this trial within `linger_s` seconds; then its process is killed."""
+    """End this attempt within `linger_s` seconds; after that its process is killed."""
 
     slot: int
     number: int
@@ -232,28 +233,28 @@ class AbandonTrial:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimTrials:
-    """Return what this slot has not begun; answered by one ReclaimedTrials, which may be empty."""
+    """Return the unstarted trials of this slot, in one ReclaimedTrials, which may be empty."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopTrials:
-    """Give back everything; running trials have `grace_s` seconds to return by themselves."""
+    """Return all trials; running ones have `grace_s` seconds to return by themselves."""
 
     grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """These deliveries are safe."""
+    """These deliveries are on disk."""
 
     deliveries: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A rank of this node hangs; its trials run elsewhere, so its device must be let go."""
+    """Kill a rank that hangs on this node: its trials run elsewhere and need its device freed."""
 
     host: str
     process: int
@@ -262,12 +263,12 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last word; every rank leaves with this exit code."""
+    """Last message of the master; every rank exits with this code."""
 
     exit_code: int
 
 
-#: What only a master receives, and what only a worker does.
+#: Messages that only a master receives, and messages that only a worker receives.
 ToMaster = Hello | Ended | Reported | ReclaimedTrials | Broken | RendezvousReady | StopWanted
 ToWorker = Give | Rendezvous | AbandonTrial | ReclaimTrials | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish

@@ -1,8 +1,8 @@
-"""How far the sweep is: as a live bar on a terminal, as a line every so often in a job log.
+"""Progress of the sweep: a live bar on a terminal, occasional lines in a job log.
 
-Rank 0 knows how far the sweep is, and the launcher has the terminal; mpirun's standard output is what
-connects them.  Started by our launcher, rank 0 writes its progress as marked JSON lines that the launcher
-takes out of the stream and draws.  Started by an mpirun that somebody typed, it writes plain lines.
+Rank 0 has the progress and the launcher has the terminal; mpirun's standard output connects them.  Under our
+launcher, rank 0 writes marked JSON lines, which the launcher removes from the stream and draws.  Under an
+mpirun that the user called, rank 0 writes plain lines.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
     "progress_line",
 ]
 
-#: Begins a line that is for the launcher and not for people; a program's own output never has it.
+#: Marks a line for the launcher; programs do not print this control character.
 MARK = "\x1e"
-#: What a rank prints to standard error as soon as it runs code of ours, for the launcher that has started it.
+#: Line that each rank prints to standard error first, to tell the launcher that it started.
 ALIVE = MARK + "alive"
 #: Seconds between two marked lines: a bar that moves four times a second looks alive.
 _JSON_EVERY_S = 0.25
-#: Seconds between the first two plain lines, and the factor and limit by which that grows.
+#: Seconds between plain lines: the first interval, its growth, and its limit.
 _LINE_FIRST_S = 10.0
 _LINE_GROWTH = 1.5
 _LINE_AT_MOST_S = 300.0
@@ -49,7 +49,7 @@ _LINE_AT_MOST_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the sweep is."""
+    """A snapshot of the sweep's progress."""
 
     total: int
     ended: int
@@ -57,7 +57,7 @@ class Progress:
     infeasible: int
     running: int
     elapsed_s: float
-    #: Trials that ended in this run of the program, per second.
+    #: Trials per second that ended in this run.
     rate: float
     left_s: float | None
     objective: str
@@ -67,47 +67,47 @@ class Progress:
 
 
 class ProgressSink(Protocol):
-    """Whoever wants to know."""
+    """A consumer of progress."""
 
     def wants(self, now: float) -> bool:
-        """Whether it is time to say something; making a Progress costs a little."""
+        """Whether an update is due; building a Progress is not free."""
 
     def show(self, progress: Progress) -> None:
-        """Say it."""
+        """Show an update."""
 
 
 class NoProgress:
-    """For ``--quiet``."""
+    """The sink for ``--quiet``."""
 
     def wants(self, now: float) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def show(self, progress: Progress) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 class JsonProgress:
-    """For the launcher."""
+    """The sink that writes marked JSON lines for the launcher."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._next = 0.0
 
     def wants(self, now: float) -> bool:
-        """Four times a second."""
+        """Whether a quarter of a second has passed."""
         if now < self._next:
             return False
         self._next = now + _JSON_EVERY_S
         return True
 
     def show(self, progress: Progress) -> None:
-        """One marked line."""
+        """Write one marked line."""
         print(MARK + json.dumps(dataclasses.asdict(progress)), file=self._out, flush=True)
 
 
 class LineProgress:
-    """For a job log: after ten seconds, then at growing intervals up to five minutes."""
+    """The sink for job logs: a line after 10 s, then at growing intervals of up to 5 min."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -115,7 +115,7 @@ class LineProgress:
         self._next: float | None = None
 
     def wants(self, now: float) -> bool:
-        """Every so often."""
+        """Whether the current interval has passed."""
         if self._next is None:
             self._next = now + self._every_s
         if now < self._next:
@@ -125,23 +125,23 @@ class LineProgress:
         return True
 
     def show(self, progress: Progress) -> None:
-        """One line."""
+        """Write one line."""
         self._write(progress_line(progress))
 
 
 def parse(line: str) -> Progress | None:
-    """The progress in a marked line; None for any other line."""
+    """Parse a marked line; None for any other line."""
     if not line.startswith(MARK):
         return None
     try:
         return Progress(**json.loads(line.removeprefix(MARK)))
     except (ValueError, TypeError):
-        # Cut off where a rank was killed while it wrote.
+        # The line is truncated if the rank was killed while writing.
         return None
 
 
 def progress_line(progress: Progress) -> str:
-    """All of it in one line, e.g. ``143/700 trials, 4 running, 2 failed, 11.9/min, 47 min left, ...``."""
+    """Format as one line: ``143/700 trials, 4 running, 2 failed, 11.9/min, 47 min left, ...``."""
     parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
@@ -155,7 +155,7 @@ def progress_line(progress: Progress) -> str:
 
 
 class Bar:
-    """The live bar; output of the trials scrolls above it."""
+    """The live bar; output of trials scrolls above it."""
 
     def __init__(self, console: Console) -> None:
         self._rich = RichProgress(
@@ -178,7 +178,7 @@ class Bar:
         self._rich.stop()
 
     def show(self, progress: Progress) -> None:
-        """Draw it."""
+        """Redraw the bar."""
         assert self._task is not None
         parts = [f"{progress.running} running"]
         if progress.failed:
@@ -192,14 +192,14 @@ class Bar:
         self._rich.update(self._task, total=progress.total, completed=progress.ended, text=" · ".join(parts))
 
     def write(self, line: str, *, error: bool = False) -> None:
-        """Print a line of somebody's output above the bar."""
+        """Print a line of output above the bar."""
         self._rich.console.print(
             line, markup=False, highlight=False, soft_wrap=True, style="dim" if error else None
         )
 
 
 def stderr_line(line: str) -> None:
-    """Print a line to standard error at once."""
+    """Print a line to standard error and flush it."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -224,5 +224,5 @@ def _best(progress: Progress) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """``1 worker``, ``2,000 workers``."""
+    """Format a count with its noun: ``1 worker``, ``2,000 workers``."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -1,6 +1,6 @@
-"""What is known about a sweep, as plain frozen data.
+"""The facts of a sweep as frozen data.
 
-Every other module speaks in these words.  Nothing here does anything: no clock, no file, no message.
+Every other module uses these types.  Nothing here acts: no clock, no file, no message.
 Times of day are Unix seconds (UTC); durations are seconds of a monotonic clock and say so in their names.
 """
 
@@ -21,15 +21,15 @@ __all__ = [
     "Value",
 ]
 
-#: How the message of a trial begins that is complete without its objective.
-ENDED_WELL = "it has ended well, but"
+#: Prefix of the message of a trial that completed without its objective.
+ENDED_WELL = "it completed, but"
 
-#: What a parameter can be.
+#: Type of a parameter's value.
 Value = int | float | str | bool
 
 
 class TrialState(IntEnum):
-    """Where a trial stands.  The last four are ends; the numbers are those of the results file's enum."""
+    """State of a trial; the last four are ends.  The results file uses the same numbers."""
 
     WAITING = 0
     RUNNING = 1
@@ -40,12 +40,12 @@ class TrialState(IntEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether the trial has ended; the next run looks at infeasible trials again."""
+        """Whether the trial has ended; the next run reconsiders infeasible trials."""
         return self >= TrialState.COMPLETE
 
     @property
     def label(self) -> str:
-        """The word that files and tables use, e.g. ``complete``."""
+        """The word in files and tables, e.g. ``complete``."""
         return self.name.lower()
 
 
@@ -61,38 +61,40 @@ class FailureCause(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word that files and tables use; empty where nothing failed."""
+        """The word in files and tables; empty if nothing failed."""
         return "" if self is FailureCause.NONE else self.name.lower()
 
 
 class AttemptEnd(IntEnum):
-    """How one attempt at a trial ended; only an attempt that ``ENDED`` gave the trial its state."""
+    """How an attempt at a trial ended; only an attempt that ``ENDED`` set the trial's state."""
 
+    #: It has not ended yet.
     RUNNING = 0
+    #: The trial has ended, and its state is the result of this attempt.
     ENDED = 1
     #: The sweep was stopped first; the trial runs again.
     INTERRUPTED = 2
-    #: Its worker went away, or had no process for it, or one that cannot be ended; the trial runs again while
-    #: retries are left.
+    #: Its worker left, had no process for it, or has a process that cannot be killed; the trial runs again
+    #: while retries are left.
     LOST = 3
-    #: Taken back before it had begun, so that an idle worker could have it.
+    #: Reclaimed before it began, so that an idle worker could run it.
     RECLAIMED = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
-    #: Ran out of memory, or met an error of its device, in a process that had run others before it; the trial
-    #: runs again in a fresh one.
+    #: Ran out of memory, or met a device error, in a process that had run other trials before; the trial runs
+    #: again in a fresh one.
     NOT_FRESH = 6
-    #: Ran out of memory on its kind of device; the trial waits for one of another kind.
+    #: Ran out of memory on this kind of device; the trial waits for another kind.
     TOO_LARGE = 7
 
     @property
     def label(self) -> str:
-        """The word that files and tables use."""
+        """The word in files and tables."""
         return self.name.lower()
 
 
 class EndReason(StrEnum):
-    """Why a run of the program ended; the value is what the results file says."""
+    """Why a run of the program ended; the results file holds the value."""
 
     COMPLETE = "complete"
     NOTHING_COMPLETED = "no trial completed"
@@ -110,7 +112,7 @@ class EndReason(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """0 every trial has ended; 3 stopped and resumable; 4 nothing came of it that could be ranked."""
+        """0: every trial has ended; 3: stopped and resumable; 4: no result that could be ranked."""
         if self is EndReason.COMPLETE:
             return 0
         return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE, EndReason.ALIKE) else 3
@@ -122,21 +124,21 @@ class EndReason(StrEnum):
 
     @staticmethod
     def of_all(*, completed: bool, measured: bool, finite: bool) -> EndReason:
-        """How a sweep ends of which every trial has ended.
+        """The end of a sweep whose trials have all ended.
 
         Args:
-            completed: whether a trial has completed or was pruned, or there are none.
-            measured: whether a trial has reported any metric, or the sweep file says how metrics are found.
-            finite: whether the objective of a trial is finite.
+            completed: whether a trial completed or was pruned, or the sweep has no trials.
+            measured: whether a trial reported any metric, or the sweep file says how to find metrics.
+            finite: whether any trial has a finite objective.
         """
         if not completed:
             return EndReason.NOTHING_COMPLETED
-        # A sweep that measures nothing is run for the files that its trials leave.
+        # A sweep that measures nothing runs for the files that its trials write.
         return EndReason.COMPLETE if finite or not measured else EndReason.NOTHING_FINITE
 
     @property
     def is_passing(self) -> bool:
-        """Whether the launcher starts the ranks again: all of them may be there then."""
+        """Whether the launcher starts the ranks again, because the missing workers may be back then."""
         return self in (EndReason.NO_WORKERS, EndReason.TOO_FEW)
 
 
@@ -148,19 +150,19 @@ class Direction(StrEnum):
 
 
 class Slot(NamedTuple):
-    """A place where one trial at a time runs: one trial process of one rank.
+    """One trial process of one rank; it runs one trial at a time.
 
     A tuple rather than a dataclass because it is a dictionary key on the scheduler's hot path.
     """
 
     rank: int
-    #: Which of the rank's slots.
+    #: Index among the rank's slots.
     place: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceShare:
-    """What one slot may use, and how figures and tables call it."""
+    """The devices and cores of one slot, and their labels for figures and tables."""
 
     #: ``cpu`` or ``cuda:0``: the device as the trial process sees it.
     device: str
@@ -168,8 +170,8 @@ class DeviceShare:
     label: str
     #: CPU cores of the slot, by their numbers on the node.
     cores: tuple[int, ...]
-    #: What the trial process gets in its environment, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
+    #: Environment variables for the trial process, e.g. ``(("CUDA_VISIBLE_DEVICES", "2"),)``.
     environment: tuple[tuple[str, str], ...] = ()
-    #: What a trial has of devices and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``: on equal kinds equal
-    #: trials fit.
+    #: Share of device and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``; a trial that fits on one slot fits
+    #: on every slot of the same kind.
     kind: str = ""

@@ -1,4 +1,4 @@
-"""What several tests need: a way to run mpisweep as users do, and workloads that take no time."""
+"""Fixtures of several tests: mpisweep as users run it, workloads, and stand-ins for batch systems."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def half(trial):
 
 
 def gated(trial):
-    """Runs until the file `go` is there; says that it has begun, and how often it ran to its end."""
+    """Run until the file `go` exists; note each begin and each end in files."""
     Path(f"begun.{trial.number}").touch()
     while not Path("go").exists():
         if trial.should_stop():
@@ -66,7 +66,7 @@ def unlucky(trial):
 
 
 def strayed(trial):
-    """How many variables would make this process take itself for an MPI rank."""
+    """Number of variables that would make this process look like an MPI rank."""
     return sum(name.startswith(("OMPI_COMM_", "PMIX_", "PMI_")) for name in os.environ)
 
 
@@ -77,7 +77,7 @@ def seeded(trial):
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Have a measured number printed at the end of the tests, where it can be seen."""
+    """Print a measured number in the summary at the end of the tests."""
     return lambda text: record_property("measured", text)
 
 
@@ -100,10 +100,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _temporary_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A folder for temporary files for each test, as each job has.
+    """Give each test a folder for temporary files, as each job has one.
 
-    What Open MPI left behind there when a test killed it must not meet a later mpirun of the same process
-    number; see mpisweep.batch.launchers.session_variables.  The path is short, for it holds sockets.
+    Files that a killed Open MPI leaves there must not meet a later mpirun with the same process id; see
+    mpisweep.batch.launchers.session_variables.  The path is short because it holds sockets.
     """
     tmp_path_factory.getbasetemp()  # stays where it is
     with tempfile.TemporaryDirectory(prefix="mpisweep-test-", ignore_cleanup_errors=True) as made:
@@ -120,7 +120,7 @@ def _nothing_is_left_running() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a hostile name and the workloads in it."""
+    """A folder with a hostile name that holds the workloads."""
     made = tmp_path / "a 'b\" ü"
     made.mkdir()
     (made / "workloads.py").write_text(WORKLOADS, encoding="utf-8")
@@ -129,7 +129,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """What a user's shell has, with what Open MPI asks of root."""
+    """The environment of a user's shell, and the variables that Open MPI demands of root."""
     # Not a second's wait for a fabric in each MPI_Init; see mpisweep.batch.launchers.one_host_variables.
     root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(
         (
@@ -167,38 +167,34 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
 
 
 class Standins:
-    """The stand-ins for PJM, PBS and Grid Engine: a folder with their jobs, and the environment for their
-    commands.
-    """
+    """Stand-ins for PJM, PBS and Grid Engine: their folder of jobs, and their commands' environment."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = environment
 
     def use(self, system: str) -> None:
-        """Have the commands be those of this system: qsub, qstat and qdel are of PBS unless Grid Engine is
-        asked for.
-        """
+        """Select the system that qsub, qstat and qdel belong to; without a call it is PBS."""
         own = str(Path(__file__).parent / "standins" / "gridengine" / "bin" / "lx-amd64")
         path = [part for part in self.environment["PATH"].split(os.pathsep) if part != own]
         self.environment["PATH"] = os.pathsep.join([own, *path] if system == "gridengine" else path)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """A job as it is."""
+        """The present record of a job."""
         found: dict[str, Any] = json.loads((self.folder / f"{job_id}.json").read_text())
         return found
 
     def wait_for(self, job_id: str, state: str = "ended") -> dict[str, Any]:
-        """Wait until a job has come so far."""
+        """Wait until a job is in this state or has ended, and return its record."""
         wait_for(lambda: self.job(job_id)["state"] in (state, "ended"))
         return self.job(job_id)
 
     def log(self, job_id: str) -> str:
-        """What a job has printed."""
+        """The output of a job."""
         return Path(self.job(job_id)["output"]).read_text()
 
     def end_all(self) -> None:
-        """Leave nothing behind."""
+        """Delete all jobs and wait for their ends."""
         jobs = [path.stem for path in self.folder.glob("*.json")]
         for job_id in jobs:
             (self.folder / f"{job_id}.delete").touch()
@@ -208,9 +204,7 @@ class Standins:
 
 @pytest.fixture
 def standins(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standins]:
-    """PJM, PBS and Grid Engine as far as they can be had, with an environment `venv` that jobs activate; see
-    tests/standins.
-    """
+    """Stand-ins for PJM, PBS and Grid Engine, and a `venv` that jobs activate; see tests/standins."""
     folder, home, scripts = tmp_path / "standins", tmp_path / "home", tmp_path / "venv" / "bin"
     for made in (folder, home, scripts):
         made.mkdir(parents=True)

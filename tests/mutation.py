@@ -1,4 +1,4 @@
-"""Mutation run: remove one mechanism from a copy of the program, and see that the tests which hold it fail.
+"""Mutation run: remove one mechanism from a copy of the program, and check that its tests fail.
 
 Each file in ``tests/mutants`` lists changes of the source, one table per mutant::
 
@@ -15,9 +15,9 @@ Each file in ``tests/mutants`` lists changes of the source, one table per mutant
 A mutant that takes more than one change has the others in ``[[mutant.also]]`` tables of `file`, `old` and
 `new`.  `seconds` is the longest its tests may take (default 120).
 
-The tests named must pass on the unchanged source, and *each* of them must fail on the changed one, in a copy
-of the tree: the working tree is never touched.  Exit code 0: every mutant was caught.  1: one survived, its
-text does not apply any more, or its tests prove nothing (they fail unchanged, or the change does not even
+The named tests must pass on the unchanged source, and *each* of them must fail on the changed one.  Both run
+in a copy of the tree; the working tree is never touched.  Exit code 0: every mutant was caught.  1: one
+survived, its text no longer applies, or its tests prove nothing (they fail unchanged, or the change does not
 compile)::
 
     python tests/mutation.py --list
@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import psutil
+from started import end
 
 ROOT = Path(__file__).parent.parent
 #: Not copied: results, environments, and byte code, which goes by a file's size and second.
@@ -54,7 +54,7 @@ _KEYS = {"name", "removes", "file", "old", "new", "tests", "also", "seconds"}
 
 
 class MutantError(Exception):
-    """A mutant that proves nothing: the message says why."""
+    """A mutant proves nothing; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one mutant."""
+    """The outcome of one mutant."""
 
     mutant: Mutant
     #: caught, survived, error, skipped (its tests cannot run here) or not tried (no time left).
@@ -116,7 +116,7 @@ class Verdict:
 
     @property
     def is_bad(self) -> bool:
-        """Whether the run fails for it."""
+        """Whether it makes the run fail."""
         return self.outcome in ("survived", "error")
 
 
@@ -124,10 +124,10 @@ class Verdict:
 
 
 def read_mutants(folder: Path) -> list[Mutant]:
-    """All mutants of the files in `folder`, in the order of the files' names.
+    """Read the mutants of all files in `folder`, in the order of their names.
 
     Raises:
-        MutantError: when a file does not say what it must.
+        MutantError: when a file lacks a key or has an unknown one.
     """
     found: list[Mutant] = []
     for path in sorted(folder.glob("*.toml")):
@@ -150,7 +150,7 @@ def read_mutants(folder: Path) -> list[Mutant]:
 
 
 def share_of(mutants: Sequence[Mutant], share: str) -> list[Mutant]:
-    """Every M-th mutant, beginning with the N-th, for ``N/M``."""
+    """Every M-th mutant from the N-th on, for ``N/M``."""
     number, _, of = share.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise MutantError(f"--share {share}: expected N/M with N from 1 to M")
@@ -162,7 +162,7 @@ def share_of(mutants: Sequence[Mutant], share: str) -> list[Mutant]:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What tests did, by the names that mutants call them: a test with parameters counts as one."""
+    """Outcomes of tests, by the names that mutants use; a test with parameters counts once."""
 
     passed: frozenset[str]
     failed: frozenset[str]
@@ -181,16 +181,16 @@ def run_tests(root: Path, tests: Sequence[str], seconds: float) -> Ran:
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": os.fspath(root), "MPISWEEP_TESTS_PATIENCE_S": "60"}
     with open(root / "mutation-output.txt", "w+", encoding="utf-8", errors="replace") as output:
-        running = psutil.Popen(
+        running = subprocess.Popen(
             command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
         try:
             exit_code = int(running.wait(seconds))
-        except psutil.TimeoutExpired:
+        except subprocess.TimeoutExpired:
             exit_code = None
         finally:
-            _kill_with_descendants(running)
+            end(running)
         output.seek(0)
         said = output.read()
     outcomes: dict[str, set[str]] = {"passed": set(), "failed": set(), "skipped": set()}
@@ -214,23 +214,11 @@ def _dotted(test: str) -> str:
     return test.partition("[")[0].replace("/", ".").replace(".py::", ".").replace("::", ".")
 
 
-def _kill_with_descendants(process: psutil.Process) -> None:
-    members = [process]
-    with contextlib.suppress(psutil.NoSuchProcess):
-        members += process.children(recursive=True)
-    for member in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(members, timeout=30)
-
-
 # ------------------------------------------------------------------------------------- the run
 
 
 def check_unchanged(root: Path, mutants: Sequence[Mutant]) -> dict[str, Verdict]:
-    """Run every test that is named once on the unchanged source; verdicts on mutants for which that says
-    enough.
-    """
+    """Run every named test once on the unchanged source; verdicts on the mutants that this settles."""
     tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     with _copy_of(root) as copy:
         ran = run_tests(copy, tests, sum({mutant.tests: mutant.seconds for mutant in mutants}.values()))
@@ -270,7 +258,7 @@ def try_mutant(root: Path, mutant: Mutant) -> Verdict:
 def run_all(
     root: Path, mutants: Sequence[Mutant], jobs: int = 1, within_s: float = float("inf")
 ) -> list[Verdict]:
-    """Try all of them, `jobs` at a time; none is begun when `within_s` seconds are over."""
+    """Try all of them, `jobs` at a time, and begin none after `within_s` seconds."""
     until = time.monotonic() + within_s
     settled = {}
     for mutant in mutants:
@@ -310,7 +298,7 @@ def _last_line(output: str) -> str:
 
 
 def print_table(verdicts: Sequence[Verdict], seconds: float) -> None:
-    """Two lines per mutant, and what the run amounts to."""
+    """Print two lines per mutant, and the totals."""
     width = max([0, *(len(verdict.mutant.name) for verdict in verdicts)])
     for verdict in verdicts:
         mutant = verdict.mutant
@@ -330,7 +318,7 @@ def print_table(verdicts: Sequence[Verdict], seconds: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="this mutant; may be repeated")
     parser.add_argument(

@@ -1,20 +1,17 @@
-"""A storm: processes are killed and stopped, and the disk fails, fills, hangs and is slow, until a sweep is
-done.
+"""A storm: kill and stop processes and spoil the disk until a sweep is done.
 
-Run it by hand with a seed and a number of strikes; the tests run a bounded share of it::
+Run it by hand with a seed and a number of strikes; the tests run a small part of it::
 
     python tests/storm.py --strikes 200 --seed 1 --workers 4
 
-Killed (SIGKILL) are trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.
-Stopped (SIGSTOP) for up to two and a half times as long as a rank may be silent are ranks, masters, the
-processes that write the results file, fork servers and launchers; they go on meanwhile.  The disk is that of
-disk.c.
+It kills (SIGKILL) trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.  It
+stops (SIGSTOP) ranks, masters, the processes that write the results file, fork servers and launchers for up
+to two and a half times as long as a rank may be silent, and lets them continue.  The disk is that of disk.c.
 
-A grid of short trials runs again and again, each time in a new file, until there were enough strikes; in
-every second sweep half of the trials have two ranks, and in every third one the ranks are on several hosts,
-by their names.  Each sweep is resumed until it is done, and then compared with what an uninterrupted run
-gives: every trial once, with the right value and the right curve.  Whatever was once seen as ended must stay
-ended with the same value.
+A grid of short trials runs again and again, each time into a new file, until there were enough strikes.  In
+every second sweep half of the trials have two ranks; in every third one the names of the ranks' hosts differ.
+Each sweep is resumed until it is done and then compared with an uninterrupted run: every trial once, with the
+right value and the right curve.  A trial that was once seen as ended must stay ended with the same value.
 """
 
 from __future__ import annotations
@@ -37,6 +34,8 @@ from typing import Any
 
 import psutil
 from disks import Disk
+from started import kill_family
+from waiting import PATIENCE_S
 
 import mpisweep
 from mpisweep.processes.kernel import HOSTS_VARIABLE
@@ -89,7 +88,7 @@ STATES = {"hanging disk": "hang", "full disk": "fail 28", "failing disk": "fail 
 
 @dataclass
 class Storm:
-    """What has happened so far."""
+    """The state of a storm."""
 
     folder: Path
     random: random.Random
@@ -98,11 +97,11 @@ class Storm:
     strikes: collections.Counter[str] = field(default_factory=collections.Counter)
     disk: Disk = field(init=False)
     sweeps: int = 0
-    #: What is done when: processes go on, the disk is fine.
+    #: When to do what: let a process continue, mend the disk.
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def run(self, strikes: int, seconds: float) -> None:
-        """Sweep after sweep, until there were so many strikes or the time is up."""
+        """Run sweep after sweep until there were so many strikes or the time is up."""
         until = time.monotonic() + seconds
         (self.folder / "storm_workload.py").write_text(WORKLOAD)
         self.disk = Disk(self.folder / "disk", self.folder)
@@ -121,7 +120,7 @@ class Storm:
         check(path, seen, self.strikes["trial process"] - before)
 
     def _run_until_killed(self, path: Path, seen: dict[int, float], strikes: int, hosts: str) -> bool:
-        """One launch; True when it has ended by itself, False when the whole job was killed or gave up."""
+        """Launch once; True when the sweep has ended, False when the whole job was killed or gave up."""
         self.disk_was_bad = False
         environment = os.environ | self.disk.environment | ({HOSTS_VARIABLE: hosts} if hosts else {})
         with (self.folder / "stderr.txt").open("a") as stderr:
@@ -151,7 +150,7 @@ class Storm:
                 self._bring_back(time.monotonic())
                 if self.strikes.total() >= strikes or not path.with_name(path.name + ".journal").exists():
                     continue
-                # Most of the time when there is somebody to hit, sometimes while everything is being started.
+                # Mostly once there are ranks to hit, sometimes while they start.
                 is_up = master_of(path) in [rank.pid for rank in ranks_of(launcher)]
                 if (is_up or self.random.random() < 0.004) and self._strike(launcher, path) == "job":
                     return False
@@ -198,7 +197,7 @@ class Storm:
         self.strikes[kind] += bool(chosen)
 
     def _stop(self, kind: str, victims: list[psutil.Process]) -> None:
-        """Stop one of them, shorter or longer than a rank may be silent; one at a time."""
+        """Stop one of them for less or more time than a rank may be silent; one at a time."""
         if not victims or self.later:
             return
         victim = self.random.choice(victims)
@@ -234,28 +233,22 @@ class Storm:
 
 
 def wake(process: psutil.Process) -> None:
-    """Let a stopped process go on, if it is still there."""
+    """Let a stopped process continue if it still exists."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
 
 
 def kill(process: psutil.Process, *, everything: bool = False) -> None:
-    """SIGKILL a process, or it and all of its descendants, none of which gets the time to start another."""
-    members = [process]
+    """Kill a process, or it and all of its descendants."""
     if everything:
-        for act in (psutil.Process.suspend, psutil.Process.kill):
-            for member in members:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    members += [child for child in member.children() if child not in members]
-                    act(member)
-        psutil.wait_procs(members, timeout=30)
+        psutil.wait_procs(kill_family(process), timeout=PATIENCE_S)
     else:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
-    """The children of a process; none when it has ended."""
+    """Children of a process; none when it has ended."""
     try:
         return list(process.children())
     except psutil.NoSuchProcess:
@@ -274,21 +267,23 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 
 
 def writers_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The processes that write the results file for a rank: they run no trial, and are nicer by ten than the
-    rank.
+    """Processes that write the results file for a rank.
+
+    They run no trial, and their niceness is that of the rank plus ten.
     """
     others = [child for server in children(rank) for child in children(server) if not runs_trials(child)]
     return [child for child in others if nice(child) == min(19, nice(rank) + 10)]
 
 
 def trials_of(rank: psutil.Process) -> list[psutil.Process]:
-    """The trial processes of a rank, whatever its niceness."""
+    """Trial processes of a rank, whatever its niceness."""
     return [child for server in children(rank) for child in children(server) if runs_trials(child)]
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """Whether a process has the page of memory that a trial process shares with its worker
-    (mpisweep.processes.shared_page.Page).
+    """Whether a process maps the page that a trial process shares with its worker.
+
+    See :class:`mpisweep.processes.shared_page.Page`.
     """
     try:
         return "/memfd:mpisweep-page" in Path(f"/proc/{process.pid}/maps").read_text()
@@ -305,7 +300,7 @@ def nice(process: psutil.Process) -> int:
 
 
 def master_of(path: Path) -> int | None:
-    """Process id of the master, as its claim says."""
+    """Process id of the master, from its claim."""
     try:
         return int(json.loads((path.with_name(path.name + ".journal") / "claim.json").read_text())["pid"])
     except (OSError, ValueError):
@@ -313,7 +308,7 @@ def master_of(path: Path) -> int | None:
 
 
 def remember(path: Path, seen: dict[int, float]) -> None:
-    """What has ended until now; and what had ended before must still be there."""
+    """Note the trials that have ended, and check that those noted before still have."""
     try:
         trials = mpisweep.load(path).trials
     except mpisweep.ResultsError:
@@ -327,7 +322,7 @@ def remember(path: Path, seen: dict[int, float]) -> None:
 
 
 def ended_values(trials: Any) -> Iterator[tuple[int, float]]:
-    """Number and value of the trials that have ended; a failed one's value is NaN."""
+    """Number and value of each trial that has ended; NaN for a failed one."""
     values = trials["loss"] if "loss" in trials.names else [math.nan] * len(trials)
     for number, state, value in zip(trials["number"], trials["state"], values, strict=True):
         if state in ("complete", "failed"):
@@ -335,12 +330,12 @@ def ended_values(trials: Any) -> Iterator[tuple[int, float]]:
 
 
 def same(one: float, other: float) -> bool:
-    """Equal, NaN being equal to itself."""
+    """Whether two values are equal, NaN counting as equal to itself."""
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def check(path: Path, seen: dict[int, float], trial_kills: int) -> None:
-    """Compare with an uninterrupted run."""
+    """Compare the sweep with an uninterrupted run."""
     remember(path, seen)
     sweep = mpisweep.load(path)
     trials, attempts = sweep.trials, sweep.attempts
@@ -361,7 +356,7 @@ def check(path: Path, seen: dict[int, float], trial_kills: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--strikes", type=int, default=200)
     parser.add_argument("--only", choices=["kills", "stops", "disks"], help="strikes of one kind alone")

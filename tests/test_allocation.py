@@ -219,10 +219,14 @@ class BatchSystemContract:
                 assert all(command)
 
     def test_a_listing_that_was_cut_off_says_the_same_or_less(self):
-        for end in range(len(self.listing)):
-            for job in self.system.listed(self.listing[:end]):
-                cut_off = [known for known in self.states if known.startswith(job.job_id)]
-                assert cut_off, job
+        named: set[str] = set()
+        for end in range(len(self.listing) + 1):
+            found = {job.job_id: str(job.state) for job in self.system.listed(self.listing[:end])}
+            assert named <= found.keys() <= self.states.keys()
+            named |= found.keys()
+            # A word that was cut off is a state that nobody knows, which counts as waiting.
+            assert all(state in (self.states[job_id], "waiting") for job_id, state in found.items())
+        assert named == self.states.keys()
 
     @held_by_all
     @given(st.text(max_size=200))
@@ -278,6 +282,8 @@ class BatchSystemContract:
             for end in range(len(text)):
                 found = self.system.answer(text[:end], self.job_id, NOW)
                 assert found.started_at in (None, times.started_at)
+                # An end that is read too early costs time, one that is read too late costs results.
+                assert found.ends_at is None or found.ends_at <= times.ends_at
 
     def test_a_command_is_a_list_of_words_with_the_job_in_it(self):
         for question in self.system.questions("17; rm -rf ~"):
@@ -343,6 +349,8 @@ class TestSlurm(BatchSystemContract):
     job_id = "238"
     submissions = {
         "Submitted batch job 42\n": "42",
+        "sbatch: a word of the site\nSubmitted batch job 42\n": "42",
+        "Submitted batch job 42 on cluster c1\n": "42",
         "sbatch: error: Batch job submission failed: Invalid account\n": "",
     }
     follows = ("42", ["--dependency=afterany:42"])
@@ -533,6 +541,7 @@ class TestPjm(BatchSystemContract):
     job_id = "238"
     submissions = {
         "[INFO] PJM 0000 pjsub Job 9714 submitted.\n": "9714",
+        "[INFO.] PJM 0000 pjsub Job 64856_1 submitted.\n": "64856_1",
         "[ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).\n": "",
     }
     follows = ("64856_0", ["--step", "--sparam", "jid=64856,sn=1,sd=ec==0:after:0"])
@@ -636,7 +645,7 @@ class TestGridEngine(BatchSystemContract):
     beside = {"SGE_O_WORKDIR": "/home/user", "SGE_TASK_ID": "undefined"}
     submissions = {
         'Your job 9714 ("a (b) c") has been submitted\n': "9714",
-        'Your job-array 9714.1-10:1 ("sweep") has been submitted\n': "9714",
+        'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n': "9714",
         "Unable to run job: Job is rejected. h_rt must be specified.\nExiting.\n": "",
     }
     follows = ("42", ["-hold_jid", "42"])
@@ -779,7 +788,7 @@ def test_an_end_that_nobody_knows_is_told_with_what_helps(caplog):
         warn_of_unknown_end(Allocation("pjm", "17"))
     [message] = caplog.messages
     assert message.startswith(
-        "PJM does not say when job 17 ends; give --walltime as the elapse limit of the job"
+        "the end of PJM job 17 is unknown; set --walltime to the elapse limit of the job"
     )
 
 

@@ -18,8 +18,8 @@ from test_master import Ranks, SlowDisk
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, ReportBlock, TrialsBlock, decode, encode
 from mpisweep.bounds import MESSAGE_CHARS, METRICS, NAME_CHARS, MetricNames, shortened
-from mpisweep.master import loop as masters
-from mpisweep.master.adding import introduce
+from mpisweep.master import inbox
+from mpisweep.master.adding import record_trials
 from mpisweep.messages import Acknowledge, Beat, Ended, Reported
 from mpisweep.processes.channel import Line
 from mpisweep.processes.shared_page import Page, SignalPage, page_file
@@ -77,7 +77,7 @@ def test_many_messages_are_sent_in_pieces_and_in_order():
 
 def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknowledged(monkeypatch):
     """It was acknowledged once, and could then not be read."""
-    monkeypatch.setattr(masters, "RECORD_BYTES", 20_000)
+    monkeypatch.setattr(inbox, "RECORD_BYTES", 20_000)
     ranks = Ranks('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
     ranks.join(0)
     large = EndedBlock(
@@ -98,7 +98,7 @@ def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknow
 
 
 def test_reports_that_no_record_holds_are_dropped_and_the_run_goes_on(monkeypatch, caplog):
-    monkeypatch.setattr(masters, "RECORD_BYTES", 20_000)
+    monkeypatch.setattr(inbox, "RECORD_BYTES", 20_000)
     ranks = Ranks('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
     ranks.join(0)
     count = 2000
@@ -106,7 +106,7 @@ def test_reports_that_no_record_holds_are_dropped_and_the_run_goes_on(monkeypatc
     before = len(ranks.disk.bodies)
     ranks.master.on_messages(0, [Reported(encode(ReportBlock(0, 0, 1, {"loss": curve})))], 0.0)
     assert len(ranks.disk.bodies) == before
-    assert "which no record holds" in caplog.text
+    assert "more than a record holds" in caplog.text
 
 
 def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_several():
@@ -117,13 +117,13 @@ def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_seve
 
     with pytest.raises(
         SpecError,
-        match=r"^s\.toml: parameters\.x: found a text of 65,537 characters among the choices; expected at most 65,536$",
+        match=r"^s\.toml: parameters\.x: found a string of 65,537 characters among the choices; expected at most 65,536$",
     ):
         spec_with((1 << 16) + 1)
     spec = spec_with(1 << 16)
     trials = number_trials(spec, make_sampler(spec), None)
     disk = SlowDisk()
-    introduce(cast(Journal, disk), trials)
+    record_trials(cast(Journal, disk), trials)
     introduced = [block for block in map(decode, disk.bodies) if isinstance(block, TrialsBlock)]
     assert [number for block in introduced for number in block.numbers] == list(range(400))
     assert max(map(len, disk.bodies)) < 1 << 23
@@ -171,7 +171,7 @@ def test_a_message_of_twenty_megabytes_costs_neither_the_file_nor_the_log(folder
     assert "characters are left out here]" in told["message"]
     assert max(map(len, told.values())) < MESSAGE_CHARS + 100
     assert told["notes"].startswith("ValueError: short\nnote 0 ")
-    assert told["names"].startswith("the name of a metric has 2,000,000 characters: it is kept as 'nnn")
+    assert told["names"].startswith("metric name of 2,000,000 characters: stored as 'nnn")
     assert sweep.trials["loss"].tolist()[2:] == [1.0, 3.0, 4.0, 5.0]
     assert len(sweep.curve(4, "loss").value) == 300_000
     assert max(map(len, sweep.metrics)) <= NAME_CHARS
@@ -223,7 +223,7 @@ def test_a_trial_keeps_a_thousand_metrics_whether_they_are_reported_or_returned(
     assert len(block.metrics) == METRICS + 1
     assert block.metrics["loss"] == [2.0]
     assert block.metrics["m599"] == [2.0]
-    assert block.messages == ["it has more than 1,000 metrics: 'r400' and others after it are not kept"]
+    assert block.messages == ["more than 1,000 metrics: 'r400' and later ones are not stored"]
 
 
 def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Path, monkeypatch):

@@ -19,7 +19,7 @@ from mpisweep.batch.gridengine import GRID_ENGINE
 from mpisweep.batch.pbs import PBS
 from mpisweep.batch.pjm import PJM
 from mpisweep.batch.scriptsheet import Facts, Finding, Severity
-from mpisweep.batch.site import load_site
+from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.slurm import SLURM
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ source venv/bin/activate
 mpisweep run sweep.toml -o /home/me/sweep.h5 --walltime 2:00:00
 """,
     "slurm": """#!/bin/bash
-#SBATCH --nodes=2 --ntasks-per-node=4 -c 8   # one a GPU
+#SBATCH --nodes=2 --ntasks-per-node=4 -c 8   # one per GPU
 #SBATCH --gres=gpu:a100:4
 #SBATCH -t 0-02:00
 #SBATCH --output=sweep.%j.log
@@ -82,18 +82,16 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
 @pytest.mark.parametrize(
     ("system", "before", "after", "line", "severity", "what", "right"),
     [
-        ("pjm", "proc=8", "proc=4", 4, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks, one a GPU"),
+        ("pjm", "proc=8", "proc=4", 4, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks, one per GPU"),
         ("pjm", "proc=8", "proc=12", 4, "error", "12 ranks are more than the 8 GPUs", "8 ranks"),
         ("pjm", "proc=8", "proc=16", 4, "warning", "16 ranks are more", "devices_per_trial = 0.5"),
         ("slurm", "per-node=4", "per-node=1", 2, "error", "2 ranks are fewer than the 8 GPUs", "8 ranks"),
         ("pbs", "mpiprocs=4", "mpiprocs=2", 2, "error", "4 ranks are fewer than the 8 GPUs", "8 ranks"),
         ("pjm", "elapse=2:00:00", "elapse=100:00:00", 5, "error", "100:00:00 is longer than resource group "
-                                                                  "b-batch allows for 2 nodes", "at most "
-                                                                                                "96:00:00"),
-        ("pjm", "node=2\n", "node=5\n", 3, "error", "5 nodes are more than resource group b-batch "
-                                                    "gives", "at most 4"),
-        ("pjm", "elapse=2:00:00", "elapse=2h", 5, "error", "'2h' is no time limit", "-L elapse=2:00:00"),
-        ("slurm", "#SBATCH -t 0-02:00\n", "", 1, "warning", "no time limit is asked for", "#SBATCH "
+                                                                  "b-batch allows for 2 nodes", "up to 96:00:00"),
+        ("pjm", "node=2\n", "node=5\n", 3, "error", "5 nodes are more than resource group b-batch allows", "up to 4"),
+        ("pjm", "elapse=2:00:00", "elapse=2h", 5, "error", "'2h' is not a valid time limit", "-L elapse=2:00:00"),
+        ("slurm", "#SBATCH -t 0-02:00\n", "", 1, "warning", "no time limit is set", "#SBATCH "
                                                                                           "--time=2:00:00"),
         ("pjm", "module load gcc ompi cuda\n", "", 1, "warning", "no module is loaded; genkai has MPI and "
                                                                  "CUDA in modules", "module load gcc ompi "
@@ -101,21 +99,21 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("slurm", "module load openmpi\n", "", 1, "warning", "no module is loaded and no environment "
                                                              "activated", "module load"),
         ("pjm", "#PJM -j\n"
-                "#PJM -o sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "#PJM -o "
+                "#PJM -o sweep.%j.log\n", "", 1, "warning", "the log file is not set", "#PJM -o "
                                                                                                "NAME.%j.log"),
-        ("slurm", "#SBATCH --output=sweep.%j.log\n", "", 1, "warning", "nothing says where the log goes", "--output="),
+        ("slurm", "#SBATCH --output=sweep.%j.log\n", "", 1, "warning", "the log file is not set", "--output="),
         ("pjm", "mpisweep run", "mpirun -n 16 mpisweep run", 10, "error", "mpirun starts 16 ranks, and the "
                                                                           "job has 8", "$PJM_MPI_PROC"),
         ("slurm", "srun", "srun --ntasks=9", 7, "error", "srun starts 9 ranks, and the job has 8", "8"),
         ("pbs", "mpisweep run", "N=99\n"
                                 "mpiexec -np $N mpisweep run", 7, "error", "mpiexec starts 99 ranks, and "
                                                                            "the job has 8", "8"),
-        ("pjm", "/home/me/sweep.h5", "$PJM_LOCALDIR/sweep.h5", 10, "error", "the results lie in "
+        ("pjm", "/home/me/sweep.h5", "$PJM_LOCALDIR/sweep.h5", 10, "error", "the results are in "
                                                                             "$PJM_LOCALDIR", "all nodes "
                                                                                              "share"),
-        ("pjm", "/home/me/sweep.h5", "/ssd/9/sweep.h5", 10, "error", "the results lie in /ssd", "all nodes "
+        ("pjm", "/home/me/sweep.h5", "/ssd/9/sweep.h5", 10, "error", "the results are in /ssd", "all nodes "
                                                                                                 "share"),
-        ("slurm", "/home/me/sweep.h5", "${TMPDIR}/sweep.h5", 7, "error", "the results lie in $TMPDIR", "all "
+        ("slurm", "/home/me/sweep.h5", "${TMPDIR}/sweep.h5", 7, "error", "the results are in $TMPDIR", "all "
                                                                                                        "nodes "
                                                                                                        "share"),
         ("pjm", "--walltime 2:00:00", "--walltime 3:00:00", 10, "error", "--walltime 3:00:00 is longer than "
@@ -125,25 +123,24 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                                                "2:00:00"),
         ("pbs", "--walltime 7200", "--walltime \"$((walltime - SECONDS))\"\n"
                                    "walltime=9000", 6, "error", "--walltime 2:30:00 is longer", "2:00:00"),
-        ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub knows no -L nodes", "did you mean node?"),
-        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub knows no --norestarts", "did you mean "
+        ("pjm", "-L node=2", "-L nodes=2", 3, "error", "pjsub has no option -L nodes", "did you mean node?"),
+        ("pjm", "#PJM -j", "#PJM --norestarts", 6, "error", "pjsub has no option --norestarts", "did you mean "
                                                                                            "--norestart?"),
-        ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch knows no --node", "did you mean --nodes?"),
-        ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub knows no --walltime", "man qsub"),
-        ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive and is a comment", "begins "
+        ("slurm", "--nodes=2", "--node=2", 2, "error", "sbatch has no option --node", "did you mean --nodes?"),
+        ("pbs", "#PBS -joe", "#PBS -joe --walltime=1", 3, "error", "qsub has no option --walltime", "man qsub"),
+        ("pjm", "#PJM -j\n", "# PJM -j\n", 6, "warning", "looks like a directive, but is a comment", "begins "
                                                                                                     "with "
                                                                                                     "#PJM "
                                                                                                     "and a "
                                                                                                     "space"),
-        ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive and is a comment", "#SBATCH"),
-        ("gridengine", "h_rt=2:00:00", "h_rt=10:00", 3, "error", "'10:00' is no time limit", "-l "
+        ("slurm", "#SBATCH -t", "#SBACTH -t", 4, "warning", "looks like a directive, but is a comment", "#SBATCH"),
+        ("gridengine", "h_rt=2:00:00", "h_rt=10:00", 3, "error", "'10:00' is not a valid time limit", "-l "
                                                                                              "h_rt=2:00:00"),
-        ("gridengine", ",h_rt=2:00:00", "", 1, "warning", "no time limit is asked for", "#$ -l h_rt=2:00:00"),
-        ("gridengine", "#$ -j y\n", "", 1, "warning", "nothing says where the log goes", "#$ -j y"),
-        ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub knows no -cdw", "did you mean -cwd?"),
+        ("gridengine", ",h_rt=2:00:00", "", 1, "warning", "no time limit is set", "#$ -l h_rt=2:00:00"),
+        ("gridengine", "#$ -j y\n", "", 1, "warning", "the log file is not set", "#$ -j y"),
+        ("gridengine", "#$ -cwd", "#$ -cdw", 2, "error", "qsub has no option -cdw", "did you mean -cwd?"),
         ("gridengine", "#$ -cwd", "#$ -pe mpi\n#$ -cwd", 2, "error", "-pe has no value", "#$ -pe VALUE"),
-        ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive and is a "
-                                                            "comment", "begins with #$ and a space"),
+        ("gridengine", "#$ -cwd", "# $ -cwd", 2, "warning", "looks like a directive, but is a comment", "begins with #$ and a space"),
         ("gridengine", "#$ -cwd", "#PBS -q x\n"
                                   "#$ -cwd", 2, "warning", "#PBS means nothing to Grid Engine", "only #$ "
                                                                                                 "lines "
@@ -153,7 +150,7 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                                   "load "
                                                                                                   "cuda "
                                                                                                   "openmpi"),
-        ("gridengine", "/home/me/sweep.h5", "$TMPDIR/sweep.h5", 9, "error", "the results lie in "
+        ("gridengine", "/home/me/sweep.h5", "$TMPDIR/sweep.h5", 9, "error", "the results are in "
                                                                             "$TMPDIR", "all nodes share"),
         ("gridengine", "--walltime 7200", "--walltime 3:00:00", 9, "error", "is longer than the job", "--walltime "
                                                                                                       "2:00:00"),
@@ -162,7 +159,7 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("pjm", "#PJM -j\n"
                 "#PJM -o sweep.%j.log\n"
                 "module load gcc ompi cuda", "module load gcc ompi cuda\n"
-                                             "#PJM -j", 7, "error", "stands after the first command, where "
+                                             "#PJM -j", 7, "error", "is after the first command, where "
                                                                     "PJM ignores it", "to the top"),
         ("slurm", " -c 8", "", 2, "warning", "4 cores are fewer than 2 per GPU, which leaves none for "
                                              "loading data", "--cpus-per-task=4, or as many"),
@@ -172,8 +169,7 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                          "many"),
         ("pbs", "ncpus=32:", "", 2, "warning", "1 core is fewer than 2 per GPU", "ncpus=16"),
         ("pjm", "-L node=2", "-L\n"
-                             "node=2", 3, "error", "-L has no value here, and the next line, node=2, which "
-                                                   "belongs to it, is taken for a command", "#PJM -L "
+                             "node=2", 3, "error", "-L has no value: the shell takes the next line, node=2, for a command", "#PJM -L "
                                                                                             "node=2, on one "
                                                                                             "line"),
         ("pjm", "-L rscgrp=b-batch", "-L rscgrp=", 2, "error", "-L rscgrp has no value", "#PJM -L "
@@ -183,13 +179,12 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                          "elapse=VALUE"),
         ("slurm", "-t 0-02:00", "-p\n"
                                 "gpu\n"
-                                "#SBATCH -t 0-02:00", 4, "error", "-p has no value here, and the next line, "
-                                                                  "gpu,", "#SBATCH -p gpu, on one line"),
+                                "#SBATCH -t 0-02:00", 4, "error", "-p has no value: the shell takes the next line, gpu,", "#SBATCH -p gpu, on one line"),
         ("slurm", "--output=sweep", "--output=\n"
                                     "#SBATCH -o sweep", 5, "error", "--output has no value", "#SBATCH "
                                                                                              "--output=VALUE"),
         ("pbs", "-joe", "-j\n"
-                        "oe", 3, "error", "-j has no value here, and the next line, oe,", "#PBS -j oe, on "
+                        "oe", 3, "error", "-j has no value: the shell takes the next line, oe,", "#PBS -j oe, on "
                                                                                           "one line"),
         ("pbs", " -l walltime=02:00:00", "\n"
                                          "#PBS -l\n"
@@ -199,9 +194,8 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
         ("pbs", " -o /home", "\n"
                              "-o /home", 7, "error", "begins with an option, -o, and the shell takes it for "
                                                      "a command", "end the line before with a backslash"),
-        ("slurm", "#!/bin/bash\n", "", 1, "error", "does not name an interpreter, and sbatch refuses", "#!/bin/bash"),
-        ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "no command in it is `mpisweep "
-                                                                            "run`", "mpisweep run "
+        ("slurm", "#!/bin/bash\n", "", 1, "error", "names no interpreter, and sbatch refuses", "#!/bin/bash"),
+        ("pjm", "mpisweep run sweep.toml", "python train.py", 1, "warning", "the script does not run `mpisweep run`", "mpisweep run "
                                                                                     "SWEEP.toml"),
         ("pjm", "mpisweep run", "singularity exec --nv i.sif mpisweep run", 1, "error", "containers need -L "
                                                                                         "jobenv=singularity "
@@ -231,7 +225,7 @@ def test_a_value_that_has_come_loose_costs_one_finding_and_no_other():
         (
             3,
             "error",
-            "-L has no value here, and the next line, jobenv=singularity, which belongs to it, is taken for a command",
+            "-L has no value: the shell takes the next line, jobenv=singularity, for a command",
             "#PJM -L jobenv=singularity, on one line",
         )
     ]
@@ -255,7 +249,7 @@ def test_relative_results_lie_where_the_script_has_gone():
     text = GOOD["pbs"].replace('cd "$PBS_O_WORKDIR"', "OUT=/tmp/here\ncd $OUT").replace("/home/me/", "")
     [finding] = found(text)
     assert finding.line == 7
-    assert "the results lie in /tmp" in finding.what
+    assert "the results are in /tmp" in finding.what
 
 
 def test_windows_line_ends_are_found_before_all_else():
@@ -280,7 +274,7 @@ def test_a_project_group_is_missed_where_the_site_wants_one():
     ("longest_s", "timeout_s", "what"),
     [
         (8000.0, None, "2:00:00 is too short for one trial: the longest so far took 2:13:20"),
-        (None, 10800.0, "2:00:00 is shorter than what one trial may take: limits.timeout is 3:00:00"),
+        (None, 10800.0, "2:00:00 is shorter than the time limit of a trial: limits.timeout is 3:00:00"),
     ],
 )
 def test_a_job_that_is_too_short_for_one_trial(longest_s: float | None, timeout_s: float | None, what: str):
@@ -342,7 +336,7 @@ def test_nodes_that_only_a_site_knows_of_tell_the_site_and_how_many():
     """`node_f` is TSUBAME's: eight GPUs of two nodes are known only by that."""
     text = GOOD["gridengine"].replace("#$ -p -5", "#$ -pe mpi 4")
     [finding] = found(text)
-    assert (finding.line, finding.what) == (4, "4 ranks are fewer than the 8 GPUs: some idle")
+    assert (finding.line, finding.what) == (4, "4 ranks are fewer than the 8 GPUs: some are idle")
     assert found(text.replace("node_f", "node_x")) == []
 
 
@@ -362,7 +356,7 @@ def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
 def test_a_group_whose_name_is_common_does_not_tell_the_site():
     script = GOOD["pjm"].replace("b-batch", "small")
     assert found(script) == []
-    assert any("fugaku wants one" in f.what for f in found(script, site=load_site("fugaku")))
+    assert any("fugaku needs one" in f.what for f in found(script, site=load_site("fugaku")))
 
 
 @pytest.mark.parametrize(
@@ -419,20 +413,20 @@ def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(
     (folder / "quick.toml").write_text("workload = 'workloads:half'\nname = 's'\n[parameters]\nx = [1]\n")
     (folder / "good.sh").write_text(GOOD["pjm"].replace("sweep.toml", "quick.toml"))
     done = mpisweep("jobscript", "--check", "good.sh")
-    assert (done.returncode, done.stdout) == (0, "good.sh: nothing is wrong with it\n")
+    assert (done.returncode, done.stdout) == (0, "good.sh: OK\n")
     (folder / "bad.sh").write_text(GOOD["pjm"])
     done = mpisweep("jobscript", "--check", "bad.sh")
     assert done.returncode == 2
     assert (
         done.stdout
-        == "bad.sh:5: error: 2:00:00 is shorter than what one trial may take: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
+        == "bad.sh:5: error: 2:00:00 is shorter than the time limit of a trial: limits.timeout is 5:00:00; at least 5:00:00, or a smaller timeout\n"
     )
     (folder / "warned.sh").write_text(
         GOOD["pjm"].replace("sweep.toml", "quick.toml").replace("#PJM -j\n#PJM -o sweep.%j.log\n", "")
     )
     done = mpisweep("jobscript", "--check", "warned.sh")
     assert done.returncode == 0
-    assert "warning: nothing says where the log goes" in done.stdout
+    assert "warning: the log file is not set" in done.stdout
     done = mpisweep("jobscript", "--check", "none.sh")
     assert done.returncode == 2
     assert done.stderr == "mpisweep: none.sh: cannot be read: No such file or directory\n"
@@ -472,4 +466,4 @@ def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(
         assert "job.sh:11: error: " in done.stdout
         assert what in done.stdout
     else:
-        assert (done.returncode, done.stdout) == (0, f"{folder / 'job.sh'}: nothing is wrong with it\n")
+        assert (done.returncode, done.stdout) == (0, f"{folder / 'job.sh'}: OK\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from mpisweep.results import claim as module
 from mpisweep.results import holder as holder_module
@@ -54,7 +55,7 @@ class Turns:
         with self._changed:
             self._waiting[name] = turn
             self._changed.notify()
-        assert turn.wait(20)
+        assert turn.wait(PATIENCE_S)
 
     def run(self) -> dict[str, Any]:
         """All of them to their ends: what each has returned or raised."""
@@ -64,7 +65,7 @@ class Turns:
             thread.start()
         while self._left:
             with self._changed:
-                assert self._changed.wait_for(lambda: self._waiting.keys() == self._left, 20)
+                assert self._changed.wait_for(lambda: self._waiting.keys() == self._left, PATIENCE_S)
                 if self._left:
                     self._waiting.pop(self._draw.choice(sorted(self._left))).set()
         for thread in threads:
@@ -159,6 +160,7 @@ def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, mo
 
 
 def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(turns, tmp_path):
+    winners: Counter[str] = Counter()
     for seed in range(ORDERS):
         folder = tmp_path / f"{seed}.h5.journal"
         folder.with_suffix("").touch()
@@ -174,9 +176,11 @@ def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(t
         holders = [name for name, outcome in outcomes.items() if holds(outcome)]
         # Who follows a run that ends at the same time may come first, or last.
         assert len(holders) <= 1, f"order {seed}: {outcomes}"
+        winners.update(holders)
         for name in holders:
             token = outcomes[name].token
             assert claim_file(folder).samefile(token / "claim.json"), f"order {seed}: {outcomes}"
+    assert winners.keys() == {"follows", "takes"}
 
 
 def test_a_claim_that_is_another_ones_by_now_is_put_back(tmp_path):

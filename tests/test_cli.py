@@ -9,13 +9,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_for
 
 from mpisweep.batch.chain import Submitted, note
 from mpisweep.cli import main
@@ -32,7 +31,7 @@ def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: p
     with pytest.raises(SystemExit) as left:
         main([command, name])
     assert left.value.code == 2
-    assert f"{name!r} is not the name of a file" in capsys.readouterr().err
+    assert f"{name!r} is not a file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", LOOKERS)
@@ -63,8 +62,8 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
     assert main(["run", "resnet50", "-o", TOO_LONG]) == 2
     assert (
         capsys.readouterr().err
-        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; -o names another place for the "
-        "results\n"
+        == f"mpisweep: {TOO_LONG}: cannot be used: File name too long; set -o to another "
+        "file\n"
     )
 
 
@@ -95,10 +94,7 @@ def test_containers_need_a_site_that_says_how_ranks_are_started(
         "image.sif",
     ]
     assert main(job) == 2
-    assert (
-        "--container: the file of site mine does not say how ranks are started outside of it"
-        in capsys.readouterr().err
-    )
+    assert "--container: the site file of mine does not set how to start ranks" in capsys.readouterr().err
     assert main([*job, "--gpus", "1"]) == 0
 
 
@@ -121,7 +117,7 @@ def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(
         )
     assert done.returncode == 2
     assert (
-        done.stderr.splitlines()[-1] == "mpisweep: what is printed cannot be written: No space left on device"
+        done.stderr.splitlines()[-1] == "mpisweep: standard output cannot be written: No space left on device"
     )
     assert "Traceback" not in done.stderr
 
@@ -136,8 +132,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
     with subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
     ) as looking:
-        while not (folder / "imported").exists():
-            time.sleep(0.01)
+        wait_for((folder / "imported").exists)
         looking.send_signal(signal.SIGINT)
         _, said = looking.communicate(timeout=PATIENCE_S)
     assert (looking.returncode, said) == (130, "")
@@ -227,8 +222,8 @@ def test_sites_are_listed_with_what_they_are_and_whose_they_are(
 @pytest.mark.parametrize(
     ("sweep", "remedy"),
     [
-        (["s.toml"], "give at least 11 s, or a smaller limits.grace"),
-        (["m:f", "-p", "x=1:3"], "give at least 11 s"),
+        (["s.toml"], "use at least 11 s, or a smaller limits.grace"),
+        (["m:f", "-p", "x=1:3"], "use at least 11 s"),
     ],
 )
 def test_a_time_in_which_no_trial_could_run_is_refused(
@@ -245,8 +240,7 @@ def test_a_time_in_which_no_trial_could_run_is_refused(
     assert main([command[0], *sweep, *command[1:]]) == 2
     flag = next(word for word in command if word in ("--walltime", "--elapse"))
     assert capsys.readouterr().err == (
-        f"mpisweep: {flag}: 8 s is no longer than the 10 s in which running trials return (the grace) and "
-        f"the 0.4 s for closing together, and leaves no time for trials; {remedy}\n"
+        f"mpisweep: {flag}: 8 s leaves no time for trials: running trials get 10 s to return (the grace), and closing takes 0.4 s; {remedy}\n"
     )
     assert not list(folder.glob("*.h5*"))
 
@@ -272,11 +266,11 @@ COMPLAINT = re.compile(
 @pytest.mark.mpi
 @pytest.mark.parametrize(("arguments", "sentence"), [
     # torch takes seconds to import: a rank that is busy with that must not keep the others.
-    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start at "
-                                                                       "most 1 rank there"),
+    (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start up "
+                                                                       "to 1 rank there"),
     (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 "
-                                                                                      "workers; start at "
-                                                                                      "most 1 rank there"),
+                                                                                      "workers; start up "
+                                                                                      "to 1 rank there"),
     (["run", "workloads:half", "-p", "x=7:1"], "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
     (["run", "workloads:none", "-p", "x=1:7"], "has no function 'none'"),
     (["run", "workloads:half", "-p", "x=1:7", "--walltime", "8"], "leaves no time for trials"),
@@ -305,9 +299,7 @@ def test_more_workers_than_gpus_are_refused_before_any_rank_starts(
     on_one_gpu(folder, environment)
     done = mpisweep("run", "resnet50", "-p", "batch_size=1:2", "-n", "2")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(
-        r"mpisweep: \S+ has 1 GPU and 2 workers; start at most 1 rank there, .*\n", done.stderr
-    )
+    assert re.fullmatch(r"mpisweep: \S+ has 1 GPU and 2 workers; start up to 1 rank there, .*\n", done.stderr)
 
 
 @pytest.mark.mpi
@@ -321,7 +313,7 @@ def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d r\.h5: was made from another sweep:\n"
         r"  workload: the results file has 'workloads:half', command line has 'workloads:seeded'\n"
-        r"use another file \(-o\), or --fresh to move this one aside and begin anew\n",
+        r"use another file \(-o\), or --fresh to move this one aside and start over\n",
         done.stderr,
     ), done.stderr
 

@@ -75,18 +75,16 @@ def test_ranks_that_were_given_a_gpu_each_keep_it():
 
 
 def test_gpus_are_shared_only_when_asked():
-    with pytest.raises(
-        LayoutError, match=r"node1 has 4 GPUs and 5 workers; start at most 4 ranks there.*0\.5"
-    ):
+    with pytest.raises(LayoutError, match=r"node1 has 4 GPUs and 5 workers; start up to 4 ranks there.*0\.5"):
         shares([GPUS] * 5)
     made = shares([GPUS] * 8, devices_per_trial=0.5)
     assert [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in made] == list("01230123")
     with pytest.raises(
-        LayoutError, match=r"4 GPUs and 9 workers with devices_per_trial = 0\.5; start at most 8"
+        LayoutError, match=r"4 GPUs and 9 workers with devices_per_trial = 0\.5; start up to 8"
     ):
         shares([GPUS] * 9, devices_per_trial=0.5)
     same = [Node((0,), (Gpu("0", "V100", "GPU-0"),)), Node((1,), (Gpu("0", "V100", "GPU-0"),))]
-    with pytest.raises(LayoutError, match="node1 has 1 GPU and 2 workers; start at most 1 rank there"):
+    with pytest.raises(LayoutError, match="node1 has 1 GPU and 2 workers; start up to 1 rank there"):
         shares(same)
 
 
@@ -94,12 +92,12 @@ def test_a_trial_may_have_several_gpus():
     made = shares([GPUS] * 2, devices_per_trial=2)
     assert [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in made] == ["0,1", "2,3"]
     assert works(GPUS, 3, devices_per_trial=2) is False
-    with pytest.raises(LayoutError, match="start at most 2 ranks"):
+    with pytest.raises(LayoutError, match="start up to 2 ranks"):
         shares([GPUS] * 3, devices_per_trial=2)
 
 
 def test_a_rank_without_a_gpu_beside_others_with_one_is_an_error():
-    with pytest.raises(LayoutError, match="1 of the 3 workers on node1 see no GPU and the others do"):
+    with pytest.raises(LayoutError, match="1 of the 3 workers on node1 see no GPU but the others do"):
         shares([GPUS, GPUS, CPU])
 
 
@@ -162,7 +160,7 @@ def test_gpus_of_amd_are_found_in_sysfs(tmp_path, environment, selectors):
 @pytest.mark.parametrize("wrong", ["0", "1.5", "-1", "0.4", "true", '"two"', "1000"])
 def test_a_share_that_is_none_is_refused(wrong):
     with pytest.raises(
-        SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share like 0\.5"
+        SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share such as 0\.5"
     ):
         parse_spec(f'workload = "resnet50"\ndevices_per_trial = {wrong}\n', source="s", folder=Path("/"))
 

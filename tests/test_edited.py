@@ -41,28 +41,21 @@ def sweep_of(folder: Path, workload: str, last: int) -> str:
     ('"mine:f"', {"mine.py": "import model\n"
                              "def f(trial): return model.loss(trial)\n", "model.py": "def loss(trial): "
                                                                                      "return 1.0\n"},
-     ["mine.py"], "mine.py is not what trials 0 to 3 ran with"),
+     ["mine.py"], "mine.py has changed since trials 0 to 3 ran"),
     # What it imports is as much what ran.
     ('"mine:f"', {"mine.py": "from model import loss\n"
                              "def f(trial): return loss(trial)\n", "model.py": "def loss(trial): return "
                                                                                "1.0\n"},
-     ["model.py"], "model.py is not what trials 0 to 3 ran with"),
+     ["model.py"], "model.py has changed since trials 0 to 3 ran"),
     ('"lib.mine:f"', {"lib/__init__.py": "", "lib/mine.py": "from . import model\n"
                                                             "def f(trial): return model.loss(trial)\n",
                       "lib/model.py": "def loss(trial): return 1.0\n"},
-     ["lib/mine.py", "lib/model.py"], "lib/mine.py and lib/model.py are not what trials 0 to 3 ran with"),
+     ["lib/mine.py", "lib/model.py"], "lib/mine.py and lib/model.py have changed since trials 0 to 3 ran"),
     ('{ command = "python train.py {x}" }', {"train.py": "import model\nprint('loss=1')\n", "model.py": ""},
-     ["train.py"], "train.py is not what trials 0 to 3 ran with"),
+     ["train.py"], "train.py has changed since trials 0 to 3 ran"),
     ('{ command = "./train {x}" }', {"train": "#!/bin/sh\n"
-                                              "echo loss=1\n"}, ["train"], "train is not what trials 0 to 3 "
-                                                                           "ran with"),
-    ('{ command = "cat {template}", template = "in.txt" }', {"in.txt": "loss={{x}}\n"}, ["in.txt"], "in.txt "
-                                                                                                    "is not "
-                                                                                                    "what "
-                                                                                                    "trials "
-                                                                                                    "0 to 3 "
-                                                                                                    "ran "
-                                                                                                    "with"),
+                                              "echo loss=1\n"}, ["train"], "train has changed since trials 0 to 3 ran"),
+    ('{ command = "cat {template}", template = "in.txt" }', {"in.txt": "loss={{x}}\n"}, ["in.txt"], "in.txt has changed since trials 0 to 3 ran"),
 ])  # fmt: skip
 def test_code_that_was_edited_between_two_runs_is_said_once_and_recorded(
     folder: Path, mpisweep: Run, workload: str, files: dict[str, str], edited: list[str], said: str
@@ -74,14 +67,14 @@ def test_code_that_was_edited_between_two_runs_is_said_once_and_recorded(
         path.chmod(0o755)
     first = mpisweep("run", sweep_of(folder, workload, 4), "-n", "1", "-o", "r.h5")
     assert first.returncode == 0, first.stderr
-    assert "ran with" not in first.stderr
+    assert "changed since" not in first.stderr
     before = {name: digest(folder / name) for name in files}
     for name in edited:
         with (folder / name).open("a") as file:
             file.write("\n")
     done = mpisweep("run", sweep_of(folder, workload, 6), "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert [line.partition(" ")[2] for line in done.stderr.splitlines() if "ran with" in line] == [said]
+    assert [line.partition(" ")[2] for line in done.stderr.splitlines() if "changed since" in line] == [said]
     sweep = package.load(folder / "r.h5")
     assert sweep.count(TrialState.COMPLETE) == 6
     recorded = [json.loads(code) for code in sweep.allocations["code"]]
@@ -97,13 +90,13 @@ def test_code_that_is_as_it_was_is_not_spoken_of(folder: Path, mpisweep: Run):
         (folder / "mine.py").write_text(text + more)
         done = mpisweep("run", sweep_of(folder, '"mine:f"', last), "-n", "1", "-o", "r.h5")
         assert done.returncode == 0, done.stderr
-        said.append([line.partition(" ")[2] for line in done.stderr.splitlines() if "ran with" in line])
+        said.append([line.partition(" ")[2] for line in done.stderr.splitlines() if "changed since" in line])
     # Edited back, it is the one trial between that ran with something else.
     assert said == [
         [],
         [],
-        ["mine.py is not what trials 0 to 3 ran with"],
-        ["mine.py is not what trial 4 ran with"],
+        ["mine.py has changed since trials 0 to 3 ran"],
+        ["mine.py has changed since trial 4 ran"],
     ]
 
 
@@ -133,7 +126,7 @@ def test_a_file_of_an_earlier_version_says_nothing_of_code(folder: Path, mpiswee
     (folder / "mine.py").write_text("def f(trial): return 2.0\n")
     done = mpisweep("run", sweep_of(folder, '"mine:f"', 4), "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
-    assert "ran with" not in done.stderr
+    assert "changed since" not in done.stderr
     assert [bool(code) for code in package.load(folder / "r.h5").allocations["code"]] == [False, True]
 
 

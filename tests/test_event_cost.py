@@ -9,17 +9,16 @@ moment: a copy of all slots is one line, and shows there.
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import sys
 import tracemalloc
 from collections import Counter, defaultdict
 from math import inf
-from pathlib import Path
 from statistics import fmean, median
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 from mpisweep.scheduling.decisions import Decision
 from mpisweep.scheduling.events import Event, TrialsGranted
@@ -33,18 +32,7 @@ LOOKING = ("all", "any", "max", "min", "sorted", "sum")
 SMALL = 4096
 
 
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "events.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_events", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-events = _benchmark()
+events = load_script("benchmarks/events.py")
 
 
 class Steps:

@@ -77,9 +77,9 @@ def test_the_name_of_the_file_says_the_format(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "t.xlsx"], "t.xlsx: ends neither in .csv nor in .json; say --format csv or --format json"),
+        (["-o", "t.xlsx"], "t.xlsx: the suffix is neither .csv nor .json; set --format csv or --format json"),
         (["-o", "nowhere/t.csv"], "nowhere/t.csv: cannot be written: No such file or directory"),
-        (["-o", "s.h5", "--format", "csv"], "s.h5: is the results file itself"),
+        (["-o", "s.h5", "--format", "csv"], "s.h5: is the results file; set -o to another file"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(path, monkeypatch, capsys, arguments, message):

@@ -252,7 +252,7 @@ def test_a_disk_that_stays_away_ends_the_run_resumable(folder, environment, disk
     disk.be(state)
     if dies:
         ranks[0].kill()
-    wait_for(lambda: "on disk: make room and run again" in stderr_of(folder))
+    wait_for(lambda: "on disk: free disk space and run the same command" in stderr_of(folder))
     disk.be("fine")
     assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     assert mpisweep("run", "s.toml", "-o", "disk/r.h5", "-n", "2").returncode == 0

@@ -318,7 +318,7 @@ def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
             ["-o", "nowhere/x.png"],
             "nowhere/x.png: cannot be written: No such file or directory",
         ),
-        ("loss_vs_batch_size.py", ["--metric", "host"], "host is a text"),
+        ("loss_vs_batch_size.py", ["--metric", "host"], "host is text"),
         ("top_configs.py", ["--metric", "host"], "host is a text"),
         ("top_configs.py", ["-k", "0"], "there is no best 0 of the trials"),
     ],

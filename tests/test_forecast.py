@@ -25,7 +25,7 @@ def test_without_measurements_the_timeout_is_the_bound():
     found = forecast(unmeasured(10), range(10), workers=2, timeout_s=60.0, walltime_s=150.0)
     assert found == Forecast(10, 2, 600.0, 300.0, fitting=4, is_bound=True)
     assert forecast_lines(found, 150.0) == [
-        "at most 10 min of trials; with 2 workers at most 5 min",
+        "up to 10 min of trials; with 2 workers up to 5 min",
         "4 of 10 trials fit into 2 min, if every trial takes its timeout",
     ]
 

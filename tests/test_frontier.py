@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisweep.records import FailureCause, TrialState
-from mpisweep.search.frontier import Evidence, MemoryFrontier, aim, evidence_of
+from mpisweep.search.bisection import aim
+from mpisweep.search.evidence import Evidence, evidence_of
+from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.lines import Lines
+from mpisweep.search.probing import Probing
 
 WAITING, RUNNING, COMPLETE, FAILED, INFEASIBLE = (
     int(state)
@@ -354,3 +358,63 @@ def test_the_next_probe_is_always_in_between(low, width, expected):
 ])  # fmt: skip
 def test_what_an_end_says_about_memory(state, cause, shows):
     assert evidence_of(state, cause) is shows
+
+
+def test_lines_know_where_each_trial_is():
+    lines = Lines({"x": [1, 2, 3], "lr": [1.0, 1.0, 1.0]}, {"x": "increasing"})
+    line, position = lines.places[1]
+    assert position == 1
+    lines.withhold(line, position)
+    assert (lines.withheld, line.holds(1)) == (1, True)
+    lines.hand_out(line, position, "gpu")
+    assert (lines.withheld, line.holds(1), line.out, lines.out["gpu"]) == (0, False, {1: "gpu"}, 1)
+    lines.withhold(line, position)
+    assert (lines.withheld, line.out, lines.out["gpu"]) == (1, {}, 0)
+
+
+def test_a_trial_that_none_is_comparable_with_is_in_no_line():
+    lines = Lines({"x": [1, 2, 3], "lr": [1.0, 1.0, 2.0]}, {"x": "increasing"})
+    assert sorted(lines.places) == [0, 1]
+    assert [line.numbers for line in lines] == [[0, 1]]
+
+
+def test_trials_for_which_there_are_too_few_slots_are_no_candidates():
+    lines = Lines({"x": list(range(6))}, {"x": "increasing"})
+    [line] = lines
+    for position in range(6):
+        lines.withhold(line, position)
+    lines.can_run = lambda number: number % 2 == 0
+    assert lines.candidates(line, 0, 5) == [2, 4]
+
+
+def probing_of(count: int) -> tuple[Lines, Probing]:
+    lines = Lines({"x": list(range(count))}, {"x": "increasing"})
+    [line] = lines
+    for position in range(count):
+        lines.withhold(line, position)
+    probing = Probing(lines)
+    probing.look_at([line], "gpu")
+    return lines, probing
+
+
+def test_one_probe_is_under_way_and_idle_devices_get_the_next_ones_if_it_were_too_large():
+    lines, probing = probing_of(33)
+    first: list[tuple[int, str]] = []
+    probing.probe("gpu", lines.groups, first)
+    probing.probe("gpu", lines.groups, first)
+    assert first == [(16, "gpu")]
+    probing.occupy("gpu", 3, first)
+    assert [number for number, _ in first[1:]] == [7, 3, 1]
+
+
+def test_a_line_without_anything_left_for_idle_devices_is_looked_at_no_more():
+    lines, probing = probing_of(4)
+    first: list[tuple[int, str]] = []
+    # What the first call hands out, the second one looks below.
+    probing.occupy("gpu", 40, first)
+    probing.occupy("gpu", 40, first)
+    probing.feed("gpu", 20, first)
+    assert not probing.may_occupy("gpu")
+    [line] = lines
+    probing.look_at([line], "gpu")
+    assert probing.may_occupy("gpu")

@@ -164,4 +164,4 @@ def test_the_region_that_does_not_fit_is_shaded(folder, mpisweep: Run):
     assert low == max(series.x) + 15
     assert high == 1000
     labels = draw_metric(sweep, "size", "loss").axes[0].get_legend_handles_labels()[1]
-    assert f"too large for the memory: {series.infeasible} not run" in labels
+    assert f"too large for memory: {series.infeasible} not run" in labels

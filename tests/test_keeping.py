@@ -20,7 +20,7 @@ from mpisweep.results.shares.folder import (
     part_file,
     take_lease,
 )
-from mpisweep.results.shares.lease_agent import serve
+from mpisweep.results.shares.lease_agent import serve_leases
 from mpisweep.results.shares.leases import Lease
 
 
@@ -35,7 +35,7 @@ def words(path: Path, *asked: dict[str, object]) -> Iterator[dict[str, object]]:
     """What a new process tells its master, to each question a line or so; the master closes the line then."""
     ours, theirs = socket.socketpair()
     arguments = {"path": os.fspath(path), "member": "m", "job_id": "", "silence_s": 30.0}
-    process = threading.Thread(target=serve, args=([theirs.detach()], arguments), daemon=True)
+    process = threading.Thread(target=serve_leases, args=([theirs.detach()], arguments), daemon=True)
     process.start()
     ours.settimeout(20)
     with ours, ours.makefile() as lines:

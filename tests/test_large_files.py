@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
-import subprocess
-import sys
 import zlib
 from array import array
 from dataclasses import replace
@@ -17,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import load_script
 from test_curves import METRICS, records
 from test_results import SPEC, facts, opening, write_journal
 
@@ -42,39 +40,7 @@ from mpisweep.spec import parse_spec
 REPORTS, TIMES = 200, 10
 TRIALS = 400
 
-MEASURING = """
-import json, sys
-from pathlib import Path
-import mpisweep.results.shares.merging, mpisweep.results.repair, mpisweep.results.storing as storing
-from mpisweep.results.compaction import compact
-
-def of_process(name, key):
-    for line in open(f"/proc/self/{name}"):
-        if line.startswith(key + ":"):
-            return int(line.split()[1])
-
-def open_it(path):
-    answer = storing._answer({"ask": "read", "path": str(path)})
-    assert not answer["error"] and answer["state"]["trials"]["state"], answer
-    json.dumps(answer)
-
-def merge_it(path):
-    assert mpisweep.results.shares.merging.gather(path, 0.1)
-
-path, work = Path(sys.argv[2]), {"opening": open_it, "folding": compact, "merging": merge_it}[sys.argv[1]]
-# What is made once in a process is no matter of the sweep.
-open_it(Path(sys.argv[3])); compact(Path(sys.argv[3]))
-open("/proc/self/clear_refs", "w").write("5")
-memory, read = of_process("status", "VmRSS"), of_process("io", "rchar")
-work(path)
-print(json.dumps({"memory": 1024 * (of_process("status", "VmHWM") - memory), "read": of_process("io", "rchar") - read}))
-"""
-
-
-def cost(what: str, path: Path, small: Path) -> dict[str, int]:
-    """Bytes that a process reads, and the memory that it needs at most beyond what it had before."""
-    command = [sys.executable, "-c", MEASURING, what, os.fspath(path), os.fspath(small)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+memory = load_script("benchmarks/memory.py")
 
 
 def split(path: Path) -> Path:
@@ -119,16 +85,17 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize(
     ("what", "where"),
     [
-        ("opening", "file"),
-        ("opening", "split"),
-        ("folding", "file"),
-        ("folding", "journal"),
-        ("merging", "split"),
+        ("open", "file"),
+        ("open", "split"),
+        ("fold", "file"),
+        ("fold", "journal"),
+        ("merge", "split"),
     ],
 )
 def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, where, tell):
     few, many = (
-        cost(what, made / f"{where}-{times}.h5", made / "small.h5")["memory"] for times in (1, TIMES)
+        memory.measure(what, made / f"{where}-{times}.h5", after=made / "small.h5")["memory"]
+        for times in (1, TIMES)
     )
     curves = 24 * TRIALS * REPORTS * len(METRICS)
     tell(
@@ -143,7 +110,8 @@ def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, wh
 @pytest.mark.parametrize("where", ["file", "split"])
 def test_opening_reads_no_curves(made, where, tell):
     few, many = (
-        cost("opening", made / f"{where}-{times}.h5", made / "small.h5")["read"] for times in (1, TIMES)
+        memory.measure("open", made / f"{where}-{times}.h5", after=made / "small.h5")["read"]
+        for times in (1, TIMES)
     )
     tell(f"opening, {where}: reads {few} bytes, and {many} where curves are {TIMES} times as long")
     assert many < 1.01 * few
@@ -252,7 +220,7 @@ def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_n
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
     assert read_sweep(other, reading=Reading.TABLES).count == 12
-    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; `mpisweep repair"):
+    with pytest.raises(ResultsError, match=r"other\.h5: is damaged .*; run `mpisweep repair"):
         compact(other)
     assert sorted(os.listdir(path.parent)) == ["other.h5", "other.h5.journal", "s.h5", "s.h5.journal"]
     assert "/curves/loss" in repair(other).lost
@@ -330,9 +298,9 @@ def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
     assert known is not None
     assert [state == 2 for state in known.states] == [n % 2 == 0 or n in (1, 3, 11) for n in range(12)]
     before = path.read_bytes()
-    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+    with pytest.raises(ResultsError, match="is damaged; run `mpisweep repair"):
         mpisweep.load(path)
-    with pytest.raises(ResultsError, match="is damaged; `mpisweep repair"):
+    with pytest.raises(ResultsError, match="is damaged; run `mpisweep repair"):
         compact(path)
     assert path.read_bytes() == before
     assert len(segments(journal_folder(path))) == 1

@@ -108,7 +108,7 @@ def test_the_built_in_workload_knows_its_speed():
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ('objective = "v"\n[parameters]\nn = { from = 1, to = 9 }\nm = [1, 2]\n', "parameters: has 2; search"),
+    ('objective = "v"\n[parameters]\nn = { from = 1, to = 9 }\nm = [1, 2]\n', "parameters: has 2 entries; search"),
     ('objective = "v"\n[parameters]\nn = { from = 0.5, to = 9.0 }\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = ["a", "b"]\n', "needs finitely many numbers above 0"),
     ('objective = "v"\n[parameters]\nn = { from = 0, to = 9 }\n', "needs finitely many numbers above 0"),
@@ -118,7 +118,7 @@ def test_the_built_in_workload_knows_its_speed():
     ('objective = "v"\n'
      'trials = 9\n'
      '[parameters]\n'
-     'n = { from = 1, to = 9 }\n', "trials: is for searches that sample"),
+     'n = { from = 1, to = 9 }\n', "trials: does not apply to search = \"largest_batch\", which ends by itself"),
     ("[parameters]\nn = { from = 1, to = 9 }\n", "objective: is missing"),
 ])  # fmt: skip
 def test_what_it_needs_is_said_in_one_sentence(text, problem):

@@ -211,6 +211,7 @@ ALLOWED = {
         "spec",
         "records",
     },
+    "results.comparison": {"results.load", "blocks", "records"},
     "results.repair": {
         *(
             f"results.{below}"
@@ -267,6 +268,7 @@ ALLOWED = {
         "results",
         "results.claim",
         "results.columns",
+        "results.comparison",
         "results.load",
         "results.runs",
         "workloads",
@@ -287,8 +289,10 @@ ALLOWED = {
         "",
     },
     "views": {
-        *(f"results.{below}" for below in ("columns", "holder", "load", "shares", "trial_table")),
-        "rank",
+        *(
+            f"results.{below}"
+            for below in ("columns", "comparison", "holder", "load", "shares", "trial_table")
+        ),
         "results",
         "progress",
         "spec",
@@ -429,3 +433,27 @@ def test_an_mpi_process_does_not_import_what_it_does_not_need(module: str) -> No
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+#: Longest file, class and function, in lines.
+LINES_PER_FILE, LINES_PER_CLASS, LINES_PER_FUNCTION = 400, 250, 60
+
+
+def test_no_file_class_or_function_is_longer_than_its_bound() -> None:
+    over: dict[str, int] = {}
+    for path in FILES:
+        inside, text = str(path.relative_to(PACKAGE)), path.read_text(encoding="utf-8")
+        if (lines := len(text.splitlines())) > LINES_PER_FILE:
+            over[inside] = lines
+        for node in ast.walk(ast.parse(text)):
+            match node:
+                case ast.ClassDef():
+                    bound = LINES_PER_CLASS
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    bound = LINES_PER_FUNCTION
+                case _:
+                    continue
+            assert node.end_lineno is not None
+            if (lines := node.end_lineno - node.lineno + 1) > bound:
+                over[f"{inside}: {node.name}"] = lines
+    assert over == {}

@@ -22,7 +22,7 @@ from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
-from mpisweep.rank.main import _Rank
+from mpisweep.rank.loop import Rank
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.results import ResultsError, journal_folder
 from mpisweep.results.claim import RunOverError
@@ -85,13 +85,13 @@ class Server:
 
 
 @pytest.fixture
-def second(tmp_path: Path) -> Iterator[_Rank]:
+def second(tmp_path: Path) -> Iterator[Rank]:
     """Rank 1 of three, which has followed rank 0 in a run that is over by now."""
     (tmp_path / "s.h5").touch()
     spec = parse_spec(SPEC, source="sweep.toml", folder=tmp_path)
     options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))
     place = Place(tmp_path / "s.h5", Allocation("local", ""))
-    rank = _Rank(spec, options, place, cast(Any, None), cast(Any, Server()), cast(Any, Ranks()), {}, None)
+    rank = Rank(spec, options, place, cast(Any, None), cast(Any, Server()), cast(Any, Ranks()), {}, None)
     rank._deliver(0, [Lead("run", "n1", 7, 70, 0, has_begun=True)], time.monotonic())
     yield rank
     if rank._office._snapshotter is not None:

@@ -36,7 +36,7 @@ class History:
         #: What the process has of what it was given, and of its page.
         self.line: list[tuple[Task, bool]] = []
         self.begun = 0
-        self.void_below = 0
+        self.reclaim_below = 0
         self.running: Task | None = None
         self.gathered: list[Task] = []
         #: Frames that the worker has not read.
@@ -64,7 +64,7 @@ class History:
             return
         index, (task, _) = self.begun, self.line[self.begun]
         self.begun += 1
-        if index < self.void_below:
+        if index < self.reclaim_below:
             self.send()
             self.sent.append(("skipped", index, [task]))
         else:
@@ -105,8 +105,8 @@ class History:
                 assert self.ledger.on_interrupted(index) == of
                 self.answer("interrupted", of)
 
-    def want_back(self) -> None:
-        self.void_below = self.ledger.want_back()
+    def begin_reclaim(self) -> None:
+        self.reclaim_below = self.ledger.begin_reclaim()
         self.is_wanted = True
 
     def reclaim(self) -> None:
@@ -116,7 +116,7 @@ class History:
         self.answer("taken back", back)
 
     def let_go_of_one_that_has_not_begun(self, reach: int) -> None:
-        self.void_below = max(self.void_below, min(self.begun + reach, len(self.line)))
+        self.reclaim_below = max(self.reclaim_below, min(self.begun + reach, len(self.line)))
 
     def die(self, *, carries: bool) -> None:
         """Everything that was sent is read after a process has ended; the rest it takes with it."""
@@ -161,7 +161,7 @@ EVENTS: list[Callable[[History, int], None]] = [
     *[lambda history, _: history.end()] * 8,
     *[lambda history, _: history.send()] * 3,
     *[lambda history, _: history.listen()] * 3,
-    *[lambda history, _: history.want_back()] * 2,
+    *[lambda history, _: history.begin_reclaim()] * 2,
     *[lambda history, _: history.reclaim()] * 2,
     lambda history, _: history.be_interrupted(),
     lambda history, reach: history.let_go_of_one_that_has_not_begun(reach),
@@ -183,7 +183,7 @@ def test_each_trial_is_answered_for_once_or_still_held_whatever_happens(events: 
 def test_what_has_begun_is_not_taken_back():
     ledger = Ledger()
     ledger.give(block([1, 2, 3]), 3)
-    assert ledger.want_back() == 3
+    assert ledger.begin_reclaim() == 3
     assert ledger.reclaimed(begun=2) == tasks(3)
     assert ledger.held == tasks(1, 2)
     assert ledger.reclaimed(begun=2) == [], "that was answered"
@@ -211,7 +211,7 @@ def test_nothing_is_left_to_the_next_process_where_the_next_trial_does_not_need_
 def test_what_was_reclaimed_is_not_left_to_the_next_process():
     ledger = Ledger()
     ledger.give(block([1], fresh=True), 1)
-    ledger.want_back()
+    ledger.begin_reclaim()
     assert ledger.reclaimed(begun=0) == tasks(1)
     ledger.give(block([2], fresh=True), 1)
     assert ledger.carried(begun=0) == []

@@ -32,7 +32,8 @@ from mpisweep.scheduling.events import (
 )
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search import LargestBatch
-from mpisweep.search.frontier import Evidence, MemoryFrontier
+from mpisweep.search.evidence import Evidence
+from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.spec.space import IntegerRange, SearchSpace
 
 WAITING, COMPLETE, FAILED, INFEASIBLE = (

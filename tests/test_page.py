@@ -33,8 +33,9 @@ def test_the_page_needs_nothing_and_runs_nothing(made):
 
 
 def test_every_figure_in_it_is_whole(made):
-    for found in re.findall(r"<svg.*?</svg>", made, re.DOTALL):
-        assert ET.fromstring(found).tag.endswith("svg")
+    found = re.findall(r"<svg.*?</svg>", made, re.DOTALL)
+    assert len(found) == made.count("<svg") > 0
+    assert all(ET.fromstring(figure).tag.endswith("svg") for figure in found)
 
 
 def test_the_same_sweep_gives_the_same_page(tmp_path: Path):

@@ -11,8 +11,8 @@ from test_results import NAN, curve, write_journal
 
 import mpisweep as package
 from mpisweep.blocks import EndedBlock, ReportBlock, TrialsBlock
-from mpisweep.rank.rerun import _compare
-from mpisweep.views.tables import print_rerun
+from mpisweep.results.comparison import compare
+from mpisweep.views.comparison import print_rerun
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,7 +82,7 @@ def test_how_two_curves_differ_is_told_as_it_is(
     ])  # fmt: skip
     sweep = package.load(tmp_path / "s.h5")
     ended = EndedBlock(0, 0, [0], [1], [2], [1001.0], [1.0], {"loss": [1.0]})
-    print_rerun(_compare(sweep, 0, ended, {"loss": curve(*now)}, ""), sweep, 0)
+    print_rerun(compare(sweep, 0, ended, {"loss": curve(*now)}, ""), sweep, 0)
     assert f"curve of loss: {told}\n" in capsys.readouterr().out
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_replayed_is_one_sentence(swept: Path, mpisweep: Run):
     for arguments, complaint in (
         (("r.h5", "4"), "there is no trial 4; the last is 3"),
         (("missing.h5", "0"), "missing.h5"),
-        (("r.h5", "0", "--folder", "nowhere"), "say with --folder"),
+        (("r.h5", "0", "--folder", "nowhere"), "set --folder"),
     ):
         done = mpisweep("replay", *arguments)
         assert done.returncode == 2

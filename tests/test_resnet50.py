@@ -735,7 +735,7 @@ def test_too_few_classes_are_told():
     ("options", "message"),
     [
         ({"data": "cifar10"}, "needs data_root"),
-        ({"data": "imagefolder", "data_root": "/no/such"}, "there is no such folder"),
+        ({"data": "imagefolder", "data_root": "/no/such"}, "no such folder"),
     ],
 )
 def test_missing_data_is_told(options, message):
@@ -746,8 +746,8 @@ def test_missing_data_is_told(options, message):
 @pytest.mark.parametrize(
     ("fixed", "message"),
     [
-        ("", "fixed.data_root: is missing; data = 'cifar10' needs the folder where the images are"),
-        ("data_root = 'nowhere'", "fixed.data_root: there is no folder {folder}/nowhere"),
+        ("", "fixed.data_root: is missing; data = 'cifar10' needs the folder of the images"),
+        ("data_root = 'nowhere'", "fixed.data_root: folder {folder}/nowhere does not exist"),
     ],
 )
 def test_missing_data_is_told_before_anything_runs(tmp_path, fixed, message):

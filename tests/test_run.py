@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import h5py
 import psutil
 import pytest
-from started import remember
+from started import end, family, remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -60,22 +59,6 @@ def start(
             start_new_session=True,
         )  # fmt: skip
     return remember(process)
-
-
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    parent = psutil.Process(process.pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    members = family(process)
-    for act in (psutil.Process.suspend, psutil.Process.kill):
-        for member in members:
-            # A child may have ended by itself since it was listed.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                act(member)
-    process.wait()
-    psutil.wait_procs(members, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -126,7 +109,7 @@ def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
     assert "workloads.py" in messages[2]
     assert messages[3] == "the trial process exited with code 7"
     assert messages[4] == "the trial process was killed by signal 11 (SIGSEGV)"
-    assert messages[5] == "killed after 1 s, the timeout of a trial"
+    assert messages[5] == "killed after 1 s (limits.timeout)"
     assert sweep.best(1)["x"].tolist() == [1]
 
 
@@ -169,7 +152,7 @@ def test_killing_everything_in_the_middle_loses_and_repeats_nothing(
         )
     )
     (folder / "go").unlink()
-    kill_all(process)
+    end(process)
     known = package.load(folder / "r.h5")
     ended = set(known.trials["number"][known.trials["state"] == "complete"].tolist())
     assert len(ended) >= 6
@@ -192,7 +175,7 @@ def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-o", "r.h5", "-n", "1")
     wait_for(lambda: (folder / "begun.0").exists())
     assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
-    kill_all(process)
+    end(process)
     said = mpisweep("status", "r.h5").stdout
     assert said.startswith("s: the last run died without closing; run the same command to resume\n")
     assert "running" not in said
@@ -407,7 +390,7 @@ def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpiswee
     assert bounded.returncode == 2
     assert "'2:00' is not a valid duration" in bounded.stderr
     bounded = mpisweep("check", "s.toml", "-n", "2", "--walltime", "0:02:30")
-    assert "at most 6 min of trials; with 2 workers at most 3 min" in bounded.stdout
+    assert "up to 6 min of trials; with 2 workers up to 3 min" in bounded.stdout
     assert "4 of 6 trials fit into 2 min, if every trial takes its timeout" in bounded.stdout
     assert mpisweep("run", "s.toml", "-n", "1").returncode == 0
     grown = mpisweep(

@@ -122,6 +122,6 @@ def test_a_sweep_of_trials_of_one_rank_has_no_scaling_and_says_what_would_have(t
     done = script("scaling.py", resnet_sweep(tmp_path / "flow.h5"), cwd=tmp_path)
     assert done.returncode == 2
     assert (
-        "all trials have one rank; scaling is seen with ranks_per_trial = [1, 2, 4] under [parameters]"
+        "all trials have one rank; to measure scaling, set ranks_per_trial = [1, 2, 4] under [parameters]"
         in done.stderr
     )

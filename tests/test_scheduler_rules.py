@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from test_scheduler import known
+
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, Slot, TrialState
 from mpisweep.scheduling.decisions import (
@@ -34,7 +36,8 @@ from mpisweep.scheduling.events import (
 )
 from mpisweep.scheduling.health import SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search.frontier import Evidence, MemoryFrontier
+from mpisweep.search.evidence import Evidence
+from mpisweep.search.frontier import MemoryFrontier
 
 COMPLETE, FAILED, RUNNING = int(TrialState.COMPLETE), int(TrialState.FAILED), int(TrialState.RUNNING)
 FIRST, SECOND = Slot(0, 0), Slot(1, 0)
@@ -348,14 +351,6 @@ def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():
 
 
 # ------------------------------------------------------------------------------------- what is handed out
-
-
-def known(count: int, seconds: float) -> DurationModel:
-    """All trials are expected to take equally long."""
-    model = DurationModel({"x": [1] * count}, None, count)
-    model.observe([0, 1, 2], [seconds] * 3)
-    model.fit()
-    return model
 
 
 def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_milliseconds():

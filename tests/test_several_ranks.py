@@ -247,7 +247,7 @@ def test_more_ranks_than_workers_are_refused_before_anything_starts(folder, mpis
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1] == (
         "mpisweep: s.toml: ranks_per_trial: trials have up to 3 ranks, but there are 2 workers; "
-        "say -n 3 to have as many, or start the sweep where there are more devices"
+        "set -n 3, or run the sweep with more devices"
     )
     typed = mpisweep("run", file, ranks=2)
     assert typed.returncode == 2

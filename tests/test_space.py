@@ -104,13 +104,13 @@ def test_true_is_no_integer():
     ("raw", "message"),
     [
         ({"from": 7, "to": 1}, "'from' is 7 and 'to' is 1; 'from' must not exceed 'to'"),
-        ({"from": 0, "to": 1, "scale": "log"}, "'from' is 0 on a log scale; it must be greater than 0"),
-        ({"from": 1}, "'to' is missing; expected a range like { from = 1, to = 700 }"),
+        ({"from": 0, "to": 1, "scale": "log"}, "'from' is 0 on a log scale; expected a number above 0"),
+        ({"from": 1}, "'to' is missing; expected a range such as { from = 1, to = 700 }"),
         (
             {"from": 1, "to": 2, "setp": 1},
             "found the key 'setp'; a range has from, to, step, scale, points, memory",
         ),
-        ({"from": 1, "to": 9, "step": 0}, "'step' is 0; it must be greater than 0"),
+        ({"from": 1, "to": 9, "step": 0}, "'step' is 0; expected a number above 0"),
         ({"from": True, "to": 9}, "'from' is True; expected a finite number"),
         ({"from": 1, "to": float("inf")}, "'to' is inf; expected a finite number"),
         ([], "found an empty list; expected at least one choice"),
@@ -172,17 +172,17 @@ def test_the_quick_form_may_say_it_too():
     ("1:700:points=few", "found 'points=few' after a range"),
     ("1:700:10:20", "found '20' after a range that has a step"),
     ("16,64:memory=more", "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
-    ("sgd,adamw:memory=increasing", "'memory' goes with numbers"),
+    ("sgd,adamw:memory=increasing", "with 'memory' all values must be numbers"),
     ("[1,2", "found '[' without its closing bracket in '[1,2'"),
     ("1,2]", "found ']' without its opening bracket in '1,2]'"),
     ("(1,2],3", "found ']' without its opening bracket"),
     ("f(1", "found '(' without its closing bracket"),
-    ("[1,2]", "found '[1,2]'; choices are written without brackets, 1,2"),
+    ("[1,2]", "found '[1,2]'; write choices without brackets: 1,2"),
     ("01:10", "'from' is '01'; expected a finite number"),
     ("9" * 5000 + ",1", "found inf among the choices; expected finite numbers"),
     # What would be right, as it is typed here and not as a sweep file has it.
-    ("1:9:2:log", "use FROM:TO:log:points=N for the number of grid points there"),
-    ("1:9:points=3", "use FROM:TO:STEP there"),
+    ("1:9:2:log", "set FROM:TO:log:points=N instead"),
+    ("1:9:points=3", "set FROM:TO:STEP instead"),
 ])  # fmt: skip
 def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
     with pytest.raises(SpaceError) as raised:
@@ -194,7 +194,7 @@ def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
     ({"from": 1, "to": 7, "memory": "more"}, "'memory' is 'more'; expected 'increasing' or 'decreasing'"),
     ({"from": 1, "to": 7, "memory": ["increasing"]}, "'memory' is ['increasing']; expected"),
     ({"values": [1, 2]}, "found 'values' without 'memory'"),
-    ({"values": ["a", "b"], "memory": "increasing"}, "'memory' goes with numbers"),
+    ({"values": ["a", "b"], "memory": "increasing"}, "with 'memory' all values must be numbers"),
     ({"values": 3, "memory": "increasing"}, "'values' is 3; expected a list"),
     ({"values": [1, 2], "from": 1, "memory": "increasing"}, "found the key 'from' beside 'values'"),
 ])  # fmt: skip

@@ -54,36 +54,50 @@ def test_a_whole_sweep_file_is_understood():
         ),
         (
             RESNET + "[parameters]\nbatch_size = { from = 0, to = 7 }",
-            "parameters.batch_size: is 0; it must be an integer of at least 1",
+            "parameters.batch_size: is 0; expected an integer of at least 1",
         ),
         (
             RESNET + "[parameters]\nlearning_rate = { from = 0.0, to = 1.0 }",
-            "parameters.learning_rate: has numbers from 0 to 1, infinitely many for a grid; "
-            "give 'step' or 'points', or search = \"random\" with trials = N",
+            "parameters.learning_rate: is continuous (numbers from 0 to 1), but a grid needs points; "
+            "set 'step' or 'points', or search = \"random\" with trials = N",
         ),
         (
             RESNET + "[parameters]\nbatch_size = { from = 1, to = 2000000 }",
-            "parameters: the grid has 2,000,000 points, more than 1,000,000; if that is meant, "
-            "say max_points = 2000000",
+            "parameters: the grid has 2,000,000 points, more than 1,000,000; to run it anyway, "
+            "set max_points = 2000000",
         ),
         (
             RESNET + 'search = "random"\n[parameters]\nbatch_size = { from = 1, to = 7 }',
-            "trials: is missing; a random search needs to know how many, e.g. trials = 100",
+            "trials: is missing; a random search needs a number of trials, e.g. trials = 100",
         ),
-        (RESNET + "trials = 3", "trials: is for searches that sample; a grid runs every point"),
+        (RESNET + "trials = 3", "trials: does not apply to a grid, which runs every "
+                                  "point; remove it, or choose another search"),
         (RESNET + '[limits]\n'
-                  'timeout = "soon"', "limits.timeout: is 'soon'; expected a duration like \"10m\" or 600"),
+                  'timeout = "soon"', "limits.timeout: is 'soon'; expected a duration such as \"10m\" or 600"),
         (RESNET + "[limits]\ntimeouts = 1", "limits.timeouts: is not a known key; did you mean 'timeout'?"),
+        (RESNET + "[limits]\nfresh_process = true",
+         "limits.fresh_process: belongs at the top of the file, before the first [table]"),
+        (RESNET + "[limits]\nbaseline = {}",
+         "limits.baseline: belongs at the top of the file, before the first [table]"),
+        (RESNET + 'timeout = "10m"', "timeout: belongs in [limits]"),
+        (RESNET + 'memory = "10GB"', "memory: belongs in [limits] or in an entry of [parameters]"),
+        (RESNET + "scale = 'log'", "scale: belongs in an entry of [parameters]"),
+        (RESNET + "command = 'train'", "command: belongs in workload = { ... }"),
+        (RESNET + "[fixed]\ngrace = '5s'", "fixed.grace: resnet50 has no such option; it belongs in [limits]"),
+        (RESNET + "[parameters]\nbatch_size = { from = 1, to = 7, seed = 2 }",
+         "parameters.batch_size: found the key 'seed'; it belongs at the top of the file, before the first "
+         "[table]"),
+        ('workload = { command = "p", timeout = 3 }', "workload.timeout: belongs in [limits]"),
         (
             RESNET + "[parameters]\nbatch_size = [1, 2]\n[fixed]\nbatch_size = 3",
             "fixed.batch_size: is also under [parameters]; a parameter is either searched or fixed",
         ),
         (RESNET + '[fixed]\ndata = "mnist"',
-         "fixed.data: is 'mnist'; it must be one of 'synthetic', 'digits', 'cifar10', 'imagefolder'"),
+         "fixed.data: is 'mnist'; expected one of 'synthetic', 'digits', 'cifar10', 'imagefolder'"),
         (RESNET + "parameters = 3", "parameters: is 3; expected a table, [parameters]"),
         (
             'workload = "m:f"\n[parameters]\nx = [1, 2]\ny = [1, 2]\n[baseline]\nx = 1',
-            "baseline: 'y' is missing; a baseline names every searched parameter",
+            "baseline: 'y' is missing; a baseline must set every searched parameter",
         ),
         ('name = "../x"\n' + RESNET,
          "name: is '../x'; expected letters, digits, '.', '_' and '-', as in a file name"),
@@ -190,17 +204,17 @@ def test_any_text_may_be_a_choice_on_the_command_line(text):
     [
         (["batch_size"], "command line: -p batch_size: expected NAME=VALUE, e.g. batch_size=256"),
         (["batch_size=1:2", "batch_size=3"], "command line: -p batch_size: is given twice"),
-        (["optimizer=sgd,\udcff"], "command line: has bytes in it that are not UTF-8 text"),
+        (["optimizer=sgd,\udcff"], "command line: contains bytes that are not UTF-8"),
         (["batch_size=7:1"], "command line: -p batch_size: 'from' is 7 and 'to' is 1; 'from' must not "
                              "exceed 'to'"),
         (["batchsize=1:7"], "command line: -p batchsize: resnet50 has no such option; did you mean "
                             "'batch_size'?"),
         (["batch_size=1:7", "learning_rate=1e-4:1e-1:log"],
-         "command line: -p learning_rate: has numbers from 0.0001 to 0.1 on a log scale, infinitely many "
-         "for a grid; say how many, e.g. -p learning_rate=0.0001:0.1:log:points=8, or --search random with "
+         "command line: -p learning_rate: is continuous (numbers from 0.0001 to 0.1 on a log scale), but a "
+         "grid needs points; set the number of points, e.g. -p learning_rate=0.0001:0.1:log:points=8, or --search random with "
          "--trials N"),
         (["batch_size=1:2000000"], "command line: -p: the grid has 2,000,000 points, more than 1,000,000; "
-                                   "if that is meant, say --max-points 2000000"),
+                                   "to run it anyway, set --max-points 2000000"),
     ],
 )  # fmt: skip
 def test_wrong_flags_are_told(parameters, message):
@@ -212,22 +226,22 @@ def test_wrong_flags_are_told(parameters, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"options": {"search": "random"}}, "command line: --trials: is missing; a random search needs to "
-                                            "know how many, e.g. --trials 100"),
+        ({"options": {"search": "random"}}, "command line: --trials: is missing; a random search needs a "
+                                            "number of trials, e.g. --trials 100"),
         ({"options": {"search": "largest_batch"}}, "command line: --objective: is missing; --search "
-                                                   "largest_batch needs to know which metric is the speed"),
-        ({"limits": {"timeout": "soon"}}, "command line: --timeout: is 'soon'; expected a duration like "
+                                                   "largest_batch needs the metric that measures speed"),
+        ({"limits": {"timeout": "soon"}}, "command line: --timeout: is 'soon'; expected a duration such as "
                                           "\"10m\" or 600"),
-        ({"baseline": ["y=3"]}, "command line: --baseline: 'x' is missing; a baseline names every searched "
-                                "parameter"),
+        ({"baseline": ["y=3"]}, "command line: --baseline: 'x' is missing; a baseline must set every "
+                                "searched parameter"),
         ({"baseline": ["x=1,2"]}, "command line: --baseline x: found '1,2'; expected one value"),
         ({"baseline": ["x=(1"]}, "command line: --baseline x: found '(' without its closing bracket in "
                                  "'(1'; expected brackets in pairs"),
-        ({"metrics": ["loss=loss="]}, "command line: --metric: is for workloads that are command lines; "
-                                      "others report their metrics themselves"),
-        ({"workload": ["echo", "{y}"]}, "command line: after --: has the placeholder {y}, which is no "
+        ({"metrics": ["loss=loss="]}, "command line: --metric: only applies to a command line; other "
+                                      "workloads report their metrics themselves"),
+        ({"workload": ["echo", "{y}"]}, "command line: after --: has the placeholder {y}, which is not a "
                                         "parameter; known are x, "),
-        ({"workload": ["echo"]}, "command line: -p x: is not used: the command has no {x}"),
+        ({"workload": ["echo"]}, "command line: -p x: is not used: the command does not contain {x}"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_the_form_that_was_typed(flags, message):
@@ -242,7 +256,7 @@ def test_what_the_help_shows_of_parameters_is_taken_as_it_stands(capsys):
         main(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     shown = text.partition("-p NAME=RANGE, --parameter NAME=RANGE ")[2].partition(" --baseline")[0]
-    ranges = re.findall(r"[\w.+-]+:[\w.+:=-]*\w|\ba,b,c\b", shown.partition(" with :memory")[0])
+    ranges = re.findall(r"[\w.+-]+:[\w.+:=-]*\w|\ba,b,c\b", shown.partition(" append :memory")[0])
     assert ranges == ["1:700", "1:700:10", "1e-4:1e-1:log:points=8", "a,b,c"]
     for example in ranges:
         assert spec_from_flags("m:f", [f"x={example}"], folder=Path()).space.size
@@ -301,5 +315,5 @@ def test_a_size_of_memory(text, size):
 
 @pytest.mark.parametrize("wrong", ['"4"', "4", '"4G"', '"-1GB"', '"1e9B"', "true", '"9" '])
 def test_a_size_that_is_none(wrong):
-    with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size like"):
+    with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size such as"):
         parse_spec(f'workload = "m:f"\n[limits]\nmemory = {wrong}\n', source="s", folder=Path("/"))

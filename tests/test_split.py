@@ -5,6 +5,7 @@ end.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import psutil
 import pytest
+from started import end, family, remember
 from test_reliability import ranks_by_number
-from test_run import family, kill_all, sweep_file, wait_for
+from test_run import sweep_file
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.results.shares.folder import members, read_leases
@@ -68,31 +70,24 @@ def my_sweep(folder: Path, last: int, function: str = "run", more: str = "", nam
 
 
 @pytest.fixture
-def member(folder: Path, environment: dict[str, str]):
-    """Starts ``mpisweep run`` with some arguments; whatever is left in the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+def member(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``mpisweep run`` with some arguments; what it prints is in ``member-NUMBER.txt``."""
+    numbers = itertools.count()
 
-    def start(*arguments: str, log: str = "") -> subprocess.Popen[str]:
-        with (folder / (log or f"member-{len(started)}.txt")).open("w") as stderr:
-            command = [sys.executable, "-m", "mpisweep", "run", *arguments]
-            started.append(
-                subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    text=True,
-                    start_new_session=True,
-                )
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        with (folder / f"member-{next(numbers)}.txt").open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mpisweep", "run", *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
             )
-        return started[-1]
+        return remember(process)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                kill_all(process)
+    return start
 
 
 def said(folder: Path, number: int) -> str:
@@ -147,7 +142,7 @@ def at_work(folder: Path) -> int:
 def test_members_do_one_sweep_together_and_every_trial_runs_once(folder, member, workers):
     sweep = my_sweep(folder, 60)
     running = [member(sweep, "-o", "r.h5", "-n", n, "--split", str(len(workers))) for n in workers]
-    codes = [process.wait(120) for process in running]
+    codes = [process.wait(PATIENCE_S) for process in running]
     done = all_is_well(folder, 60)
     # Whoever has nothing left to do while others work says so and leaves.
     assert 0 in codes
@@ -176,8 +171,8 @@ def test_a_killed_members_share_is_taken_over(folder, member):
     wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
     before = package.load(folder / "r.h5").trials
     kept = before["number"][before["state"] == "complete"].tolist()
-    kill_all(first)
-    assert second.wait(120) == 0, said(folder, 1)
+    end(first)
+    assert second.wait(PATIENCE_S) == 0, said(folder, 1)
     all_is_well(folder, 80)
     runs = runs_of(folder)
     # At most what was running is repeated, and what was not yet acknowledged; nothing that was seen as ended.
@@ -197,11 +192,11 @@ def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
     wait_for(lambda: any(lease.epoch > 1 for lease in read_leases(shares(folder))))
     for process in frozen:
         process.resume()
-    codes = {first.wait(120), second.wait(120)}
+    codes = {first.wait(PATIENCE_S), second.wait(PATIENCE_S)}
     assert 0 in codes
     assert codes <= {0, 3}
     all_is_well(folder, 80)
-    assert "this member was silent and was given up" in said(folder, 0)
+    assert "this member was silent and was declared dead" in said(folder, 0)
     # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears
     # of that later.
     assert sum(runs_of(folder).values()) <= 80 + 20
@@ -215,11 +210,11 @@ def test_a_member_that_wakes_up_when_all_is_over_leaves_quietly(folder, member):
     for process in frozen:
         process.suspend()
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    assert second.wait(120) == 0, said(folder, 1)
+    assert second.wait(PATIENCE_S) == 0, said(folder, 1)
     before = (folder / "r.h5").read_bytes()
     for process in frozen:
         process.resume()
-    assert first.wait(120) == 0, said(folder, 0)
+    assert first.wait(PATIENCE_S) == 0, said(folder, 0)
     assert (folder / "r.h5").read_bytes() == before
     all_is_well(folder, 20)
     assert "others have ended the sweep without it" in said(folder, 0)
@@ -230,7 +225,7 @@ def test_killing_everybody_and_starting_again_goes_on(folder, member, mpisweep: 
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
     for process in running:
-        kill_all(process)
+        end(process)
     kept = ended_in(folder / "r.h5")
     again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert again.returncode == 0, again.stderr
@@ -247,13 +242,13 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
     refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert refused.returncode == 2
-    assert "is being worked on in 3 shares, by process" in refused.stderr
-    assert "join them with --split 3" in refused.stderr
-    kill_all(first)
+    assert "the sweep is running in 3 shares: process" in refused.stderr
+    assert "join with --split 3" in refused.stderr
+    end(first)
     (folder / "go").touch()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
-    assert "was shared by several runs; their parts were put together" in alone.stderr
+    assert "was split between several runs; their parts are merged" in alone.stderr
     all_is_well(folder, 30)
 
 
@@ -264,7 +259,7 @@ def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpis
     refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert refused.returncode == 2
     assert "another run is writing it" in refused.stderr
-    kill_all(first)
+    end(first)
     (folder / "go").touch()
     shared = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert shared.returncode == 0, shared.stderr
@@ -283,14 +278,14 @@ def test_who_does_it_differently_is_refused_with_the_differences(folder, member,
         "run", my_sweep(folder, 21, "gated", name="t.toml"), "-o", "r.h5", "-n", "1", "--split", "3"
     )
     assert other.returncode == 2
-    assert "trials: the members share 20, t.toml asks for 21" in other.stderr
-    assert "--split: the members share the sweep in 2, this run in 3" in other.stderr
+    assert "trials: the members have 20, t.toml gives 21" in other.stderr
+    assert "--split: the members use 2, this run uses 3" in other.stderr
     assert "by process" in other.stderr
     fresh = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2", "--fresh")
     assert fresh.returncode == 2
     assert "--fresh with --split" in fresh.stderr
     another = my_sweep(folder, 20, "run", name="u.toml")
-    kill_all(first)
+    end(first)
     # Nobody is at work: another K is fine, another workload is not.
     other = mpisweep("run", another, "-o", "r.h5", "-n", "1", "--split", "2")
     assert other.returncode == 2
@@ -305,7 +300,7 @@ def test_fresh_moves_what_several_runs_have_left_aside(folder, member, mpisweep:
     sweep = my_sweep(folder, 20)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 3)
-    kill_all(first)
+    end(first)
     done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--fresh")
     assert done.returncode == 0, done.stderr
     assert len(all_is_well(folder, 20).allocations) == 1
@@ -320,8 +315,8 @@ def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member
     asked = mpisweep("stop", "r.h5")
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.count("process ") == 2
-    assert "it has stopped; " in asked.stdout
-    assert [process.wait(60) for process in running] == [3, 3]
+    assert "stopped; " in asked.stdout
+    assert [process.wait(PATIENCE_S) for process in running] == [3, 3]
     assert not (folder / "r.h5.stop").exists()
     stopped = package.load(folder / "r.h5")
     assert set(stopped.allocations["end"].tolist()) == {"stopped on request"}
@@ -341,7 +336,7 @@ def test_a_request_to_stop_that_nobody_waits_for_does_not_stop_whoever_goes_on(f
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     wait_for(lambda: at_work(folder) == 2)
     assert mpisweep("stop", "r.h5", "--no-wait").returncode == 0
-    assert [process.wait(60) for process in running] == [3, 3]
+    assert [process.wait(PATIENCE_S) for process in running] == [3, 3]
     assert not (folder / "r.h5.stop").exists()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
@@ -353,9 +348,9 @@ def test_a_signal_stops_one_member_and_the_other_takes_its_share(folder, member)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     wait_for(lambda: at_work(folder) == 2)
     running[0].send_signal(signal.SIGTERM)
-    assert running[0].wait(60) == 3
+    assert running[0].wait(PATIENCE_S) == 3
     assert "other runs of the sweep are active: process" in said(folder, 0)
-    assert running[1].wait(120) == 0
+    assert running[1].wait(PATIENCE_S) == 0
     all_is_well(folder, 80)
 
 
@@ -365,7 +360,7 @@ def test_a_master_that_dies_is_followed_inside_its_member(folder, member):
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 5)
     ranks_by_number(first)[0].kill()
-    codes = {first.wait(120), second.wait(120)}
+    codes = {first.wait(PATIENCE_S), second.wait(PATIENCE_S)}
     assert 0 in codes
     assert codes <= {0, 3}
     done = all_is_well(folder, 120)
@@ -395,7 +390,7 @@ def test_a_sweep_is_read_while_members_are_at_work(folder, member, mpisweep: Run
 def test_unlucky_trials_end_as_they_do_without_others(folder, member):
     sweep = sweep_file(folder, "unlucky", 12, f"{SILENCE}timeout = 1\n")
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
-    assert 0 in [process.wait(120) for process in running]
+    assert 0 in [process.wait(PATIENCE_S) for process in running]
     sweep_ = package.load(folder / "r.h5")
     causes = dict(zip(sweep_.trials["x"].tolist(), sweep_.trials["cause"].tolist(), strict=True))
     assert causes == {
@@ -419,7 +414,7 @@ def test_a_damaged_part_is_repaired_and_what_was_damaged_is_kept(folder, member,
     sweep = my_sweep(folder, 40)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 10)
-    kill_all(first)
+    end(first)
     (name,) = members(shares(folder))
     part = shares(folder) / f"{name}.h5"
     wait_for(part.exists)
@@ -441,7 +436,7 @@ def test_a_member_leaves_a_part_like_any_results_file(folder, member):
     sweep = my_sweep(folder, 30)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
-    kill_all(first)
+    end(first)
     (name,) = members(shares(folder))
     part = package.load(shares(folder) / f"{name}.h5")
     assert len(part.trials) == 30

@@ -89,18 +89,19 @@ def test_a_pack_that_a_kill_or_a_disk_has_damaged_is_refused(cache: Path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(PackError, match="is no pack of imports"), imported_from(path):
+    with pytest.raises(PackError, match="is not a pack of imports"), imported_from(path):
         pass
 
 
 def test_what_cannot_be_packed_is_said_in_one_sentence(cache: Path):
     with pytest.raises(
-        PackError, match=r"cannot be packed into .* \(ModuleNotFoundError: No module named 'nothing_of"
+        PackError,
+        match=r"cannot pack the imports of trials into .* \(ModuleNotFoundError: No module named 'nothing_of",
     ):
         prepare_pack(["nothing_of_that_name"])
     cache.mkdir(exist_ok=True)
     (cache / "mpisweep").write_text("in the way")
-    with pytest.raises(PackError, match="cannot be packed into"):
+    with pytest.raises(PackError, match="cannot pack the imports of trials into"):
         prepare_pack(MODULES)
 
 
@@ -108,7 +109,7 @@ def test_another_import_path_is_another_pack(cache: Path, monkeypatch):
     path = prepare_pack(MODULES)
     monkeypatch.setattr(sys, "path", [sys.path[0], "elsewhere", *sys.path[1:]])
     assert pack_file(MODULES) != path
-    with pytest.raises(PackError, match="for another Python or another path"), imported_from(path):
+    with pytest.raises(PackError, match="for another Python or another module path"), imported_from(path):
         pass
 
 
@@ -141,8 +142,8 @@ def test_a_cache_that_cannot_be_written_costs_a_sentence(folder, mpisweep: Run, 
     quick = ["resnet50", "-p", "batch_size=2", "-p", "num_iter=1", "-p", "image_size=32", "-n", "1"]
     done = mpisweep("run", *quick, "-o", "r.h5", "--stage-env")
     assert done.returncode == 0, done.stderr
-    assert "cannot be packed into" in done.stderr
-    assert "imported from where it is installed" in done.stderr
+    assert "cannot pack the imports of trials into" in done.stderr
+    assert "importing the installed modules" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -154,6 +155,6 @@ def test_without_a_home_folder_there_is_no_pack_and_one_sentence_says_so(monkeyp
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PackError, match="there is no home folder to keep it in"):
+    with pytest.raises(PackError, match="there is no home folder for the pack"):
         prepare_pack(MODULES)
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from kernels import STUCK, Kernel
-from test_run import start, wait_for
+from test_run import start
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
@@ -114,23 +115,32 @@ def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_ca
 LEAVES = """
 def run(trial):
     if trial.params["x"] == 1:
-        subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"])
+        # In a group of its own: nobody's signal to the trial's group is to reach it.
+        subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"], start_new_session=True)
         while not (Path(os.environ["KERNEL_FOLDER"]) / "stuck").exists():
             time.sleep(0.01)
-    time.sleep(0.05)
+    else:
+        # The run lasts until the device is given up.
+        while "did not end within" not in Path("stderr.txt").read_text():
+            time.sleep(0.01)
     return 1.0
 """
 
 
 @pytest.mark.mpi
 def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not_the_trial(
-    folder, kernel, mpisweep: Run
+    folder, kernel, environment
 ):
-    done = mpisweep("run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
-    assert done.returncode == 0, done.stderr
+    process = start(folder, environment, "run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 6
     assert "lost" not in found.attempts["end"].tolist()
+    own = found.trials["worker"] == found.trials["worker"][0]
+    assert found.trials["number"][own].tolist() == [0]
+    [why] = [why for why in found.workers["quarantine"] if why]
+    assert found.workers["quarantine"][found.trials["worker"][0]] == why
+    assert why == f"process {kernel.stuck[0]} did not end within 3 s after it was killed"
 
 
 @pytest.mark.mpi
@@ -165,7 +175,7 @@ def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_sam
     )
     wait_for(lambda: kernel.stuck)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 3, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["state"][0] == "waiting"
     assert found.attempts["end"][0] == "interrupted", "nobody has lost it"
@@ -196,7 +206,7 @@ def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_l
     (folder / "go").touch()
     wait_for(lambda: kernel.refused >= 3)
     kernel.have_room()
-    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["failed", "failed", *["complete"] * 4]
     assert "lost" not in found.attempts["end"].tolist()
@@ -218,7 +228,7 @@ def test_a_program_that_there_is_no_room_for_is_started_a_little_later(folder, k
     kernel.be_full()
     wait_for(lambda: kernel.refused >= 2)
     kernel.have_room()
-    assert process.wait(timeout=60) == 0, (folder / "stderr.txt").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, (folder / "stderr.txt").read_text()
     assert package.load(folder / "r.h5").trials["loss"].tolist() == [1.0, 2.0, 3.0]
 
 
@@ -279,11 +289,13 @@ class Rank:
         self.worker.on_messages([Give(slot, len(numbers), encode(block))], time.monotonic())
 
     def until(self, what: Callable[[], object]) -> None:
-        limit = time.monotonic() + 60
-        while not what():
-            assert time.monotonic() < limit, "this never came true"
+        def came_true() -> object:
             ready, _, _ = select.select(self.worker.files(), [], [], 0.02)
             self.worker.step(time.monotonic(), frozenset(ready))
+            return what()
+
+        if not what():
+            wait_for(came_true)
 
     def end_stuck(self) -> None:
         """Let the kernel do what it was asked for."""
@@ -395,7 +407,7 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         return fork()
 
     monkeypatch.setattr(os, "fork", refuse)
-    rank = Rank(deaf, 0.2)
+    rank = Rank(deaf, None)
     why = "no process could be started for 0.0 s: Resource temporarily unavailable"
     try:
         for number in (0, 1):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from named_nodes import CAN_NAME_NODES
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
@@ -165,30 +166,6 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
 # ------------------------------------------------------------------------------------- words of the systems
 
 
-@pytest.mark.parametrize(
-    ("system", "output", "job_id"),
-    [
-        (PJM, "[INFO] PJM 0000 pjsub Job 9714 submitted.\n", "9714"),
-        (PJM, "[INFO.] PJM 0000 pjsub Job 64856_1 submitted.\n", "64856_1"),
-        (PJM, "[ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).\n", ""),
-        (SLURM, "sbatch: a word of the site\nSubmitted batch job 42\n", "42"),
-        (SLURM, "Submitted batch job 42 on cluster c1\n", "42"),
-        (PBS, "1234.server.example\n", "1234.server.example"),
-        (PBS, "1234\n", "1234"),
-        (PBS, "qsub: Unknown queue\n", ""),
-        (GRID_ENGINE, 'Your job 9714 ("sweep") has been submitted\n', "9714"),
-        (
-            GRID_ENGINE,
-            'a word of the site\nYour job-array 9714.1-10:1 ("sweep") has been submitted\n',
-            "9714",
-        ),
-        (GRID_ENGINE, 'Unable to run job: unknown resource "gpu".\nExiting.\n', ""),
-    ],
-)
-def test_the_id_of_a_job_is_read(system, output: str, job_id: str):
-    assert system.submitted_id(output) == job_id
-
-
 def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -199,7 +176,7 @@ def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(
         SubmitError,
-        match=r"pjsub has not taken job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file.",
+        match=r"pjsub refused job.sh: \[ERR.\] PJM 0007 pjsub Staging option error \(3\). Refer to the file.",
     ):
         submit(PJM, tmp_path / "job.sh", folder=tmp_path)
 
@@ -387,20 +364,18 @@ def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, syste
         (
             "pjm",
             ["--nodes", "32"],
-            "pjsub has not taken r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit "
-            "(24).",
+            "pjsub refused r.h5.job.sh: [ERR.] PJM 0057 pjsub node=32 is greater than the upper limit (24).",
         ),
         ("pjm", ["--group", "tiny"], "Resource group does not exist"),
         (
             "pbs",
             ["--nodes", "32"],
-            "qsub has not taken r.h5.job.sh: qsub: Job violates queue and/or server resource limits",
+            "qsub refused r.h5.job.sh: qsub: Job violates queue and/or server resource limits",
         ),
         (
             "gridengine",
             ["--nodes", "32"],
-            "qsub has not taken r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. "
-            "Exiting.",
+            "qsub refused r.h5.job.sh: Unable to run job: job is not allowed to run in any queue. Exiting.",
         ),
         ("gridengine", ["--directive", "-l gpus=1"], 'Unable to run job: unknown resource "gpus". Exiting.'),
     ],
@@ -428,7 +403,7 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
     )
     for site, environment, words in (
         ("./pjm.toml", {"PATH": without}, "pjsub is not on PATH"),
-        ("flow-cx", {}, "the sweep lies in"),
+        ("flow-cx", {}, "the sweep is in"),
         ("workstation", {}, "has no batch system"),
         ("nowhere", {}, "there is no such site"),
         ("./none.toml", {}, "cannot be read"),
@@ -523,7 +498,7 @@ def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_ca
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "2 waiting jobs cancelled" in done.stdout
-    assert "it has stopped; 0 of 6 trials have ended" in done.stdout
+    assert "stopped; 0 of 6 trials have ended" in done.stdout
     assert [standins.wait_for(job_id)["code"] for job_id in ids] == [3, None, 3, None]
 
 
@@ -558,10 +533,10 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert done.returncode == 0, done.stderr
     assert "1 waiting job cancelled" in done.stdout
     assert "asked process" in done.stdout
-    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert "stopped; 0 of 3 trials have ended" in done.stdout
     assert standins.wait_for(running)["code"] == 3
     assert standins.wait_for(waiting)["started"] is None
-    assert f"no {title} job of it waits or runs" in run("status", "r.h5").stdout
+    assert f"no {title} job of this sweep is waiting or running" in run("status", "r.h5").stdout
     done = run("stop", "r.h5")
     assert (done.returncode, done.stdout) == (0, "r.h5: nothing is running\n")
     assert not (here / "r.h5.stop").exists()
@@ -570,10 +545,7 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
 def test_stop_says_when_there_is_no_such_sweep(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "mpisweep: none.h5: there is no such results file, and no job of it was submitted here\n"
-    )
+    assert done.stderr == "mpisweep: none.h5: no such results file, and no job was submitted for it here\n"
 
 
 def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
@@ -608,7 +580,7 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
     shares_folder(results).mkdir()
     note(results, [Submitted("42", "slurm", "job.sh", "/", 0.0)])
     for state, words in (
-        (JobState.RUNNING, "Slurm job 42 has begun but not the sweep in it; ask again when it has"),
+        (JobState.RUNNING, "Slurm job 42 started, but its sweep has not yet; run stop again when it has"),
         (JobState.GONE, "nothing is running"),
     ):
         job = QueuedJob("42", state, "")
@@ -624,7 +596,7 @@ def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, 
         "qstat does not answer; the last job submitted was 9714"
         in run("status", "r.h5", STANDIN_QSTAT="broken").stdout
     )
-    assert "no Grid Engine job of it waits or runs" in run("status", "r.h5").stdout
+    assert "no Grid Engine job of this sweep is waiting or running" in run("status", "r.h5").stdout
 
 
 def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
@@ -656,7 +628,7 @@ def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(
     wait_for((here / "begun.0").exists)
     (standins.folder / f"{job_id}.limit").touch()
     assert standins.wait_for(job_id)["code"] == 3
-    assert "goes on" in standins.log(job_id)
+    assert "submit this script again to resume it" in standins.log(job_id)
     assert package.load(here / "r.h5").state == "stopped by a signal"
     (here / "go").touch()
     [again] = submit_it(run, standins, system)
@@ -705,11 +677,6 @@ def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a
 
 #: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
 SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-#: Nodes that are this machine, under host names of their own.
-CAN_NAME_NODES = (
-    os.getuid() == 0
-    and subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
-)
 
 
 @pytest.mark.mpi

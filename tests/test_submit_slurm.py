@@ -85,7 +85,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(
     assert 2 <= len(began) < 8
     last = ids[len(began)]
     assert "this job has nothing to do: all 3 trials have ended" in log(here, last)
-    assert f"{counted(8 - len(began), 'job')} after it cancelled" in log(here, last)
+    assert f"cancelled {counted(8 - len(began), 'job')} after it" in log(here, last)
 
 
 def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):
@@ -110,10 +110,10 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     done = run("stop", "r.h5")
     assert done.returncode == 0, done.stderr
     assert "1 waiting job cancelled" in done.stdout
-    assert "it has stopped; 0 of 3 trials have ended" in done.stdout
+    assert "stopped; 0 of 3 trials have ended" in done.stdout
     for job_id in (running, waiting):
         cluster.wait(job_id)
-    assert "goes on" in log(here, running)
+    assert "submit this script again to resume it" in log(here, running)
     assert not (here / f"r.{waiting}.log").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins)
         "submit", "s.toml", "--site", "./mine.toml", "--elapse", "1:00:00", "-o", "r.h5", "--group", "nowhere"
     )
     assert done.returncode == 2
-    assert "sbatch has not taken r.h5.job.sh: sbatch: error: " in done.stderr
+    assert "sbatch refused r.h5.job.sh: sbatch: error: " in done.stderr
     assert "invalid partition" in done.stderr.lower()
 
 

@@ -13,7 +13,7 @@ SILENCE_S = 3.0
 
 
 class World:
-    """Ranks with a clock, a FIFO channel for each pair, and the rules of :mod:`mpisweep.rank.main`."""
+    """Ranks with a clock, a FIFO channel for each pair, and the rules of :mod:`mpisweep.rank.loop`."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 import mpisweep as package
 from mpisweep.cli import main
@@ -77,7 +78,7 @@ def test_in_turkish_a_sweep_runs_and_is_looked_at(
             cwd=folder,
             env=environment,
             capture_output=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
         text = (done.stdout + done.stderr).decode("iso8859-9" if locale == "tr_TR" else "utf-8")
@@ -116,7 +117,7 @@ def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_b
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     for stream in ("stdout", "stderr"):
         code = (
-            "import sys; from mpisweep.cli.program import _print_anything; _print_anything(); "
+            "import sys; from mpisweep.cli.program import _escape_output; _escape_output(); "
             f"print('\\u65e5 \\udcff', file=sys.{stream})"
         )
         done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)

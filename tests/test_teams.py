@@ -25,7 +25,7 @@ from mpisweep.scheduling.events import (
 )
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.scheduling.teams import FAREWELL_S, LINGER_S, all_devices
+from mpisweep.scheduling.teams import LINGER_S, RETURN_S, all_devices
 
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 
@@ -255,8 +255,8 @@ def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_
 def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
     pool = Pool([3])
     assert of(Abandon, pool.end(0)) == [
-        Abandon(Slot(1, 0), 0, 1, FAREWELL_S),
-        Abandon(Slot(2, 0), 0, 1, FAREWELL_S),
+        Abandon(Slot(1, 0), 0, 1, RETURN_S),
+        Abandon(Slot(2, 0), 0, 1, RETURN_S),
     ]
     pool.give_back(1)
     [commit] = of(Commit, pool.end(2))

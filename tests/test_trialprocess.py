@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.kernel import children_of, delivery_s, process_start
 from mpisweep.processes.trial_events import Reclaimed, Result
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
@@ -63,7 +68,7 @@ class Slot:
     def turn(self) -> None:
         files = [f for f in (self.process.fileno(), self.server.fileno()) if f >= 0]
         select.select(files, [], [], 0.05)
-        self.take(self.process.listen())
+        self.take(self.process.receive())
         self.process.keep_time(time.monotonic())
         for notice in self.server.notices():
             if self.process.is_child(notice.child):
@@ -79,10 +84,12 @@ class Slot:
                 self.returned.append(happening)
 
     def until(self, what) -> None:
-        limit = time.monotonic() + 30
-        while not what():
-            assert time.monotonic() < limit, "this never came true"
+        def came_true() -> object:
             self.turn()
+            return what()
+
+        if not what():
+            wait_for(came_true)
 
     def close(self) -> None:
         self.process.close()
@@ -136,10 +143,12 @@ def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
     slot.give([13])
-    limit = time.monotonic() + 30
-    while slot.process.fileno() >= 0:
-        assert time.monotonic() < limit
-        slot.take(slot.process.listen())
+
+    def is_closed() -> bool:
+        slot.take(slot.process.receive())
+        return slot.process.fileno() < 0
+
+    wait_for(is_closed)
     # The line is closed, and the fork server's notice has not been read.
     slot.give([40, 41])
     slot.until(lambda: 13 in slot.ended)
@@ -201,9 +210,12 @@ def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends)
     slot.give([77], team=Team(rank, 2, rank, 2))
     slot.process.set_rendezvous(77, 1, "127.0.0.1:1")
     slot.until((folder / "long").exists)
-    until = time.monotonic() + 0.5
-    slot.until(lambda: slot.ended or time.monotonic() > until)
-    (folder / "go").touch()
+    page = slot.process._child.page
+    wait_for(lambda: time.monotonic_ns() - page.started_ns > 1e9)
+    slot.process.keep_time(time.monotonic())
+    assert bool(slot.process._child.killed) == (ends == "failed")
+    if ends == "complete":
+        (folder / "go").touch()
     slot.until(lambda: slot.ended)
     assert slot.ended == {77: ends}
     slot.close()
@@ -215,8 +227,7 @@ def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is
 
     def late(child: int) -> None:
         (folder / "go").touch()
-        while slot.process._child.page.begun < 2:
-            time.sleep(0.001)
+        wait_for(lambda: slot.process._child.page.begun >= 2)
         kill(child)
 
     slot.server.kill = late
@@ -316,6 +327,33 @@ def test_an_import_that_fails_is_every_trials_message(folder):
     slot.until(lambda: len(slot.ended) == 2)
     assert slot.results[0].messages[0].startswith("ModuleNotFoundError: No module named 'no_such_module'")
     slot.close()
+
+
+def test_a_signal_that_reaches_the_fork_server_late_still_takes_the_blame_from_the_trial(folder, monkeypatch):
+    monkeypatch.setattr("mpisweep.processes.fork_loop.delivery_s", lambda: PATIENCE_S)
+    slot = Slot(folder)
+    server = slot.server._process
+    slot.give([77])
+    slot.until((folder / "long").exists)
+    [trial] = children_of(server)
+    os.kill(trial, signal.SIGTERM)
+    wait_for(lambda: process_start(trial) == -1)
+    os.kill(server, signal.SIGTERM)
+    slot.until(lambda: slot.ended or slot.returned)
+    assert slot.ended == {}
+    assert [(r.numbers, r.end) for r in slot.returned] == [((77,), AttemptEnd.INTERRUPTED)]
+    slot.close()
+
+
+def test_a_signal_takes_longer_to_reach_everybody_where_processes_wait_for_a_core(monkeypatch):
+    cores = os.cpu_count()
+    found = []
+    for load in (0.0, 0.5, 2.0, 100.0):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load * cores, 0.0, 0.0))
+        found.append(delivery_s())
+    assert found == [0.25, 0.25, 0.5, 1.0]
+    monkeypatch.setattr(os, "getloadavg", Mock(side_effect=OSError))
+    assert delivery_s() == 0.25
 
 
 @pytest.mark.parametrize("has_left_the_group", [False, True])

@@ -34,8 +34,8 @@ from mpisweep.results.shares.folder import SharedSweep, create_shares, members, 
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
-from mpisweep.views.tables import GONE, sweep_status
-from mpisweep.views.watch import _signs_of_life, look_at, watch
+from mpisweep.views.status import GONE, sweep_status
+from mpisweep.views.watch import _change_times, look_at, watch
 
 HERE = cast(Snapshotter, SimpleNamespace(read=read_here))
 
@@ -179,10 +179,10 @@ def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):
 
 def test_a_split_sweep_lives_while_a_member_does(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
-    before = _signs_of_life(path)
+    before = _change_times(path)
     journal = journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa"))
     os.utime(next(journal.iterdir()), (1.0, 1.0))
-    assert _signs_of_life(path) != before
+    assert _change_times(path) != before
 
 
 def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
 def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.05)
     assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
-    assert "the run is gone; run the same command to resume" in capsys.readouterr().out
+    assert "no active run; run the same command to resume" in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):

@@ -6,20 +6,20 @@ import os
 import time
 from collections.abc import Callable
 
-#: How long anything may take, in seconds: a limit only so that a broken program cannot hang the tests.  It is
-#: far beyond what a machine needs that others use as well, and no trial that a test has sleep for ever sleeps
-#: for less.  A mutant may well hang, so the mutation run has less patience.
+#: The time that anything may take, in seconds.  It only keeps a broken program from hanging the tests: it is far
+#: more than a busy machine needs, and trials that never end sleep for longer.  The mutation run sets less, for a
+#: mutant may well hang.
 PATIENCE_S = float(os.environ.get("MPISWEEP_TESTS_PATIENCE_S", "300"))
 
-#: Pauses between two looks, in seconds, and how many times as long as looking takes they are: who waits must
-#: not take the core that the others need.
+#: Pause between two looks, in seconds, and as a multiple of the time that a look takes: waiting must not use the
+#: core that the awaited process needs.
 _PAUSE_S = 0.005
 _PAUSE_AT_MOST_S = 0.1
 _PAUSE_FACTOR = 3.0
 
 
 def wait_for(what: Callable[[], object], seconds: float = PATIENCE_S) -> None:
-    """Until `what` is true; `seconds` is for who goes on in another way when it is not."""
+    """Wait until `what` is true; give `seconds` only where the caller handles the failure."""
     until = time.monotonic() + seconds
     while True:
         began = time.monotonic()

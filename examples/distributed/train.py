@@ -57,7 +57,7 @@ def main() -> None:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     dist.init_process_group("nccl" if on_gpu else "gloo")
     train(device, options.batch_size, options.epochs)
-    # PyTorch (2.14, gloo) aborts now and then when the model is only let go of while Python exits.
+    # PyTorch (2.14, gloo) sometimes aborts if the model is freed only while Python exits.
     gc.collect()
     dist.destroy_process_group()
 

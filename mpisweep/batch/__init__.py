@@ -1,1 +1,1 @@
-"""The batch system around a sweep, and how ranks are started."""
+"""Batch systems, sites, job scripts, and starting ranks."""

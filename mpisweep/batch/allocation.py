@@ -1,7 +1,7 @@
-"""Which batch system has given us these nodes and until when, as far as it tells.
+"""The allocation of this job: its batch system, its nodes and its end.
 
-First the environment is read, which costs nothing.  Where that does not say when the job ends, the batch
-system's own command is asked; it gets a time limit, and whatever it does or prints, the sweep runs.
+The environment is read first, which costs nothing.  If it does not say when the job ends, the batch system's
+command is asked, with a time limit; whatever it does or prints, the sweep runs.
 """
 
 from __future__ import annotations
@@ -14,37 +14,49 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mpisweep.batch.jobfacts import Allocation, JobTimes
-from mpisweep.batch.registry import SYSTEMS, batch_system
+from mpisweep.batch.jobfacts import NO_SYSTEM, Allocation, JobTimes
+from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
 
 __all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 
-#: How long a batch system's own command may take, in seconds.
+#: Time limit of a batch system's command, in seconds.
 _ASK_S = 20.0
 
 log = logging.getLogger(__name__)
 
 
-def this_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """What the environment of this process says."""
-    for system in SYSTEMS:
-        if system.job_id(environment):
-            found = system.allocation(environment, _text_of)
-            times = JobTimes(found.started_at, found.ends_at).sane(time.time())
-            return replace(
-                found, started_at=times.started_at, ends_at=times.ends_at,
-                ends_by=found.ends_by if times.ends_at is not None else "",
-            )  # fmt: skip
-    return Allocation("local", "")
+def this_allocation(environment: Mapping[str, str] = os.environ, known: str = "") -> Allocation:
+    """Read the allocation from the environment of this process.
+
+    Args:
+        environment: of this process.
+        known: name of the system that a launcher has recognised; empty to find out.
+    """
+    system = batch_system(known) if known else recognise(environment)
+    # Ranks that were reached by a remote shell may lack the variables of the job.
+    if system is None or not system.job_id(environment):
+        return Allocation(NO_SYSTEM, "")
+    found = system.allocation(environment, _text_of)
+    times = JobTimes(found.started_at, found.ends_at).sane(time.time())
+    return replace(
+        found, started_at=times.started_at, ends_at=times.ends_at,
+        ends_by=found.ends_by if times.ends_at is not None else "",
+    )  # fmt: skip
 
 
 def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> Allocation:
-    """The same, asked of the batch system's own commands when it ends; starts processes, so before MPI."""
+    """Ask the batch system's commands when the allocation ends; call it before MPI.
+
+    It starts processes.  Outside of jobs it warns of plugins that could not be asked.
+    """
     system = batch_system(allocation.system)
+    if system is None:
+        for why in unusable_plugins():
+            log.warning("batch systems: %s", why)
     if allocation.ends_at is not None or system is None:
         return allocation
     for question in system.questions(allocation.job_id):
-        # In the form and in the language that we read, whatever the user has chosen for himself.
+        # The user's own formats and language do not matter here.
         plain = {**environment, **system.plain_output, "LC_ALL": "C"}
         times = system.answer(_ask(question, plain), allocation.job_id, time.time()).sane(time.time())
         if times.ends_at is not None:
@@ -54,12 +66,12 @@ def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ
 
 
 def warn_of_unknown_end(allocation: Allocation) -> None:
-    """Say once, inside of a batch system, that nobody knows when the job ends and what helps."""
+    """Warn, within a job, that its end is unknown, and say what helps."""
     system = batch_system(allocation.system)
     if system is not None:
         log.warning(
-            "%s does not say when job %s ends; give %s, so that the sweep stops in order before that and no "
-            "running trial is lost",
+            "the end of %s job %s is unknown; set %s, so that the sweep stops before it and no running trial "
+            "is lost",
             system.title,
             allocation.job_id,
             system.how_to_say,
@@ -67,8 +79,9 @@ def warn_of_unknown_end(allocation: Allocation) -> None:
 
 
 def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
-    """One sentence where a batch system has started copies of this launcher in place of ranks; else empty."""
-    return next(filter(None, (system.wrongly_started(environment) for system in SYSTEMS)), "")
+    """One sentence if the batch system has started copies of this launcher as ranks; else empty."""
+    system = recognise(environment)
+    return system.wrongly_started(environment) if system else ""
 
 
 def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:

@@ -1,19 +1,19 @@
-"""The jobs of a sweep: a small record beside the results file, and the rule by which a chain of jobs ends.
+"""The jobs of a sweep: their record beside the results file, and the rule of chains.
 
-The record, ``NAME.h5.jobs``, is one JSON object a line, only ever appended to: what was submitted, what began
-with how many ended trials, and when somebody asked for a stop.  A line that cannot be read is passed over.
+The record, ``NAME.h5.jobs``, is append-only, one JSON object per line: each submission, each start of a job
+with the number of ended trials, and each request to stop.  Lines that cannot be read are skipped.
 
-A chain is several jobs in a row, each after the other however that ended.  Each of them asks first whether it
-is to run (`mpisweep chain`, in its script), and by this rule it is not when
+A chain is several jobs in a row, each of which starts when the one before has ended, however.  Each job first
+runs `mpisweep chain`, and has nothing to do if
 
-1. somebody has stopped the sweep since the chain was submitted, or
+1. the sweep was stopped with `mpisweep stop` since the chain was submitted, or
 2. every trial has ended, or
-3. the last run has ended for good: no trial completed, or the first ones all failed alike, or
-4. the last two jobs have begun and not one more trial has ended.
+3. the last run cannot be resumed: no trial completed, or the first ones all failed alike, or
+4. two jobs in a row have begun and no trial has ended in them.
 
-The jobs after it are then cancelled; where that is not possible each of them asks for itself and ends within
-seconds.  A chain has the number of jobs that was asked for.  One that goes on until the sweep is complete has
-one job waiting at a time, which the running one submits when it begins, and at most :data:`LINKS_AT_MOST`.
+It then cancels the jobs after it; if that fails, each of them checks for itself and ends within seconds.  A
+chain has a fixed number of jobs, or it lasts until the sweep is complete: then the running job submits the
+next one when it begins, and the chain has up to :data:`LINKS_AT_MOST` jobs.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ __all__ = [
     "why_over",
 ]
 
-#: So many jobs at most, one after another, without anybody having a look.
+#: Most jobs in a chain that lasts until the sweep is complete.
 LINKS_AT_MOST = 100
-#: So many jobs in a row may end without any trial having ended in them: one may have had a bad node.
+#: Jobs in a row without an ended trial that end a chain: a single one may have had a bad node.
 _FRUITLESS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job was given to the batch system.
+    """A job was submitted.
 
     Attributes:
-        chain: names the chain, alike in all of its jobs; empty for a job alone.
-        link: which of the chain, from 1.
-        links: how many there will be; 0 for until the sweep is complete.
-        options: that the command that submits it must have at its site.
+        chain: identifies the chain; empty for a single job.
+        link: position in the chain, from 1.
+        links: length of the chain; 0 for until the sweep is complete.
+        options: of the submit command, as the site needs them.
     """
 
     job_id: str
@@ -69,7 +69,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A job of a chain has begun, when so many trials had ended."""
+    """The start of a job of a chain, and the number of trials that had ended by then."""
 
     job_id: str
     ended: int
@@ -78,7 +78,7 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Somebody has asked for a stop."""
+    """A stop was requested."""
 
     at: float
 
@@ -90,18 +90,18 @@ _KINDS: dict[str, type[Submitted] | type[Began] | type[Stopped]] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the record holds, in its order."""
+    """The content of the record, in its order."""
 
     submitted: tuple[Submitted, ...] = ()
     began: Mapping[str, Began] = field(default_factory=dict)
     stopped_at: float = 0.0
 
     def find(self, job_id: str) -> Submitted | None:
-        """The submission of a job; None for one that was submitted by hand."""
+        """The submission of a job; None if it was submitted by hand."""
         return next((job for job in reversed(self.submitted) if job.job_id == job_id), None)
 
     def chain(self, name: str) -> list[Submitted]:
-        """The jobs of a chain, in their order."""
+        """The jobs of a chain, in order."""
         return sorted((job for job in self.submitted if name and job.chain == name), key=lambda job: job.link)
 
 
@@ -110,9 +110,9 @@ class Standing:
     """How far the sweep is.
 
     Attributes:
-        ended: trials that have ended.
-        trials: all that are known; 0 before the first run.
-        hopeless: why running again is of no use; empty when it may be.
+        ended: number of ended trials.
+        trials: number of known trials; 0 before the first run.
+        hopeless: why running again is pointless; empty if it is not.
     """
 
     ended: int = 0
@@ -121,9 +121,9 @@ class Standing:
 
 
 def why_over(record: Record, job_id: str, standing: Standing) -> str:
-    """Why the chain of a job ends with it, before it has begun; empty when it is to run.
+    """Say why a job of a chain has nothing to do; empty if it should run.
 
-    A job that is in no chain, or the first of one, runs.
+    A job in no chain runs, and so does the first job of a chain unless the sweep was stopped.
     """
     job = record.find(job_id)
     if job is None or not job.chain:
@@ -135,7 +135,7 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
     if standing.trials and standing.ended == standing.trials:
         return f"all {standing.trials:,} trials have ended"
     if standing.hopeless:
-        return f"the last run has ended for good: {standing.hopeless}"
+        return f"the last run cannot be resumed: {standing.hopeless}"
     counts = [
         record.began[link.job_id].ended
         for link in record.chain(job.chain)
@@ -153,15 +153,15 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
 
 
 def jobs_file(results: Path) -> Path:
-    """Where the jobs of a sweep are noted."""
+    """The path of the record of a sweep's jobs."""
     return results.with_name(results.name + ".jobs")
 
 
 def note(results: Path, entries: Sequence[Submitted | Began | Stopped]) -> None:
-    """Append to the record, durably."""
+    """Append entries to the record, durably."""
     names = {kind: name for name, kind in _KINDS.items()}
     lines = "".join(json.dumps({"what": names[type(entry)]} | asdict(entry)) + "\n" for entry in entries)
-    # One write: appending on a local file system is atomic, and on NFS two seldom meet here.
+    # One write: appending is atomic on local file systems, and rarely concurrent on NFS.
     descriptor = os.open(jobs_file(results), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(descriptor, lines.encode())
@@ -171,7 +171,7 @@ def note(results: Path, entries: Sequence[Submitted | Began | Stopped]) -> None:
 
 
 def read_record(results: Path) -> Record:
-    """What was noted; an empty record where nothing was, or where it cannot be read."""
+    """Read the record; empty if there is none or it cannot be read."""
     try:
         text = jobs_file(results).read_text(encoding="utf-8", errors="replace")
     except OSError:

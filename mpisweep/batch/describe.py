@@ -1,4 +1,4 @@
-"""How a run would be started, in words: what ``mpisweep run --dry-run`` prints."""
+"""The lines of ``mpisweep run --dry-run``: how a run would start, and when it would stop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["describe_end", "describe_start"]
 
 
 def describe_start(start: Start, command: Sequence[str], gpus_per_node: int) -> list[str]:
-    """Lines for people: the allocation, the ranks of each node, and the command.
+    """Describe the allocation, the ranks per node and the command.
 
     Args:
         start: how the ranks would be started.
         command: the whole command line.
-        gpus_per_node: as far as anybody knows.
+        gpus_per_node: 0 for none or unknown.
     """
     rows = [("node", "ranks", "GPUs")]
     rows += [
@@ -43,19 +43,20 @@ def describe_start(start: Start, command: Sequence[str], gpus_per_node: int) -> 
 def describe_end(
     allocation: Allocation, ends_at: float | None, by: str, plan: StopPlan | None, now: float
 ) -> list[str]:
-    """Lines for people: when the run has to be over, and when the sweep stops for that.
+    """Describe when the run must end, and when the sweep stops for that.
 
     Args:
-        allocation: where.
-        ends_at: in seconds since 1970; None where nobody knows.
-        by: what says so.
+        allocation: of the run.
+        ends_at: in seconds since 1970; None for unknown.
+        by: the source of that time.
         plan: for that end.
-        now: seconds since 1970; the monotonic clock of the plan is at 0.
+        now: seconds since 1970; time 0 of the plan.
     """
     if ends_at is None or plan is None:
         system = batch_system(allocation.system)
-        unknown = f", because {system.title} does not say; give {system.how_to_say}" if system else ""
-        return [f"ends        not known{unknown}" if system else "ends        when every trial has ended"]
+        if system is None:
+            return ["ends        when every trial has ended"]
+        return [f"ends        unknown ({system.title} does not report it); set {system.how_to_say}"]
     return [
         f"ends        {_clock(ends_at)}, in {_span(ends_at - now)} ({by})",
         f"stops       {_clock(now + plan.stop_at)}: {plan.trials_end_at - plan.stop_at:g} s of grace for "

@@ -1,6 +1,6 @@
-"""Reading a job script that somebody else has written: its directives, what they ask for, and its commands.
+"""Reading a job script: its directives, the request they make, and its commands.
 
-Nothing is judged here; that is :mod:`mpisweep.batch.checkscript`.
+:mod:`mpisweep.batch.checkscript` judges it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 
 from mpisweep.batch.base import BatchSystem
 from mpisweep.batch.head import Asked, Directive
-from mpisweep.batch.registry import SCRIPTED, SYSTEMS
+from mpisweep.batch.registry import known_systems
 
 __all__ = ["Command", "JobScript", "asked_for", "read_script"]
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(\S.*)?")
-#: One word that may be a value.
+#: A word that may be a value.
 _VALUE = re.compile(r"[A-Za-z0-9_][\w.,:=/+@%-]*")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}]*))?\})")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, its continuation lines joined and the variables filled in that the script itself sets."""
+    """A command, with continuation lines joined and variables expanded that the script sets."""
 
     line: int
     words: tuple[str, ...]
@@ -32,15 +32,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class JobScript:
-    """A script that was read.
+    """A job script, taken apart.
 
     Attributes:
-        system: None when no directive of any system is in it.
-        others: markers of other systems, with their first lines.
+        system: None if it has no directive of any system.
+        others: markers of other systems, each with its first line.
         late: lines of directives after the first command.
-        broken: lines of directives that lack a value, with the line behind each of them that looks like it.
-        misspelt: lines that look like directives and are none.
-        carriage_returns: the first line that ends as on Windows; 0 for none.
+        broken: lines of directives without their value, each with the next line, which looks like it.
+        misspelt: lines that look like directives and are comments.
+        carriage_returns: first line with a Windows line ending; 0 for none.
     """
 
     system: BatchSystem | None
@@ -55,7 +55,7 @@ class JobScript:
     lines: tuple[str, ...] = ()
 
     def find(self, *options: str) -> Directive | None:
-        """The last directive with one of these options: it is the one that counts."""
+        """Find the last directive with one of these options, which is the one that counts."""
         return next((d for d in reversed(self.directives) if d.option in options), None)
 
 
@@ -63,7 +63,7 @@ class JobScript:
 
 
 def read_script(text: str) -> JobScript:
-    """Take a script apart."""
+    """Parse a script."""
     raw = text.split("\n")
     carriage_returns = next((n for n, line in enumerate(raw, 1) if line.endswith("\r")), 0)
     lines = [line.rstrip("\r") for line in raw]
@@ -75,10 +75,11 @@ def read_script(text: str) -> JobScript:
             markers.setdefault(name, []).append(number)
         elif _nearly_a_marker(line):
             misspelt.append(number)
-    system = SCRIPTED[max(markers, key=lambda name: len(markers[name]))] if markers else None
+    systems = {system.name: system for system in known_systems()}
+    system = systems[max(markers, key=lambda name: len(markers[name]))] if markers else None
     own = markers.pop(system.name) if system else []
     broken = {n: value for n in own if system and (value := _broken_off(system, lines[n - 1 : n + 1]))}
-    # What has come loose from a directive is no command, though the shell takes it for one.
+    # A value that was broken off its directive is not a command, though the shell takes it for one.
     lines_of_commands = ["" if number in broken else line for number, line in enumerate(lines)]
     end = len(lines) + 1
     first_command = (
@@ -103,7 +104,7 @@ def read_script(text: str) -> JobScript:
             for d in _directives(system, n, f"{lines[n - 1]} {broken.get(n, '')}")
         ),
         commands=tuple(_commands(lines_of_commands)),
-        others={SCRIPTED[name].marker: found[0] for name, found in markers.items()},
+        others={systems[name].marker: found[0] for name, found in markers.items()},
         late=tuple(n for n in own if n > first_command),
         broken=broken,
         misspelt=tuple(misspelt),
@@ -113,14 +114,19 @@ def read_script(text: str) -> JobScript:
 
 
 def _marker(line: str) -> str:
-    """The name of the batch system that a line is a directive of."""
+    """The name of the batch system whose directive a line is; empty for none."""
     return next(
-        (s.name for s in SYSTEMS if re.match(s.marker_pattern or rf"{re.escape(s.marker)}(\s|$)", line)), ""
+        (
+            system.name
+            for system in known_systems()
+            if re.match(system.marker_pattern or rf"{re.escape(system.marker)}(\s|$)", line)
+        ),
+        "",
     )
 
 
 def _broken_off(system: BatchSystem, lines: list[str]) -> str:
-    """The second of these lines if it is the value that the directive in the first one lacks."""
+    """The second line, if it is the missing value of the directive in the first; else empty."""
     last = next(reversed(list(_directives(system, 1, lines[0]))), None)
     value = lines[1].strip() if len(lines) > 1 else ""
     if last is None or not last.lacks_value or not _VALUE.fullmatch(value):
@@ -129,8 +135,8 @@ def _broken_off(system: BatchSystem, lines: list[str]) -> str:
 
 
 def _nearly_a_marker(line: str) -> bool:
-    # A comment that speaks of PJM is none; one in which an option follows is.
-    names = "|".join(re.escape(name) for system in SYSTEMS for name in system.nearly_markers)
+    # A comment that only mentions PJM does not count; one with an option after it does.
+    names = "|".join(re.escape(name) for system in known_systems() for name in system.nearly_markers)
     return re.match(rf"\s*#+\s*({names})\s*-", line, re.IGNORECASE) is not None
 
 
@@ -160,7 +166,7 @@ def _directives(system: BatchSystem, number: int, line: str) -> Iterable[Directi
             option, value = word[:2], word[2:]
         elif option not in system.valued | system.flags:
             yield Directive(number, option, value, known=False)
-            # Its value, if any, is not an option of its own.
+            # Skip its value, if any.
             while words and _may_be_value(words[0]):
                 words.pop(0)
             continue
@@ -172,12 +178,12 @@ def _directives(system: BatchSystem, number: int, line: str) -> Iterable[Directi
 
 
 def _may_be_value(word: str) -> bool:
-    """Whether the word after an option may be its value: anything but an option, also -1."""
+    """Whether the word after an option may be its value: anything but an option; -1 may."""
     return not word.startswith("-") or re.fullmatch(r"-\d+", word) is not None
 
 
 def _resources(system: BatchSystem, found: Directive) -> Iterable[Directive]:
-    """The resources in a value like ``node=4,elapse=1:00:00``, each by itself."""
+    """Split a value like ``node=4,elapse=1:00:00`` into one directive per resource."""
     if found.option not in (system.resource_option, *system.list_options) or found.lacks_value:
         yield found
         return
@@ -208,7 +214,7 @@ def _commands(lines: list[str]) -> Iterable[Command]:
 
 
 def _fill_in(word: str, variables: Mapping[str, str]) -> str:
-    """Variables that the script sets, and the defaults of others; what is not known stays as it is."""
+    """Expand variables that the script sets and defaults of others; leave the rest as they are."""
 
     def value(found: re.Match[str]) -> str:
         known = variables.get(found[1] or found[2])
@@ -217,9 +223,9 @@ def _fill_in(word: str, variables: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, word)
 
 
-# ------------------------------------------------------------------------------------- what is asked for
+# ------------------------------------------------------------------------------------- the request
 
 
 def asked_for(script: JobScript) -> Asked:
-    """What the directives ask for."""
+    """Read the request that the directives make."""
     return script.system.asked(script.find) if script.system else Asked()

@@ -3,13 +3,13 @@
 Sources: the manual pages qsub(1), qstat(1), qdel(1), sge_types(1), queue_conf(5) and sge_pe(5), and public
 job scripts.
 
-* Nodes have no option of their own: a site asks for them through a resource (``-l node_f=2``) or through a
-  parallel environment (``-pe mpi 8``), and its file says which.
-* ``#$`` lines count wherever they stand in a script.
-* Neither the start nor the limit (``h_rt``) of a job is in a variable.  ``qstat -j`` prints both: the start
-  in a line of its own (Altair) or in its XML.
-* At the limit and at qdel comes SIGKILL.  ``-notify`` has SIGUSR2 sent some seconds before (``notify`` of
-  the queue), and SIGUSR1 before a suspension; both go to the shell and to what it runs.
+* There is no option for nodes: a site asks for them by a resource (``-l node_f=2``) or a parallel
+  environment (``-pe mpi 8``), and its file says which.
+* ``#$`` lines count anywhere in a script.
+* No variable has the start or the limit (``h_rt``) of a job.  ``qstat -j`` prints both: the start in a line
+  of its own (Altair) or in its XML.
+* SIGKILL ends a job at its limit and at qdel.  With ``-notify``, SIGUSR2 comes some seconds before
+  (``notify`` of the queue), and SIGUSR1 before a suspension; the shell and its children receive both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["GRID_ENGINE", "GridEngine"]
 #: A job in ``qstat -xml``.
 _LISTED = re.compile(r"<job_list\b.*?</job_list>", re.DOTALL)
 _TASK = re.compile(r"[1-9]\d*\Z", re.ASCII)
-#: Values in ``qstat -j``: the job, its limit among its resources, and the start of a task.
+#: Lines of ``qstat -j``: the job, its resources with the limit, and the start of a task.
 _NUMBER = re.compile(r"job_number:\s+(\d+)\s*\Z", re.ASCII)
 _HARD = re.compile(r"hard[ _]resource_list:\s+(.*)")
 _START = re.compile(r"start_time\s+(\d+):\s+(\S+ \d{1,2}:\d{2}:\d{2})(?:\.\d+)?\s*\Z", re.ASCII)
@@ -39,9 +39,9 @@ _XML_LIMIT = re.compile(
 )
 _XML_TASK = re.compile(r"<JAT_task_number>(\d{1,9})</JAT_task_number>", re.ASCII)
 _XML_START = re.compile(r"<JAT_start_time>(\d{1,15})</JAT_start_time>", re.ASCII)
-#: A start that is larger counts milliseconds, as Altair does, and not seconds.
+#: Larger starts are in milliseconds, as Altair's are, and not in seconds.
 _MILLISECONDS_FROM = 10**11
-#: Altair's date, and that of Son of Grid Engine with a locale.
+#: The dates of Altair, and of Son of Grid Engine with a locale.
 _DATES = ("%m/%d/%Y %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S")
 
 
@@ -52,7 +52,7 @@ class GridEngine(BatchSystem):
     title = "Grid Engine"
 
     marker = "#$"
-    # A comment may well begin with a variable.
+    # A comment may begin with a variable.
     marker_pattern = r"#\$\s*-"
     nearly_markers = ("$",)
     reads_whole_script = True
@@ -72,16 +72,16 @@ class GridEngine(BatchSystem):
     log_example = "-j y"
     example = "-l s_vmem=4G"
     about_signals = (
-        "-notify has Grid Engine send SIGUSR2 to this shell and to what it runs before it ends the job with "
-        "SIGKILL, at the limit and at qdel, and SIGUSR1 before it suspends it.  The shell asks the sweep to "
-        "stop in order and waits for it; the sweep watches the clock in any case."
+        "-notify makes Grid Engine send SIGUSR2 to this shell and its children some seconds before SIGKILL, "
+        "at the time limit and at qdel, and SIGUSR1 before a suspension.  The shell asks the sweep to stop "
+        "cleanly and waits for it; the sweep watches the clock in any case."
     )
     signals = "USR2 USR1"
     submit_folder = "SGE_O_WORKDIR"
     local_folders = ("TMPDIR",)
 
     submit = "qsub"
-    # Some sites print more lines around it.
+    # Some sites print more lines before and after.
     taken = re.compile(r"^Your job(?:-array)? (\d+)\S* \(.*\) has been submitted", re.MULTILINE)
     ask = "qstat"
     cancel = "qdel"
@@ -93,7 +93,7 @@ class GridEngine(BatchSystem):
         return (
             f"-N {request.name}",
             "-cwd",
-            # Queues may have another shell, whatever the first line says.
+            # The queue's shell may be another one, whatever the first line says.
             "-S /bin/bash",
             *request.site,
             *([f"-q {request.group}"] if request.group else []),
@@ -121,9 +121,7 @@ class GridEngine(BatchSystem):
         )
 
     def time_limit_s(self, text: str) -> float | None:
-        """See :class:`BatchSystem`: ``hours:minutes:seconds``, any of which may be empty; days may come
-        before.
-        """
+        """See :class:`BatchSystem`: ``[days:]hours:minutes:seconds``, each of which may be empty."""
         parts = text.split(":")
         if (
             len(parts) not in (1, 3, 4)
@@ -153,7 +151,7 @@ class GridEngine(BatchSystem):
         return self._from_xml(text) if "<job_info" in text else self._from_table(text)
 
     def queued(self, job_id: str, word: str, why: str = "") -> QueuedJob:
-        """See :class:`BatchSystem`: a state is some letters, each of which says something of its own."""
+        """See :class:`BatchSystem`: each letter of a state has its own meaning."""
         waits = "q" in word
         state = (
             JobState.HELD
@@ -165,7 +163,7 @@ class GridEngine(BatchSystem):
         return QueuedJob(job_id, state, f"{word}, {why}" if why else word)
 
     def job_id(self, environment: Mapping[str, str]) -> str:
-        """See :class:`BatchSystem`; others may set JOB_ID, but not the variables beside it."""
+        """See :class:`BatchSystem`; other programs set JOB_ID, too, but not the variables beside it."""
         number = super().job_id(environment)
         beside = ("SGE_O_WORKDIR", "SGE_JOB_SPOOL_DIR", "PE_HOSTFILE")
         if not number or not any(environment.get(name) for name in beside):
@@ -176,13 +174,13 @@ class GridEngine(BatchSystem):
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
         file = environment.get("PE_HOSTFILE", "")
-        # One line a node, or more where its slots are of several queues: host, slots, queue, processors.
+        # One line per node and queue: host, slots, queue, processors.
         slots: dict[str, int] = {}
         for line in read(file).splitlines():
             host, count = (*line.split(), "", "")[:2]
             if host and (granted := positive(count)):
                 slots[host] = slots.get(host, 0) + granted
-        # Which GPUs of this node were granted, where these are counted as `gpu`.
+        # The granted GPUs of this node, at sites that count them as `gpu`.
         gpus = environment.get("SGE_HGR_gpu", "").split()
         return Allocation(
             self.name,
@@ -233,11 +231,11 @@ GRID_ENGINE = GridEngine()
 
 
 def _in_lines(text: str, number: str, task: str) -> tuple[float | None, str]:
-    """Start and limit of a job in ``qstat -j``."""
+    """Read start and limit of a job from ``qstat -j``."""
     started_at: float | None = None
     limit = ""
     ours = False
-    # A line that was cut off says nothing.
+    # A truncated line says nothing.
     for line in (line.rstrip() for line in text.splitlines(keepends=True) if line.endswith("\n")):
         if found := _NUMBER.match(line):
             ours = found[1] == number
@@ -251,15 +249,15 @@ def _in_lines(text: str, number: str, task: str) -> tuple[float | None, str]:
 
 
 def _in_xml(text: str, number: str, task: str) -> tuple[float | None, str]:
-    """The same in ``qstat -xml -j``."""
-    # Each job begins with its number; that of the last one is not followed by another.
+    """Read them from ``qstat -xml -j``."""
+    # Each job begins with its number.
     parts = _XML_NUMBER.split(text)
     job = next((parts[at + 1] for at in range(1, len(parts) - 1, 2) if parts[at] == number), "")
     hard = _XML_HARD.search(job)
     limit = _XML_LIMIT.search(hard[0]) if hard else None
     starts = _XML_START.findall(job)
     tasks = _XML_TASK.findall(job)
-    # The number and the start of a task come in either order; both are said of each task that runs.
+    # Number and start of a task come in either order; each running task has both.
     mine = dict(zip(tasks, starts, strict=False)).get(task) if len(tasks) == len(starts) else None
     if mine is None:
         return None, limit[1] if limit else ""

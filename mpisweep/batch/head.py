@@ -1,5 +1,4 @@
-"""The head of a job script, in both directions: what a job asks for, and what a script's directives say.
-Values only.
+"""The head of a job script: a request to write, and directives that were read.
 
 ::
 
@@ -17,21 +16,21 @@ __all__ = ["Asked", "Directive", "Find", "Request", "places"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a job asks its batch system for, all of it decided.
+    """A job's request to its batch system, with everything decided.
 
     Attributes:
-        name: of the job, as the system takes it.
-        unit: what a job asks for: ``node``, ``gpu`` (of a shared node) or ``vnode``.
-        gpus: of a node; 0 for none.
-        cores: of a rank; None where the batch system is not asked for any.
-        cores_per_node: what its ranks have of a node together; None where nobody knows.
+        name: of the job, valid for the system.
+        unit: ``node``, ``gpu`` (of a shared node) or ``vnode``.
+        gpus: per node; 0 for none.
+        cores: per rank; None to ask for none.
+        cores_per_node: for all ranks of a node together; None for unknown.
         group: resource group, partition or queue; empty for none.
-        size: the directive that asks for the nodes, where the site says it; else empty.
-        project: the directive that names the project; empty for none.
-        site: options that every job has at the site.
-        container: options that a job with a container needs; empty for others.
-        own: options of the user's own.
-        warn_s: so many seconds before its end the job wants to be warned, where the system can.
+        size: the site's directive that asks for nodes; empty for the system's own.
+        project: the directive for the project; empty for none.
+        site: options of every job at the site.
+        container: options of a job with a container.
+        own: the user's options.
+        warn_s: seconds before its end at which the job should receive a warning, if the system can send one.
     """
 
     name: str
@@ -57,8 +56,8 @@ class Directive:
     """One option in a directive; resources are options of their own, e.g. ``-L node``.
 
     Attributes:
-        known: whether the batch system has such an option.
-        lacks_value: whether it wants a value and has none.
+        known: whether the batch system has this option.
+        lacks_value: whether it needs a value and has none.
     """
 
     line: int
@@ -68,19 +67,19 @@ class Directive:
     lacks_value: bool = False
 
 
-#: The last directive with one of these options, which is the one that counts; None where there is none.
+#: Returns the last directive with one of these options, which is the one that counts, or None.
 Find = Callable[..., Directive | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a script asks for; None and empty for what it does not say.
+    """The request of a script; None or empty for unknown.
 
     Attributes:
-        gpus: of a node.
+        gpus: per node.
         ranks: of the job.
-        cores: of a node.
-        lines: where each of these stands; 1 for what does not.
+        cores: per node.
+        lines: the line of each of these.
     """
 
     nodes: int | None = None
@@ -95,10 +94,10 @@ class Asked:
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def line(self, what: str) -> int:
-        """Where it stands."""
+        """The line of one of these; 1 if it is not in the script."""
         return self.lines.get(what, 1)
 
 
 def places(**found: Directive | None) -> dict[str, int]:
-    """The lines of those directives that were found, for :attr:`Asked.lines`."""
+    """The lines of the directives that were found, for :attr:`Asked.lines`."""
     return {what: directive.line for what, directive in found.items() if directive is not None}

@@ -1,7 +1,6 @@
-"""What is known of a job: the nodes and the time it was granted, where it is in the queue, and when it ends.
-Values only.
+"""Facts about jobs: granted nodes and time, state in the queue.
 
-What a batch system does not say stays unknown: an end that is guessed wrong costs more than none.
+What a batch system does not say stays unknown: a wrong guess of the end costs more than none.
 """
 
 from __future__ import annotations
@@ -9,62 +8,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
+__all__ = ["NO_SYSTEM", "AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
 
-#: A job that began longer ago, or ends later than this from now, is a misunderstanding, in seconds.
+#: Name of the batch system outside of jobs.
+NO_SYSTEM = "local"
+#: A start further in the past, or an end further in the future, is a misreading, in seconds.
 _LONGEST_S = 400 * 86400.0
-#: So much may the clock of a node be before or after that of the batch system, in seconds.
+#: Greatest difference between the clocks of a node and of the batch system, in seconds.
 _SKEW_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class AllocatedNode:
-    """A node of the allocation, by the name under which ranks are started there."""
+    """A node of the allocation; `host` is the name for starting ranks there."""
 
     host: str
-    #: Ranks that the job asked for there; None where it did not say.
+    #: Ranks that the job asked for there; None for unknown.
     ranks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What the batch system has granted; ``local``, and nothing known, outside of one."""
+    """The nodes and the time that a job has; ``local`` and empty outside of jobs."""
 
     system: str
     job_id: str
-    #: In the order in which ranks are numbered; empty where the system names none.
+    #: In the order of rank numbers; empty for unknown.
     nodes: tuple[AllocatedNode, ...] = ()
-    #: GPUs of each node; None where the system does not say.
+    #: None for unknown.
     gpus_per_node: int | None = None
-    #: Whether this process runs on none of the nodes: on a login node that holds the allocation.
+    #: Whether this process is on none of the nodes, but on a login node.
     is_elsewhere: bool = False
-    #: File that lists the nodes for mpirun; empty where there is none, or none is needed.
+    #: Machine file for mpirun; empty if there is none, or none is needed.
     node_file: str = ""
-    #: Seconds since 1970; None where nobody says so.
+    #: Seconds since 1970; None for unknown.
     started_at: float | None = None
     ends_at: float | None = None
-    #: What has said when it ends, e.g. ``squeue``.
+    #: Source of the end, e.g. ``squeue``.
     ends_by: str = ""
 
     @property
     def ranks(self) -> int | None:
-        """Ranks that the job asked for; None where it did not say."""
+        """Ranks that the job asked for; None for unknown."""
         asked = [node.ranks for node in self.nodes]
         return sum(ranks for ranks in asked if ranks is not None) if asked and None not in asked else None
 
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:
-    """When a job began and ends, in seconds since 1970; None where that was not said."""
+    """Start and end of a job, in seconds since 1970; None for unknown."""
 
     started_at: float | None = None
     ends_at: float | None = None
 
     def sane(self, now: float) -> JobTimes:
-        """The same without what cannot be, for a job that is running now."""
+        """Drop times that are impossible for a running job."""
         started_at, ends_at = self.started_at, self.ends_at
         if started_at is not None and not now - _LONGEST_S < started_at < now + _SKEW_S:
-            # An end that was reckoned from it is no better.
+            # The end is computed from it.
             return JobTimes()
         if ends_at is not None and not now - _SKEW_S < ends_at < now + _LONGEST_S:
             ends_at = None
@@ -74,7 +75,7 @@ class JobTimes:
 
 
 class JobState(StrEnum):
-    """Where a job is."""
+    """State of a job."""
 
     WAITING = "waiting"
     HELD = "held"
@@ -84,7 +85,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A job as its batch system sees it; `words` are the system's own for its state."""
+    """A job in a listing; `words` describe its state in the batch system's terms."""
 
     job_id: str
     state: JobState

@@ -1,31 +1,42 @@
-"""The jobs of a sweep: submit one, find those that wait and run, cancel those that wait."""
+"""The jobs of a sweep: submit one, find waiting and running ones, cancel those that wait."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.batch.chain import Record, Stopped, Submitted, jobs_file, note, read_record
 from mpisweep.batch.jobfacts import JobState, QueuedJob
 from mpisweep.batch.queue import ask
-from mpisweep.batch.registry import SCRIPTED
+from mpisweep.batch.registry import batch_system
 from mpisweep.batch.submit import SubmitError, cancel, submit
 from mpisweep.progress import counted
 
-__all__ = ["cancel_waiting", "describe_jobs", "jobs_as_json", "submit_link", "was_submitted"]
+__all__ = ["cancel_jobs", "cancel_waiting", "describe_jobs", "jobs_as_json", "submit_link", "was_submitted"]
 
 
 def submit_link(results: Path, link: Submitted, after: str) -> str:
-    """Submit one job, which begins when the job `after` has ended unless that is empty, and note it; returns
-    its id.
+    """Submit a job and add it to the record.
+
+    Args:
+        results: the results file.
+        link: the job, without its id.
+        after: id of the job that it follows; empty for none.
+
+    Returns:
+        Its id.
 
     Raises:
-        SubmitError: when it was not taken, or was taken and cannot be noted.
+        SubmitError: if the batch system refused it, or took it and the record cannot be written.
     """
+    system = batch_system(link.system)
+    if system is None:
+        raise SubmitError(_unknown(link.system))
     at = time.time()
     job_id = submit(
-        SCRIPTED[link.system],
+        system,
         Path(link.script),
         folder=Path(link.folder),
         chained=link.links != 1,
@@ -36,41 +47,68 @@ def submit_link(results: Path, link: Submitted, after: str) -> str:
         note(results, [replace(link, job_id=job_id, at=at)])
     except OSError as error:
         raise SubmitError(
-            f"{SCRIPTED[link.system].title} job {job_id} was submitted, but {jobs_file(results)} cannot be "
-            f"written: {error.strerror}; `mpisweep stop` and `status` do not know of it"
+            f"{system.title} job {job_id} was submitted, but {jobs_file(results)} cannot be written: "
+            f"{error.strerror}; `mpisweep stop` and `status` do not know of it"
         ) from error
     return job_id
 
 
+def cancel_jobs(system: str, job_ids: Sequence[str]) -> str:
+    """Cancel jobs of the batch system of this name.
+
+    Returns:
+        Empty if that was done, else why not.
+    """
+    found = batch_system(system)
+    return _unknown(system) if found is None else cancel(found, job_ids)
+
+
+def _unknown(system: str) -> str:
+    return f"no usable package has the batch system {system!r}"
+
+
 def _asked(record: Record) -> dict[str, list[QueuedJob] | None]:
-    """What each batch system says of the jobs that were given to it, those left out that are gone."""
+    """Ask each batch system about the jobs submitted to it; None for one that gives no answer."""
     found: dict[str, list[QueuedJob] | None] = {}
-    for system in dict.fromkeys(job.system for job in record.submitted if job.system in SCRIPTED):
-        answer = ask(SCRIPTED[system], [job.job_id for job in record.submitted if job.system == system])
-        found[system] = (
+    for name in dict.fromkeys(job.system for job in record.submitted):
+        system = batch_system(name)
+        answer = (
+            ask(system, [job.job_id for job in record.submitted if job.system == name]) if system else None
+        )
+        found[name] = (
             None if answer is None else [job for job in answer.values() if job.state is not JobState.GONE]
         )
     return found
 
 
+def _why_unknown(system: str) -> str:
+    """Why nothing is known of the jobs of a batch system."""
+    found = batch_system(system)
+    return f"{found.ask} does not answer" if found else _unknown(system)
+
+
+def _title(system: str) -> str:
+    found = batch_system(system)
+    return found.title if found else system
+
+
 def describe_jobs(results: Path) -> list[str]:
-    """Lines for people: the jobs of a sweep that wait or run; empty when none was submitted here."""
+    """Describe the waiting and running jobs of a sweep; empty if none was submitted here."""
     record = read_record(results)
     lines: list[str] = []
     for system, jobs in _asked(record).items():
-        title = SCRIPTED[system].title
         if jobs is None:
             last = [job.job_id for job in record.submitted if job.system == system][-1]
-            lines.append(f"  {SCRIPTED[system].ask} does not answer; the last job submitted was {last}")
+            lines.append(f"  {_why_unknown(system)}; the last job submitted was {last}")
         elif not jobs:
-            lines.append(f"  no {title} job of it waits or runs")
+            lines.append(f"  no {_title(system)} job of this sweep is waiting or running")
         else:
-            lines += [f"  {title} job {job.job_id}: {job.state} ({job.words})" for job in jobs]
+            lines += [f"  {_title(system)} job {job.job_id}: {job.state} ({job.words})" for job in jobs]
     return lines
 
 
 def jobs_as_json(results: Path) -> list[dict[str, str]] | None:
-    """The same for programs; None when a batch system did not answer."""
+    """The same for programs; None if a batch system gave no answer."""
     asked = _asked(read_record(results))
     if None in asked.values():
         return None
@@ -82,12 +120,12 @@ def jobs_as_json(results: Path) -> list[dict[str, str]] | None:
 
 
 def was_submitted(results: Path) -> bool:
-    """Whether jobs of this sweep were submitted from here."""
+    """Whether jobs of this sweep were submitted here."""
     return jobs_file(results).exists()
 
 
 def cancel_waiting(results: Path, record: Record) -> list[str]:
-    """Cancel what waits, note the stop, and name what runs."""
+    """Cancel waiting jobs, add the stop to the record, and return the names of running jobs."""
     if not record.submitted:
         return []
     try:
@@ -100,19 +138,14 @@ def cancel_waiting(results: Path, record: Record) -> list[str]:
     running: list[str] = []
     for system, jobs in _asked(record).items():
         if jobs is None:
-            print(
-                f"{results}: {SCRIPTED[system].ask} does not answer; jobs that begin later will find that "
-                "the sweep was stopped"
-            )
+            print(f"{results}: {_why_unknown(system)}; jobs that begin later will find the sweep stopped")
             continue
         waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
         if waiting:
-            words = cancel(SCRIPTED[system], waiting)
+            words = cancel_jobs(system, waiting)
             print(
                 f"{results}: {counted(len(waiting), 'waiting job')} "
                 f"{'not cancelled: ' + words if words else 'cancelled'}"
             )
-        running += [
-            f"{SCRIPTED[system].title} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING
-        ]
+        running += [f"{_title(system)} job {job.job_id}" for job in jobs if job.state is JobState.RUNNING]
     return running

@@ -1,13 +1,13 @@
-"""From a site and what is wanted there to the text of a job script.
+"""Writing a job script for a site and a request.
 
 ::
 
     site file + wishes --plan_job()--> Job --write_script()--> Script --text()--> job.sh
 
-A :class:`~mpisweep.batch.request.Job` is what the batch system is asked for, all of it decided and checked; a
-:class:`Script` is plain data; everything here is pure.  What a user has named (folders, files, parameters)
-reaches the script only through :func:`in_shell`, never a directive: directives are split by each system's own
-rules, so that they hold nothing but names that :data:`mpisweep.batch.site.SAFE` lets through.
+A :class:`~mpisweep.batch.request.Job` is a checked request; a :class:`Script` is plain data; everything here
+is pure.  Names that users choose (folders, files, parameters) reach the script only through :func:`in_shell`,
+and never a directive: each system splits directives by its own rules, so they contain only names that
+:data:`mpisweep.batch.site.SAFE` accepts.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ from mpisweep.batch.texts import clock
 
 __all__ = ["Block", "Payload", "Script", "in_shell", "write_script"]
 
-#: Slurm may be a minute late or early with a signal; the rest is for writing the last snapshot.
+#: For a signal that comes late and for writing the last snapshot, in seconds.
 _SIGNAL_MARGIN_S = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What runs in the job.
+    """The sweep that runs in the job.
 
     Attributes:
         name: of the sweep.
-        sweep: the sweep file, or empty for the quick form.
+        sweep: the sweep file; empty for a sweep that the arguments define.
         arguments: of ``mpisweep run``, without the sweep file and the results file.
-        command_line: of the workload, after ``--``; empty when it is none.
+        command_line: of the workload, after ``--``; empty for none.
         results: the results file.
-        folder: where it runs; None for the folder it is submitted from.
+        folder: working folder; None for the folder it is submitted from.
         venv: folder of a Python environment; ``~/`` is the home folder.
         conda: name or folder of a conda environment.
         image: of a container.
-        grace_s: what running trials get when the sweep is stopped.
-        chained: whether the job is one of several in a row.
-        split: in how many shares jobs that work on the sweep together do it; None for a job that does it
-            alone.
+        grace_s: time for running trials to return when the sweep stops.
+        chained: whether the job is part of a chain.
+        split: number of shares if several jobs run the sweep together; None for one job.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Lines of bash, and why they are there."""
+    """Lines of bash, with a comment that says why."""
 
     why: str
     lines: tuple[str, ...]
@@ -76,7 +75,7 @@ class Script:
     """A job script as data.
 
     Attributes:
-        head: comments for whoever opens it.
+        head: comments for readers of the script.
         directives: options of the batch system, without its marker.
     """
 
@@ -86,7 +85,7 @@ class Script:
     blocks: tuple[Block, ...] = field(default_factory=tuple)
 
     def text(self) -> str:
-        """The file's content."""
+        """The content of the file."""
         parts = ["#!/bin/bash", *_comments(self.head)]
         parts += [f"{self.marker} {directive}" for directive in self.directives]
         parts += ["set -euo pipefail"]
@@ -99,7 +98,7 @@ class Script:
 
 
 def write_script(job: Job, payload: Payload) -> Script:
-    """The script of a job: plain data, made of nothing but the arguments."""
+    """Write the script of a job."""
     system = job.site.system
     blocks = [_folder_block(job, payload), *_environment_blocks(job, payload)]
     blocks += [_names_block(job, payload)]
@@ -115,7 +114,7 @@ def write_script(job: Job, payload: Payload) -> Script:
 
 
 def in_shell(text: str) -> str:
-    """A text as one word of bash, on one line whatever is in it; a leading ``~/`` is the home folder."""
+    """Quote a text as one word of bash on one line; a leading ``~/`` is the home folder."""
     if text.startswith("~/"):
         return f'"$HOME"/{in_shell(text[2:])}'
     if not re.search(r"[\x00-\x1f\x7f]", text):
@@ -123,12 +122,12 @@ def in_shell(text: str) -> str:
     escaped = "".join(
         f"\\x{ord(c):02x}" if ord(c) < 0x20 or ord(c) == 0x7F else f"\\{c}" if c in "\\'" else c for c in text
     )
-    # The next character must not be taken for one more hexadecimal digit: bash reads at most two.
+    # bash reads two hexadecimal digits at most, so a digit may follow.
     return f"$'{escaped}'"
 
 
 def _comments(sentences: Iterable[str]) -> list[str]:
-    """Sentences as lines of comments, broken at some 110 characters; an empty one is an empty comment."""
+    """Wrap sentences into comment lines; an empty sentence gives an empty comment."""
     lines: list[str] = []
     for sentence in sentences:
         line = "#"
@@ -145,8 +144,8 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
     system = job.site.system
     if not system.marker:
         return (
-            f"The sweep {payload.name} on one machine: one worker a GPU, or one a core.",
-            "Run it again after an interruption: it goes on where it stopped.",
+            f"The sweep {payload.name} on one machine: one worker per GPU, or one per core.",
+            "Run it again after an interruption: the sweep resumes.",
             "",
             "  bash THIS_SCRIPT [OPTIONS OF mpisweep run]",
         )
@@ -157,11 +156,11 @@ def _head(job: Job, payload: Payload) -> tuple[str, ...]:
     )
     ranks = f"{job.ranks} rank{'s' * (job.ranks != 1)}"
     return (
-        f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, at most {clock(job.elapse_s or 0)}.",
+        f"The sweep {payload.name} on {job.site.title}: {size}, {ranks}, up to {clock(job.elapse_s or 0)}.",
         "",
         "  " + " ".join(filter(None, (system.submit, job.site.submit_options(job.project), "THIS_SCRIPT"))),
         "",
-        "Submit it again if it ends early: the sweep goes on where it stopped, and nothing is done twice.",
+        "Submit it again if it ends early: the sweep resumes, and no completed trial runs again.",
         *(["Submit it several times: the jobs work on the sweep together."] if payload.split else []),
         *_limits_sentence(job),
     )
@@ -173,8 +172,8 @@ def _limits_sentence(job: Job) -> tuple[str, ...]:
     group = job.site.resource_group(job.group)
     longest_s = group.longest_s(job.nodes)
     if longest_s is None:
-        return (f"The limits of {job.group} are not known to mpisweep: see the site's own pages.",)
-    return (f"{job.group} allows at most {clock(longest_s)} for this many nodes, as the site's file says.",)
+        return (f"The site file does not state the limits of {job.group}: see the site's own pages.",)
+    return (f"The site file allows up to {clock(longest_s)} in {job.group} for this number of nodes.",)
 
 
 def _request(job: Job, payload: Payload) -> Request:
@@ -205,11 +204,13 @@ def _request(job: Job, payload: Payload) -> Request:
 def _folder_block(job: Job, payload: Payload) -> Block:
     if payload.folder is not None:
         return Block(
-            "Where the sweep is run, and where relative paths start.", (f"cd -- {in_shell(payload.folder)}",)
+            "The folder of the sweep; relative paths start here.", (f"cd -- {in_shell(payload.folder)}",)
         )
     if not job.site.system.submit_folder:
         return Block("", ())
-    return Block("Where it was submitted.", (f'cd -- "${job.site.system.submit_folder}"',))
+    return Block(
+        "The folder that the job was submitted from.", (f'cd -- "${job.site.system.submit_folder}"',)
+    )
 
 
 def _environment_blocks(job: Job, payload: Payload) -> list[Block]:
@@ -225,7 +226,7 @@ def _environment_blocks(job: Job, payload: Payload) -> list[Block]:
             ]
         blocks.append(
             Block(
-                "Modules: the versions that the environment was built with.  Their scripts are not made for "
+                "Modules, in the versions that the environment was built with.  Their scripts fail under "
                 "`set -u`.",
                 ("set +u", *lines, "set -u"),
             )
@@ -272,8 +273,8 @@ def _in_double_quotes(text: str) -> str:
 
 def _chain_block(payload: Payload) -> Block:
     return Block(
-        "One of several jobs in a row: it runs only where there is something to go on with, and cancels the "
-        "others where there is not.",
+        "One job of a chain: it runs only if there is something left to do, and cancels the jobs after it "
+        "otherwise.",
         (
             "decision=0",
             f'{_inside(payload)}mpisweep chain "$results" || decision=$?',
@@ -286,7 +287,7 @@ def _inside(payload: Payload) -> str:
     return '"${inside[@]}" ' if payload.image else ""
 
 
-#: A second polite request asks for nothing more.
+#: May be sent more than once: the sweep takes repeated SIGUSR1 as one request.
 _ASK = '[ -z "$sweep_pid" ] || kill -USR1 "$sweep_pid" 2>/dev/null || true'
 
 
@@ -319,8 +320,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
     walltime: tuple[str, ...] = ()
     if not system.tells_its_end:
         walltime = (
-            f"# {system.title} has no variable for when a job ends.  In seconds, as in the directive above, "
-            "less what has passed.",
+            f"# {system.title} sets no variable for the end of a job: the time limit above, in seconds.",
             f"walltime={round(job.elapse_s or 0)}",
         )
     return Block(
@@ -329,8 +329,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
             "sweep_pid=",
             "signalled=0",
             f"trap 'signalled=1; {_ASK}' {system.signals}",
-            "# SIGTERM may reach the sweep by itself, which takes a second request for an order to end at "
-            "once.",
+            "# The sweep may receive SIGTERM, too, which would end it at once if it came after SIGUSR1.",
             f"trap 'signalled=1; sleep 1; {_ASK}' TERM",
             *walltime,
             *exports,
@@ -338,7 +337,7 @@ def _run_block(job: Job, payload: Payload) -> Block:
             "sweep_pid=$!",
             "code=0",
             'wait "$sweep_pid" || code=$?',
-            "# A signal ends the waiting and not the sweep.",
+            "# A signal ends `wait` and not the sweep.",
             'while [ "$signalled" -eq 1 ]; do',
             "    signalled=0",
             "    code=0",
@@ -351,16 +350,16 @@ def _run_block(job: Job, payload: Payload) -> Block:
 def _end_block(system: BatchSystem, payload: Payload) -> Block:
     again = "submit this script again" if system.marker else "run this script again"
     early = (
-        "This job has stopped before the sweep is complete: if no other is at work on it,"
+        "This job stopped before the sweep was complete: if no other job runs it,"
         if payload.split
-        else "The sweep has stopped early:"
+        else "The sweep stopped early:"
     )
     return Block(
         "The best trials so far.  Exit codes: 0 every trial has ended, 3 stopped early, 4 no trial "
         "completed, 2 wrong input.",
         (
             f'{_inside(payload)}mpisweep top "$results" || true',
-            f'if [ "$code" -eq 3 ]; then echo "{early} {again} and it goes on."; fi',
+            f'if [ "$code" -eq 3 ]; then echo "{early} {again} to resume it."; fi',
             'exit "$code"',
         ),
     )

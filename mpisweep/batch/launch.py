@@ -1,16 +1,15 @@
-"""Keeping the ranks running: the launcher half of ``mpisweep run``.
+"""Starting and restarting the ranks: the launcher half of ``mpisweep run``.
 
-How a run has ended is said by the results, and not by mpirun's exit code: it has been seen to return 0 after
-the loss of a node.  The two agree except when something was killed.
+The results say how a run has ended, and not mpirun's exit code, which has been 0 after the loss of a node.
+The two agree unless something was killed.
 
-* A run that has ended in order is over, also where mpirun does not return because a rank hangs: mpirun is
-  ended then.
-* Where another run has taken the sweep over, this launch ends and touches nothing.
-* Where no rank was ever alive there is nothing to lose and nothing to repeat: mpirun's own words go to the
-  user.
-* After a loss the ranks are started again in the same allocation, on the nodes that still answer.
+* If a run has ended cleanly, the launch is over.  If mpirun does not return because a rank hangs, the
+  launcher ends it.
+* If another run has taken over the sweep, the launch ends and touches nothing.
+* If no rank was ever alive, the user gets the output of mpirun, and nothing is restarted.
+* After a loss the ranks are restarted in the same allocation, on the nodes that still answer.
 
-The file system may hang.  It is asked by threads of their own, so that signals are heard all the time.
+The file system may hang, so threads read the results while the main thread handles signals.
 """
 
 from __future__ import annotations
@@ -47,46 +46,48 @@ __all__ = [
     "LAUNCH_VARIABLE",
     "ONE_HOST_VARIABLE",
     "PROGRESS_VARIABLE",
+    "SYSTEM_VARIABLE",
     "Ended",
     "launch",
     "mpi_environment",
 ]
 
-#: Tells the ranks that their output is drawn by the launcher.
+#: Tells the ranks that the launcher draws their progress.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
 
-#: Tells the ranks that a launcher has started them, and names it: the same when it starts them again.
+#: Identifies the launch to the ranks; the same after a restart.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
 
-#: Tells the ranks that others of their launch have begun the sweep: a disk that fails may be there again in a
-#: moment.
+#: Tells the ranks that others of their launch have begun the sweep: a failing disk may recover in a moment.
 BEGUN_VARIABLE = "MPISWEEP_BEGUN"
 
-#: Tells the ranks when the allocation ends, in seconds since 1970; empty where the launcher could not find
-#: out.
+#: Tells the ranks when the allocation ends, in seconds since 1970; empty for unknown.
 ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
 
-#: Tells the ranks that they are all on one host.
+#: Tells the ranks that all of them are on one host.
 ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
+
+#: Tells the ranks the name of the batch system, so that they need not search installed packages for it.
+SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"
 
 _REFUSED = 2
 _INTERRUPTED = 3
-#: So many restarts in a row may be in vain.
+#: Restarts in a row that may be in vain.
 _FRUITLESS = 2
-#: Pause before the ranks are started again, in seconds: mpirun may still be clearing up.
+#: Pause before a restart, in seconds: mpirun may still be cleaning up.
 _RESTART_PAUSE_S = 1.0
-#: With less than this left of the allocation, in seconds, the ranks are not started again.
+#: Least time left of the allocation for a restart, in seconds.
 _WORTHWHILE_S = 10.0
-#: Exit codes where a signal has ended a process; Hydra returns the number of the signal itself.
+#: Exit codes of processes that a signal has ended; Hydra returns the signal number itself.
 _BY_SIGNAL = (9, 15, *range(129, 193))
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-#: Open MPI as root wants to be told four times; a rank that waits must not keep a core from a data loader. Of
-#: a lost node Slurm does not know that its part of a job step is over: the step keeps its CPUs on all nodes,
-#: and mpirun's next srun would wait for them.
+#: Open MPI runs as root only with these four; a waiting rank must not keep a core from a data loader.  After
+#: the loss of a node Slurm takes the job step for running: it keeps its CPUs on all nodes, and mpirun's next
+#: srun would wait for them.
 _MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -98,12 +99,12 @@ _MPI_ENVIRONMENT = {
 
 
 def mpi_environment() -> dict[str, str]:
-    """The caller's environment, with what MPI needs where the caller has not said otherwise."""
+    """The environment of this process, with defaults that MPI needs."""
     return _MPI_ENVIRONMENT | {"HOME": _home()} | os.environ
 
 
 def _home() -> str:
-    """Open MPI does not start without a home folder; who has none gets the one for temporary files."""
+    """The home folder, or else the temporary folder: Open MPI does not start without."""
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(os.getuid()).pw_dir
     return tempfile.gettempdir()
@@ -111,7 +112,7 @@ def _home() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a launch has ended; without a reason the user was told already."""
+    """How a launch has ended; without a reason if the user has been told already."""
 
     exit_code: int
     reason: EndReason | None = None
@@ -126,41 +127,40 @@ def launch(
     restarts: int = 0,
     patience_s: float = math.inf,
 ) -> Ended:
-    """Start the ranks, start them again after a loss that they did not survive, and return how that has
-    ended.
+    """Start the ranks, restart them after losses that end all of them, and return the end.
 
-    Starting again ends with the first of: an orderly end, as many restarts as are allowed, :data:`_FRUITLESS`
-    of them in a row in which no trial ended, the end of the allocation.
+    Restarts end with the first of: an orderly end, the restart limit, :data:`_FRUITLESS` of them in a row
+    without an ended trial, the end of the allocation.
 
-    The first SIGINT or SIGTERM asks the sweep to stop in order; the second ends it at once.
+    The first SIGINT or SIGTERM asks the sweep to stop cleanly; the second ends it at once.
 
     Args:
-        start: how the ranks are started, from :func:`~mpisweep.batch.start.plan_start`.
-        console: the terminal to draw a bar on, or None to leave the ranks' output as it is.
-        results: what the results say.
-        ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
-        restarts: how often the ranks may be started again.
-        patience_s: how long the ranks may take until one is alive.  An mpirun that cannot start its daemons
-            on a node has been seen to wait for ever; after so long it is ended, and started again.
+        start: how to start the ranks, from :func:`~mpisweep.batch.start.plan_start`.
+        console: terminal for a progress bar; None to pass the ranks' output on as it is.
+        results: the state of the results.
+        ends_at: when the allocation ends, in seconds since 1970; None for unknown.
+        restarts: restart limit.
+        patience_s: time until a rank must be alive.  An mpirun that cannot start its daemons on a node may
+            wait for ever; after this time it is ended and restarted.
 
     Raises:
-        LaunchError: when no rank can be started.
+        LaunchError: if no rank can be started.
     """
     stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
         return _Launch(start, console, results, ends_at, restarts, patience_s, stops).run()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One start of the ranks, and what came of it."""
+    """One start of the ranks and its outcome."""
 
     returned: int
-    #: Whether a rank was alive.
+    #: Whether any rank was alive.
     lived: bool
     #: Whether mpirun was ended because no rank was alive in time.
     was_hung: bool
-    #: How its run has ended, where that was seen before mpirun had returned.
+    #: How its run ended, if mpirun had not returned by then.
     seen: RunEnd | None
     words: list[str]
 
@@ -181,8 +181,8 @@ class _Launch:
         self._stops = stops
         self._name = secrets.token_hex(8)
         self._program = os.path.basename(start.launcher.program if start.launcher else sys.executable)
-        #: Runs that have begun, starts in a row in which no trial has ended, and trials that had ended before
-        #: the last one.
+        #: Runs that have begun, starts in a row without an ended trial, and trials that had ended before the
+        #: last start.
         self._begun = 0
         self._fruitless = 0
         self._ended_before = 0
@@ -195,7 +195,7 @@ class _Launch:
             if attempt.returned == _REFUSED and attempt.lived:
                 return Ended(_REFUSED)
             if attempt.seen is not None:
-                log.warning("the run has ended and a rank has not; %s was ended", self._program)
+                log.warning("a rank did not exit after the end of the run; ended %s", self._program)
             end = attempt.seen or self._ask(lambda: self._results.end(self._name, attempt.returned), RunEnd())  # noqa: B023
             if (over := self._over(attempt, end)) is not None:
                 return over
@@ -208,7 +208,7 @@ class _Launch:
     # ------------------------------------------------------------------------------------- between two starts
 
     def _over(self, attempt: _Attempt, end: RunEnd) -> Ended | None:
-        """How the launch ends after this; None when the ranks are to be started again."""
+        """How the launch ends after an attempt; None to restart the ranks."""
         reason = end.reason
         if reason is not None and not reason.is_passing:
             return Ended(reason.exit_code, reason)
@@ -216,7 +216,7 @@ class _Launch:
             return self._superseded(end)
         self._begun = self._ask(lambda: self._results.begun_runs(self._name), self._begun)
         if self._stops.asked:
-            # Who wants the end at once does not wait for the answer whether it had begun.
+            # With a second request to stop, the question whether the run had begun may have no answer.
             may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
             log.warning(
                 "stopped before the sweep %s",
@@ -248,7 +248,7 @@ class _Launch:
 
     def _superseded(self, end: RunEnd) -> Ended:
         log.error(
-            "another run has taken this sweep over (%s); this launch ends and leaves the results to it",
+            "another run (%s) has taken over this sweep; this launch ends and leaves the results to it",
             end.superseded_by,
         )
         return Ended(_INTERRUPTED)
@@ -264,10 +264,10 @@ class _Launch:
         so_far = (
             f"{counted(self._ended_before, 'trial')} {'has' if self._ended_before == 1 else 'have'} ended"
         )
-        log.warning("%s; starting the ranks again (%s)", self._how(attempt, end.reason), so_far)
+        log.warning("%s; restarting the ranks (%s)", self._how(attempt, end.reason), so_far)
 
     def _before_the_next(self) -> Start | Ended:
-        """Pause, look who is there, and make sure that the sweep is still this launch's."""
+        """Pause, probe the nodes, and check that no other launch has taken over the sweep."""
         self._restarts -= 1
         self._stops.wait(_RESTART_PAUSE_S)
         following = self._start if self._stops.asked else self._start.on_what_answers()
@@ -275,15 +275,13 @@ class _Launch:
         if end.superseded_by:
             return self._superseded(end)
         if self._stops.asked:
-            log.warning("stopped before the ranks were started again; run the same command to resume")
+            log.warning("stopped before the ranks were restarted; run the same command to resume")
             return Ended(_INTERRUPTED)
-        # What the first run has begun anew is resumed.
+        # Only the first run starts over; later ones resume it.
         return replace(following, fresh=self._start.fresh and not self._begun)
 
     def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """The answer of the file system; `otherwise` when somebody wants the end at once before it has
-        answered.
-        """
+        """Ask the file system; `otherwise` if the user wants the end at once before it answers."""
         answers: list[Answer] = []
         failures: list[BaseException] = []
 
@@ -314,7 +312,7 @@ class _Launch:
             with self._stops.passed_on_to(ranks), watchdog.over(ranks):
                 returned = ranks.wait()
             code = returned if returned >= 0 else 128 - returned
-            # Where no rank was alive, the words become part of our own sentence.
+            # If no rank was alive, its output becomes part of our message.
             output.finish(
                 quietly=not output.lives
                 or code in (0, _REFUSED, _INTERRUPTED, 4)
@@ -329,6 +327,7 @@ class _Launch:
         environment = mpi_environment()
         environment[LAUNCH_VARIABLE] = self._name
         environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
+        environment[SYSTEM_VARIABLE] = start.allocation.system
         environment[BEGUN_VARIABLE] = "1" if self._begun else ""
         if len(start.placement.nodes) == 1:
             environment[ONE_HOST_VARIABLE] = "1"
@@ -372,6 +371,6 @@ def _cannot_start(program: str, attempt: _Attempt, times: int = 1) -> str:
     said = (
         f": {attempt.words[0]}"
         if len(attempt.words) == 1
-        else "; its words:" + "".join(f"\n  {line}" for line in attempt.words)
+        else "; it printed:" + "".join(f"\n  {line}" for line in attempt.words)
     )
     return f"{how} ({code}){said}"

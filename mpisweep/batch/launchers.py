@@ -1,25 +1,27 @@
-"""What starts ranks, and the command line that has it start them where they belong.
+"""Finding a program that starts ranks, and the command line that places them on nodes.
 
-Which one is taken
-------------------
+Choice
+------
 1. The mpirun beside this Python, because it belongs to the MPI of this Python's mpi4py; else the mpirun or
-   mpiexec on PATH.  Also under Slurm: only Open MPI's own mpirun lets a sweep survive the death of a rank
+   mpiexec on PATH.  Under Slurm, too: only with Open MPI's own mpirun can a sweep survive the death of a rank
    (ULFM), and it starts its daemons through srun by itself.
-2. srun, under Slurm, where there is no mpirun at all (Cray).
+2. srun, under Slurm without any mpirun (Cray).
 
-How it is told the nodes
-------------------------
+Nodes
+-----
 ============  ====================================================================================
-Open MPI      Slurm's it sees.  PJM's and PBS's by ``-machinefile``; started through ``pjrsh`` or
-              ``pbs_tmrsh`` where those exist, else ssh (an mpirun with tm ignores that and needs none)
-MPICH, Intel  by ``-hosts`` and ``-ppn``, or by a number for each host; the same remote shells
-Fujitsu       it knows its nodes, and what ``#PJM --mpi`` has said about them
-srun          it knows its nodes
+Open MPI      Slurm: it finds them, and starts its daemons through srun.
+              PJM, PBS: ``-machinefile``; daemons through ``pjrsh`` or ``pbs_tmrsh`` if there is one,
+              else ssh (an mpirun with tm ignores that and needs none).
+              Grid Engine: ``--host n1:N``; its mpirun starts daemons through ``qrsh`` by itself.
+MPICH, Intel  ``-hosts`` and ``-ppn``, or a number for each host; the same remote shells
+Fujitsu       by itself, with the ranks per node of ``#PJM --mpi``
+srun          by itself
 ============  ====================================================================================
 
-Ranks are never bound to cores by the launcher: a worker binds its trial process itself.
+The launcher never binds ranks to cores: a worker binds its trial process itself.
 
-:func:`start_command` is pure; :func:`find_launcher` looks around and starts a program or two.
+:func:`start_command` is pure; :func:`find_launcher` looks for programs and runs one or two.
 """
 
 from __future__ import annotations
@@ -51,11 +53,11 @@ __all__ = [
 ]
 
 _OPEN_MPI = re.compile(r"Open MPI\)? v?(\d+)\.")
-#: How long a launcher may take to say its version, in seconds.
+#: Time limit for a launcher to print its version, in seconds.
 _VERSION_S = 30.0
-#: Daemons of Open MPI 5 die of the signal by which Slurm announces the end of a job, and the ranks with them.
+#: Open MPI 5's daemons, and with them the ranks, would die of the signal by which Slurm announces the end.
 _DEAF_DAEMON = "env --ignore-signal=USR1,XCPU prted"
-#: By what messages of Open MPI travel.
+#: Selects Open MPI's transports.
 _BTL = "OMPI_MCA_btl"
 _PMI_OF_MPI4PY = "from mpi4py import MPI; print(MPI.Get_library_version())"
 
@@ -76,25 +78,25 @@ class LauncherKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """A program that starts ranks, and what must be known of it."""
+    """A program that starts ranks, and its properties."""
 
     kind: LauncherKind
     program: str
-    #: Of Open MPI.
+    #: Major version of Open MPI.
     major: int = 0
-    #: In place of ssh; empty where there is none.
+    #: Used instead of ssh; empty for none.
     remote_shell: str = ""
-    #: Whether its daemons can be made deaf to signals; see :data:`_DEAF_DAEMON`.
+    #: Whether its daemons can ignore signals; see :data:`_DEAF_DAEMON`.
     deafens: bool = False
-    #: What srun is told of MPI; empty for its default.
+    #: srun's ``--mpi``; empty for its default.
     pmi: str = ""
 
 
 def find_launcher(allocation: Allocation) -> Launcher:
-    """The launcher to use in this allocation.
+    """Find the launcher to use in this allocation.
 
     Raises:
-        LaunchError: when there is none.
+        LaunchError: if there is none.
     """
     beside = Path(sys.executable).parent / "mpirun"
     program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
@@ -124,7 +126,7 @@ def find_launcher(allocation: Allocation) -> Launcher:
 
 
 def kind_of(version: str, path: str) -> tuple[LauncherKind, int]:
-    """Family, and major version of Open MPI, by what a launcher says of itself and where it lies."""
+    """Tell family, and major version of Open MPI, by the output of ``--version`` and the path."""
     if "fujitsu" in version.lower() or "/FJSV" in path:
         return LauncherKind.FUJITSU, 0
     if found := _OPEN_MPI.search(version):
@@ -135,10 +137,10 @@ def kind_of(version: str, path: str) -> tuple[LauncherKind, int]:
 
 
 def pmi_of(library: str, offered: str) -> str:
-    """What srun must be told for an MPI library; empty for its default.
+    """Choose srun's ``--mpi`` for an MPI library; empty for its default.
 
     Args:
-        library: what the library says of itself.
+        library: the library's version text.
         offered: the output of ``srun --mpi=list``.
     """
     wanted = ("pmix", "pmi2") if "Open MPI" in library else ("pmi2", "pmix")
@@ -150,14 +152,13 @@ def pmi_of(library: str, offered: str) -> str:
 def start_command(
     launcher: Launcher, allocation: Allocation, placement: Placement, exported: Sequence[str] = ()
 ) -> list[str]:
-    """The launcher and its options; the program of the ranks comes behind it.
+    """Write the launcher's command line, without the program of the ranks.
 
     Args:
         launcher: from :func:`find_launcher`.
-        allocation: where.
-        placement: how many ranks where.
-        exported: variables that ranks on other nodes must have, where the launcher does not pass all of them
-            on.
+        allocation: its nodes.
+        placement: ranks per node.
+        exported: variables for ranks on other nodes, if the launcher does not pass on all.
     """
     command = [launcher.program, "-n", str(placement.ranks)]
     match launcher.kind:
@@ -171,28 +172,27 @@ def start_command(
 
 
 def session_variables(launcher: Launcher, environment: Mapping[str, str], folder: str) -> dict[str, str]:
-    """What, beside the environment, has a launcher keep its notes of a session on this node in a folder.
+    """Variables that make a launcher keep its session files on this node in a folder.
 
-    Open MPI calls the folder of a session by the process number of its mpirun, leaves it behind when it is
-    killed, and refuses to start ("the PMIx server's listener thread failed to start", version 5.0.11) when a
-    later mpirun has the same number: in a container, where numbers are small, that happens.  In a folder that
-    is new each time it cannot.
+    Open MPI names the folder of a session by the process number of its mpirun, leaves it behind when killed,
+    and refuses to start ("the PMIx server's listener thread failed to start", version 5.0.11) if a later
+    mpirun has the same number, which happens in containers.  A new folder each time prevents that.
     """
     if launcher.kind is not LauncherKind.OPEN_MPI:
         return {}
     prefix = "PRTE_MCA_prte" if launcher.major >= 5 else "OMPI_MCA_orte"
-    # Open MPI refuses this one beside the one for all nodes.
+    # Open MPI refuses both this variable and the one for all nodes.
     if f"{prefix}_tmpdir_base" in environment or f"{prefix}_local_tmpdir_base" in environment:
         return {}
     return {f"{prefix}_local_tmpdir_base": folder}
 
 
 def one_host_variables(launcher: Launcher, environment: Mapping[str, str]) -> dict[str, str]:
-    """What, beside the environment, has MPI start faster where all ranks are on one host.
+    """Variables that make MPI start faster if all ranks are on one host.
 
-    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a whole second in
-    MPI_Init while it looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host
-    nothing crosses a fabric.
+    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a second in MPI_Init
+    while it looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host nothing crosses
+    a fabric.
     """
     if launcher.kind is not LauncherKind.OPEN_MPI or launcher.major < 5 or _BTL in environment:
         return {}
@@ -200,7 +200,7 @@ def one_host_variables(launcher: Launcher, environment: Mapping[str, str]) -> di
 
 
 def _is_spread(allocation: Allocation, placement: Placement) -> bool:
-    """Whether the launcher must be told the nodes at all."""
+    """Whether the ranks are on several nodes, which the launcher must be told."""
     return len(allocation.nodes) > 1 and bool(placement.nodes)
 
 
@@ -208,7 +208,7 @@ def _of_open_mpi(
     launcher: Launcher, allocation: Allocation, placement: Placement, exported: Sequence[str]
 ) -> list[str]:
     options = ["--bind-to", "none", "--oversubscribe"]
-    # From version 5 on Open MPI can survive the death of a rank.
+    # Open MPI 5 and later can survive the death of a rank.
     options += ["--with-ft", "ulfm"] if launcher.major >= 5 else []
     if not _is_spread(allocation, placement):
         return options
@@ -240,7 +240,7 @@ def _of_hydra(launcher: Launcher, allocation: Allocation, placement: Placement) 
 
 def _of_srun(launcher: Launcher, allocation: Allocation, placement: Placement) -> list[str]:
     options = [f"--mpi={launcher.pmi}"] if launcher.pmi else []
-    # One lost rank, or node, must not end the others.
+    # A lost rank or node must not end the others.
     options += ["--cpu-bind=none", "--kill-on-bad-exit=0", "--no-kill", f"--nodes={len(placement.nodes)}"]
     each = placement.ranks_per_node
     options += [f"--ntasks-per-node={each}"] if each is not None else ["--distribution=block"]

@@ -1,7 +1,6 @@
-"""Which nodes of the allocation still answer: asked of the nodes themselves, all at once and for a bounded
-time.
+"""Probing which nodes of the allocation still answer, all at once and within a time limit.
 
-What the batch system thinks of its nodes is no help here: it takes minutes to notice that one is gone.
+The batch system is no help here: it takes minutes to notice that a node is gone.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from mpisweep.batch.registry import batch_system
 
 __all__ = ["answering", "probe_command"]
 
-#: How long a node may take to answer, in seconds.
+#: Time limit for a node's answer, in seconds.
 _ANSWER_S = 15.0
-#: How often it is looked for answers, in seconds.
+#: Interval of looking for answers, in seconds.
 _LOOK_S = 0.05
 
 
 def probe_command(allocation: Allocation, remote_shell: str, host: str) -> list[str]:
-    """A command that returns 0 where a process can be started on the node."""
+    """A command that exits with 0 if a process can be started on the node."""
     system = batch_system(allocation.system)
     if system is not None and (probe := system.probe(host)):
         return probe
@@ -36,9 +35,10 @@ def probe_command(allocation: Allocation, remote_shell: str, host: str) -> list[
 
 
 def answering(allocation: Allocation, remote_shell: str, hosts: Sequence[str]) -> list[str]:
-    """Those of the hosts that answer, in their order; all of them where none does or nobody can be asked.
+    """Probe hosts and return those that answer, in order; all of them if none does.
 
-    Where not even the nearest one answers, it is the question that is wrong, and the launcher may do better.
+    If not even the nearest host answers, the probe is at fault, and the launcher may do better.  Without a
+    program to probe with, all are returned, too.
     """
     if len(hosts) < 2 or shutil.which(probe_command(allocation, remote_shell, "")[0]) is None:
         return list(hosts)

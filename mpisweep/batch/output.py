@@ -1,14 +1,14 @@
-"""What mpirun and the ranks print, on its way through the launcher.
+"""Output of mpirun and the ranks on its way through the launcher.
 
-Passed on as it comes, with three exceptions:
+It is passed on as it comes, with three exceptions:
 
-* Lines that are for the launcher: progress, and the sign of life of a rank.
-* What comes before the first rank lives is held back for up to :data:`_HOLD_S` seconds.  If none ever lives,
-  it says why, and becomes part of the launcher's own sentence.
-* What launchers of MPI say of ranks that exited with another code than 0 is held back to the end: after an
-  end that the ranks have told themselves it is noise.
+* Lines for the launcher: progress, and the sign of life of a rank.
+* Output before a rank is alive is held back for up to :data:`_HOLD_S` seconds.  If no rank ever is, it says
+  why, and becomes part of the launcher's message.
+* Complaints of MPI launchers about ranks that exited with another code than 0 are held back to the end: after
+  an end that the ranks have reported they are noise.
 
-Every stream is read by a thread of its own that does nothing else, so that mpirun never waits for its reader.
+A thread of its own reads each stream and does nothing else, so that mpirun never waits for its reader.
 """
 
 from __future__ import annotations
@@ -26,45 +26,44 @@ from mpisweep.progress import ALIVE, Progress, parse
 
 __all__ = ["ComplaintFilter", "Output", "PlainView", "View", "words_of"]
 
-#: How long the first lines are held back, in seconds.
+#: Time for which the first lines are held back, in seconds.
 _HOLD_S = 5.0
-#: How long the last lines may take to come after the process has exited, in seconds: somebody may still hold
-#: the pipe.
+#: Wait for the last lines after the process has exited, in seconds: another process may still hold the pipe.
 _DRAIN_S = 5.0
-#: Lines that are kept for the launcher's own sentence.
+#: Lines to keep for the launcher's message.
 _KEPT = 40
-#: Lines of words in that sentence, and the length of each.
+#: Lines of output in that message, and the length of each.
 _WORDS_AT_MOST = 12
 _WORD_LENGTH = 300
 
 _RULE = re.compile(r"([-=*])\1{30,}\s*")
-#: How blocks begin that tell of ranks which exited with another code than 0: Open MPI 4 and 5, Hydra.
+#: First lines of blocks about ranks that exited with another code than 0: Open MPI 4 and 5, Hydra.
 _COMPLAINT = re.compile(
     r"(prterun|mpirun|mpiexec|orterun) (detected that one or more processes exited"
     r"|has exited due to process rank"
     r"|noticed that process rank)"
     r"|MPI_ABORT was invoked on rank|Primary job +terminated normally, but|=+ +BAD TERMINATION OF ONE OF YOUR"
 )
-#: The same in single lines: Slurm, Hydra.
+#: Single lines about the same: Slurm, Hydra.
 _COMPLAINT_LINE = re.compile(
     r"srun: error: \S+: tasks? [\d,-]+: Exited with exit code \d+"
     r"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*"
 )
-#: A block that grows longer than this is none.
+#: Longest block of a complaint, in lines.
 _BLOCK_AT_MOST = 40
 
 
 class ComplaintFilter:
-    """Takes the complaints of one stream out, line by line."""
+    """Takes complaints out of a stream, line by line."""
 
     def __init__(self) -> None:
-        #: What was taken out.
+        #: Lines that were taken out.
         self.complaints: list[str] = []
-        #: A rule, and what has followed it, while it may be a complaint.
+        #: A rule and the lines after it, while they may be a complaint.
         self._block: list[str] = []
 
     def feed(self, line: str) -> list[str]:
-        """The lines that may pass now."""
+        """Take a line and return the lines that may pass now."""
         if _COMPLAINT_LINE.fullmatch(line):
             self.complaints.append(line)
             return []
@@ -87,46 +86,46 @@ class ComplaintFilter:
         return []
 
     def rest(self) -> list[str]:
-        """What was held back in a block that has no end."""
+        """Return the lines held back in an unfinished block."""
         passed, self._block = self._block, []
         return passed
 
 
 class View(Protocol):
-    """Where lines and progress go."""
+    """Shows lines and progress."""
 
     def write(self, line: str, *, error: bool = False) -> None:
-        """Show a line of somebody's output."""
+        """Show a line of output."""
 
     def show(self, progress: Progress) -> None:
         """Show how far the sweep is."""
 
 
 class PlainView:
-    """Standard output and standard error, for where there is no bar."""
+    """Standard output and standard error, without a progress bar."""
 
     def write(self, line: str, *, error: bool = False) -> None:
-        """Print it; where nobody reads any more nothing is printed, and the ranks go on."""
+        """Print a line; if the reader is gone, drop it, and the ranks continue."""
         stream = sys.stderr if error else sys.stdout
         with contextlib.suppress(OSError, ValueError, AttributeError):
             print(line, file=stream, flush=True)
 
     def show(self, progress: Progress) -> None:
-        """Nothing: without a bar ranks are not asked for it."""
+        """Ignore it: without a bar ranks are not asked for progress."""
 
 
 class Output:
     """The output of one start of the ranks.
 
     Args:
-        view: gets what passes.
+        view: shows the lines that pass.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._lock = threading.Lock()
         self._filters = {False: ComplaintFilter(), True: ComplaintFilter()}
-        #: What has come before a rank was alive; None once it is not held back any more.
+        #: Lines from before a rank was alive; None once they are released.
         self._held: list[tuple[str, bool]] | None = []
         self._last: deque[str] = deque(maxlen=_KEPT)
         self._readers: list[threading.Thread] = []
@@ -140,7 +139,7 @@ class Output:
         return self._lives.is_set()
 
     def follow(self, ranks: subprocess.Popen[bytes]) -> None:
-        """Begin to read."""
+        """Begin to read the output of the ranks."""
         assert ranks.stdout is not None
         assert ranks.stderr is not None
         self._timer.start()
@@ -150,26 +149,26 @@ class Output:
             self._readers.append(reader)
 
     def finish(self, *, quietly: bool) -> None:
-        """Wait for the last lines; complaints are dropped where the ranks have told their end themselves."""
+        """Wait for the last lines; `quietly` drops complaints, after an end that ranks reported."""
         for reader in self._readers:
             reader.join(_DRAIN_S)
         self._timer.cancel()
         with self._lock:
             for error, taken in self._filters.items():
-                # A complaint that was cut off is one all the same.
+                # A truncated complaint may be one, too.
                 for line in [] if quietly else taken.complaints:
                     self._pass(line, error)
                 for line in taken.rest():
                     self._pass(line, error)
 
     def words(self) -> list[str]:
-        """What was said last: only what was not shown yet, where no rank was alive before that."""
+        """The last lines; only those not shown yet, if output is still held back."""
         with self._lock:
             held = self._held
             return words_of(self._last if held is None else [line for line, _ in held])
 
     def release(self) -> None:
-        """Show what was held back."""
+        """Show the lines that were held back."""
         self._release()
 
     def _read(self, stream: IO[bytes], error: bool) -> None:
@@ -209,7 +208,7 @@ class Output:
 
 
 def _text_of(raw: bytes) -> str:
-    """UTF-8, or what the ranks write in the locale that they share with this process."""
+    """Decode as UTF-8, or else by the locale, which the ranks share with this process."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -217,9 +216,9 @@ def _text_of(raw: bytes) -> str:
 
 
 def words_of(lines: list[str] | deque[str]) -> list[str]:
-    """Lines for a sentence: without rules, empty lines and repetitions, which every rank prints."""
+    """Pick lines for a message: no rules, no empty lines, no repetitions by other ranks."""
     said = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not _RULE.fullmatch(line)))
     half = _WORDS_AT_MOST // 2
-    # mpirun begins with what matters, and Python's tracebacks end with it.
+    # mpirun says first what matters, and Python's tracebacks last.
     shown = said if len(said) <= _WORDS_AT_MOST else [*said[:half], "...", *said[-half:]]
     return [line[:_WORD_LENGTH] for line in shown]

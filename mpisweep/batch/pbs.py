@@ -1,7 +1,7 @@
 """PBS Professional, OpenPBS and Torque.
 
-Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  The two print jobs alike and call
-the start differently: ``stime`` and ``start_time``.
+Sources: the reference guides of PBS Professional (qstat, qsub) and Torque.  Both print jobs alike, except
+for the name of the start: ``stime`` and ``start_time``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Pbs(BatchSystem):
     time_example = "-l walltime="
     log_example = "-j oe"
     example = "-l place=scatter:excl"
-    # It wants no full stop.
+    # A full stop is not allowed.
     not_in_names = r"[^A-Za-z0-9_-]"
     name_length = 230
     about_signals = (
-        "PBS gives no warning before the walltime; at its end, and at qdel, it sends SIGTERM and some "
-        "seconds later SIGKILL.  The shell asks the sweep to stop in order and waits for it; the sweep "
+        "PBS sends no warning before the time limit; at the limit, and at qdel, it sends SIGTERM and some "
+        "seconds later SIGKILL.  The shell asks the sweep to stop cleanly and waits for it; the sweep "
         "watches the clock in any case."
     )
     submit_folder = "PBS_O_WORKDIR"
@@ -95,7 +95,7 @@ class Pbs(BatchSystem):
                 many = whole(count) or 1
                 nodes = (nodes or 0) + many
                 if "ngpus" in values:
-                    # PBS gives one core where a chunk asks for none.
+                    # A chunk that asks for no cores gets one.
                     cores = whole(values.get("ncpus", "1"))
                     gpus = max(gpus or 0, whole(values["ngpus"]) or 0)
                 if "mpiprocs" in values:
@@ -155,7 +155,7 @@ class Pbs(BatchSystem):
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
         file = environment.get("PBS_NODEFILE", "")
-        # One line a rank that was asked for (mpiprocs, ppn), all of a node one after another or not.
+        # One line per rank (mpiprocs, ppn); lines of a node may be apart.
         counts: dict[str, int] = {}
         for host in filter(None, map(first_word, read(file).splitlines())):
             counts[host] = counts.get(host, 0) + 1
@@ -178,7 +178,7 @@ class Pbs(BatchSystem):
         limit_s = duration_s(facts.get("Resource_List.walltime", ""))
         if started_at is not None and limit_s is not None:
             return JobTimes(started_at, started_at + limit_s)
-        # Torque says what is left; what PBS says is used may be minutes old, and is of no use.
+        # Torque prints the time left; the time used, as PBS prints it, may be minutes old.
         left_s = positive(facts.get("Walltime.Remaining"))
         return JobTimes(started_at, None if left_s is None else now + left_s)
 
@@ -187,7 +187,7 @@ PBS = Pbs()
 
 
 def _project(found: Directive | None) -> str:
-    """Who pays: a project, an account or, at some sites, the group of the job."""
+    """The project, the account or, at some sites, the group of the job."""
     if found is None or found.option != "-W":
         return found.value if found else ""
     group = re.search(r"(?:^|,)group_list=([^,]+)", found.value)
@@ -195,7 +195,7 @@ def _project(found: Directive | None) -> str:
 
 
 def _record(text: str, job_id: str) -> dict[str, str]:
-    """The attributes of one job in what ``qstat -f`` prints."""
+    """Read the attributes of one job from ``qstat -f``."""
     number = _NUMBER.match(job_id)
     facts: dict[str, str] = {}
     ours = False
@@ -207,7 +207,7 @@ def _record(text: str, job_id: str) -> dict[str, str]:
             other = _NUMBER.match(found[1])
             ours = number is not None and other is not None and number[0] == other[0]
         elif ours and line.startswith("\t") and last:
-            # The rest of a long value.
+            # Continuation of a long value.
             facts[last] += line.strip()
         elif ours and " = " in line:
             last, _, value = (part.strip() for part in line.partition(" = "))
@@ -216,6 +216,6 @@ def _record(text: str, job_id: str) -> dict[str, str]:
 
 
 def _gpus(listed: str, nodes: int) -> int | None:
-    """Torque's file of GPUs has a line for each, e.g. ``n1-gpu0``."""
+    """GPUs per node by Torque's file, which has a line for each, e.g. ``n1-gpu0``."""
     gpus = len({line.strip() for line in listed.splitlines() if line.strip()})
     return gpus // nodes if nodes and gpus >= nodes else None

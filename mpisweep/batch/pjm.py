@@ -1,8 +1,8 @@
 """Fujitsu's PJM (Technical Computing Suite): Flow, Wisteria, Genkai, Fugaku.
 
-The elapse limit is in no variable.  ``pjstat`` prints a table whose columns differ from site to site, so its
-header says what is what; ``pjstat -s`` prints a record.  A date in the table has no year.  Where neither says
-the limit (some sites print the time that has passed in its place) it is not known.
+No variable has the elapse limit.  ``pjstat`` prints a table whose columns differ between sites, so it is read
+by its header; ``pjstat -s`` prints a record.  Dates in the table have no year.  If neither has the limit
+(some sites print the elapsed time instead), it is unknown.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["PJM", "Pjm"]
 
 
 _DATE = re.compile(r"(?:(\d{4})/)?(\d{1,2})/(\d{1,2})\Z", re.ASCII)
-#: A mark may follow, e.g. ``<`` for a job that was started out of its turn.
+#: A mark may follow, e.g. ``<`` for a backfilled job.
 _TIME = re.compile(r"(\d{1,2}:\d{2}:\d{2})\W?\Z", re.ASCII)
 _SECONDS = re.compile(r"\((\d{1,9})\)\s*\Z", re.ASCII)
 _LIMITS = ("ELAPSE_LIM", "ELAPSE_LIMIT")
-#: Years to go back for a date without one; the 29th of February may need eight.
+#: Years to go back for a date without a year; 29 February may need eight.
 _YEARS_BACK = 9
 _DAY_S = 86400.0
 
 
 class Pjm(BatchSystem):
-    """See the module.  The options are those of pjsub that its users' guides and public scripts show."""
+    """See the module.  The options are those of pjsub in users' guides and public scripts."""
 
     name = "pjm"
     title = "PJM"
@@ -65,8 +65,8 @@ class Pjm(BatchSystem):
     name_length = 63
     signals = "XCPU USR1"
     about_signals = (
-        "At the elapse limit PJM sends SIGXCPU to every process of the job, this shell among them, and "
-        "SIGKILL ten seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop in order and "
+        "At the elapse limit PJM sends SIGXCPU to every process of the job, including this shell, and "
+        "SIGKILL ten seconds later; pjdel sends SIGTERM.  The shell asks the sweep to stop cleanly and "
         "waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "PJM_O_WORKDIR"
@@ -83,19 +83,19 @@ class Pjm(BatchSystem):
         "HLD": JobState.HELD,
         **dict.fromkeys(("RNA", "RNP", "RUN", "RNE", "RNO", "SPP", "SPD", "RSM"), JobState.RUNNING),
         **dict.fromkeys(("EXT", "CCL", "ERR", "RJT"), JobState.GONE),
-        # What sites print that show words instead.
+        # Sites with words instead.
         "QUEUED": JobState.WAITING,
         "RUNNING": JobState.RUNNING,
     }
 
     job_variables = ("PJM_SUBJOBID", "PJM_JOBID")
-    how_to_say = "--walltime as the elapse limit of the job"
+    how_to_say = "--walltime to the elapse limit of the job"
     remote_shells = ("pjrsh",)
 
     def directives(self, request: Request) -> tuple[str, ...]:
         """See :class:`BatchSystem`."""
         cores = request.cores_per_node
-        # Whole nodes come with all their cores, and GPUs of shared nodes with their share of them.
+        # A whole node comes with all its cores, and a GPU of a shared node with its share of them.
         size = {
             "node": [f"-L node={request.nodes}"],
             "gpu": [f"-L gpu={request.gpus}"],
@@ -150,8 +150,8 @@ class Pjm(BatchSystem):
     def follow_options(self, chained: bool, after: str) -> list[str]:
         """See :class:`BatchSystem`.
 
-        PJM calls such jobs the sub jobs of a step job.  ``sd`` says when one is deleted: a script that ends
-        with 0 has nothing left to do, and PJM then deletes those after it.
+        PJM calls such jobs the sub jobs of a step job.  ``sd`` is the condition for deleting them: a script
+        exits with 0 if nothing is left to do, and PJM then deletes the sub jobs after it.
         """
         if not chained:
             return []
@@ -166,8 +166,7 @@ class Pjm(BatchSystem):
 
     def listings(self, job_ids: Sequence[str], uid: int, user: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
-        # -E lists the sub jobs of step jobs, too; where a site's pjstat does not take it, the plain one lists
-        # step jobs.
+        # -E lists the sub jobs of step jobs, too; some sites' pjstat does not have it.
         return (("pjstat", "-E"), ("pjstat",))
 
     def listed(self, text: str) -> list[QueuedJob]:
@@ -183,7 +182,7 @@ class Pjm(BatchSystem):
             if not header or not row or not row[0][0].isdigit():
                 continue
             at = header.index("ST" if "ST" in header else "STATUS")
-            # Only what stands before the state may be counted: a date after it may be two words.
+            # Only columns up to the state can be counted: a date after it may be two words.
             if header.index("JOB_ID") < len(row) and at < len(row):
                 found.append(self.queued(row[header.index("JOB_ID")], row[at].upper()))
         return found
@@ -220,7 +219,7 @@ PJM = Pjm()
 
 
 def _granted(hosts: Sequence[str], ranks: int | None, at_most: int | None) -> list[int | None]:
-    """Spread the ranks over the hosts, the remainder over the first; unknown if a host gets none."""
+    """Spread the ranks over the hosts, the remainder first; unknown if a host gets none."""
     if ranks is None or not hosts or ranks < len(hosts):
         return [None] * len(hosts)
     each, rest = divmod(ranks, len(hosts))
@@ -238,7 +237,7 @@ def _from_table(header: Sequence[str], lines: Sequence[str], job_id: str, now: f
         # A date is two words.
         if words[job + (job > place) :][:1] != [job_id]:
             continue
-        # A name can be any number of words: what counts is where a column lies from the date.
+        # A name can be any number of words, so columns are counted from the date.
         for at in range(len(words) - 2, -1, -1):
             date, time = _DATE.match(words[at]), _TIME.match(words[at + 1])
             if date is None or time is None:

@@ -1,13 +1,13 @@
-"""How many ranks go onto which node: pure.
+"""The number of ranks per node: pure.
 
 Rules
 -----
-* ``-n`` counts the workers of the whole allocation; they are spread evenly, the first nodes getting the rest.
-* Otherwise GPUs decide: every node gets as many workers as its GPUs have room for.
-* Where there are no GPUs, every node gets as many as the job asked the batch system for; where it asked for
-  none, as many as this machine would get on its own.
-* ``--master idle`` puts one rank more on the first node.
-* A node that does not answer any more is left out, and its ranks with it.
+* ``-n`` is the number of workers in the whole allocation, spread evenly; the first nodes get the remainder.
+* Otherwise GPUs decide: each node gets as many workers as its GPUs have room for.
+* Without GPUs each node gets as many as the job asked for; if it asked for none, as many as this machine
+  would get alone.
+* ``--master idle`` adds a rank on the first node.
+* A node that no longer answers is left out with its ranks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["NodeRanks", "Placement", "place"]
 
 @dataclass(frozen=True, slots=True)
 class NodeRanks:
-    """So many ranks on one node; the host is empty for this machine outside of an allocation."""
+    """The number of ranks on a node; the host is empty for this machine outside of a job."""
 
     host: str
     ranks: int
@@ -30,25 +30,25 @@ class NodeRanks:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Ranks on nodes, in the order in which they are numbered."""
+    """Ranks on nodes, in the order of rank numbers."""
 
     nodes: tuple[NodeRanks, ...]
-    #: Whether these are all nodes that the batch system has granted.
+    #: Whether these are all nodes of the allocation.
     everywhere: bool = True
 
     @property
     def ranks(self) -> int:
-        """How many ranks there are."""
+        """Number of ranks."""
         return sum(node.ranks for node in self.nodes)
 
     @property
     def ranks_per_node(self) -> int | None:
-        """The same number for every node, where it is."""
+        """Ranks per node, if equal on all nodes; else None."""
         each = {node.ranks for node in self.nodes}
         return each.pop() if len(each) == 1 else None
 
     def only(self, hosts: Container[str]) -> Placement:
-        """What is left of it on these hosts."""
+        """Keep only these hosts."""
         kept = tuple(node for node in self.nodes if node.host in hosts)
         return Placement(kept, everywhere=self.everywhere and len(kept) == len(self.nodes))
 
@@ -56,14 +56,14 @@ class Placement:
 def place(
     allocation: Allocation, *, usual: int, has_gpus: bool, workers: int | None, idle_master: bool
 ) -> Placement:
-    """Work out the ranks of every node.
+    """Compute the ranks per node.
 
     Args:
-        allocation: the nodes; where it names none, the ranks all run on this machine.
-        usual: workers for one node by its devices.
-        has_gpus: whether those are GPUs.
-        workers: how many the user wants in all; None for as many as there is room for.
-        idle_master: whether rank 0 takes no part in the work.
+        allocation: the nodes; if it has none, all ranks run on this machine.
+        usual: workers per node by its devices.
+        has_gpus: whether these are GPUs.
+        workers: total number that the user wants; None for as many as there is room for.
+        idle_master: whether rank 0 runs no trials.
     """
     nodes = allocation.nodes or (AllocatedNode(""),)
     if workers is None:

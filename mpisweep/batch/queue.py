@@ -1,7 +1,7 @@
-"""What the batch system knows of jobs: waiting, held, running or gone.
+"""Asking the batch system for the states of jobs.
 
-Its answer is read by the header or the field names in it, never by positions: sites change the columns.  A
-system that does not answer is no error: then nothing is known.
+Listings are read by header or field names, never by position: sites change the columns.  A system that does
+not answer is no error: the states are unknown then.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from mpisweep.batch.jobfacts import JobState, QueuedJob
 
 __all__ = ["ask", "parse_answer"]
 
-#: How long a batch system may take over a question, in seconds.
+#: Time limit of a listing, in seconds.
 _ASK_S = 20.0
 
 
 def ask(system: BatchSystem, job_ids: Sequence[str]) -> dict[str, QueuedJob] | None:
-    """What the batch system says of these jobs; what it does not list is gone.
+    """Ask for the states of jobs; a job that is not listed is gone.
 
     Returns:
-        None when it does not answer.
+        None if the batch system does not answer.
     """
     if not job_ids:
         return {}
@@ -43,7 +43,7 @@ def ask(system: BatchSystem, job_ids: Sequence[str]) -> dict[str, QueuedJob] | N
 
 
 def _find(listed: Mapping[str, QueuedJob], job_id: str) -> QueuedJob:
-    # A plain pjstat lists the step job and not its sub jobs; PBS may leave out the server's name.
+    # A plain pjstat lists the step job and not its sub jobs; PBS may omit the server's name.
     for name in (job_id, job_id.partition("_")[0], job_id.partition(".")[0]):
         if name in listed:
             return QueuedJob(job_id, listed[name].state, listed[name].words)
@@ -51,7 +51,7 @@ def _find(listed: Mapping[str, QueuedJob], job_id: str) -> QueuedJob:
 
 
 def parse_answer(system: BatchSystem, text: str) -> dict[str, QueuedJob]:
-    """The jobs in what a batch system lists."""
+    """Read a listing."""
     return {job.job_id: job for job in system.listed(text)}
 
 

@@ -1,4 +1,4 @@
-"""What a job asks its batch system for: the user's wishes and the site's facts, decided and checked. Pure."""
+"""Turning the user's wishes and the site's facts into a checked request for a job: pure."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from mpisweep.batch.texts import clock
 
 __all__ = ["CORES_PER_GPU", "LEAST_CORES_PER_GPU", "Job", "Wishes", "plan_job"]
 
-#: At most so many ranks on a node without GPUs, as `mpisweep run` starts.
+#: Most ranks on a node without GPUs, as `mpisweep run` starts.
 _RANKS_WITHOUT_GPUS = 16
-#: With fewer cores per GPU nothing is left for data loaders beside the process that trains.
+#: With fewer cores per GPU none is left for data loaders beside the training process.
 LEAST_CORES_PER_GPU = 2
-#: What is proposed where nothing is known.
+#: Proposal if nothing is known.
 CORES_PER_GPU = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user has asked for; None and empty for what is left to the site.
+    """The user's wishes; None or empty to leave it to the site.
 
     Attributes:
-        gpus: of a node; of the job, where the site's unit is the GPU.
-        ranks: of a node.
-        cores: of a rank.
+        gpus: per node; per job, if the site's unit is the GPU.
+        ranks: per node.
+        cores: per rank.
         group: resource group, partition or queue.
         project: project group or account.
-        modules: instead of the site's, when there are any.
-        directives: options of the batch system beside the site's.
+        modules: to load instead of the site's.
+        directives: options of the batch system in addition to the site's.
     """
 
     nodes: int = 1
@@ -45,11 +45,11 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the batch system is asked for.
+    """A job, decided and checked.
 
     Attributes:
-        gpus: of a node; 0 for none.
-        cores: of a rank; None where the batch system is not asked for any.
+        gpus: per node; 0 for none.
+        cores: per rank; None to ask for none.
         elapse_s: None on a workstation, which has no limit.
     """
 
@@ -66,16 +66,16 @@ class Job:
 
     @property
     def ranks(self) -> int:
-        """Of the whole job."""
+        """Ranks of the whole job."""
         return self.nodes * self.ranks_per_node
 
     @property
     def cores_per_node(self) -> int | None:
-        """What its ranks have of a node together; None where nobody knows."""
+        """Cores of all ranks on a node together; None for unknown."""
         return self.site.cores_per_node if self.cores is None else self.cores * self.ranks_per_node
 
     def doubt(self) -> str:
-        """One sentence when the GPUs would wait for their data; else empty."""
+        """One sentence if the GPUs would wait for data; else empty."""
         cores = self.cores_per_node
         if not self.gpus or not self.site.system.marker or self.site.unit == "gpu":
             return ""
@@ -85,37 +85,37 @@ class Job:
                 ""
                 if self.site.system.gives_whole_nodes or self.site.node_resource
                 else (
-                    f"nothing says how many cores a rank gets, and {self.site.system.title} gives it one, "
-                    f"which leaves none for loading data; say --cores {CORES_PER_GPU}, or cores_per_rank in "
-                    "a copy of the site's file"
+                    f"the number of cores per rank is not set, and {self.site.system.title} gives one, which "
+                    f"leaves none for loading data; add --cores {CORES_PER_GPU}, or set cores_per_rank in a "
+                    "copy of the site file"
                 )
             )
         if cores >= LEAST_CORES_PER_GPU * self.gpus:
             return ""
         return (
-            f"{cores} core{'s' * (cores != 1)} for {self.gpus} GPU{'s' * (self.gpus != 1)} of a node are "
+            f"{cores} core{'s' * (cores != 1)} for {self.gpus} GPU{'s' * (self.gpus != 1)} per node are "
             f"fewer than {LEAST_CORES_PER_GPU} per GPU, which leaves none for loading data; ask for more "
             "with --cores"
         )
 
 
 def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_per_trial: int = 1) -> Job:
-    """Decide what a job asks for, and refuse what is known not to be had.
+    """Plan a job, and refuse wishes beyond known limits.
 
     Args:
-        site: where.
-        wishes: what.
-        devices_per_trial: GPUs that a trial gets, or the share of one.
-        ranks_per_trial: the most that a trial of the sweep has.
+        site: the machine.
+        wishes: the user's.
+        devices_per_trial: GPUs per trial, or the share of one.
+        ranks_per_trial: most ranks of a trial in the sweep.
 
     Raises:
-        SiteError: naming what was asked for, the limit, and what is allowed.
+        SiteError: names the wish, the limit, and what is allowed.
     """
     gpus = site.gpus_per_node if wishes.gpus is None else wishes.gpus
     if gpus is None and site.system.marker:
         raise SiteError(
-            f"--site {site.name}: does not say how many GPUs a node has; say it with --gpus (where there is "
-            "none, --gpus 0 and --ranks), or in a copy of the site's file"
+            f"--site {site.name}: the site file does not state the GPUs per node; add --gpus (without GPUs, "
+            "--gpus 0 and --ranks), or set gpus_per_node in a copy of the file"
         )
     nodes = 1 if site.unit == "gpu" or not site.system.marker else wishes.nodes
     if nodes != wishes.nodes:
@@ -142,9 +142,9 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
     _check_words(job)
     if site.system.size_example and not site.size and not job.directives:
         raise SiteError(
-            f"--site {site.name}: does not say how nodes are asked for, and "
+            f"--site {site.name}: the site file does not state how to ask for nodes, and "
             f"{site.system.title} has no option for it; "
-            'say it with --directive, e.g. --directive="-pe mpi 8", or in a copy of the site\'s file, '
+            'add --directive, e.g. --directive="-pe mpi 8", or set size in a copy of the file, '
             f'e.g. size = "{site.system.size_example}"'
         )
     if site.system.marker:
@@ -152,57 +152,54 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
         if job.ranks < ranks_per_trial:
             raise SiteError(
                 f"--nodes {job.nodes}: gives {job.ranks} rank{'s' * (job.ranks != 1)}, and a trial of the "
-                f"sweep has {ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks of each"
+                f"sweep has {ranks_per_trial} (ranks_per_trial); ask for more nodes, or more --ranks per node"
             )
     return job
 
 
 def _usual_ranks(site: Site, gpus: int, devices_per_trial: float) -> int:
-    """One rank a GPU or a share of one; without GPUs one a core."""
+    """One rank per GPU or share of one; without GPUs one per core."""
     if gpus:
         ranks = math.floor(gpus / devices_per_trial + 1e-9)
         if ranks < 1:
             raise SiteError(
-                f"--gpus {gpus}: the sweep wants {devices_per_trial:g} GPUs a trial (devices_per_trial), "
-                "more than a node gets"
+                f"--gpus {gpus}: is fewer than the {devices_per_trial:g} GPUs per trial that the sweep needs "
+                "(devices_per_trial)"
             )
         return ranks
     if not site.system.marker:
         return 1
     if site.cores_per_node is None:
         raise SiteError(
-            f"--site {site.name}: does not say how many cores a node has, and there are no GPUs to go by; "
-            "say with --ranks how many ranks a node gets, or the cores in a copy of the site's file "
-            "(cores_per_node)"
+            f"--site {site.name}: the site file does not state the cores per node, and there are no GPUs to "
+            "count by; add --ranks, or set cores_per_node in a copy of the file"
         )
     return min(site.cores_per_node, _RANKS_WITHOUT_GPUS)
 
 
 def _cores(site: Site, wanted: int | None, ranks: int, gpus: int) -> int | None:
-    """Cores to ask for, for each rank."""
+    """Cores to ask for per rank."""
     if wanted is not None and (not site.system.marker or site.unit == "gpu"):
-        why = "has no batch system to ask for them" if not site.system.marker else "gives them with the GPUs"
-        raise SiteError(f"--cores {wanted}: {site.title} {why}; leave it out")
+        why = "has no batch system" if not site.system.marker else "gives cores with the GPUs"
+        raise SiteError(f"--cores {wanted}: {site.title} {why}; leave out --cores")
     if wanted is not None and site.cores_per_node is not None and wanted * ranks > site.cores_per_node:
         raise SiteError(
-            f"--cores {wanted}: {ranks} rank{'s' * (ranks != 1)} of a node would have {wanted * ranks} "
-            f"cores, and a node of {site.name} has {site.cores_per_node}"
+            f"--cores {wanted}: {ranks} rank{'s' * (ranks != 1)} per node would have {wanted * ranks} cores, "
+            f"and a node of {site.name} has {site.cores_per_node}"
         )
     if wanted is not None:
         return wanted
     if site.cores_per_node is not None:
         return site.cores_per_node // ranks or None
-    # A rank without a GPU has no GPU to feed.
+    # A rank without a GPU needs no cores for loading data.
     return site.cores_per_rank if gpus else None
 
 
 def _directive(site: Site, text: str) -> str:
-    """An option of the batch system as it goes into the script, without its marker."""
+    """Check an option of the batch system, and remove its marker."""
     marker = site.system.marker
     if not marker:
-        raise SiteError(
-            f"--directive {text!r}: {site.title} has no batch system that reads directives; leave it out"
-        )
+        raise SiteError(f"--directive {text!r}: {site.title} has no batch system; leave out --directive")
     option = text.removeprefix(marker).strip()
     if not option.startswith("-") or not option.isprintable():
         raise SiteError(
@@ -224,13 +221,13 @@ def _check_words(job: Job) -> None:
 def _check_limits(job: Job) -> None:
     site = job.site
     if job.elapse_s is None:
-        raise SiteError("--elapse: is missing; say how long the job may take, e.g. --elapse 2:00:00")
+        raise SiteError("--elapse: is missing; set the time limit of the job, e.g. --elapse 2:00:00")
     if site.project_needed and not job.project:
         raise SiteError(f"--project: is missing; jobs on {site.title} need a project group")
     if job.group and site.groups and job.group not in site.groups:
         raise SiteError(
             f"--group {job.group}: is not a resource group of {site.name}; known are "
-            f"{', '.join(site.groups)} (a copy of the site's file can name more)"
+            f"{', '.join(site.groups)} (a copy of the site file can name more)"
         )
     group = site.resource_group(job.group)
     if group.most_nodes is not None and job.nodes > group.most_nodes:
@@ -249,7 +246,7 @@ def _check_limits(job: Job) -> None:
 
 
 def _longest(job: Job, group: str, longest_s: float) -> str:
-    """What is allowed instead: elsewhere on the site, or at most."""
+    """Say what is allowed instead: another group, or the longest time."""
     site, nodes = job.site, f"{job.nodes} node{'s' * (job.nodes > 1)}"
     others = {name: other.longest_s(job.nodes) for name, other in site.groups.items() if name != group}
     fitting = [name for name, limit in others.items() if limit is not None and limit >= (job.elapse_s or 0)]

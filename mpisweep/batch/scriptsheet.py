@@ -1,4 +1,4 @@
-"""What a check of a job script goes by, and what it comes to."""
+"""Input and findings of a check of a job script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Facts", "Finding", "LookUp", "Severity", "Sheet"]
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """Severity of a finding."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One mistake: where it is, what is wrong, and what would be right."""
+    """A mistake: its line, what is wrong, and what would be right."""
 
     line: int
     severity: Severity
@@ -34,11 +34,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the files say that a script names; None and empty for nothing.
+    """Facts from the files that a script names; None or empty for unknown.
 
     Attributes:
-        longest_s: the longest trial so far.
-        timeout_s: the time limit of a trial.
+        longest_s: longest trial so far.
+        timeout_s: time limit of a trial.
         problem: why the sweep file cannot be run.
     """
 
@@ -47,14 +47,14 @@ class Facts:
     problem: str = ""
 
 
-#: Given the folder that the script goes to (empty for where it is submitted from), the sweep and the results
+#: Returns facts for the working folder (empty for where the script is submitted), the sweep and the results
 #: file.
 LookUp = Callable[[str, str, str], Facts]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is known of a script."""
+    """Everything known of a script."""
 
     script: JobScript
     asked: Asked
@@ -64,7 +64,7 @@ class Sheet:
 
     @property
     def gpus(self) -> int | None:
-        """Of a node; None for unknown."""
+        """GPUs per node; None for unknown."""
         gives_all = self.system.gives_whole_nodes or bool(self.site and self.site.node_resource)
         if self.asked.gpus is not None or not gives_all:
             return self.asked.gpus
@@ -72,7 +72,7 @@ class Sheet:
 
     @cached_property
     def sweeps(self) -> list[tuple[Command, tuple[str, ...]]]:
-        """The commands that run a sweep, and the arguments of ``mpisweep run`` in them."""
+        """The commands that run a sweep, each with the arguments of its ``mpisweep run``."""
         found = []
         for command in self.script.commands:
             words = list(command.words)

@@ -18,7 +18,7 @@ from mpisweep.batch.texts import clock, moment, positive, whole, words
 __all__ = ["SLURM", "Slurm", "expand_counts", "expand_hosts"]
 
 
-#: A list of hosts that is longer is a misunderstanding.
+#: A longer list of hosts is a misreading.
 _HOSTS_AT_MOST = 100_000
 _LISTED = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])+")
 _PART = re.compile(r"\[([^\[\]]*)\]")
@@ -62,7 +62,7 @@ class Slurm(BatchSystem):
     log_example = "--output=NAME.%j.log"
     example = "--constraint=a100"
     about_signals = (
-        "The SIGUSR1 that --signal asks for comes to this shell alone.  It asks the sweep to stop in order "
+        "--signal makes Slurm send SIGUSR1 to this shell only.  The shell asks the sweep to stop cleanly "
         "and waits for it; the sweep watches the clock in any case."
     )
     submit_folder = "SLURM_SUBMIT_DIR"
@@ -113,7 +113,7 @@ class Slurm(BatchSystem):
             *([request.project] if request.project else []),
             *([request.size] if request.size else size),
             f"--time={clock(request.elapse_s)}",
-            # Otherwise the loss of one node ends the whole job.
+            # Without it the loss of a node ends the whole job.
             *(["--no-kill"] if request.nodes > 1 else []),
             *request.container,
             f"--signal=B:USR1@{request.warn_s}",
@@ -180,7 +180,7 @@ class Slurm(BatchSystem):
         if not cores:
             return ()
         return (
-            "# srun does not go by what the job has asked for (Slurm 22.05 and later).",
+            "# srun ignores the job's --cpus-per-task (Slurm 22.05 and later).",
             f"export SRUN_CPUS_PER_TASK={cores}",
         )
 
@@ -206,9 +206,9 @@ class Slurm(BatchSystem):
 
     def allocation(self, environment: Mapping[str, str], read: Callable[[str], str]) -> Allocation:
         """See :class:`BatchSystem`."""
-        # SLURM_NODELIST is that of a job step, inside of one.
+        # Within a job step SLURM_NODELIST is that of the step.
         hosts = expand_hosts(environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST", ""))
-        # Without an order for tasks this variable counts whatever Slurm made of the nodes' CPUs.
+        # If the job did not ask for tasks, this variable counts CPUs.
         ordered = "SLURM_NTASKS" in environment or "SLURM_NTASKS_PER_NODE" in environment
         counts = expand_counts(environment.get("SLURM_TASKS_PER_NODE", "")) if ordered else ()
         ranks: Sequence[int | None] = counts if len(counts) == len(hosts) else [None] * len(hosts)
@@ -221,7 +221,7 @@ class Slurm(BatchSystem):
             self.job_id(environment),
             tuple(AllocatedNode(host, count) for host, count in zip(hosts, ranks, strict=True)),
             gpus_per_node=_gpus(environment),
-            # salloc can leave its shell where it is; what Slurm itself starts knows its node.
+            # The shell of salloc may stay on the login node; processes that Slurm starts know their node.
             is_elsewhere=bool(hosts) and "SLURMD_NODENAME" not in environment,
             started_at=times.started_at,
             ends_at=times.ends_at,
@@ -239,13 +239,15 @@ class Slurm(BatchSystem):
         """See :class:`BatchSystem`."""
         for line in text.splitlines():
             fields = line.strip().split("|")
-            # The id of an array's last task is also that of the whole array: its other tasks are listed too.
+            # The last task of an array has the id of the array, so its other tasks are listed, too.
             if len(fields) == 3 and fields[0] == job_id:
                 return JobTimes(_time(fields[1]), _time(fields[2]))
         facts: dict[str, str] = {}
         for name, value in _FIELD.findall(text):
-            if name == "JobId" and facts.get("JobId") == job_id:
-                break
+            if name == "JobId":
+                if facts.get("JobId") == job_id:
+                    break
+                facts = {}
             facts[name] = value
         if facts.get("JobId") != job_id:
             return JobTimes()
@@ -270,7 +272,7 @@ class Slurm(BatchSystem):
         if copies == 1:
             return ""
         return (
-            f"srun has started {copies} copies of this without MPI; leave out srun, for `mpisweep run` "
+            f"srun has started {copies} copies of this without MPI; leave out srun, because `mpisweep run` "
             "starts the ranks itself, or choose an MPI that both know, e.g. srun --mpi=pmix"
         )
 
@@ -279,7 +281,7 @@ SLURM = Slurm()
 
 
 def _asked_gpus(find: Find, nodes: int | None, ranks: int | None) -> int | None:
-    """GPUs of a node, in each of the ways in which they are asked for."""
+    """GPUs per node, by each way to ask for them."""
     by_node, gres = find("--gpus-per-node"), find("--gres")
     by_task, total = find("--gpus-per-task"), find("--gpus", "-G")
     gpus = whole(by_node.value.rpartition(":")[2]) if by_node else None
@@ -293,7 +295,7 @@ def _asked_gpus(find: Find, nodes: int | None, ranks: int | None) -> int | None:
 
 
 def expand_hosts(listed: str) -> tuple[str, ...]:
-    """``n[1-3,07],x`` as ``n1 n2 n3 n07 x``; nothing where it is no list of hosts."""
+    """Expand ``n[1-3,07],x`` to ``n1 n2 n3 n07 x``; empty if it is not a list of hosts."""
     hosts: list[str] = []
     for entry in _LISTED.findall(listed):
         choices: list[Sequence[str]] = []
@@ -315,7 +317,7 @@ def expand_hosts(listed: str) -> tuple[str, ...]:
 
 
 def expand_counts(listed: str) -> tuple[int, ...]:
-    """``2(x3),1`` as ``2 2 2 1``; nothing where it is no list of counts."""
+    """Expand ``2(x3),1`` to ``2 2 2 1``; empty if it is not a list of counts."""
     counts: list[int] = []
     for entry in listed.split(","):
         found = _REPEATED.match(entry.strip())

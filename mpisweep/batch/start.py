@@ -1,4 +1,4 @@
-"""Where the ranks of a run are started, by what, and again on what is left of the allocation."""
+"""A way to start the ranks of a run: on which nodes, by which launcher."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from mpisweep.processes.kernel import python_command
 
 __all__ = ["Start", "plan_start"]
 
-#: What a rank must find as the launcher does, also on a node that is reached by a remote shell; beside our
-#: own.
+#: Variables that a rank needs, also on a node that is reached by a remote shell; beside our own.
 _EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "OMP_NUM_THREADS")
 _OUR_OWN = "MPISWEEP_"
 
@@ -25,19 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One way to start the ranks."""
+    """A way to start the ranks."""
 
     allocation: Allocation
     placement: Placement
-    #: None for a single rank on this node, which needs no MPI.
+    #: None for a single rank on this node, without MPI.
     launcher: Launcher | None
     #: Of ``mpisweep run``, without ``--fresh``.
     arguments: tuple[str, ...]
-    #: Whether the ranks are to begin anew.
+    #: Whether the ranks start the sweep over.
     fresh: bool = False
 
     def command(self, environment: Mapping[str, str]) -> list[str]:
-        """The whole command line, for ranks that get this environment."""
+        """Write the whole command line, for ranks with this environment."""
         fresh = ["--fresh"] if self.fresh else []
         program = [*python_command(), "-m", "mpisweep", "run", *fresh, *self.arguments]
         if self.launcher is None:
@@ -47,19 +46,17 @@ class Start:
         return [*start_command(self.launcher, self.allocation, self.placement, exported), *program]
 
     def session(self, environment: Mapping[str, str], folder: str) -> dict[str, str]:
-        """What the launcher must have in its environment to keep its notes in a folder of its own on this
-        node.
-        """
+        """Variables that make the launcher keep its session files in this folder."""
         return {} if self.launcher is None else session_variables(self.launcher, environment, folder)
 
     def passes_on(self, number: signal.Signals) -> bool:
-        """Whether a signal to the process that is started reaches the ranks and harms nothing."""
+        """Whether a signal to the started process reaches the ranks and does no harm."""
         if self.launcher is None or self.launcher.kind is LauncherKind.OPEN_MPI:
             return number in (signal.SIGUSR1, signal.SIGXCPU)
         return number == signal.SIGUSR1
 
     def on_what_answers(self) -> Start:
-        """The same on those nodes that still answer; asks each of them, which takes seconds at most."""
+        """Probe the nodes, within seconds, and keep those that answer."""
         if self.launcher is None:
             return self
         hosts = [node.host for node in self.placement.nodes]
@@ -69,8 +66,9 @@ class Start:
             return self
         left = self.placement.only(alive)
         log.warning(
-            "%s %s not answer any more; going on with %d ranks on %d of %d nodes",
-            ", ".join(gone), "does" if len(gone) == 1 else "do", left.ranks, len(left.nodes), len(hosts),
+            "%s no longer %s; continuing with %d ranks on %d of %d nodes",
+            ", ".join(gone), "answers" if len(gone) == 1 else "answer", left.ranks, len(left.nodes),
+            len(hosts),
         )  # fmt: skip
         return replace(self, placement=left)
 
@@ -78,10 +76,10 @@ class Start:
 def plan_start(
     allocation: Allocation, placement: Placement, arguments: tuple[str, ...], *, fresh: bool = False
 ) -> Start:
-    """Find out how the ranks are started here.
+    """Plan how to start the ranks.
 
     Raises:
-        LaunchError: when there is nothing to start them with.
+        LaunchError: if there is no program to start them.
     """
     is_alone = placement.ranks == 1 and not allocation.is_elsewhere
     launcher = None if is_alone else find_launcher(allocation)

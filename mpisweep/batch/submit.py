@@ -1,4 +1,4 @@
-"""Giving a job script to the batch system, alone or after another job, and taking jobs back."""
+"""Submitting job scripts, alone or after another job, and cancelling jobs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from mpisweep.batch.base import BatchSystem
 
 __all__ = ["SubmitError", "cancel", "find_command", "submit"]
 
-#: How long a batch system may take over a submission, in seconds: some are slow when they are busy.
+#: Time limit of a submission, in seconds: busy batch systems are slow.
 _SUBMIT_S = 120.0
 
 
 class SubmitError(RuntimeError):
-    """A job was not taken; the message is one sentence with the batch system's own words."""
+    """A job was not submitted; the message is one sentence with the message of the batch system."""
 
 
 def find_command(system: BatchSystem, command: str) -> str:
-    """Where a batch system's command is.
+    """Find a batch system's command.
 
     Raises:
-        SubmitError: when it is not on PATH.
+        SubmitError: if it is not on PATH.
     """
     found = shutil.which(command)
     if found is None:
         raise SubmitError(
-            f"{command} is not on PATH: this is no machine that {system.title} jobs are submitted from; log "
-            "in to one, or write the script with `mpisweep jobscript` and submit it there"
+            f"{command} is not on PATH: {system.title} jobs cannot be submitted from this machine; log in to "
+            "one that has it, or write the script with `mpisweep jobscript` and submit it there"
         )
     return found
 
@@ -49,14 +49,14 @@ def submit(
     Args:
         system: the batch system.
         script: the file.
-        folder: to submit from: relative paths of the directives start there.
-        chained: whether other jobs are to follow.
-        after: id of the job that this one follows.
-        options: that the site wants with the command.
+        folder: to submit from; relative paths in directives start there.
+        chained: whether it is part of a chain.
+        after: id of the job that it follows; empty for none.
+        options: of the submit command, as the site needs them.
         run: :func:`subprocess.run`.
 
     Raises:
-        SubmitError: when it was not taken.
+        SubmitError: if it was not accepted.
     """
     command = [
         find_command(system, system.submit),
@@ -76,23 +76,23 @@ def submit(
         )
     except subprocess.TimeoutExpired as error:
         raise SubmitError(
-            f"{system.submit} has not answered for {_SUBMIT_S:.0f} s; whether the job was taken, "
-            f"`{system.ask}` tells"
+            f"{system.submit} has not answered within {_SUBMIT_S:.0f} s; `{system.ask}` shows whether the "
+            "job was accepted"
         ) from error
     except OSError as error:
         raise SubmitError(f"{system.submit} cannot be started: {error.strerror}") from error
     job_id = system.submitted_id(done.stdout + done.stderr) if done.returncode == 0 else ""
     if not job_id:
-        words = " ".join((done.stderr.strip() or done.stdout.strip() or "it said nothing").split())
-        raise SubmitError(f"{system.submit} has not taken {script.name}: {words}")
+        words = " ".join((done.stderr.strip() or done.stdout.strip() or "no output").split())
+        raise SubmitError(f"{system.submit} refused {script.name}: {words}")
     return job_id
 
 
 def cancel(system: BatchSystem, job_ids: Sequence[str]) -> str:
-    """Take jobs back.
+    """Cancel jobs.
 
     Returns:
-        Empty when it was done, else the batch system's words.
+        Empty if that was done, else the message of the batch system.
     """
     command = shutil.which(system.cancel)
     if command is None:

@@ -1,4 +1,4 @@
-"""Reading and writing what all batch systems print: durations, moments, counts and names."""
+"""Reading and writing durations, dates, counts and words as batch systems print them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from datetime import datetime
 __all__ = ["clock", "duration_s", "first_word", "moment", "positive", "whole", "words"]
 
 _DURATION = re.compile(r"(?:(?:(\d{1,5})-)?(\d{1,6}):)?(\d{1,4}):(\d{2})(?:\.\d+)?\Z", re.ASCII)
-#: A time of day that was not cut off.
+#: A complete time of day.
 _TIME = re.compile(r"(?<!\d)\d{1,2}:\d{2}:\d{2}(?!\d)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,12}\Z", re.ASCII)
 
 
 def clock(seconds: float) -> str:
-    """``2:00:00`` for 7200: as all systems take it."""
+    """Format seconds as ``2:00:00``, which all systems accept."""
     whole_s = round(seconds)
     return f"{whole_s // 3600}:{whole_s % 3600 // 60:02d}:{whole_s % 60:02d}"
 
 
 def duration_s(text: str) -> float | None:
-    """Seconds of ``[[days-]hours:]minutes:seconds``, or of plain seconds; None for anything else."""
+    """Read ``[[days-]hours:]minutes:seconds`` or plain seconds; None for anything else."""
     text = text.strip()
     if _NUMBER.match(text):
         return float(text)
@@ -32,7 +32,7 @@ def duration_s(text: str) -> float | None:
 
 
 def moment(text: str, *formats: str) -> float | None:
-    """Seconds since 1970 of a local time in one of the formats; None for anything else."""
+    """Read a local time in one of the formats as seconds since 1970; None for anything else."""
     for layout in formats if _TIME.search(text) else ():
         try:
             return datetime.strptime(text.strip(), layout).timestamp()
@@ -42,17 +42,17 @@ def moment(text: str, *formats: str) -> float | None:
 
 
 def positive(text: str | None) -> int | None:
-    """A whole number above 0; None for anything else."""
+    """Read a positive integer; None for anything else."""
     return int(text) if text and _NUMBER.match(text) and int(text) > 0 else None
 
 
 def first_word(line: str) -> str:
-    """The line up to its first white space."""
+    """The first word of a line; empty for a blank one."""
     return line.split(maxsplit=1)[0] if line.strip() else ""
 
 
 def whole(text: str) -> int | None:
-    """A whole number of at most nine digits; None for anything else."""
+    """Read an integer of up to nine digits; None for anything else."""
     return int(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 

@@ -1,8 +1,7 @@
-"""Looking after ranks that were started: whether any of them lives, and whether they leave when their run has
-ended.
+"""Watching started ranks: whether any is alive, and whether they exit after their run.
 
-A rank that hangs alone on its node can be ended by no other rank, and mpirun waits for it for ever.  What its
-run has come to is in the results all the same; so the launcher ends mpirun when it stays.
+No other rank can end a rank that hangs alone on its node, and mpirun waits for it for ever.  The results of
+the run are complete all the same, so the launcher ends an mpirun that does not return.
 """
 
 from __future__ import annotations
@@ -21,22 +20,21 @@ from mpisweep.records import EndReason
 
 __all__ = ["Results", "RunEnd", "Watchdog"]
 
-#: How often is looked whether the run has ended, in seconds.
+#: Interval of checking whether the run has ended, in seconds.
 _LOOK_S = 1.0
-#: How long mpirun may stay after the run has ended, in seconds.
+#: Time for mpirun to return after the end of the run, in seconds.
 _LEAVE_S = 15.0
-#: Looking into the results takes at most this share of the time.
+#: Greatest share of the time for reading the results.
 _SHARE_OF_TIME = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What the results say of the last run of a launch.
+    """The end of the last run of a launch, by the results.
 
     Attributes:
-        reason: why it has ended; None where it did not say.
-        superseded_by: the run of another launch that has begun since and that had the sweep after it; empty
-            for none.
+        reason: why it has ended; None for unknown.
+        superseded_by: the run of another launch that has taken over the sweep since; empty for none.
     """
 
     reason: EndReason | None = None
@@ -44,31 +42,29 @@ class RunEnd:
 
 
 class Results(Protocol):
-    """What a launcher asks the results.  All of it may take long, but for :meth:`stamp`."""
+    """A launcher's view of the results; all methods but :meth:`stamp` may take long."""
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
-        """How the last run of a launch has ended; `returned` is mpirun's exit code, None while it runs."""
+        """The end of the last run of a launch; `returned` is mpirun's exit code, None while it runs."""
 
     def ended_trials(self) -> int:
-        """How many trials have ended."""
+        """Number of ended trials."""
 
     def begun_runs(self, launch: str) -> int:
-        """How many runs of a launch have begun."""
+        """Number of runs of a launch that have begun."""
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes when a run begins, and while it runs; empty when none is under way, as far as is cheap to
-        see.
-        """
+        """A value that changes when a run begins and while it runs; empty without one.  Cheap."""
 
 
 class Watchdog:
-    """Looks after one start of the ranks, from a thread that may wait for the file system.
+    """Watches one start of the ranks, in a thread that may wait for the file system.
 
     Args:
-        results: what the results say.
+        results: the state of the results.
         name: of the launch.
-        begun: how many runs of it had begun before.
-        output: of the ranks, which says whether one is alive.
+        begun: number of its runs that had begun before.
+        output: of the ranks, which shows whether one is alive.
         patience_s: see :func:`launch`.
     """
 
@@ -81,12 +77,12 @@ class Watchdog:
         self._done = threading.Event()
         #: Whether mpirun was ended because no rank was alive in time.
         self.was_hung = False
-        #: How the run has ended, where mpirun was ended because it did not return.
+        #: How the run has ended, if mpirun was ended because it did not return.
         self.seen: RunEnd | None = None
 
     @contextlib.contextmanager
     def over(self, ranks: subprocess.Popen[bytes]) -> Iterator[None]:
-        """While inside, these ranks are watched."""
+        """Watch these ranks, within the context."""
         threading.Thread(target=self._watch, args=(ranks,), daemon=True).start()
         try:
             yield
@@ -102,11 +98,11 @@ class Watchdog:
             end_family(ranks.pid)
 
     def _has_begun(self) -> bool:
-        """Wait for a sign of life of the ranks; False when none came in time."""
+        """Wait for a sign of life of the ranks; False if none comes in time."""
         until = time.monotonic() + self._patience_s
         before = self._results.stamp()
         while not self._done.wait(min(_LOOK_S, self._patience_s / 10)):
-            # Not every launcher passes on what ranks print.
+            # Not every launcher passes the ranks' output on.
             if self._output.lives or self._results.stamp() != before:
                 return True
             if time.monotonic() > until:
@@ -114,7 +110,7 @@ class Watchdog:
         return False
 
     def _end_that_was_not_left(self) -> RunEnd | None:
-        """Wait until the run has been over for :data:`_LEAVE_S`; None when mpirun has returned before."""
+        """Wait until the run has been over for :data:`_LEAVE_S`; None if mpirun returns before."""
         over_since: float | None = None
         pause_s = _LEAVE_S
         was_seen = False
@@ -130,7 +126,7 @@ class Watchdog:
             if end.reason is not None or end.superseded_by:
                 return end
             if was_seen and self._results.begun_runs(self._name) > self._begun:
-                # It has let go of the sweep and could not write why.
+                # It has released the sweep and could not write why.
                 return RunEnd(EndReason.DISK)
             over_since, was_seen = time.monotonic(), True
             pause_s = max(_LEAVE_S, (over_since - now) / _SHARE_OF_TIME)

@@ -1,4 +1,4 @@
-"""A machine of one's own: a script is run and not submitted."""
+"""A machine without a batch system: a script is run and not submitted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The command line: arguments to a Spec, errors to one sentence and an exit code, each in one place.
+"""The command line: arguments become a Spec, errors one sentence and an exit code.
 
-A module holds commands that belong together and has one function for the program, ``add_commands``; a command
-is a function of the parsed arguments that returns the exit code.  What ranks do not need is imported where it
-is used.
+Each module holds related commands and registers them in ``add_commands``; a command is a function of the
+parsed arguments that returns the exit code.  Imports that ranks do not need are local to functions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What the arguments of several commands have in common: numbers, durations, a results file and a trial in
-it.
-"""
+"""Argument types and arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,26 +16,26 @@ __all__ = [
     "Commands", "add_file", "add_trial", "at_least_0", "at_least_1", "duration", "sweep_with_trial",
 ]  # fmt: skip
 
-#: What a parser's ``add_subparsers`` returns.
+#: The type that ``add_subparsers`` of a parser returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def at_least_1(text: str) -> int:
-    """A whole number above 0."""
+    """Parse an integer of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
 def at_least_0(text: str) -> int:
-    """A whole number, or 0."""
+    """Parse an integer of at least 0."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 0")
     return int(text)
 
 
 def duration(text: str) -> float:
-    """Seconds."""
+    """Parse a duration, in seconds."""
     seconds = parse_duration(text)
     if seconds is None:
         raise argparse.ArgumentTypeError(
@@ -49,26 +47,26 @@ def duration(text: str) -> float:
 def _file(text: str) -> Path:
     path = Path(text)
     if not path.name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file name")
     return behind_link(path)
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Take a results file, as ``file``."""
-    parser.add_argument("file", type=_file, metavar="FILE", help="a results file")
+    """Add the argument ``file``, a results file."""
+    parser.add_argument("file", type=_file, metavar="FILE", help="results file")
 
 
 def add_trial(parser: argparse.ArgumentParser) -> None:
-    """Take a results file and the number of a trial, as ``file`` and ``number``."""
+    """Add the arguments ``file`` and ``number``, a trial in a results file."""
     add_file(parser)
     parser.add_argument("number", type=int, metavar="NUMBER", help="trial number")
 
 
 def sweep_with_trial(options: argparse.Namespace) -> Sweep:
-    """The sweep of a results file, which has the trial that was asked for.
+    """Load the results file, and check that it has the trial.
 
     Raises:
-        ResultsError: when it cannot be read, or has no such trial.
+        ResultsError: if it cannot be read or has no such trial.
     """
     from mpisweep.results.load import load
 

@@ -1,7 +1,7 @@
-"""The commands jobscript and submit: a sweep and wishes to a job script, and to jobs.
+"""The commands jobscript and submit: write a job script for a sweep, and submit it.
 
-Arguments come in, a :class:`mpisweep.batch.jobscript.Script` goes out; the batch system, the results file and
-the clock are asked here, and nothing of it decides.
+They turn arguments into a :class:`mpisweep.batch.jobscript.Script`, and query the batch system, the results
+file and the clock; :mod:`mpisweep.batch` makes the decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from mpisweep.batch.jobs import submit_link
 from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.scriptsheet import Facts
-from mpisweep.batch.site import Site, SiteError, known_sites, load_site, site_folders
+from mpisweep.batch.site import Site, SiteError
+from mpisweep.batch.sitefile import known_sites, load_site, site_folders
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
 from mpisweep.cli.sweepargs import (
@@ -43,26 +44,24 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them to the program's commands."""
+    """Register the commands."""
     script = commands.add_parser(
         "jobscript",
         help="write a job script for a sweep, or check one",
-        description="Print a complete job script for a sweep on a site; or, with --check, say what is wrong "
-        "with a script.",
+        description="Print a complete job script for a sweep on a site; with --check, print the errors of an "
+        "existing script.",
         epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
-    add_split(_add_job(script), "write the script for one of K jobs that share the sweep")
-    script.add_argument("--sites", action="store_true", help="list the sites that --site knows")
-    script.add_argument(
-        "--check", metavar="SCRIPT", type=Path, help="check this job script instead of writing one"
-    )
+    add_split(_add_job(script), "write the script for K jobs that share the sweep")
+    script.add_argument("--sites", action="store_true", help="list the known sites")
+    script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script")
     script.set_defaults(command=_jobscript)
 
     batch = commands.add_parser(
         "submit",
         help="write a job script and submit it",
-        description="Write a job script beside the results file, submit it and print the job's id.",
+        description="Write a job script beside the results file, submit it, and print the job id.",
         epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
     )
     add_sweep(batch)
@@ -72,8 +71,8 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         type=_chain_length,
         default=1,
-        help="N jobs, one after another, or `complete` for as many as it takes; they end by themselves "
-        "when every trial has ended or when no progress is made",
+        help="submit N jobs, one after another, or `complete` for as many as needed; the chain ends when all "
+        "trials have ended or when a job makes no progress",
     )
     batch.set_defaults(command=_submit)
 
@@ -84,57 +83,55 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--site",
         metavar="SITE",
         default="",
-        help="a site by its name (`mpisweep jobscript --sites` lists them), or the path of a site file",
+        help="name of a site (`mpisweep jobscript --sites` lists them), or path of a site file",
     )
-    job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="default: 1")
+    job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="number of nodes (default: 1)")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="time limit of the job")
-    job.add_argument(
-        "--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job where GPUs are shared"
-    )
+    job.add_argument("--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job on shared nodes")
     job.add_argument(
         "--ranks",
         type=at_least_1,
         metavar="N",
-        help="ranks per node (default: one per GPU, else one per core)",
+        help="ranks per node (default: one per GPU, else per core)",
     )
     job.add_argument(
         "--cores",
         type=at_least_1,
         metavar="N",
-        help="cores per rank, for training and loading data (default: what the site's file says)",
+        help="cores per rank, for training and data loading (default: from the site file)",
     )
     job.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
-    job.add_argument(
-        "--project", metavar="NAME", default="", help="project group or account, as the site names it"
-    )
+    job.add_argument("--project", metavar="NAME", default="", help="project group or account")
     job.add_argument(
         "--module",
         action="append",
         default=[],
         metavar="NAME",
-        help="module to load, instead of those of the site; repeatable",
+        help="module to load instead of the site's; repeatable",
     )
     job.add_argument(
         "--directive",
         action="append",
         default=[],
         metavar="OPTION",
-        help="option of the batch system to add to the script, e.g. --directive=--constraint=a100; "
-        "may be given again and again",
+        help="batch system option to add to the script, e.g. --directive=--constraint=a100; repeatable",
     )
     inside = job.add_mutually_exclusive_group()
     inside.add_argument(
-        "--venv", metavar="FOLDER", default="", help="environment with mpisweep (default: this one)"
+        "--venv", metavar="FOLDER", default="", help="virtual environment with mpisweep (default: this one)"
     )
     inside.add_argument("--conda", metavar="NAME", default="", help="conda environment with mpisweep")
     inside.add_argument(
-        "--container", metavar="IMAGE", default="", help="image with mpisweep in it; MPI stays outside"
+        "--container",
+        metavar="IMAGE",
+        default="",
+        help="container image with mpisweep; mpirun runs outside of it",
     )
     job.add_argument(
         "--master",
         choices=("auto", "works", "idle"),
         default="auto",
-        help="let rank 0 run trials too, as in `run`",
+        help="let rank 0 run trials too; see `mpisweep run`",
     )
     add_stage_env(job)
     return job
@@ -145,7 +142,7 @@ def _chain_length(text: str) -> int:
         return 0
     if not text.isdigit() or not 1 <= int(text) <= LINKS_AT_MOST:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither `complete` nor a number of jobs from 1 to {LINKS_AT_MOST}"
+            f"{text!r} is neither `complete` nor an integer from 1 to {LINKS_AT_MOST}"
         )
     return int(text)
 
@@ -159,8 +156,8 @@ def _jobscript(options: argparse.Namespace) -> int:
     results = results_path(options, spec)
     site, job = _plan(options, spec)
     payload = _payload(options, spec, results)
-    if site.system.marker and (unseen := _unseen(site, spec, results, payload.venv)):
-        print(f"mpisweep: warning: {unseen}", file=sys.stderr)
+    if site.system.marker and (invisible := _why_invisible(site, spec, results, payload.venv)):
+        print(f"mpisweep: warning: {invisible}", file=sys.stderr)
     sys.stdout.write(write_script(job, payload).text())
     return 0
 
@@ -171,11 +168,11 @@ def _submit(options: argparse.Namespace) -> int:
     site, job = _plan(options, spec)
     if not site.system.marker:
         raise SubmitError(
-            f"--site {site.name}: has no batch system; write the script with `mpisweep jobscript` and run it"
+            f"--site {site.name}: has no batch system; write a script with `mpisweep jobscript` and run that"
         )
     payload = _payload(options, spec, results)
-    if unseen := _unseen(site, spec, results, payload.venv):
-        raise SubmitError(unseen)
+    if invisible := _why_invisible(site, spec, results, payload.venv):
+        raise SubmitError(invisible)
     find_command(site.system, site.system.submit)
     links = options.chain
     script = results.with_name(results.name + ".job.sh")
@@ -191,13 +188,13 @@ def _submit(options: argparse.Namespace) -> int:
                           chain=secrets.token_hex(4) if links != 1 else "", links=links,
                           options=site.submit_options(job.project))  # fmt: skip
         after = ""
-        # A chain that goes on until the sweep is complete has one job waiting, which makes it two here.
+        # An open-ended chain keeps one job waiting behind the running one: submit two.
         for link in range(1, (links or 2) + 1):
             after = submit_link(results, dataclasses.replace(first, link=link), after)
             print(
                 f"{site.system.title} job {after}: {script}"
                 if link == 1
-                else f"{site.system.title} job {after}, when that has ended"
+                else f"{site.system.title} job {after}, after that one"
             )
     return 0
 
@@ -205,7 +202,7 @@ def _submit(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
         raise SiteError(
-            "--site: is missing; say where the job is to run, e.g. --site slurm; `mpisweep jobscript "
+            "--site: is missing; set it to the site of the job, e.g. --site slurm; `mpisweep jobscript "
             "--sites` lists all"
         )
     check_split(spec, options.split)
@@ -225,8 +222,7 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
     if options.container and job.ranks > 1 and not site.launch:
         raise SiteError(
-            f"--container: the file of site {site.name} does not say how ranks are started outside of it; "
-            "add e.g. "
+            f"--container: the site file of {site.name} does not set how to start ranks; add e.g. "
             'launch = "srun --ntasks={ranks}" or launch = "mpirun -n {ranks}"'
         )
     if doubt := job.doubt():
@@ -256,21 +252,20 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
     )
 
 
-def _unseen(site: Site, spec: Spec, results: Path, venv: str) -> str:
-    """One sentence when compute nodes cannot see the sweep, its results or the environment; else empty."""
+def _why_invisible(site: Site, spec: Spec, results: Path, venv: str) -> str:
+    """Why compute nodes cannot see the sweep, its results or the environment; else empty."""
     places = [("the sweep", spec.folder), ("the results file", results.absolute().parent)]
     for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
         if site.is_local(path):
             return (
-                f"{what} lies in {path}, which every node of {site.name} has for itself; put it where the "
-                "compute nodes see it, or say in a copy of the site's file which folders they do not share "
-                "(local_folders)"
+                f"{what} is in {path}, on a node-local disk that other nodes of {site.name} cannot see; move "
+                "it to a shared file system, or correct local_folders in a copy of the site file"
             )
     return ""
 
 
 def _list_sites() -> int:
-    """One line for each site: its name, its batch system, what it is, and where a user's own file lies."""
+    """Print one line per site: name, batch system, title, and the path of a user's own file."""
     shipped = site_folders()[-1]
     rows = []
     for name, path in known_sites().items():
@@ -298,22 +293,22 @@ def _check_script(options: argparse.Namespace) -> int:
         print(f"{options.check}:{finding.line}: {finding.severity}: {finding.what}; {finding.right}")
     errors = sum(finding.severity == "error" for finding in findings)
     if not findings:
-        print(f"{options.check}: nothing is wrong with it")
+        print(f"{options.check}: OK")
     return 2 if errors else 0
 
 
 def _facts(folder: str, sweep: str, results: str) -> Facts:
-    """What the files say that a script names, as far as their names can be told from here."""
+    """Read facts from the files that a script names, if their paths are known here."""
     from mpisweep.results.load import load
 
     longest_s = timeout_s = None
     problem = ""
-    if (path := _seen_from_here(folder, results)) is not None:
+    if (path := _expanded_path(folder, results)) is not None:
         with contextlib.suppress(ResultsError, OSError, ValueError):
             times = load(path).trials["wall_time"]
             longest_s = float(times[times == times].max())
     is_file = ":" not in sweep and not is_workload(sweep)
-    if is_file and (path := _seen_from_here(folder, sweep)) is not None:
+    if is_file and (path := _expanded_path(folder, sweep)) is not None:
         try:
             timeout_s = load_spec(path).limits.timeout_s
         except SpecError as error:
@@ -321,7 +316,7 @@ def _facts(folder: str, sweep: str, results: str) -> Facts:
     return Facts(longest_s, timeout_s, problem)
 
 
-def _seen_from_here(folder: str, name: str) -> Path | None:
-    """A file of a script; None where only the job knows which."""
+def _expanded_path(folder: str, name: str) -> Path | None:
+    """The path of a file that a script names; None if only the job can expand it."""
     path = Path(*(os.path.expandvars(os.path.expanduser(part)) for part in (folder, name)))  # noqa: PTH111
     return None if not name or re.search(r"[$`*?]", str(path)) else path

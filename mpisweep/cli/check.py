@@ -1,4 +1,4 @@
-"""The command check: what a sweep would run, how long that takes and on which devices, without running it."""
+"""The command check: validate a sweep, and print what it would run and how long that takes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add check to the program's commands."""
+    """Register check."""
     parser = commands.add_parser(
         "check",
         help="validate a sweep file and print what it would run",
         description="Validate a sweep file, and print what it would run and how long that takes: estimated "
-        "from the trials in the results file, else bounded by 'timeout' under [limits]. Nothing "
-        "is run.",
+        "from the trials in the results file, else bounded by 'timeout' in [limits]. Runs nothing.",
     )
     add_sweep(parser)
     add_workers(parser)
     parser.add_argument(
         "--devices",
         action="store_true",
-        help="print the devices of each rank; under mpirun, those of these ranks",
+        help="print the devices of each rank; under mpirun, of the ranks that it started",
     )
     parser.add_argument(
         "--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time"
@@ -71,7 +70,7 @@ def _check(options: argparse.Namespace) -> int:
     sampler = make_sampler(spec)
     check_startable(spec)
     _print_sweep(spec, sampler)
-    _print_what_is_left(options, spec, sampler)
+    _print_remaining(options, spec, sampler)
     return 0
 
 
@@ -84,7 +83,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
         print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
     if spec.fresh_process:
-        print("  process     a new one for every trial")
+        print("  process     a new process for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
     if isinstance(sampler, LargestBatch):
         searched = f"about {sampler.about} configurations"
@@ -99,10 +98,10 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         print(f"  {name:<{width}} {value_text(value)}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
-        print(f"  baseline    {_in_words(spec.space, baseline)}")
+        print(f"  baseline    {_baseline_text(spec.space, baseline)}")
 
 
-def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
+def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
     from mpisweep.master.known import duration_model, known_trials, trial_widths
     from mpisweep.progress import counted
     from mpisweep.scheduling.forecast import forecast, forecast_lines
@@ -130,8 +129,8 @@ def _print_what_is_left(options: argparse.Namespace, spec: Spec, sampler: Sample
     )
     if found is None and workers < spec.most_ranks:
         print(
-            f"  time        trials have up to {spec.most_ranks} ranks, and here are {workers} workers; "
-            "say -n for as many as there will be"
+            f"  time        unknown: trials have up to {spec.most_ranks} ranks, but there are "
+            f"{counted(workers, 'worker')}; set -n to the number of workers in the job"
         )
     elif found is None:
         limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
@@ -144,17 +143,17 @@ def _workload_text(spec: Spec) -> str:
     if isinstance(spec.workload, BuiltinWorkload):
         return spec.workload.name
     if isinstance(spec.workload, CommandWorkload):
-        folder = "a folder of each trial" if spec.workload.own_directory else spec.folder
-        return f"{spec.workload.text}, run in {folder}"
-    return f"{spec.workload.module}:{spec.workload.function}, looked for in {spec.folder}"
+        folder = "a folder per trial" if spec.workload.own_directory else spec.folder
+        return f"{spec.workload.text}, in {folder}"
+    return f"{spec.workload.module}:{spec.workload.function}, imported from {spec.folder}"
 
 
 def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping[str, Value]) -> str:
-    """The command line of trial 0; what is only known when it runs stays a placeholder."""
+    """Render the command line of trial 0; values known only at run time stay placeholders."""
     later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
     values = later | {"number": 0} | spec.full(configuration)
     return shlex.join(
-        # A format may be for numbers, which a placeholder is not.
+        # The format may be for numbers, and the stand-in is a string.
         argument
         if "{" in argument and any(f"{{{name}:" in argument for name in later)
         else render(argument, values)
@@ -162,5 +161,5 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
     )
 
 
-def _in_words(space: SearchSpace, configuration: Mapping[str, object]) -> str:
+def _baseline_text(space: SearchSpace, configuration: Mapping[str, object]) -> str:
     return configuration_text({name: configuration[name] for name in space.names}) or "the fixed values"

@@ -9,18 +9,17 @@ from collections.abc import Mapping
 
 __all__ = ["configure_logging", "is_on_one_host"]
 
-#: What launchers of MPI tell a rank of its node and of the whole, where they do: ranks here, and ranks in
-#: all.
+#: Variables with which MPI launchers tell a rank the number of ranks on its node and in all.
 _SIZES = (("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_SIZE"), ("MPI_LOCALNRANKS", "PMI_SIZE"))
 
 
 def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
-    """Have Python's logging print lines that begin with the time and with who says it.
+    """Log to standard error; each line begins with the time and the name of the process.
 
     Args:
-        rank: of this process; None for a launcher.
-        host: of this rank; empty where all are on one, which then needs no name.
-        quiet: print warnings only.
+        rank: rank of this process; None for a launcher.
+        host: host of this process; empty if all ranks are on one host.
+        quiet: log warnings only.
     """
     who = "launcher: " if rank is None and host else ""
     if rank is not None and (rank or host):
@@ -33,7 +32,5 @@ def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
 
 
 def is_on_one_host(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher of MPI has started all its ranks on this host; where it does not say so they may be
-    on several.
-    """
+    """Whether the MPI launcher says that all ranks are on this host."""
     return any(here in environment and environment[here] == environment.get(whole) for here, whole in _SIZES)

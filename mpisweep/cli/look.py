@@ -1,4 +1,4 @@
-"""The commands that look at a sweep and change nothing: top, status, watch, report, export and output."""
+"""The read-only commands: top, status, watch, report, export and output."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them to the program's commands."""
-    top = commands.add_parser("top", help="print the best trials, and the baseline")
+    """Register the commands."""
+    top = commands.add_parser("top", help="print the best trials and the baseline")
     add_file(top)
     top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="number of trials (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
     top.add_argument(
         "--direction",
         choices=("minimize", "maximize"),
-        help="direction of that metric (default: that of the sweep)",
+        help="direction of that metric (default: the sweep's)",
     )
     top.set_defaults(command=_top)
 
-    status = commands.add_parser("status", help="print the progress of a sweep, running or not")
+    status = commands.add_parser("status", help="print the progress of a sweep")
     add_file(status)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
@@ -34,9 +34,9 @@ def add_commands(commands: Commands) -> None:
     watch = commands.add_parser(
         "watch",
         help="show a sweep while it runs",
-        description="Show a sweep while it runs, from its files alone, until its run ends; Ctrl-C leaves it "
-        "running. Live view on a terminal, otherwise one line per change. Exit code: that of "
-        "the run.",
+        description="Show the progress of a sweep until its run ends: a live view on a terminal, otherwise "
+        "one line per change. Reads files only; Ctrl-C does not stop the sweep. The exit code is the "
+        "run's.",
     )
     add_file(watch)
     watch.add_argument(
@@ -44,39 +44,45 @@ def add_commands(commands: Commands) -> None:
     )
     watch.set_defaults(command=_watch)
 
+    _add_writers(commands)
+    output = commands.add_parser("output", help="print the output of a trial's command line")
+    add_trial(output)
+    output.set_defaults(command=_output)
+
+
+def _add_writers(commands: Commands) -> None:
+    """Register report and export, which write what they show to a file."""
     report = commands.add_parser(
         "report",
-        help="write a sweep's table, figures and failures as one page of HTML",
-        description="Write one HTML file with the table of the best trials, all figures, what has failed, "
-        "the sweep file and the environment. The page is self-contained.",
+        help="write table, figures and failures as one HTML page",
+        description="Write one HTML page with the best trials, all figures, the failures, the sweep file and "
+        "the environment. The page is self-contained.",
     )
     add_file(report)
     report.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="(default: FILE with .html at its end)"
+        "-o", "--output", type=Path, metavar="OUT", help="HTML file (default: FILE with the suffix .html)"
     )
     report.add_argument(
-        "-k", type=at_least_1, default=5, metavar="K", help="trials in the table (default: 5)"
+        "-k", type=at_least_1, default=5, metavar="K", help="number of trials in the table (default: 5)"
     )
     report.set_defaults(command=_report)
 
     export = commands.add_parser(
         "export",
-        help="write the trials, or their curves, as CSV or JSON",
-        description="Write all trials with parameters and metrics as CSV (a row a trial) or JSON.",
+        help="export trials or curves as CSV or JSON",
+        description="Export all trials with parameters and metrics as CSV, one row per trial, or as JSON.",
     )
     add_file(export)
     export.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="a .csv or .json file (default: standard output)"
+        "-o", "--output", type=Path, metavar="OUT", help=".csv or .json file (default: standard output)"
     )
-    export.add_argument("--format", choices=("csv", "json"), help="default: by the suffix of OUT, else csv")
     export.add_argument(
-        "--curves", action="store_true", help="export curves instead of trials; in CSV one row per report"
+        "--format", choices=("csv", "json"), help="format (default: from the suffix of OUT, else csv)"
+    )
+    export.add_argument(
+        "--curves", action="store_true", help="export curves instead of trials; as CSV, one row per report"
     )
     export.set_defaults(command=_export)
-
-    output = commands.add_parser("output", help="print what the command line of a trial has printed")
-    add_trial(output)
-    output.set_defaults(command=_output)
 
 
 def _top(options: argparse.Namespace) -> int:
@@ -90,12 +96,12 @@ def _top(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from mpisweep.batch.jobs import describe_jobs, jobs_as_json, was_submitted
     from mpisweep.results.load import load
-    from mpisweep.views.tables import print_status, sweep_status
+    from mpisweep.views.status import print_status, sweep_status
 
     try:
         status = sweep_status(load(options.file))
     except ResultsError as error:
-        # Of a sweep whose first job still waits there is nothing but the job.
+        # Until its first job starts, a sweep has jobs but no results file.
         if not was_submitted(options.file) or options.file.exists():
             raise
         if options.json:
@@ -126,7 +132,7 @@ def _watch(options: argparse.Namespace) -> int:
     try:
         return watch(options.file, every_s=options.every, console=Console())
     except KeyboardInterrupt:
-        # Looking away is how one stops watching; the sweep does not notice.
+        # Ctrl-C ends the view, not the sweep.
         return 0
 
 
@@ -136,7 +142,7 @@ def _report(options: argparse.Namespace) -> int:
 
     output: Path = options.output or options.file.with_suffix(".html")
     if output.exists() and output.samefile(options.file):
-        raise ResultsError(f"{output}: is the results file itself")
+        raise ResultsError(f"{output}: is the results file; set -o to another file")
     made = page(load(options.file), options.k)
     try:
         output.write_text(made, encoding="utf-8")
@@ -153,14 +159,14 @@ def _export(options: argparse.Namespace) -> int:
     name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
     if name not in FORMATS:
         raise ResultsError(
-            f"{options.output}: ends neither in .csv nor in .json; say --format csv or --format json"
+            f"{options.output}: the suffix is neither .csv nor .json; set --format csv or --format json"
         )
     sweep = load(options.file)
     if options.output is None:
         FORMATS[name](sweep, sys.stdout, curves=options.curves)
         return 0
     if options.output.exists() and options.output.samefile(options.file):
-        raise ResultsError(f"{options.output}: is the results file itself")
+        raise ResultsError(f"{options.output}: is the results file; set -o to another file")
     try:
         with options.output.open("w", encoding="utf-8", newline="") as out:
             FORMATS[name](sweep, out, curves=options.curves)
@@ -177,8 +183,8 @@ def _output(options: argparse.Namespace) -> int:
     found = read_outputs(logs_folder(options.file), options.number)
     if not found:
         raise ResultsError(
-            f"{options.file}: no output of trial {options.number} is kept; "
-            "that of command lines is, once they have ended"
+            f"{options.file}: trial {options.number} has no output; it is kept for command lines, once they "
+            "have ended"
         )
     for output in found:
         if len(found) > 1:

@@ -1,6 +1,4 @@
-"""The commands for when something is in doubt: replay runs a trial again, repair saves a damaged results
-file.
-"""
+"""The commands replay (rerun a trial) and repair (recover a damaged results file)."""
 
 from __future__ import annotations
 
@@ -15,16 +13,16 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them to the program's commands."""
+    """Register the commands."""
     replay = commands.add_parser(
         "replay",
-        help="run one trial again, alone, and compare",
-        description="Run one trial again with exactly its configuration and seed, and compare the results. "
-        "The results file is not touched. Exit code 0 when it ends in the same state, else 4.",
+        help="rerun one trial and compare",
+        description="Rerun one trial with the same configuration and seed, and compare the results. The "
+        "results file is not changed. Exit code 0 if the trial ends in the same state, else 4.",
     )
     add_trial(replay)
     replay.add_argument(
-        "--folder", metavar="FOLDER", help="where the user's code is (default: where the sweep ran)"
+        "--folder", metavar="FOLDER", help="folder of the user's code (default: where the sweep ran)"
     )
     replay.set_defaults(command=_replay)
 
@@ -40,13 +38,13 @@ def add_commands(commands: Commands) -> None:
 
 def _replay(options: argparse.Namespace) -> int:
     from mpisweep.rank.rerun import rerun
-    from mpisweep.views.tables import print_rerun
+    from mpisweep.views.comparison import print_rerun
 
     sweep = sweep_with_trial(options)
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))
     if not folder.is_dir():
         raise ResultsError(
-            f"{folder}, where the sweep ran, is not there; say with --folder where the code is now"
+            f"{folder}: the folder of the sweep does not exist; set --folder to the folder of the code"
         )
     configuration = configuration_text(sweep.configuration(options.number))
     done = rerun(
@@ -70,21 +68,18 @@ def _repair(options: argparse.Namespace) -> int:
         where = error.filename or options.file
         raise ResultsError(f"{where}: cannot be read or written: {error.strerror or error}") from error
     for name in done.lost:
-        print(f"  {options.file}: {'the whole file' if name == '/' else name} could not be read")
+        print(f"  {options.file}: {'the file' if name == '/' else name} could not be read")
     if done.is_changed:
-        print(
-            f"  {options.file}: is not what was written; where a value is wrong in what could be read, "
-            "nothing shows it"
-        )
+        print(f"  {options.file}: differs from what was written; values that could be read may be wrong")
     for damage in done.damages:
         print(
             f"  journal {damage.segment}: {damage.length} bytes at offset {damage.offset} could not be read"
         )
     for kept in done.kept:
-        print(f"  kept as it was: {kept}")
+        print(f"  original kept: {kept}")
     what = "repaired" if done.is_changed or done.damages else "nothing was damaged"
     print(
-        f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others run "
-        "again"
+        f"{options.file}: {what}; {done.ended:,} of {done.trials:,} known trials have ended, the others will "
+        "rerun"
     )
     return 0

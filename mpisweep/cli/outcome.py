@@ -1,6 +1,6 @@
-"""What results say of the runs that wrote them: how a run ended, how far the sweep is, whether it was of use.
+"""Read from results how a run ended, how far the sweep is, and whether it made progress.
 
-Asked by those who start runs.  A file that is not there yet, or cannot be read, says nothing.
+Used by commands that start runs.  A missing or unreadable file gives no information.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnResults", "SharedResults", "closings", "describe_end", "standing"]
 
-#: How long the ranks of a run that has ended may take to be gone, in seconds.
+#: Seconds that the ranks of a closed run may take to exit.
 _LAST_ACT_S = 10.0
 
 
@@ -36,12 +36,10 @@ def _sweep(path: Path) -> Sweep | None:
 
 
 class OwnResults:
-    """The results of a sweep that one run at a time has to itself.
-
-    Made when the launch begins.
+    """The results of a sweep with one run at a time; created when the launch begins.
 
     Args:
-        path: of the results file.
+        path: the results file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,14 +52,13 @@ class OwnResults:
         rows = [] if sweep is None else list(sweep.allocations)
         own = [index for index, row in enumerate(rows) if row["launch"] == launch]
         if own and rows[own[-1]]["end"]:
-            return self._once_closed(rows[own[-1]])
-        # Of a launch whose ranks were lost before they had begun a run, the time says what has come after it.
+            return self._end_when_merged(rows[own[-1]])
+        # If the ranks were lost before they began a run, the time tells which run came later.
         if rows and (own[-1] + 1 < len(rows) if own else rows[-1]["started_at"] > self._since):
-            return RunEnd(superseded_by=_who(rows[-1]))
+            return RunEnd(superseded_by=_run_text(rows[-1]))
         if returned != EndReason.DISK.exit_code:
             return RunEnd()
-        # The ranks have ended in order and could not write why: the sweep is another run's by now, or the
-        # disk takes nothing.
+        # The ranks ended cleanly but could not write why: another run took the sweep, or the disk failed.
         return (
             RunEnd(superseded_by=other)
             if (other := self._other_holder(rows, own))
@@ -69,7 +66,7 @@ class OwnResults:
         )
 
     def _other_holder(self, rows: Sequence[Any], own: Sequence[int]) -> str:
-        """Another run that holds the sweep and has not written its first record yet; empty for none."""
+        """Another run that holds the sweep but has written no record yet; empty for none."""
         from mpisweep.results.holder import holder_of
 
         holder = holder_of(journal_folder(self._path))
@@ -79,11 +76,11 @@ class OwnResults:
             else holder.text()
         )
 
-    def _once_closed(self, row: Any) -> RunEnd:
-        """Its end, once everything of it is in the one file; nothing where that does not happen."""
+    def _end_when_merged(self, row: Any) -> RunEnd:
+        """The end of a run, once its journal is merged; empty if that does not happen in time."""
         from mpisweep.results.journal.segments import segments
 
-        # mpirun may be gone before the last rank is, whose last act is to remove the journal.
+        # mpirun may exit before the last rank, which removes the journal last.
         until = time.monotonic() + _LAST_ACT_S
         while any(name.startswith(f"{row['run']}-") for name in segments(journal_folder(self._path))):
             if time.monotonic() > until:
@@ -101,7 +98,7 @@ class OwnResults:
         return 0 if sweep is None else int((sweep.allocations["launch"] == launch).sum())
 
     def stamp(self) -> tuple[int, ...]:
-        """The time of the claim, which whoever runs the sweep renews."""
+        """Identify the claim by its time, which the running sweep renews."""
         from mpisweep.results.holder import claim_file
 
         try:
@@ -112,7 +109,7 @@ class OwnResults:
 
 
 class SharedResults(OwnResults):
-    """The results of a sweep on which other runs work as well."""
+    """The results of a sweep that several runs share."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -127,16 +124,16 @@ class SharedResults(OwnResults):
             ends = [str(row["end"]) for row in sweep.allocations if row["launch"] == launch]
             if ends and ends[-1]:
                 return RunEnd(EndReason(ends[-1]))
-        # A disk that takes nothing does not take that either.
+        # A failing disk cannot record its own failure.
         return RunEnd(EndReason.DISK if returned == EndReason.DISK.exit_code else None)
 
     def stamp(self) -> tuple[int, ...]:
-        """Empty once a member has left the sweep, which may be another one."""
+        """Identify the members that left; empty once one of them left during this launch."""
         left = self._left()
         return () if left is None or left != self._left_before else (len(left),)
 
     def _left(self) -> frozenset[str] | None:
-        """The members that have said that they left; None where the sweep is not shared."""
+        """The members that left the sweep; None if it is not shared."""
         try:
             return frozenset(name for name in os.listdir(shares_folder(self._path)) if name.endswith(".left"))
         except OSError:
@@ -147,8 +144,8 @@ def _final(state: str) -> EndReason | None:
     return next((reason for reason in EndReason if reason == state and reason.is_final), None)
 
 
-def _who(row: Any) -> str:
-    """A run, as messages name it."""
+def _run_text(row: Any) -> str:
+    """Describe a run for messages."""
     job = f", job {row['job_id']}" if row["job_id"] else ""
     since = float(row["started_at"])
     when = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since)) if math.isfinite(since) else ""
@@ -156,7 +153,7 @@ def _who(row: Any) -> str:
 
 
 def standing(path: Path) -> Standing:
-    """How far the sweep is."""
+    """Read how far the sweep is."""
     sweep = _sweep(path)
     if sweep is None:
         return Standing()
@@ -164,50 +161,46 @@ def standing(path: Path) -> Standing:
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
     trials = len(sweep.trials)
     if sweep.spec.search == "largest_batch" and _final(last) is None:
-        # It asks for trials by what has ended, and was stopped before it had asked for all.
+        # The search was stopped before it had proposed all its trials.
         trials += 1
     hopeless = next((reason for reason in EndReason if reason == last and reason.exit_code == 4), None)
     return Standing(ended, trials, "" if hopeless is None else str(hopeless))
 
 
 def closings(path: Path) -> list[float]:
-    """How long closing has taken in earlier runs; see :mod:`mpisweep.batch.walltime`."""
+    """Seconds that closing took in earlier runs; see :mod:`mpisweep.batch.walltime`."""
     sweep = _sweep(path)
     return [] if sweep is None else [float(seconds) for seconds in sweep.allocations["closing_time"]]
 
 
 def describe_end(path: Path, name: str, reason: EndReason) -> str:
-    """The last line of a launcher: how the sweep has ended, how far it is, and what can be done.
+    """Write the last line of a launcher: how the run ended, how far the sweep is, what to do.
 
     Args:
-        path: of the results file.
-        name: of the sweep.
-        reason: why its run has ended.
+        path: the results file.
+        name: name of the sweep.
+        reason: why the run ended.
     """
     now = standing(path)
     parts = [f"{name}: {reason}"]
     if now.trials:
         parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
     if reason is EndReason.NOTHING_FINITE:
-        parts.append(_what_is_measured(path))
+        parts.append(_why_nothing_finite(path))
     elif reason.exit_code == 4:
         parts.append(f"`mpisweep status {path}` counts the failures by cause")
     elif reason is EndReason.DISK:
-        parts.append("make room, then run the same command to resume")
+        parts.append("free disk space, then run the same command to resume")
     elif reason.exit_code == 3:
         parts.append("run the same command to resume")
     return "; ".join(part for part in parts if part)
 
 
-def _what_is_measured(path: Path) -> str:
-    """Why no objective is finite: a pattern that never matched, a name that is not returned, or trials that
-    diverge.
-    """
+def _why_nothing_finite(path: Path) -> str:
+    """Why no objective is finite: it was never reported, or every value diverged."""
     sweep = _sweep(path)
     if sweep is None:
         return ""
     if sweep.objective not in sweep.metrics:
-        return (
-            f"no trial has reported {sweep.objective!r}, only {', '.join(sweep.metrics) or 'nothing at all'}"
-        )
+        return f"no trial reported {sweep.objective!r}; reported: {', '.join(sweep.metrics) or 'nothing'}"
     return f"every {sweep.objective} is missing, NaN or infinite"

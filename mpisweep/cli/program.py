@@ -1,7 +1,7 @@
-"""The program: all commands in one parser, and every error as one sentence and an exit code.
+"""The program: parse all commands, and turn errors into one sentence and an exit code.
 
-Exit codes: 0 every trial has ended; 3 stopped early and resumable; 4 ended, but no trial completed; 2 the
-user's input is wrong; 1 a bug.
+Exit codes: 0 all trials ended; 3 stopped early, resumable; 4 ended, but no trial completed; 2 invalid input;
+1 a bug.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from mpisweep.spec import SpecError
 
 __all__ = ["main"]
 
-#: What a disk says that takes nothing more, into which our output goes.
+#: Errors of a full disk, to which our output is redirected.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: How long other ranks wait for the first one to say what is wrong, in seconds: a launcher ends all ranks as
-#: soon as one of them has failed, which may be before it has spoken.
+#: Seconds that other ranks wait before they exit: mpirun kills all ranks when one fails, and the first one
+#: must have printed the error by then.
 _FIRST_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns the exit code."""
-    _print_anything()
+    """Run the program and return the exit code."""
+    _escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
     options = _parser(ours).parse_args(ours)
     options.given, options.command_line = ours[1:], command_line
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.command(options) or 0
         if sys.stdout is not None:
-            # Otherwise Python finds out when it is too late to say something.
+            # Otherwise Python fails at exit, too late for a message.
             sys.stdout.flush()
     except (
         SpecError,
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SiteError,
         SubmitError,
     ) as error:
-        _wait_for_the_first()
+        _wait_for_first_rank()
         if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -67,18 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mpisweep: {error.args[0]}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Somebody piped us into `head`; there is nobody left to tell.
-        _print_no_more()
+        # The reader, such as `head`, has exited.
+        _discard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
-        # Ranks know what to do about files; what they let through is a bug, and so is what no file is to
-        # blame for.
+        # Ranks handle file errors themselves: others are bugs, and so are errors without a file.
         if is_rank or (error.filename is None and error.errno not in _FULL):
             raise
         if error.filename is None:
-            _print_no_more()
+            _discard_output()
         print(
-            f"mpisweep: {error.filename or 'what is printed cannot be written'}: {error.strerror}",
+            f"mpisweep: {error.filename or 'standard output cannot be written'}: {error.strerror}",
             file=sys.stderr,
         )
         return 2
@@ -87,10 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _print_anything() -> None:
-    """Have what the user's locale cannot write be printed as an escape, instead of ending the program, or a
-    trial.
-    """
+def _escape_output() -> None:
+    """Print characters that the locale cannot encode as escapes instead of failing."""
     codecs.register_error("mpisweep", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in (
@@ -102,7 +99,7 @@ def _print_anything() -> None:
 
 
 def _escaped(error: UnicodeError) -> tuple[bytes, int]:
-    """The bytes of a name that are no text, and an escape for all else."""
+    """Encode undecodable bytes of a name as they are, and other characters as escapes."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     parts = (
@@ -112,27 +109,27 @@ def _escaped(error: UnicodeError) -> tuple[bytes, int]:
     return b"".join(parts), error.end
 
 
-def _print_no_more() -> None:
-    """Have Python not try again, when it ends, to print what could not be printed."""
+def _discard_output() -> None:
+    """Redirect standard output to /dev/null, because Python flushes it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """What it has to say is said by one rank."""
+    """A parser whose messages only the first rank prints."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if is_first_rank():
             super()._print_message(message, file)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Exit, and where something is wrong not before the rank that says what."""
+        """Exit; on an error, only after the first rank had time to print it."""
         if status:
-            _wait_for_the_first()
+            _wait_for_first_rank()
         super().exit(status, message)
 
 
-def _wait_for_the_first() -> None:
-    """Leave to the first rank the time to say what is wrong."""
+def _wait_for_first_rank() -> None:
+    """Give the first rank time to print the error."""
     if not is_first_rank():
         time.sleep(_FIRST_S)
 
@@ -140,17 +137,17 @@ def _wait_for_the_first() -> None:
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="mpisweep",
-        description="A whole hyperparameter sweep in one batch job, or in one command on a workstation.",
-        epilog="Exit codes: 0 every trial has ended; 3 stopped early and resumable: run the same command; "
-        "4 no trial completed; 2 wrong input; 1 a bug.",
+        description="Run a whole hyperparameter sweep in one batch job, or on a workstation.",
+        epilog="Exit codes: 0 all trials ended; 3 stopped early, run the same command to resume; 4 no trial "
+        "completed; 2 invalid input; 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
     parser.set_defaults(command=lambda _: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND")
-    # In the order in which `mpisweep --help` lists them.
+    # In the order of `mpisweep --help`.
     for module in (run, check, look, mend, batch, stop):
         module.add_commands(commands)
     if given[:1] == ["chain"]:
-        # The scripts of `submit --chain` call it, and nobody else.
+        # Only the scripts of `submit --chain` call it.
         stop.add_chain(commands)
     return parser

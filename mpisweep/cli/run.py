@@ -1,7 +1,6 @@
-"""The command run, which works three ways.
+"""The command run: a rank under mpirun or srun, otherwise the launcher.
 
-Started by mpirun or srun, it is a rank.  Otherwise it is the launcher, which starts itself again as ranks; a
-single rank it starts without MPI.
+The launcher starts the same command again as ranks; it starts a single rank without MPI.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from mpisweep.batch.launch import (
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
     PROGRESS_VARIABLE,
+    SYSTEM_VARIABLE,
     launch,
     mpi_environment,
 )
@@ -49,22 +49,22 @@ from mpisweep.spec.preflight import check_startable
 
 __all__ = ["add_commands"]
 
-#: After so many times the silence that makes a rank lost, an mpirun of which no rank was alive is started
-#: again.  Ranks themselves give up waiting for each other after half of it.
+#: Times limits.silence after which an mpirun without any live rank is restarted.  Ranks wait half as long for
+#: each other.
 _START_FACTOR = 20
-#: What is for the launcher, or only for the first ranks that it starts.
+#: Flags for the launcher, or only for the first ranks that it starts.
 _NOT_FOR_RANKS = ("--dry-run", "--fresh")
 
 log = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
-    """Add run to the program's commands."""
+    """Register run."""
     parser = commands.add_parser(
         "run",
         help="run a sweep, or resume it",
-        description="Run a sweep; with an existing results file, resume it. "
-        "Under mpirun or srun this is one rank; otherwise it starts the ranks itself.",
+        description="Run a sweep, or resume it if the results file exists. Starts the ranks itself; under "
+        "mpirun or srun it is one rank.",
         epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline "
         "batch_size=256; mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py "
         "--batch_size={batch_size}",
@@ -75,16 +75,16 @@ def add_commands(commands: Commands) -> None:
         "--walltime", type=duration, metavar="H:MM:SS", help="stop cleanly before this time is up"
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="start over; an existing results file is moved aside"
+        "--fresh", action="store_true", help="start over; move an existing results file aside"
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print how the ranks would be started and when the sweep would stop, and start nothing",
+        help="print how the ranks would start and when the sweep would stop; start nothing",
     )
     add_split(parser, "cut the sweep into K shares; start the same command in each job")
     add_stage_env(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print warnings only")
     parser.set_defaults(command=_run)
 
 
@@ -92,25 +92,23 @@ def _run(options: argparse.Namespace) -> int:
     spec = read_spec(options)
     if options.split is not None and options.fresh:
         raise SpecError(
-            "command line: --fresh with --split: each of the runs would begin anew; "
-            "use another file (-o), or move the old one aside before"
+            "command line: --fresh with --split: each run would start over; set -o to a new file, or "
+            "move the old one aside first"
         )
     check_split(spec, options.split)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
-            raise LaunchError(
-                "--dry-run shows how ranks would be started: leave out the mpirun that has started this one"
-            )
-        return _be_a_rank(spec, options)
+            raise LaunchError("--dry-run shows how ranks would start; run it without mpirun")
+        return _run_rank(spec, options)
     if why := wrongly_started(os.environ):
         raise LaunchError(why)
-    return _be_the_launcher(spec, options)
+    return _run_launcher(spec, options)
 
 
 # ------------------------------------------------------------------------------------- launcher
 
 
-def _be_the_launcher(spec: Spec, options: argparse.Namespace) -> int:
+def _run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     from rich.console import Console
 
     allocation = with_end(this_allocation())
@@ -151,9 +149,7 @@ def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> St
 
 
 def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
-    """What follows ``mpisweep run`` for the ranks: what was given, but for flags of the launcher's, perhaps
-    abbreviated.
-    """
+    """Arguments of ``run`` for the ranks: all but the launcher's flags, also abbreviated."""
     works = ("--master", "works") if master_policy(options) != options.master else ()
     kept = [
         argument
@@ -185,16 +181,17 @@ def _print_plan(
 # ------------------------------------------------------------------------------------- rank
 
 
-def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
+def _run_rank(spec: Spec, options: argparse.Namespace) -> int:
     from mpisweep.progress import JsonProgress, LineProgress, NoProgress, ProgressSink
     from mpisweep.rank.main import log as rank_log
     from mpisweep.rank.main import run_rank
     from mpisweep.rank.options import RankOptions
 
-    # Those who start trial processes must not take these for their own.
+    # Trial processes must not inherit these.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    system = os.environ.pop(SYSTEM_VARIABLE, "")
     is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
     has_one_host = has_one_host and HOSTS_VARIABLE not in os.environ
@@ -211,8 +208,7 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     path = results_path(options, spec)
     refusal = ""
     if not launch_name and expected_rank() == 0:
-        # Nobody has looked before these ranks were started; it takes a process, so it is done before MPI is
-        # there.
+        # No launcher has checked this; the check starts a process, so it comes before MPI.
         try:
             check_startable(spec)
             check_time(spec, "--walltime", options.walltime)
@@ -221,4 +217,5 @@ def _be_a_rank(spec: Spec, options: argparse.Namespace) -> int:
     return run_rank(spec, RankOptions(
         path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
         options.stage_env, ends_at=float(stated_end) if stated_end else None, has_begun=has_begun,
+        batch_system=system,
     ))  # fmt: skip

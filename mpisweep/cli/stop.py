@@ -1,4 +1,4 @@
-"""The commands that end what runs or waits: chain, which a job asks whether it is to run, and stop."""
+"""The commands stop, and chain, with which a job asks whether it still has something to run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from mpisweep.batch.allocation import this_allocation
 from mpisweep.batch.chain import LINKS_AT_MOST, Began, note, read_record, why_over
-from mpisweep.batch.jobs import cancel_waiting, submit_link
-from mpisweep.batch.registry import SCRIPTED
-from mpisweep.batch.submit import SubmitError, cancel
+from mpisweep.batch.jobs import cancel_jobs, cancel_waiting, submit_link
+from mpisweep.batch.submit import SubmitError
 from mpisweep.cli.arguments import Commands, add_file
 from mpisweep.cli.outcome import standing
 from mpisweep.progress import counted
@@ -21,33 +20,33 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_f
 
 __all__ = ["add_chain", "add_commands"]
 
-#: What ``mpisweep chain`` returns when the job has nothing to do.
+#: Exit code of ``mpisweep chain`` if the job has nothing to do.
 _OVER = 3
-#: How often is looked whether a sweep has stopped, in seconds.
+#: Seconds between two checks whether the sweep has stopped.
 _LOOK_S = 0.2
 
 
 def add_chain(commands: Commands) -> None:
-    """Add chain, which is for job scripts and not for people, to the program's commands."""
+    """Register chain, which only job scripts call."""
     chain = commands.add_parser(
         "chain",
-        description=f"Asked by the scripts of `submit --chain`.  Exit code {_OVER}: this job has nothing to "
-        "do, and the others of its chain have been cancelled; 0: go on.",
+        description=f"Called by the scripts of `submit --chain`. Exit code {_OVER}: this job has nothing to "
+        "do, and the later jobs of its chain were cancelled; 0: run.",
     )
     add_file(chain)
     chain.set_defaults(command=_chain)
 
 
 def add_commands(commands: Commands) -> None:
-    """Add stop to the program's commands."""
+    """Register stop."""
     stop = commands.add_parser(
         "stop",
-        help="end a running sweep in order",
-        description="Ask a running sweep to stop, wherever it runs, through a file beside its results, and "
-        "wait for it. Its waiting jobs are cancelled.",
+        help="stop a running sweep cleanly",
+        description="Stop a sweep cleanly, on whichever node it runs, cancel its waiting jobs, and wait "
+        "until it has stopped.",
     )
     add_file(stop)
-    stop.add_argument("--no-wait", action="store_true", help="return at once")
+    stop.add_argument("--no-wait", action="store_true", help="do not wait until it has stopped")
     stop.set_defaults(command=_stop)
 
 
@@ -63,22 +62,21 @@ def _chain(options: argparse.Namespace) -> int:
     if over:
         print(f"mpisweep: this job has nothing to do: {over}")
         if others:
-            words = cancel(SCRIPTED[job.system], [link.job_id for link in others])
-            print(
-                f"mpisweep: {counted(len(others), 'job')} after it "
-                f"{'will find the same: ' + words if words else 'cancelled'}"
-            )
+            words = cancel_jobs(job.system, [link.job_id for link in others])
+            later = f"{counted(len(others), 'job')} after it"
+            left = f"could not cancel {later}, which will end by themselves: {words}"
+            print(f"mpisweep: {left if words else f'cancelled {later}'}")
         return _OVER
     try:
         note(results, [Began(job_id, now.ended, time.time())])
     except OSError as error:
-        print(f"mpisweep: {results}.jobs: this job cannot be noted: {error.strerror}")
+        print(f"mpisweep: {results}.jobs: the start of this job cannot be recorded: {error.strerror}")
     if job.links == 0 and not others and job.link < LINKS_AT_MOST:
         try:
             follower = submit_link(results, dataclasses.replace(job, link=job.link + 1), job_id)
-            print(f"mpisweep: job {follower} follows this one")
+            print(f"mpisweep: submitted job {follower} to run after this one")
         except SubmitError as error:
-            print(f"mpisweep: no job follows this one, submit again when it has ended: {error}")
+            print(f"mpisweep: no job will follow; run `mpisweep submit` again after this one: {error}")
     return 0
 
 
@@ -89,7 +87,7 @@ def _stop(options: argparse.Namespace) -> int:
     record = read_record(results)
     there = any(path.exists() for path in (results, journal_folder(results), shares_folder(results)))
     if not there and not record.submitted:
-        raise ResultsError(f"{results}: there is no such results file, and no job of it was submitted here")
+        raise ResultsError(f"{results}: no such results file, and no job was submitted for it here")
     running = cancel_waiting(results, record)
     if shares_folder(results).exists():
         return _stop_members(results, running, no_wait=options.no_wait)
@@ -100,8 +98,8 @@ def _stop(options: argparse.Namespace) -> int:
     request = _request_stop(results)
     if holder is None:
         print(
-            f"{results}: {' and '.join(running)} has begun but not the sweep in it; it will stop as soon as "
-            "it does"
+            f"{results}: {' and '.join(running)} started, but its sweep has not yet; the sweep will stop "
+            "when it starts"
         )
         return 0
     print(f"{results}: asked {holder.text()} to stop", flush=True)
@@ -114,33 +112,33 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> int:
-    """Stop all runs that work on one sweep together, in these jobs or elsewhere."""
+    """Stop all runs that share a sweep, in these jobs or elsewhere."""
     from mpisweep.results.holder import STALE_S
     from mpisweep.results.shares.folder import members
     from mpisweep.results.shares.membership import MemberWatch
 
     folder = shares_folder(results)
     watch = MemberWatch(folder, silence_s=STALE_S, every_s=_LOOK_S)
-    alive = watch.settle(members(folder))
+    alive = watch.poll_until_certain(members(folder))
     if not alive:
-        # A request that is older than a run does not stop it.
-        has_begun = f"{' and '.join(running)} has begun but not the sweep in it; ask again when it has"
+        # A run ignores requests older than itself.
+        has_begun = f"{' and '.join(running)} started, but its sweep has not yet; run stop again when it has"
         print(f"{results}: {has_begun if running else 'nothing is running'}")
         return 0
     request = _request_stop(results)
     print(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop", flush=True)
     if no_wait:
         return 0
-    # When all trials have ended meanwhile, the folder goes away.
+    # The folder is removed when all trials have ended.
     with contextlib.suppress(FileNotFoundError):
-        while watch.settle(members(folder)):
+        while watch.poll_until_certain(members(folder)):
             time.sleep(_LOOK_S)
     _print_stopped(results, request)
     return 0
 
 
 def _request_stop(results: Path) -> Path:
-    """Make the file that asks whatever runs to stop, and return its name."""
+    """Create the file that requests a stop, and return its path."""
     request = stop_file(results)
     try:
         request.touch()
@@ -150,7 +148,7 @@ def _request_stop(results: Path) -> Path:
 
 
 def _print_stopped(results: Path, request: Path) -> None:
-    """Take the request back, which would stop the next run, and say how far the sweep is."""
+    """Remove the request, lest it stop the next run, and print how far the sweep is."""
     request.unlink(missing_ok=True)
     now = standing(results)
-    print(f"{results}: it has stopped; {now.ended:,} of {now.trials:,} trials have ended")
+    print(f"{results}: stopped; {now.ended:,} of {now.trials:,} trials have ended")

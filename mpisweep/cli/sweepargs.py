@@ -1,4 +1,4 @@
-"""The arguments by which every command takes a sweep: a file, the quick form's flags, or a command line."""
+"""Arguments for a sweep: a file, the flags of the quick form, or a command line."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ __all__ = [
     "split_command_line",
 ]  # fmt: skip
 
-#: The commands that take a sweep, and so perhaps a command line after ``--``.
+#: The commands that take a sweep, and so possibly a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
-#: Flags of the quick form that may be given again and again, and those that are keys of a sweep file and of
-#: its [limits].
+#: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits].
 _REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
 _KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 
 
 class _Searches:
-    """The searches that can be named; plugins are only looked for where the name is no built-in one."""
+    """Names of searches; installed packages are listed only for a name that is not built in."""
 
     def __contains__(self, name: object) -> bool:
         return is_named(SEARCHES, name)
@@ -46,7 +45,7 @@ class _Searches:
 
 
 def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
-    """Our arguments, and the workload's command line after ``--``."""
+    """Split arguments into ours and the workload's command line after ``--``."""
     if given[:1] and given[0] in _COMMANDS and "--" in given:
         end = given.index("--")
         return given[:end], given[end + 1 :]
@@ -54,83 +53,97 @@ def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """Take a sweep and the name of its results file."""
+    """Add the arguments for a sweep and its results file."""
     parser.add_argument(
         "sweep",
         metavar="SWEEP",
         nargs="?",
-        help="a sweep file (TOML), a built-in workload (resnet50), or module:function; "
-        "or end with -- and a command line with {parameter} in it",
+        help="sweep file (TOML), built-in workload (resnet50), or module:function; or append -- and a "
+        "command line with {parameter} placeholders",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
-    quick = parser.add_argument_group("without a sweep file")
+    _add_quick_form(parser.add_argument_group("without a sweep file"))
+
+
+def _add_quick_form(quick: argparse._ActionsContainer) -> None:
+    """Add the flags of the quick form."""
     quick.add_argument(
         "-p",
         "--parameter",
         action="append",
         default=[],
         metavar="NAME=RANGE",
-        help="a range (1:700; in steps 1:700:10; some numbers of it 1e-4:1e-1:log:points=8), "
-        "choices (a,b,c), or one value that stays fixed; a range of reals needs no points with "
-        "--search random --trials N; with :memory=increasing behind it, larger values need more memory",
+        help="range (1:700; with a step 1:700:10; on a log scale 1e-4:1e-1:log:points=8), choices (a,b,c), "
+        "or one fixed value; real ranges need no points with --search random --trials N; append "
+        ":memory=increasing if larger values need more memory; repeatable",
     )
     quick.add_argument(
         "--baseline",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="default configuration to compare with",
+        help="configuration to compare with; repeatable",
     )
     quick.add_argument(
         "--metric",
         action="append",
         default=[],
         metavar="NAME=PATTERN",
-        help="pattern that finds a metric in the output of a command, e.g. 'loss=loss[=: ]+'",
+        help="regular expression before a metric in the output of a command, e.g. 'loss=loss[=: ]+'; "
+        "repeatable",
     )
     quick.add_argument("--name", help="name of the sweep")
-    quick.add_argument("--objective", metavar="METRIC", help="default: loss")
-    quick.add_argument("--direction", choices=("minimize", "maximize"))
-    quick.add_argument("--search", choices=_Searches(), metavar="{" + ",".join(SEARCH_NAMES) + "}")
+    quick.add_argument("--objective", metavar="METRIC", help="metric to rank trials by (default: loss)")
+    quick.add_argument(
+        "--direction", choices=("minimize", "maximize"), help="direction of the objective (default: minimize)"
+    )
+    quick.add_argument(
+        "--search",
+        choices=_Searches(),
+        metavar="{" + ",".join(SEARCH_NAMES) + "}",
+        help="search (default: grid)",
+    )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
     )
-    quick.add_argument("--seed", type=int)
+    quick.add_argument("--seed", type=int, help="seed of the search and the trials (default: 0)")
     quick.add_argument(
         "--max-points",
         type=at_least_1,
         metavar="N",
-        help="allow a grid of up to N points (default: 1,000,000)",
+        help="largest grid allowed (default: 1,000,000)",
     )
     quick.add_argument("--timeout", metavar="DURATION", help="time limit per trial, e.g. 10m")
-    quick.add_argument("--retries", type=int, metavar="N", help="retries of a trial whose worker was lost")
+    quick.add_argument(
+        "--retries", type=int, metavar="N", help="retries of a trial after losing its worker (default: 2)"
+    )
 
 
 def add_split(parser: argparse._ActionsContainer, text: str) -> None:
-    """Take ``--split``."""
+    """Add ``--split``."""
     parser.add_argument("--split", type=at_least_1, metavar="K", help=text)
 
 
 def add_stage_env(parser: argparse._ActionsContainer) -> None:
-    """Take ``--stage-env``."""
+    """Add ``--stage-env``."""
     parser.add_argument(
         "--stage-env",
         action="store_true",
-        help="import the libraries of trial processes from one packed file in the user's cache",
+        help="pack the libraries of trial processes into one file in the user's cache, and import from that",
     )
 
 
 def check_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[float] = ()) -> None:
-    """Refuse a time in which no trial could run.
+    """Reject a time limit in which no trial can run.
 
     Args:
-        spec: of the sweep.
-        flag: by which the time was given.
-        seconds: that time; None where none was given.
-        measured: what closing has taken in earlier runs, see :mod:`mpisweep.batch.walltime`.
+        spec: the sweep.
+        flag: the flag that set the time limit.
+        seconds: the time limit; None for none.
+        measured: seconds that closing took in earlier runs, see :mod:`mpisweep.batch.walltime`.
 
     Raises:
-        SpecError: see above.
+        SpecError: if the time limit is too short.
     """
     setting = "" if spec.source == COMMAND_LINE else "limits.grace"
     if seconds is not None and (why := why_too_short(seconds, spec.limits.grace_s, measured, setting)):
@@ -138,23 +151,23 @@ def check_time(spec: Spec, flag: str, seconds: float | None, measured: Sequence[
 
 
 def check_split(spec: Spec, split: int | None) -> None:
-    """Refuse what runs that share a sweep cannot do.
+    """Reject a search that runs cannot share.
 
     Raises:
-        SpecError: see above.
+        SpecError: if the sweep cannot be split.
     """
     if split is not None and spec.search == "largest_batch":
         raise SpecError(
-            f"{spec.source}: search = {spec.search!r} asks for trials by what has ended, which runs that "
-            "share a sweep cannot; run it without --split"
+            f"{spec.source}: search: {spec.search!r} chooses trials by earlier results and cannot be shared "
+            "between runs; remove --split"
         )
 
 
 def read_spec(options: argparse.Namespace) -> Spec:
-    """The sweep file, or the quick form's flags.
+    """Read the sweep file, or the flags of the quick form.
 
     Raises:
-        SpecError: when they are wrong, or flags were given beside a file.
+        SpecError: if they are invalid, or if flags were given with a file.
     """
     name: str = options.sweep or ""
     command_line: list[str] = options.command_line
@@ -180,7 +193,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
     given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
     if given:
         raise SpecError(
-            f"command line: {', '.join(given)}: is for the quick form without a file; write it into {name}"
+            f"command line: {', '.join(given)}: only applies without a sweep file; set it in {name}"
         )
     return spec
 
@@ -191,7 +204,7 @@ def is_sweep_file(options: argparse.Namespace) -> bool:
 
 
 def quick_words(options: argparse.Namespace) -> list[str]:
-    """The quick form's arguments for another ``mpisweep``, but for a command line; none for a sweep file."""
+    """Arguments of the quick form for another ``mpisweep``, without its command line."""
     words = [options.sweep] if options.sweep and not is_sweep_file(options) else []
     for flag, key in _REPEATED.items():
         for value in getattr(options, key):
@@ -203,20 +216,18 @@ def quick_words(options: argparse.Namespace) -> list[str]:
 
 
 def results_path(options: argparse.Namespace, spec: Spec) -> Path:
-    """The results file.
+    """Determine the path of the results file.
 
     Raises:
-        ResultsError: when there can be none of this name.
+        ResultsError: if no file can be created there.
     """
     path = Path(options.output or f"{spec.name}.h5")
     try:
         is_folder, has_folder = path.is_dir(), path.parent.is_dir()
     except OSError as error:
-        raise ResultsError(
-            f"{path}: cannot be used: {error.strerror}; -o names another place for the results"
-        ) from error
+        raise ResultsError(f"{path}: cannot be used: {error.strerror}; set -o to another file") from error
     if is_folder:
-        raise ResultsError(f"{path}: is a folder; -o expects the name of a file, e.g. {path / spec.name}.h5")
+        raise ResultsError(f"{path}: is a folder; set -o to a file, e.g. {path / spec.name}.h5")
     if not has_folder:
-        raise ResultsError(f"{path}: the folder {path.parent} does not exist; make it first")
+        raise ResultsError(f"{path}: folder {path.parent} does not exist; create it first")
     return behind_link(path)

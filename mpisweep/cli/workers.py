@@ -1,4 +1,4 @@
-"""How many workers there are to be, and whether rank 0 hosts one: the arguments, and what comes of them."""
+"""Arguments for the number of workers and the role of rank 0, and the placement of ranks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mpisweep.cli.arguments import at_least_1
 from mpisweep.devices.gpus import Gpu
 from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out, this_node
 from mpisweep.processes.kernel import this_host
+from mpisweep.progress import counted
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import RANKS, Spec
 
@@ -17,14 +18,14 @@ __all__ = ["add_workers", "check_fit", "master_policy", "place_workers", "usual_
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Take ``-n`` and ``--master``."""
+    """Add ``-n`` and ``--master``."""
     parser.add_argument(
         "-n",
         "--workers",
         type=at_least_1,
         metavar="N",
-        help="workers to start on all nodes together (default: one per GPU; else as many as the "
-        "job asked for; else one per core, up to 16 per node)",
+        help="number of workers on all nodes together (default: one per GPU; else as many as the job "
+        "requested; else one per core, up to 16 per node)",
     )
     parser.add_argument(
         "--master",
@@ -35,18 +36,18 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def master_policy(options: argparse.Namespace) -> str:
-    """Where so many workers were asked for, rank 0 is one of them, also where there are fewer cores."""
+    """The policy for rank 0; with -n it is a worker, even if there are fewer cores."""
     is_started_by_us = options.workers and expected_rank() is None
     return "works" if is_started_by_us and options.master == "auto" else str(options.master)
 
 
 def workers_here(options: argparse.Namespace, spec: Spec) -> int:
-    """How many were asked for; else as many as this node would have."""
+    """Number of workers requested, or this node's default."""
     return options.workers or default_workers(this_node(), spec.devices_per_trial)
 
 
 def usual_node(allocation: Allocation) -> Node:
-    """What a node of the allocation has: the GPUs that the batch system says, else those of this one."""
+    """A typical node of the allocation: GPUs from the batch system, else those of this node."""
     node = this_node()
     if allocation.gpus_per_node is None:
         return node
@@ -56,10 +57,10 @@ def usual_node(allocation: Allocation) -> Node:
 
 
 def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocation, node: Node) -> Placement:
-    """Which nodes get how many ranks.
+    """Place ranks on nodes.
 
     Raises:
-        LayoutError: when a trial has more ranks than there are workers.
+        LayoutError: if a trial has more ranks than there are workers.
     """
     is_idle = options.master == "idle"
     placement = place(
@@ -72,19 +73,17 @@ def place_workers(options: argparse.Namespace, spec: Spec, allocation: Allocatio
     workers = placement.ranks - is_idle
     if workers < spec.most_ranks:
         raise LayoutError(
-            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are {workers} "
-            f"workers; say -n {spec.most_ranks} to have as many, or start the sweep where there are more "
-            "devices"
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there are "
+            f"{counted(workers, 'worker')}; set -n {spec.most_ranks}, or run the sweep with more devices"
         )
     return placement
 
 
 def check_fit(options: argparse.Namespace, spec: Spec, allocation: Allocation, placement: Placement) -> None:
-    """Refuse more workers than this node has devices for, as the ranks here would; other nodes cannot be
-    seen.
+    """Reject more workers than this node has devices for; other nodes cannot be checked here.
 
     Raises:
-        LayoutError: see above.
+        LayoutError: if this node has too few devices.
     """
     if allocation.is_elsewhere:
         return

@@ -1,1 +1,1 @@
-"""Which devices a node has, and which of them each rank may use."""
+"""Devices of a node, and their assignment to ranks."""

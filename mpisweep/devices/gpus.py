@@ -1,13 +1,12 @@
-"""Which GPUs this process may use, found without touching one: asking CUDA itself would make a context here.
+"""Find the GPUs that this process may use without creating a CUDA context.
 
-NVIDIA's are those that ``nvidia-smi -L`` lists, AMD's those that the kernel's driver has in sysfs.  What the
-batch system or the user has left visible is respected:
+NVIDIA GPUs come from ``nvidia-smi -L``, AMD GPUs from the kernel driver's folder in sysfs.  Variables that
+restrict visible devices apply:
 
-* ``CUDA_VISIBLE_DEVICES`` by index, by UUID or the beginning of one, and MIG instances by theirs;
-* ``ROCR_VISIBLE_DEVICES`` by index, and ``HIP_VISIBLE_DEVICES`` by index among those.
+* ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or prefixes of UUIDs, also of MIG instances;
+* ``ROCR_VISIBLE_DEVICES``: indices; ``HIP_VISIBLE_DEVICES``: indices among those.
 
-A GPU that is divided into MIG instances counts as its instances: CUDA gives a process no more than one of
-them.
+A GPU with MIG instances counts as its instances, because CUDA gives a process at most one of them.
 
 Sources: CUDA C++ Programming Guide, "CUDA Environment Variables"; NVIDIA MIG User Guide,
 "CUDA_VISIBLE_DEVICES"; ROCm documentation, "GPU isolation techniques".
@@ -27,7 +26,7 @@ __all__ = ["Gpu", "amd_gpus", "environment_for", "nvidia_gpus", "visible_gpus"]
 
 _GPU_LINE = re.compile(r"GPU (\d+): (.*) \(UUID: (GPU-[^)]+)\)")
 _MIG_LINE = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
-#: Where the driver of AMD's GPUs describes what it has; processors without compute units are CPUs.
+#: Devices of the AMD driver; those without compute units are CPUs.
 _KFD = Path("/sys/class/kfd/kfd/topology/nodes")
 
 
@@ -36,9 +35,9 @@ class Gpu:
     """One GPU, or one MIG instance of one.
 
     Attributes:
-        selector: what selects it in the variable of its maker.
-        name: for people.
-        identity: the same for every process that sees the same GPU.
+        selector: its value in the vendor's environment variable.
+        name: product name.
+        identity: the same in every process that sees this GPU.
         maker: ``nvidia`` or ``amd``.
     """
 
@@ -49,7 +48,7 @@ class Gpu:
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
-    """The GPUs that this process may use; starts a program, so it belongs before MPI."""
+    """Find the GPUs that this process may use; starts a program, so call it before MPI_Init."""
     tool = shutil.which("nvidia-smi")
     if tool is not None and environment.get("CUDA_VISIBLE_DEVICES") != "":
         try:
@@ -65,13 +64,13 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]
 
 
 def nvidia_gpus(listed: str, allowed: str | None) -> tuple[Gpu, ...]:
-    """The GPUs in what ``nvidia-smi -L`` prints.
+    """Parse the output of ``nvidia-smi -L``.
 
     Args:
         listed: its output.
-        allowed: ``CUDA_VISIBLE_DEVICES``; None where it is not set.
+        allowed: ``CUDA_VISIBLE_DEVICES``; None if not set.
     """
-    #: Index -> the GPU alone, or its MIG instances.
+    #: Index -> the GPU, or its MIG instances.
     by_index: dict[str, list[Gpu]] = {}
     whole: dict[str, str] = {}
     index = ""
@@ -99,18 +98,18 @@ def nvidia_gpus(listed: str, allowed: str | None) -> tuple[Gpu, ...]:
             and (gpu.identity.startswith(selector) or whole[number].startswith(selector))
         ]
         if not gpus:
-            # As CUDA does: what comes after a selector that selects nothing is not visible.
+            # As in CUDA, an invalid selector hides all that follow.
             break
         chosen += [gpu for gpu in gpus if gpu not in chosen]
     return tuple(chosen)
 
 
 def amd_gpus(topology: Path, environment: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs of AMD's kernel driver.
+    """Find the GPUs of AMD's kernel driver.
 
     Args:
         topology: its folder in sysfs.
-        environment: with the variables that leave some of them out.
+        environment: may contain the variables that restrict visible devices.
     """
     found: list[Gpu] = []
     for node in sorted(_folders(topology), key=lambda folder: int(folder.name)):
@@ -126,14 +125,14 @@ def amd_gpus(topology: Path, environment: Mapping[str, str]) -> tuple[Gpu, ...]:
             Gpu(str(len(found)), name or "AMD GPU", f"amd-{facts.get('unique_id', node.name)}", "amd")
         )
     chosen = _chosen(found, environment.get("ROCR_VISIBLE_DEVICES"))
-    # ROCm's runtime understands CUDA's variable where its own is not set.
+    # The ROCm runtime falls back to CUDA's variable.
     return tuple(
         _chosen(chosen, environment.get("HIP_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES")))
     )
 
 
 def environment_for(gpus: Sequence[Gpu]) -> tuple[tuple[str, str], ...]:
-    """The variables that leave a trial process these GPUs and no other."""
+    """Variables that restrict a trial process to these GPUs."""
     selectors = ",".join(gpu.selector for gpu in gpus)
     if gpus[0].maker == "amd":
         own = ",".join(str(position) for position in range(len(gpus)))
@@ -142,7 +141,7 @@ def environment_for(gpus: Sequence[Gpu]) -> tuple[tuple[str, str], ...]:
             ("HIP_VISIBLE_DEVICES", own),
             ("CUDA_VISIBLE_DEVICES", own),
         )
-    # The tool that counted them counts by bus, and so must CUDA.
+    # nvidia-smi numbers GPUs by PCI bus; CUDA must do the same.
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", selectors))
 
 
@@ -161,6 +160,6 @@ def _folders(topology: Path) -> Iterable[Path]:
 
 
 def _may_open(minor: str) -> bool:
-    """Whether the container or the cgroup of this process lets it use the GPU."""
+    """Whether the container or cgroup of this process permits the GPU."""
     device = Path(f"/dev/dri/renderD{minor}")
     return not device.exists() or os.access(device, os.R_OK | os.W_OK)

@@ -1,19 +1,17 @@
-"""Which rank of a node uses what: a GPU, a share of one, several, or a set of CPU cores; and whether rank 0
-works.
+"""Assign GPUs, shares of GPUs or CPU cores to the ranks of a node.
 
 Rules
 -----
-* A node's devices are those that the batch system leaves visible to its ranks.  Where all ranks see the same
-  GPUs, worker *i* gets the *i*-th; where the launcher has given each rank GPUs of its own, each keeps its
-  own.
-* ``devices_per_trial = 0.5`` lets two workers share a GPU, ``2`` gives each worker two.  More workers than
-  that leaves room for are an error, and so is a rank that sees no GPU where others of its node see some.
-* Cores: where the MPI launcher has bound the ranks of a node to different cores, each keeps its own.  Where
-  they may all use the same ones, these are divided into contiguous sets of equal size.
-* Rank 0 hosts a worker exactly when a device of its node would idle otherwise: when its node does not have
-  more ranks than places for workers.  ``--master works`` and ``--master idle`` override that.
+* A node's devices are those visible to its ranks.  If all ranks see the same GPUs, worker *i* gets the
+  *i*-th; if the launcher gave each rank its own GPUs, each keeps them.
+* With ``devices_per_trial = 0.5`` two workers share a GPU, with ``2`` each worker gets two.  Too many workers
+  are an error, and so is a rank that sees no GPU while others of its node see some.
+* If the MPI launcher bound ranks to different cores, each keeps its own.  If all may use the same cores,
+  these are divided into contiguous sets of equal size.
+* Rank 0 runs trials too if a device of its node would otherwise be idle.  ``--master works`` and
+  ``--master idle`` override that.
 
-Pure, but for :func:`this_node`: every rank of a node works the same layout out of the same facts.
+Pure except :func:`this_node`: every rank of a node computes the same layout from the same facts.
 """
 
 from __future__ import annotations
@@ -28,27 +26,27 @@ from mpisweep.records import DeviceShare
 
 __all__ = ["LayoutError", "Node", "default_workers", "lay_out", "this_node"]
 
-#: CPU-only workers that plain `mpisweep run` starts at most; more cores make the sets larger.
-#: Each holds its own copy of the model and the libraries, a gigabyte or so with torch.
+#: Default limit of workers per node without GPUs; with more cores each worker gets more.  Each worker holds
+#: its own copy of model and libraries, about 1 GB with torch.
 _CPU_WORKERS_AT_MOST = 16
 
 
 class LayoutError(ValueError):
-    """Ranks and devices do not fit together; the message is one sentence for the user."""
+    """Ranks and devices do not match; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one process can see of its node."""
+    """The devices of a node that one process sees."""
 
     cores: tuple[int, ...]
     gpus: tuple[Gpu, ...]
-    #: Main memory; 0 where that is not known.
+    #: Main memory; 0 if unknown.
     memory_bytes: int = 0
 
 
 def this_node() -> Node:
-    """Look at the cores and GPUs that this process may use; may start a program, so before MPI."""
+    """Find the cores and GPUs that this process may use; call it before MPI_Init."""
     if hasattr(os, "sched_getaffinity"):
         cores = tuple(sorted(os.sched_getaffinity(0)))
     else:
@@ -57,9 +55,7 @@ def this_node() -> Node:
 
 
 def default_workers(node: Node, devices_per_trial: float = 1) -> int:
-    """How many workers `mpisweep run` starts on this machine: one a GPU or share of one, else one a core, up
-    to 16.
-    """
+    """Default number of workers on a node: one per GPU or share of one, else per core up to 16."""
     if node.gpus:
         return max(1, _places(len(node.gpus), devices_per_trial))
     return min(len(node.cores), _CPU_WORKERS_AT_MOST)
@@ -74,18 +70,18 @@ def lay_out(
     memory_bytes: int | None = None,
     host: str,
 ) -> list[DeviceShare | None]:
-    """What each rank of a node may use; None for a master that does not work.
+    """Assign devices to each rank of a node; None for a master that runs no trials.
 
     Args:
-        nodes: the node as each of its ranks sees it, in the order of the ranks.
-        has_master: whether the first of them is the master.
-        policy: ``works``, ``idle``, or ``auto`` for the rule of this module.
-        devices_per_trial: GPUs that a trial gets: 1, a whole number, or 1 over one.
-        memory_bytes: main memory that a trial process may have; None for no limit.
+        nodes: the node as each of its ranks sees it, in rank order.
+        has_master: whether the first rank is the master.
+        policy: ``works``, ``idle``, or ``auto`` for the rule above.
+        devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
+        memory_bytes: main memory per trial process; None for no limit.
         host: name of the node, for messages.
 
     Raises:
-        LayoutError: when there are not enough devices for so many workers.
+        LayoutError: if there are not enough devices for the workers.
     """
     idle = (
         has_master
@@ -108,17 +104,17 @@ def lay_out(
 
 
 def _kind(gpus: Sequence[Gpu], devices_per_trial: float, memory_bytes: int | None, node_bytes: int) -> str:
-    """What a trial has of devices and memory, in words."""
+    """Describe the devices and memory of a trial."""
     share = f"1/{round(1 / devices_per_trial)} of " if devices_per_trial < 1 else ""
     count = f"{len(gpus)} x " if len(gpus) > 1 else ""
     device = f"{share}{count}{gpus[0].name}" if gpus else "cpu"
-    # That of a node is shared by its workers; still, where there is more of it more fits.
+    # Workers share the node's memory; it still tells larger nodes from smaller ones.
     main = memory_bytes or (0 if gpus else node_bytes)
     return f"{device} with {main / 2**30:.3g} GiB of main memory" if main else device
 
 
 def _places(gpus: int, devices_per_trial: float) -> int:
-    """How many workers so many GPUs have room for."""
+    """Number of workers for which the GPUs suffice."""
     if devices_per_trial >= 1:
         return gpus // round(devices_per_trial)
     return gpus * round(1 / devices_per_trial)
@@ -139,11 +135,11 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
         return [()] * len(workers)
     if with_gpus < len(workers):
         raise LayoutError(
-            f"{len(workers) - with_gpus} of the {len(workers)} workers on {host} see no GPU and the others "
-            "do; ask the batch system for a GPU for each rank, or start fewer ranks"
+            f"{len(workers) - with_gpus} of the {len(workers)} workers on {host} see no GPU but the others "
+            "do; request one GPU per rank, or start fewer ranks"
         )
     given: list[tuple[Gpu, ...]] = []
-    # Ranks that see the same GPUs divide them; their numbers follow one another.
+    # Consecutive ranks that see the same GPUs divide them.
     for _, group in groupby(workers, key=lambda node: tuple(gpu.identity for gpu in node.gpus)):
         same = list(group)
         given += [_own_gpus(index, node.gpus, devices_per_trial) for index, node in enumerate(same)]
@@ -157,20 +153,20 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
         room = _places(count, devices_per_trial)
         share = "" if devices_per_trial == 1 else f" with devices_per_trial = {devices_per_trial:g}"
         raise LayoutError(
-            f"{host} has {count} GPU{'s' * (count != 1)} and {len(workers)} workers{share}; start at most "
-            f"{room} rank{'s' * (room != 1)} there, or one more if rank 0 is not to work (--master idle); "
-            "to share GPUs, say devices_per_trial = 0.5 in the sweep file"
+            f"{host} has {count} GPU{'s' * (count != 1)} and {len(workers)} workers{share}; start up to "
+            f"{room} rank{'s' * (room != 1)} there, one more if rank 0 runs no trials (--master idle); "
+            "to share GPUs, set devices_per_trial = 0.5 in the sweep file"
         )
     return given
 
 
 def _own_gpus(index: int, gpus: tuple[Gpu, ...], devices_per_trial: float) -> tuple[Gpu, ...]:
-    """The GPUs of a worker among those that see the same ones; none where they do not suffice."""
+    """Choose a worker's GPUs among those it shares with others; none if they do not suffice."""
     if devices_per_trial >= 1:
         count = round(devices_per_trial)
         own = gpus[index * count : (index + 1) * count]
         return own if len(own) == count else ()
-    # One after another, so that the first workers do not share while a GPU idles.
+    # Round robin, so that no GPU is shared while another is idle.
     return (gpus[index % len(gpus)],)
 
 
@@ -186,7 +182,7 @@ def _own_cores(worker: int, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, 
 
 
 def _ranges(cores: Sequence[int]) -> str:
-    """``0-3,8`` for (0, 1, 2, 3, 8)."""
+    """Format cores: ``0-3,8`` for (0, 1, 2, 3, 8)."""
     parts: list[list[int]] = []
     for core in cores:
         if parts and core == parts[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""The first records about trials: which there are, and that earlier conclusions about them are open again."""
+"""The first records of a run about trials: new trials, and infeasible ones that wait again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from mpisweep.records import TrialState
 from mpisweep.results.journal.writer import Journal
 from mpisweep.search.numbering import Trials
 
-__all__ = ["introduce", "take_back_inferences"]
+__all__ = ["record_trials", "reopen_infeasible"]
 
-#: Trials are introduced to the journal in blocks of this size.
+#: Maximum number of trials per block.
 _TRIALS_A_BLOCK = 4096
 _CHARS_A_BLOCK = 1 << 22
 
 
-def introduce(journal: Journal, trials: Trials) -> None:
-    """Have the trials that are new in the journal."""
+def record_trials(journal: Journal, trials: Trials) -> None:
+    """Append the new trials to the journal."""
     if trials.first_new == trials.count:
         journal.append(encode(TrialsBlock([], {}, trials.baseline)))
         return
-    # Texts may be long, and no record must be.
+    # Bounds the size of a record, because parameters may be long texts.
     longest = sum(
         max((len(value) for value in column if isinstance(value, str)), default=0)
         for column in trials.parameters.values()
@@ -30,10 +30,10 @@ def introduce(journal: Journal, trials: Trials) -> None:
         journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
 
 
-def take_back_inferences(journal: Journal, trials: Trials) -> None:
-    """Trials that earlier runs have called infeasible wait again; whether they still are, the scheduler says.
+def reopen_infeasible(journal: Journal, trials: Trials) -> None:
+    """Let trials wait again that earlier runs marked infeasible; the scheduler decides again.
 
-    There may be other devices now, more memory, or nothing in the sweep file that speaks of memory.
+    The run may have other devices, more memory, or a sweep file that no longer models memory.
     """
     infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
     for number in infeasible:

@@ -1,18 +1,18 @@
-"""The end of a run, stage by stage, while the loop goes on.
+"""The end of a run, stage by stage, while the master's loop continues.
 
-===========  ===============================================
-================================================= stage        waits until
-and then ===========  ===============================================
-================================================= ``RUNNING``  the scheduler says that the run ends
-everything is still to be written ``JOURNAL``  everything is in the journal and acknowledged    closes the
-journal, asks for the last snapshot ``SNAPSHOT`` the last snapshot is written                     tells how
-the run has ended ``SHARE``    the other members of a split sweep are told      their word decides the exit
-code ``CLAIM``    the claim is released                            nothing more to do ``OVER``     for ever
-:attr:`Closing.exit_code` is there ===========  ===============================================
-=================================================
+============  ============================================  ==========================================
+stage         waits until                                   then
+============  ============================================  ==========================================
+``RUNNING``   the scheduler ends the run                    writes the remaining records
+``JOURNAL``   all records are synced and acknowledged       closes the journal, requests a snapshot
+``SNAPSHOT``  the last snapshot is written                  announces how the run has ended
+``SHARE``     the other members of a split sweep know it    takes the exit code of the whole sweep
+``CLAIM``     the claim is released                         sets :attr:`Closing.exit_code`
+``OVER``      never                                         nothing
+============  ============================================  ==========================================
 
-A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  A stage that takes too long, for the disk does
-not answer, ends the run at once: what the journal has is all that will be there.
+A run that is not split goes from ``SNAPSHOT`` to ``CLAIM``.  If a stage takes too long because the disk does
+not answer, the run ends at once, and its results are those in the journal.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from mpisweep.results.journal.writer import Journal
 
 __all__ = ["Closing", "Stage"]
 
-#: How long the last snapshot is tried again before the journal is left to keep everything, in seconds.
+#: How long a failing last snapshot is retried, in seconds; then the results stay in the journal.
 _LAST_SNAPSHOT_S = 60.0
-#: Pause after a last snapshot that failed, in seconds.
+#: Pause before a failed last snapshot is retried, in seconds.
 _AGAIN_S = 1.0
-#: How long the last steps may take after everything is on disk, in seconds.
+#: Time limit of the last steps after everything is on disk, in seconds.
 _LEAVE_S = 10.0
 
 log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
-    """How far the end is; see the table of the module."""
+    """Stage of the end; see the table of the module."""
 
     RUNNING = auto()
     JOURNAL = auto()
@@ -54,21 +54,21 @@ class Stage(Enum):
 
 
 class Closing:
-    """What a master lets go of, in which order.
+    """Closes a master's files in order.
 
     Args:
-        journal: closed once everything is in it.
+        journal: closed once all records are in it.
         snapshotter: writes the last snapshot, and releases the claim.
         vigil: ends before the claim is released.
-        lease_client: leaves, where the sweep is split; None where it is not.
+        lease_client: ends the membership in a split sweep; None if the sweep is not split.
         folders: removed at the end if they are empty.
-        disk_s: for how long a disk that fails is tried again, in seconds.
+        disk_s: how long a failing disk is retried, in seconds.
         tell: called with the end once it is on disk.
 
     Attributes:
-        stage: how far it is.
+        stage: the current stage.
         reason: how the run ends; None while it runs.
-        exit_code: of a run that is over; None before.
+        exit_code: exit code of a run that is over; None before.
     """
 
     def __init__(
@@ -99,26 +99,26 @@ class Closing:
         self.stage = Stage.RUNNING
         self.reason: EndReason | None = None
         self.exit_code: int | None = None
-        #: What :attr:`exit_code` will be.
+        #: The later value of :attr:`exit_code`.
         self._code = 0
-        #: Since when nothing runs, in seconds since 1970; by when this stage must be through, and when the
-        #: last snapshot is asked for again, by the monotonic clock.
+        #: Since when no trial runs, in seconds since 1970; the time limit of this stage, and when the last
+        #: snapshot is requested again, by the monotonic clock.
         self._since = 0.0
         self._close_by = math.inf
         self._again_at = math.inf
-        #: Why the last snapshot could not be written so far.
+        #: Why the last snapshot is not written yet.
         self._error = "the disk does not answer"
-        #: Whether the journal still takes records.
+        #: Whether the journal accepts records.
         self.journal_open = True
 
     # ------------------------------------------------------------------------------------- from outside
 
     def begin(self, reason: EndReason, since: float) -> None:
-        """The run ends.
+        """Start closing.
 
         Args:
-            reason: how.
-            since: when its running trials were to be back, in seconds since 1970.
+            reason: how the run ends.
+            since: when its running trials were asked to return, in seconds since 1970.
         """
         self.reason = reason
         self._since = since
@@ -126,37 +126,35 @@ class Closing:
         self.stage = Stage.JOURNAL
 
     def step(self, now: float, settled: bool) -> bool:
-        """See to the stage; True when it is through.
+        """Advance the current stage; True if it is complete.
 
         Args:
             now: the monotonic clock.
-            settled: whether everything is synced and acknowledged.
+            settled: whether all records are synced and acknowledged.
         """
         return self._steps[self.stage](now, settled)
 
     def left_share(self, code: int | None) -> None:
-        """The other members know that this one has left; `code` is the whole sweep's end, None while it has
-        none.
-        """
+        """Handle the end of the membership; `code` is the whole sweep's exit code once it has ended."""
         if code is not None:
             self._code = code
         if self.stage is Stage.SHARE:
             self._begin_to_leave()
 
     def end(self, reason: EndReason, code: int) -> None:
-        """Nothing is left to do: the run is over with this exit code."""
+        """End the run at once with this exit code."""
         self.reason = reason
         self._end_with(code)
 
     def give_up_disk(self) -> None:
-        """End at once: what the journal has is all that will be there."""
+        """End the run without a disk: its results are those in the journal."""
         self._let_journal_go()
         self._vigil.end()
         self._snapshotter.kill()
         self.end(EndReason.DISK, EndReason.DISK.exit_code)
 
-    def let_go(self) -> None:
-        """The sweep is another master's: let go of everything and touch nothing."""
+    def abandon(self) -> None:
+        """Leave the sweep to another master without writing anything."""
         self._let_journal_go()
         self._vigil.end()
         self._snapshotter.close()
@@ -171,7 +169,7 @@ class Closing:
     def _close_journal(self, now: float, settled: bool) -> bool:
         self._snapshotter.keep_time(now)
         if self._snapshotter.busy:
-            # A snapshot that was asked for before.
+            # An earlier snapshot is still being written.
             self._snapshotter.poll()
         if not settled or self._snapshotter.busy:
             if now >= self._close_by:
@@ -205,7 +203,7 @@ class Closing:
         if self._lease_client is None:
             self._begin_to_leave()
         else:
-            # What it brings with it decides how the run ends.
+            # The whole sweep's exit code decides how the run ends.
             self.stage = Stage.SHARE
             self._lease_client.leave()
         return True
@@ -218,7 +216,7 @@ class Closing:
 
     def _await_release(self, now: float, settled: bool) -> bool:
         self._snapshotter.keep_time(now)
-        # One that hangs here leaves a claim that is nobody's; everything is on disk.
+        # If the process hangs here, a stale claim stays; all results are on disk.
         if self._snapshotter.poll() is None and now < self._close_by:
             return False
         self._end_with(self._code)
@@ -226,8 +224,8 @@ class Closing:
 
     def _lose_last_snapshot(self) -> None:
         log.error(
-            "the last snapshot could not be written (%s); the journal keeps everything: mend that and run "
-            "again",
+            "the last snapshot could not be written (%s); all results are in the journal: fix the cause and "
+            "run the same command",
             self._error,
         )
         self.give_up_disk()

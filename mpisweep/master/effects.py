@@ -1,4 +1,4 @@
-"""What the scheduler's decisions do: records for the journal, messages for the ranks."""
+"""Carrying out the scheduler's decisions: records for the journal, messages for the ranks."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ log = logging.getLogger(__name__)
 
 
 class Effects:
-    """Carries out what the scheduler decides, but for the end.
+    """Carries out the scheduler's decisions, except for the end.
 
     Args:
         trials: all trials.
-        journal: takes records.
-        outbox: holds messages until the journal has come so far.
+        journal: stores records.
+        outbox: delays messages until their records are on disk.
         send: sends messages to a rank at once.
         roster: the ranks.
-        standing: is told of results.
-        lease_client: gets trials, where other allocations work on the sweep as well.
+        standing: notes results.
+        lease_client: leases trials of a shared sweep; None if it is not shared.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Effects:
         self._roster = roster
         self._standing = standing
         self._lease_client = lease_client
-        #: Of the last record.
+        #: Token of the last record.
         self.last_token = 0
 
     def append(self, body: bytes) -> int:
-        """Have a record written; returns its token."""
+        """Append a record to the journal; returns its token."""
         self.last_token = self._journal.append(body)
         return self.last_token
 
     def carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
-        """Do what was decided.
+        """Carry out one decision.
 
         Args:
-            decision: anything but the end.
-            event: what it was decided for.
-            body: the event as it came, where that was bytes.
+            decision: any decision except the end.
+            event: the event that caused it.
+            body: the encoded block of the event; None if it had none.
         """
         match decision:
             case Assign(slots, numbers, attempts, fresh):

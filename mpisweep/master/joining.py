@@ -1,19 +1,18 @@
-"""``mpisweep run --split``: how a run becomes one of several members that work on one sweep.
+"""``mpisweep run --split``: joining the members that work on one sweep.
 
-The first member fixes what all must agree on: the numbers of the trials, and their chunks.  Members that come
-later, and those that come after all others have ended or were killed, join.  Nothing distinguishes the first
-one afterwards.
+The first member fixes the trial numbers and the chunks.  Later members join, even after all others have ended
+or were killed.  From then on nothing distinguishes the first one.
 
 Chunks
 ------
-The chunks go from the longest expected trials to the shortest, like the trials of one allocation do: what is
-long and starts late is what everybody waits for.  A chunk holds at most the share 1/(2 K) of the expected
-work that is left, and at most that share of the trials that are left, so that neither a few very long trials
-nor a wrong expectation gives one member more than its part; so the chunks become smaller and smaller, down to
-1/(64 K) of the trials, and the members end together.  There are some 10 K of them.
+The chunks go from the longest expected trials to the shortest, because a long trial that starts late keeps
+all members waiting.  A chunk holds up to 1/(2 K) of the remaining expected work and up to 1/(2 K) of the
+remaining trials, so neither a few very long trials nor a wrong expectation gives one member more than its
+share.  The chunks shrink down to 1/(64 K) of the trials, so the members end together.  There are about 10 K
+chunks.
 
-The trials of a chunk need equally many ranks, and those that need most come first: a member with fewer
-workers leaves them to others.
+The trials of a chunk need the same number of ranks, and the chunks with the most ranks come first: a member
+with fewer workers leaves them to others.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ from mpisweep.spec import Spec, parse_spec
 
 __all__ = ["AlreadyCompleteError", "Share", "cut", "join"]
 
-#: Of what is left, a chunk holds this share, divided by K; and of all trials at least this, divided by K.
+#: A chunk's share of the remaining trials and work, times K; and its minimum share of all trials, times K.
 _CHUNK_SHARE = 1 / 2
 _SMALLEST_SHARE = 1 / 64
 _WATCH_EVERY_S = 0.5
-#: Pause while another member makes the shares, in seconds.
+#: Pause while another member creates the shares, in seconds.
 _AGAIN_S = 0.1
 
 log = logging.getLogger(__name__)
 
 
 class AlreadyCompleteError(Exception):
-    """Every trial has ended: there is nothing to share; :attr:`exit_code` is that of the sweep."""
+    """Every trial has ended, so there is nothing to split; has the sweep's :attr:`exit_code`."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("every trial has ended")
@@ -68,28 +67,28 @@ class AlreadyCompleteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One member's place in a split sweep.
+    """One member's part of a split sweep.
 
     Attributes:
-        path: of the sweep's results file.
-        part: of the results file that this member writes.
-        base: what was known before the sweep was split.
+        path: the sweep's results file.
+        part: the results file that this member writes.
+        base: the results from before the split.
     """
 
     path: Path
     part: Path
     base: KnownSweep | None
-    #: All trials as they were then.
+    #: All trials at the time of the split.
     _trials: Trials
 
     def trials(self, known: Known | None) -> Trials:
-        """All trials, as far as this member knows of them.
+        """All trials, with the states that this member has recorded.
 
         Args:
-            known: what its part has already, where a master takes over; else None.
+            known: the contents of its part, if a master takes over; else None.
         """
         if known is None:
-            # The part introduces all of them anew, whatever the sweep had before.
+            # The part is a file of its own, so it records all trials again.
             return replace(self._trials, first_new=0)
         here = [attempt > 0 for attempt in known.attempts]
         pairs = zip(self._trials.states, known.states, here, strict=True)
@@ -103,22 +102,22 @@ class Share:
 def join(
     spec: Spec, path: Path, split: int, snapshotter: Snapshotter, *, job_id: str, member: str, has_begun: bool
 ) -> Share:
-    """Become a member, the first one or another one.
+    """Become a member; the first one splits the sweep.
 
     Args:
         spec: the sweep file.
-        path: of the sweep's results file.
-        split: in how many shares the sweep is to be done.
+        path: the sweep's results file.
+        split: the number of shares.
         snapshotter: reads and writes the results file.
-        job_id: of the batch system.
-        member: name of the member, which is that of its run.
-        has_begun: whether it is one already, whose master has ended.
+        job_id: job id of the batch system.
+        member: name of the member, which is the name of its run.
+        has_begun: whether this run is a member already, and a new master takes over.
 
     Raises:
-        AlreadyCompleteError: when nothing is left to do.
-        RunOverError: when the others have ended the sweep without this member.
-        ResultsError: when the sweep cannot be gone on with, or others do it differently.
-        OSError: when the folder cannot be written.
+        AlreadyCompleteError: if every trial has ended.
+        RunOverError: if the others have ended the sweep without this member.
+        ResultsError: if the sweep cannot be resumed, or active members use other settings.
+        OSError: if the folder cannot be written.
     """
     folder = shares_folder(path)
     while True:
@@ -130,14 +129,14 @@ def join(
             continue
         base = known_trials(spec, base_file(folder), snapshotter.read)
         trials = number_trials(spec, make_sampler(spec), base)
-        found = _differences(spec, trials, split, shared)
-        if not found:
+        differences = _differences(spec, trials, split, shared)
+        if not differences:
             return Share(path, part_file(folder, member), base, trials)
-        _refuse_or_gather(spec, path, snapshotter, shared, found)
+        _refuse_or_gather(spec, path, snapshotter, shared, differences)
 
 
 def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id: str) -> None:
-    """Make the shares, unless somebody else does that at the moment."""
+    """Create the shares, unless another member is creating them."""
     journal = journal_folder(path)
     try:
         claim = Claim.take(journal, job_id, purpose="split")
@@ -169,35 +168,35 @@ def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id:
             spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths
         )
         if create_shares(shares_folder(path), shared, path, claim.token):
-            log.info("%d trials are shared in %d chunks", len(waiting), len(chunks))
+            log.info("%d trials are split into %d chunks", len(waiting), len(chunks))
     finally:
         claim.release()
 
 
 def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int) -> list[list[int]]:
-    """The chunks.
+    """Cut trials into chunks.
 
     Args:
-        longest_first: the trials.
+        longest_first: the trials, the longest expected one first.
         weight: expected work of a trial, in any unit.
-        split: in how many shares the sweep is to be done.
+        split: the number of shares.
     """
     chunks: list[list[int]] = []
     left = len(longest_first)
     smallest = max(1, int(_SMALLEST_SHARE * left / split))
     work_left = sum(map(weight, longest_first))
     chunk: list[int] = []
-    at_most, work = max(smallest, int(_CHUNK_SHARE * left / split)), 0.0
+    limit, work = max(smallest, int(_CHUNK_SHARE * left / split)), 0.0
     for number in longest_first:
         chunk.append(number)
         work += weight(number)
         is_heavy = work >= _CHUNK_SHARE * work_left / split and len(chunk) >= smallest
-        if is_heavy or len(chunk) >= at_most:
+        if is_heavy or len(chunk) >= limit:
             chunks.append(chunk)
             left -= len(chunk)
             work_left -= work
             chunk, work = [], 0.0
-            at_most = max(smallest, int(_CHUNK_SHARE * left / split))
+            limit = max(smallest, int(_CHUNK_SHARE * left / split))
     return [*chunks, chunk] if chunk else chunks
 
 
@@ -210,34 +209,34 @@ def _exit_code(spec: Spec, known: KnownSweep) -> int:
 
 
 def _digest(trials: Trials) -> str:
-    """Changes whenever a trial has another number or another configuration."""
+    """Hash of all trials' numbers and configurations."""
     return hashlib.sha256(json.dumps(trials.parameters, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) -> list[str]:
-    found = spec.differences(
+    differences = spec.differences(
         parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True)
     )
-    if not found and trials.count != shared.count:
-        found.append(f"trials: the members share {shared.count:,}, {spec.source} asks for {trials.count:,}")
-    elif not found and _digest(trials) != shared.digest:
-        found.append("trials: the sweep file is unchanged but now gives different trials")
+    if not differences and trials.count != shared.count:
+        differences.append(f"trials: the members have {shared.count:,}, {spec.source} gives {trials.count:,}")
+    elif not differences and _digest(trials) != shared.digest:
+        differences.append("trials: the sweep file is unchanged but now gives different trials")
     if split != shared.split:
-        found.append(f"--split: the members share the sweep in {shared.split}, this run in {split}")
-    return found
+        differences.append(f"--split: the members use {shared.split}, this run uses {split}")
+    return differences
 
 
 def _refuse_or_gather(
-    spec: Spec, path: Path, snapshotter: Snapshotter, shared: SharedSweep, found: list[str]
+    spec: Spec, path: Path, snapshotter: Snapshotter, shared: SharedSweep, differences: list[str]
 ) -> None:
-    """Others do the sweep differently: where they are at work they are right, else it is shared anew."""
+    """Refuse settings that active members do not share; merge the parts if none is active."""
     folder = shares_folder(path)
     watch = MemberWatch(folder, silence_s=spec.limits.silence_s, every_s=_WATCH_EVERY_S)
-    alive = watch.settle(members(folder))
+    alive = watch.poll_until_certain(members(folder))
     if alive:
-        listed = "".join(f"\n  {difference}" for difference in found)
+        listed = "".join(f"\n  {difference}" for difference in differences)
         raise ResultsError(
-            f"{path}: is being worked on by {'; '.join(map(watch.text, alive))}, and not like this:{listed}\n"
+            f"{path}: {'; '.join(map(watch.text, alive))} is running it with other settings:{listed}\n"
             f"join them with the same sweep file and --split {shared.split}, or use another file (-o)"
         )
     real = spec.differences(
@@ -245,5 +244,5 @@ def _refuse_or_gather(
     )
     if real:
         raise ResultsError(describe_differences(path, real))
-    log.info("no run of %s is active: merging its parts and splitting it again", path.name)
+    log.info("no run of %s is active; merging its parts and splitting it again", path.name)
     snapshotter.gather(path, spec.limits.silence_s)

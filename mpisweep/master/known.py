@@ -1,4 +1,4 @@
-"""What is known of a sweep before it runs: what earlier runs have left, and what follows for the trials."""
+"""The results of a sweep's earlier runs, and the duration model and widths of its trials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpisweep.results.journal.reader import Damage
 from mpisweep.results.state import SweepState
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
-from mpisweep.search.frontier import Evidence, evidence_of
+from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
 from mpisweep.spec import RANKS, Spec, parse_spec
 
@@ -26,38 +26,38 @@ __all__ = [
     "describe_differences",
     "duration_model",
     "known_trials",
-    "say_what_was_edited",
     "trial_widths",
     "trials_text",
+    "warn_about_edits",
 ]
 
 log = logging.getLogger(__name__)
 
-#: A list of trials has at most so many parts.
-_SPANS_AT_MOST = 6
+#: Maximum number of parts in a list of trials.
+_MAX_SPANS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSweep(Known):
-    """What a results file and its journal have, as far as a master needs it."""
+    """The contents of a results file and its journal that a master needs."""
 
-    #: Segment -> how far it was read.
+    #: Segment -> offset up to which it was read.
     covered: dict[str, int] = field(default_factory=dict)
     attempts_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     ranks_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     workers_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    #: (trials, seconds) that were measured.
+    #: (trials, seconds) of the measured durations.
     measured: tuple[list[int], list[float]] = ([], [])
     causes: Sequence[int] = ()
-    #: Of each trial; empty where no trial has reported it.
+    #: Objective per trial; empty if no trial has reported it.
     objectives: Sequence[float] = ()
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
-        """What the slots of the last run hold, as far as the journal has it."""
+        """Slot of the last run -> the trials that it holds, according to the journal."""
         last = len(self.allocations_table["run"]) - 1
         workers = self.workers_table
         held: dict[Slot, dict[int, int]] = {
@@ -70,7 +70,7 @@ class KnownSweep(Known):
             for slot in slots:
                 if slot in held:
                     held[slot][number] = attempt
-        # A worker that has left holds nothing, but whatever it held was seen to when it left.
+        # A worker that has left holds nothing; its trials were requeued when it left.
         for run, rank, left_at in zip(
             workers["allocation"], workers["rank"], workers["left_at"], strict=True
         ):
@@ -81,7 +81,7 @@ class KnownSweep(Known):
 
     @property
     def teams(self) -> dict[int, list[Slot]]:
-        """The running trials of several ranks and their slots, as far as the journal has it."""
+        """Running trials of several ranks -> their slots, according to the journal."""
         return {number: slots for number, _, slots in self._running() if len(slots) > 1}
 
     def _running(self) -> Iterator[tuple[int, int, list[Slot]]]:
@@ -92,7 +92,7 @@ class KnownSweep(Known):
         for number, attempt, worker, place in zip(
             *(ranks[name] for name in ("trial", "attempt", "worker", "slot")), strict=True
         ):
-            # Of a worker whose record is damaged nobody knows which it was.
+            # The record of this worker is damaged.
             if worker < 0:
                 continue
             others.setdefault((number, attempt), []).append(Slot(workers["rank"][worker], place))
@@ -105,10 +105,10 @@ class KnownSweep(Known):
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
 
     def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
-        """Source files that are no longer what trials ran that have ended, and those trials.
+        """Source files that changed since ended trials ran them, and those trials.
 
         Args:
-            code: the user's source files and their hashes now.
+            code: the user's source files -> their current hashes.
         """
         allocation = self.workers_table["allocation"]
         before = [_hashes(text) for text in self.allocations_table["code"]]
@@ -127,7 +127,7 @@ class KnownSweep(Known):
         return list(files), sorted(trials)
 
     def memory_evidence(self) -> Iterator[tuple[int, str, Evidence]]:
-        """Trial, kind of device, and what the trial has shown of the memory there."""
+        """Trial, kind of device, and the trial's evidence about the memory there."""
         workers, attempts, ranks = self.workers_table, self.attempts_table, self.ranks_table
         kinds: dict[tuple[int, int], set[str]] = {}
         for table in (attempts, ranks):
@@ -143,13 +143,13 @@ class KnownSweep(Known):
             evidence = Evidence.TOO_LARGE if end == AttemptEnd.TOO_LARGE else Evidence.NOTHING
             if end == AttemptEnd.ENDED:
                 evidence = evidence_of(self.states[number], self.causes[number])
-            # What ran on several kinds of devices at once says nothing about any one of them.
+            # A trial that ran on several kinds of devices is no evidence about any of them.
             where = kinds[number, attempt]
             if len(where) == 1 and "" not in where:
                 yield number, *where, evidence
 
     def not_fresh(self) -> set[int]:
-        """Trials that have run out of memory in a process that was not fresh, and have not ended."""
+        """Unended trials that ran out of memory in a process that was not fresh."""
         attempts = self.attempts_table
         tried = zip(attempts["trial"], attempts["end"], strict=True)
         return {
@@ -157,7 +157,7 @@ class KnownSweep(Known):
         }
 
     def losses(self, launch: str) -> dict[int, int]:
-        """How often the worker of each trial was lost under one launch."""
+        """Trial -> number of workers lost with it under one launch."""
         launches, of_worker = self.allocations_table["launch"], self.workers_table["allocation"]
         losses: dict[int, int] = {}
         for number, worker, end in zip(
@@ -168,11 +168,11 @@ class KnownSweep(Known):
         return losses
 
     def losses_of_crash(self, launch: str) -> dict[int, int]:
-        """The same, where the last run has ended without a word and this is the next one."""
+        """Like :meth:`losses`, with the losses of a last run that died without closing."""
         losses = self.losses(launch)
         if not self.allocations_table["launch"] or self.allocations_table["launch"][-1] != launch:
             return losses
-        # One of several ranks was lost once, whoever held it.
+        # A trial of several ranks counts once, not once per slot.
         for number in {number for trials in self.held.values() for number in list(trials)[:1]}:
             losses[number] = losses.get(number, 0) + 1
         return losses
@@ -184,15 +184,15 @@ class KnownSweep(Known):
 def known_trials(
     spec: Spec, path: Path, read: Callable[[Path], tuple[SweepState | None, list[Damage]]] = read_here
 ) -> KnownSweep | None:
-    """The trials that the results file has; None when there is no file.
+    """Read the trials in the results file; None if there is no file.
 
     Args:
         spec: the sweep file.
-        path: of the HDF5 file.
+        path: the HDF5 file.
         read: reads it.
 
     Raises:
-        ResultsError: when the sweep file no longer describes them.
+        ResultsError: if the sweep file no longer describes them.
     """
     state, damages = read(path)
     if state is None:
@@ -202,13 +202,13 @@ def known_trials(
             "%s: %d bytes at offset %d of the journal are damaged; everything else is used",
             damage.segment, damage.length, damage.offset,
         )  # fmt: skip
-    # Where damage has taken the sweep file in it, this one takes its place.
+    # If damage has destroyed the recorded sweep file, the current one replaces it.
     recorded = spec
     if state.spec:
         recorded = parse_spec(state.spec, source=state.source, folder=spec.folder, is_recorded=True)
-    found = spec.differences(recorded)
-    if found:
-        raise ResultsError(describe_differences(path, found))
+    differences = spec.differences(recorded)
+    if differences:
+        raise ResultsError(describe_differences(path, differences))
     complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
     return KnownSweep(
         state.parameters,
@@ -240,12 +240,12 @@ def _best_of(spec: Spec, states: Sequence[int], values: Sequence[float]) -> tupl
     return choose(complete, key=lambda entry: entry[1])
 
 
-def describe_differences(path: Path, found: list[str]) -> str:
-    """Why a results file cannot be gone on with."""
-    listed = "".join(f"\n  {difference}" for difference in found)
+def describe_differences(path: Path, differences: list[str]) -> str:
+    """Message for a results file that cannot be resumed with this sweep file."""
+    listed = "".join(f"\n  {difference}" for difference in differences)
     return (
         f"{path}: was made from another sweep:{listed}\n"
-        f"use another file (-o), or --fresh to move this one aside and begin anew"
+        f"use another file (-o), or --fresh to move this one aside and start over"
     )
 
 
@@ -253,40 +253,36 @@ def describe_differences(path: Path, found: list[str]) -> str:
 
 
 def _hashes(text: str) -> dict[str, str]:
-    """Source files and their hashes, as a run has recorded them; none where it has not, or damage has changed
-    it.
-    """
+    """Source files and their hashes, as a run recorded them; empty if missing or damaged."""
     try:
-        found = json.loads(text or "{}")
+        hashes = json.loads(text or "{}")
     except ValueError:
         return {}
-    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+    return {str(name): str(digest) for name, digest in hashes.items()} if isinstance(hashes, dict) else {}
 
 
-def say_what_was_edited(known: KnownSweep | None, environment: Mapping[str, str]) -> None:
-    """One line when the results so far are of other code than those to come; both are in one table from here
-    on.
-    """
+def warn_about_edits(known: KnownSweep | None, environment: Mapping[str, str]) -> None:
+    """Log a warning if the user's code has changed since earlier trials of the sweep."""
     if known is None:
         return
     files, trials = known.edited(_hashes(environment.get(CODE, "")))
     if files:
         log.warning(
-            "%s %s not what %s ran with",
-            _listed(files), "is" if len(files) == 1 else "are", trials_text(trials),
+            "%s %s changed since %s ran",
+            _listed(files), "has" if len(files) == 1 else "have", trials_text(trials),
         )  # fmt: skip
 
 
 def trials_text(numbers: Sequence[int]) -> str:
-    """``trial 3``, ``trials 0 to 7``, ``trials 0 to 3, 5 and 9 to 12``; of many gaps the first ones."""
+    """``trial 3``, ``trials 0 to 3, 5 and 9 to 12``; shortened if there are many gaps."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and spans[-1][1] == number - 1:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    if len(spans) > _SPANS_AT_MOST:
-        shown = spans[: _SPANS_AT_MOST - 1]
+    if len(spans) > _MAX_SPANS:
+        shown = spans[: _MAX_SPANS - 1]
         left = len(numbers) - sum(last - first + 1 for first, last in shown)
     else:
         shown, left = spans, 0
@@ -303,12 +299,12 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
-    """What is expected of the trials' durations, by what is `known` of them."""
+    """Duration model of the trials, fitted to the measurements in `known`."""
     model = DurationModel(
         {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
     )
     if known is not None:
-        # What earlier runs have measured is not measured again.
+        # The measurements of earlier runs still hold.
         model.observe(*known.measured)
         if model.is_due:
             model.fit()
@@ -316,7 +312,7 @@ def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> Dura
 
 
 def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
-    """How many ranks every trial needs; None where all need one."""
+    """Number of ranks that each trial needs; None if all need one."""
     if spec.most_ranks == 1:
         return None
     columns = trials.parameters.get(RANKS)
@@ -324,7 +320,7 @@ def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
 
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
-    """Relative work of every trial's rank, where anything is known about it."""
+    """Relative work per rank of every trial; None if unknown."""
     work, widths = _whole_work(spec, trials), trial_widths(spec, trials)
     if work is None or widths is None:
         return work

@@ -1,13 +1,12 @@
-"""Becoming master: what a rank does between its first word as one and its first decision.
+"""Becoming master: the steps of a rank before its first decision.
 
-1. It says Lead to everybody, under an epoch above all that it has heard of.
-2. It waits until every rank that is not lost has said that it follows.  From then on nobody takes an
-   acknowledgement from a master before this one: whatever one of those has acknowledged is on disk by now.
-3. A thread fences those masters, reads what is on disk and syncs it (:mod:`mpisweep.master.opening`).  The
-   rank's loop goes on meanwhile, and what the others say to their master is kept for it.
+1. It sends Lead to all ranks, with an epoch above every epoch that it has received.
+2. It waits until every rank that is not lost has answered Follow.  From then on no rank accepts an
+   acknowledgement from a superseded master: every acknowledged result is on disk by now.
+3. A thread fences the superseded masters, reads the files and syncs them (:mod:`mpisweep.master.opening`).
+   Meanwhile the rank's loop continues and keeps the messages to the master.
 
-The first master of a run has nobody to wait for.  A disk that fails is tried again for as long as a running
-sweep would try it.
+The first master of a run waits for no rank.  A failing disk is retried for as long as in a running sweep.
 """
 
 from __future__ import annotations
@@ -24,32 +23,31 @@ from mpisweep.messages import ToMaster
 
 __all__ = ["DiskFailedError", "Leading"]
 
-#: Pause before a disk that has failed is tried again, in seconds.
+#: Pause before a failed disk is retried, in seconds.
 _AGAIN_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class DiskFailedError(Exception):
-    """The files of a running sweep could not be used for too long."""
+    """The files of a running sweep were unusable for too long."""
 
 
 class Leading:
-    """One rank on its way.
+    """One rank that is becoming master.
 
     Args:
-        unheard: the ranks that have to say first that they follow.
-        open_sweep: opens the sweep; it waits for the disk.
-        disk_s: for how long an opening that fails for the disk is tried again, in seconds; 0 for never.
+        awaited: the ranks that must answer Follow first.
+        open_sweep: opens the sweep; blocks on the disk.
+        disk_s: how long a failing disk is retried, in seconds; 0 for never.
 
     Attributes:
-        kept: what the master that there will be has missed, in order: messages and their senders, or ranks
-            that were lost, and why.
-        outcome: the open sweep, or why there is none; None while that is not known.
+        kept: messages for the future master, in order of arrival: (sender, messages), or (lost rank, why).
+        outcome: the open sweep, or why it could not be opened; None before.
     """
 
-    def __init__(self, unheard: Iterable[int], open_sweep: Callable[[], Opened], disk_s: float) -> None:
-        self._unheard = set(unheard)
+    def __init__(self, awaited: Iterable[int], open_sweep: Callable[[], Opened], disk_s: float) -> None:
+        self._awaited = set(awaited)
         self._open_sweep = open_sweep
         self._disk_s = disk_s
         self._thread: threading.Thread | None = None
@@ -58,46 +56,46 @@ class Leading:
         self._ours, self._theirs = os.pipe()
         self.kept: list[tuple[int, Sequence[ToMaster] | str]] = []
         self.outcome: Opened | BaseException | None = None
-        self._go_on()
+        self._open_if_all_follow()
 
     def fileno(self) -> int:
         """For select(); readable when there is an outcome."""
         return self._ours
 
     def follow(self, rank: int) -> None:
-        """A rank follows."""
-        self._unheard.discard(rank)
-        self._go_on()
+        """Note that a rank follows."""
+        self._awaited.discard(rank)
+        self._open_if_all_follow()
 
     def keep(self, rank: int, messages: Sequence[ToMaster]) -> None:
-        """A rank has said this to its master."""
+        """Keep a rank's messages for the future master."""
         self.kept.append((rank, messages))
 
     def lose(self, rank: int, why: str) -> None:
-        """A rank is lost."""
+        """Note that a rank is lost."""
         self.kept.append((rank, why))
         self.follow(rank)
 
     def keep_time(self, now: float) -> None:
-        """Take a disk that does not answer for one that has failed for too long."""
-        # The thread itself gives up a little earlier where the disk answers.
+        """End the opening with an error if the disk does not answer for too long."""
+        # The margin lets the thread report the disk's own error first.
         if self.outcome is None and now >= self._give_up_at + _AGAIN_S:
             self._wanted = False
             self.outcome = DiskFailedError("the disk does not answer")
 
     def close(self) -> None:
-        """The outcome was taken, or somebody else is master."""
+        """Release the pipe; the outcome was taken, or another rank is master."""
         self._wanted = False
         os.close(self._ours)
 
     def drop(self) -> None:
-        """Somebody else is master: what is opened is let go of, now or when it is there."""
+        """Abandon the opened sweep, now or once it is open, because another rank is master."""
         self.close()
         if isinstance(self.outcome, Opened):
             self.outcome.journal.abandon()
 
-    def _go_on(self) -> None:
-        if not self._unheard and self._thread is None:
+    def _open_if_all_follow(self) -> None:
+        if not self._awaited and self._thread is None:
             self._give_up_at = time.monotonic() + self._disk_s if self._disk_s else math.inf
             self._thread = threading.Thread(target=self._run, name="opening", daemon=True)
             self._thread.start()
@@ -113,12 +111,12 @@ class Leading:
             self._wanted = False
         elif isinstance(outcome, Opened):
             outcome.journal.abandon()
-        # The other end is closed once nobody is interested.
+        # close() closes the other end.
         os.close(self._theirs)
 
     def _open_until_it_works(self) -> Opened:
         until = time.monotonic() + self._disk_s
-        complained = False
+        is_logged = False
         while True:
             try:
                 return self._open_sweep()
@@ -127,9 +125,7 @@ class Leading:
                     raise
                 if time.monotonic() >= until:
                     raise DiskFailedError(str(error)) from error
-                if not complained:
-                    log.error(
-                        "the files of the sweep cannot be used (%s); trying again until they can", error
-                    )
-                complained = True
+                if not is_logged:
+                    log.error("the files of the sweep cannot be used (%s); retrying", error)
+                is_logged = True
             time.sleep(_AGAIN_S)

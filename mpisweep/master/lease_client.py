@@ -1,7 +1,6 @@
-"""The master's handle on the process that gets it more of a sweep that several allocations share.
+"""The master's client of the side process that leases trials of a shared sweep.
 
-Like :mod:`mpisweep.master.snapshotter` it asks and never waits; what comes is turned into the scheduler's
-events.
+Like :mod:`mpisweep.master.snapshotter` it asks and never waits; it turns answers into the scheduler's events.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from mpisweep.scheduling.events import NothingToLease, StopRequested, TrialsGran
 
 __all__ = ["EndedByOthers", "LeaseClient", "MemberLeft"]
 
-#: A process hangs that does not answer for so long, in seconds; the last one to leave writes the whole file
-#: before.
+#: A process that does not answer for this long hangs, in seconds; the last member to leave first writes the
+#: whole file.
 _HANGS_S = 600.0
 
 log = logging.getLogger(__name__)
@@ -29,9 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MemberLeft:
-    """The member has left; with exit code 3 while something of the sweep is to be done, by `who` at the
-    moment.
-    """
+    """The membership has ended; exit code 3 if trials are left, which `who` is running."""
 
     exit_code: int
     who: str
@@ -39,23 +36,23 @@ class MemberLeft:
 
 @dataclass(frozen=True, slots=True)
 class EndedByOthers:
-    """The sweep was ended by others, without this member, which they had given up."""
+    """Other members ended the sweep after they had declared this one dead."""
 
     exit_code: int
 
 
-Told = TrialsGranted | TrialsRevoked | NothingToLease | StopRequested | MemberLeft | EndedByOthers
+LeaseEvent = TrialsGranted | TrialsRevoked | NothingToLease | StopRequested | MemberLeft | EndedByOthers
 
 
 class LeaseClient:
-    """Asks for trials and never waits for them.  A process that is killed is replaced.
+    """Asks for trials and never waits for them; replaces a process that was killed.
 
     Args:
         server: forks the process.
-        path: of the HDF5 file of the whole sweep.
+        path: the HDF5 file of the whole sweep.
         member: name of this run.
-        job_id: of the batch system.
-        silence_s: another member that is silent for so long is dead.
+        job_id: job id of the batch system.
+        silence_s: a member that is silent for this long is declared dead.
     """
 
     def __init__(self, server: ForkServer, path: Path, *, member: str, job_id: str, silence_s: float) -> None:
@@ -67,39 +64,38 @@ class LeaseClient:
             arguments,
         )
         self._error = ""
-        #: How many ranks the trials need that were seen to be left to others.
+        #: Maximum number of ranks of the trials left to other members that was logged.
         self._wide = 0
 
     def fileno(self) -> int:
-        """For select(); readable when there is something to :meth:`hear`."""
+        """For select(); readable when :meth:`hear` has something to read."""
         return self._process.fileno()
 
     def close(self) -> None:
-        """Let the process go."""
+        """Close the connection to the process, which then exits."""
         self._process.close()
 
     def lease(self, shortest: bool, ranks: int | None) -> None:
-        """Ask for more trials, the longest ones or the shortest ones; answered by a grant or by
-        NothingToLease.
+        """Ask for more trials; answered by TrialsGranted or NothingToLease.
 
         Args:
-            shortest: whether to begin with the shortest ones.
-            ranks: how many ranks each may need; None for any number.
+            shortest: whether to lease the shortest trials, not the longest.
+            ranks: maximum number of ranks per trial; None for no limit.
         """
         self._process.ask({"ask": "lease", "shortest": shortest, "ranks": ranks})
 
     def leave(self) -> None:
-        """The part is written: end this membership; answered by MemberLeft or EndedByOthers."""
+        """End this membership after the part is written; answered by MemberLeft or EndedByOthers."""
         self._process.ask({"ask": "leave"})
 
-    def hear(self) -> Iterator[Told]:
-        """What the process has told; to be called when :meth:`fileno` is readable."""
-        told = self._process.hear()
-        if told is None:
+    def hear(self) -> Iterator[LeaseEvent]:
+        """Read the events from the process; call it when :meth:`fileno` is readable."""
+        answers = self._process.receive()
+        if answers is None:
             self._replace()
             return
-        for one in told:
-            yield from self._understand(one)
+        for answer in answers:
+            yield from self._events(answer)
 
     def keep_time(self, now: float) -> None:
         """Replace a process that hangs."""
@@ -107,22 +103,22 @@ class LeaseClient:
             self._replace()
 
     def _replace(self) -> None:
-        """Start another process, and ask it what this one has not answered."""
+        """Start another process, and repeat the unanswered request."""
         self._process.replace()
         if self._process.asked is not None:
             self._process.ask(self._process.asked)
 
-    def _understand(self, told: dict[str, Any]) -> Iterator[Told]:
-        match told:
+    def _events(self, answer: dict[str, Any]) -> Iterator[LeaseEvent]:
+        match answer:
             case {"granted": [numbers, attempts, losses]}:
                 self._process.done()
                 yield TrialsGranted(tuple(numbers), tuple(attempts), tuple(losses))
             case {"nothing": _, "sure": sure}:
-                self._complain(told.get("error", ""))
-                if told.get("wide", 0) > self._wide:
-                    self._wide = told["wide"]
+                self._log_error(answer.get("error", ""))
+                if answer.get("wide", 0) > self._wide:
+                    self._wide = answer["wide"]
                     log.warning(
-                        "trials that need up to %d ranks are left to members with so many workers", self._wide
+                        "trials with up to %d ranks are left to members with more workers", self._wide
                     )
                 asked = self._process.asked
                 if asked is None or asked["ask"] == "lease":
@@ -130,7 +126,7 @@ class LeaseClient:
                     yield NothingToLease(sure)
             case {"revoked": numbers}:
                 log.warning(
-                    "this member was silent and was given up: %d of its trials were given to others",
+                    "this member was silent and was declared dead: others took over %d of its trials",
                     len(numbers),
                 )
                 yield TrialsRevoked(tuple(numbers))
@@ -140,11 +136,11 @@ class LeaseClient:
                 self._process.done()
                 yield EndedByOthers(code)
             case {"left": code, "who": who}:
-                self._complain(told.get("error", ""))
+                self._log_error(answer.get("error", ""))
                 self._process.done()
                 yield MemberLeft(code, who)
 
-    def _complain(self, error: str) -> None:
+    def _log_error(self, error: str) -> None:
         if error and error != self._error:
             log.error("the files that the members share cannot be used: %s", error)
         self._error = error

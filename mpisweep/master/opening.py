@@ -1,11 +1,12 @@
-"""From a sweep file and a path to a sweep that is ready to run: new, or going on where it stopped.
+"""Opening a sweep, new or resumed: from a sweep file and a path to one that is ready to run.
 
-Everything that can be refused is refused here, before a trial runs: a sweep that another run is writing, a
-results file that is something else, a sweep file that no longer describes what the results file holds.
+Every refusal happens here, before a trial runs: another run is writing the sweep, the results file is of
+another kind, or the sweep file no longer describes the trials in it.
 
-A master that takes over from one that is gone goes the same way, and keeps the run's name.  First of all it
-fences those before it, which may hang and come back (:mod:`mpisweep.results.claim`); the opening record of
-the new segment says how far the older ones count, and what counts is synced before anything is done about it.
+A master that takes over opens the sweep the same way, and keeps the run's name.  It first fences superseded
+masters, which may hang and come back (:mod:`mpisweep.results.claim`).  The opening record of its journal
+segment states up to which offset the older segments count, and everything that counts is synced before the
+master acts on it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
-from mpisweep.master.adding import introduce, take_back_inferences
+from mpisweep.master.adding import record_trials, reopen_infeasible
 from mpisweep.master.joining import Share
-from mpisweep.master.known import KnownSweep, duration_model, known_trials, say_what_was_edited, trial_widths
+from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
@@ -46,12 +47,12 @@ __all__ = [
     "Opened",
     "RunEndedError",
     "RunFacts",
+    "ended_error",
     "open_sweep",
-    "run_has_ended",
 ]
 
-#: How long too few workers are waited with, in units of the silence after which a rank counts as lost.
-_PATIENCE = 2.0
+#: How long a run waits for more workers, as a multiple of the silence after which a rank counts as lost.
+_PATIENCE_SILENCES = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -60,31 +61,31 @@ log = logging.getLogger(__name__)
 class Opened:
     """A sweep that is ready to run."""
 
-    #: The HDF5 file that is written: of a split sweep, this run's part.
+    #: The HDF5 file of this run; for a split sweep, its part.
     path: Path
     trials: Trials
-    #: The best trial of the runs before, and its objective.
+    #: The best trial of earlier runs, and its objective.
     best: tuple[int, float] | None
-    #: Whether trials have metrics, as far as is known.
+    #: Whether trials are known to report metrics.
     measures: bool
     scheduler: Scheduler
     journal: Journal
     claim: Claim
-    #: When to stop for the end of the allocation; None where that is not known.
+    #: When to stop before the allocation ends; None if its end is unknown.
     stop: StopPlan | None
-    #: The place in a sweep that several allocations share; None where this one has it all.
+    #: This run's part of a split sweep; None if the sweep is not split.
     share: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mastership:
-    """Which master of which run somebody is.
+    """Identity of a master.
 
     Attributes:
         run: name of the run.
-        epoch: of this master, see :mod:`mpisweep.rank.succession`.
-        is_first: whether there was none before it.
-        has_begun: whether one before it has told that it has opened the sweep.
+        epoch: epoch of this master, see :mod:`mpisweep.rank.succession`.
+        is_first: whether it is the run's first master.
+        has_begun: whether an earlier master has announced that the sweep is open.
     """
 
     run: str
@@ -95,15 +96,15 @@ class Mastership:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a run says of itself.
+    """Facts about this run that its results record.
 
     Attributes:
-        allocation: where it lives.
-        ranks: how many MPI ranks.
-        environment: what the file will say of versions and code.
-        version: of this program.
-        launch: the command that has started the ranks.
-        until: when the allocation ends, by the monotonic clock; None where nobody knows.
+        allocation: its allocation.
+        ranks: number of MPI ranks.
+        environment: versions and code of its environment.
+        version: version of this program.
+        launch: id of the command that started the ranks.
+        until: when the allocation ends, by the monotonic clock; None if unknown.
     """
 
     allocation: Allocation
@@ -115,9 +116,7 @@ class RunFacts:
 
 
 class RunEndedError(Exception):
-    """The run is over of which somebody is, or was about to be, the master; :attr:`reason` is how it has
-    ended.
-    """
+    """The run of this master is over; :attr:`reason` is its end."""
 
     def __init__(self, reason: EndReason) -> None:
         super().__init__(reason.value)
@@ -134,43 +133,43 @@ def open_sweep(
     facts: RunFacts,
     share: Share | None = None,
 ) -> Opened:
-    """Claim the sweep, find out what is left to do, and start the journal.
+    """Claim the sweep, read its results, and start the journal.
 
-    It waits for the disk: a rank calls it in a thread of its own.
+    It blocks on the disk: a rank calls it in a thread of its own.
 
     Args:
         spec: the sweep file.
-        path: of the HDF5 file.
-        fresh: whether to begin anew and move what is there aside.
+        path: the HDF5 file.
+        fresh: whether to move existing results aside and start over.
         snapshotter: reads the results file.
-        mastership: of whom.
-        facts: of this run.
-        share: where several allocations share the sweep, and `path` is the part of this one.
+        mastership: identity of this master.
+        facts: facts about this run.
+        share: this run's part of a split sweep, whose file is `path`; None if the sweep is not split.
 
     Raises:
-        ResultsError: when the sweep cannot be gone on with, saying why and what to do.
-        OSError: when the disk fails, or the folder cannot be written.
-        RunOverError: when the run is over whose mastership this is.
-        FollowedError: when a later master of it has taken over.
+        ResultsError: if the sweep cannot be resumed, with the reason and what to do.
+        OSError: if the disk fails, or the folder cannot be written.
+        RunOverError: if this master's run is over.
+        FollowedError: if a later master has taken over.
     """
     claim = _claim(path, snapshotter, mastership, facts.allocation.job_id, is_share=share is not None)
     with _released_on_failure(claim, mastership):
         if share is None and mastership.is_first:
             end_shares(spec, path, snapshotter, fresh=fresh)
-        if fresh and not (mastership.has_begun or _knows_run(path, snapshotter, claim.run)):
+        if fresh and not (mastership.has_begun or _has_run(path, snapshotter, claim.run)):
             move_aside(path, claim.token)
         past = _read_past(spec, path, snapshotter, claim.run, share)
         if mastership.is_first:
-            say_what_was_edited(past.before, facts.environment)
+            warn_about_edits(past.before, facts.environment)
         sampler = make_sampler(spec)
         trials = number_trials(spec, sampler, past.known) if share is None else share.trials(past.known)
         journal = _start_journal(
             path, claim, _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
         )
     search = _search(spec, sampler, trials, past.known)
-    introduce(journal, trials)
+    record_trials(journal, trials)
     if share is None:
-        take_back_inferences(journal, trials)
+        reopen_infeasible(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
@@ -179,13 +178,13 @@ def open_sweep(
 
 @contextlib.contextmanager
 def _released_on_failure(claim: Claim, mastership: Mastership) -> Iterator[None]:
-    """Let the claim go when the sweep is refused inside."""
+    """Release the claim if the sweep is refused inside."""
     try:
         yield
     except (RunOverError, FollowedError):
         raise
     except BaseException as error:
-        # A disk that fails a run that is under way may be there again in a moment.
+        # In a running sweep a failed disk may recover, so the claim stays.
         if mastership.is_first or not isinstance(error, OSError):
             claim.release()
         raise
@@ -193,12 +192,12 @@ def _released_on_failure(claim: Claim, mastership: Mastership) -> Iterator[None]
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What there was before this master.
+    """The results from before this master.
 
     Attributes:
-        known: what the file that it writes has; None where there is none.
-        before: the same, or what was known before the sweep was split.
-        follows: whether masters before it of the same run have written of it.
+        known: the contents of its results file; None if there is none.
+        before: the same, or the results from before the split.
+        follows: whether earlier masters of the same run have written to it.
     """
 
     known: KnownSweep | None
@@ -206,16 +205,16 @@ class _Past:
     follows: bool
 
     def losses(self, launch: str) -> dict[int, int]:
-        """How often the worker of each trial was lost under this launch."""
+        """Trial -> number of workers lost with it under this launch."""
         if self.known is None or not launch:
             return {}
         return self.known.losses(launch) if self.follows else self.known.losses_of_crash(launch)
 
 
 def _read_past(spec: Spec, path: Path, snapshotter: Snapshotter, run: str, share: Share | None) -> _Past:
-    """Read what earlier masters and runs have left, and have it on the disk for good."""
+    """Read the results of earlier masters and runs, and sync them."""
     known = known_trials(spec, path, snapshotter.read)
-    # What the masters before have written may never have been synced; from here on it counts.
+    # Earlier masters may have written records without syncing them; from here on they count.
     sync_segments(journal_folder(path))
     follows = known is not None and run in known.allocations_table["run"]
     return _Past(known, known or (share.base if share else None), follows)
@@ -264,7 +263,7 @@ def _scheduler(
     *,
     is_shared: bool,
 ) -> Scheduler:
-    """The scheduler, with what is held and was lost before this master."""
+    """Create the scheduler with the trials held and lost before this master."""
     known = past.known
     return Scheduler(
         trials.states,
@@ -280,49 +279,47 @@ def _scheduler(
         shared=is_shared,
         widths=trial_widths(spec, trials),
         teams=known.teams if known and past.follows else {},
-        # What one member finds out about memory the others do not know, and most trials are not its own.
+        # Members do not exchange evidence about memory, and most trials run elsewhere.
         frontier=None if is_shared else _frontier(spec, trials, known),
         search=search,
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
-        # A rank that was given up for its silence may be back.
-        patience_s=_PATIENCE * spec.limits.silence_s,
+        # A rank that was declared dead may come back.
+        patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,
     )
 
 
 def _claim(
     path: Path, snapshotter: Snapshotter, mastership: Mastership, job_id: str, *, is_share: bool
 ) -> Claim:
-    """The claim of the sweep, taken anew or over from the master before."""
+    """Claim the sweep, or take the claim over from the previous master."""
     folder = journal_folder(path)
     run, epoch = mastership.run, mastership.epoch
     if not mastership.is_first:
         try:
             return Claim.inherit(folder, job_id, run=run, epoch=epoch)
         except (RunOverError, FileNotFoundError):
-            # Unless the master before this one had not come as far as claiming the sweep.
-            if mastership.has_begun or _knows_run(path, snapshotter, run):
+            # The previous master may have died before it claimed the sweep.
+            if mastership.has_begun or _has_run(path, snapshotter, run):
                 raise
     try:
-        # Shares that others have cleared away must not come into being again.
+        # Shares that other members have removed must not be created again.
         return Claim.take(folder, job_id, run=run, epoch=epoch, parents=not is_share)
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
 
 
-def _knows_run(path: Path, snapshotter: Snapshotter, run: str) -> bool:
+def _has_run(path: Path, snapshotter: Snapshotter, run: str) -> bool:
     try:
         state, _ = snapshotter.read(path)
     except ResultsError:
-        # Whatever this is, the run has not made it.
+        # An unreadable file is not a result of this run.
         return False
     return state is not None and run in state.allocations["run"]
 
 
-def run_has_ended(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedError:
-    """What to raise where a run is over: with the end that its results tell; where they tell none, another
-    run came.
-    """
+def ended_error(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedError:
+    """Error for a run that is over: with its recorded end, or as superseded if none is recorded."""
     try:
         state, _ = snapshotter.read(path)
     except (ResultsError, OSError):
@@ -332,29 +329,28 @@ def run_has_ended(path: Path, snapshotter: Snapshotter, run: str) -> RunEndedErr
 
 
 def end_shares(spec: Spec, path: Path, snapshotter: Snapshotter, *, fresh: bool) -> None:
-    """What several allocations had of a sweep that one goes on with alone is put together first, or moved
-    aside.
+    """Merge the parts of a split sweep that this run resumes alone.
 
     Raises:
-        ResultsError: when others are at work on it.
+        ResultsError: if other members are active.
     """
     if not shares_folder(path).exists():
         return
     snapshotter.gather(path, spec.limits.silence_s)
     if not fresh:
         log.info(
-            "%s was shared by several runs; their parts were put together, and this run has it alone",
+            "%s was split between several runs; their parts are merged, and this run resumes it alone",
             path.name,
         )
 
 
 def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LargestBatch | None:
-    """The search where it asks for trials by what has ended, told of what has."""
+    """Search that adds trials as results come in, with the results so far; None for any other."""
     if not isinstance(sampler, LargestBatch):
         return None
     names = [name for name in trials.parameters if name not in spec.space.names]
     for number in range(trials.count):
-        # A baseline with other options says nothing about these.
+        # A baseline with other fixed options is no evidence about the searched trials.
         if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
             sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
     if known is not None:
@@ -368,7 +364,7 @@ def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | No
 
 
 def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:
-    """The memory frontier as far as earlier runs have found it."""
+    """Memory frontier with the evidence of earlier runs; None if the sweep has none."""
     if not spec.space.memory or spec.search == "largest_batch":
         return None
     frontier = MemoryFrontier(trials.parameters, spec.space.memory)

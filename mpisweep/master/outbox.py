@@ -1,8 +1,7 @@
-"""What a master has to say, until the journal has come so far that it may be said.
+"""Messages of the master that wait until their records are on disk.
 
-* An assignment leaves once its record is written: a successor that reads the journal must know of everything
-  that workers hold.
-* An acknowledgement leaves once the record of the result is synced: the worker forgets it then.
+* An assignment is sent once its record is written: a successor must find every held trial in the journal.
+* An acknowledgement is sent once the record of the result is synced: the worker then deletes the result.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Messages that wait for the disk.  Tokens are those of the journal: the higher, the later.
+    """Messages that wait for the disk; tokens are the journal's and increase.
 
     Args:
         send: sends messages to a rank.
@@ -24,23 +23,23 @@ class Outbox:
 
     def __init__(self, send: Callable[[int, Sequence[Message]], None]) -> None:
         self._send = send
-        #: (token, rank, message) and (token, rank, delivery); tokens never fall.
+        #: (token, rank, message) and (token, rank, delivery); tokens never decrease.
         self._after_write: deque[tuple[int, int, Message]] = deque()
         self._after_sync: deque[tuple[int, int, int]] = deque()
-        #: Trial of several ranks -> what its ranks have delivered of it, until it has an end.
+        #: Trial of several ranks -> (rank, delivery) of its ranks' ends, until it has an end.
         self._undecided: dict[int, list[tuple[int, int]]] = {}
 
     @property
     def owes_acknowledgements(self) -> bool:
-        """Whether a result waits to be acknowledged that counts."""
+        """Whether a recorded result waits for its acknowledgement."""
         return bool(self._after_sync)
 
     def send_written(self, token: int, rank: int, message: Message) -> None:
-        """Send it once the record of this token is written."""
+        """Send a message once the record of this token is written."""
         self._after_write.append((token, rank, message))
 
     def send_in_turn(self, rank: int, message: Message) -> None:
-        """Send it behind all that this rank is sent, some of which may still wait for the disk."""
+        """Send a message after all earlier ones to this rank, which may still wait for the disk."""
         if any(receiver == rank for _, receiver, _ in self._after_write):
             self._after_write.append((self._after_write[-1][0], rank, message))
         else:
@@ -51,13 +50,11 @@ class Outbox:
         self._after_sync.append((token, rank, delivery))
 
     def hold(self, number: int, rank: int, delivery: int) -> None:
-        """A rank has delivered what it knows of a trial of several ranks: acknowledged once the trial has an
-        end.
-        """
+        """Hold a delivery of a trial of several ranks, to be acknowledged when the trial has an end."""
         self._undecided.setdefault(number, []).append((rank, delivery))
 
     def decide(self, numbers: Iterable[int], token: int) -> None:
-        """These trials have an end, or are given up: the record of that has this token."""
+        """Acknowledge held deliveries of trials whose end or return this token's record contains."""
         if not self._undecided:
             return
         for number in numbers:
@@ -65,11 +62,11 @@ class Outbox:
                 self.acknowledge(token, rank, delivery)
 
     def release(self, written: int, synced: int) -> bool:
-        """Send what may leave, to each rank in order; True if anything left.
+        """Send messages whose records are on disk, in order per rank; True if any was sent.
 
         Args:
-            written: the last token of which the record is written.
-            synced: the last one of which it is synced; -1 while nothing may be acknowledged.
+            written: token of the last written record.
+            synced: token of the last synced record; -1 while nothing may be acknowledged.
         """
         out: dict[int, list[Message]] = {}
         while self._after_write and self._after_write[0][0] <= written:

@@ -1,4 +1,4 @@
-"""Who works for the master: the ranks that have joined, their hosts and devices, and what is quarantined."""
+"""The ranks that have joined, with their hosts and devices, and the quarantined slots."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ class Roster:
     """The ranks that have joined and are not lost."""
 
     def __init__(self) -> None:
-        #: In the order in which they have joined.
+        #: Rank -> its Hello, in the order of joining.
         self._hellos: dict[int, Hello] = {}
         self._quarantines: dict[Slot, str] = {}
 
     @property
     def ranks(self) -> list[int]:
-        """All that are here, in the order in which they have joined."""
+        """All present ranks, in the order of joining."""
         return list(self._hellos)
 
     @property
     def quarantines(self) -> list[str]:
-        """What is said of each slot in quarantine."""
+        """Description of each quarantined slot."""
         return list(self._quarantines.values())
 
     def join(self, rank: int, hello: Hello) -> None:
-        """A rank is here, or has said so to a new master."""
+        """Add a rank, or update it after another Hello."""
         self._hellos[rank] = hello
 
     def leave(self, rank: int) -> Hello | None:
-        """A rank is gone; returns what it had said of itself, if it was here."""
+        """Remove a rank; returns its Hello if it was present."""
         return self._hellos.pop(rank, None)
 
     def neighbour_of(self, hello: Hello) -> int | None:
-        """A rank on the same node as one that is gone, where there is one."""
+        """A rank on the same node as a lost one; None if there is none."""
         return next((rank for rank, other in self._hellos.items() if other.host == hello.host), None)
 
     def quarantine(self, slot: Slot, why: str) -> None:
-        """A slot gets nothing for this reason; none: it does again."""
+        """Note why a slot is quarantined, or its release if `why` is empty."""
         hello = self._hellos[slot.rank]
         if why:
             self._quarantines[slot] = f"{hello.device} on {hello.host} (rank {slot.rank}): {why}"
             log.warning("quarantined: %s", self._quarantines[slot])
         elif slot in self._quarantines:
             del self._quarantines[slot]
-            back = "its trials fail elsewhere too, or nobody else is left"
-            log.warning("rank %d is out of quarantine: %s", slot.rank, back)
+            back = "its trials fail elsewhere too, or no other device is left"
+            log.warning("rank %d is released from quarantine: %s", slot.rank, back)
 
     def teams(self, slots: Sequence[Slot]) -> list[Team]:
-        """What each rank of a trial of several is told of the others."""
+        """Team of each rank of a trial of several ranks."""
         hosts = [self._hellos[slot.rank].host for slot in slots]
         nodes = list(dict.fromkeys(hosts))
         teams: list[Team] = []

@@ -1,7 +1,7 @@
-"""The handle on the process that reads and writes the results file; see :mod:`mpisweep.results.storing`.
+"""The client of the side process that reads and writes the results file.
 
-A master asks for snapshots and never waits for one.  Whoever opens a sweep, in a thread of its own, waits for
-answers.
+The process is :mod:`mpisweep.results.storing`.  A running master requests snapshots and never waits for one.
+Opening a sweep, which has a thread of its own, waits for answers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mpisweep.results.storing import state_from
 __all__ = ["Answer", "Snapshotter"]
 
 _NAME = "the process that writes the results file"
-#: A process hangs that does not answer for so long, in seconds, and for so many times as long as the last
-#: answer took.
+#: A process hangs if it does not answer for this long, in seconds, and for this multiple of the time of its
+#: last answer.
 _HANGS_S = 60.0
 _HANGS_FACTOR = 10.0
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Answer:
-    """What came of a request: `seconds` it took, and what went wrong or ''."""
+    """Answer to a request: its duration in `seconds`, and its `error` or ''."""
 
     __slots__ = ("error", "seconds")
 
@@ -41,7 +41,7 @@ class Answer:
 
 
 class Snapshotter:
-    """Asks the process; one that is killed is replaced.
+    """Sends requests to the process, and replaces a process that was killed.
 
     Args:
         server: forks the process.
@@ -51,10 +51,10 @@ class Snapshotter:
         self._process = SideProcess(server, _NAME, "mpisweep.results.storing:serve_snapshots", {})
         self._path = ""
         self._token = ""
-        #: What has come of what was asked for, once it is there.
+        #: Answer to the pending request, once it has arrived.
         self._answer: Answer | None = None
-        self._complained = False
-        #: How long the last answer took.
+        self._error_logged = False
+        #: Duration of the last successful request.
         self._usual_s = 0.0
 
     def fileno(self) -> int:
@@ -63,36 +63,36 @@ class Snapshotter:
 
     @property
     def busy(self) -> bool:
-        """Whether something was asked for and not answered."""
+        """Whether a request is pending."""
         return self._process.asked is not None
 
     def close(self) -> None:
-        """Let the process go; it ends by itself when it has done what it was asked for."""
+        """Close the connection; the process exits after its current request."""
         self._process.close()
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process at once."""
         self._process.kill()
 
     # ----------------------------------------------------------------------------------- opening, which waits
 
     def read(self, path: Path) -> tuple[SweepState | None, list[Damage]]:
-        """The tables of a sweep, and what could not be read of its journal; None where there is none.
+        """Read the tables of a sweep (None if there is none) and the damages of its journal.
 
         Raises:
-            ResultsError: when it is something else, or damaged.
-            OSError: when the disk fails, or the process was killed.
+            ResultsError: if the file is of another kind, or damaged.
+            OSError: if the disk fails, or the process was killed.
         """
         answer = self._wait_for({"ask": "read", "path": os.fspath(path)})
         damages = [Damage(*one) for one in answer["damages"]]
         return (None if answer["state"] is None else state_from(answer["state"])), damages
 
     def close_journal(self, path: Path, token: Path) -> None:
-        """Write all that the journal has into the file; raises as :meth:`read` does."""
+        """Write the whole journal into the file; raises as :meth:`read` does."""
         self._wait_for({"ask": "close", "path": os.fspath(path), "token": os.fspath(token), "since": None})
 
     def gather(self, path: Path, silence_s: float) -> None:
-        """Put the parts of a split sweep together; raises as :meth:`read` does."""
+        """Merge the parts of a split sweep; raises as :meth:`read` does."""
         self._wait_for({"ask": "gather", "path": os.fspath(path), "silence_s": silence_s})
 
     def _wait_for(self, request: dict[str, object]) -> dict[str, Any]:
@@ -108,56 +108,54 @@ class Snapshotter:
     # -------------------------------------------------------------------------------- running, which does not
 
     def write(self, path: Path, token: Path) -> None:
-        """Name the file that is written from now on, and the token of the master that has it written."""
+        """Set the file for snapshots, and the token of the master that requests them."""
         self._path, self._token = os.fspath(path), os.fspath(token)
 
     def compact(self, keep: str) -> None:
-        """Ask for a snapshot; segments before `keep` that it covers are deleted."""
+        """Request a snapshot, which deletes the segments before `keep` that it covers."""
         self._process.ask({"ask": "compact", "path": self._path, "token": self._token, "keep": keep})
 
     def compact_and_close(self, closing_since: float) -> None:
-        """Ask for the last snapshot, which says how long closing took since then; no segment stays."""
+        """Request the last snapshot, which records the closing time and deletes all segments."""
         self._process.ask({"ask": "close", "path": self._path, "token": self._token, "since": closing_since})
 
     def leave(self, folders: list[str]) -> None:
-        """Ask for the claim to be released, and for these folders to be removed where they are empty."""
+        """Request the release of the claim and the removal of these folders if they are empty."""
         self._process.ask({"ask": "leave", "token": self._token, "folders": folders})
 
     def listen(self) -> None:
-        """Read what the process has said; to be called when :meth:`fileno` is readable."""
-        told = self._process.hear()
-        if told is None:
+        """Read answers from the process; call it when :meth:`fileno` is readable."""
+        answers = self._process.receive()
+        if answers is None:
             self._replace(f"{_NAME} was killed")
         else:
-            for answer in told:
+            for answer in answers:
                 self._answer = Answer(answer["seconds"], answer["error"])
 
     def keep_time(self, now: float) -> None:
-        """Replace a process that has not answered for much longer than it did before: it hangs."""
+        """Replace a process that hangs: it takes much longer than for its last answer."""
         if self._process.hangs(now, max(_HANGS_S, _HANGS_FACTOR * self._usual_s)):
             self._replace(f"{_NAME} does not answer")
 
     def _replace(self, error: str) -> None:
-        """Start another process; whatever this one was doing, the file is replaced by one rename or not at
-        all.
-        """
+        """Start another process; the old one cannot leave a partial file, which a rename replaces."""
         self._process.replace()
         if self._process.asked is not None:
             self._answer = Answer(time.monotonic() - self._process.asked_at, error)
 
     def poll(self) -> Answer | None:
-        """What has come of what was asked for, once it is there."""
-        made, self._answer = self._answer, None
-        if made is None:
+        """Take the answer to the pending request; None before it has arrived."""
+        answer, self._answer = self._answer, None
+        if answer is None:
             return None
         self._process.done()
-        if not made.error:
-            self._usual_s = made.seconds
-        if made.error and not self._complained:
+        if not answer.error:
+            self._usual_s = answer.seconds
+        if answer.error and not self._error_logged:
             log.error(
-                "%s cannot be replaced (%s); the journal keeps everything until it can",
+                "%s cannot be replaced (%s); all results stay in the journal until it can",
                 self._path,
-                made.error,
+                answer.error,
             )
-        self._complained = bool(made.error)
-        return made
+        self._error_logged = bool(answer.error)
+        return answer

@@ -1,4 +1,4 @@
-"""How a sweep stands: the best trial, the counts, and what is said of trials that fail."""
+"""The progress of a sweep: the best trial, the counts, and log lines about failed trials."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mpisweep.spec import Spec
 
 __all__ = ["Standing"]
 
-#: Failures that are logged one by one; from there on only the count is seen.
+#: Failures that are logged one by one; later ones only appear in the count.
 _FAILURES_LOGGED = 20
 
 log = logging.getLogger(__name__)
 
 
 class Standing:
-    """What is told of a sweep while it runs.
+    """Progress of a running sweep.
 
     Args:
         spec: the sweep file.
         trials: all trials.
-        scheduler: knows the state of each.
-        best: the best trial of the runs before and its objective, where there is one.
-        measures: whether trials have metrics, as far as is known beforehand.
+        scheduler: has the state of each trial.
+        best: the best trial of earlier runs and its objective; None for none.
+        measures: whether trials are known to report metrics.
         now: the monotonic clock.
     """
 
@@ -51,11 +51,11 @@ class Standing:
         self._started = now
         self._ended_before = self._ended_count()
         self._failures_logged = 0
-        #: Whether something was said of a trial that is complete.
+        #: Whether a message of a complete trial was logged.
         self._notice_logged = False
 
     def note(self, block: EndedBlock) -> None:
-        """These trials have ended."""
+        """Note ended trials."""
         self._measures = self._measures or bool(block.metrics)
         values = block.metrics.get(self._spec.objective)
         if values is not None:
@@ -64,19 +64,19 @@ class Standing:
             self._log_failures(block)
 
     def judge(self, reason: EndReason) -> EndReason:
-        """How the run ends, which the scheduler, who knows of no metrics, may think complete."""
+        """Refine the scheduler's end by the metrics, which the scheduler does not see."""
         if reason is not EndReason.COMPLETE or not self._trials.count:
             return reason
         return EndReason.of_all(completed=True, measured=self._measures, finite=self._best_value is not None)
 
     def progress(self, now: float) -> Progress:
-        """How far the sweep is."""
+        """Compute the current progress."""
         ended = self._ended_count()
-        # Of a shared sweep, what is this member's.
+        # Without the trials of other members.
         total = self._trials.count - self._scheduler.elsewhere
         elapsed_s = now - self._started
         infeasible = self._scheduler.count(TrialState.INFEASIBLE)
-        # What was never run says nothing about how long the rest will take.
+        # Infeasible trials never ran, so they do not count in the rate.
         rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best_number
         return Progress(
@@ -121,11 +121,13 @@ class Standing:
         if message and not self._notice_logged and not message.startswith(ENDED_WELL):
             self._notice_logged = True
             log.warning(
-                "trial %d: %s; said once, the messages of all trials are in the results file", number, message
+                "trial %d: %s; logged once, the messages of all trials are in the results file",
+                number,
+                message,
             )
 
     def _log_failure(self, number: int, cause: FailureCause, message: str) -> None:
         self._failures_logged += 1
-        log.warning("trial %d has failed (%s): %s", number, cause.label, message.partition("\n")[0])
+        log.warning("trial %d failed (%s): %s", number, cause.label, message.partition("\n")[0])
         if self._failures_logged == _FAILURES_LOGGED:
-            log.warning("further failures are in the results file and not in this log")
+            log.warning("further failures are only in the results file")

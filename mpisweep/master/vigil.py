@@ -1,8 +1,7 @@
-"""A thread of the master that does what must be done again and again on the disk: keep the claim, look for a
-stop file.
+"""A thread of the master that renews the claim and looks for a stop file.
 
-What it has seen are attributes that the master reads; it decides nothing.  A disk that hangs holds up this
-thread and nobody else, and :attr:`Vigil.confirmed_at` says since when.
+It sets attributes that the master reads, and decides nothing.  A disk that hangs blocks only this thread, and
+:attr:`Vigil.confirmed_at` shows since when.
 """
 
 from __future__ import annotations
@@ -17,30 +16,29 @@ from mpisweep.results.holder import STALE_S
 
 __all__ = ["Vigil"]
 
-#: How often the disk is looked at, in seconds, unless the silence is short.
+#: Interval of the checks, in seconds, unless the silence is short.
 _EVERY_S = 0.5
 
 
 class Vigil:
-    """Keeps a claim.
+    """Renews a claim in a thread.
 
     Args:
-        claim: to keep.
-        stop_file: a file whose appearance asks for a stop; it is removed.
-        silence_s: a master that gives no sign of life for so long is followed by another one.
+        claim: the claim.
+        stop_file: a file that requests a stop when it appears; it is removed.
+        silence_s: a master without a heartbeat for this long is replaced, in seconds.
 
     Attributes:
-        confirmed_at: a time, by the monotonic clock, at which the claim was held.
-        lost: why it is held no longer.
-        stop_seen: whether the stop file was there.
-        lease_s: a claim that was held is still held after so many seconds.
+        confirmed_at: the last time, by the monotonic clock, at which the claim was held.
+        lost: why the claim is no longer held; None while it is.
+        stop_seen: whether the stop file has appeared.
+        lease_s: how long the claim is certainly held after `confirmed_at`, in seconds.
     """
 
     def __init__(self, claim: Claim, stop_file: Path, silence_s: float) -> None:
         self._claim = claim
         self._stop_file = stop_file
-        #: Nobody takes over from a master that was seen alive more recently than this; half of it is for the
-        #: clocks.
+        #: No rank takes over while the last heartbeat is younger than twice this; half is margin for clocks.
         self.lease_s = min(STALE_S, silence_s) / 2
         self._every_s = min(_EVERY_S, self.lease_s / 4)
         self._end = threading.Event()
@@ -51,7 +49,7 @@ class Vigil:
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more; waits for nothing."""
+        """Stop the thread without waiting for it."""
         self._end.set()
 
     def _run(self) -> None:
@@ -65,7 +63,7 @@ class Vigil:
                 self.lost = error
                 return
             except OSError:
-                # The journal is on the same disk and says so; until it answers again nothing is confirmed.
+                # The journal, on the same disk, reports the failure; until it recovers nothing is confirmed.
                 continue
 
     def _look_for_stop_file(self) -> None:

@@ -1,1 +1,1 @@
-"""How processes are started, spoken to and ended."""
+"""Starting processes, communicating with them, and ending them."""

@@ -1,24 +1,24 @@
-"""The line between a worker and its trial process: framed bytes over a socket pair.
+"""The connection between a worker and its trial process: framed bytes over a socket pair.
 
-What has to be known at any moment, without a message, is on a page of memory instead
+State that must be visible at any moment, without a message, is on a page of shared memory instead
 (:mod:`mpisweep.processes.shared_page`).
 
-Towards the trial process go::
+To the trial process::
 
     GIVEN                                    an AssignedBlock
     TEAM                                     the rank in the next block's trial, if it has several ranks
     RENDEZVOUS        number, attempt, body  the address at which the ranks of this trial meet
 
-Back come::
+From the trial process::
 
     READY                                    the workload is loaded
-    ENDED             count, body            an EndedBlock of so many trials
+    ENDED             count, body            an EndedBlock of `count` trials
     REPORTS           number, attempt, body  a ReportBlock of this trial
-    SKIPPED           index, count           so many trials, from this one on, were reclaimed and skipped
+    SKIPPED           index, count           `count` trials from `index` on were reclaimed and skipped
     RENDEZVOUS_READY  number, attempt, body  the address at which they meet, from rank 0
     INTERRUPTED       index                  the running trial stopped on request; it has no result
 
-A trial's index on the line is its position among the trials given to this process.
+A trial's index is its position among the trials given to this process.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _READ_BYTES = 1 << 18
 
 
 class LineClosedError(EOFError):
-    """The other end is gone."""
+    """The other end is closed."""
 
 
 class Frame(NamedTuple):
-    """One message; `first` and `second` are what its kind says they are, or 0."""
+    """One message; its kind defines `first` and `second`, else they are 0."""
 
     kind: int
     first: int
@@ -74,7 +74,7 @@ class Line:
     """One end of the socket pair.
 
     Args:
-        end: this end; it must be non-blocking for the worker, and blocking for the trial process.
+        end: this end; non-blocking for the worker, blocking for the trial process.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -83,28 +83,28 @@ class Line:
         self._unsent: deque[memoryview] = deque()
 
     def fileno(self) -> int:
-        """For select()."""
+        """File descriptor for select()."""
         return self._end.fileno()
 
     def send(self, kind: int, body: bytes = b"", first: int = 0, second: int = 0) -> None:
-        """Send one frame; on a non-blocking line what does not fit is kept for :meth:`flush`.
+        """Send one frame; a non-blocking line keeps the unsent rest for :meth:`flush`.
 
         Raises:
-            LineClosedError: when the other end is gone.
+            LineClosedError: when the other end is closed.
         """
         self._unsent.append(memoryview(_HEADER.pack(len(body), kind, first, second) + body))
         self.flush()
 
     @property
     def has_unsent(self) -> bool:
-        """Whether :meth:`flush` has something to do."""
+        """Whether :meth:`flush` has bytes to send."""
         return bool(self._unsent)
 
     def flush(self) -> bool:
-        """Send what is left over; True when nothing is.
+        """Send the unsent rest; True if nothing remains.
 
         Raises:
-            LineClosedError: when the other end is gone.
+            LineClosedError: when the other end is closed.
         """
         while self._unsent:
             data = self._unsent[0]
@@ -121,10 +121,10 @@ class Line:
         return True
 
     def receive(self) -> list[Frame]:
-        """All whole frames that are there; on a blocking line at least one.
+        """Receive all complete frames; a blocking line waits for at least one.
 
         Raises:
-            LineClosedError: when the other end is gone and everything it sent has been returned.
+            LineClosedError: when the other end is closed and all its frames have been returned.
         """
         frames = self._frames()
         while not frames:

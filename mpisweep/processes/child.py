@@ -1,7 +1,7 @@
-"""One process that runs trials, from its start to its end, as its worker sees it.
+"""One process that runs trials, from start to end, as seen by its worker.
 
-The worker never waits for it.  What it does is known from the frames on the line and from the shared page;
-which trials it was given, and what became of them, the ledger says.
+The worker never waits for it: frames on the line and the shared page show its progress, and the ledger
+records the trials that it was given and their outcomes.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ from mpisweep.records import AttemptEnd, DeviceShare, FailureCause
 
 __all__ = ["Child", "Kill", "ProcessSetting", "reclaimed"]
 
-#: How long a reclaimed trial has to be skipped, in seconds, before it is looked at again.
+#: How long the process has to skip a reclaimed trial before the worker checks again, in seconds.
 _SKIPPED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSetting:
-    """What every trial process of a worker is told when it starts."""
+    """The arguments of every trial process of a worker."""
 
     spec: str
     source: str
     folder: Path
     trials_folder: Path
-    #: Gets the whole traceback of every trial that raises.
+    #: Receives the whole traceback of every trial that raises.
     log_file: Path
     worker: int
     timeout_s: float | None
     stall_s: float | None
-    #: How much longer the trial process has, which ends a program by itself and keeps what that has printed.
+    #: Extra time for a trial process that ends a program on timeout itself and keeps the program's output.
     slack_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Why a process is being killed, where it is our doing."""
+    """Why the worker kills a process."""
 
     why: FailureCause | AttemptEnd
-    #: The trial that ran when it was found to have used up its time.
+    #: The trial that had exceeded its time.
     index: int = -1
     text: str = ""
 
@@ -74,10 +74,10 @@ class Child:
 
     Args:
         server: forks it.
-        setting: what it is told.
+        setting: its arguments.
         slot: index of its slot in its worker.
-        share: what it may use.
-        left_by: a trial that has ended with the process before; this one clears up after it.
+        share: its devices and cores.
+        left_by: a trial that ended with the previous process; this one cleans up after it.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Child:
         self._setting = setting
         ours, theirs = socket.socketpair()
         file = page_file()
-        #: What the fork server calls it.
+        #: Its number at the fork server.
         self.number = server.spawn(
             "mpisweep.workloads.serve:serve",
             [theirs.fileno(), file, server.signals_file],
@@ -115,35 +115,35 @@ class Child:
         #: Whether the workload is loaded.
         self.is_ready = False
         self.ledger = Ledger()
-        #: Why it is being killed, where it is.
+        #: Why the worker has killed it; None if it has not.
         self.killed: Kill | None = None
-        #: When it is killed after it was told to stop.
+        #: When it is killed after a stop request.
         self._kill_at: float | None = None
-        #: The trial that has reported last, and in how many blocks.
+        #: The trial that reported last, and its number of blocks.
         self._reported: tuple[Task | None, int] = (None, 0)
-        #: Trials that are to be let go of, and when.
+        #: Trial to abandon -> deadline.
         self._abandoned: dict[Task, float] = {}
 
-    # ------------------------------------------------------------------------------------- orders
+    # ------------------------------------------------------------------------------------- requests
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was told to stop: no process comes after it."""
+        """Whether it was told to stop, so that no process replaces it."""
         return self._kill_at is not None
 
     def fileno(self) -> int:
-        """For select(); -1 once the line is closed."""
+        """File descriptor for select(); -1 once the line is closed."""
         return self._line.fileno() if self.is_connected else -1
 
     @property
     def has_unsent(self) -> bool:
-        """Whether it has not taken all that it was given; :meth:`listen` tries again."""
+        """Whether some frames are not sent yet; :meth:`receive` retries."""
         return self.is_connected and self._line.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None) -> None:
-        """Have these trials run after those given before; `team` goes with a trial of several ranks."""
+        """Queue trials after the earlier ones; `team` goes with a trial of several ranks."""
         self.ledger.give(body, count, team)
-        # One that has just died is replaced by and by; what it was given is then reclaimed.
+        # A process that has just died is replaced later; its trials are reclaimed then.
         if not self.is_connected:
             return
         with contextlib.suppress(LineClosedError):
@@ -152,68 +152,68 @@ class Child:
             self._line.send(GIVEN, body)
 
     def set_rendezvous(self, number: int, attempt: int, address: str) -> None:
-        """Tell it where the other ranks of its trial are."""
+        """Send it the address of its trial's other ranks."""
         if self.is_connected:
             with contextlib.suppress(LineClosedError):
                 self._line.send(RENDEZVOUS, address.encode(), number, attempt)
 
     def abandon(self, task: Task, until: float) -> None:
-        """See that a trial is let go of by then, if it is still held; those given with it are kept."""
+        """End a trial by `until` if it is still held; other trials of the process continue."""
         if self.ledger.index_of(task) is not None:
             self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
-    def want_back(self) -> None:
-        """Reclaim what has not begun."""
-        self.page.reclaim_below(self.ledger.want_back())
+    def begin_reclaim(self) -> None:
+        """Reclaim the trials that have not begun."""
+        self.page.reclaim_below(self.ledger.begin_reclaim())
 
     def stop(self, kill_at: float) -> None:
-        """Tell the running trial to return, and kill the process if it has not done so by then."""
+        """Ask the running trial to return, and kill the process if it has not by `kill_at`."""
         self.page.ask_to_stop()
         self._kill_at = kill_at
 
     def kill(self, why: Kill) -> None:
-        """End it for this reason."""
+        """Kill it for this reason."""
         self.killed = why
         self._server.kill(self.number)
 
     def close(self) -> None:
-        """Let it go; it ends by itself when it sees the line closed."""
+        """Close the line; the process then ends by itself."""
         self._disconnect()
         self.page.close()
 
-    # ------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------- events
 
     def is_child(self, child: int) -> bool:
-        """Whether the fork server's notice is about this process."""
+        """Whether a notice of the fork server is about this process."""
         return child == self.number
 
-    def listen(self) -> list[TrialEvent]:
-        """Whatever it has sent."""
+    def receive(self) -> list[TrialEvent]:
+        """Receive its messages."""
         happened: list[TrialEvent] = []
-        for frame in self._receive():
+        for frame in self._receive_frames():
             happened += self._on_frame(frame)
         return happened
 
-    def last_words(self) -> list[TrialEvent]:
-        """Whatever it has sent, after its end; the line is closed then."""
+    def drain(self) -> list[TrialEvent]:
+        """Receive its remaining messages after its end, and close the line."""
         happened: list[TrialEvent] = []
-        while frames := self._receive():
+        while frames := self._receive_frames():
             for frame in frames:
                 happened += self._on_frame(frame)
         self._disconnect()
         return happened
 
-    def _receive(self) -> list[Frame]:
+    def _receive_frames(self) -> list[Frame]:
         if not self.is_connected:
             return []
         try:
-            # What it has sent before it closed the line is there, whether it takes anything any more or not.
+            # Messages that it sent before it closed the line are readable, even if it accepts none.
             with contextlib.suppress(LineClosedError):
                 self._line.flush()
             return self._line.receive()
         except LineClosedError:
             self._disconnect()
-            # Whether it has closed the line or died, it is of no use any more.
+            # It has closed the line or died; either way it is of no more use.
             self._server.kill(self.number)
             return []
 
@@ -245,11 +245,11 @@ class Child:
         raise AssertionError(f"a trial process sent a frame of kind {frame.kind}")
 
     def reports_received(self, task: Task) -> int:
-        """How many ReportBlocks of this trial have come, if it was the last to report."""
+        """Number of ReportBlocks received from this trial, if it was the last to report."""
         return self._reported[1] if self._reported[0] == task else 0
 
     def carried(self) -> list[Given]:
-        """What is for the next process: a trial that needs a pristine one, and what follows it."""
+        """The blocks for the next process: one that needs a pristine process, and those after it."""
         is_left = any(self.ledger.index_of(task) is not None for task in self._abandoned)
         if self.is_stopped or self.killed is not None or is_left:
             return []
@@ -258,7 +258,7 @@ class Child:
     # ------------------------------------------------------------------------------------- time
 
     def keep_time(self, now: float) -> None:
-        """Kill it when a trial has used up its time, or has not been let go of in time."""
+        """Kill it if a trial has exceeded its time or was not abandoned in time."""
         if self.killed is not None or not self.is_connected:
             return
         if (overdue := self._overdue()) is not None:
@@ -275,32 +275,34 @@ class Child:
                 self._abandoned.clear()
                 return
             else:
-                # Another trial runs, which is nobody else's.
+                # The running trial is another one and must continue.
                 self.page.reclaim_below(place + 1)
                 self._abandoned[task] = now + _SKIPPED_S
 
     def _overdue(self) -> Kill | None:
-        """Why the running trial has had its time, if it has."""
+        """Why the running trial must be killed; None if it is within its limits."""
         setting = self._setting
         timeout_s, stall_s = setting.timeout_s, setting.stall_s
-        # Read first: it is never later than the start that is read after it.
+        # Read before the start time, so that the time is never that of an earlier trial.
         index = self.page.begun - 1
         started_ns = self.page.started_ns if timeout_s is not None or stall_s is not None else 0
         if not started_ns:
             return None
         now_ns = time.monotonic_ns()
         if timeout_s is not None and now_ns - started_ns > (timeout_s + setting.slack_s) * 1e9:
-            return Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s, the timeout of a trial")
+            return Kill(FailureCause.TIMEOUT, index, f"killed after {timeout_s:g} s (limits.timeout)")
         silent_ns = now_ns - max(started_ns, self.page.reported_ns)
         if stall_s is None or silent_ns <= (stall_s + setting.slack_s) * 1e9:
             return None
-        # Of several ranks only the reports of rank 0 count.
+        # In a trial of several ranks only rank 0 reports.
         team = self.ledger.team_of(index)
         if team is not None and team.rank:
             return None
-        return Kill(FailureCause.TIMEOUT, index, f"killed because it reported nothing for {stall_s:g} s")
+        return Kill(
+            FailureCause.TIMEOUT, index, f"killed after {stall_s:g} s without a report (limits.stall)"
+        )
 
 
 def reclaimed(tasks: Sequence[Task], end: AttemptEnd) -> Reclaimed:
-    """These trials, as reclaimed."""
+    """A Reclaimed event for these trials."""
     return Reclaimed(tuple(task.number for task in tasks), tuple(task.attempt for task in tasks), end)

@@ -1,30 +1,29 @@
-"""The inside of a fork server: start children, see them end, leave nothing of them behind.
+"""The main loop of a fork server: start children, reap them, and end all their descendants.
 
-The rank's handle on it, and why there is such a process, are in :mod:`mpisweep.processes.forkserver`.
+:mod:`mpisweep.processes.forkserver` is the rank's handle on it and explains why it exists.
 
-Who dies with whom (Linux: PR_SET_PDEATHSIG)::
+Process lifetimes (Linux: PR_SET_PDEATHSIG)::
 
     rank --> fork server --> trial process and its process group
 
-The kernel tells the fork server when its rank has died, however that happened, and kills the trial processes
-when the fork server dies.  A rank that hangs without dying the fork server kills itself, once it is asked to
-watch it: on a node where no other rank is nobody else could.  A trial process leads a process group of its
-own, and the fork server kills what is left of that group when the leader has ended; what has left the group
-as well becomes the fork server's child when its parent ends (a subreaper, as the kernel calls it), and is
-killed as such.
+The kernel signals the fork server when its rank dies, for whatever reason, and kills the trial processes when
+the fork server dies.  The fork server kills a rank that hangs, if it is asked to watch it: on a node with one
+rank no other process can.  A trial process leads a process group, and the fork server kills the rest of that
+group when the leader has ended; a descendant that has left the group becomes a child of the fork server when
+its parent ends (the fork server is a subreaper), and is killed as such.
 
-Signals: batch systems send some to every process of a job, and the fork server with them, to which nobody
-else sends any.  It is not ended by them and writes down when they came
-(:class:`mpisweep.processes.shared_page.SignalPage`), so that a trial that ends by the same signal is not
-blamed for it.  Its children are started with them ignored.
+Signals: batch systems send some to every process of a job, hence also to the fork server, which receives them
+from nobody else.  It ignores them and records their time
+(:class:`mpisweep.processes.shared_page.SignalPage`), so that a trial that dies of the same signal is not
+blamed for it.  Its children start with these signals ignored.
 
-A process that is inside a driver or a file system that hangs does not end, whoever kills it.  One that was
-killed, or anything that a child has left behind, and has not gone within a stated time is reported
-(:class:`Stays`) and never waited for again.  A fork that fails because the system has no process or no memory
-to give is tried again, with growing pauses in which everything else goes on.
+A process inside a driver or a file system that hangs survives SIGKILL.  If a killed process, or a descendant
+that a child has left behind, does not end within the time limit, the fork server reports it (:class:`Stays`)
+and never waits for it again.  A fork that fails for lack of processes or memory is retried with growing
+pauses, while everything else continues.
 
-Requests go over a SEQPACKET socket pair, one JSON text each, descriptors beside it; notices come back.  What
-a child is told is in a file without a name, for a sweep file may be larger than any packet.
+Requests go over a SEQPACKET socket pair, one JSON text each, with their descriptors; notices come back.  The
+arguments of a child are in an unnamed file, because a sweep file may be larger than any packet.
 """
 
 from __future__ import annotations
@@ -47,9 +46,10 @@ from typing import Any, NoReturn
 
 from mpisweep.processes.kernel import (
     FORK_PAUSES_S,
+    JOB_SIGNALS,
     NO_ROOM,
-    SENT_TO_EVERYBODY,
     adopt_orphans,
+    delivery_s,
     die_with_parent,
     end_descendants,
     kill_group,
@@ -59,17 +59,13 @@ from mpisweep.processes.staging import PackError, imported_from
 
 __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_server"]
 
-#: The longest request or notice.
+#: Maximum size of a request or notice.
 PACKET_BYTES = 1 << 20
-#: What the fork server gets when its rank has died: not SIGKILL, for it has processes to end.
+#: Signal to the fork server when its rank has died; not SIGKILL, because it has processes to end.
 RANK_DIED = signal.SIGRTMIN
-#: A batch system signals all processes of a job within milliseconds.  That a trial process has died of it
-#: must not become the trial's fault because this process is reached, or its rank ended, a little later; so
-#: long it is waited.
-_EVERYBODY_S = 0.25
-#: How often a rank is looked at that is watched, in seconds.
+#: How often a watched rank is checked, in seconds.
 _WATCH_S = 1.0
-#: How long what a child has left behind is waited for before everything else goes on, in seconds.
+#: How long to wait for descendants of a child before other work continues, in seconds.
 _AT_ONCE_S = 0.05
 
 
@@ -77,7 +73,7 @@ _AT_ONCE_S = 0.05
 class Died:
     """A child has ended; `status` is the exit code, or the negative number of the signal.
 
-    `why` says why it never began, where it could not be forked.
+    `why` is the reason if it could not be forked.
     """
 
     child: int
@@ -87,7 +83,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """A child was killed and has not ended in time, or has ended and left a process behind that has not.
+    """A killed child has not ended in time, or an ended one left a process that has not.
 
     `process` is the number of that process.
     """
@@ -101,66 +97,66 @@ Notice = Died | Stays
 
 @dataclass(slots=True)
 class _Start:
-    """A child that there was no room for yet."""
+    """A child whose fork failed and is retried."""
 
     entry: str
     files: list[int]
-    #: How often it was tried, and in how many seconds it is tried again.
+    #: Number of tries, and seconds until the next one.
     tries: int = 0
     left_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _Leaving:
-    """A child that has ended, and left processes behind that may not have; `left_s`: how long they have."""
+    """A child that has ended and may have left processes, which have `left_s` seconds to end."""
 
     status: int
     left_s: float
 
 
 def run_fork_server(control: socket.socket, signals_file: int, patience_s: float, rank: int) -> NoReturn:
-    """Everything that a fork server does, from its first instruction to its last.
+    """Run a fork server until its end.
 
     Args:
         control: its end of the socket pair.
-        signals_file: descriptor of the page on which it writes down when signals came.
-        patience_s: within how many seconds a process that was killed must have ended.
-        rank: the process that has forked it.
+        signals_file: descriptor of the page that records the time of signals.
+        patience_s: time limit for the end of a killed process, in seconds.
+        rank: the process that forked it.
     """
     server = _Server(control, SignalPage(signals_file), patience_s)
     _child_main(server.run, parent=rank, death_signal=RANK_DIED)
 
 
 class _Server:
-    """What runs in the fork server."""
+    """The loop of the fork server and its state."""
 
     def __init__(self, control: socket.socket, signals: SignalPage, patience_s: float) -> None:
         self._patience_s = patience_s
-        #: Children that are yet to be forked.
+        #: Children waiting for a fork.
         self._starts: dict[int, _Start] = {}
-        #: Children that were killed -> how long they have to end.
+        #: Killed child -> seconds until it must have ended.
         self._killed: dict[int, float] = {}
         self._leaving: dict[int, _Leaving] = {}
-        #: Processes that were killed and have not ended in time.
+        #: Killed processes that have not ended in time.
         self._stuck: set[int] = set()
         self._control = control
         self._signals = signals
-        #: Child number -> process id, of those that are not reaped.
+        #: Child number -> process id, for children that are not reaped.
         self._children: dict[int, int] = {}
-        #: Children that the rank wanted dead.
-        self._condemned: set[int] = set()
+        #: Children that the rank has killed.
+        self._killed_by_rank: set[int] = set()
         self._wakeup: socket.socket | None = None
         self._rank = os.getppid()
-        #: How long the rank may be silent, and for how long it has been; see :meth:`_watch_rank`.
+        #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
         self._silence_s = math.inf
         self._silent_s = 0.0
 
     def run(self) -> None:
-        """Until the rank has died, or needs this process no longer."""
+        """Serve until the rank dies or closes the connection."""
         waker, self._wakeup = socket.socketpair()
         for end in (waker, self._wakeup):
             end.setblocking(False)
-        for number in SENT_TO_EVERYBODY:
+        for number in JOB_SIGNALS:
             signal.signal(number, lambda *_: self._signals.note())
         signal.signal(RANK_DIED, lambda *_: self._leave())
         adopt_orphans()
@@ -175,8 +171,7 @@ class _Server:
                 # Time in which this process did not run does not count.
                 passed_s = min(time.monotonic() - looked, 2 * _WATCH_S)
                 self._watch_rank(passed_s)
-                # Before anybody is reaped: what has passed by now is not of the time that those leave for
-                # leaving.
+                # Before reaping: time that has passed until now must not count for children reaped below.
                 self._keep_time(passed_s)
                 if self._wakeup in ready:
                     with contextlib.suppress(BlockingIOError):
@@ -194,7 +189,7 @@ class _Server:
         return max(0.0, min(_WATCH_S, *waits)) if waits else None
 
     def _watch_rank(self, seconds: float) -> None:
-        """Kill the rank when it has been silent for too long."""
+        """Kill the rank if it has been silent for too long."""
         self._silent_s += seconds
         if self._silent_s > self._silence_s:
             self._silence_s = math.inf
@@ -235,19 +230,19 @@ class _Server:
     def _kill(self, child: int) -> None:
         if start := self._starts.pop(child, None):
             _close_all(start.files)
-            self._tell(Died(child, -signal.SIGKILL))
+            self._send(Died(child, -signal.SIGKILL))
         elif child in self._children:
-            # One that has ended by itself is asked for too, when its line is found closed.
+            # The rank also asks for the kill of a child that has ended by itself, when its line is closed.
             if not _has_ended(self._children[child]):
-                self._condemned.add(child)
+                self._killed_by_rank.add(child)
                 self._killed.setdefault(child, self._patience_s)
             kill_group(self._children[child])
 
     def _begin(self, child: int, start: _Start) -> None:
-        """Fork a child; where the system has no room for it, later."""
+        """Fork a child; if the system lacks processes or memory, retry later."""
         files = start.files
         try:
-            self._fork(child, lambda: _load(start.entry)(files[1:], _told(files[0])))
+            self._fork(child, lambda: _load(start.entry)(files[1:], _arguments_of(files[0])))
         except OSError as error:
             if error.errno in NO_ROOM and start.tries < len(FORK_PAUSES_S):
                 start.left_s = FORK_PAUSES_S[start.tries]
@@ -255,12 +250,12 @@ class _Server:
                 self._starts[child] = start
                 return
             seconds = sum(FORK_PAUSES_S[: start.tries])
-            self._tell(Died(child, 1, f"no process could be started for {seconds:.1f} s: {error.strerror}"))
+            self._send(Died(child, 1, f"no process could be started for {seconds:.1f} s: {error.strerror}"))
         self._starts.pop(child, None)
         _close_all(files)
 
     def _keep_time(self, seconds: float) -> None:
-        """See to what there was no room for, and to what should have ended by now."""
+        """Retry failed forks, and report processes that should have ended by now."""
         for child, start in list(self._starts.items()):
             start.left_s -= seconds
             if start.left_s <= 0:
@@ -270,23 +265,23 @@ class _Server:
             if self._killed[child] <= 0:
                 del self._killed[child]
                 if not _has_ended(self._children[child]):
-                    self._give_up(child, [self._children.pop(child)])
+                    self._report_stuck(child, [self._children.pop(child)])
         for leaving in self._leaving.values():
             leaving.left_s -= seconds
         overdue = [child for child, leaving in self._leaving.items() if leaving.left_s <= 0]
         if overdue:
             if stay := end_descendants(self._known(), within_s=0.0):
                 del self._leaving[overdue[0]]
-                self._give_up(overdue[0], stay)
-            # The others waited for the same.
-            self._tell_who_left()
+                self._report_stuck(overdue[0], stay)
+            # The other children waited for the same processes.
+            self._report_ended()
 
-    def _give_up(self, child: int, processes: list[int]) -> None:
+    def _report_stuck(self, child: int, processes: list[int]) -> None:
         self._stuck.update(processes)
-        self._condemned.discard(child)
-        self._tell(Stays(child, processes[0]))
+        self._killed_by_rank.discard(child)
+        self._send(Stays(child, processes[0]))
 
-    def _tell(self, notice: Notice) -> None:
+    def _send(self, notice: Notice) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(asdict(notice)).encode())
 
@@ -295,7 +290,7 @@ class _Server:
         process = os.fork()
         if process == 0:
             signal.set_wakeup_fd(-1)
-            for number in SENT_TO_EVERYBODY:
+            for number in JOB_SIGNALS:
                 signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
             for number in (signal.SIGCHLD, RANK_DIED):
                 signal.signal(number, signal.SIG_DFL)
@@ -305,7 +300,7 @@ class _Server:
                     _close_all(start.files)
             os.setpgid(0, 0)
             _child_main(run, parent=server)
-        # Both set it, so that it holds whoever runs first.
+        # Parent and child both set it, so that it holds whichever runs first.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(process, process)
         self._children[child] = process
@@ -314,7 +309,7 @@ class _Server:
         for child, process in list(self._children.items()):
             if not _has_ended(process):
                 continue
-            # While the leader is not reaped its number cannot be taken by another group.
+            # Before the leader is reaped, no other group can get its number.
             kill_group(process)
             _, status = os.waitpid(process, 0)
             del self._children[child]
@@ -324,28 +319,30 @@ class _Server:
             kill_group(process)
             os.waitpid(process, 0)
             self._stuck.discard(process)
-        self._tell_who_left()
+        self._report_ended()
 
     def _known(self) -> set[int]:
-        """Child processes that nobody is to end."""
+        """Child processes that must not be ended."""
         return {*self._children.values(), *self._stuck}
 
-    def _tell_who_left(self) -> None:
+    def _report_ended(self) -> None:
         if self._leaving and not end_descendants(self._known(), within_s=_AT_ONCE_S):
             for child, leaving in self._leaving.items():
-                self._tell_died(child, leaving.status)
+                self._report_died(child, leaving.status)
             self._leaving.clear()
 
-    def _tell_died(self, child: int, status: int) -> None:
-        """A child has ended, and nothing of it is left."""
-        if -status in (*SENT_TO_EVERYBODY, signal.SIGKILL) and child not in self._condemned:
-            time.sleep(_EVERYBODY_S)
-        self._condemned.discard(child)
-        self._tell(Died(child, status))
+    def _report_died(self, child: int, status: int) -> None:
+        """Report the end of a child that has left no processes."""
+        if -status in (*JOB_SIGNALS, signal.SIGKILL) and child not in self._killed_by_rank:
+            # The trial must not be blamed if this process or its rank is signalled a little later.
+            within_s = delivery_s()
+            self._signals.await_any(time.monotonic_ns() - int(within_s * 1e9), within_s)
+        self._killed_by_rank.discard(child)
+        self._send(Died(child, status))
 
 
 def _child_main(run: Callable[[], object], parent: int, death_signal: int = signal.SIGKILL) -> NoReturn:
-    """Everything that a forked child does, from its first instruction to its last."""
+    """Run the body of a forked child, then exit without the parent's handlers."""
     status = 1
     try:
         die_with_parent(parent, death_signal)
@@ -359,7 +356,7 @@ def _child_main(run: Callable[[], object], parent: int, death_signal: int = sign
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        # Not sys.exit: the handlers that the parent has registered are the parent's.
+        # Not sys.exit, because the exit handlers are the parent's.
         os._exit(status)
 
 
@@ -373,9 +370,9 @@ def _preload(modules: Sequence[str], pack: str) -> None:
             try:
                 staged.enter_context(imported_from(Path(pack)))
             except PackError as error:
-                print(f"mpisweep: {error}; imported from where it is installed", file=sys.stderr)
+                print(f"mpisweep: {error}; importing the installed modules", file=sys.stderr)
         for module in modules:
-            # What cannot be imported here fails again, and is reported, where it is used.
+            # If this import fails, it fails again where the module is used, and is reported there.
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
 
@@ -385,11 +382,11 @@ def _close_all(files: Sequence[int]) -> None:
         os.close(file)
 
 
-def _told(file: int) -> dict[str, Any]:
-    """What a child is told; the position in the file is shared with who has written it."""
-    with open(file, "rb") as told:
-        told.seek(0)
-        arguments: dict[str, Any] = json.load(told)
+def _arguments_of(file: int) -> dict[str, Any]:
+    """Read the arguments of a child; the file position is shared with the writer."""
+    with open(file, "rb") as stored:
+        stored.seek(0)
+        arguments: dict[str, Any] = json.load(stored)
         return arguments
 
 

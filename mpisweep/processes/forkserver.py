@@ -1,8 +1,8 @@
-"""The rank's handle on a small process that forks trial processes, itself forked before MPI and CUDA exist.
+"""The rank's handle on its fork server: a small process, forked before MPI and CUDA start.
 
-Why: a process that holds MPI or CUDA state must not fork, and a fresh interpreter that imports torch takes
-seconds.  The fork server has imported what the workload needs, and nothing else has happened in it; a child
-of it is there in some 30 milliseconds.  What runs in there is :mod:`mpisweep.processes.fork_loop`.
+Why: a process with MPI or CUDA state must not fork, and a new interpreter that imports torch takes seconds.
+The fork server has imported the workload's modules and has done nothing else; it forks a child in about 30
+milliseconds.  :mod:`mpisweep.processes.fork_loop` is the code that runs in it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from mpisweep.processes.fork_loop import PACKET_BYTES, RANK_DIED, Died, Notice, Stays, run_fork_server
-from mpisweep.processes.kernel import started_patiently
+from mpisweep.processes.kernel import start_with_retries
 from mpisweep.processes.shared_page import SignalPage, page_file
 
 __all__ = ["Died", "ForkServer", "ForkServerLostError", "Notice", "Stays"]
 
-#: How long it may take to leave, in seconds; one that loads a large library hears nothing until that is
-#: loaded.
+#: How long it may take to exit, in seconds; it reads no requests while it imports a large library.
 _CLOSE_S = 2.0
 
 
 class ForkServerLostError(RuntimeError):
-    """The fork server was killed; nothing can be started or ended without it."""
+    """The fork server was killed; without it no process can be started or killed."""
 
 
 class ForkServer:
@@ -40,30 +39,30 @@ class ForkServer:
     Args:
         process: its process id.
         control: this end of the socket pair.
-        signals_file: descriptor of the page on which it writes down when signals came.
-        patience_s: within how many seconds a process that was killed must have ended.
+        signals_file: descriptor of the page that records the time of signals.
+        patience_s: time limit for the end of a killed process, in seconds.
     """
 
     def __init__(self, process: int, control: socket.socket, signals_file: int, patience_s: float) -> None:
         self.patience_s = patience_s
         self._process = process
         self._control = control
-        #: For children, which see by it what their fork server has received.
+        #: For children, which read from it the signals that the fork server received.
         self.signals_file = signals_file
         self.signals = SignalPage(signals_file)
         self._children = 0
-        #: The loop of a rank and the thread that opens a sweep may both ask for something.
+        #: The rank's loop and the thread that opens a sweep may send requests at the same time.
         self._asking = threading.RLock()
 
     @classmethod
     def start(cls, patience_s: float = 30.0) -> ForkServer:
-        """Fork the server off this process, which must not have initialised MPI nor started threads.
+        """Fork the server; this process must not have initialised MPI or started threads.
 
         Args:
-            patience_s: within how many seconds a process that was killed must have ended.
+            patience_s: time limit for the end of a killed process, in seconds.
 
         Raises:
-            OSError: when the system has no process to give, also after some seconds.
+            OSError: when the fork fails repeatedly, for some seconds.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
@@ -72,7 +71,7 @@ class ForkServer:
         sys.stderr.flush()
         rank = os.getpid()
         signals_file = page_file("mpisweep-signals")
-        process = started_patiently(os.fork)
+        process = start_with_retries(os.fork)
         if process == 0:
             ours.close()
             run_fork_server(theirs, signals_file, patience_s, rank)
@@ -80,28 +79,28 @@ class ForkServer:
         return cls(process, ours, signals_file, patience_s)
 
     def fileno(self) -> int:
-        """For select(); readable when there are notices."""
+        """File descriptor for select(); readable when there are notices."""
         return self._control.fileno()
 
     def preload(self, modules: Sequence[str], pack: str = "") -> None:
-        """Import these in the server, so that its children find them imported.
+        """Import modules in the server, so that its children need not.
 
         Args:
             modules: their names.
-            pack: a file that their code is taken from, see :mod:`mpisweep.processes.staging`; empty for none.
+            pack: a file with their code, see :mod:`mpisweep.processes.staging`; empty for none.
         """
         self._request([], preload=list(modules), pack=pack)
 
     def spawn(self, entry: str, files: Sequence[int], arguments: dict[str, Any]) -> int:
-        """Fork a child that calls ``entry`` (``package.module:function``) with `files` and `arguments`.
+        """Fork a child that calls `entry` with `files` and `arguments`.
 
         Args:
-            entry: function of two arguments; when it returns, the child exits.
-            files: open descriptors to hand over; the caller closes its own.
-            arguments: anything that JSON can hold.
+            entry: a function as ``package.module:function``; when it returns, the child exits.
+            files: open descriptors for the child; the caller closes its own.
+            arguments: any JSON value.
 
         Returns:
-            The child's number, which :class:`Died` will name.
+            The child's number, as in :class:`Died`.
         """
         with self._asking, _nameless_file() as told:
             self._children += 1
@@ -111,19 +110,19 @@ class ForkServer:
             return self._children
 
     def watch(self, silence_s: float) -> None:
-        """Have this process killed when it has not called :meth:`beat` for so long; 0 calls that off."""
+        """Have this process killed if it does not call :meth:`beat` for that long; 0 ends the watch."""
         self._request([], watch=silence_s)
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Send a heartbeat."""
         self._request([], beat=True)
 
     def kill(self, child: int) -> None:
-        """Kill the child and its process group; nothing when it has ended already."""
+        """Kill the child and its process group; does nothing if it has ended."""
         self._request([], kill=child)
 
     def notices(self) -> list[Notice]:
-        """The children that have ended since the last call, or should have.
+        """The children that have ended, or failed to end, since the last call.
 
         Raises:
             ForkServerLostError: when the server itself has ended.
@@ -140,12 +139,12 @@ class ForkServer:
         raise ForkServerLostError
 
     def close(self) -> None:
-        """End the server, and with it every child that can be ended; returns when the server is gone."""
+        """End the server and its children, and wait for the server's exit."""
         self._control.close()
         self.signals.close()
         os.close(self.signals_file)
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            # While it imports it reads no request, and the other ranks may wait for this one to leave.
+            # The server reads no requests while it imports, and other ranks may wait for this one to exit.
             os.kill(self._process, RANK_DIED)
             until = time.monotonic() + _CLOSE_S
             while time.monotonic() < until:
@@ -156,7 +155,7 @@ class ForkServer:
             os.waitpid(self._process, 0)
 
     def _request(self, files: Sequence[int], **request: Any) -> None:
-        # The server reads at once except while it imports; the socket holds hundreds of requests till then.
+        # The server reads at once except during imports; the socket buffers hundreds of requests until then.
         packet = json.dumps(request).encode()
         try:
             with self._asking:

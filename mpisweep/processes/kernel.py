@@ -1,4 +1,4 @@
-"""Processes of this node: how those of our own are started, how the kernel shows them, how they are ended."""
+"""Processes of this node: starting them, inspecting them through the kernel, ending them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from typing import TypeVar
 __all__ = [
     "FORK_PAUSES_S",
     "HOSTS_VARIABLE",
+    "JOB_SIGNALS",
     "NO_ROOM",
-    "SENT_TO_EVERYBODY",
     "adopt_orphans",
     "children_of",
+    "delivery_s",
     "die_with_parent",
     "end_descendants",
     "end_family",
@@ -32,20 +33,20 @@ __all__ = [
     "machine_id",
     "process_start",
     "python_command",
-    "started_patiently",
+    "start_with_retries",
     "this_host",
 ]
 
 Started = TypeVar("Started")
 
-#: Names that the ranks take for those of their hosts, separated by commas: rank 0 the first, and so on, round
-#: and round.  So several ranks of one machine can be tested as if they were on several.
+#: Host names for the ranks, separated by commas and repeated cyclically from rank 0 on, so that tests can run
+#: the ranks of one machine as if on several.
 HOSTS_VARIABLE = "MPISWEEP_HOSTS"
 _RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-#: What batch systems send to all processes of a job, to ask for an end or to make one.
-SENT_TO_EVERYBODY = (
+#: Signals that batch systems send to all processes of a job, to request or force an end.
+JOB_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGTERM,
@@ -53,22 +54,33 @@ SENT_TO_EVERYBODY = (
     signal.SIGUSR2,
     signal.SIGXCPU,
 )
+#: A batch system signals all processes of a job within milliseconds, which must not become a trial's fault.
+_DELIVERY_S = 0.25
+#: Where more processes than cores want to run, delivery takes longer; up to so many times as long is waited.
+_DELIVERY_FACTOR = 4.0
 
-#: The system has no process, or no memory for one, to give at the moment.
+#: Errors of a fork when the system lacks processes or memory.
 NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
-#: Pauses before starting a process is tried again when there was no room for it, in seconds.
+#: Pauses between the tries of a fork that fails with these errors, in seconds.
 FORK_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-#: Pauses while killed processes end, in seconds: the first, and the longest.
+#: First and longest pause while killed processes end, in seconds.
 _END_PAUSE_S = 0.0002
 _END_PAUSE_AT_MOST_S = 0.02
 
 
-def started_patiently(start: Callable[[], Started]) -> Started:
-    """What `start` returns, which starts a process; tried again after each of the pauses while there is no
-    room for one.
+def delivery_s() -> float:
+    """Seconds within which a signal that is sent to a whole job reaches all of its processes."""
+    runnable = 0.0
+    with contextlib.suppress(OSError):
+        runnable = os.getloadavg()[0]
+    return _DELIVERY_S * min(max(1.0, runnable / (os.cpu_count() or 1)), _DELIVERY_FACTOR)
+
+
+def start_with_retries(start: Callable[[], Started]) -> Started:
+    """Call `start`, which starts a process; retry while the system lacks processes or memory.
 
     Raises:
-        OSError: as `start` does, when there is still no room.
+        OSError: from `start`, when the last try fails.
     """
     for pause_s in FORK_PAUSES_S:
         try:
@@ -81,11 +93,10 @@ def started_patiently(start: Callable[[], Started]) -> Started:
 
 
 def python_command() -> list[str]:
-    """Python for a process that imports this mpisweep, and nothing that lies in the folder where it is
-    started.
+    """The Python command for a process that imports this mpisweep.
 
-    Where mpisweep is found only because it lies there itself, its own main module sees to that as far as it
-    can.
+    The process imports nothing from its working directory, unless mpisweep itself is found only there; then
+    mpisweep's main module removes the directory from the path as far as it can.
     """
     package = __name__.partition(".")[0]
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
@@ -103,10 +114,10 @@ def this_host() -> str:
 
 
 def machine_id() -> str:
-    """Names the kernel and the process numbers that this process lives with.
+    """Identify the kernel and the process-id namespace of this process.
 
-    Two machines can have the same host name, and so can two containers on one machine: process numbers mean
-    the same only where this is the same.
+    Two machines, or two containers on one machine, can have the same host name; process numbers are
+    comparable only if these ids are equal.
     """
     found: list[str] = []
     with contextlib.suppress(OSError):
@@ -117,7 +128,7 @@ def machine_id() -> str:
 
 
 def process_start(pid: int) -> int:
-    """Start time of a process in clock ticks since boot; -1 when there is none.  A zombie has ended."""
+    """Start time of a process in clock ticks since boot; -1 if there is none or it is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -127,13 +138,13 @@ def process_start(pid: int) -> int:
             os.kill(pid, 0)
             return 0
         return -1
-    # The command's name is in parentheses and may hold anything; the fields come after the last one.
+    # The command's name is in parentheses and may contain any character; the fields follow the last one.
     fields = text.rpartition(")")[2].split()
     return -1 if fields[0] == "Z" else int(fields[19])
 
 
 def handles_any(pid: int, numbers: Iterable[int]) -> bool:
-    """Whether a process has a handler for any of these signals, as far as the kernel tells."""
+    """Whether a process handles any of these signals, according to the kernel."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -143,20 +154,20 @@ def handles_any(pid: int, numbers: Iterable[int]) -> bool:
 
 
 def kill_if_same(pid: int, start: int) -> None:
-    """Kill a process, unless its number belongs to another one by now."""
+    """Kill a process, unless its number now belongs to another one."""
     if pid > 1 and process_start(pid) == start:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies (Linux), so that none gets out of sight."""
+    """Become the parent of every descendant whose own parent dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when `parent`, which forked it, dies (Linux)."""
+    """Have the kernel signal this process when `parent`, which forked it, dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
@@ -164,13 +175,13 @@ def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
 
 
 def kill_group(process: int) -> None:
-    """Kill the process group that this process leads, or has led."""
+    """Kill the process group that this process leads or has led."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
 
 
 def children_of(pid: int) -> list[int]:
-    """The child processes of a process; empty where the kernel does not tell."""
+    """The child processes of a process; empty if the kernel does not list them."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -180,17 +191,17 @@ def children_of(pid: int) -> list[int]:
 
 
 def end_descendants(keep: Container[int] = (), within_s: float = math.inf) -> list[int]:
-    """Kill and reap every descendant of this process, except the children in `keep` and what is below them.
+    """Kill and reap every descendant of this process, except `keep` and their descendants.
 
-    Needs :func:`adopt_orphans`: while a process is killed, its children become ours, until there are none.
+    Needs :func:`adopt_orphans`: the children of a killed process become ours, until there are none.
 
     Args:
-        keep: process numbers.
-        within_s: how long to wait.  A process that is inside a driver or a file system that hangs does not
-            end; time in which this process did not run does not count.
+        keep: process numbers of children.
+        within_s: how long to wait.  A process inside a driver or a file system that hangs does not end; time
+            in which this process did not run does not count.
 
     Returns:
-        The children that were killed and have not ended.
+        The killed children that have not ended.
     """
     waited_s, pause_s = 0.0, _END_PAUSE_S
     while True:
@@ -218,7 +229,7 @@ def _is_reaped(child: int) -> bool:
 
 
 def end_family(pid: int) -> None:
-    """Kill a process and its descendants; all are stopped first, so that none can start another one."""
+    """Kill a process and its descendants; all are stopped first, so that none can fork."""
     family = [pid]
     for member in family:
         with contextlib.suppress(ProcessLookupError, PermissionError):

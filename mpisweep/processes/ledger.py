@@ -1,12 +1,12 @@
-"""What one process was given and what became of it: pure arithmetic, without the process.
+"""The ledger of one process: the trials given to it and their outcomes.  Pure arithmetic.
 
-Trials are counted along the line: trial number *index* of this process.  Those below a certain index are
-settled: each was answered for, by a result or by being reclaimed.  They are settled in order.  A trial
-further on can be reclaimed before its turn comes: it stays in the count, as one that the process will skip,
-and is never answered for again.
+Trials are numbered in the order in which they were given; that number is the trial's *index*.  Those below
+a certain index are settled: each has a result or was reclaimed.  They are settled in order.  A trial with a
+higher index can be reclaimed before its turn: it keeps its index, the process will skip it, and it is not
+accounted for again.
 
-How many trials have begun is known from the page (:mod:`mpisweep.processes.shared_page`) and passed in.  The
-sum is always whole: each trial that was given is answered for exactly once, or still held.
+The number of begun trials comes from the page (:mod:`mpisweep.processes.shared_page`) as an argument.  At any
+time each given trial is either held or has been accounted for exactly once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Task(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A block that went down the line; its first trial has this index."""
+    """A block that was sent to the process, with the index of its first trial."""
 
     first: int
     size: int
@@ -39,13 +39,13 @@ class Given(NamedTuple):
 
 
 class Remains(NamedTuple):
-    """What a process still held when it ended; none of it was answered for."""
+    """The trials that a process still held when it ended."""
 
-    #: They have run, but their results died with the process.
+    #: Trials that have run; their results were lost with the process.
     lost: list[Task]
-    #: The one that ran, unless it was to be skipped.
+    #: The trial that was running, unless it was reclaimed.
     running: list[Task]
-    #: They have not begun.
+    #: Trials that have not begun.
     waiting: list[Task]
 
 
@@ -53,86 +53,86 @@ class Ledger:
     """The trials of one process, from first to last."""
 
     def __init__(self) -> None:
-        #: What is not wholly settled.
+        #: Blocks with unsettled trials.
         self._given: deque[Given] = deque()
         self._count = 0
         self._settled = 0
-        #: Indices that were reclaimed while the process still had them; it will skip them.
+        #: Indices that were reclaimed while the process held them; it will skip them.
         self._reclaimed: set[int] = set()
-        #: The index below which what had not begun is wanted back, until that is answered.
-        self._wanted_below: int | None = None
+        #: The index below which a reclaim is in progress; None if there is none.
+        self._reclaim_below: int | None = None
 
     # ------------------------------------------------------------------------------------- readings
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything was answered for."""
+        """Whether every trial was accounted for."""
         return self._settled == self._count
 
     @property
     def held(self) -> list[Task]:
-        """What is not answered for, in order."""
+        """The trials that are not accounted for, in order."""
         return self._tasks(self._settled, self._count)
 
     def index_of(self, wanted: Task) -> int | None:
-        """The index of a trial that is not answered for; None of any other."""
+        """The index of a trial that is held; None for any other."""
         held = self._indexed(self._settled, self._count)
         return next((index for index, task in held.items() if task == wanted), None)
 
     def team_of(self, index: int) -> Team | None:
-        """Which rank of its trial this one is, where it has several."""
+        """The team of a trial of several ranks; None for a trial of one rank."""
         within = (given.team for given in self._given if given.first <= index < given.first + given.size)
         return next(within, None)
 
     def carried(self, begun: int) -> list[Given]:
-        """What is for the next process: a block not begun that needs a pristine one, and those after it."""
+        """The blocks for the next process: one that needs a pristine process, and those after it."""
         first = max(begun, self._settled)
         left = [given for given in self._given if given.first >= first]
         if not left or left[0].first != first or not _assigned(left[0]).fresh:
             return []
         return list(takewhile(self._is_whole, left))
 
-    # ------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------- events
 
     def give(self, body: bytes, size: int, team: Team | None = None) -> None:
-        """The process was given an AssignedBlock of so many trials."""
+        """Record that the process was given an AssignedBlock of `size` trials."""
         self._given.append(Given(self._count, size, body, team))
         self._count += size
 
-    def want_back(self) -> int:
-        """Everything that has not begun is wanted back; returns the index below which that holds."""
-        self._wanted_below = self._count
+    def begin_reclaim(self) -> int:
+        """Begin to reclaim every trial that has not begun; return the index below which that holds."""
+        self._reclaim_below = self._count
         return self._count
 
     def reclaimed(self, begun: int) -> list[Task]:
-        """What :meth:`want_back` has brought back: what had not begun by then."""
-        if self._wanted_below is None:
+        """Complete :meth:`begin_reclaim`: return the trials that had not begun by then."""
+        if self._reclaim_below is None:
             return []
-        end, self._wanted_below = self._wanted_below, None
+        end, self._reclaim_below = self._reclaim_below, None
         return self._reclaim(max(begun, self._settled), end)
 
     def on_ended(self, count: int) -> None:
-        """The next `count` trials have results."""
+        """Record results for the next `count` trials."""
         self._settle(count)
 
     def on_skipped(self, first: int, count: int) -> list[Task]:
-        """The process has skipped these; returns those that were not reclaimed before."""
+        """Record skipped trials; return those that were not reclaimed before."""
         skipped = self._reclaim(first, first + count)
         self._settle(count)
         return skipped
 
     def on_interrupted(self, index: int) -> list[Task]:
-        """The running trial has stopped as it was told to; returns it."""
+        """Record that the running trial stopped on request; return it."""
         stopped = self._tasks(index, index + 1)
         self._settle(1)
         return stopped
 
     def close(self, begun: int, carried: Sequence[Given] = ()) -> Remains:
-        """The process has ended: nothing is held any more.
+        """Record the end of the process: no trial is held any more.
 
         Args:
-            begun: how many trials it has begun.
-            carried: blocks that the next process gets; see :meth:`carried`.
+            begun: number of trials that it has begun.
+            carried: blocks that go to the next process; see :meth:`carried`.
         """
         first = max(begun, self._settled)
         remains = Remains(
@@ -146,11 +146,11 @@ class Ledger:
     # ------------------------------------------------------------------------------------- arithmetic
 
     def _is_whole(self, given: Given) -> bool:
-        """Whether nothing of the block was reclaimed."""
+        """Whether no trial of the block was reclaimed."""
         return self._reclaimed.isdisjoint(range(given.first, given.first + given.size))
 
     def _reclaim(self, first: int, end: int) -> list[Task]:
-        """The trials from index `first` up to `end` that were not reclaimed before."""
+        """Reclaim the trials from index `first` up to `end`; return those not reclaimed before."""
         tasks = self._tasks(first, end)
         self._reclaimed.update(range(first, end))
         return tasks
@@ -166,7 +166,7 @@ class Ledger:
         return list(self._indexed(first, end).values())
 
     def _indexed(self, first: int, end: int) -> dict[int, Task]:
-        """The trials from index `first` up to `end`, less those that were reclaimed."""
+        """The trials from index `first` up to `end` that are not reclaimed."""
         tasks: dict[int, Task] = {}
         for given in self._given:
             if given.first + given.size <= first or given.first >= end:

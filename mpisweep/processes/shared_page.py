@@ -1,13 +1,13 @@
-"""A page of memory that worker and trial process see: what it does, at any moment and without a message.
+"""Memory shared by worker and trial process, for its progress without messages.
 
-The page answers at any moment, without a message and however busy or dead the trial process is: which trial
-runs, and since when.  The worker needs that to blame the right trial for a crash and to time one out.  In
-the other direction it reclaims trials.  A trial process first says that it begins a trial and then looks
-whether that trial was reclaimed; the worker first reclaims it and then, a moment later, looks what has begun.
-So one of the two sees the other, and no trial runs that was given to another process.
+However busy or dead the trial process is, the page shows which trial runs and since when.  The worker uses it
+to blame the right trial for a crash and to time one out.  In the other direction it reclaims trials: the
+trial process first records that it begins a trial and then checks whether that trial was reclaimed; the
+worker first reclaims it and, a moment later, reads which trials have begun.  So at least one of the two sees
+the other, and no trial runs that was given to another process.
 
-A second page belongs to the fork server, which writes down there when a batch system's signal has reached
-it.  No trial sends it any: what it gets was sent to every process of the job.
+A second page belongs to the fork server, which records the time of signals from a batch system.  No trial
+signals the fork server: a signal that it receives was sent to every process of the job.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
 
 __all__ = ["Page", "SignalPage", "page_file"]
 
+#: Pause between two looks for a signal, in seconds.
+_LOOK_S = 0.005
 _PAGE_BYTES = mmap.PAGESIZE + UNSENT_BYTES
 
 
 def page_file(name: str = "mpisweep-page") -> int:
-    """An open descriptor of a new page of memory, in no folder; /proc shows it as `name`."""
+    """Create an unnamed page of memory; return its descriptor.  /proc shows it as `name`."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create(name)
     else:
@@ -36,7 +38,7 @@ def page_file(name: str = "mpisweep-page") -> int:
 
 
 class _Numbers:
-    """A page of memory that several processes see, as 64-bit numbers.
+    """A page of shared memory, as 64-bit numbers.
 
     Args:
         file: descriptor made by :func:`page_file`; it is not needed afterwards.
@@ -47,26 +49,35 @@ class _Numbers:
         self._numbers = memoryview(self._memory)[: mmap.PAGESIZE].cast("q")
 
     def close(self) -> None:
-        """Let the memory go."""
+        """Unmap the memory."""
         if not self._memory.closed:
             self._numbers.release()
             self._memory.close()
 
 
 class SignalPage(_Numbers):
-    """When the fork server received a signal that a batch system sends to every process of a job."""
+    """The time at which the fork server last received a batch system's signal."""
 
     def note(self) -> None:
-        """It has received one just now."""
+        """Record a signal."""
         self._numbers[0] = time.monotonic_ns()
 
     def any_since(self, ns: int) -> bool:
-        """Whether it has received one since then, by the monotonic clock."""
+        """Whether a signal was received since then, by the monotonic clock."""
         return self._numbers[0] >= ns
+
+    def await_any(self, ns: int, within_s: float) -> bool:
+        """Wait for up to so long until it has received one since then; returns whether it has."""
+        until = time.monotonic() + within_s
+        while not self.any_since(ns):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
 
 class Page(_Numbers):
-    """The memory that both ends of a line see: five numbers, and the reports that were not sent."""
+    """The memory shared by both ends of a line: five numbers, and the unsent reports."""
 
     _BEGUN, _STARTED_NS, _RECLAIMED_BELOW, _STOP, _REPORTED_NS = range(5)
 
@@ -75,7 +86,7 @@ class Page(_Numbers):
         self.unsent = Unsent(memoryview(self._memory)[mmap.PAGESIZE :])
 
     def close(self) -> None:
-        """Let the memory go."""
+        """Unmap the memory."""
         if not self._memory.closed:
             self.unsent.release()
         super().close()
@@ -92,11 +103,11 @@ class Page(_Numbers):
         return True
 
     def note_report(self) -> None:
-        """The running trial has reported just now."""
+        """Record that the running trial has just reported."""
         self._numbers[self._REPORTED_NS] = time.monotonic_ns()
 
-    def rest(self) -> None:
-        """No trial runs at the moment."""
+    def note_idle(self) -> None:
+        """Record that no trial is running."""
         self._numbers[self._STARTED_NS] = 0
 
     @property
@@ -108,21 +119,21 @@ class Page(_Numbers):
 
     @property
     def begun(self) -> int:
-        """How many trials were begun, skipped ones included."""
+        """Number of trials begun, skipped ones included."""
         return self._numbers[self._BEGUN]
 
     @property
     def started_ns(self) -> int:
-        """When the running trial started, by the monotonic clock; 0 when none runs."""
+        """When the running trial started, by the monotonic clock; 0 if none is running."""
         return self._numbers[self._STARTED_NS]
 
     @property
     def reported_ns(self) -> int:
-        """When a trial reported last, by the monotonic clock; 0 when none did."""
+        """When a trial last reported, by the monotonic clock; 0 if none has."""
         return self._numbers[self._REPORTED_NS]
 
     def reclaim_below(self, index: int) -> None:
-        """Reclaim what has a smaller index and has not begun."""
+        """Reclaim the trials below `index` that have not begun."""
         self._numbers[self._RECLAIMED_BELOW] = max(index, self._numbers[self._RECLAIMED_BELOW])
 
     def ask_to_stop(self) -> None:

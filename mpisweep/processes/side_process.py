@@ -1,7 +1,7 @@
-"""A process that works beside a rank: it is asked one thing at a time and tells things, in lines of JSON.
+"""A side process of a rank: requests and answers are lines of JSON.
 
-Whoever uses it never waits for it, except where nothing else is to be done.  It can be killed, or hang:
-another one is started in its place, and its user decides what that means for what was asked.
+The rank does not wait for it, except when it has nothing else to do.  If the process dies or hangs, another
+one is started, and the user of this class decides about the open request.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from mpisweep.processes.forkserver import ForkServer
 
 __all__ = ["SideProcess"]
 
-#: How often a question is asked of a process that does not live to answer it.
+#: How often a request is sent when the process dies before it answers.
 _TRIES = 3
-#: What is read at once, in bytes.
+#: Bytes per read.
 _READ_BYTES = 1 << 20
 
 
 class SideProcess:
-    """One at a time; a process that is gone is replaced by another.
+    """A side process, and each one that replaces it.
 
     Args:
         server: forks the process.
-        name: what messages call the process.
-        entry: what it runs, as ``module:function``; it gets the socket and the arguments.
+        name: its name in messages.
+        entry: its function, as ``module:function``, called with the socket and the arguments.
         arguments: for the entry.
 
     Attributes:
-        asked: the question that has no answer yet; None where there is none.
-        asked_at: when it was asked, by the monotonic clock.
+        asked: the open request; None if there is none.
+        asked_at: when it was sent, by the monotonic clock.
     """
 
     def __init__(self, server: ForkServer, name: str, entry: str, arguments: dict[str, Any]) -> None:
@@ -52,25 +52,23 @@ class SideProcess:
         self._unread = b""
 
     def fileno(self) -> int:
-        """For select(); readable when there is something to :meth:`hear`."""
+        """File descriptor for select(); readable when :meth:`receive` has messages."""
         return self._line.fileno()
 
     def ask(self, request: dict[str, Any]) -> None:
-        """Ask, and go on; the user says when it is answered, see :meth:`done`."""
+        """Send a request without waiting; the caller ends it with :meth:`done`."""
         self.asked = request
         self.asked_at = time.monotonic()
-        # One that has just died is replaced when its line is seen to be closed.
+        # A process that has just died is replaced when its line is found closed.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
             self._line.send(_text(request), socket.MSG_DONTWAIT)
 
     def done(self) -> None:
-        """What was asked is answered."""
+        """Mark the request as answered."""
         self.asked = None
 
-    def hear(self) -> list[dict[str, Any]] | None:
-        """What the process has told, for when :meth:`fileno` is readable; None where it is gone, see
-        :meth:`replace`.
-        """
+    def receive(self) -> list[dict[str, Any]] | None:
+        """Receive messages; None if the process is gone and must be replaced (:meth:`replace`)."""
         try:
             received = self._line.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -83,10 +81,10 @@ class SideProcess:
         return [json.loads(line) for line in lines]
 
     def ask_and_wait(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Its next line after this question, which another process is asked if this one is killed.
+        """Send a request and wait for the next line; if the process dies, repeat with another one.
 
         Raises:
-            OSError: when it was killed, and the others after it.
+            OSError: when each of them died.
         """
         for _ in range(_TRIES):
             text = b""
@@ -101,21 +99,21 @@ class SideProcess:
         raise OSError(f"{self._name} was killed")
 
     def hangs(self, now: float, patience_s: float) -> bool:
-        """Whether it has not answered for so long."""
+        """Whether a request has been open for longer than `patience_s`."""
         return self.asked is not None and now - self.asked_at > patience_s
 
     def replace(self) -> None:
-        """End the process, if it is there, and start another one, which is not asked anything yet."""
+        """Kill the process and start another one, without a request."""
         self.kill()
         self._start()
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._server.kill(self._child)
         self.close()
 
     def close(self) -> None:
-        """Let the process go; it ends by itself when it has done what it was asked for."""
+        """Close the line; the process ends by itself after its current request."""
         self._line.close()
 
 

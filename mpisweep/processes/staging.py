@@ -1,24 +1,23 @@
-"""What trial processes import, packed into one file: ``mpisweep run --stage-env``.
+"""Packing all imports of trial processes into one file: ``mpisweep run --stage-env``.
 
-Importing torch opens some 2,700 files and asks for the state of some 30,000 more, on each rank.  One file
-system that serves hundreds of ranks answers that slowly, and everybody else on it notices.  So the code of
-all modules that the workload needs is put into one file, once; a rank's fork server opens that one file and
-executes what is in it.
+Importing torch opens some 2,700 files and stats some 30,000 more, on each rank.  A file system that serves
+hundreds of ranks is slow at that, and all its users notice.  So the code of all modules that the workload
+needs is written to one file, once; a rank's fork server opens that file and executes the code in it.
 
-Modules keep their names, paths and loaders, so that whatever looks for files beside its own finds them.  Only
-finding a module and reading its code is done from the pack.  Libraries (``.so``) are few, and are mapped from
-where they are: each node reads them once, as it does with the pack, however many ranks it has.  What is not
-in the pack is imported as usual.
+Modules keep their names, paths and loaders, so that code that looks for files beside its own finds them.
+Only the module's location and its code come from the pack.  Libraries (``.so``) are few and are mapped from
+their own files: each node reads them once, like the pack, however many ranks it has.  A module that is not in
+the pack is imported as usual.
 
-Only what is installed goes into a pack (the standard library, site-packages); a user's own modules are
-imported in trial processes and not here.  A pack is good as long as the folders that it was made from have
-not changed, which installing or removing a package does; the launcher also looks at every single file.
+A pack contains only installed modules (the standard library, site-packages); a user's own modules are
+imported in trial processes and not here.  A pack is valid as long as its source folders are unchanged;
+installing or removing a package changes them.  The launcher also checks every single file.
 
 ::
 
     8 bytes   magic
     8 bytes   length of the index, little-endian
-    4 bytes   CRC-32 of everything behind this number
+    4 bytes   CRC-32 of everything after this number
     index     JSON, see _Index
     code      marshalled code objects, end to end
 """
@@ -51,7 +50,7 @@ __all__ = ["PackError", "imported_from", "pack_file", "prepare_pack", "write_pac
 
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"mSpack1\n"
-#: The program that makes a pack; it looks for modules where its parent does.
+#: The program that writes a pack; it uses its parent's module path.
 _MAKE = """
 import json, sys
 from pathlib import Path
@@ -62,15 +61,15 @@ write_pack(Path(sys.argv[2]), sys.argv[3:])
 
 
 class PackError(Exception):
-    """A pack that cannot be used or made; the message is one sentence."""
+    """A pack cannot be used or made; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """One module: where it comes from, and where in the pack its code is; a library has none there."""
+    """One module: its source, and its code's place in the pack; a library has no code there."""
 
     origin: str
-    #: Where its submodules are looked for; None when it is no package.
+    #: Search path of its submodules; None if it is not a package.
     search: list[str] | None
     offset: int
     length: int
@@ -80,20 +79,20 @@ class _Module:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """What a pack holds, and of what it was made."""
+    """The contents of a pack, and the environment that it was made from."""
 
     python: str
     path: list[str]
-    #: Folder -> when it was changed last, in ns.
+    #: Folder -> its mtime in ns.
     folders: dict[str, int]
     modules: dict[str, _Module]
-    #: Modules that were looked for and not found: nobody need look again.
+    #: Modules that were searched and not found, so that no rank searches again.
     absent: list[str]
 
 
 def pack_file(modules: Sequence[str]) -> Path:
-    """Where the pack of these modules lies: in the user's cache, which all nodes see as they see the home."""
-    # Who has no home folder, as users of containers may, is left with "~".
+    """The path of these modules' pack, in the user's cache, which nodes share like the home."""
+    # Without a home folder, as in some containers, "~" remains.
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     made_of = json.dumps([sys.version, sys.prefix, sys.path, list(modules)])
     name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
@@ -104,9 +103,9 @@ def pack_file(modules: Sequence[str]) -> Path:
 
 
 def prepare_pack(modules: Sequence[str]) -> Path:
-    """The pack of these modules, made anew when there is none or a file in it has changed.
+    """Return the pack of these modules; make it if it is missing or out of date.
 
-    A process of its own imports them: this one stays as light as it is.
+    A separate process imports them, so that this one stays small.
 
     Raises:
         PackError: when it cannot be made.
@@ -114,8 +113,8 @@ def prepare_pack(modules: Sequence[str]) -> Path:
     path = pack_file(modules)
     if not path.is_absolute():
         raise PackError(
-            "what trials import cannot be packed: there is no home folder to keep it in, and XDG_CACHE_HOME "
-            "names no other"
+            "cannot pack the imports of trials: there is no home folder for the pack; set XDG_CACHE_HOME to "
+            "a folder that all nodes share"
         )
     with contextlib.suppress(PackError):
         with _Pack.open(path) as pack:
@@ -125,12 +124,12 @@ def prepare_pack(modules: Sequence[str]) -> Path:
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         last = made.stderr.strip().rpartition("\n")[2] or f"exit code {made.returncode}"
-        raise PackError(f"what trials import cannot be packed into {path} ({last})")
+        raise PackError(f"cannot pack the imports of trials into {path} ({last})")
     return path
 
 
 def write_pack(path: Path, modules: Sequence[str]) -> None:
-    """Import these modules here, and write down what that has imported.
+    """Import these modules here, and pack every module that this has imported.
 
     Raises:
         OSError: when the file cannot be written.
@@ -181,7 +180,7 @@ def write_pack(path: Path, modules: Sequence[str]) -> None:
 
 
 class _Absent(MetaPathFinder):
-    """Last in line: whatever it is asked for nobody has found."""
+    """The last finder: records every module that no other finder has found."""
 
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
@@ -191,7 +190,7 @@ class _Absent(MetaPathFinder):
 
 
 def _code_of(name: str, module: ModuleType) -> tuple[ModuleSpec, bytes] | None:
-    """An installed module and its code; None for what the usual way must import."""
+    """An installed module and its code; None if it must be imported as usual."""
     spec = getattr(module, "__spec__", None)
     if (
         not isinstance(spec, ModuleSpec)
@@ -223,20 +222,19 @@ def _folders() -> dict[str, int]:
     return {folder: Path(folder).stat().st_mtime_ns for folder in _installed_folders()}
 
 
-# ------------------------------------------------------------------------------------- using
+# ------------------------------------------------------------------------------------- importing
 
 
 @contextlib.contextmanager
 def imported_from(path: Path) -> Iterator[None]:
-    """While inside, what is imported comes from the pack where it has it.
+    """While inside, import modules from the pack if it has them.
 
     Raises:
-        PackError: when there is no such pack, or it is of another environment.
+        PackError: when there is no pack at this path, or it is from another environment.
     """
     with _Pack.open(path) as pack:
         finder = _Finder(pack)
-        # In the place of the one that looks through folders; it asks that one for what the pack does not
-        # have.
+        # It replaces the finder that searches folders, and calls it for modules that are not in the pack.
         at = sys.meta_path.index(PathFinder)
         sys.meta_path[at] = finder
         try:
@@ -251,25 +249,25 @@ class _Pack:
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._data = data
         if data[: _HEADER.size] == b"" or len(data) < _HEADER.size:
-            raise PackError(f"{path}: is no pack of imports")
+            raise PackError(f"{path}: is not a pack of imports")
         magic, length, checksum = _HEADER.unpack_from(data)
         begins = _HEADER.size + length
         with memoryview(data) as view:
             if magic != _MAGIC or zlib.crc32(view[_HEADER.size :]) != checksum:
-                raise PackError(f"{path}: is no pack of imports")
+                raise PackError(f"{path}: is not a pack of imports")
         found = json.loads(data[_HEADER.size : begins])
         modules = {name: _Module(**module) for name, module in found.pop("modules").items()}
         self.index = _Index(modules=modules, **found)
         self._begins = begins
         if self.index.python != sys.version or self.index.path != sys.path:
-            raise PackError(f"{path}: was made for another Python or another path")
+            raise PackError(f"{path}: was made for another Python or another module path")
         if self.index.folders != _folders():
-            raise PackError(f"{path}: something was installed or removed since it was made")
+            raise PackError(f"{path}: packages were installed or removed since it was made")
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator[_Pack]:
-        """The pack at this path.
+        """Open the pack at this path.
 
         Raises:
             PackError: when it cannot be used.
@@ -277,7 +275,7 @@ class _Pack:
         try:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_uid not in (os.getuid(), 0):
-                    raise PackError(f"{path}: belongs to somebody else")
+                    raise PackError(f"{path}: belongs to another user")
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise PackError(f"{path}: cannot be read ({error})") from error
@@ -300,7 +298,7 @@ class _Pack:
 
 
 class _Finder(MetaPathFinder):
-    """Finds what is in a pack."""
+    """Finds the modules of a pack."""
 
     def __init__(self, pack: _Pack) -> None:
         self._pack = pack
@@ -322,13 +320,13 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Knows the code already; everything else that is asked of it is answered from the source's place."""
+    """Loads a module from packed code; all other requests use the source's own path."""
 
     def __init__(self, name: str, path: str, code: CodeType) -> None:
         super().__init__(name, path)
         self._code: CodeType | None = code
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The code; from the second time on, it is read as usual."""
+        """Return the packed code the first time; later calls read the source as usual."""
         code, self._code = self._code, None
         return code if code is not None else super().get_code(fullname)

@@ -1,4 +1,4 @@
-"""What a trial process tells its worker, or what becomes known about it: :data:`TrialEvent`."""
+"""The events of a trial process, for its worker: :data:`TrialEvent`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Broke", "Reclaimed", "RendezvousOpened", "Reports", "Result", "Trial
 
 
 class Result(NamedTuple):
-    """An EndedBlock to be delivered."""
+    """An EndedBlock for the master."""
 
     body: bytes
 
 
 class Reports(NamedTuple):
-    """A ReportBlock of a trial to be passed on."""
+    """A ReportBlock of a trial, for the master."""
 
     number: int
     attempt: int
@@ -24,7 +24,7 @@ class Reports(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """Trials without a result; empty in answer to a reclaim that came too late."""
+    """Trials without a result; empty if a reclaim came too late."""
 
     numbers: tuple[int, ...]
     attempts: tuple[int, ...]
@@ -40,7 +40,7 @@ class RendezvousOpened(NamedTuple):
 
 
 class Broke(NamedTuple):
-    """The slot has failed, and not what it ran; see :class:`mpisweep.messages.Broken`."""
+    """The slot has failed, not its trial; see :class:`mpisweep.messages.Broken`."""
 
     trial: tuple[int, int] | None
     why: str

@@ -1,11 +1,10 @@
-"""One slot's trial process as its worker sees it: give, listen, time out, reclaim, stop, replace.
+"""One slot's trial process as its worker sees it: give, time out, reclaim, stop, replace.
 
-Whatever happens in there becomes a :data:`TrialEvent`; the process (:class:`mpisweep.processes.child.Child`)
-is replaced without anybody else taking notice.
+Everything that happens in it becomes a :data:`TrialEvent`; a new process
+(:class:`mpisweep.processes.child.Child`) replaces a dead one without the master's help.
 
-Where a process was killed and does not end, because it is inside a driver or a file system that hangs, it may
-hold the device for ever: the slot is given up.  So it is where no process could be started for it several
-times.
+A killed process that does not end, because it is inside a driver or a file system that hangs, may hold the
+device for ever: the slot is declared broken.  The same happens if several forks for it fail.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from mpisweep.blocks import EndedBlock, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.child import Child, ProcessSetting, reclaimed
 from mpisweep.processes.forkserver import ForkServer, Notice, Stays
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY
+from mpisweep.processes.kernel import JOB_SIGNALS
 from mpisweep.processes.ledger import Given, Task
 from mpisweep.processes.trial_events import Broke, Reclaimed, Reports, Result, TrialEvent
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause, TrialState
 
 __all__ = ["PROGRAM_END_S", "TrialProcess"]
 
-#: How much longer than its trial a trial process has that ends a program, in seconds.
+#: Extra time of a trial process that ends a program, beyond its trial's, in seconds.
 PROGRAM_END_S = 5.0
-#: Processes that die this often before a trial has begun would do so for ever; their trials fail instead.
-_STARTS_AT_MOST = 3
+#: After this many processes that died before a trial began, the trials fail.
+_MAX_STARTS = 3
 
 
 class TrialProcess:
@@ -36,9 +35,9 @@ class TrialProcess:
 
     Args:
         server: forks the processes.
-        setting: what they are told.
+        setting: their arguments.
         slot: index of the slot in its worker.
-        share: what they may use.
+        share: their devices and cores.
     """
 
     def __init__(self, server: ForkServer, setting: ProcessSetting, slot: int, share: DeviceShare) -> None:
@@ -47,29 +46,29 @@ class TrialProcess:
         self._slot = slot
         self._share = share
         self._failed_starts = 0
-        #: How often in a row no process could be had.
+        #: Number of failed forks in a row.
         self._failed_forks = 0
-        #: Whether nothing runs here any more.
+        #: Whether the slot is broken, so that nothing runs here any more.
         self.is_gone = False
-        #: A trial that has ended with its process; the next one clears up after it.
+        #: A trial that ended with its process; the next process cleans up after it.
         self._left_by: int | None = None
-        #: What :meth:`meet` was last called with.
+        #: The arguments of the last :meth:`set_rendezvous`.
         self._rendezvous: tuple[int, int, str] | None = None
         self._child = self._started()
 
     def _started(self) -> Child:
         return Child(self._server, self._setting, self._slot, self._share, self._left_by)
 
-    # ------------------------------------------------------------------------------------- orders
+    # ------------------------------------------------------------------------------------- requests
 
     @property
     def busy(self) -> bool:
-        """Whether there are trials that are not accounted for."""
+        """Whether some trials are not accounted for."""
         return not self._child.ledger.is_settled
 
     @property
     def is_over(self) -> bool:
-        """Whether it was stopped and its process has ended: what it is given now runs nowhere."""
+        """Whether it was stopped and its process has ended, so that no new trial would run."""
         return self._child.is_stopped and not self._child.is_connected
 
     @property
@@ -78,61 +77,61 @@ class TrialProcess:
         return [(task.number, task.attempt) for task in self._child.ledger.held]
 
     def fileno(self) -> int:
-        """For select(); -1 while a dead process is waiting to be replaced."""
+        """File descriptor for select(); -1 until a dead process is replaced."""
         return self._child.fileno()
 
     @property
     def has_unsent(self) -> bool:
-        """Whether the process has not taken all that it was given; :meth:`listen` tries again."""
+        """Whether some frames are not sent yet; :meth:`receive` retries."""
         return self._child.has_unsent
 
     def give(self, body: bytes, count: int, team: Team | None = None) -> None:
-        """Have these trials run after those given before; `team` goes with a trial of several ranks."""
-        # Of a slot that is gone whoever is master takes everything back that it has given, once it knows.
+        """Queue trials after the earlier ones; `team` goes with a trial of several ranks."""
+        # The master reclaims the trials of a broken slot when it learns that it is broken.
         if not self.is_gone:
             self._child.give(body, count, team)
 
     def set_rendezvous(self, number: int, attempt: int, address: str) -> None:
-        """Tell the process where the other ranks of its trial are."""
+        """Send the process the address of its trial's other ranks."""
         self._rendezvous = number, attempt, address
         self._child.set_rendezvous(number, attempt, address)
 
     def abandon(self, number: int, attempt: int, until: float) -> None:
-        """See that a trial is let go of by then, if it is still held; those given with it are kept."""
+        """End a trial by `until` if it is still held; other trials of the slot continue."""
         self._child.abandon(Task(number, attempt), until)
 
     def reclaim(self) -> None:
-        """Reclaim what has not begun; :meth:`reclaimed`, a moment later, says what that was."""
-        self._child.want_back()
+        """Reclaim the trials that have not begun; :meth:`reclaimed` returns them a moment later."""
+        self._child.begin_reclaim()
 
     def reclaimed(self) -> Reclaimed:
-        """What was reclaimed in time; call it at least a millisecond after :meth:`reclaim`."""
+        """The trials that were reclaimed; call it at least a millisecond after :meth:`reclaim`."""
         return reclaimed(self._child.ledger.reclaimed(self._child.page.begun), AttemptEnd.RECLAIMED)
 
     def stop(self, grace_s: float, now: float) -> None:
-        """Tell the running trial to return, and kill it if it has not done so after the grace."""
+        """Ask the running trial to return, and kill it if it has not after the grace period."""
         self._child.stop(now + grace_s)
 
     def close(self) -> None:
-        """Let the process go; it ends by itself when it sees the line closed."""
+        """Close the line; the process then ends by itself."""
         self._child.close()
 
-    # ------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------- events
 
-    def listen(self) -> list[TrialEvent]:
-        """Whatever the process has sent."""
-        return self._child.listen()
+    def receive(self) -> list[TrialEvent]:
+        """Receive the messages of the process."""
+        return self._child.receive()
 
     def keep_time(self, now: float) -> None:
-        """Kill a trial that has used up its time."""
+        """Kill a trial that has exceeded its time."""
         self._child.keep_time(now)
 
     def is_child(self, child: int) -> bool:
-        """Whether the fork server's notice is about the present process."""
+        """Whether a notice of the fork server is about the current process."""
         return self._child.is_child(child)
 
     def on_notice(self, notice: Notice) -> list[TrialEvent]:
-        """What the fork server has told; nothing happens where that is about another process."""
+        """Handle a notice of the fork server; ignore it if it is about another process."""
         if not self.is_child(notice.child):
             return []
         if isinstance(notice, Stays):
@@ -140,22 +139,22 @@ class TrialProcess:
         return self.on_died(notice.status, notice.why)
 
     def on_died(self, status: int, why: str = "") -> list[TrialEvent]:
-        """The process has ended: blame the trial that ran, reclaim the others, start a new process.
+        """Handle a dead process: blame the running trial, reclaim the others, start a new one.
 
         Args:
             status: exit code, or the negative number of the signal.
-            why: why it never began, where it could not be forked.
+            why: the reason, if it could not be forked.
         """
         child = self._child
-        happened = child.last_words()
+        happened = child.drain()
         if why and child.killed is None and not child.is_stopped:
-            return happened + self._on_no_process(why)
+            return happened + self._on_failed_fork(why)
         self._failed_forks = 0
         if child.page.begun:
             self._failed_starts = 0
         elif child.killed is None and (child.ledger.held or not child.is_ready):
             self._failed_starts += 1
-        if self._failed_starts >= _STARTS_AT_MOST and child.ledger.held:
+        if self._failed_starts >= _MAX_STARTS and child.ledger.held:
             carried: list[Given] = []
             happened += self._fail_all(status)
         else:
@@ -170,16 +169,18 @@ class TrialProcess:
         return happened
 
     def on_stays(self, process: int) -> list[TrialEvent]:
-        """The process, or the `process` that it has left behind, does not end: give the slot up."""
-        happened = self._child.last_words()
+        """Declare the slot broken, because `process` does not end after SIGKILL."""
+        happened = self._child.drain()
         within = f"{self._server.patience_s:g} s"
-        return happened + self._give_up(f"process {process} did not end within {within} after it was killed")
+        return happened + self._declare_broken(
+            f"process {process} did not end within {within} after it was killed"
+        )
 
-    def _on_no_process(self, why: str) -> list[TrialEvent]:
-        """No process could be had: that costs the next trial an attempt, and in the end the slot."""
+    def _on_failed_fork(self, why: str) -> list[TrialEvent]:
+        """Handle a failed fork: it costs the next trial an attempt, and finally the slot."""
         self._failed_forks += 1
-        if self._failed_forks >= _STARTS_AT_MOST:
-            return self._give_up(why)
+        if self._failed_forks >= _MAX_STARTS:
+            return self._declare_broken(why)
         happened: list[TrialEvent] = []
         if held := self._child.ledger.held:
             happened = [*_reclaimed(held[1:], AttemptEnd.RECLAIMED), Broke(held[0], why, is_gone=False)]
@@ -190,8 +191,8 @@ class TrialProcess:
         self._child.page.close()
         self._child = self._started()
 
-    def _give_up(self, why: str) -> list[TrialEvent]:
-        """Nothing runs here any more; the trial that ran is lost, unless it was to let go anyway."""
+    def _declare_broken(self, why: str) -> list[TrialEvent]:
+        """Declare the slot broken; the running trial is lost, unless it was to be abandoned anyway."""
         child = self._child
         lost, running, waiting = child.ledger.close(child.page.begun)
         happened = _reclaimed(lost, AttemptEnd.LOST)
@@ -202,13 +203,13 @@ class TrialProcess:
         self.is_gone = True
         return [*happened, Broke(running[0] if running else None, why, is_gone=True)]
 
-    # ------------------------------------------------------------------------------------- whose fault it is
+    # ------------------------------------------------------------------------------------- blame
 
     def _account_for_death(self, status: int, carried: Sequence[Given]) -> list[TrialEvent]:
         child = self._child
         begun = child.page.begun
         lost, running, waiting = child.ledger.close(begun, carried)
-        # Those before the running one have run, but their results died with the process.
+        # Trials before the running one have run, but their results were lost with the process.
         return [
             *_reclaimed(lost, AttemptEnd.INTERRUPTED if child.is_stopped else AttemptEnd.LOST),
             *(self._blame(running[0], begun - 1, status) if running else []),
@@ -216,16 +217,16 @@ class TrialProcess:
         ]
 
     def _blame(self, task: Task, index: int, status: int) -> list[TrialEvent]:
-        """What becomes of the trial that was running when its process ended."""
+        """Account for the trial that was running when its process ended."""
         killed = self._child.killed
         cause, text = FailureCause.CRASH, f"the trial process {_status_text(status)}"
-        if killed is None and self._ended_with_everybody(status):
+        if killed is None and self._died_of_job_signal(status):
             return [reclaimed([task], AttemptEnd.INTERRUPTED)]
         if killed is not None:
             if isinstance(killed.why, AttemptEnd):
                 return [reclaimed([task], killed.why)]
             cause, text = killed.why, killed.text
-            # A kill may come too late for its trial and hit the next one.
+            # The kill may have come too late for its trial and hit the next one.
             if index != killed.index:
                 return [reclaimed([task], AttemptEnd.RECLAIMED)]
         self._left_by = task.number
@@ -233,7 +234,7 @@ class TrialProcess:
         return [*self._unsent_of(task), Result(encode(block))]
 
     def _unsent_of(self, task: Task) -> list[TrialEvent]:
-        """What the trial had reported and not sent when its process ended."""
+        """The reports that the trial had not sent when its process ended."""
         received = self._child.reports_received(task)
         curves = self._child.page.unsent.curves(received)
         if not curves:
@@ -241,13 +242,13 @@ class TrialProcess:
         block = ReportBlock(self._setting.worker, task.number, task.attempt, curves, received)
         return [Reports(task.number, task.attempt, encode(block))]
 
-    def _ended_with_everybody(self, status: int) -> bool:
-        """Whether the process was ended by what all processes of this job were sent while its trial ran."""
-        is_sent = -status in (*SENT_TO_EVERYBODY, signal.SIGKILL)
+    def _died_of_job_signal(self, status: int) -> bool:
+        """Whether a signal to all processes of the job ended the process during its trial."""
+        is_sent = -status in (*JOB_SIGNALS, signal.SIGKILL)
         return is_sent and self._server.signals.any_since(self._child.page.started_ns)
 
     def _fail_all(self, status: int) -> list[TrialEvent]:
-        """Process after process has died before a trial began: all that is held fails."""
+        """Fail all held trials, because several processes have died before a trial began."""
         times = self._failed_starts
         self._failed_starts = 0
         text = f"the trial process ended {times} times before a trial began: it {_status_text(status)}"
@@ -276,7 +277,7 @@ class TrialProcess:
 
 
 def _reclaimed(tasks: Sequence[Task], end: AttemptEnd) -> list[TrialEvent]:
-    """These trials, as reclaimed, if there are any."""
+    """A Reclaimed event for these trials; none if there are no trials."""
     return [reclaimed(tasks, end)] if tasks else []
 
 

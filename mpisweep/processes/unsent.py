@@ -1,10 +1,9 @@
-"""What a trial has reported and not sent yet, in memory that its worker sees too: it is there also when the
-trial is killed.
+"""Unsent reports in memory shared with the worker, which survive the death of the trial.
 
-The trial process writes each report down here as it is made, and clears the memory when it has sent them.
-When the process is gone, whatever it died of, the worker reads what is left.  A report is there once the
-length says so, which is written last, in one piece; and what was being sent when the process was killed is
-known by the number of its block.
+The trial process writes each report here as it is made, and clears the memory when it has sent them.  When
+the process is dead, for whatever reason, the worker reads the rest.  A report is valid once the length covers
+it; the length is written last, atomically.  The number of the block tells whether a block that was being sent
+at the kill has arrived.
 """
 
 from __future__ import annotations
@@ -16,37 +15,37 @@ from mpisweep.blocks import Curve
 
 __all__ = ["UNSENT_BYTES", "Unsent"]
 
-#: Two thousand reports, more than a trial makes between two blocks that it sends.
+#: Some 2,000 reports, more than a trial makes between two blocks.
 UNSENT_BYTES = 1 << 16
 _NUMBERS = 2
 _POINT = struct.Struct("<Hqdd")
 _NAME = struct.Struct("<HH")
-#: Stands where the index of a metric does, before the name of the next metric.
+#: Marks the name of the next metric, in place of a metric's index.
 _NEW = 0xFFFF
 
 
 class Unsent:
-    """Reports that were not sent.
+    """The reports of a trial that were not sent.
 
     Args:
-        memory: :data:`UNSENT_BYTES` bytes that both processes see, all zero in the beginning.
+        memory: :data:`UNSENT_BYTES` bytes shared by both processes, all zero at first.
     """
 
     def __init__(self, memory: memoryview) -> None:
-        #: How many blocks of this trial were sent before; how many bytes are written.
+        #: Number of blocks that this trial has sent before; number of bytes written.
         self._numbers = memory[: 8 * _NUMBERS].cast("q")
         self._points = memory[8 * _NUMBERS :]
         self._indices: dict[str, int] = {}
 
     def release(self) -> None:
-        """Let the memory go."""
+        """Release the memory."""
         self._numbers.release()
         self._points.release()
 
     # Written by the trial process.
 
     def add(self, name: str, step: int, time_s: float, value: float) -> bool:
-        """Write one point down; False when there is no more room, and something has to be sent first."""
+        """Write one point; False if the memory is full, so that the reports must be sent first."""
         at = self._numbers[1]
         index = self._indices.get(name)
         if index is None:
@@ -66,15 +65,15 @@ class Unsent:
         return True
 
     def clear(self, sent: int) -> None:
-        """Everything was sent; `sent` blocks of this trial were."""
+        """Forget the points after they were sent; the trial has now sent `sent` blocks."""
         self._numbers[1] = 0
         self._numbers[0] = sent
         self._indices.clear()
 
-    # Read by the worker, when the process is gone.
+    # Read by the worker, when the process has ended.
 
     def curves(self, received: int) -> dict[str, Curve]:
-        """The points that no block has; `received` blocks of the trial have come."""
+        """The points that are in no block; the worker has received `received` blocks of the trial."""
         if self._numbers[0] < received:
             return {}
         curves: dict[str, Curve] = {}

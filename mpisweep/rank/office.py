@@ -1,7 +1,7 @@
-"""The master's office of a rank: becoming master, being it, and giving it up.
+"""A rank's office: becoming master, being it, and stepping down.
 
-Every rank has one; most of the time it is empty.  A master's first word is Lead, whereupon every worker says
-Hello with all that it holds; so a master that takes over from a dead one and the first one begin in the same
+Every rank has one; most of the time it is vacant.  A master begins with Lead, to which every worker answers
+Hello with all that it holds: so the first master and one that takes over from a dead one begin in the same
 way (:mod:`mpisweep.master.leading`).
 """
 
@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpisweep import __version__
-from mpisweep.master.joining import AlreadyCompleteError, Share, join
+from mpisweep.master.joining import AlreadyCompleteError
 from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.lease_client import LeaseClient
-from mpisweep.master.opening import Mastership, Opened, RunEndedError, RunFacts, open_sweep, run_has_ended
+from mpisweep.master.opening import (
+    Mastership,
+    Opened,
+    RunEndedError,
+    ended_error,
+)
 from mpisweep.master.snapshotter import Snapshotter
-from mpisweep.master.vigil import Vigil
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import process_start
 from mpisweep.rank.options import Place, RankOptions
+from mpisweep.rank.setup import MasterSetup
 from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.records import EndReason
-from mpisweep.results import ResultsError, stop_file, trials_folder
+from mpisweep.results import ResultsError
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.runs import run_name
 from mpisweep.spec import Spec
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Office:
-    """What a rank does beside its worker while it is the master, or on its way to that.
+    """A rank as the master, or on its way to that; its worker runs beside it.
 
     Args:
         spec: the sweep file.
@@ -52,12 +53,12 @@ class Office:
         server: forks the processes that work for a master.
         transport: between ranks.
         succession: who is master.
-        environment: what the results file will say was around.
-        ends_at: when the allocation ends, in seconds since 1970; None where nobody knows.
+        environment: the environment that the results file records.
+        ends_at: when the allocation ends, in seconds since 1970; None if unknown.
 
     Attributes:
-        leader: the last master's last word.
-        exit_code: of the run, once this rank knows it as its master.
+        leader: the last Lead of the last master.
+        exit_code: of the run, once this rank as its master knows it.
     """
 
     def __init__(
@@ -73,14 +74,12 @@ class Office:
     ) -> None:
         self._spec = spec
         self._options = options
-        self._place = place
         self._server = server
         self._transport = transport
         self._succession = succession
-        self._environment = environment
         self._ends_at = ends_at
-        self._started = time.monotonic()
-        #: While this rank is becoming the master; then the master.
+        self._setup = MasterSetup(spec, options, place, server, transport, environment)
+        #: Set while this rank is becoming master; then the master is.
         self._leading: Leading | None = None
         self._snapshotter: Snapshotter | None = None
         self._master: Master | None = None
@@ -99,7 +98,7 @@ class Office:
         return self._master.files() if self._master is not None else []
 
     def step(self, now: float, ready: Set[int]) -> bool:
-        """See to what is due; True when anything happened.
+        """Do what is due; True if anything happened.
 
         Args:
             now: the monotonic clock.
@@ -119,27 +118,27 @@ class Office:
                 self.exit_code = self._master.exit_code
         return happened
 
-    # ------------------------------------------------------------------------------------- what others say
+    # ------------------------------------------------------------------------------------- messages
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
-        """What a worker has to say to the master."""
+        """Take a worker's messages to the master."""
         if self._master is not None:
             self._master.on_messages(rank, messages, now)
         elif self._leading is not None:
             self._leading.keep(rank, messages)
 
     def on_follow(self, rank: int, epoch: int) -> None:
-        """A rank follows the master of this epoch."""
+        """Note that a rank follows the master of this epoch."""
         if self._leading is not None and epoch == self._succession.epoch:
             self._leading.follow(rank)
 
     def on_begun(self, rank: int, run: str) -> None:
-        """A rank says that it has begun a run, which counts where that is the master."""
+        """Note that a rank has begun a run, if that rank is the master."""
         if rank == self._succession.master and self.leader is not None:
             self.leader = replace(self.leader, run=run, has_begun=True)
 
     def on_lost(self, rank: int, why: str, now: float) -> None:
-        """A rank is lost; where that was the master, this one may have to follow."""
+        """Note that a rank is lost; if that was the master, this rank may have to take over."""
         if self._master is not None:
             self._master.on_lost(rank, why, now)
         elif self._leading is not None:
@@ -147,21 +146,21 @@ class Office:
         elif self._succession.must_lead:
             log.warning("rank %d, the master, is lost (%s)", rank, why)
             leading = self.lead()
-            # Those of its workers that are gone will not say hello.
+            # Its workers that are gone send no Hello.
             for gone in sorted(set(range(self._transport.size)) - set(self._succession.alive)):
                 leading.lose(gone, "it died before this master took over")
 
     def follow(self, lead: Lead, rank: int) -> None:
-        """Obey a master, which may be this rank itself."""
+        """Follow a master, which may be this rank itself."""
         if self.is_held and rank != self._transport.rank:
-            log.warning("rank %d has become master while this rank was held up", rank)
+            log.warning("rank %d became master while this rank was stalled", rank)
             self._step_down()
         self.leader, self._ends_at = lead, lead.ends_at
 
     # ------------------------------------------------------------------------------------- becoming master
 
     def lead(self) -> Leading:
-        """Tell everybody that this rank is the master, and begin to be it."""
+        """Tell all ranks that this one is the master, and begin to open the sweep."""
         former, succession = self.leader, self._succession
         succession.lead()
         run = former.run if former else run_name()
@@ -170,80 +169,26 @@ class Office:
             run, self._transport.host, process, process_start(process), succession.epoch, self._ends_at,
             former is not None and former.has_begun,
         )  # fmt: skip
-        # Also to those that were given up for their silence: they may be back, and follow another.
+        # Also to ranks declared dead for their silence: they may be back, and follow another master.
         for rank in range(self._transport.size):
             self._transport.send(rank, [self.leader])
             if former is not None:
-                # It may hang and not be dead; only its own node can end it.
+                # It may hang rather than be dead; only a rank on its node can end it.
                 self._transport.send(rank, [Kill(former.host, former.process, former.process_start)])
         if former is not None:
             log.warning("rank %d is the master now", self._transport.rank)
-        is_first = former is None and succession.epoch == 0
+        is_first, ends_at = former is None and succession.epoch == 0, self._ends_at
         mastership = Mastership(run, succession.epoch, is_first, self.leader.has_begun)
         self._snapshotter = snapshotter = Snapshotter(self._server)
         self._leading = leading = Leading(
             () if is_first else succession.alive,
-            lambda: self._open(snapshotter, mastership),
+            lambda: self._setup.open(snapshotter, mastership, ends_at),
             0.0 if is_first and not self._options.has_begun else self._spec.limits.disk_s,
         )
         return leading
 
-    def _open(self, snapshotter: Snapshotter, mastership: Mastership) -> Opened:
-        """Open the sweep; runs in a thread of its own."""
-        path = self._options.path
-        try:
-            share = self._join(snapshotter, mastership)
-            return self._open_part(snapshotter, mastership, path if share is None else share.part, share)
-        except RunOverError as error:
-            raise run_has_ended(path, snapshotter, mastership.run) from error
-
-    def _join(self, snapshotter: Snapshotter, mastership: Mastership) -> Share | None:
-        """The place of this run in a split sweep; None where it has the sweep alone."""
-        if self._options.split is None:
-            return None
-        return join(
-            self._spec,
-            self._options.path,
-            self._options.split,
-            snapshotter,
-            job_id=self._place.allocation.job_id,
-            member=mastership.run,
-            has_begun=mastership.has_begun,
-        )
-
-    def _open_part(
-        self, snapshotter: Snapshotter, mastership: Mastership, path: Path, share: Share | None
-    ) -> Opened:
-        return open_sweep(
-            self._spec,
-            path,
-            fresh=self._options.fresh,
-            snapshotter=snapshotter,
-            mastership=mastership,
-            facts=RunFacts(
-                self._place.allocation,
-                self._transport.size,
-                self._environment,
-                __version__,
-                self._options.launch,
-                self._allocation_until(),
-            ),
-            share=share,
-        )
-
-    def _allocation_until(self) -> float | None:
-        """When this run's time ends by the monotonic clock, the walltime or the allocation, whichever comes
-        first.
-        """
-        ends: list[float] = []
-        if self._options.walltime_s is not None:
-            ends.append(self._started + self._options.walltime_s)
-        if self._ends_at is not None:
-            ends.append(time.monotonic() + self._ends_at - time.time())
-        return min(ends, default=None)
-
     def _take_office(self, leading: Leading, now: float) -> None:
-        """The sweep is open, or why it is not is known."""
+        """Become master of the open sweep, or end for the reason that it is not open."""
         outcome, self._leading = leading.outcome, None
         leading.close()
         match outcome:
@@ -260,27 +205,25 @@ class Office:
                 log.info("%s: every trial has ended", self._options.path.name)
                 self._end_with(outcome.exit_code)
             case FollowedError():
-                # Its first word is on its way.
+                # Its Lead is on its way.
                 self._succession.give_way(now)
             case RunEndedError(reason=reason):
-                how = (
-                    "another run has taken the sweep over" if reason is EndReason.SUPERSEDED else reason.value
-                )
+                how = "another run took over the sweep" if reason is EndReason.SUPERSEDED else reason.value
                 log.warning(
-                    "%s: the run has ended without rank %d: %s", self._spec.name, self._transport.rank, how
+                    "%s: the run ended without rank %d: %s", self._spec.name, self._transport.rank, how
                 )
                 self._end_with(reason.exit_code)
             case DiskFailedError():
                 log.error(
-                    "the files of the sweep could not be used for %g s (%s); everything that was "
-                    "acknowledged is on disk: make room and run again",
+                    "the sweep's files could not be used for %g s (%s); everything acknowledged is "
+                    "on disk: make room and run again",
                     self._spec.limits.disk_s,
                     outcome,
                 )
                 self._end_with(EndReason.DISK.exit_code)
             case ResultsError() | OSError():
-                # Every rank leaves with the same code; the others wait for a word.
-                log.error("%s", _in_words(outcome))
+                # Every rank leaves with the same code; the others wait for Finish.
+                log.error("%s", _refusal(outcome))
                 self._end_with(2)
             case BaseException():
                 raise outcome
@@ -289,55 +232,15 @@ class Office:
             self._snapshotter = None
 
     def _become_master(self, opened: Opened, now: float) -> None:
-        from mpisweep.master.loop import Master
-
         assert self._snapshotter is not None
         assert self.leader is not None
-        if opened.stop is not None and opened.stop.stop_at <= now:
-            log.warning(
-                "no time is left for trials: %.0f s to the end of its time, and %.0f s are for running "
-                "trials to return and for closing",
-                opened.stop.ends_at - now,
-                opened.stop.ends_at - opened.stop.stop_at,
-            )
-        elif opened.stop is not None:
-            log.info(
-                "the sweep stops in %.0f s, %.0f s before the end of its time",
-                opened.stop.stop_at - now, opened.stop.ends_at - opened.stop.stop_at,
-            )  # fmt: skip
         self.leader = replace(self.leader, run=opened.claim.run, has_begun=True)
         for rank in range(self._transport.size):
             self._transport.send(rank, [Begun(opened.claim.run)])
-        self._snapshotter.write(opened.path, opened.claim.token)
-        lease_client = None
-        if opened.share is not None:
-            lease_client = LeaseClient(
-                self._server,
-                opened.share.path,
-                member=opened.claim.run,
-                job_id=self._place.allocation.job_id,
-                silence_s=self._spec.limits.silence_s,
-            )
-        self._master = Master(
-            spec=self._spec,
-            trials=opened.trials,
-            best=opened.best,
-            measures=opened.measures,
-            tells_end=not self._options.launch,
-            scheduler=opened.scheduler,
-            journal=opened.journal,
-            snapshotter=self._snapshotter,
-            vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s),
-            send=self._transport.send,
-            sink=self._options.sink,
-            stop_at=None if opened.stop is None else opened.stop.stop_at,
-            folders=(trials_folder(self._place.path),),
-            now=now,
-            lease_client=lease_client,
-        )
+        self._master = self._setup.make_master(opened, self._snapshotter, now)
 
     def _give_way(self, fenced: FollowedError | RunOverError, now: float) -> None:
-        """The sweep was taken over while this rank, its master, was held up."""
+        """Step down: the sweep was taken over while this rank, its master, was stalled."""
         self._step_down()
         if isinstance(fenced, FollowedError):
             self._succession.give_way(now)
@@ -347,12 +250,12 @@ class Office:
         self._snapshotter = snapshotter = Snapshotter(self._server)
 
         def find_out() -> Opened:
-            raise run_has_ended(self._options.path, snapshotter, run)
+            raise ended_error(self._options.path, snapshotter, run)
 
         self._leading = Leading((), find_out, 0.0)
 
     def _step_down(self) -> None:
-        """Another rank is the master, or about to say so."""
+        """Release everything: another rank is the master, or about to say so."""
         if self._leading is not None:
             self._leading.drop()
             self._leading = None
@@ -365,8 +268,8 @@ class Office:
         self.exit_code = exit_code
 
 
-def _in_words(error: ResultsError | OSError) -> str:
-    """Why a sweep is refused."""
+def _refusal(error: ResultsError | OSError) -> str:
+    """Say why a sweep cannot be opened."""
     if isinstance(error, ResultsError):
         return str(error)
     return f"{error.filename}: cannot be written: {error.strerror}; -o names another place for the results"

@@ -1,4 +1,4 @@
-"""What a rank is told by the command that has started it, and what it finds out before MPI is there."""
+"""Options of a rank from the command line, and what it finds out before MPI is initialised."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ __all__ = ["Place", "RankOptions"]
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """What the command line says beside the sweep file."""
+    """Options of the command line, beside the sweep file."""
 
     path: Path
     fresh: bool
     master: str
     walltime_s: float | None
     sink: ProgressSink
-    #: Names the command that has started the ranks; the same when it starts them again.
+    #: Names the command that started the ranks; the same after a restart.
     launch: str = ""
-    #: Why the sweep cannot run, where that was seen already; rank 0 tells the others, which wait for it.
+    #: Why the sweep cannot run, if that is known already; rank 0 tells the others, which wait for it.
     refusal: str = ""
-    #: In how many shares several allocations do the sweep together; None where this one has it alone.
+    #: Number of shares of a split sweep; None if this allocation has the sweep alone.
     split: int | None = None
-    #: Whether trial processes' imports come from one file, see :mod:`mpisweep.processes.staging`.
+    #: Whether trial processes import from one file, see :mod:`mpisweep.processes.staging`.
     stage_env: bool = False
-    #: When the allocation ends, in seconds since 1970, where a launcher has found out.
+    #: When the allocation ends, in seconds since 1970, if a launcher has found out.
     ends_at: float | None = None
     #: Whether other ranks of this launch have begun the sweep.
     has_begun: bool = False
+    #: Name of the batch system that a launcher has recognised; empty to find out.
+    batch_system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a rank finds out before MPI is there: where the results file lies, and where this run lives."""
+    """Where the results file lies, and in which allocation this run lives."""
 
     path: Path
     allocation: Allocation

@@ -1,21 +1,16 @@
-"""``mpisweep replay FILE NUMBER``: run one trial again, alone, and see how close it comes.
+"""``mpisweep replay FILE NUMBER``: run one trial again, alone, and compare its results.
 
 The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs
-in a trial process like any other, or in as many as it has ranks, without MPI, in folders that are removed
-afterwards; the results file is not touched.
+in one trial process per rank, without MPI, in folders that are removed afterwards; the results file stays
+unchanged.
 """
 
 from __future__ import annotations
 
-import math
-import select
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from mpisweep.blocks import AssignedBlock, ColumnValues, Curve, EndedBlock, ReportBlock, decode, encode
 from mpisweep.devices.nodes import Node, lay_out, this_node
@@ -24,74 +19,31 @@ from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.trial_events import Broke, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
-from mpisweep.records import DeviceShare, FailureCause, TrialState
+from mpisweep.rank.signals import Sleeper
+from mpisweep.records import DeviceShare, TrialState
 from mpisweep.results import ResultsError
+from mpisweep.results.comparison import Rerun, compare
 from mpisweep.results.load import Sweep
 from mpisweep.scheduling.teams import all_devices
 from mpisweep.workloads.outputs import read_outputs
 
-__all__ = ["Comparison", "Rerun", "rerun"]
+__all__ = ["rerun"]
 
-#: How often there is a look whether anything has happened, in seconds.
+#: Longest time between two looks at the trial processes, in seconds.
 _LOOK_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One number, then and now."""
-
-    name: str
-    then: float
-    now: float
-
-    @property
-    def is_same(self) -> bool:
-        """Whether they are equal to the last bit, or both no number."""
-        return self.then == self.now or (math.isnan(self.then) and math.isnan(self.now))
-
-    @property
-    def relative(self) -> float:
-        """The difference over the larger of the two; 0 where they are the same."""
-        if self.is_same:
-            return 0.0
-        return abs(self.now - self.then) / max(abs(self.now), abs(self.then))
-
-
-@dataclass(frozen=True, slots=True)
-class Rerun:
-    """What came of it.
-
-    Attributes:
-        state: in which the trial has ended now.
-        message: why, where it failed.
-        metrics: final values; durations among them are those of a machine and not of a configuration.
-        curves: for each metric the report that differs most, or the last one where none does.
-        first_difference: for each metric whose curve differs, the first step at which it does, or that one of
-            them lacks.
-        wall_time_s: then and now.
-        output: what a command line has printed.
-    """
-
-    state: TrialState
-    message: str
-    metrics: tuple[Comparison, ...]
-    curves: tuple[Comparison, ...]
-    first_difference: dict[str, int]
-    wall_time_s: Comparison
-    output: str
 
 
 def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare], None]) -> Rerun:
     """Run a trial of a sweep again.
 
     Args:
-        sweep: where it is from.
+        sweep: the sweep of the trial.
         number: of the trial.
         folder: where the user's code is.
-        tell: is told what the trial may use, before it starts.
+        tell: called with the devices and cores of rank 0 before the trial starts.
 
     Raises:
-        ResultsError: when the machine has no process for it, or none that ends.
+        ResultsError: when the trial's process could not start or broke.
     """
     shares = _shares(sweep, number)
     tell(shares[0])
@@ -126,15 +78,16 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
             outputs = read_outputs(setting.log_file.parent, number)
     finally:
         server.close()
-    return _compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
+    return compare(sweep, number, ended, curves, outputs[-1].text if outputs else "")
 
 
 def _shares(sweep: Sweep, number: int) -> list[DeviceShare]:
-    """Devices of this machine, one a rank, and as many cores as the trial had: sums depend on the threads."""
+    """Share out this machine: a device per rank, and as many cores as the trial had."""
     node = this_node()
     ranks = sweep.spec.ranks(sweep.configuration(number))
     worker = int(sweep.trials[number]["worker"])
     had = max(1, int(sweep.workers["cores"][worker])) if worker >= 0 else len(node.cores)
+    # Sums depend on the number of threads.
     node = Node(node.cores[: ranks * had], node.gpus)
     shares = lay_out([node] * ranks, has_master=True, policy="works", host="this machine")
     return [share for share in shares if share is not None]
@@ -149,27 +102,28 @@ def _teams(shares: Sequence[DeviceShare]) -> list[Team | None]:
 
 
 def _await(server: ForkServer, processes: Sequence[TrialProcess]) -> tuple[EndedBlock, dict[str, Curve]]:
-    """What rank 0 has come to, or the first that has failed."""
+    """Wait until rank 0 ends or a rank fails; returns that end and the trial's curves."""
     curves: dict[str, Curve] = {}
+    sleeper = Sleeper()
     while True:
-        files = [file for file in (server.fileno(), *(p.fileno() for p in processes)) if file >= 0]
-        select.select(files, [], [], _LOOK_S)
+        files = (server.fileno(), *(process.fileno() for process in processes))
+        sleeper.sleep((file for file in files if file >= 0), _LOOK_S)
         happened: list[tuple[int, TrialEvent]] = []
         notices = server.notices()
         for rank, process in enumerate(processes):
-            happened += ((rank, what) for what in process.listen())
-            happened += ((rank, what) for notice in notices for what in process.on_notice(notice))
+            happened += ((rank, event) for event in process.receive())
+            happened += ((rank, event) for notice in notices for event in process.on_notice(notice))
             process.keep_time(time.monotonic())
-        for rank, happening in happened:
-            if isinstance(happening, Reports):
-                _add_reports(curves, happening.body)
-            elif isinstance(happening, RendezvousOpened):
+        for rank, event in happened:
+            if isinstance(event, Reports):
+                _add_reports(curves, event.body)
+            elif isinstance(event, RendezvousOpened):
                 for process in processes[1:]:
-                    process.set_rendezvous(happening.number, happening.attempt, happening.address)
-            elif isinstance(happening, Broke) and (happening.trial is not None or happening.is_gone):
-                raise ResultsError(f"the trial could not be run: {happening.why}")
-            elif isinstance(happening, Result):
-                ended = decode(happening.body)
+                    process.set_rendezvous(event.number, event.attempt, event.address)
+            elif isinstance(event, Broke) and (event.trial is not None or event.is_gone):
+                raise ResultsError(f"the trial could not be run: {event.why}")
+            elif isinstance(event, Result):
+                ended = decode(event.body)
                 assert isinstance(ended, EndedBlock)
                 if rank == 0 or ended.states[0] == TrialState.FAILED:
                     return ended, curves
@@ -183,42 +137,3 @@ def _add_reports(curves: dict[str, Curve], body: bytes) -> None:
         known.step.extend(curve.step)
         known.value.extend(curve.value)
         known.time.extend(curve.time)
-
-
-def _compare(sweep: Sweep, number: int, ended: EndedBlock, curves: dict[str, Curve], output: str) -> Rerun:
-    row = sweep.trials[number]
-    now = {name: column[0] for name, column in ended.metrics.items()}
-    metrics: list[Comparison] = []
-    for name in dict.fromkeys([*sweep.metrics, *now]):
-        then = float(row[sweep.metric_column(name)]) if name in sweep.metrics else math.nan
-        value = now.get(name)
-        metrics.append(Comparison(name, then, math.nan if value is None else value))
-    compared: list[Comparison] = []
-    first: dict[str, int] = {}
-    for name in (name for name in sweep.curve_names if name in curves):
-        then_curve, now_values = sweep.curve(number, name).value, np.array(curves[name].value)
-        count = min(len(then_curve), len(now_values))
-        if not count:
-            continue
-        differs = (then_curve[:count] != now_values[:count]) & ~(
-            np.isnan(then_curve[:count]) & np.isnan(now_values[:count])
-        )
-        if differs.any():
-            first[name] = int(curves[name].step[int(differs.argmax())])
-        elif len(then_curve) != len(now_values):
-            # As far as both go they are the same.
-            longer = curves[name].step if len(now_values) > count else sweep.curve(number, name).step
-            first[name] = int(longer[count])
-        # What is a number in one of them only is the largest difference.
-        gaps = np.nan_to_num(
-            np.where(differs, np.abs(then_curve[:count] - now_values[:count]), 0.0), nan=np.inf
-        )
-        worst = int(np.argmax(gaps)) if differs.any() else count - 1
-        compared.append(Comparison(name, float(then_curve[worst]), float(now_values[worst])))
-    message = ended.messages[0] if ended.messages else ""
-    if ended.causes and ended.causes[0]:
-        message = f"{FailureCause(ended.causes[0]).label}: {message}"
-    return Rerun(
-        TrialState(ended.states[0]), message, tuple(metrics), tuple(compared), first,
-        Comparison("wall_time", float(row["wall_time"]), ended.wall_time_s[0]), output,
-    )  # fmt: skip

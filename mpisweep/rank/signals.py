@@ -16,42 +16,43 @@ STOP_SIGNALS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.S
 
 
 def watch_signals() -> int:
-    """Have SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit) ask for a stop; returns
-    a descriptor they make readable.
+    """Catch the signals that ask for a stop; returns a descriptor that they make readable.
+
+    These are SIGUSR1, SIGUSR2 (Grid Engine's warning) and SIGXCPU (PJM's elapse limit).
     """
     waker, inner = os.pipe()
     for end in (waker, inner):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(inner, warn_on_full_buffer=False)
     for number in STOP_SIGNALS:
-        # Who has it ignored means so: it is a warning of Grid Engine's, and nothing elsewhere.
+        # SIGUSR2 that is ignored stays ignored: it asks for a stop under Grid Engine only.
         if number != signal.SIGUSR2 or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     return waker
 
 
 def end_if_stuck(seconds: float | None) -> None:
-    """Have the kernel end this process after so long; None calls that off.
+    """Have the kernel end this process after this time; None cancels that.
 
-    A rank that dies while MPI is being initialised leaves the others waiting for it inside MPI_Init, where no
-    code of ours runs, and no fault tolerance of MPI's.  When they end, the launcher starts all of them again.
-    Nor does any code of ours run while MPI is left, or aborted.
+    A rank that dies during MPI_Init leaves the others waiting inside MPI_Init, where neither our code nor
+    MPI's fault tolerance runs.  When they end, the launcher restarts all of them.  Our code does not run
+    during MPI_Finalize or MPI_Abort either.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds or 0.0)
 
 
 class Sleeper:
-    """Sleeps until a file is readable."""
+    """Sleeps until a file is readable; registers only files that come or go between two sleeps."""
 
     def __init__(self) -> None:
         self._selector = selectors.PollSelector()
         self._files: frozenset[int] = frozenset()
 
     def sleep(self, files: Iterable[int], seconds: float) -> frozenset[int]:
-        """Until one of the files is readable or the time is up; returns those that are."""
+        """Sleep until a file is readable or the time is up; returns those that are readable."""
         self._watch(frozenset(files))
-        # A poll counts in milliseconds; a shorter sleep is slept before it.
+        # poll() counts in milliseconds; sleep a shorter time first.
         if 0 < seconds < 1e-3:
             time.sleep(seconds)
             seconds = 0.0
@@ -68,7 +69,7 @@ class Sleeper:
 
 
 def drain(file: int) -> set[int]:
-    """Empty the pipe; returns the numbers of the signals that were written to it."""
+    """Empty the pipe; returns the numbers of the signals that came."""
     with contextlib.suppress(BlockingIOError):
         return set(os.read(file, 4096))
     return set()

@@ -1,15 +1,15 @@
-"""Messages between ranks: send, receive, leave together.  The only module that knows MPI.
+"""Messages between ranks: send, receive, leave together.  The only module that uses MPI.
 
-Where MPI survives the death of a rank (ULFM: ``mpirun --with-ft ulfm``), a death is noticed, acknowledged to
-MPI and told; the communicator stays as it is, for messages between survivors still go through, and nothing
-collective is ever called again, so that no rank waits for another.
+If MPI survives the death of a rank (ULFM: ``mpirun --with-ft ulfm``), the transport acknowledges the death to
+MPI and reports it.  The communicator stays as it is, since messages between survivors still go through.
+Nothing collective is called again, so that no rank waits for another.
 
 Nothing here waits.  Sending is ``Isend``; receiving is a matched probe that finds a message or does not.
-Lists of messages travel as one MPI message, pickled: both ends are processes of the same run, and nothing
-that was read from a file is ever unpickled.  A message to oneself never meets MPI.
+A list of messages travels as one MPI message, pickled: both ends are processes of the same run, and nothing
+read from a file is ever unpickled.  A message of a rank to itself does not go through MPI.
 
-mpi4py is imported, and MPI initialised, when :func:`connect` is called and not before: the fork server must
-have been forked by then.
+:func:`connect` imports mpi4py and initialises MPI, not this module: the fork server must have been forked
+before.
 """
 
 from __future__ import annotations
@@ -31,28 +31,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport", "TransportError", "connect", "expected_rank", "in_pieces", "is_first_rank"]
 
-#: What the ranks of a node tell each other.
+#: Anything that can be pickled, which ranks exchange.
 Fact = TypeVar("Fact")
 
 _TAG = 7
-#: Set to 1 by an Open MPI that survives the death of a rank.
+#: Open MPI sets it to 1 if it survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
-#: A worker tells a new master all that its trials have reported, which may be more than one message of MPI
-#: holds.
+#: Longest pickled list: a worker sends a new master all reports of its trials, which may exceed MPI's limit.
 _PIECE_BYTES = 16 << 20
-#: So many messages are taken in at once; then the others of a rank's duties have their turn.
+#: Most messages that one call receives, so that a rank's other duties get their turn.
 _RECEIVE_AT_MOST = 256
-#: So often in a row may MPI refuse to receive although no further rank has died; each time is a turn of the
-#: loop.
+#: How often in a row MPI may refuse to receive although no further rank died, in turns of the loop.
 _FAILURES_AT_MOST = 1000
-#: How long a rank that leaves in a hurry waits for what it has sent, in seconds.
+#: How long a rank waits for its sends if it leaves in a hurry, in seconds.
 _LEAVE_S = 2.0
-#: How long one that leaves with all others waits, for what it has sent and for the end of MPI, in seconds.
-_LEAVE_POLITELY_S = 10.0
-#: How long a rank that ends all ranks waits for its own end, in seconds.
+#: How long it waits for its sends, and for MPI_Finalize, if it leaves with all others, in seconds.
+_LEAVE_TOGETHER_S = 10.0
+#: How long a rank waits for its own end after MPI_Abort, in seconds.
 _ABORT_S = 5.0
-#: Rank and size as set by whatever starts MPI processes: Open MPI; MPICH, Intel MPI and Slurm's PMI;
-#: MVAPICH; Fujitsu MPI is an Open MPI.  PMIx alone (srun --mpi=pmix) sets no size of its own.
+#: Variables with rank and size, set by Open MPI (and Fujitsu MPI); MPICH, Intel MPI and Slurm's PMI; MVAPICH;
+#: PMIx (srun --mpi=pmix), which sets no size of its own.
 _LAUNCHERS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -62,17 +60,17 @@ _LAUNCHERS = (
 
 
 class TransportError(RuntimeError):
-    """The ranks cannot talk to each other; the message is one sentence for the user."""
+    """The ranks cannot exchange messages; the text is one sentence for the user."""
 
 
 def expected_rank() -> int | None:
-    """The rank that a launcher of MPI has given this process; None when none has started it."""
+    """The rank that an MPI launcher gave this process; None without a launcher."""
     rank, _ = _expected()
     return rank
 
 
 def is_first_rank() -> bool:
-    """Whether this is the first rank, or no rank at all."""
+    """Whether this process is rank 0, or was started without an MPI launcher."""
     return expected_rank() in (0, None)
 
 
@@ -84,12 +82,12 @@ def _expected() -> tuple[int | None, int | None]:
 
 
 class Transport(Protocol):
-    """What the loops of the ranks need.
+    """The messages of one rank.
 
     Attributes:
         rank: this rank.
-        size: how many ranks there are.
-        node_ranks: the ranks of this node, in order; this one among them.
+        size: number of ranks.
+        node_ranks: the ranks of this node, in order, including this one.
         host: name of this node.
     """
 
@@ -99,33 +97,31 @@ class Transport(Protocol):
     host: str
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
-        """Send messages, in order, to a rank; returns at once."""
+        """Send messages, in order, to a rank; return at once."""
 
     def receive(self) -> list[tuple[int, list[Message]]]:
-        """What has arrived: senders and their messages."""
+        """Receive what has arrived: senders and their messages."""
 
     def lost(self) -> list[int]:
-        """The ranks that MPI has found dead since the last call."""
+        """The ranks that MPI found dead since the last call."""
 
     def share_on_node(self, fact: Fact) -> list[Fact]:
-        """What every rank of this node says, in the order of `node_ranks`; all of them must call it.
+        """Exchange facts on this node, in the order of `node_ranks`; all its ranks must call it.
 
         Raises:
             TransportError: when one of them is lost meanwhile.
         """
 
     def gather(self, fact: Fact) -> list[Fact] | None:
-        """What every rank says, in the order of the ranks, on rank 0; None elsewhere.  All of them must call
-        it.
-        """
+        """Gather the facts of all ranks on rank 0, None elsewhere; all ranks must call it."""
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
-        """Return when everything that was sent is on its way; no call may follow.
+    def leave(self, exit_code: int, *, together: bool) -> None:
+        """Leave MPI once everything sent is on its way; no call may follow.
 
         Args:
             exit_code: of this process.
-            politely: whether every other rank is leaving too, or dead.  Where one may hang, this process ends
-                here and now, for MPI would wait for that one.
+            together: whether every other rank is leaving too, or dead.  If one may hang, this process exits
+                at once, since MPI would wait for that one.
         """
 
     def abort(self, exit_code: int = 1) -> None:
@@ -133,7 +129,7 @@ class Transport(Protocol):
 
 
 class LoneTransport:
-    """A single rank without MPI: it can talk to itself only."""
+    """A single rank without MPI, which sends messages to itself."""
 
     def __init__(self) -> None:
         self.rank = 0
@@ -166,7 +162,7 @@ class LoneTransport:
         """See :class:`Transport`."""
         return []
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
+    def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""
 
     def abort(self, exit_code: int = 1) -> None:
@@ -190,9 +186,9 @@ class MpiTransport:
         self._own: list[Message] = []
         self._dead: set[int] = set()
         self._newly_dead: list[int] = []
-        #: Rank -> sends to it that may not be complete, in order; the buffer must live as long.
+        #: Rank -> incomplete sends to it, in order, with their buffers.
         self._sends: dict[int, deque[tuple[Request, bytes]]] = {}
-        #: How often in a row receiving has failed and nobody had died.
+        #: How often in a row receiving has failed although nobody had died.
         self._failures = 0
 
     def send(self, rank: int, messages: Sequence[Message]) -> None:
@@ -221,7 +217,7 @@ class MpiTransport:
             try:
                 found = self._next()
             except self._error:
-                # It fails as long as there is a death that was not acknowledged.
+                # It fails until every death is acknowledged.
                 self._look_for_dead()
                 self._failures += 1
                 if self._failures > _FAILURES_AT_MOST:
@@ -247,7 +243,7 @@ class MpiTransport:
         except Exception as error:
             raise TransportError("a rank was lost while the ranks were starting") from error
         if os.environ.get(_SURVIVES) == "1" and self._comm.Get_failed().Get_size():
-            # What one gets from the dead may look like something.
+            # The facts of a dead rank are garbage.
             raise TransportError("a rank was lost while the ranks were starting")
         return said
 
@@ -256,26 +252,26 @@ class MpiTransport:
         said: list[Fact] | None = self._comm.gather(fact)
         return said
 
-    def leave(self, exit_code: int, *, politely: bool) -> None:
+    def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""
         from mpi4py import MPI
 
-        # A send to a rank that has died since may never be complete, and MPI may not say so.
-        until = time.monotonic() + (_LEAVE_POLITELY_S if politely else _LEAVE_S)
+        # A send to a rank that died since may never complete, and MPI may not report it.
+        until = time.monotonic() + (_LEAVE_TOGETHER_S if together else _LEAVE_S)
         while self._sends and time.monotonic() < until:
             self._forget_complete_sends()
             time.sleep(1e-3)
-        if self._sends or not politely:
+        if self._sends or not together:
             _end_here(exit_code)
-        # Finalize, too, has been seen to wait for the dead for ever.  It holds Python's lock: only the kernel
-        # can end it.  Everything is on disk by now, and a launcher that starts the ranks again finds it done.
-        end_if_stuck(_LEAVE_POLITELY_S)
+        # MPI_Finalize has been seen to wait for the dead for ever.  It holds Python's lock: the kernel alone
+        # can end it.  Everything is on disk by now, and a launcher that restarts the ranks finds it complete.
+        end_if_stuck(_LEAVE_TOGETHER_S)
         MPI.Finalize()
         end_if_stuck(None)
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
-        # Where somebody has died before, MPI_Abort has been seen not to return, nor to end anybody.
+        # After a death MPI_Abort has been seen neither to return nor to end any rank.
         end_if_stuck(_ABORT_S)
         self._comm.Abort(exit_code)
 
@@ -291,9 +287,7 @@ class MpiTransport:
         return status.Get_source(), pickle.loads(data)
 
     def _forget_complete_sends(self) -> None:
-        """Let go of what has arrived, or never will: one rank that takes nothing keeps what was sent to it,
-        no more.
-        """
+        """Free the buffers of complete and failed sends, each rank's by themselves."""
         for rank, sends in list(self._sends.items()):
             while sends:
                 try:
@@ -306,10 +300,10 @@ class MpiTransport:
                 del self._sends[rank]
 
     def _look_for_dead(self) -> None:
-        """Acknowledge deaths to MPI, which else refuses to receive from anybody.
+        """Acknowledge deaths to MPI, which otherwise refuses to receive from any rank.
 
         Raises:
-            TransportError: when MPI has failed, and not because somebody died.
+            TransportError: when MPI has failed although no further rank died.
         """
         from mpi4py import MPI
 
@@ -323,7 +317,7 @@ class MpiTransport:
 
 
 def in_pieces(messages: Sequence[Message], at_most: int = _PIECE_BYTES) -> Iterator[list[Message]]:
-    """Cut the messages, in order, into lists of about so many bytes or of one message."""
+    """Cut the messages, in order, into lists of up to about `at_most` bytes or of one message."""
     piece: list[Message] = []
     size = 0
     for message in messages:
@@ -344,10 +338,10 @@ def _end_here(exit_code: int) -> None:
 
 
 def connect() -> Transport:
-    """Initialise MPI where a launcher of MPI has started this process; else be alone.
+    """Initialise MPI if an MPI launcher started this process; otherwise make a lone transport.
 
     Raises:
-        TransportError: when the launcher belongs to another MPI than mpi4py.
+        TransportError: when the launcher belongs to a different MPI than mpi4py.
     """
     rank, size = _expected()
     if rank is None:

@@ -1,8 +1,8 @@
-"""A rank's worker: the loop's other half between the transport and the trial processes.
+"""A rank's worker, between the transport and the trial processes.
 
-It moves messages and remembers three things: each result, and each report, until the master says that the
-trial's end is on disk; and which slots were asked to give trials back.  So it can tell a new master all that
-the old one may have taken with it.  It decides nothing.
+It passes messages on and remembers three things: each result, and each report, until the master acknowledges
+the trial's end; and which slots have trials to be reclaimed.  So it can tell a new master everything that the
+old one may not have stored.  It decides nothing.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from mpisweep.records import DeviceShare
 
 __all__ = ["Worker"]
 
-#: How long a trial process that is about to begin a trial has to see that it was reclaimed, in seconds.
+#: How long a trial process about to begin a trial has to see that the trial was reclaimed, in seconds.
 #: The store of one core reaches another within microseconds; see :mod:`mpisweep.processes.shared_page`.
-_VOID_S = 0.002
+_RECLAIM_S = 0.002
 
 
 class Worker:
@@ -46,10 +46,10 @@ class Worker:
 
     Args:
         server: forks its trial processes.
-        setting: what they are told.
-        shares: what each slot may use; one trial process a slot.
+        setting: the setting of all of them.
+        shares: what each slot may use; one trial process per slot.
         host: name of the node.
-        tell_master: sends messages to whoever is master.
+        tell_master: sends messages to the current master.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class Worker:
         self._deliveries = 0
         #: Delivery number -> result, until it is acknowledged.
         self._unacknowledged: dict[int, bytes] = {}
-        #: Slot -> when to look what was reclaimed.
-        self._taking_back: dict[int, float] = {}
-        #: Slot -> where the ranks of the trial meet of which it runs rank 0.
+        #: Slot -> when to collect the trials that were reclaimed.
+        self._reclaiming: dict[int, float] = {}
+        #: Slot -> rendezvous of the trial of which it runs rank 0.
         self._rendezvous: dict[int, RendezvousReady] = {}
         #: (number, attempt) -> ReportBlocks of a trial whose end is not acknowledged.
         self._reports: dict[tuple[int, int], list[bytes]] = {}
 
     def follow(self) -> None:
-        """Report to a new master, with everything that the one before may not have stored."""
-        # What that one reclaimed is skipped, and reported when its turn comes.
-        self._taking_back.clear()
+        """Say Hello to a new master, with everything that the one before may not have stored."""
+        # Trials that the old master reclaimed are skipped, and reported when their turn comes.
+        self._reclaiming.clear()
         label = ", ".join(share.label for share in self._shares)
         cores = sum(len(share.cores) for share in self._shares)
         process = os.getpid()
@@ -107,14 +107,14 @@ class Worker:
         return [self._server.fileno(), *(file for file in files if file >= 0)]
 
     def on_messages(self, messages: Sequence[ToWorker], now: float) -> None:
-        """Orders of the master."""
+        """Carry out the master's orders."""
         for message in messages:
             match message:
                 case Give(slot, count, body, team):
                     self._slots[slot].give(body, count, team)
                     if self._slots[slot].is_over:
-                        # A new master may not know yet that everything stops.
-                        self._take_back(slot, now)
+                        # The run stops, which a new master may not know yet.
+                        self._reclaim(slot, now)
                 case Rendezvous(slot, number, attempt, address):
                     self._slots[slot].set_rendezvous(number, attempt, address)
                 case AbandonTrial(slot, number, attempt, linger_s):
@@ -123,14 +123,14 @@ class Worker:
                     for delivery in deliveries:
                         self._forget(delivery)
                 case ReclaimTrials(slot):
-                    self._take_back(slot, now)
+                    self._reclaim(slot, now)
                 case StopTrials(grace_s):
                     for slot, process in enumerate(self._slots):
-                        self._take_back(slot, now)
+                        self._reclaim(slot, now)
                         process.stop(grace_s, now)
 
     def step(self, now: float, ready: Set[int]) -> bool:
-        """Look after the trial processes; True when anything happened.
+        """Serve the trial processes; True if anything happened.
 
         Args:
             now: the monotonic clock.
@@ -139,39 +139,39 @@ class Worker:
         out: list[Message] = []
         for slot, process in enumerate(self._slots):
             if process.fileno() in ready or process.has_unsent:
-                self._pass_on(slot, process.listen(), out)
+                self._pass_on(slot, process.receive(), out)
             process.keep_time(now)
         if self._server.fileno() in ready:
             for notice in self._server.notices():
                 self._on_notice(notice, out)
-        for slot in [slot for slot, due in self._taking_back.items() if now >= due]:
-            del self._taking_back[slot]
+        for slot in [slot for slot, due in self._reclaiming.items() if now >= due]:
+            del self._reclaiming[slot]
             self._pass_on(slot, [self._slots[slot].reclaimed()], out)
         if out:
             self._tell_master(out)
         return bool(out)
 
     def close(self) -> None:
-        """Let the trial processes go."""
+        """Close the trial processes."""
         for process in self._slots:
             process.close()
 
     @property
     def hurried(self) -> bool:
         """Whether something is due within milliseconds."""
-        return bool(self._taking_back)
+        return bool(self._reclaiming)
 
-    def _take_back(self, slot: int, now: float) -> None:
+    def _reclaim(self, slot: int, now: float) -> None:
         self._slots[slot].reclaim()
-        self._taking_back[slot] = now + _VOID_S
+        self._reclaiming[slot] = now + _RECLAIM_S
 
     def _on_notice(self, notice: Notice, out: list[Message]) -> None:
         for slot, process in enumerate(self._slots):
             self._pass_on(slot, process.on_notice(notice), out)
 
-    def _pass_on(self, slot: int, happened: Sequence[TrialEvent], out: list[Message]) -> None:
-        for happening in happened:
-            match happening:
+    def _pass_on(self, slot: int, events: Sequence[TrialEvent], out: list[Message]) -> None:
+        for event in events:
+            match event:
                 case Result(body):
                     self._rendezvous.pop(slot, None)
                     self._deliveries += 1

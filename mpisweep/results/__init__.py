@@ -1,4 +1,4 @@
-"""Everything that is on disk: the journal, the HDF5 file, and reading the two as one."""
+"""Everything on disk: the journal, the HDF5 file, and reading the two as one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ __all__ = [
 
 
 class ResultsError(Exception):
-    """A results file that cannot be used; the message is one sentence for the user."""
+    """A results file cannot be used; the message is one sentence for the user."""
 
 
 def behind_link(path: Path) -> Path:
-    """The file itself, where a symbolic link leads to it: it is replaced as a whole, and the link has to
-    stay.
+    """Resolve a symbolic link to the results file.
 
-    What belongs to a results file lies beside the file and not beside a link to it, so that all who come by
-    either name find it.
+    Writers replace the file as a whole, and the link has to survive that.  The files that belong to a results
+    file lie beside the file, not beside the link, so that users of either name find them.
     """
-    # What the file system denies here it denies again, with the file's name, where the file is used.
+    # If the file system denies access here, it denies it again where the file is used, with a better message.
     with contextlib.suppress(OSError):
         if path.is_symlink():
             return Path(os.path.realpath(path))
@@ -37,32 +36,30 @@ def behind_link(path: Path) -> Path:
 
 
 def journal_folder(path: Path) -> Path:
-    """Where the journal of a results file lies while the sweep is not complete."""
+    """The folder of a results file's journal, which exists while the sweep is not complete."""
     return path.with_name(path.name + ".journal")
 
 
 def shares_folder(path: Path) -> Path:
-    """Where several allocations that work on one sweep keep what they share, see
-    :mod:`mpisweep.results.shares.folder`.
-    """
+    """The shared folder of a split sweep, see :mod:`mpisweep.results.shares.folder`."""
     return path.with_name(path.name + ".shares")
 
 
 def trials_folder(path: Path) -> Path:
-    """Where the folders of single trials lie, if any asks for one."""
+    """The folder that holds the folders of single trials, if any trial asks for one."""
     return path.with_name(path.name + ".trials")
 
 
 def damaged_folder(path: Path) -> Path:
-    """Where damaged parts are kept for people to look at."""
+    """The folder that keeps damaged parts for inspection."""
     return path.with_name(path.name + ".damaged")
 
 
 def logs_folder(path: Path) -> Path:
-    """Where what trials print when they fail is kept, one file a rank."""
+    """The folder that keeps the output of failed trials, one file per rank."""
     return path.with_name(path.name + ".logs")
 
 
 def stop_file(path: Path) -> Path:
-    """A file that stops the sweep in order when somebody makes it."""
+    """The file whose existence asks the sweep to stop."""
     return path.with_name(path.name + ".stop")

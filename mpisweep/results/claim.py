@@ -1,23 +1,23 @@
-"""Two runs never write one sweep, and of one run no two masters do.
+"""One writer per sweep: never two runs, and never two masters of one run.
 
-Two files decide that, both in the journal folder.
+Two files in the journal folder ensure that.
 
-The *claim*, ``claim.json``, belongs to one run.  It is created exclusively, by a hard link, and taken over
-when its holder is dead (:mod:`mpisweep.results.holder`).
+The *claim*, ``claim.json``, belongs to one run.  A run creates it exclusively, by a hard link, and takes it
+over when its holder is dead (:mod:`mpisweep.results.holder`).
 
-The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Nothing of the sweep is
-changed but by a rename that begins or ends in the token: the results file and new segments of the journal are
-made in it and renamed out, segments that are to go are renamed into it, the claim's heartbeat goes to a
-second name of the claim in it.  So whoever takes the token away has *fenced* its master, wherever that may be
-paused and whenever it wakes up: each of its renames fails, for one of the two names does not exist any more.
+The *token*, the folder ``<run>-<epoch>.aside``, belongs to one master of that run.  Every change to the sweep
+is a rename that begins or ends in the token: the master creates the results file and new journal segments
+in it and renames them out, renames segments into it to delete them, and writes the heartbeat of the claim
+through a second name of the claim in it.  Removing the token therefore *fences* its master, wherever it is
+paused and whenever it continues: each of its renames fails, because one of the two names no longer exists.
 
-* A master that takes over from another one of its run renames the token to its own, with its own, higher
-  epoch.  If there is no token of the run any more, the run is over; one of a higher epoch has another master.
+* A master that succeeds another one of its run renames the token to its own name, with a higher epoch.  If
+  the run has no token, the run is over; if the token has a higher epoch, the run has a later master.
 * A run that takes a claim removes the tokens of all others.
-* A run that ends moves its claim into its token, removes the token, and the folder if nothing else is in it.
+* A run that ends moves its claim into its token, removes the token, and removes the folder if it is empty.
 
-On NFS a client that knows the token by its file handle can use it until the folder is removed; therefore a
-fence waits until it is.
+On NFS a client that has the token's file handle can use it until the folder is removed; therefore a fence
+waits for the removal.
 """
 
 from __future__ import annotations
@@ -32,50 +32,49 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, myself
+from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this_process
 from mpisweep.results.journal.segments import master_name
 from mpisweep.results.runs import last_run, new_run_name
 
 __all__ = ["ASIDE", "Claim", "FollowedError", "RunOverError", "after_token", "remove_through", "token_of"]
 
-#: How the names of tokens end.
+#: Suffix of token names.
 ASIDE = ".aside"
-#: How the name of a token begins that was taken away and is being removed.
+#: Prefix of a fenced token's name while it is being removed.
 _FENCED = "fenced-"
-#: How long before a race with others is run again, in seconds.
+#: Pause before a lost race is retried, in seconds.
 _RACE_S = 0.01
-#: How long a token that was taken away is tried to be removed, in seconds: NFS keeps what is open on the same
-#: node.
+#: How long removal of a fenced token is retried, in seconds: NFS keeps files that are open on the same node.
 _REMOVE_S = 5.0
 
 
 class RunOverError(Exception):
-    """The run was closed, or another one has taken its sweep: no master of it may change anything."""
+    """The run was closed, or another run took the sweep: no master of it may change anything."""
 
 
 class FollowedError(Exception):
-    """A later master of the same run has taken over."""
+    """A later master of the same run took over."""
 
 
 def token_of(folder: Path, run: str, epoch: int) -> Path:
-    """The token of one master."""
+    """The path of one master's token."""
     return folder / f"{master_name(run, epoch)}{ASIDE}"
 
 
 def after_token(token: Path) -> str:
-    """What sorts after all segments of this master and before those of later ones."""
+    """A name that sorts after all segments of this master and before those of later masters."""
     return f"{token.name.removesuffix(ASIDE)}~"
 
 
 class Claim:
-    """The claim of one master, in whichever of its processes.
+    """One master's claim on the sweep, usable from each of its processes.
 
     Args:
         token: see the module.
 
     Attributes:
         run: name of the run.
-        token: the folder from which, and into which, everything is renamed.
+        token: the folder through which every change is renamed.
     """
 
     def __init__(self, token: Path) -> None:
@@ -94,56 +93,53 @@ class Claim:
         purpose: str = "",
         parents: bool = True,
     ) -> Claim:
-        """Claim the sweep whose journal lies in `folder`, which is made if need be, and fence every other
-        run.
+        """Claim the sweep whose journal is in `folder`, and fence every other run.
 
         Args:
-            folder: of the journal.
+            folder: of the journal; created if missing.
             job_id: of the batch system.
-            run: name of the run; another one is taken where it is empty, or does not sort after those before.
+            run: name of the run; replaced if it is empty or does not sort after all earlier runs.
             epoch: of the run's first master.
-            purpose: what is done with the sweep, where that is over in a moment.
-            parents: whether folders above `folder` may be made.
+            purpose: what a short operation does with the sweep; empty for a run.
+            parents: whether to create folders above `folder`.
 
         Raises:
-            ClaimedError: when a run that is alive holds it.
-            OSError: when the folder cannot be written.
+            ClaimedError: when a live run holds it.
+            OSError: when the folder is not writable.
         """
         while True:
             _make_folder(folder, parents)
             judged = judged_dead(folder)
-            me = myself(job_id, run if run > last_run(folder) else new_run_name(folder), purpose)
+            me = this_process(job_id, run if run > last_run(folder) else new_run_name(folder), purpose)
             claim = cls(token_of(folder, me.run, epoch))
             try:
                 if claim._try_to_take(me, judged):
                     return claim
             except FileNotFoundError:
-                # Somebody has left and removed the folder, or has taken the claim and fenced this one.
+                # Another run left and removed the folder, or took the claim and fenced this one.
                 if not folder.parent.exists():
                     raise
             except BaseException:
-                claim._leave()
+                claim._drop_token()
                 raise
-            claim._leave()
+            claim._drop_token()
             time.sleep(_RACE_S)
 
     def _try_to_take(self, me: Holder, judged: os.stat_result | None) -> bool:
-        """Create the claim where there is none but the one that was judged dead; False when others were
-        faster.
-        """
+        """Create the claim, replacing at most the one judged dead; False if others were faster."""
         self.token.mkdir(exist_ok=True)
         self._write(me)
-        if judged is not None and not self._bury(judged):
+        if judged is not None and not self._displace(judged):
             return False
         try:
             os.link(self.token / CLAIM, claim_file(self._folder))
         except FileExistsError:
             return False
         self._fence_others()
-        if not self._is_mine():
-            # A master that is fenced now was just taking over from one that was dead.
+        if not self._owns_claim():
+            # A superseded master of this sweep replaced it just before it was fenced.
             self._put_claim()
-        # A run that was over in a moment may have come in between, with a later name.
+        # A short operation may have written in between, under a later name.
         if me.run > last_run(self._folder):
             return True
         self.release()
@@ -151,7 +147,7 @@ class Claim:
 
     @classmethod
     def inherit(cls, folder: Path, job_id: str, *, run: str, epoch: int) -> Claim:
-        """Take the claim over from a master of the same run, which may be alive and is fenced.
+        """Take the claim over from a master of the same run, which may be alive, and fence it.
 
         Args:
             folder: of the journal.
@@ -161,10 +157,10 @@ class Claim:
 
         Raises:
             RunOverError: when the run is over.
-            FollowedError: when a master of a higher epoch has taken over.
-            OSError: when the folder cannot be used.
+            FollowedError: when a master of a higher epoch took over.
+            OSError: when the folder is not usable.
         """
-        me = myself(job_id, run, "")
+        me = this_process(job_id, run, "")
         claim = cls(token_of(folder, run, epoch))
         while not claim.token.exists():
             names = sorted(_tokens_in(folder, run))
@@ -173,12 +169,12 @@ class Claim:
                 raise RunOverError(run)
             if names[-1] > claim.token.name:
                 raise FollowedError(run)
-            # Another one may be faster.
+            # Another master may be faster.
             with contextlib.suppress(FileNotFoundError):
                 os.rename(folder / names[-1], claim.token)
         try:
             for left in claim.token.iterdir():
-                # What the one before was making.
+                # Unfinished files of the previous master.
                 left.unlink()
             claim._write(me)
             claim._put_claim()
@@ -187,12 +183,12 @@ class Claim:
         return claim
 
     def beat(self) -> None:
-        """Give a sign of life.
+        """Send a heartbeat.
 
         Raises:
             RunOverError: when the run is over.
-            FollowedError: when a later master of the run has taken over.
-            OSError: when the folder cannot be used.
+            FollowedError: when a later master of the run took over.
+            OSError: when the folder is not usable.
         """
         try:
             os.utime(self.token / CLAIM)
@@ -203,22 +199,20 @@ class Claim:
             raise RunOverError(self.run) from error
 
     def release(self) -> None:
-        """Let others have the sweep, unless they have taken it over, and remove the folder if nothing else is
-        in it.
-        """
+        """Release the sweep, unless another run took it over, and remove the folder if it is empty."""
         released = self.token / "released"
         with contextlib.suppress(FileNotFoundError):
             os.rename(claim_file(self._folder), released)
             if not released.samefile(self.token / CLAIM):
-                # Somebody else's: put it back.
+                # It is another run's claim: put it back.
                 with contextlib.suppress(FileExistsError):
                     os.link(released, claim_file(self._folder))
-        self._leave()
+        self._drop_token()
 
-    def _leave(self) -> None:
-        """Give the token up."""
+    def _drop_token(self) -> None:
+        """Remove the token, and the folder if it is empty."""
         with contextlib.suppress(OSError):
-            _take_away(self.token)
+            _fence(self.token)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
@@ -228,40 +222,40 @@ class Claim:
         file.write_text(json.dumps(asdict(me)), encoding="utf-8")
 
     def _put_claim(self) -> None:
-        """Have the claim be this one, whatever it is; fails where this one was fenced."""
+        """Replace the current claim, if any, by this one; fails if this one was fenced."""
         os.link(self.token / CLAIM, self.token / "out")
         os.replace(self.token / "out", claim_file(self._folder))
 
-    def _bury(self, judged: os.stat_result) -> bool:
-        """Move the claim away that was judged dead; False when there is another one by now."""
-        grave = self.token / "grave"
+    def _displace(self, judged: os.stat_result) -> bool:
+        """Remove the claim that was judged dead; False if another one has replaced it."""
+        displaced = self.token / "displaced"
         try:
-            os.rename(claim_file(self._folder), grave)
+            os.rename(claim_file(self._folder), displaced)
         except FileNotFoundError:
-            # Its holder has let go, or somebody else was faster; the link will tell.
+            # Its holder released it, or another run was faster; the link will show which.
             return True
-        moved = grave.stat()
+        moved = displaced.stat()
         is_same = (moved.st_ino, moved.st_mtime_ns) == (judged.st_ino, judged.st_mtime_ns)
         if not is_same:
-            # Should a third one be faster still, it fences the one whose claim this is.
+            # If a third run is even faster, it fences the owner of this claim.
             with contextlib.suppress(FileExistsError):
-                os.link(grave, claim_file(self._folder))
-        grave.unlink()
+                os.link(displaced, claim_file(self._folder))
+        displaced.unlink()
         return is_same
 
-    def _is_mine(self) -> bool:
+    def _owns_claim(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             return claim_file(self._folder).samefile(self.token / CLAIM)
         return False
 
     def _fence_others(self) -> None:
-        """Take away the tokens of all who held the sweep before, or tried to."""
-        # Until none is left: a token may have been renamed by who follows its master since it was listed.
+        """Fence every token but our own."""
+        # Repeat until none is left: a succeeding master may have renamed a token after it was listed.
         while True:
             names = _names_in(self._folder)
             others = [name for name in names if name.endswith(ASIDE) and name != self.token.name]
             for name in others:
-                _take_away(self._folder / name)
+                _fence(self._folder / name)
             for name in names:
                 if name.startswith(_FENCED):
                     _remove(self._folder / name)
@@ -270,7 +264,7 @@ class Claim:
 
 
 def remove_through(token: Path, path: Path) -> None:
-    """Remove a file in the name of the master that has this token.
+    """Remove a file on behalf of the master that owns this token.
 
     Raises:
         FileNotFoundError: when the file is gone, or the master was fenced.
@@ -285,7 +279,7 @@ def _make_folder(folder: Path, parents: bool) -> None:
         try:
             folder.mkdir(parents=parents, exist_ok=True)
         except FileExistsError:
-            # Unless it has been removed since, it is no folder.
+            # It is not a folder, unless another process has just removed it.
             if folder.exists() and not folder.is_dir():
                 raise
         else:
@@ -293,10 +287,10 @@ def _make_folder(folder: Path, parents: bool) -> None:
 
 
 def _require_place(folder: Path) -> None:
-    """Fail where nothing of the sweep is there any more: its file system is away, and its run not over.
+    """Fail if every file of the sweep is missing, because then its file system is unavailable.
 
     Raises:
-        FileNotFoundError: then.
+        FileNotFoundError: if so.
     """
     file = folder.with_name(folder.name.removesuffix(".journal"))
     shared = file.parent.with_name(file.parent.name.removesuffix(".shares"))
@@ -316,8 +310,8 @@ def _tokens_in(folder: Path, run: str) -> list[str]:
     return [name for name in _names_in(folder) if name.startswith(f"{run}-") and name.endswith(ASIDE)]
 
 
-def _take_away(token: Path) -> None:
-    """Make a token no token any more, at once, and remove it."""
+def _fence(token: Path) -> None:
+    """Fence a master: invalidate its token at once, then remove it."""
     fenced = token.with_name(f"{_FENCED}{secrets.token_hex(4)}")
     try:
         os.rename(token, fenced)
@@ -327,7 +321,7 @@ def _take_away(token: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a token that was taken away; whoever had it may just be putting something in."""
+    """Remove a fenced token; retry, because its owner may be creating a file in it."""
     until = time.monotonic() + _REMOVE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The one table of what a results file holds; writer, reader and documentation go by it.
+"""The table of everything in a results file, used by writer, reader and documentation.
 
 ``python -m mpisweep.results.columns`` prints it as the Markdown of docs/file-format.md.
 """
@@ -34,14 +34,14 @@ Kind = Literal["integer", "number", "text", "long text", "flag"] | type[IntEnum]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset: `group`/`name`, one entry a row."""
+    """One dataset: `group`/`name`, one entry per row."""
 
     group: str
     name: str
     kind: Kind
     description: str
     units: str = ""
-    #: Whether files of earlier versions lack it; every row then has the usual value.
+    #: Whether files of earlier versions lack it; every row then has the default value.
     added: bool = False
 
 
@@ -49,26 +49,24 @@ _SINCE_1970 = "s since 1970-01-01 UTC"
 
 COLUMNS: tuple[Column, ...] = (
     Column("trials", "number", "integer", "number of the trial, equal to the row"),
-    Column("trials", "state", TrialState, "where the trial stands"),
+    Column("trials", "state", TrialState, "state of the trial"),
     Column("trials", "cause", FailureCause, "why it failed; none for trials that did not"),
-    Column(
-        "trials", "diverged", "flag", "whether it is complete and its objective is missing, NaN or infinite"
-    ),
+    Column("trials", "diverged", "flag", "whether it completed with a missing, NaN or infinite objective"),
     Column(
         "trials",
         "message",
         "long text",
-        "what a failed trial left: the end of its traceback, or a signal; why an infeasible one was not run",
+        "of a failed trial: end of its traceback, or the signal; of an infeasible one: why it was not run",
     ),
-    Column("trials", "attempt", "integer", "how often the trial was tried"),
-    Column("trials", "worker", "integer", "row of /workers that ran it last; -1 before that"),
+    Column("trials", "attempt", "integer", "number of attempts at the trial"),
+    Column("trials", "worker", "integer", "row in /workers of the worker that ran it last; -1 if none"),
     Column("trials", "host", "text", "node that ran it last"),
     Column("trials", "device", "text", "device that ran it last"),
     Column(
         "trials",
         "report_blocks",
         "integer",
-        "blocks of reports of the last attempt in /curves, without a gap",
+        "number of report blocks of the last attempt in /curves, without gaps",
     ),
     Column("trials", "started_at", "number", "start of the last attempt", _SINCE_1970),
     Column("trials", "ended_at", "number", "started_at plus wall_time", _SINCE_1970),
@@ -76,9 +74,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("attempts", "trial", "integer", "number of the trial"),
     Column("attempts", "attempt", "integer", "counts from 1 in each trial"),
     Column("attempts", "worker", "integer", "row of /workers"),
-    Column("attempts", "slot", "integer", "which of the worker's slots"),
-    Column("attempts", "assigned_at", "number", "when the master gave it to the worker", _SINCE_1970),
-    Column("attempts", "ended_at", "number", "when it was over", _SINCE_1970),
+    Column("attempts", "slot", "integer", "index of the worker's slot"),
+    Column("attempts", "assigned_at", "number", "when the master assigned it to the worker", _SINCE_1970),
+    Column("attempts", "ended_at", "number", "when it ended", _SINCE_1970),
     Column("attempts", "end", AttemptEnd, "how it ended; only an attempt that ended gave its trial a state"),
     Column(
         "ranks",
@@ -87,26 +85,28 @@ COLUMNS: tuple[Column, ...] = (
         "number of a trial of several ranks; its rank 0 is in /attempts",
         added=True,
     ),
-    Column("ranks", "attempt", "integer", "which attempt", added=True),
-    Column("ranks", "rank", "integer", "which of the trial's other ranks, from 1 on", added=True),
-    Column("ranks", "worker", "integer", "row of /workers that ran this rank", added=True),
-    Column("ranks", "slot", "integer", "which of the worker's slots", added=True),
+    Column("ranks", "attempt", "integer", "number of the attempt", added=True),
+    Column("ranks", "rank", "integer", "rank within the trial, from 1", added=True),
+    Column("ranks", "worker", "integer", "row in /workers of the worker that ran this rank", added=True),
+    Column("ranks", "slot", "integer", "index of the worker's slot", added=True),
     Column("workers", "allocation", "integer", "row of /allocations"),
     Column("workers", "rank", "integer", "MPI rank"),
     Column("workers", "host", "text", "node"),
-    Column("workers", "device", "text", "what it may use"),
-    Column("workers", "device_kind", "text", "what a trial has of devices and memory", added=True),
+    Column("workers", "device", "text", "devices or cores of the worker"),
+    Column("workers", "device_kind", "text", "share of device and memory per trial", added=True),
     Column("workers", "cores", "integer", "CPU cores"),
-    Column("workers", "slots", "integer", "trials at a time"),
+    Column("workers", "slots", "integer", "number of trials at a time"),
     Column("workers", "joined_at", "number", "when it was ready", _SINCE_1970),
-    Column("workers", "left_at", "number", "when it went away; NaN when it did not", _SINCE_1970),
+    Column("workers", "left_at", "number", "when it left; NaN if it did not", _SINCE_1970),
     Column("workers", "busy_time", "number", "sum of its trials' wall times", "s"),
     Column("workers", "trials_done", "integer", "trials that ended there"),
-    Column("workers", "quarantine", "text", "why it got no more trials; empty where all was well"),
+    Column("workers", "quarantine", "text", "why it got no more trials; empty if it was not quarantined"),
     Column("allocations", "run", "text", "name of this run of the program"),
     Column("allocations", "host", "text", "node of the master"),
-    Column("allocations", "batch_system", "text", "pjm, slurm, pbs, gridengine or local"),
-    Column("allocations", "job_id", "text", "of the batch system; empty without one"),
+    Column(
+        "allocations", "batch_system", "text", "pjm, slurm, pbs, gridengine, the name of a plugin, or local"
+    ),
+    Column("allocations", "job_id", "text", "job id of the batch system; empty without one"),
     Column("allocations", "ranks", "integer", "MPI ranks"),
     Column("allocations", "started_at", "number", "start of the run", _SINCE_1970),
     Column(
@@ -120,14 +120,14 @@ COLUMNS: tuple[Column, ...] = (
         "allocations",
         "launch",
         "text",
-        "the command that started this run, and started it again after a loss",
+        "the command that started this run and restarted it after a loss",
     ),
     Column("allocations", "end", "text", "why it ended; empty while it runs and after a crash"),
     Column(
         "allocations",
         "closing_time",
         "number",
-        "from when its trials had stopped, or their grace was over, until everything was on disk; "
+        "from the end of its last trial, or of the grace period, until everything was on disk; "
         "NaN after a crash",
         "s",
         added=True,
@@ -151,7 +151,7 @@ CURVE_COLUMNS: tuple[Column, ...] = (
     Column("curves", "value", "number", "the metric at that step"),
     Column("curves", "time", "number", "time of the report since its trial's start", "s"),
     Column("curves", "offset", "integer", "entry n: where the reports of trial n begin"),
-    Column("curves", "length", "integer", "entry n: how many there are"),
+    Column("curves", "length", "integer", "entry n: number of reports of trial n"),
 )
 
 
@@ -161,8 +161,8 @@ def columns_of(group: str) -> tuple[Column, ...]:
 
 
 def markdown() -> str:
-    """The table for the documentation."""
-    lines = ["| dataset | type | units | what it is |", "|---|---|---|---|"]
+    """The table in Markdown, for the documentation."""
+    lines = ["| dataset | type | units | meaning |", "|---|---|---|---|"]
     for column in COLUMNS:
         lines.append(_row(f"/{column.group}/{column.name}", column))
     for column in CURVE_COLUMNS:

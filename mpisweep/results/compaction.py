@@ -1,6 +1,7 @@
-"""Snapshots: a new HDF5 file of the old one and the journal, as a function of files.
+"""Compaction: a new HDF5 file from the old one and the journal, as a function of files.
 
-During a sweep that runs in a process of its own (:mod:`mpisweep.results.storing`), which holds up nobody.
+During a sweep it runs in a process of its own (:mod:`mpisweep.results.storing`), so that no rank waits for
+it.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _ALL = "~"
 def compact(
     path: Path, keep: str = "", token: Path | None = None, *, closing_since: float | None = None
 ) -> None:
-    """Make a new file of the old one and the journal, then delete the segments that it covers.
+    """Write a new file from the old one and the journal, then delete the covered segments.
 
-    Segments that are damaged are kept, see :func:`keep_damaged`.
+    Damaged segments are kept, see :func:`keep_damaged`.
 
     Args:
         path: of the HDF5 file.
-        keep: name of the segment that is being written: it and all later ones stay; empty for all.
-        token: of the master in whose name that is done, see :mod:`mpisweep.results.claim`; None where nobody
-            else can be at work on the sweep.
+        keep: name of the current segment: it and all later ones stay; empty keeps all.
+        token: of the master that compacts, see :mod:`mpisweep.results.claim`; None if no other process can
+            use the sweep.
         closing_since: see :func:`write_file`.
     """
     damages: list[Damage] = []
@@ -49,14 +50,14 @@ def compact(
 def compact_and_close(path: Path, token: Path | None = None, *, closing_since: float | None = None) -> None:
     """Take the last snapshot of a run.
 
-    Afterwards there is only the HDF5 file, and what a later master has written.
+    Afterwards only the HDF5 file remains, and the segments of later masters.
     """
     compact(path, _ALL if token is None else after_token(token), token, closing_since=closing_since)
     sync(journal_folder(path))
 
 
 def close_with(path: Path, state: SweepState, token: Path | None = None) -> None:
-    """Write what was read and repaired, then let the journal go."""
+    """Write a repaired state, then delete the journal."""
     state.covered = {}
     write_file(path, state, token)
     remove_covered(path, state, token, _ALL)
@@ -64,18 +65,18 @@ def close_with(path: Path, state: SweepState, token: Path | None = None) -> None
 
 
 def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str) -> None:
-    """Delete the segments of which the file that `state` was written to has everything.
+    """Delete the segments whose records are all in the file that `state` was written to.
 
     Args:
         path: of the HDF5 file.
-        state: what was read, and of how much of each segment.
+        state: what was read, with the size of each segment at that time.
         token: see :func:`compact`.
         keep: segments from this name on stay.
     """
     folder = journal_folder(path)
     for name in segments(folder):
         segment = folder / name
-        # Whatever was appended since it was read is in no file.
+        # Records appended after the read are not in the file.
         if name >= keep or state.sizes.get(name) != segment.stat().st_size:
             continue
         if token is None:
@@ -85,7 +86,7 @@ def remove_covered(path: Path, state: SweepState, token: Path | None, keep: str)
 
 
 def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
-    """Copy damaged segments into ``NAME.h5.damaged/``, where nothing deletes them; returns the copies."""
+    """Copy damaged segments into ``NAME.h5.damaged/``; return the copies."""
     folder, kept = journal_folder(path), damaged_folder(path)
     copies: list[Path] = []
     for name in dict.fromkeys(damage.segment for damage in damages):
@@ -98,7 +99,7 @@ def keep_damaged(path: Path, damages: Sequence[Damage]) -> list[Path]:
         sync(copy)
         copies.append(copy)
     if copies:
-        # What it was copied from may go now.
+        # The originals may be deleted from here on.
         sync(kept)
         sync(kept.parent)
     return copies

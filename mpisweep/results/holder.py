@@ -1,10 +1,10 @@
-"""Who holds a sweep, and whether it is alive.
+"""The holder of a sweep, and whether it is alive.
 
-A holder is dead when it is of this machine (boot and process numbers, see
-:func:`~mpisweep.processes.kernel.machine_id`) and its process is gone or is another one that got its number.
-Of any other machine nothing of that can be seen; there the heartbeat decides: the time of the claim changes
-every few seconds, and a second run that has watched it stand still for :data:`STALE_S` takes over.  It
-watches for change and does not compare clocks, for those of two hosts differ.
+A holder on this machine is dead if its process is gone or its number belongs to another process (compared by
+boot id and start time, see :func:`~mpisweep.processes.kernel.machine_id`).  For a holder on another machine
+the heartbeat decides: the holder updates the claim's mtime every few seconds, and a second run that sees it
+unchanged for :data:`STALE_S` takes over.  It watches for a change and does not compare clocks, because the
+clocks of two hosts differ.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ __all__ = [
     "is_gone_here",
     "is_surely_gone",
     "judged_dead",
-    "myself",
+    "this_process",
 ]
 
-#: A claim whose time has not changed for so long is nobody's, in seconds; holders change it many times as
-#: often.
+#: A claim whose mtime has not changed for this long is stale, in seconds; holders update it far more often.
 STALE_S = 30.0
-#: How long a holder whose process is gone is waited for while the process that has started it lives: another
-#: master of its run may be about to take over, in seconds.
+#: How long to wait for a successor of a dead holder while its parent process lives, in seconds: another
+#: master of its run may be about to take over.
 SUCCESSION_S = 3.0
-#: How often a claim is looked at, in seconds.
-_LOOK_S = 1.0
+#: How often a claim is polled, in seconds.
+_POLL_S = 1.0
 CLAIM = "claim.json"
 
 
 class ClaimedError(Exception):
-    """Another run holds the sweep; the message is one sentence that names it, :attr:`holder` is who it is."""
+    """Another run holds the sweep; the message is one sentence, :attr:`holder` says which run."""
 
     def __init__(self, message: str, holder: Holder) -> None:
         super().__init__(message)
@@ -53,55 +52,55 @@ class ClaimedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a sweep."""
+    """The process that holds a sweep."""
 
     host: str
     #: See :func:`~mpisweep.processes.kernel.machine_id`.
     boot_id: str
     pid: int
-    #: Start of the process in clock ticks since boot: tells it from a later one with the same number.
+    #: Start of the process in clock ticks since boot; tells it from a later one with the same number.
     process_start: int
     job_id: str
     since: float
-    #: What it does with the sweep, where that is over in a moment; empty for a run.
+    #: What a short operation does with the sweep; empty for a run.
     purpose: str = ""
     #: Name of the run.
     run: str = ""
-    #: The process that has started this one, which may start or hold others of the run.
+    #: The process that started it, which may start or hold others of the run.
     parent: int = 0
     parent_start: int = 0
 
     @property
     def is_here(self) -> bool:
-        """Whether it is of this machine, so that its process can be looked for."""
+        """Whether it is on this machine, so that its process can be checked."""
         return self.host == this_host() and self.boot_id == machine_id()
 
     @property
     def is_running(self) -> bool:
-        """Whether its process is there, for a holder of this machine."""
+        """Whether it is on this machine and its process exists."""
         return self.is_here and process_start(self.pid) == self.process_start
 
     @property
     def has_parent(self) -> bool:
-        """Whether the process that has started it is there, for a holder of this machine."""
+        """Whether it is on this machine and its parent process exists."""
         return self.is_here and self.parent > 1 and process_start(self.parent) == self.parent_start
 
     def text(self) -> str:
-        """For messages."""
+        """The text for messages."""
         when = datetime.fromtimestamp(self.since).strftime("%Y-%m-%d %H:%M:%S")
         job = f", job {self.job_id}" if self.job_id else ""
         return f"process {self.pid} on {self.host}{job}, since {when}"
 
 
 def claim_file(folder: Path) -> Path:
-    """The claim of the sweep whose journal lies in `folder`."""
+    """The path of the claim on the sweep whose journal is in `folder`."""
     return folder / CLAIM
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who holds the sweep whose journal lies in `folder`; None when nobody does who is alive.
+    """The live holder of the sweep whose journal is in `folder`; None if there is none.
 
-    For a holder of another machine it takes up to :data:`STALE_S` to see that it has died.
+    If the holder is on another machine, it takes up to :data:`STALE_S` to detect that it died.
     """
     path = claim_file(folder)
     try:
@@ -113,7 +112,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def is_surely_gone(folder: Path) -> bool:
-    """Whether nobody holds the sweep whose journal lies in `folder`, as far as is seen without waiting."""
+    """Whether the sweep whose journal is in `folder` certainly has no holder; does not wait."""
     try:
         holder = _holder_in(claim_file(folder))
     except FileNotFoundError:
@@ -124,12 +123,12 @@ def is_surely_gone(folder: Path) -> bool:
 
 
 def is_gone_here(holder: Holder) -> bool:
-    """Whether a holder is of this machine, and its process is gone."""
+    """Whether a holder is on this machine and its process is gone."""
     return holder.is_here and not holder.is_running
 
 
 def judged_dead(folder: Path) -> os.stat_result | None:
-    """The claim that there is, whose holder is dead; None where there is none.
+    """The stat of the current claim if its holder is dead; None if there is no claim.
 
     Raises:
         ClaimedError: when its holder is alive.
@@ -141,20 +140,20 @@ def judged_dead(folder: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        # Cut off while it was written.
+        # The write of the claim was cut off.
         return before
     if _is_dead(holder, path, before.st_mtime_ns):
         return before
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        # It may have been followed while it was watched.
+        # A successor may have replaced it in the meantime.
         holder = _holder_in(path)
     raise ClaimedError(
         f"{folder.name.removesuffix('.journal')}: another run is writing it: {holder.text()}", holder
     )
 
 
-def myself(job_id: str, run: str, purpose: str) -> Holder:
-    """A holder that is this process."""
+def this_process(job_id: str, run: str, purpose: str) -> Holder:
+    """Describe this process as a holder."""
     pid, parent = os.getpid(), os.getppid()
     return Holder(
         this_host(), machine_id(), pid, process_start(pid), job_id, time.time(), purpose, run, parent,
@@ -170,22 +169,22 @@ def _is_dead(holder: Holder, path: Path, before: int) -> bool:
     if holder.is_here:
         if holder.is_running:
             return False
-        # What started it and this process as well would not have started this one beside it.
+        # A parent of both would not have started this process beside a live run.
         may_be_followed = holder.has_parent and holder.parent != os.getppid()
-        return not may_be_followed or _stands_still(path, before, SUCCESSION_S, holder)
-    return _stands_still(path, before, STALE_S)
+        return not may_be_followed or _is_stale(path, before, SUCCESSION_S, holder)
+    return _is_stale(path, before, STALE_S)
 
 
-def _stands_still(path: Path, before: int, seconds: float, holder: Holder | None = None) -> bool:
-    """Whether a claim does not change for so long, or its holder lets go, or leaves no parent behind."""
+def _is_stale(path: Path, before: int, seconds: float, holder: Holder | None = None) -> bool:
+    """Whether a claim stays unchanged for `seconds`, is released, or its holder's parent exits."""
     until = time.monotonic() + seconds
     while True:
         try:
             if path.stat().st_mtime_ns != before:
                 return False
         except FileNotFoundError:
-            # It has let go.
+            # The holder released it.
             return True
         if time.monotonic() >= until or (holder is not None and not holder.has_parent):
             return True
-        time.sleep(min(_LOOK_S, seconds / 10))
+        time.sleep(min(_POLL_S, seconds / 10))

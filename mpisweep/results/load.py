@@ -1,4 +1,4 @@
-"""Reading a sweep: file and journal as one, also while it runs and after a crash.
+"""Reading a sweep: file and journal as one, during a run and after a crash.
 
 ::
 
@@ -31,7 +31,7 @@ __all__ = ["CurveArrays", "Sweep", "load"]
 
 
 class CurveArrays(NamedTuple):
-    """One metric over one trial; three arrays of shape (reports,).  `time` is seconds since its start."""
+    """One metric over one trial: arrays of shape (reports,); `time` is seconds since its start."""
 
     step: NDArray[np.int64]
     value: NDArray[np.float64]
@@ -39,11 +39,11 @@ class CurveArrays(NamedTuple):
 
 
 class Sweep:
-    """A sweep as it is at the moment of loading.
+    """A sweep at the moment of loading.
 
     Attributes:
         path: of the HDF5 file.
-        spec: the sweep file as it was when the sweep last ran.
+        spec: the sweep file of the last run.
         trials: all trials, in number order.
         damages: parts of the journal that could not be read.
     """
@@ -54,19 +54,19 @@ class Sweep:
         self._state = state
         if not state.spec:
             raise ResultsError(
-                f"{path}: the sweep file in it is lost; "
-                f"`mpisweep run` with the sweep file and -o {path} puts it back"
+                f"{path}: the sweep file stored in it is lost; "
+                f"run `mpisweep run` with the sweep file and -o {path} to restore it"
             )
         try:
             self.spec: Spec = parse_spec(
                 state.spec, source=state.source, folder=path.parent, is_recorded=True
             )
         except SpecError as error:
-            raise ResultsError(f"{path}: the sweep file in it is damaged: {error}") from error
-        # What damage has taken is searched all the same.
+            raise ResultsError(f"{path}: the sweep file stored in it is damaged: {error}") from error
+        # Parameters whose columns were lost to damage are still searched.
         lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
         state.parameters = lost | state.parameters
-        #: Name of a parameter, or of a metric, to its column: that name, unless it was taken.
+        #: Name of a parameter or metric -> its column: the same name, unless that was taken.
         self._parameter_columns: dict[str, str] = {}
         self._metric_columns: dict[str, str] = {}
         self.trials = TrialTable(self._trial_rows())
@@ -91,7 +91,7 @@ class Sweep:
 
     @property
     def state(self) -> str:
-        """``running``, or why the last run of the program ended; a run that crashed still says running."""
+        """``running``, or why the last run ended; after a crash it remains ``running``."""
         return self._state.state
 
     @property
@@ -111,44 +111,45 @@ class Sweep:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Versions, the command line, and what else was around."""
+        """Versions, the command line and the environment of the last run."""
         return dict(self._state.environment)
 
     @property
     def allocations(self) -> Rows:
-        """One row for each run of the program on this sweep."""
+        """One row per run of the program on this sweep."""
         return rows_of(self._state, "allocations")
 
     @property
     def workers(self) -> Rows:
-        """One row for each worker of each run."""
+        """One row per worker of each run."""
         return rows_of(self._state, "workers")
 
     @property
     def attempts(self) -> Rows:
-        """One row for each attempt at a trial, those included that came to nothing."""
+        """One row per attempt at a trial, including attempts without a result."""
         return rows_of(self._state, "attempts")
 
     @property
     def ranks(self) -> Rows:
-        """One row for each rank of each attempt at a trial of several ranks, but for rank 0, which is in
-        attempts.
+        """One row per rank of each attempt at a trial of several ranks, without rank 0.
+
+        Rank 0 is in :attr:`attempts`.
         """
         return rows_of(self._state, "ranks")
 
     @property
     def last_ranks(self) -> Rows:
-        """Of :attr:`ranks`, those of each trial's last attempt."""
+        """The rows of :attr:`ranks` that belong to the last attempt of each trial."""
         ranks = self.ranks
         last: Rows = ranks[ranks["attempt"] == self.trials["attempt"][ranks["trial"]]]
         return last
 
     @property
     def spans(self) -> NDArray[np.float64]:
-        """From when to when each run of the program lasted, shape (runs, 2), in seconds since 1970.
+        """Start and end of each run of the program, shape (runs, 2), in seconds since 1970.
 
-        Of a run that was killed the end of its last trial is taken, and where damage has taken its start that
-        of its first one; NaN where it has neither.
+        A run that was killed ends with its last trial; a run whose start was lost to damage starts with its
+        first trial.  NaN if it has no trials either.
         """
         allocations, trials = self.allocations, self.trials
         found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
@@ -162,10 +163,10 @@ class Sweep:
 
     @property
     def most_workers(self) -> int:
-        """How many workers there were at a time at most: of runs one after another, or beside each other."""
+        """The largest number of workers at one time, over all runs."""
         workers, attempts = self.workers, self.attempts
         started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
-        # A run that has not said that it ended may go on where its trials do.
+        # A run without an end may still be running if its trials are.
         at_work = np.isin(
             np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label]
         )
@@ -180,11 +181,11 @@ class Sweep:
         return int(steps[order].cumsum().max(initial=0))
 
     def count(self, state: TrialState) -> int:
-        """How many trials are in this state."""
+        """The number of trials in this state."""
         return self._state.trials["state"].count(int(state))
 
     def best(self, k: int = 1) -> TrialTable:
-        """The `k` best complete trials by the objective, the best first; NaN and infinity come last."""
+        """The `k` best complete trials by objective, best first; NaN and infinity come last."""
         complete = self.trials.array[self.trials["state"] == TrialState.COMPLETE.label]
         if self.objective not in self.metrics:
             return TrialTable(complete[:0])
@@ -194,7 +195,7 @@ class Sweep:
         return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
 
     def curve(self, number: int, metric: str) -> CurveArrays:
-        """The reports of one metric of one trial; empty arrays where there are none.
+        """The reports of one metric of one trial; empty arrays if there are none.
 
         Raises:
             KeyError: when no trial has such a curve.
@@ -212,7 +213,7 @@ class Sweep:
         )
 
     def configuration(self, number: int) -> dict[str, Value]:
-        """The parameters of one trial, searched and fixed ones.
+        """The searched and fixed parameters of one trial.
 
         Raises:
             IndexError: when there is no such trial.
@@ -220,7 +221,7 @@ class Sweep:
         if not 0 <= number < len(self.trials):
             raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
         known = ((name, column[number]) for name, column in self._state.parameters.items())
-        # What damage has taken away stays away.
+        # Values that were lost to damage are left out.
         return {name: value for name, value in known if value is not None}
 
     @property
@@ -230,18 +231,17 @@ class Sweep:
         return None if number is None or number >= len(self.trials) else self.trials[number]
 
     def column(self, name: str) -> str:
-        """The column of :attr:`trials` that holds a parameter or metric.
+        """The column of :attr:`trials` that holds a parameter or a metric.
 
         Raises:
-            KeyError: when there is neither of that name.
+            KeyError: when there is no parameter or metric of that name.
         """
         if name in self._parameter_columns:
             return self._parameter_columns[name]
         return self.metric_column(name)
 
     def metric_column(self, name: str) -> str:
-        """The same where a metric is meant, which a parameter may be called like; or a column like
-        ``wall_time``.
+        """The column of a metric, even if a parameter has its name; or a field like ``wall_time``.
 
         Raises:
             KeyError: when there is none of that name.
@@ -256,7 +256,7 @@ class Sweep:
         )
 
     def _trial_rows(self) -> Rows:
-        """The structured array; a parameter or metric whose name is taken gets a prefix."""
+        """The structured array; a parameter or metric whose name is already taken gets a prefix."""
         state, columns = self._state, fixed_columns(self._state, self.objective)
         for name, values in state.parameters.items():
             native = native_column(values)
@@ -276,7 +276,7 @@ def load(path: str | os.PathLike[str]) -> Sweep:
         path: of the HDF5 file.
 
     Raises:
-        ResultsError: when there is no sweep, or the file is something else.
+        ResultsError: when there is no sweep at `path`, or the file is not a results file.
     """
     file = behind_link(Path(path))
     damages: list[Damage] = []

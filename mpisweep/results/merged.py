@@ -1,4 +1,4 @@
-"""A sweep out of its HDF5 file and its journal, as one."""
+"""Reading a sweep from its HDF5 file and its journal as one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mpisweep.results.state import SweepState
 
 __all__ = ["State", "add_journal", "read_merged", "read_until_stable"]
 
-#: How often what is changed while it is being read is looked at again, and the pause before that, in seconds.
-_LOOKS = 20
-_AGAIN_S = 0.05
+#: Attempts to read files that change during the read, and the pause between them, in seconds.
+_TRIES = 20
+_RETRY_S = 0.05
 State = TypeVar("State")
 
 
@@ -30,23 +30,23 @@ def read_until_stable(
     by_change: tuple[type[Exception], ...],
     damages: list[Damage] | None,
 ) -> State:
-    """Read what may be changed meanwhile, again until it was not.
+    """Read files that may change during the read; repeat until they did not change.
 
     Args:
-        read: returns what it has read, and whether that was there all the time; notes what could not be read.
-        by_change: what a change that comes in between may look like to it.
-        damages: gets what could not be read in the end.
+        read: returns its result and whether the files stayed in place; records damage in its argument.
+        by_change: exceptions that a change during the read can cause.
+        damages: receives the damage that the last read found.
     """
-    for look in range(_LOOKS):
+    for attempt in range(_TRIES):
         found: list[Damage] = []
         try:
-            state, has_stayed = read(found)
+            state, is_stable = read(found)
         except by_change:
-            if look == _LOOKS - 1:
+            if attempt == _TRIES - 1:
                 raise
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
             continue
-        if has_stayed:
+        if is_stable:
             break
     if damages is not None:
         damages.extend(found)
@@ -56,17 +56,17 @@ def read_until_stable(
 def read_merged(
     path: Path, damages: list[Damage] | None = None, *, reading: Reading = Reading.SAMPLES
 ) -> SweepState:
-    """The state of a sweep from its file and its journal; either may be missing.
+    """Read the state of a sweep from its file and its journal; either may be missing.
 
     Args:
         path: of the HDF5 file.
-        damages: gets what could not be read in the journal.
-        reading: what of its curves.
+        damages: receives the parts of the journal that could not be read.
+        reading: which curves to read.
 
     Raises:
-        ResultsError: when there is no sweep, or the file is something else.
+        ResultsError: when there is no sweep, or the file is not a results file.
     """
-    # NFS says by ESTALE that the file was replaced while it was being read.
+    # On NFS, ESTALE means that the file was replaced during the read.
     state = read_until_stable(functools.partial(_read_merged, path, reading), (OSError,), damages)
     if not state.allocations["run"]:
         raise ResultsError(f"{path}: no such results file")
@@ -78,12 +78,12 @@ def _read_merged(path: Path, reading: Reading, damages: list[Damage]) -> tuple[S
     names = segments(folder)
     state = read_file(path, reading) if path.exists() else SweepState()
     add_journal(state, folder, damages, reading)
-    # Had a segment gone in between, its records would be in the new file and not in the one that was read.
+    # The records of a segment deleted in between are in the new file and not in the one that was read.
     return state, set(names) <= set(segments(folder))
 
 
 def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading: Reading) -> None:
-    """Take in what a journal has beyond the file that `state` was read from."""
+    """Apply the journal's records that are not in the file that `state` was read from."""
     state.most_trials = state.count + sum(_size_of(folder / name) for name in segments(folder))
     state.index()
     keep: Callable[[Entry], Reports] | None = None
@@ -95,7 +95,7 @@ def add_journal(state: SweepState, folder: Path, damages: list[Damage], reading:
         keep = frames.placed
     for entry in read_journal(folder, state.covered, damages, state.sizes):
         apply(state, entry, keep)
-    state.settle()
+    state.drop_lookups()
 
 
 def _size_of(path: Path) -> int:

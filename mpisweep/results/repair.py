@@ -1,8 +1,7 @@
-"""Saving what can be saved of a damaged sweep, without ever changing or deleting the damaged parts.
+"""Repair of a damaged sweep, without ever changing or deleting the damaged parts.
 
-HDF5 may crash over a damaged file, or go round in circles for ever.  So a damaged file is read by a process
-that can be spared: it says what it is about to read, and where it does not come back from that another one
-reads the rest.
+HDF5 may crash on a damaged file or loop for ever.  So a child process reads it: it announces each part before
+it reads it, and if it dies or times out on one, another child reads the rest.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from mpisweep.results.state import SweepState
 
 __all__ = ["Repaired", "repair"]
 
-#: How long reading one part of a file may take, in seconds; and how much longer for each byte of the file.
-_PATIENCE_S = 20.0
-_PATIENCE_S_A_BYTE = 1e-7
+#: Timeout for reading one part of a file, in seconds; and the addition per byte of the file.
+_TIMEOUT_S = 20.0
+_TIMEOUT_S_PER_BYTE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair has found and saved.
+    """The outcome of a repair.
 
     Attributes:
-        ended: trials that have ended.
-        trials: trials that are known.
+        ended: number of trials that have ended.
+        trials: number of known trials.
         lost: parts of the HDF5 file that could not be read, as their names in it.
-        is_changed: whether the HDF5 file is not what was written: of what was read of it some may be wrong.
+        is_changed: whether the HDF5 file differs from what was written; values read from it may be wrong.
         damages: parts of the journal that could not be read.
-        kept: where the damaged parts are kept.
+        kept: paths of the kept damaged parts.
     """
 
     ended: int
@@ -61,14 +60,14 @@ class Repaired:
 
 
 def repair(path: Path) -> Repaired:
-    """Make a whole results file of whatever can be read of a file and its journal.
+    """Write an intact results file from the readable parts of a file and its journal.
 
     Args:
         path: of the HDF5 file.
 
     Raises:
         ResultsError: when the file is not a results file, a run is writing it, or nothing can be read.
-        OSError: when the disk does not take the new file; everything old is still there.
+        OSError: when the new file cannot be written; all old files still exist then.
     """
     if shares_folder(path).exists():
         return _repair_shares(path)
@@ -80,28 +79,28 @@ def repair(path: Path) -> Repaired:
     except ClaimedError as error:
         raise ResultsError(str(error)) from error
     try:
-        with _kept(claim):
+        with _heartbeat(claim):
             return _repair(path, folder, claim.token)
     finally:
         claim.release()
 
 
 class _NothingLeftError(ResultsError):
-    """Nothing of a file can be read, nor of its journal."""
+    """Nothing of a file or its journal can be read."""
 
 
 def _repair_shares(path: Path) -> Repaired:
-    """Repair what each member has of a split sweep, then put it together."""
+    """Repair the part of each member of a split sweep, then merge the parts."""
     folder = shares_folder(path)
     done = {base_file(folder): _repair_part(base_file(folder))} if base_file(folder).exists() else {}
     for member in members(folder):
         part = part_file(folder, member)
         if part.exists() or segments(journal_folder(part)):
             done[part] = _repair_part(part)
-            # Whoever had claimed it is gone, or it would not have been repaired.
+            # Its member is dead, or the repair would have been refused.
             left_file(folder, member).touch()
     gather(path, STALE_S)
-    # Of members that were killed before they could say a word there is no file.
+    # A member that was killed before its first record has no file.
     states = read_merged(path, reading=Reading.TABLES).trials["state"] if path.exists() else []
     return Repaired(
         sum(TrialState(state).is_end for state in states),
@@ -114,7 +113,7 @@ def _repair_shares(path: Path) -> Repaired:
 
 
 def _repair_part(part: Path) -> Repaired:
-    """The others' results are not held up by one of which nothing is left."""
+    """Repair one part; move it aside if nothing is readable, so that the others can merge."""
     try:
         return repair(part)
     except _NothingLeftError:
@@ -129,10 +128,8 @@ def _repair_part(part: Path) -> Repaired:
 
 
 @contextlib.contextmanager
-def _kept(claim: Claim) -> Iterator[None]:
-    """While inside, the claim gives signs of life, so that a repair that takes long is not taken for a dead
-    one.
-    """
+def _heartbeat(claim: Claim) -> Iterator[None]:
+    """Send heartbeats for the claim in the background, so that a long repair is not judged dead."""
     is_over = threading.Event()
 
     def beat() -> None:
@@ -164,7 +161,7 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
     add_journal(state, folder, damages, Reading.PLACES)
     if not state.allocations["run"]:
         raise _NothingLeftError(
-            f"{path}: nothing of it can be read, nor of its journal; it was left as it is"
+            f"{path}: no part of it or of its journal can be read; the files are unchanged"
         )
     kept += keep_damaged(path, damages)
     if is_changed:
@@ -176,27 +173,27 @@ def _repair(path: Path, folder: Path, token: Path) -> Repaired:
 
 
 def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
-    """What can be read of a damaged file, and the names of what cannot."""
-    hopeless: set[str] = set()
-    patience_s = _PATIENCE_S + _PATIENCE_S_A_BYTE * path.stat().st_size
+    """Read a damaged file in child processes; return the state and the names of the lost parts."""
+    unreadable: set[str] = set()
+    timeout_s = _TIMEOUT_S + _TIMEOUT_S_PER_BYTE * path.stat().st_size
     forking = multiprocessing.get_context("fork")
     while True:
         ours, theirs = forking.Pipe(duplex=False)
-        reader = forking.Process(target=_salvage, args=(path, hopeless, theirs))
+        reader = forking.Process(target=_salvage, args=(path, unreadable, theirs))
         with warnings.catch_warnings():
-            # Since Python 3.12: threads of a linear algebra library do not concern a child that reads a file.
+            # Python 3.12 warns of threads; a linear algebra library's do not affect a child that reads.
             warnings.simplefilter("ignore", DeprecationWarning)
             reader.start()
         theirs.close()
         at = "/"
         found: tuple[SweepState, list[str]] | None = None
         try:
-            while found is None and ours.poll(patience_s):
-                told = ours.recv()
-                if isinstance(told, str):
-                    at = told
+            while found is None and ours.poll(timeout_s):
+                message = ours.recv()
+                if isinstance(message, str):
+                    at = message
                 else:
-                    found = told
+                    found = message
         except EOFError:
             pass
         finally:
@@ -205,14 +202,14 @@ def _salvaged(path: Path) -> tuple[SweepState, list[str]]:
             ours.close()
         if found is not None:
             return found
-        if at in hopeless:
+        if at in unreadable:
             return SweepState(), ["/"]
-        hopeless.add(at)
+        unreadable.add(at)
 
 
-def _salvage(path: Path, hopeless: set[str], line: Connection) -> None:
+def _salvage(path: Path, unreadable: set[str], line: Connection) -> None:
     lost: list[str] = []
-    line.send((salvage_file(path, lost, hopeless=hopeless, begin=line.send), lost))
+    line.send((salvage_file(path, lost, unreadable=unreadable, begin=line.send), lost))
 
 
 def _move_aside(path: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Replay: the state of a sweep grown record by record.
+"""Replay: build the state of a sweep record by record.
 
 Replay is idempotent by (trial, attempt): a result that comes twice counts once, a result of an attempt that
-a later one has replaced does not count, and a trial that has ended never changes.  Only reports would count
-twice; the file therefore states up to which offset of each segment it covers the journal.  Pure.
+a later one replaced does not count, and a trial that has ended never changes.  Only reports would count
+twice; therefore the file states up to which offset of each segment it covers the journal.  Pure.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
 _INFEASIBLE = int(TrialState.INFEASIBLE)
-#: Ends that never change.  That a trial is infeasible is a conclusion, which gives way to what has happened.
+#: Ends that never change.  INFEASIBLE is an inference; an observed result replaces it.
 _FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
 _NAN = math.nan
 
 
 def kept(entry: Entry) -> Reports:
-    """What is kept of a block of reports, samples and all; see :meth:`Frames.placed` for less."""
+    """Keep a block of reports with its samples; :meth:`Frames.placed` keeps only their place."""
     record = entry.record
     assert isinstance(record, ReportBlock)
     return KeptReports(record.sequence, lengths_of(record.curves), record.curves)
 
 
 def apply(state: SweepState, entry: Entry, keep: Callable[[Entry], Reports] | None = kept) -> None:
-    """Take one record in.
+    """Apply one record to the state.
 
     Args:
-        state: grows by it.
+        state: is updated.
         entry: of the journal.
-        keep: gives what is kept of a block of reports; None to keep nothing of curves.
+        keep: converts a block of reports for :class:`Curves`; None ignores curves.
     """
     record = entry.record
     if isinstance(record, RunRecord):
-        # Any other run's record is not this segment's first one, whatever it is.
+        # A record of another run cannot be this segment's first one.
         if record.run == run_of(entry.segment):
             _on_run(state, entry.segment, record)
     elif _is_bounded(state, record):
         run = state.run_of_segment.get(entry.segment)
         if run is None:
-            # Its first record is damaged; its name says whose it is.
+            # Its first record is damaged; the segment's name still tells the run.
             run = _on_unknown_run(state, entry.segment)
         if isinstance(record, ReportBlock):
             _on_reports(state, record, entry, keep)
@@ -89,8 +89,8 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
     if record.run in runs:
         state.run_of_segment[segment] = runs.index(record.run)
         return
-    # Whatever ran when the last run ended without a word is waiting again.
-    state.forget_running()
+    # The last run died without closing: its running trials wait again.
+    state.requeue_running()
     state.run_of_segment[segment] = len(runs)
     _append(
         state.allocations,
@@ -106,7 +106,7 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
 def _on_unknown_run(state: SweepState, segment: str) -> int:
     name, runs = run_of(segment), state.allocations["run"]
     if name not in runs:
-        state.forget_running()
+        state.requeue_running()
         _append(
             state.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
             ended_at=_NAN, end="", launch="", closing_time=_NAN, code="",
@@ -118,7 +118,7 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
 def _on_closed(state: SweepState, record: ClosedRecord, run: int) -> None:
     state.allocations["ended_at"][run] = record.closed_at
     state.allocations["end"][run] = record.why
-    state.forget_running()
+    state.requeue_running()
     state.state = record.why
 
 
@@ -129,7 +129,7 @@ def _on_joined(state: SweepState, record: JoinedRecord, run: int) -> None:
     key = (run, record.worker)
     row = state.worker_rows.setdefault(key, len(state.workers["rank"]))
     if row < len(state.workers["rank"]):
-        # It had been given up, and is back; or a new master has met it.
+        # It was declared dead and is back, or a new master registered it.
         state.workers["left_at"][row] = _NAN
         return
     _append(
@@ -163,7 +163,7 @@ def _on_trials(state: SweepState, record: TrialsBlock, run: int) -> None:
         return
     skip = first - record.numbers[0]
     if skip < 0:
-        # The block between was damaged: its trials are known by number only.
+        # A damaged block is missing in between: its trials are known by number only.
         state.grow(record.numbers[0])
         first, skip = record.numbers[0], 0
     rows = len(record.numbers) - skip
@@ -238,7 +238,7 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
 
 
 def _credit(state: SweepState, worker: int, wall_time_s: float) -> None:
-    """A worker has run a trial, or a rank of one, for so long."""
+    """Add a finished trial, or a finished rank of one, to its worker's totals."""
     if worker >= 0:
         state.workers["trials_done"][worker] += 1
         if wall_time_s == wall_time_s:
@@ -246,7 +246,7 @@ def _credit(state: SweepState, worker: int, wall_time_s: float) -> None:
 
 
 def _on_infeasible(state: SweepState, record: InfeasibleBlock, run: int) -> None:
-    """That a trial is infeasible may be withdrawn later; no other end is."""
+    """Mark trials as infeasible or revoke that; no other end can be revoked."""
     old, new = (_WAITING, _INFEASIBLE) if record.why else (_INFEASIBLE, _WAITING)
     state.grow(max(record.numbers, default=-1) + 1)
     for number in record.numbers:
@@ -276,7 +276,7 @@ def _on_reports(
     state.grow(number + 1)
     if not _is_latest(state, number, record.attempt):
         return
-    # A worker tells a new master all that it does not know to be safe, and some of it is.
+    # A worker resends to a new master every block that is not confirmed; some are in the journal already.
     if not _is_new_block(state, number, record.sequence):
         return
     if keep is not None:
@@ -284,7 +284,7 @@ def _on_reports(
 
 
 def _is_latest(state: SweepState, number: int, attempt: int) -> bool:
-    """Whether an attempt is the last one; where its assignment was damaged, it becomes so here."""
+    """Whether an attempt is the last one; if its assignment was lost to damage, record it here."""
     tried = state.trials["attempt"]
     if attempt > tried[number] and state.trials["state"][number] < _COMPLETE:
         tried[number] = attempt

@@ -1,14 +1,13 @@
-"""The curves of a sweep: where the samples of each trial are, whether they are in memory or not.
+"""The curves of a sweep: where the samples of each trial are, in memory or not.
 
-Samples are most of what a large sweep has, and few who read a sweep need them.  So there are three ways to
-read one (:class:`Reading`), and two places for the samples of a trial:
+Samples are most of the data of a large sweep, and few readers need them.  So there are three ways to read a
+sweep (:class:`Reading`), and two places for the samples of a trial:
 
-* *stored*: in the results file, where two tables for each metric say which of its samples are whose;
-* *fresh*: blocks of reports that the file does not have, each in memory, in a frame of the journal, or in the
-  curves of a member of a split sweep.
+* *stored*: in the results file, where two tables per metric hold the range of each trial's samples;
+* *pending*: in blocks of reports that the file does not have, each in memory, in a frame of the journal, or
+  in the curves of a member of a split sweep.
 
-:class:`Curves` knows the places.  Samples are read when somebody asks for them, one block at a time, and not
-kept.
+:class:`Curves` holds the places.  Samples are read on request, one block at a time, and not cached.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ __all__ = ["Curves", "KeptReports", "OtherReports", "Reading", "Reports", "Store
 
 
 class Reading(Enum):
-    """What is read of a sweep beside its tables."""
+    """How much of a sweep is read beside its tables."""
 
-    #: No curves.  Of a file's checksums the one that leaves them out is checked.
+    #: No curves.  Only the file's checksum without the curves is verified.
     TABLES = "tables"
-    #: Where the samples are, to be copied block by block; all of a file is checked.
+    #: The places of samples, for copying block by block; the whole file is verified.
     PLACES = "places"
-    #: All samples, into memory: files that change or go away afterwards do not matter.
+    #: All samples, into memory, so that later changes to the files do not matter.
     SAMPLES = "samples"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StoredCurve:
     """One metric's reports in the file.
 
     Attributes:
-        step: of all trials end to end; an array of shape (reports,), or what is read like one.
+        step: of all trials end to end; an array of shape (reports,), or an object that is indexed like one.
         value: the same.
         time: the same.
         offset: where the reports of each trial begin, shape (trials,).
-        length: how many each trial has, shape (trials,).
+        length: number of reports of each trial, shape (trials,).
     """
 
     step: Any
@@ -56,21 +55,21 @@ class StoredCurve:
 
 
 class Reports(Protocol):
-    """A block of reports of one trial, wherever it is."""
+    """A block of reports of one trial, in any place."""
 
     @property
     def sequence(self) -> int:
-        """The how-manieth block of its attempt it is."""
+        """The position of the block within its attempt, from 0."""
 
     @property
     def lengths(self) -> Mapping[str, int]:
-        """Metric -> how many reports of it."""
+        """Metric -> number of reports."""
 
     def read(self) -> Mapping[str, Curve]:
-        """The samples.
+        """Read the samples.
 
         Raises:
-            OSError: when they are not there any more.
+            OSError: when they are gone.
         """
 
 
@@ -89,7 +88,7 @@ class KeptReports:
 
 @dataclass(frozen=True, slots=True)
 class OtherReports:
-    """All that one trial has in the curves of another state."""
+    """All reports of one trial in the curves of another state."""
 
     sequence: int
     lengths: Mapping[str, int]
@@ -102,36 +101,36 @@ class OtherReports:
 
 
 class Source(Protocol):
-    """Where samples are read from; open from the first read on."""
+    """A file with samples; opened by the first read."""
 
     def close(self) -> None:
-        """Close it until something is read again."""
+        """Close the file; the next read opens it again."""
 
 
 @dataclass(slots=True)
 class Curves:
-    """Which trial has reports of which metric, and where."""
+    """The place of each trial's reports, by metric."""
 
-    #: Metric -> reports as the file has them.
+    #: Metric -> reports in the file.
     stored: dict[str, StoredCurve] = field(default_factory=dict)
     #: Trial -> blocks of reports that the file does not have, in the order of their sequence.
-    fresh: dict[int, list[Reports]] = field(default_factory=dict)
-    #: Trials whose stored reports belong to an attempt that another has replaced.
+    pending: dict[int, list[Reports]] = field(default_factory=dict)
+    #: Trials whose stored reports belong to an attempt that a later one replaced.
     outdated: set[int] = field(default_factory=set)
-    #: What samples are read from, and may be open since.
+    #: Files that samples are read from; they may be open.
     sources: list[Source] = field(default_factory=list)
-    #: Metric -> how many blocks have reports of it.
+    #: Metric -> number of blocks with reports of it.
     _reporting: dict[str, int] = field(default_factory=dict)
 
     def add(self, number: int, reports: Reports) -> None:
-        """Take in a block of reports of a trial."""
-        insort(self.fresh.setdefault(number, []), reports, key=_sequence)
+        """Add a block of reports of a trial."""
+        insort(self.pending.setdefault(number, []), reports, key=_sequence)
         for metric in reports.lengths:
             self._reporting[metric] = self._reporting.get(metric, 0) + 1
 
     def drop(self, number: int) -> None:
-        """Let go of what an attempt has reported that another one replaces."""
-        for reports in self.fresh.pop(number, ()):
+        """Drop the reports of an attempt that a later one replaces."""
+        for reports in self.pending.pop(number, ()):
             for metric in reports.lengths:
                 self._reporting[metric] -= 1
         self.outdated.add(number)
@@ -143,7 +142,7 @@ class Curves:
         return [*self.stored, *reporting]
 
     def stored_range(self, number: int, metric: str) -> tuple[int, int]:
-        """From where to where the stored reports of a metric are those of this trial."""
+        """The range of this trial in the stored reports of a metric."""
         stored = self.stored.get(metric)
         if stored is None or number >= len(stored.offset) or number in self.outdated:
             return 0, 0
@@ -151,24 +150,24 @@ class Curves:
         return first, first + int(stored.length[number])
 
     def lengths(self, number: int) -> dict[str, int]:
-        """Metric -> how many reports of it a trial has; those that it has none of are left out."""
+        """Metric -> number of reports of a trial; metrics without reports are left out."""
         found: dict[str, int] = {}
         for metric in self.stored:
             first, end = self.stored_range(number, metric)
             if end > first:
                 found[metric] = end - first
-        for reports in self.fresh.get(number, ()):
+        for reports in self.pending.get(number, ()):
             for metric, length in reports.lengths.items():
                 if length:
                     found[metric] = found.get(metric, 0) + length
         return found
 
     def of(self, number: int, metric: str) -> Curve:
-        """All reports of one metric of one trial, in order; empty arrays where there are none."""
+        """All reports of one metric of one trial, in order; empty arrays if there are none."""
         return self.of_trial(number, (metric,))[metric]
 
     def of_trial(self, number: int, metrics: Collection[str]) -> dict[str, Curve]:
-        """The same of several metrics, each block being read once."""
+        """The reports of several metrics of one trial; each block is read once."""
         made = {metric: Curve(array("q"), array("d"), array("d")) for metric in metrics}
         for metric, curve in made.items():
             first, end = self.stored_range(number, metric)
@@ -180,7 +179,7 @@ class Curves:
                     (stored.time, curve.time),
                 ):
                     column.frombytes(samples[first:end].astype(column.typecode, copy=False).tobytes())
-        for reports in self.fresh.get(number, ()):
+        for reports in self.pending.get(number, ()):
             if not made.keys() & reports.lengths.keys():
                 continue
             for metric, piece in reports.read().items():
@@ -191,13 +190,13 @@ class Curves:
         return made
 
     def close(self) -> None:
-        """Close what samples were read from."""
+        """Close the files that samples were read from."""
         for source in self.sources:
             source.close()
 
 
 def lengths_of(curves: Mapping[str, Curve]) -> dict[str, int]:
-    """Metric -> how many samples."""
+    """Metric -> number of samples."""
     return {metric: len(curve.step) for metric, curve in curves.items()}
 
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep: their names, and what is moved aside for a new one."""
+"""The runs of a sweep: their names, and moving old results aside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def new_run_name(folder: Path) -> str:
-    """A name that no other run has; it sorts after those of all runs before, whatever the clock says."""
+    """A unique run name that sorts after those of all earlier runs, whatever the clock says."""
     after = last_run(folder)
     # "x" comes after the "-" that follows a run's name in the names of its segments.
     name = run_name()
@@ -26,24 +26,24 @@ def new_run_name(folder: Path) -> str:
 
 
 def run_name() -> str:
-    """A name that no other run has; those of later runs sort after it, if the clock is right."""
+    """A unique run name that sorts after earlier ones if the clock is right."""
     return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(3)}"
 
 
 def last_run(folder: Path) -> str:
-    """Name of the last run that has written to a journal; empty where there is none."""
+    """Name of the last run in a journal; empty if there is none."""
     return max(map(run_of, segments(folder)), default="")
 
 
 def move_aside(path: Path, token: Path) -> Path | None:
-    """Rename an old results file, and what the journal has of it, so that nothing is deleted.
+    """Rename an old results file, and its journal, instead of deleting them.
 
     Args:
         path: of the HDF5 file.
-        token: of the master who does it; see :mod:`mpisweep.results.claim`.
+        token: of the master that renames; see :mod:`mpisweep.results.claim`.
 
     Returns:
-        The new name of the file; None when there was nothing.
+        The new path of the file; None if there was nothing to move.
     """
     folder = journal_folder(path)
     old_segments = segments(folder)
@@ -61,7 +61,7 @@ def move_aside(path: Path, token: Path) -> Path | None:
             _move_through(token, folder / name, journal_folder(kept) / name)
     if path.exists():
         _move_through(token, path, kept)
-    log.info("%s was moved to %s", path.name, kept.name)
+    log.info("moved %s to %s", path.name, kept.name)
     return kept
 
 

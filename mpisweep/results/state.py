@@ -1,6 +1,6 @@
-"""The state of a sweep: what the HDF5 file holds, and what the journal adds.
+"""The state of a sweep: the contents of the HDF5 file plus the records of the journal.
 
-Tables are columns, plain lists with one entry a row; row *n* of the trials is trial *n*.  Pure.
+Tables are columns, plain lists with one entry per row; row *n* of the trials is trial *n*.  Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mpisweep.results.reports import Curves
 
 __all__ = ["TABLE_FIELDS", "SweepState", "Table"]
 
-#: What a SweepState holds beside its curves.
+#: The fields of a SweepState without its curves.
 TABLE_FIELDS = (
     "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
     "attempts", "ranks", "workers", "allocations", "covered",
@@ -30,9 +30,9 @@ _NAN = math.nan
 
 @dataclass(slots=True)
 class SweepState:
-    """Everything that is known about a sweep."""
+    """Everything known about a sweep."""
 
-    #: Attributes of the file: the RunRecord's sweep file, and what follows from it.
+    #: Attributes of the file: the RunRecord's sweep file and fields derived from it.
     spec: str = ""
     source: str = ""
     version: str = ""
@@ -43,19 +43,19 @@ class SweepState:
     parameters: dict[str, list[Value | None]] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     attempts: Table = field(default_factory=lambda: _empty("attempts"))
-    #: Of the trials of several ranks, the ranks beside rank 0.
+    #: Ranks of trials of several ranks, without rank 0.
     ranks: Table = field(default_factory=lambda: _empty("ranks"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Where the curves are.
     curves: Curves = field(default_factory=Curves)
-    #: Trial -> ReportBlocks of its last attempt that are in here beyond the first `report_blocks` of them.
+    #: Trial -> sequences of the ReportBlocks of its last attempt that arrived after a gap.
     report_gaps: dict[int, set[int]] = field(default_factory=dict)
-    #: A number from here on is damage: every trial that was introduced takes some bytes.
+    #: Trial numbers from here on are damage: every added trial takes some bytes of the journal.
     most_trials: int = 1 << 24
-    #: Segment -> offset up to which it is in here.
+    #: Segment -> offset up to which its records are applied.
     covered: dict[str, int] = field(default_factory=dict)
-    #: Segment -> how many bytes of it there were when it was read, whatever they were.
+    #: Segment -> its size in bytes when it was read, damaged parts included.
     sizes: dict[str, int] = field(default_factory=dict)
     #: Segment -> row of its run in the allocations.
     run_of_segment: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class SweepState:
     rank_rows: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def index(self) -> None:
-        """Make the look-up tables after the columns were filled from a file."""
+        """Build the look-up tables after the columns were filled from a file."""
         w = self.workers
         self.worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
         a = self.attempts
@@ -76,25 +76,25 @@ class SweepState:
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self.rank_rows.setdefault(key, []).append(row)
 
-    def settle(self) -> None:
-        """Let go of what only further records would need: all are taken in."""
+    def drop_lookups(self) -> None:
+        """Drop the look-up tables that only further records need."""
         self.worker_rows.clear()
         self.attempt_rows.clear()
 
     @staticmethod
     def usual_row(group: str) -> dict[str, Any]:
-        """What each column of a table holds where nothing is known."""
+        """The default value of each column of a table."""
         by_kind: dict[Any, Any] = {"integer": -1, "number": _NAN, "text": "", "long text": ""}
         usual = {column.name: by_kind.get(column.kind, 0) for column in columns_of(group)}
         return usual | ({"attempt": 0, "state": _WAITING} if group == "trials" else {})
 
     @property
     def count(self) -> int:
-        """How many trials are known."""
+        """Number of known trials."""
         return len(self.trials["state"])
 
     def curve(self, number: int, metric: str) -> Curve:
-        """All reports of one metric of one trial, in order; empty arrays where there are none."""
+        """All reports of one metric of one trial, in order; empty arrays if there are none."""
         return self.curves.of(number, metric)
 
     @property
@@ -103,7 +103,7 @@ class SweepState:
         return self.curves.names
 
     def diverged(self, objective: str) -> list[bool]:
-        """For each trial whether it is complete and its objective is missing, NaN or infinite."""
+        """For each trial, whether it completed with a missing, NaN or infinite objective."""
         values = self.metrics.get(objective) or [_NAN] * self.count
         return [
             state == _COMPLETE and not math.isfinite(value)
@@ -111,7 +111,7 @@ class SweepState:
         ]
 
     def begun(self) -> set[int]:
-        """Rows of the attempts that may run: the first one of each slot; those behind it have not begun."""
+        """Rows of the attempts that may be running: the first one of each slot's queue."""
         attempts, ranks = self.attempts, self.ranks
         found: set[int] = set()
         slots: set[tuple[int, int]] = set()
@@ -126,8 +126,8 @@ class SweepState:
             slots.add(slot)
         return found
 
-    def forget_running(self) -> None:
-        """What ran when a run ended waits again."""
+    def requeue_running(self) -> None:
+        """Set the running trials back to waiting, after the end of their run."""
         states = self.trials["state"]
         for number, state in enumerate(states):
             if state == _RUNNING:
@@ -140,13 +140,13 @@ class SweepState:
                 ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.RECLAIMED)
 
     def drop_reports(self, number: int) -> None:
-        """A new attempt reports anew."""
+        """Drop a trial's reports, because a new attempt reports from the beginning."""
         self.curves.drop(number)
         self.report_gaps.pop(number, None)
         self.trials["report_blocks"][number] = 0
 
     def grow(self, count: int) -> None:
-        """Have so many trials, the new ones waiting."""
+        """Extend the tables to `count` trials; the new ones wait."""
         new = count - self.count
         if new <= 0:
             return
@@ -166,19 +166,19 @@ class SweepState:
             values.extend([_NAN] * new)
 
     def parameter_column(self, name: str) -> list[Value | None]:
-        """The column of a parameter, made where there is none."""
+        """The column of a parameter, created if missing."""
         if name not in self.parameters:
             self.parameters[name] = [None] * self.count
         return self.parameters[name]
 
     def metric_column(self, name: str) -> list[float]:
-        """The column of final values of a metric, made where there is none."""
+        """The column of a metric's final values, created if missing."""
         if name not in self.metrics:
             self.metrics[name] = [_NAN] * self.count
         return self.metrics[name]
 
 
-#: Columns of the trials that are computed when they are written or read.
+#: Columns of the trials that are computed on writing or reading.
 _COMPUTED = {"trials": ("host", "device", "ended_at", "diverged")}
 
 

@@ -1,15 +1,15 @@
-"""The process that reads and writes the results file for a master, which must never wait for a disk.
+"""The side process for the results file, so that the master never waits for a disk.
 
-One line of JSON asks, one line of JSON answers; see :mod:`mpisweep.master.snapshotter` for the other end::
+Requests and answers are one line of JSON each; :mod:`mpisweep.master.snapshotter` is the other end::
 
     {"ask": "read", "path": ...}                               the tables of a sweep, without its curves
     {"ask": "compact", "path": ..., "token": ..., "keep": ...} a snapshot
     {"ask": "close", "path": ..., "token": ..., "since": ...}  the last snapshot of a run
-    {"ask": "gather", "path": ..., "silence_s": ...}           put the parts of a split sweep together
+    {"ask": "gather", "path": ..., "silence_s": ...}           merge the parts of a split sweep
     {"ask": "leave", "token": ..., "folders": [...]}           release the claim; remove empty folders
 
-Every answer has ``seconds``, and ``error``, which is empty where all went well.  The process keeps nothing
-between two questions: it can be killed at any time, and another one be asked again.
+Every answer has ``seconds``, and ``error``, which is empty on success.  The process keeps no state between
+two requests: it can be killed at any time, and the request sent to another one.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = ["read_here", "serve_snapshots", "state_from", "state_to"]
 
 
 def serve_snapshots(files: list[int], arguments: Mapping[str, Any]) -> None:
-    """Entry of the process.
+    """Entry point of the process.
 
     Args:
         files: the socket.
-        arguments: none.
+        arguments: unused.
     """
     # A snapshot is never urgent; a trial's data loader on the same core is.
     with contextlib.suppress(OSError):
@@ -63,10 +63,10 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_here(path: Path) -> tuple[SweepState | None, list[Damage]]:
-    """The tables of a sweep, and what could not be read of its journal; None where there is no sweep."""
+    """The tables of a sweep and the damage in its journal; None if there is no sweep."""
     if not path.exists() and not segments(journal_folder(path)) and not shares_folder(path).exists():
         return None, []
-    # h5py is for those who resume a sweep; a new one starts without it.
+    # Only a resumed sweep needs h5py; a new one starts faster without it.
     from mpisweep.results.shares.merging import read_sweep
 
     damages: list[Damage] = []
@@ -105,7 +105,7 @@ def _gather(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _leave(asked: Mapping[str, Any]) -> dict[str, Any]:
     Claim(Path(asked["token"])).release()
     for folder in asked["folders"]:
-        # Of trials: empty once none has a checkpoint left.
+        # A folder of trials is empty once no trial has a checkpoint.
         with contextlib.suppress(OSError):
             Path(folder).rmdir()
     return {}
@@ -117,10 +117,10 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def state_to(state: SweepState) -> dict[str, Any]:
-    """The tables of a sweep as JSON has them; no curves."""
+    """Convert the tables of a sweep, without curves, to JSON values."""
     return {name: getattr(state, name) for name in TABLE_FIELDS}
 
 
 def state_from(told: Mapping[str, Any]) -> SweepState:
-    """What :func:`state_to` was given, without its curves."""
+    """Restore a state from :func:`state_to`, without its curves."""
     return SweepState(**{name: told[name] for name in TABLE_FIELDS})

@@ -1,4 +1,4 @@
-"""Having things on the disk."""
+"""Flushing files to the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["sync"]
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -1,4 +1,4 @@
-"""Tables as readers of a sweep get them: structured arrays, one row per trial, worker, attempt or run."""
+"""Structured arrays for readers of a sweep: one row per trial, worker, attempt or run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mpisweep.spec.units import value_text
 __all__ = ["Rows", "TrialTable", "fixed_columns", "rows_of", "structured"]
 
 Rows = NDArray[Any]
-#: A table of more trials is printed with its first and its last ones.
-_ROWS_AT_MOST = 20
+#: A longer table prints only its first and last rows.
+_MAX_ROWS = 20
 
 
 class TrialTable:
-    """Trials as a structured array, one row a trial.
+    """Trials as a structured array, one row per trial.
 
     Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
-    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Printed, it
-    is a table of what was searched and measured.
+    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Its printed
+    form shows the searched parameters and the metrics.
     """
 
     def __init__(self, array: Rows) -> None:
@@ -55,7 +55,7 @@ class TrialTable:
         lines = [
             "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
         ]
-        return "\n".join([*lines, *self._what_is_left_out()])
+        return "\n".join([*lines, *self._footer()])
 
     def _repr_html_(self) -> str:
         header, *rows = (
@@ -63,17 +63,17 @@ class TrialTable:
             for tag, row in zip(("th", *("td" for _ in range(len(self)))), self._cells(), strict=False)
         )
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        below = "".join(f"<p>{text}</p>" for text in self._what_is_left_out())
+        below = "".join(f"<p>{text}</p>" for text in self._footer())
         return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{below}"
 
     def _cells(self) -> list[tuple[str, ...]]:
-        """What is printed, with a heading: of many trials the first ones and the last ones."""
+        """The printed cells with a heading; of a long table only the first and last rows."""
         fixed = [column.name for column in columns_of("trials")]
         names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
         names = [name for name in names if name in self.names]
-        many = len(self) > _ROWS_AT_MOST
+        many = len(self) > _MAX_ROWS
         chosen = (
-            [*range(_ROWS_AT_MOST // 2), *range(len(self) - _ROWS_AT_MOST // 2, len(self))]
+            [*range(_MAX_ROWS // 2), *range(len(self) - _MAX_ROWS // 2, len(self))]
             if many
             else range(len(self))
         )
@@ -81,11 +81,11 @@ class TrialTable:
             tuple(_on_one_line(value_text(self.array[name][row].item())) for name in names) for row in chosen
         ]
         if many:
-            rows.insert(_ROWS_AT_MOST // 2, ("...",) * len(names))
+            rows.insert(_MAX_ROWS // 2, ("...",) * len(names))
         return [tuple(names), *rows]
 
-    def _what_is_left_out(self) -> list[str]:
-        return [f"{len(self):,} trials"] if len(self) > _ROWS_AT_MOST or len(self) == 0 else []
+    def _footer(self) -> list[str]:
+        return [f"{len(self):,} trials"] if len(self) > _MAX_ROWS or len(self) == 0 else []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,22 +112,22 @@ class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too
 
 
 def _check_columns(key: Any, names: tuple[str, ...]) -> None:
-    """Refuse a column that there is not, in better words than numpy's."""
+    """Refuse an unknown column with a clearer message than numpy's."""
     for name in key if isinstance(key, list) else (key,):
         if isinstance(name, str) and name not in names:
             raise KeyError(f"no column {name!r}; {nearest(name, names)}")
 
 
 def _on_one_line(text: str) -> str:
-    """A text without control characters, which would move the cursor."""
+    """Replace control characters, which would move the cursor."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-# ------------------------------------------------------------------------------------- out of a state
+# ------------------------------------------------------------------------------------- from a state
 
 
 def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
-    """The columns of /trials."""
+    """The columns of /trials as arrays."""
     columns: dict[str, Any] = {}
     workers = np.array(state.trials["worker"], dtype=np.int64)
     for column in columns_of("trials"):
@@ -143,14 +143,14 @@ def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
 
 
 def rows_of(state: SweepState, group: str) -> Rows:
-    """Another table as a structured array."""
+    """Any other table as a structured array."""
     table = getattr(state, group)
     columns = {column.name: _array(column.kind, table[column.name]) for column in columns_of(group)}
     return structured(columns, len(next(iter(table.values()))))
 
 
 def structured(columns: dict[str, Any], count: int) -> Rows:
-    """Columns of one length as a structured array."""
+    """Combine columns of equal length into a structured array."""
     rows: Rows = np.empty(count, dtype=[(name, column.dtype) for name, column in columns.items()])
     for name, column in columns.items():
         rows[name] = column
@@ -163,7 +163,7 @@ def _array(kind: Any, values: list[Any]) -> Any:
     if kind == "number":
         return np.array(values, dtype=np.float64)
     if kind == "long text":
-        # As an array of text each would take the space of the longest.
+        # In an array of text each entry would take the space of the longest.
         return np.array([*values, None], dtype=object)[:-1]
     if kind == "text":
         return np.array(values, dtype=str) if values else np.empty(0, dtype="U1")

@@ -1,7 +1,7 @@
-"""The data of the scheduler: trials, slots, queues, and what was learned; its readings and its invariants.
+"""The data of the scheduler and their invariants.
 
-The rules (:mod:`mpisweep.scheduling.rules`) are functions over it and keep no state of their own.  A trial's
-state is written in one place, :class:`~mpisweep.scheduling.trials.TrialStates`, which knows the legal moves.
+The rules (:mod:`mpisweep.scheduling.rules`) are functions over the core and keep no state of their own.  Only
+:class:`~mpisweep.scheduling.trials.TrialStates` writes a trial's state; it rejects illegal moves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Core", "Policy", "Start"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits of a sweep, which never change; see :class:`~mpisweep.scheduling.scheduler.Scheduler`."""
+    """The constant limits of a sweep; see the arguments of ``Scheduler``."""
 
     retries: int
     grace_s: float
@@ -43,7 +43,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a new master knows of trials and slots; see :class:`~mpisweep.scheduling.scheduler.Scheduler`."""
+    """Trials and slots as a new master finds them; see the arguments of ``Scheduler``."""
 
     states: Sequence[int]
     attempts: Sequence[int]
@@ -54,16 +54,16 @@ class Start:
 
 
 class Core:
-    """What runs where, what waits for what, and what was learned so far.
+    """Running trials, waiting trials, and the models learned so far.
 
     Args:
-        start: what is known of trials and slots when this master begins.
+        start: trials and slots when this master begins.
         policy: the limits of the sweep.
-        model: expects durations.
-        widths: how many ranks each trial needs; None where all need one.
-        frontier: says which trials may need too much memory; None where nothing is said of memory.
-        search: asks for more trials by what has ended; None where all trials are known beforehand.
-        shared: whether no trial may run before it is granted.
+        model: predicts durations.
+        widths: number of ranks that each trial needs; None if all need one.
+        frontier: finds trials that may need too much memory; None if the sweep does not model memory.
+        search: adds trials as results come in; None if all trials are known beforehand.
+        shared: whether a trial must be granted before it may run.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Core:
         self.policy = policy
         self.model = model
         self.search = search
-        #: Slots that have yet to say hello -> what they hold, as far as is known.
+        #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
         self.away_of: dict[int, list[Slot]] = {}
         for slot in self.away:
@@ -93,11 +93,11 @@ class Core:
         self.memory = Memory(frontier, start.fresh)
         self.memory.note_running(away)
         waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
-        #: What other allocations may run; None where the sweep is not shared.
+        #: Trials that are not granted to this allocation; None if the sweep is not shared.
         self.supply = Supply(waiting) if shared else None
         self.losses = Losses(start.losses, [number for number in waiting if start.attempts[number]])
         for trials in self.away.values():
-            # Which of them were assigned together nobody knows.
+            # The journal does not say which of them were assigned together.
             self.losses.note_assigned(list(trials))
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)
@@ -111,18 +111,18 @@ class Core:
             if number in away
         }
         self.timetable = Timetable(self.slots, model, policy.deadline)
-        #: Whether it matters when a slot will be free.
+        #: Whether any decision depends on when a slot will be free.
         self.is_timed = policy.deadline < inf or self.waiting.any_widths
         self.room = Room()
         #: The trial of several ranks for which slots are kept.
         self.kept_for = -1
-        #: Slots that are of no use any more, and why; and whether the worker of any other was lost.
+        #: Unusable slots -> why; and whether any worker was lost.
         self.gone: dict[Slot, str] = {}
         self.any_worker_lost = False
-        #: Since when there have been too few workers for every trial that waits; None while there are enough.
+        #: Since when the workers are too few for every waiting trial; None while they are enough.
         self.too_few_since: float | None = None
         self.stopping: EndReason | None = None
-        #: Until when running trials have time to return by themselves.
+        #: When the grace period of the running trials ends.
         self.grace_over_at = inf
         self.ended = False
 
@@ -130,13 +130,13 @@ class Core:
 
     @property
     def total(self) -> int:
-        """How many trials the sweep has."""
+        """Number of trials in the sweep."""
         return len(self.trials.states)
 
     @property
     def running(self) -> int:
-        """How many slots are at work."""
-        return self.slots.at_work
+        """Number of slots that hold trials."""
+        return self.slots.busy
 
     # ------------------------------------------------------------------------------------- invariants
 
@@ -144,7 +144,7 @@ class Core:
         """Assert every invariant; tests call it after every event.
 
         Raises:
-            AssertionError: naming what does not hold.
+            AssertionError: naming the broken invariant.
         """
         assert not self.away.keys() & self.slots.held.keys(), "a slot is away and here"
         all_held = self.slots.held | self.away
@@ -152,7 +152,7 @@ class Core:
         for number, team in self.teams.items():
             holders = {slot for slot, trials in all_held.items() if number in trials}
             assert holders == team.waits_for, f"trial {number} is not held by the slots that it waits for"
-            assert holders <= set(team.slots), f"trial {number} is held by a slot that is none of its own"
+            assert holders <= set(team.slots), f"trial {number} is held by a slot outside its team"
             assert holders, f"trial {number} is over and still called running"
             assert team.attempt == self.trials.attempts[number], f"trial {number} runs with an old attempt"
         running = {n for n, state in enumerate(self.trials.states) if state == RUNNING}
@@ -167,6 +167,6 @@ class Core:
         for trials in self.slots.held.values():
             for number, attempt in trials.items():
                 assert attempt == self.trials.attempts[number], f"trial {number} is held with an old attempt"
-        assert not self.gone.keys() & self.slots.held.keys(), "a slot that is of no use is there"
+        assert not self.gone.keys() & self.slots.held.keys(), "an unusable slot is in use"
         self.slots.check()
         self.trials.check()

@@ -1,4 +1,7 @@
-"""What the scheduler decides: values without behaviour.  The master carries them out in the order given."""
+"""The decisions of the scheduler: values without behaviour.
+
+The master carries them out in the order given.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Record these attempts, then send them to the slot; a trial of several ranks to all its slots."""
+    """Record these attempts, then send them to the slots, which are several for a wide trial."""
 
     slots: tuple[Slot, ...]
     numbers: list[int]
     attempts: list[int]
-    #: Whether the process that runs them must not have run anything before.
+    #: Whether they need a process that has run nothing before.
     fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Record these ends; they are final."""
+    """Record these ends, which are final."""
 
     block: EndedBlock
 
@@ -59,7 +62,7 @@ class MarkInfeasible:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Record that these attempts are over without an end."""
+    """Record that these attempts are over without a result."""
 
     rank: int
     numbers: list[int]
@@ -69,7 +72,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Have a slot leave a trial that is no longer its own within so many seconds."""
+    """Have a slot leave a trial, which it must no longer run, within `linger_s` seconds."""
 
     slot: Slot
     number: int
@@ -79,14 +82,14 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """Reclaim what a slot has not begun."""
+    """Reclaim the trials that a slot has not begun."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Have every worker, or that of one rank, stop its trials and return the rest."""
+    """Have all workers, or the worker of one rank, stop their trials and return the rest."""
 
     grace_s: float
     rank: int | None = None
@@ -94,7 +97,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Record that this slot's device gets no more trials, or gets some again (empty `why`)."""
+    """Record that this slot's device is quarantined, or released (empty `why`)."""
 
     slot: Slot
     why: str
@@ -102,10 +105,10 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class RequestLease:
-    """Ask for more trials of a sweep that several allocations share, the longest or the shortest first."""
+    """Ask for more trials of a shared sweep, the longest or the shortest first."""
 
     shortest: bool
-    #: How many ranks each may need; None for any number.
+    #: Maximum number of ranks per trial; None for no limit.
     ranks: int | None = None
 
 

@@ -1,11 +1,11 @@
-"""How long a trial will take, as far as that is known; hence which one to start next.
+"""Expected durations of trials, and hence which trial to start next.
 
-The longest expected trial goes first: what is long and starts late is what a whole allocation waits for.
-Before anything was measured, the expectation comes from the parameters: a built-in workload states the work
-of a configuration, and of other workloads the parameters with well-known names (:data:`WORK_NAMES`) are
-multiplied.  From the third measured trial on, the logarithm of the duration is fitted (ridge regression) to
-the parameters, again each time the number of measurements has doubled, so that fitting costs next to
-nothing however many trials there are.
+The longest expected trial goes first: a long trial that starts late keeps a whole allocation waiting.  Before
+the first measurement, the expectation comes from the parameters: a built-in workload states the work of a
+configuration; for other workloads the model multiplies the parameters with well-known names
+(:data:`WORK_NAMES`).  From the third measured trial on, it fits the logarithm of the duration to the
+parameters (ridge regression), and fits again each time the number of measurements has doubled, so the cost of
+fitting stays small with any number of trials.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -28,22 +28,22 @@ WORK_NAMES = frozenset({
     "num_epochs", "num_iter", "num_layers", "num_steps", "samples", "size", "steps", "width",
 })  # fmt: skip
 
-#: Measurements that one fit looks at; more would not change it.
-_FIT_AT_MOST = 2000
+#: Measurements per fit; more would not change it.
+_MAX_FIT = 2000
 #: Weight of the ridge penalty on standardised features, in units of one measurement.
 _RIDGE = 0.1
-#: Distinct values up to which a parameter that is not a number gets a feature for each value.
-_LEVELS_AT_MOST = 16
-#: A prediction does not leave the measured durations by more than this factor: a fit extrapolates badly.
+#: Maximum number of distinct values for which a parameter that is not a number gets a feature per value.
+_MAX_LEVELS = 16
+#: Predictions are clipped to the measured durations times this factor: a fit extrapolates badly.
 _BEYOND_MEASURED = 10.0
-#: How far a duration that is hardly exceeded lies above the expected one, in standard deviations of the
-#: logarithm; and that deviation as long as little was measured.
+#: Distance of the upper bound from the expected duration, in standard deviations of the logarithm; and the
+#: prior of that deviation.
 _SIGMAS = 2.0
 _PRIOR_SPREAD = 0.3
 
 
 def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | None:
-    """Relative work of each trial, guessed from the names of its parameters; None where none is known."""
+    """Guess each trial's relative work from its parameters' names; None if no name is known."""
     known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
     if not known:
         return None
@@ -56,9 +56,9 @@ class DurationModel:
     """Expected duration of every trial of a sweep.
 
     Args:
-        columns: the trials' searched parameters, one entry a trial; row *n* is trial *n*.
-        work: relative work of each trial in any unit, or None where nothing is known.
-        count: how many trials there are.
+        columns: the searched parameters, one entry per trial; row *n* is trial *n*.
+        work: relative work of each trial in any unit, or None if unknown.
+        count: number of trials.
     """
 
     def __init__(
@@ -75,33 +75,33 @@ class DurationModel:
         self._uncertainty = 1.0
 
     def observe(self, numbers: Sequence[int], durations_s: Sequence[float]) -> None:
-        """Trials that ran to their end, and how long each took."""
+        """Add the measured durations of trials that ran to their end."""
         self._numbers.extend(numbers)
         self._durations_s.extend(durations_s)
 
     @property
     def is_due(self) -> bool:
-        """Whether enough was measured since the last fit to make another one worth its time."""
+        """Whether there are enough new measurements for another fit."""
         return len(self._numbers) >= self._next_fit
 
     def fit(self) -> None:
-        """Learn from what was observed."""
+        """Fit the model to all observations."""
         self._next_fit = 2 * len(self._numbers)
         if self._features is None:
             self._features = _features(self._columns, self._work, self._count)
-        stride = max(1, len(self._numbers) // _FIT_AT_MOST)
+        stride = max(1, len(self._numbers) // _MAX_FIT)
         rows = np.array(self._numbers[::stride])
         durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
         weights = _ridge(self._features[rows], np.log(durations))
         bounds = np.log([durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED])
         self._expected_s = np.exp(np.clip(self._features @ weights, *bounds)).tolist()
         residuals = np.log(durations) - self._features[rows] @ weights
-        # Few measurements say little about their own spread: it counts as if two more had been far off.
+        # A few measurements underestimate their spread: add two pseudo-measurements at the prior.
         spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
         self._uncertainty = math.exp(_SIGMAS * spread)
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """There are more trials; their work is not known beforehand."""
+        """Add trials, whose work is unknown beforehand."""
         self._columns = {
             name: [*column, *(configuration[name] for configuration in configurations)]
             for name, column in self._columns.items()
@@ -112,49 +112,45 @@ class DurationModel:
             self.fit()
 
     def expected_s(self, number: int) -> float | None:
-        """Expected duration in seconds, or None before anything was measured."""
+        """Expected duration in seconds, or None before the first fit."""
         return None if self._expected_s is None else self._expected_s[number]
 
     def upper_s(self, number: int) -> float | None:
-        """A duration in seconds that the trial will hardly exceed, or None before anything was measured."""
+        """Upper bound of the expected duration in seconds, or None before the first fit."""
         return None if self._expected_s is None else self._expected_s[number] * self._uncertainty
 
     def upper_sum_s(self, numbers: Iterable[int]) -> float:
-        """Upper bound, in seconds, of these one after another; infinite until something was measured."""
+        """Upper bound, in seconds, of these in sequence; infinite before the first fit."""
         if self._expected_s is None:
             return math.inf
         return sum(map(self._expected_s.__getitem__, numbers)) * self._uncertainty
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is known of durations."""
+        """Whether the model was fitted."""
         return self._expected_s is not None
 
     @property
     def uncertainty(self) -> float:
-        """By which factor the duration that is hardly exceeded lies above the expected one."""
+        """Ratio of the upper bound to the expected duration."""
         return self._uncertainty
 
     @property
     def weights(self) -> list[float] | None:
-        """What trials are ordered by, one number each; None where nothing is known.  Another list after each
-        fit.
-        """
+        """Sort keys of the trials, a new list after each fit; None if nothing is known."""
         return self._expected_s or self._work
 
     def weight(self, number: int) -> float:
-        """Expected work of a trial beside that of the others, in a unit of its own; the same for all if
-        unknown.
-        """
+        """Expected work of a trial relative to the others; equal for all if unknown."""
         return 1.0 if self.weights is None else self.weights[number]
 
     @property
     def longest_s(self) -> float | None:
-        """The longest duration that any trial is expected to have, or None before a fit."""
+        """Longest expected duration of any trial, or None before the first fit."""
         return None if self._expected_s is None else max(self._expected_s)
 
     def shortest_first(self, numbers: Sequence[int]) -> list[int]:
-        """`numbers` sorted by expected duration; of equals the one with the larger number comes first.
+        """Sort `numbers` by expected duration; among equals the larger number comes first.
 
         The trial to start next is the last one, so a list pops it in constant time.
         """
@@ -170,21 +166,21 @@ def _is_positive(column: Sequence[Value]) -> bool:
 def _features(
     columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
 ) -> NDArray[np.float64]:  # (trials, features)
-    """One row a trial: a constant, then standardised features that a duration plausibly depends on."""
-    made: list[NDArray[np.float64]] = []
+    """Feature matrix with one row per trial: a constant, then standardised features."""
+    raw: list[NDArray[np.float64]] = []
     if work is not None:
         log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
-        made += [log_work, log_work**2]
+        raw += [log_work, log_work**2]
     for column in columns.values():
-        made += _column_features(column)
-    standardised = [_standardised(feature) for feature in made]
+        raw += _column_features(column)
+    standardised = [_standardised(feature) for feature in raw]
     return np.column_stack([np.ones(count), *standardised])
 
 
 def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
     if any(isinstance(value, (bool, str)) for value in column):
         levels = sorted({str(value) for value in column})
-        if len(levels) > _LEVELS_AT_MOST:
+        if len(levels) > _MAX_LEVELS:
             return []
         return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
     values = np.asarray(column, dtype=float)
@@ -194,7 +190,7 @@ def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
 
 
 def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The squares of what is near the end of what a float holds would not be finite.
+    # Scaled first: the squares of values near the maximum of a float overflow.
     feature = feature / (np.abs(feature).max(initial=0.0) or 1.0)
     spread = float(feature.std())
     return np.asarray((feature - feature.mean()) / (spread if spread > 0 else 1.0), dtype=np.float64)

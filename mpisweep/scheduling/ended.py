@@ -1,4 +1,4 @@
-"""Blocks of ended trials that the scheduler makes itself: some taken out, or one that was lost."""
+"""Blocks of ended trials that the scheduler makes itself: a filtered block, or a lost trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["lost_block", "lost_text", "without"]
 
 
 def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
-    """The block less the trials at these positions."""
+    """Copy a block without the trials at these positions."""
     kept = [i for i in range(len(block.numbers)) if i not in dropped]
     return replace(
         block,
@@ -25,18 +25,18 @@ def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         metrics={name: [column[i] for i in kept] for name, column in block.metrics.items()},
         causes=[block.causes[i] for i in kept] if block.causes else [],
         messages=[block.messages[i] for i in kept] if block.messages else [],
-        # It is said of the last trial alone.
+        # The flag describes the last trial alone.
         warm=block.warm and len(block.numbers) - 1 not in dropped,
     )
 
 
 def lost_text(slot: Slot) -> str:
-    """Why a trial was lost with the worker of this slot."""
+    """Message of a trial that was lost with the worker of this slot."""
     return f"the worker of rank {slot.rank} was lost"
 
 
 def lost_block(slot: Slot, number: int, attempt: int, why: str) -> EndedBlock:
-    """The end of a trial that was lost once too often.  It has not run to an end: no time is known."""
+    """End of a trial that was lost and has no retry left; its times are unknown (NaN)."""
     return EndedBlock(
         worker=slot.rank,
         slot=slot.place,

@@ -1,7 +1,7 @@
-"""What the scheduler is told: values without behaviour, so that they can be compared, recorded and replayed.
+"""The events that the scheduler handles: values that tests compare, record and replay.
 
-An event about a trial names its number and its attempt; what does not match what was last decided about that
-trial is dropped.
+An event about a trial names its number and its attempt; the scheduler drops an event whose attempt is not the
+one that it last assigned.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker on node `host` can be given trials in `slots` slots; those in `held` it has already.
+    """A worker on node `host` joined with `slots` slots, and holds the trials in `held`.
 
-    `kind` says what a trial has of devices and memory there; slots in `gone` are of no use any more.
+    `kind` names the devices and memory that a trial has there; the slots in `gone` are unusable.
     """
 
     rank: int
@@ -44,14 +44,14 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker will not be heard of again."""
+    """A worker was declared dead."""
 
     rank: int
 
 
 @dataclass(frozen=True, slots=True)
 class SlotBroken:
-    """A slot has failed, and not what it ran: see :class:`mpisweep.messages.Broken`."""
+    """A slot failed, and its trial is not to blame; see :class:`mpisweep.messages.Broken`."""
 
     slot: Slot
     trial: tuple[int, int] | None
@@ -61,14 +61,14 @@ class SlotBroken:
 
 @dataclass(frozen=True, slots=True)
 class TrialsEnded:
-    """A slot's trials have ended."""
+    """Trials of a slot ended."""
 
     block: EndedBlock
 
 
 @dataclass(frozen=True, slots=True)
 class TrialsReclaimed:
-    """A slot gave trials back."""
+    """A slot returned trials without a result."""
 
     slot: Slot
     numbers: tuple[int, ...]
@@ -78,18 +78,18 @@ class TrialsReclaimed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody, or the walltime, wants the sweep to stop in order."""
+    """A user, or the walltime, asks for an orderly stop."""
 
     reason: EndReason
 
 
 @dataclass(frozen=True, slots=True)
 class TrialsGranted:
-    """Of a sweep that several allocations share, this one may run these.
+    """Trials of a shared sweep that this allocation may run from now on.
 
     Attributes:
-        attempts: how often each was tried by others.
-        losses: how often each was lost together with a whole allocation.
+        attempts: number of attempts by other members, per trial.
+        losses: number of allocations that each trial was lost with.
     """
 
     numbers: tuple[int, ...]
@@ -99,24 +99,24 @@ class TrialsGranted:
 
 @dataclass(frozen=True, slots=True)
 class TrialsRevoked:
-    """Others have taken these over: what becomes of them here counts no longer."""
+    """Other members took these trials over: results from here no longer count."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NothingToLease:
-    """Everything has ended or is held by others; `sure` when those have just been heard of."""
+    """Every trial has ended or is held by others; `sure` if those were just seen alive."""
 
     sure: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """Nothing happened, but it is later."""
+    """Time passed without another event."""
 
 
-#: About a share of a sweep; see :mod:`mpisweep.scheduling.leasing`.
+#: Events of a shared sweep; see :mod:`mpisweep.scheduling.leasing`.
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = (

@@ -1,11 +1,9 @@
-"""How long a sweep will take, and how much of it fits the walltime: ``mpisweep check`` before a job is
-submitted.
+"""Forecast for ``mpisweep check``: a sweep's duration, and the trials that fit the walltime.
 
-The durations are those that the planner expects from what was measured; where nothing was measured they are
-the timeout, and the forecast is a bound.  They are laid out as the scheduler does it: each worker takes the
-longest trial that is left, and near the walltime the longest that hardly exceeds what is left of it; of
-trials of several ranks the widest go first.  Starting ranks and torch, seconds in a job of hours, is left
-out.
+The durations are the expectations of the duration model; without measurements they are the timeout, and the
+forecast is an upper bound.  The layout follows the scheduler: each worker takes the longest trial that is
+left, and near the walltime the longest one whose upper bound still fits; trials of several ranks start with
+the widest.  The forecast ignores the start of ranks and of torch: seconds in a job of hours.
 
 Pure: no clock, no file.
 """
@@ -26,7 +24,7 @@ __all__ = ["Forecast", "forecast", "forecast_lines"]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the trials that are left will take."""
+    """Expected time for the remaining trials."""
 
     trials: int
     workers: int
@@ -34,9 +32,9 @@ class Forecast:
     trial_time_s: float
     #: From the first trial's start to the last one's end, without a walltime.
     wall_time_s: float
-    #: Trials that are expected to end within the walltime; all of them where there is none.
+    #: Trials that are expected to end within the walltime; all of them without a walltime.
     fitting: int
-    #: Whether the durations are the timeout, and nothing was measured.
+    #: Whether the durations are timeouts because nothing was measured.
     is_bound: bool
 
 
@@ -52,27 +50,27 @@ def forecast(
     """Lay out the trials `numbers`, which have not ended.
 
     Args:
-        model: fitted to whatever was measured.
-        numbers: of the trials.
-        workers: how many run trials at once.
-        timeout_s: after which a trial is killed, if ever.
-        walltime_s: after which nothing runs any more, if ever.
-        widths: how many ranks each trial has, by its number; None where all have one.
+        model: fitted to the measurements so far.
+        numbers: trial numbers.
+        workers: number of workers.
+        timeout_s: time limit of a trial; None for none.
+        walltime_s: time limit of the allocation; None for none.
+        widths: number of ranks of each trial, by its number; None if all have one.
 
     Returns:
-        None where nothing is known about how long a trial may take, or where the workers are too few for one.
+        None if the durations have no bound, or if the workers are too few for a trial.
     """
     expected: list[float] = []
     upper: list[float] = []
     ordered = model.shortest_first(numbers)
     for number in ordered:
-        likely, at_most = model.expected_s(number), model.upper_s(number)
-        if likely is None or at_most is None:
+        likely, bound = model.expected_s(number), model.upper_s(number)
+        if likely is None or bound is None:
             if timeout_s is None:
                 return None
-            likely = at_most = timeout_s
+            likely = bound = timeout_s
         expected.append(likely if timeout_s is None else min(likely, timeout_s))
-        upper.append(at_most if timeout_s is None else min(at_most, timeout_s))
+        upper.append(bound if timeout_s is None else min(bound, timeout_s))
     own_widths = [1 if widths is None else widths[number] for number in ordered]
     if max(own_widths, default=1) > workers:
         return None
@@ -94,7 +92,7 @@ def _laid_out(
     workers: int,
     walltime_s: float | None,
 ) -> tuple[int, float]:
-    """How many trials start, and when the last one ends; the shortest trials come first."""
+    """Number of trials that start, and the end of the last; arguments are sorted shortest first."""
     free_at = [0.0] * workers
     started, last_end_s = 0, 0.0
     for width in sorted(set(widths), reverse=True):
@@ -110,20 +108,28 @@ def _laid_out(
             for until in taken:
                 heapq.heappush(free_at, until)
             if at < 0:
-                # Later even less fits, but perhaps what needs fewer workers.
+                # Later even less fits, but perhaps a trial that needs fewer workers.
                 break
     return started, last_end_s
 
 
-def forecast_lines(found: Forecast, walltime_s: float | None) -> list[str]:
-    """In words."""
-    about = "at most" if found.is_bound else "about"
+def forecast_lines(prediction: Forecast, walltime_s: float | None) -> list[str]:
+    """Describe a forecast to the user."""
+    about = "up to" if prediction.is_bound else "about"
     lines = [
-        f"{about} {duration_text(found.trial_time_s)} of trials; "
-        f"with {counted(found.workers, 'worker')} {about} {duration_text(found.wall_time_s)}"
+        f"{about} {duration_text(prediction.trial_time_s)} of trials; "
+        f"with {counted(prediction.workers, 'worker')} {about} {duration_text(prediction.wall_time_s)}"
     ]
     if walltime_s is not None:
-        fitting = "all" if found.fitting == found.trials else f"{found.fitting:,} of {found.trials:,} trials"
-        sure = ", if every trial takes its timeout" if found.is_bound and found.fitting < found.trials else ""
+        fitting = (
+            "all"
+            if prediction.fitting == prediction.trials
+            else f"{prediction.fitting:,} of {prediction.trials:,} trials"
+        )
+        sure = (
+            ", if every trial takes its timeout"
+            if prediction.is_bound and prediction.fitting < prediction.trials
+            else ""
+        )
         lines.append(f"{fitting} fit into {duration_text(walltime_s)}{sure}")
     return lines

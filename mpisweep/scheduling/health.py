@@ -1,25 +1,23 @@
-"""When trials fail because of something else than themselves: an ill device, a lost worker, a bug that all
-share.
+"""Failures that a trial does not cause: a faulty device, a lost worker, a common error.
 
-*One device.*  A slot on which a second trial in a row fails, while at least :data:`OTHERS_DONE` trials have
-completed elsewhere since the first one failed and none has failed there, is to blame: it is quarantined, and
-the trial is tried again elsewhere.  If it fails there too, the slot is cleared.  So slow that it is
-quarantined is a slot whose last :data:`SLOW_TRIALS` trials took, beside what was expected of them, more than
-:data:`SLOW_FACTOR` times as long as those of the other slots (medians), while no other slot is half as slow.
+*One device.*  A slot is to blame if a second trial in a row fails on it, while at least :data:`OTHERS_DONE`
+trials have completed and none has failed elsewhere since the first of these failures.  The slot is
+quarantined, and the trial is retried elsewhere; if it fails there too, the slot is released.  A slot is also
+quarantined for slowness: if the ratio of measured to expected duration of its last :data:`SLOW_TRIALS` trials
+is more than :data:`SLOW_FACTOR` times that of the other slots (medians), and no other slot is half as slow.
 
-*A lost worker.*  What a slot holds it runs in order, and all that is known of where it was is which ends have
-arrived.  The ends of trials that were assigned one by one are sent one by one, each before the next trial
-begins: so the first one without an end was running.  The ends of trials that were assigned together travel in
-blocks: any of them can have been running.  Hence a loss counts, as one of the trial's retries, against a
-trial that was assigned by itself.  Where it was one of several nothing is counted: all of them are
-*suspects*, as is what a lost worker was known to run.  A suspect is assigned by itself, to a slot that holds
-nothing, and nothing is handed out behind it, so that its next loss is its own.  So are trials that were tried
-before this run, or by others, and have no end: nobody knows what they did there.  An end that was sent, and
-lost because the next trial took the worker along at once, costs the one before it a retry: a single one, for
-from then on it is alone.
+*A lost worker.*  A slot runs its trials in order, and the master sees only which ends have arrived.  A worker
+sends the ends of trials that were assigned one by one before the next trial begins: the first trial without
+an end was running.  It sends the ends of trials that were assigned together in blocks: any of them may have
+been running.  Hence a loss counts as a retry only against a trial that was assigned alone.  For trials that
+were assigned together nothing is counted, and all of them become *suspects*, as does a trial that a lost
+worker was known to run.  A suspect is assigned alone, to an idle slot, and nothing is queued behind it, so
+its next loss counts against it.  Trials that an earlier run or another member tried, and that have no end,
+are suspects too.  If an end was sent but lost because the next trial killed the worker at once, it costs the
+earlier trial one retry, and no more: from then on that trial is assigned alone.
 
-*The same bug in every trial.*  So many first trials that fail alike, numbers in their errors aside, stop the
-sweep.  Running out of memory or of time does not count: the longest trials come first.
+*The same error in every trial.*  If the first trials all fail with the same error (numbers in it aside), the
+sweep stops.  Out of memory and timeouts do not count: the longest trials come first.
 
 Pure: events in, judgements out.
 """
@@ -39,81 +37,80 @@ from mpisweep.scheduling.ranking import Ranking
 
 __all__ = ["OTHERS_DONE", "SLOW_FACTOR", "SLOW_TRIALS", "CommonError", "Devices", "Losses"]
 
-#: Completed elsewhere before a device can be blamed for two failures in a row.
+#: Trials that must complete elsewhere before a device is blamed for two failures in a row.
 OTHERS_DONE = 4
-#: How many trials must be slow, and how slow, before a device is called slow.
+#: How many trials must be slow, and how slow, before a device counts as slow.
 SLOW_TRIALS = 5
 SLOW_FACTOR = 3.0
 
 
 @dataclass(slots=True)
 class _Record:
-    """What a slot's trials say about its device."""
+    """Evidence about a slot's device from its trials."""
 
-    #: Failures in a row, and how many trials had completed and failed in all when the row began.
+    #: Failures in a row, and the sweep's counts of completed and failed trials when the row began.
     failures: int = 0
     completed_at: int = 0
     failed_at: int = 0
-    #: Logarithms of measured over expected durations, the last ones.
+    #: Logarithms of measured over expected durations of the last trials.
     slowness: deque[float] = field(default_factory=lambda: deque(maxlen=SLOW_TRIALS))
 
 
 class Devices:
-    """What is known of the slots' devices, and which of them are quarantined."""
+    """Evidence about all slots' devices, and the quarantined slots."""
 
     def __init__(self) -> None:
         self._records: dict[Slot, _Record] = {}
-        #: Quarantined slot -> the trials that are tried elsewhere because of it; and the same the other way
-        #: round.
+        #: Quarantined slot -> the trials that are retried elsewhere because of it; and the inverse.
         self.quarantined: dict[Slot, set[int]] = {}
-        self._because_of: dict[int, list[Slot]] = {}
-        #: Slots that are not quarantined and of which enough is known, by how slow they are.
+        self._suspected_by_trial: dict[int, list[Slot]] = {}
+        #: Slots with enough measurements that are not quarantined, by slowness.
         self._by_slowness: Ranking[Slot] = Ranking()
 
     def is_clean(self, slot: Slot) -> bool:
-        """Whether nothing is known of this slot, and no slot is quarantined."""
+        """Whether this slot has no record, and no slot is quarantined."""
         return slot not in self._records and not self.quarantined
 
     def quarantine(self, slot: Slot) -> None:
-        """A slot gets no more trials."""
+        """Exclude a slot from new trials."""
         self.quarantined[slot] = set()
         self._by_slowness.discard(slot)
 
     def suspect(self, slot: Slot, numbers: Iterable[int]) -> None:
-        """These have failed on a quarantined slot, and are tried elsewhere."""
+        """Note trials that failed on a quarantined slot and are retried elsewhere."""
         for number in numbers:
             self.quarantined[slot].add(number)
-            self._because_of.setdefault(number, []).append(slot)
+            self._suspected_by_trial.setdefault(number, []).append(slot)
 
     def forget(self, slot: Slot) -> None:
-        """The slot is gone, or begins anew."""
+        """Delete the record of a slot that is gone, or that is released from quarantine."""
         self._records.pop(slot, None)
         self._by_slowness.discard(slot)
         for number in self.quarantined.pop(slot, ()):
-            self._because_of[number].remove(slot)
+            self._suspected_by_trial[number].remove(slot)
 
     def clear_suspicion(self, number: int, failed: bool) -> list[Slot]:
-        """A trial has ended somewhere: the quarantined slots that are not to blame for its failure before."""
-        slots = self._because_of.pop(number, [])
+        """Note a trial's end elsewhere; returns the quarantined slots that it clears of blame."""
+        slots = self._suspected_by_trial.pop(number, [])
         for slot in slots:
             self.quarantined[slot].discard(number)
         return slots if failed else []
 
     def note_success(self, slot: Slot) -> None:
-        """A trial has not failed on this slot."""
+        """Note a trial that did not fail on this slot."""
         self._of(slot).failures = 0
 
     def note_failure(self, slot: Slot, completed: int, failed: int) -> None:
-        """A trial has failed there, and it alone is to blame; so many had completed and failed before it."""
+        """Note a failure that the trial caused, with the sweep's counts before it."""
         record = self._of(slot)
         if not record.failures:
             record.completed_at, record.failed_at = completed, failed
         record.failures += 1
 
     def is_to_blame(self, slot: Slot, completed: int, failed: int) -> bool:
-        """Whether the device is to blame for another failure; so many have completed and failed in all."""
-        record = self._of(slot)
-        if not record.failures:
+        """Whether the device caused another failure, by the sweep's completed and failed trials."""
+        record = self._records.get(slot)
+        if record is None or not record.failures:
             return False
         if slot in self.quarantined:
             return True
@@ -123,7 +120,7 @@ class Devices:
         )
 
     def note_duration(self, slot: Slot, wall_time_s: float, expected_s: float) -> str:
-        """A long trial has ended; why its slot is to be quarantined for being slow, or ""."""
+        """Note the duration of a long trial; returns why its slot counts as slow, or ""."""
         record = self._of(slot)
         record.slowness.append(math.log(wall_time_s / expected_s))
         if slot in self.quarantined or len(record.slowness) < SLOW_TRIALS:
@@ -132,8 +129,7 @@ class Devices:
         ranking.set(slot, mine)
         if len(ranking) < 3:
             return ""
-        # The others are those before and those behind; the model has learned from all: only the difference
-        # says something.
+        # The model has learned from all slots, so only the difference to the other slots' median counts.
         at, count = ranking.place(slot), len(ranking) - 1
         low, high = (ranking[place + (place >= at)][0] for place in ((count - 1) // 2, count // 2))
         usual = (low + high) / 2
@@ -147,43 +143,45 @@ class Devices:
 
 
 class Losses:
-    """What lost workers say of the trials that they held.
+    """Lost workers as evidence about the trials that they held.
 
     Args:
-        counts: trial -> how often its loss has counted before.
+        counts: trial -> number of losses that counted against it before.
         tried: trials that were tried before and have no end.
     """
 
     def __init__(self, counts: Mapping[int, int], tried: Iterable[int]) -> None:
-        #: Sparse.
+        #: Trial -> number of losses that counted against it; sparse.
         self.counts = dict(counts)
-        #: Trials that are assigned by themselves.
+        #: Trials that must be assigned alone.
         self.suspects = set(tried)
-        #: Trials that run, or are to run, among others that were assigned with them.
+        #: Trials in a slot that were assigned together with others.
         self._together: set[int] = set()
 
     def note_assigned(self, numbers: Sequence[int]) -> None:
-        """These were assigned together."""
+        """Note trials that were assigned in one block."""
         if len(numbers) > 1:
             self._together.update(numbers)
         else:
             self._together.difference_update(numbers)
 
     def note_ended(self, numbers: Iterable[int]) -> None:
-        """These have ends."""
+        """Note trials that have ends."""
         self._together.difference_update(numbers)
         if self.suspects:
             self.suspects.difference_update(numbers)
 
     def count(self, number: int, times: int = 1) -> int:
-        """Count a lost worker against this trial alone; returns how many there are now."""
+        """Count lost workers against this trial; returns the new count."""
         self.suspects.add(number)
         self.counts[number] = self.counts.get(number, 0) + times
         return self.counts[number]
 
     def blame(self, held: Sequence[int]) -> int | None:
-        """A slot was lost that held these, in this order: which one the loss counts against; None where
-        nobody knows.
+        """Choose the trial that a slot's loss counts against; None if it could be any of several.
+
+        Args:
+            held: the trials of the lost slot, in the order in which it runs them.
         """
         if not held or held[0] not in self._together:
             return held[0] if held else None
@@ -192,29 +190,29 @@ class Losses:
 
 
 class CommonError:
-    """How often the same error came, one time after another.
+    """Count of consecutive failures with the same error.
 
     Args:
-        at_most: so many times stop the sweep; 0 for never.
+        limit: the count that stops the sweep; 0 for never.
     """
 
-    def __init__(self, at_most: int) -> None:
-        self._at_most = at_most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._error = ""
         self._times = 0
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody wants to know."""
-        return self._at_most > 0
+    def is_enabled(self) -> bool:
+        """Whether a count stops the sweep at all."""
+        return self._limit > 0
 
     def note(self, block: EndedBlock) -> bool:
-        """Trials have ended, and none has ever completed; True when the sweep is to stop."""
+        """Count the errors of a block, before any trial has completed; True if the limit is reached."""
         for error in _errors(block):
             if error != self._error:
                 self._error, self._times = error, 0
             self._times += 1
-        return self._times >= self._at_most
+        return self._times >= self._limit
 
 
 def _errors(block: EndedBlock) -> Iterable[str]:

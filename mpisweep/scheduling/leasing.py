@@ -1,17 +1,15 @@
-"""The trials of a sweep that several allocations share, as far as this one may run them.
+"""The trials of a shared sweep, and which of them this allocation may run.
 
-A trial is *elsewhere* until it is granted; then it waits here like any other.  More is asked for before the
-devices are idle: as soon as fewer trials wait than there are slots, or than a quarter of the last grant.
-When nothing is to be had, it is asked again every second while trials run here, for somebody else may die;
-this allocation's share is done once nothing is to be had and nothing is left to do here.
+A trial is *elsewhere* until it is granted to this allocation; then it waits like any other.  The allocation
+asks for more before its devices are idle: as soon as fewer trials wait than there are slots, or than a
+quarter of the last grant.  If nothing is left to lease, it asks again every second while trials run here,
+because another member may die.  Its share is done when nothing is left to lease and nothing is left to do.
 
-Where the allocation's end is near, the shortest trials are asked for; when not even those end in time,
-nothing more is.
+Near the allocation's end it asks for the shortest trials; when not even those end in time, it stops asking.
+It leaves trials that need more ranks than it has slots to other members.
 
-What needs more ranks than there are slots is left to others.
-
-Whoever was held up for a while may have been given up meanwhile: nothing is handed out before it has been
-heard what is still this allocation's.
+A member that stalled may have been declared dead: after a pause nothing is handed out before an answer says
+which trials this allocation still owns.
 
 Pure: no clock, no I/O.
 """
@@ -24,36 +22,36 @@ from mpisweep.scheduling.decisions import RequestLease
 
 __all__ = ["Supply"]
 
-#: After it was said that there is nothing to be had, it is asked again after this, in seconds.
+#: Pause before the next request after an empty answer, in seconds.
 AGAIN_S = 1.0
-#: More is asked for when less than this share of the last grant waits.
+#: More is requested when less than this share of the last grant waits.
 LOW_SHARE = 0.25
-#: Events come many times a second; a pause as long as this, in seconds, means that nothing ran here.
-HELD_UP_S = 1.0
+#: Events come many times a second; a pause of this length, in seconds, means that the master stalled.
+STALLED_S = 1.0
 
 
 class Supply:
-    """What is elsewhere, and whether to ask for it.
+    """Trials that are elsewhere, and when to ask for more.
 
     Args:
-        elsewhere: the trials that wait, none of which was granted yet.
+        elsewhere: the waiting trials, none of which is granted yet.
     """
 
     def __init__(self, elsewhere: Iterable[int]) -> None:
         self._elsewhere = set(elsewhere)
-        #: Trials that run here although others have taken them over.
+        #: Trials that run here although another member has taken them over.
         self._revoked: set[int] = set()
         self._is_asked = False
         self._shortest = False
         self._ask_at = 0.0
         self._last_grant = 0
-        #: So many trials set aside mean that the last grant was in vain.
-        self._in_vain_at = 0
+        #: Number of set-aside trials at which no trial of the last grant ends in time.
+        self._useless_at = 0
         self._last_event: float | None = None
-        #: Nothing may be handed out before the next answer.
-        self.must_hear = False
-        #: Nothing is to be had any more.
-        self.is_dry = False
+        #: Whether nothing may be handed out before the next answer.
+        self.must_ask_first = False
+        #: Whether nothing is left to lease.
+        self.is_exhausted = False
 
     def __len__(self) -> int:
         return len(self._elsewhere)
@@ -62,66 +60,70 @@ class Supply:
         return number in self._elsewhere
 
     def grant(self, numbers: Sequence[int], aside: int) -> list[int]:
-        """Take these in; returns those that are new.  `aside`: how many trials do not fit before the
-        deadline.
+        """Accept a grant; returns the trials that are new.
+
+        Args:
+            numbers: the granted trials.
+            aside: number of waiting trials that would not end before the deadline.
         """
         new = [number for number in numbers if number in self._elsewhere and number not in self._revoked]
         self._elsewhere.difference_update(new)
-        self._is_asked = self.must_hear = False
+        self._is_asked = self.must_ask_first = False
         self._last_grant = len(new)
-        self._in_vain_at = aside + len(new)
+        self._useless_at = aside + len(new)
         return new
 
     def revoke(self, numbers: Iterable[int]) -> None:
-        """Others have these now; those that run here go elsewhere when they are reclaimed."""
+        """Note trials that other members took over; those that run here go elsewhere when reclaimed."""
         self._revoked.update(numbers)
 
     def keep_ours(self, numbers: Sequence[int]) -> Sequence[int]:
-        """Drop reclaimed trials that others have now; returns the rest."""
+        """Drop reclaimed trials that other members took over; returns the rest."""
         if not self._revoked:
             return numbers
         self._elsewhere.update(self._revoked.intersection(numbers))
         return [number for number in numbers if number not in self._revoked]
 
-    def send_away(self, number: int) -> None:
-        """A trial that waited here was taken over by others."""
+    def note_taken_over(self, number: int) -> None:
+        """Move a trial that waited here, and that another member took over, elsewhere."""
         self._elsewhere.add(number)
 
-    def nothing(self, sure: bool, is_busy: bool, now: float) -> None:
-        """There is nothing to be had; `is_busy`: trials run here, or wait for a slot."""
-        self._is_asked = self.must_hear = False
+    def note_nothing_left(self, sure: bool, is_busy: bool, now: float) -> None:
+        """Note an empty answer; `is_busy`: trials run here, or wait for a slot."""
+        self._is_asked = self.must_ask_first = False
         self._ask_at = now + AGAIN_S
-        self.is_dry = sure and not is_busy
+        self.is_exhausted = sure and not is_busy
 
     def note_time(self, now: float, ranks: int | None) -> RequestLease | None:
-        """Something happens at this time; what to ask for first when that comes late; `ranks` as in
-        :meth:`ask`.
+        """Note the time of an event; returns the request that must be answered first after a stall.
+
+        `ranks` as in :meth:`ask`.
         """
         last, self._last_event = self._last_event, now
-        if last is None or now - last < HELD_UP_S or self.is_dry:
+        if last is None or now - last < STALLED_S or self.is_exhausted:
             return None
-        self.must_hear = self._is_asked = True
+        self.must_ask_first = self._is_asked = True
         return RequestLease(self._shortest, ranks)
 
     def ask(
         self, *, ready: int, aside: int, slots: int, ranks: int | None, now: float
     ) -> RequestLease | None:
-        """What to ask for now.
+        """Request more trials if it is time to.
 
         Args:
-            ready: trials that wait for a slot.
-            aside: trials that wait, but would not end before the deadline.
-            slots: how many trials can run at a time.
-            ranks: how many ranks a trial may need; None for any number.
+            ready: number of trials that wait for a slot.
+            aside: number of waiting trials that would not end before the deadline.
+            slots: number of slots.
+            ranks: maximum number of ranks per trial; None for no limit.
             now: as in :meth:`~mpisweep.scheduling.scheduler.Scheduler.handle`.
         """
-        if self.is_dry or self._is_asked or now < self._ask_at:
+        if self.is_exhausted or self._is_asked or now < self._ask_at:
             return None
         if ready >= max(1, slots, int(LOW_SHARE * self._last_grant)):
             return None
-        if self._shortest and ready == 0 and aside >= self._in_vain_at > 0:
-            # The shortest ones there are do not end in time either.
-            self.is_dry = True
+        if self._shortest and ready == 0 and aside >= self._useless_at > 0:
+            # Not even the shortest trials end in time.
+            self.is_exhausted = True
             return None
         self._is_asked = True
         self._shortest = aside > 0

@@ -1,15 +1,14 @@
-"""Trials and memory, for the scheduler: what is withheld, what runs on one kind of device only, what runs
-once more.
+"""Trials and device memory: trials withheld, bound to one kind of device, or run again.
 
-*Once more.*  A trial that runs out of memory, or meets an error of its device, in a process that had run
-others before it runs again in a fresh one: what those have left behind is not its fault.  In a fresh process
-it counts.
+*Run again.*  A trial that runs out of memory, or fails with an error of its device, in a process that had run
+others before, runs again in a fresh process: its predecessors may have left memory behind.  In a fresh
+process the failure counts.
 
-*Withheld.*  Where the sweep file says how the memory goes with a parameter, trials that may be too large for
-some device wait here and in no queue, until :mod:`mpisweep.search.frontier` lets them go.
+*Withheld.*  If the sweep file states how memory grows with a parameter, trials that may be too large for a
+device wait here, and in no queue, until :mod:`mpisweep.search.frontier` releases them.
 
-*Bound.*  Where there are several kinds of devices, what is known to fit on one of them, or is to show whether
-it does, is handed out to that one before anything else.
+*Bound.*  With several kinds of devices, a trial that is known to fit on one kind, or that tests whether it
+does, is handed out to that kind before anything else.
 
 Pure: no clock, no I/O.
 """
@@ -21,32 +20,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
-from mpisweep.search.frontier import Evidence, MemoryFrontier, Plan, evidence_of
+from mpisweep.search.evidence import Evidence, evidence_of
+from mpisweep.search.frontier import MemoryFrontier, Plan
 
 __all__ = ["JOIN_S", "Memory"]
 
-#: How long after the last worker has joined nothing is called infeasible: one of another kind may be about
-#: to.
+#: No trial is marked infeasible for this long after a worker joins, in seconds: the next worker may have more
+#: memory.
 JOIN_S = 2.0
 
 
 class Memory:
-    """What the scheduler knows of trials and memory.
+    """Withheld and bound trials, and those that need a fresh process.
 
     Args:
-        frontier: None where nothing is said of memory.
-        fresh: trials that are to run once more in a fresh process.
+        frontier: None if the sweep does not model memory.
+        fresh: trials that run again in a fresh process.
     """
 
     def __init__(self, frontier: MemoryFrontier | None, fresh: Iterable[int]) -> None:
         self._frontier = frontier
-        #: Trials that must have a process that has run nothing before.
+        #: Trials that need a process that has run nothing before.
         self.fresh = set(fresh)
-        #: Kind of device -> trials that are to run there next; of several kinds only.
+        #: Kind of device -> trials that run there next; used only with several kinds.
         self.bound: dict[str, deque[int]] = {}
         #: Slot -> the kind of its device.
         self.kinds: dict[Slot, str] = {}
-        #: When the last worker has joined.
+        #: When the last worker joined.
         self._joined_at = 0.0
 
     def __bool__(self) -> bool:
@@ -69,11 +69,11 @@ class Memory:
         return any(self.bound.values())
 
     def have_joined(self, now: float) -> bool:
-        """Whether all workers have had the time to join."""
+        """Whether all workers have had time to join."""
         return now - self._joined_at >= JOIN_S
 
     def note_running(self, numbers: Iterable[int]) -> None:
-        """These run already, and may still show what fits."""
+        """Note trials that already run: their ends will show what fits."""
         if self._frontier is not None:
             for number in numbers:
                 self._frontier.note_running(number)
@@ -81,19 +81,17 @@ class Memory:
     # ------------------------------------------------------------------------------------- slots
 
     def note_worker(self, slots: Iterable[Slot], kind: str, now: float) -> None:
-        """A worker has said hello; its slots are of this kind."""
+        """Note a worker's Hello and the kind of its slots."""
         self.kinds |= dict.fromkeys(slots, kind)
         self._joined_at = now
 
     def note_present(self, slot: Slot) -> None:
-        """A slot gets trials from now on."""
+        """Note that a slot takes trials from now on."""
         if self._frontier is not None:
             self._frontier.join(self.kinds[slot])
 
     def note_absent(self, slot: Slot) -> list[int]:
-        """A slot gets none any more; returns trials that were bound to its kind, where it was the last, and
-        queue now.
-        """
+        """Note that a slot takes no more trials; returns bound trials that must queue now."""
         if self._frontier is None:
             return []
         kind = self.kinds[slot]
@@ -101,12 +99,12 @@ class Memory:
         return [] if self._frontier.knows(kind) else self._frontier.hold(self.bound.pop(kind, ()))
 
     def kind_of(self, slots: Iterable[Slot]) -> str | None:
-        """The kind that all of these are of; None where they are of several."""
+        """The common kind of these slots; None if they are of several kinds."""
         kinds = {self.kinds.get(slot, "") for slot in slots}
         return kinds.pop() if len(kinds) == 1 else None
 
     def note_room(self, room: int, can_run: Callable[[int], bool]) -> None:
-        """So many slots get trials; `can_run` says whether these are enough for a trial."""
+        """Note the number of usable slots; `can_run` tells whether they are enough for a trial."""
         if self._frontier is not None:
             self._frontier.note_room(room, can_run)
 
@@ -116,12 +114,12 @@ class Memory:
         """Learn from trials that have ended.
 
         Args:
-            block: what has ended, without what is out of date.
-            kind: of the device; None where there were several.
-            width: how many ranks each trial had.
+            block: ended trials, without stale attempts.
+            kind: kind of the device; None if there were several.
+            width: number of ranks of each trial.
 
         Returns:
-            Positions in the block of those that are to run again, and why.
+            Positions in the block of the trials that must run again, and why.
         """
         again: dict[int, AttemptEnd] = {}
         last = len(block.numbers) - 1
@@ -129,7 +127,7 @@ class Memory:
             evidence = evidence_of(
                 block.states[index], block.causes[index] if block.causes else FailureCause.NONE
             )
-            # A process ends with the trial that fails so in it.
+            # A process exits after a trial that fails this way: the flag is about the block's last trial.
             if block.warm and index == last and block.states[index] == TrialState.FAILED:
                 self.fresh.add(number)
                 again[index] = AttemptEnd.NOT_FRESH
@@ -137,31 +135,31 @@ class Memory:
             self.fresh.discard(number)
             if self._frontier is not None:
                 self._frontier.learn(number, kind, evidence)
-                # Where several ranks are put is not for this to say.
+                # The frontier does not place trials of several ranks.
                 may_move = evidence is Evidence.TOO_LARGE and kind is not None and width == 1
                 if may_move and self._frontier.has_room_elsewhere(number, kind or ""):
                     again[index] = AttemptEnd.TOO_LARGE
         return again
 
     def forget(self, number: int) -> None:
-        """A trial has ended without having shown anything."""
+        """Note a trial that ended without any evidence about memory."""
         self.fresh.discard(number)
         if self._frontier is not None:
             self._frontier.learn(number, None, Evidence.NOTHING)
 
     def explains(self, block: EndedBlock, index: int) -> bool:
-        """Whether a failure only shows where the frontier is, and nothing about a device."""
+        """Whether a failure is evidence about the frontier, not about a device."""
         is_out = block.causes[index] == FailureCause.OUT_OF_MEMORY
         return is_out and self._frontier is not None and self._frontier.compares(block.numbers[index])
 
     # ------------------------------------------------------------------------------------- waiting
 
     def hold(self, numbers: Sequence[int]) -> Sequence[int]:
-        """Withhold those of these trials that may be too large; returns the others."""
+        """Withhold the trials that may be too large; returns the others."""
         return numbers if self._frontier is None else self._frontier.hold(numbers)
 
     def take(self, number: int) -> bool:
-        """A trial that waited turns out to run; False where it did not wait here."""
+        """Remove a waiting trial that already runs; False if it did not wait here."""
         if self._frontier is not None and self._frontier.holds(number):
             self._frontier.take(number)
             return True
@@ -172,18 +170,18 @@ class Memory:
         return False
 
     def bind(self, number: int, kind: str | None) -> bool:
-        """Have a trial run next on this kind of device; False where all devices are alike, or may be."""
+        """Bind a trial to a kind of device; False if all devices are, or may be, of one kind."""
         if kind is None or self._frontier is None or not self._frontier.is_mixed:
             return False
         self.bound.setdefault(kind, deque()).appendleft(number)
         return True
 
     def plan(self, states: Sequence[int], idle: Mapping[str, int], now: float) -> Plan | None:
-        """What is to become of withheld trials; None where nothing is new.
+        """Decide about withheld trials; None if nothing has changed.
 
         Args:
             states: each trial's TrialState.
-            idle: kind of device -> how many slots of it there are for which nothing waits.
+            idle: kind of device -> number of idle slots for which no trial waits.
             now: the clock of the scheduler.
         """
         assert self._frontier is not None
@@ -193,9 +191,9 @@ class Memory:
             return None
         plan = self._frontier.plan(states, wanting, all_joined=all_joined)
         if plan.withheld:
-            gone = frozenset(plan.withheld)
+            withheld = frozenset(plan.withheld)
             self.bound = {
-                kind: deque(n for n in queue if n not in gone) for kind, queue in self.bound.items()
+                kind: deque(n for n in queue if n not in withheld) for kind, queue in self.bound.items()
             }
         for number, _ in plan.infeasible:
             self.fresh.discard(number)

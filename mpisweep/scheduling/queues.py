@@ -1,11 +1,10 @@
 """Trials that wait for a slot, in the order in which they are handed out.
 
-Of the trials that need equally many ranks, the longest expected one is next, except that a trial that was
-given back is next before all others.  Trials that need more ranks have a queue of their own, so that what
-fits the slots that are free is found without a search.
+Each number of ranks has a queue of its own, so a trial that fits the free slots is found without a search.
+The longest expected trial of a queue is next, after the reclaimed ones.
 
-Where the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but
-is not handed out unless the expectation changes.
+If the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but is
+not handed out unless the expectation changes.
 
 Pure: no clock, no I/O.
 """
@@ -19,8 +18,7 @@ from mpisweep.scheduling.durations import DurationModel
 
 __all__ = ["Waiting"]
 
-#: From this share of a queue on, what is added is sorted together with the queue and not put into its place
-#: one by one.
+#: If more than this share of a queue is added at once, the queue is sorted; otherwise trials are inserted.
 _MANY = 1 / 16
 
 
@@ -28,16 +26,16 @@ class _Queue:
     """Trials that need equally many ranks.
 
     Args:
-        model: expects durations.
+        model: predicts durations.
     """
 
     def __init__(self, model: DurationModel) -> None:
         self._model = model
-        #: What the trials were sorted by.
+        #: Sort keys of the last sort.
         self._weights = model.weights
-        #: The shortest one first, and of equals the one with the larger number.
+        #: The shortest one first, among equals the one with the larger number.
         self._sorted: list[int] = []
-        #: Trials that were given back; the last one is the next.
+        #: Reclaimed trials; the last one is the next.
         self._first: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -53,11 +51,11 @@ class _Queue:
     def pop(self) -> int:
         return self._first.popitem()[0] if self._first else self._sorted.pop()
 
-    def pop_short(self, at_most: int, seconds: float, alone: Container[int]) -> list[int]:
+    def pop_short(self, limit: int, seconds: float, alone: Container[int]) -> list[int]:
         first, ordered, expected_s = self._first, self._sorted, self._model.expected_s
         taken: list[int] = []
         left_s = seconds
-        while len(taken) < at_most and (first or ordered):
+        while len(taken) < limit and (first or ordered):
             number = next(reversed(first)) if first else ordered[-1]
             left_s -= expected_s(number) or seconds
             if taken and (left_s < 0 or number in alone):
@@ -89,7 +87,7 @@ class _Queue:
         return True
 
     def sort(self) -> None:
-        """By what is expected now; also what was given back."""
+        """Sort by the current expectation, reclaimed trials included."""
         self._sort([*self])
         self._first.clear()
 
@@ -99,18 +97,18 @@ class _Queue:
 
     def _key(self, number: int) -> tuple[float, int]:
         weights = self._weights
-        # A trial that came after the last sort is in no place that depends on its weight.
+        # A trial added after the last sort has no weight in these keys.
         return (0.0 if weights is None or number >= len(weights) else weights[number], -number)
 
 
 class Waiting:
-    """The queues.
+    """The queues of all waiting trials, one per number of ranks.
 
     Args:
-        model: expects durations.
-        widths: how many ranks each trial needs, by its number; None where all need one.
+        model: predicts durations.
+        widths: number of ranks that each trial needs, by its number; None if all need one.
         numbers: the trials that wait at first.
-        alone: trials that are handed out by themselves; read, never changed.
+        alone: trials that are handed out alone; read, never changed.
     """
 
     def __init__(
@@ -123,10 +121,10 @@ class Waiting:
         self._model = model
         self._widths = widths
         self._alone = alone
-        #: How many ranks a trial needs at most, whether it waits or not.
+        #: Largest number of ranks that any trial needs, waiting or not.
         self.widest = max(widths or [1])
         self._queues: dict[int, _Queue] = {1: _Queue(model)}
-        #: Trials that wait and are not handed out.
+        #: Waiting trials that are not handed out.
         self._aside: dict[int, None] = {}
         self.add(numbers)
 
@@ -140,11 +138,11 @@ class Waiting:
 
     @property
     def count_aside(self) -> int:
-        """How many trials wait that will not end in time, as far as is known."""
+        """Number of waiting trials that are not expected to end in time."""
         return len(self._aside)
 
     def width(self, number: int) -> int:
-        """How many ranks a trial needs."""
+        """Number of ranks that a trial needs."""
         return 1 if self._widths is None else self._widths[number]
 
     @property
@@ -153,68 +151,68 @@ class Waiting:
         return self._widths is not None
 
     def wide(self) -> list[int]:
-        """The widths above one of which trials wait that were not set aside, the largest first."""
+        """Widths above one with trials to hand out, the largest first."""
         if len(self._queues) == 1:
             return []
         return sorted((width for width, queue in self._queues.items() if queue and width > 1), reverse=True)
 
     def count(self, width: int = 1) -> int:
-        """How many trials of this width can be handed out."""
+        """Number of trials of this width to hand out."""
         return len(self._queues.get(width, ()))
 
     def next(self, width: int = 1) -> int:
-        """The trial of this width that is handed out next; there must be one."""
+        """Next trial of this width; there must be one."""
         return self._queues[width].next()
 
     def any_within(self, left_s: float, width: int) -> bool:
-        """Whether any trial of this width is not expected to take longer than so many seconds."""
+        """Whether any trial of this width is expected to take up to `left_s` seconds."""
         upper_s = self._model.upper_s
         return any((upper_s(number) or 0.0) <= left_s for number in self._queues[width].next_and_shortest())
 
     def take(self, width: int = 1) -> int:
-        """Hand it out."""
+        """Remove and return the next trial of this width."""
         return self._queues[width].pop()
 
-    def take_short(self, at_most: int, seconds: float) -> list[int]:
-        """Hand out the next trial, and those after it that fit into so many seconds together with it."""
-        return self._queues[1].pop_short(at_most, seconds, self._alone)
+    def take_short(self, limit: int, seconds: float) -> list[int]:
+        """Remove the next trial, and those after it that together fit into `seconds`."""
+        return self._queues[1].pop_short(limit, seconds, self._alone)
 
     def put_back(self, numbers: Sequence[int]) -> None:
-        """These wait again, and are the next ones; the first of them before the others."""
+        """Put trials at the head of their queues, the first of them first."""
         for number in reversed(numbers):
             self._queue_of(number).put_back(number)
 
     def grow(self, count: int) -> None:
-        """There are more trials, which need as many ranks as the first one does."""
+        """Add `count` trials to the widths; they need as many ranks as trial 0."""
         if self._widths is not None:
             self._widths = [*self._widths, *[self._widths[0]] * count]
 
     def add(self, numbers: Iterable[int]) -> None:
-        """These wait from now on, in their place among the others."""
+        """Add trials in sorted order."""
         by_width: dict[int, list[int]] = {}
         for number in numbers:
             by_width.setdefault(self.width(number), []).append(number)
-        for some in by_width.values():
-            self._queue_of(some[0]).add(some)
+        for group in by_width.values():
+            self._queue_of(group[0]).add(group)
 
     def discard(self, number: int) -> bool:
-        """A trial does not wait any more, if it did; returns whether."""
+        """Remove a trial; returns whether it was waiting."""
         if number in self._aside:
             del self._aside[number]
             return True
         return self._queue_of(number).remove(number)
 
     def set_aside(self, left_s: float, width: int = 1) -> None:
-        """Put away what would take more than so many seconds, until one comes that would not."""
+        """Set aside the next trials that would take more than `left_s` seconds."""
         queue = self._queues.get(width, ())
         while queue:
-            # A trial of which nothing is known takes some time at least.
+            # A trial of unknown duration takes at least some time.
             if (self._model.upper_s(queue.next()) or 0.0) <= left_s:
                 return
             self._aside[queue.pop()] = None
 
     def reconsider(self) -> None:
-        """Reorder after the expectation has changed, with what was set aside back in its queue."""
+        """Sort by the new expectation, set-aside trials included."""
         self.put_back(list(self._aside))
         self._aside.clear()
         for queue in self._queues.values():

@@ -1,12 +1,12 @@
-"""Where a trial of several ranks can start, and which slots to keep for one that cannot yet.
+"""Where a trial of several ranks can start, and which slots to keep for one that waits.
 
-A trial needs all of its slots at once, and idle ones.  One that fits a node runs on one node, the fullest
-that has room; one that does not takes the nodes with the most idle slots first.  Where a trial cannot start
-yet, slots are *kept* for it: of those with which it can start soonest the ones that are free last, so that
-the others go on with what they can have.
+A trial needs all of its slots idle at once.  One that fits a node runs on one node, the fullest that has
+room; a larger one takes the nodes with the most idle slots first.  If a trial cannot start yet, slots are
+*kept* for it: those that let it start soonest, and among equal choices the slots that are free last, so that
+the others stay available.
 
-Each slot that changes is noted, and nothing looks at all slots: what a decision costs depends on how many
-slots a node and a trial have, and not on how many there are.
+Each changed slot is noted, and no decision scans all slots: its cost depends on the number of slots per node
+and per trial, not on the total.
 
 Pure: no clock, no I/O.
 """
@@ -24,11 +24,11 @@ __all__ = ["Room"]
 
 
 class _Pool:
-    """Idle slots by their nodes, and the nodes by how many they have."""
+    """Idle slots by node, and nodes by their number of idle slots."""
 
     def __init__(self) -> None:
         self._slots: dict[str, list[Slot]] = {}
-        #: How many idle slots -> the nodes that have so many.
+        #: Number of idle slots -> the nodes that have that number.
         self._nodes: dict[int, OrderedDict[str, None]] = {}
         self._count = 0
 
@@ -45,12 +45,12 @@ class _Pool:
         self._move(node, len(slots) + 1, len(slots))
 
     def on_one_node(self, width: int) -> tuple[Slot, ...] | None:
-        """So many slots of the fullest node that has them."""
+        """`width` slots of the fullest node that has them."""
         fitting = min((count for count in self._nodes if count >= width), default=None)
         return None if fitting is None else tuple(self._slots[next(iter(self._nodes[fitting]))][:width])
 
     def anywhere(self, width: int) -> tuple[Slot, ...] | None:
-        """So many slots of the nodes that have most."""
+        """`width` slots, taken from the nodes with the most idle slots."""
         if self._count < width:
             return None
         chosen: list[Slot] = []
@@ -71,35 +71,35 @@ class _Pool:
 
 
 class Room:
-    """What is known of all slots that get trials."""
+    """All usable slots: their nodes, whether they are idle, and when they will be free."""
 
     def __init__(self) -> None:
         #: Slot -> its node.
         self._nodes: dict[Slot, str] = {}
-        #: Node -> how many slots of it there are; and that -> how many nodes have so many.
+        #: Node -> its number of usable slots; and that number -> the number of such nodes.
         self._sizes: Counter[str] = Counter()
         self._nodes_of_size: Counter[int] = Counter()
-        #: All idle slots, and those of them that are not kept.
+        #: All idle slots, and the idle slots that are not kept.
         self._idle, self._free = _Pool(), _Pool()
         self._in_idle: set[Slot] = set()
         self._in_free: set[Slot] = set()
-        #: Slot -> when it will be free, of those of which that has changed since it was put in order.
-        self._news: dict[Slot, float] = {}
-        #: Node -> its slots, in the order in which they will be free; and all slots.
+        #: Changed slot -> when it will be free, until the rankings below are updated.
+        self._changed: dict[Slot, float] = {}
+        #: Node -> its slots, ordered by when they will be free; and all slots.
         self._by_node: dict[str, Ranking[Slot]] = {}
         self._everywhere: Ranking[Slot] = Ranking()
-        #: Width -> the nodes, by when a trial of this width can start there; of widths that were asked for.
+        #: Width -> the nodes, ordered by when a trial of this width can start there; for queried widths.
         self._starts: dict[int, Ranking[str]] = {}
 
     def note(self, slot: Slot, node: str, *, is_idle: bool, is_kept: bool, free_at: float) -> None:
-        """A slot gets trials, and this is how it is.
+        """Update the state of a usable slot.
 
         Args:
-            slot: which.
-            node: where it is.
-            is_idle: whether it holds nothing.
+            slot: the slot.
+            node: its node.
+            is_idle: whether it holds no trial.
             is_kept: whether it is kept for a trial.
-            free_at: when it will have run what it holds; infinite where nobody knows.
+            free_at: when it will have run its trials; infinite if unknown.
         """
         if self._nodes.get(slot) != node:
             self.forget(slot)
@@ -107,16 +107,16 @@ class Room:
             self._resize(node, 1)
         self._enrol(self._idle, self._in_idle, slot, is_idle)
         self._enrol(self._free, self._in_free, slot, is_idle and not is_kept)
-        self._news[slot] = -inf if is_idle else free_at
+        self._changed[slot] = -inf if is_idle else free_at
 
     def forget(self, slot: Slot) -> None:
-        """A slot gets no trials any more."""
+        """Remove a slot that takes no more trials."""
         if slot not in self._nodes:
             return
         self._enrol(self._idle, self._in_idle, slot, False)
         self._enrol(self._free, self._in_free, slot, False)
         node = self._nodes.pop(slot)
-        self._news.pop(slot, None)
+        self._changed.pop(slot, None)
         self._resize(node, -1)
         self._everywhere.discard(slot)
         if node in self._by_node:
@@ -124,19 +124,17 @@ class Room:
             self._note_starts(node)
 
     def place(self, width: int, *, also_kept: bool) -> tuple[Slot, ...] | None:
-        """Slots for a trial that is `width` ranks wide; None where it must wait.
+        """Find slots for a trial; None if it must wait.
 
         Args:
-            width: how many ranks.
-            also_kept: whether it may have those that are kept.
+            width: its number of ranks.
+            also_kept: whether it may use kept slots.
         """
         pool = self._idle if also_kept else self._free
         return pool.on_one_node(width) if self._fits_a_node(width) else pool.anywhere(width)
 
     def gather(self, width: int) -> dict[Slot, float]:
-        """The slots to keep for a trial of this width, and when each will be free; empty where there are too
-        few.
-        """
+        """Choose slots to keep for a trial of this width, and when each is free; empty if too few."""
         self._put_in_order()
         slots = self._everywhere
         if self._fits_a_node(width):
@@ -157,11 +155,11 @@ class Room:
                 if not self._nodes_of_size[size]:
                     del self._nodes_of_size[size]
 
-    def _enrol(self, pool: _Pool, members: set[Slot], slot: Slot, wanted: bool) -> None:
-        if wanted and slot not in members:
+    def _enrol(self, pool: _Pool, members: set[Slot], slot: Slot, belongs: bool) -> None:
+        if belongs and slot not in members:
             members.add(slot)
             pool.add(slot, self._nodes[slot])
-        elif not wanted and slot in members:
+        elif not belongs and slot in members:
             members.discard(slot)
             pool.discard(slot, self._nodes[slot])
 
@@ -169,7 +167,7 @@ class Room:
 
     def _put_in_order(self) -> None:
         nodes: dict[str, None] = {}
-        for slot, free_at in self._news.items():
+        for slot, free_at in self._changed.items():
             node = self._nodes[slot]
             nodes[node] = None
             self._everywhere.set(slot, free_at)
@@ -177,7 +175,7 @@ class Room:
             if ranking is None:
                 ranking = self._by_node[node] = Ranking()
             ranking.set(slot, free_at)
-        self._news.clear()
+        self._changed.clear()
         for node in nodes:
             self._note_starts(node)
 

@@ -1,15 +1,15 @@
-"""The decisions of a sweep, and nothing else: events go in, a list of decisions comes out.
+"""The scheduler: events go in, a list of decisions comes out.
 
 Rules
 -----
-1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is all there is; the MPI loop, the tests
-   and a simulator drive the very same class.
+1. No MPI, no file, no clock, no randomness.  ``handle(event, now)`` is the only entrance; the MPI loop, the
+   tests and a simulator drive the same class.
 2. The data is in :mod:`mpisweep.scheduling.core`.  Every rule is a function over it, in
-   :mod:`mpisweep.scheduling.rules`, one subject per file.  This file has what holds them together: which rule
-   handles which event, which steps follow every event, and when the run is over.
-3. An event about a trial names its attempt.  What does not match the attempt that this slot holds is
-   dropped: a result of attempt 1 must never pass for one of attempt 2.
-4. A decision is carried out by the caller, in order.  The scheduler assumes that it was.
+   :mod:`mpisweep.scheduling.rules`, one subject per file.  This file decides which rule handles which event,
+   which steps follow every event, and when the run is over.
+3. An event about a trial names its attempt.  The scheduler drops an event whose attempt the slot does not
+   hold: a result of attempt 1 must never pass for one of attempt 2.
+4. The caller carries out the decisions in order.  The scheduler assumes that it did.
 
 States of a trial::
 
@@ -47,16 +47,16 @@ from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
 from mpisweep.scheduling.rules.handout import fill
 from mpisweep.scheduling.rules.learning import ask_search, learn_durations
 from mpisweep.scheduling.rules.leases import (
-    look_at_clock,
+    ask_after_stall,
     on_nothing_to_lease,
     on_trials_granted,
     on_trials_revoked,
     replenish,
 )
-from mpisweep.scheduling.rules.losses import nobody_left, on_slot_broken, on_worker_lost
+from mpisweep.scheduling.rules.losses import end_without_slots, on_slot_broken, on_worker_lost
 from mpisweep.scheduling.rules.reclaiming import note_changes
 from mpisweep.scheduling.rules.stops import on_stop_requested
-from mpisweep.scheduling.rules.withholding import has_slots, may_go_on, ration
+from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld
 from mpisweep.scheduling.rules.workers import on_worker_joined
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
 from mpisweep.search.frontier import MemoryFrontier
@@ -66,27 +66,27 @@ __all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """Who runs which trial.
+    """Decides which slot runs which trial.
 
     Args:
-        states: each trial's TrialState when this run of the program starts; running ones count as waiting.
-        attempts: how often each was tried before.
-        model: expects durations.
-        retries: how often a trial is tried again after its worker was lost.
-        grace_s: what running trials get to return by themselves when the sweep is stopped.
-        held: what slots that have yet to say hello to this master hold, as the journal has it.
-        losses: how often each trial's worker was lost before.
+        states: each trial's TrialState when this run starts; running ones count as waiting.
+        attempts: number of earlier attempts per trial.
+        model: predicts durations.
+        retries: number of retries after a trial's worker was lost.
+        grace_s: grace period of running trials when the sweep stops, in seconds.
+        held: trials that slots hold according to the journal, for slots whose Hello has not arrived.
+        losses: number of earlier lost workers per trial.
         deadline: no trial starts that is not expected to end by then; seconds of the clock of `handle`.
-        same_failures: so many first trials that fail alike stop the sweep; 0 for never.
-        quarantine: whether a device that fails or is slow where the others are not is left out.
-        shared: whether other allocations run trials of the sweep too, so that each must be granted first.
-        widths: how many ranks each trial needs; None where all need one.
-        teams: trials of several ranks that run -> their slots, as the journal has it.
-        frontier: says which trials may need too much memory; None where nothing is said of memory.
-        search: asks for more trials by what has ended; None where all trials are known beforehand.
-        fresh: trials that are to run once more in a fresh process.
-        fresh_process: whether every trial is to run in one.
-        patience_s: how long the workers that are there may be too few for every trial that waits.
+        same_failures: number of first trials with the same error that stops the sweep; 0 for never.
+        quarantine: whether to exclude a device that fails or is slow while the others are not.
+        shared: whether other allocations run trials of the sweep too, so each trial must be granted.
+        widths: number of ranks that each trial needs; None if all need one.
+        teams: running trials of several ranks -> their slots, according to the journal.
+        frontier: finds trials that may need too much memory; None if the sweep does not model memory.
+        search: adds trials as results come in; None if all trials are known beforehand.
+        fresh: trials that run again in a fresh process.
+        fresh_process: whether every trial needs a fresh process.
+        patience_s: how long the present workers may be too few for every waiting trial, in seconds.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Scheduler:
         fresh_process: bool = False,
         patience_s: float = 60.0,
     ) -> None:
-        #: The data; the rules change it.
+        #: The data, which the rules change.
         self.core = Core(
             Start(states, attempts, held or {}, losses or {}, teams or {}, fresh),
             Policy(
@@ -133,32 +133,27 @@ class Scheduler:
     # ------------------------------------------------------------------------------------- reading
 
     def count(self, state: TrialState) -> int:
-        """How many trials are in this state."""
+        """Number of trials in this state."""
         return self.core.trials.counts[state]
 
     @property
-    def total(self) -> int:
-        """How many trials the sweep has."""
-        return self.core.total
-
-    @property
     def running(self) -> int:
-        """How many slots are at work."""
+        """Number of slots that hold trials."""
         return self.core.running
 
     @property
     def slots(self) -> int:
-        """How many slots there are."""
+        """Number of slots."""
         return len(self.core.slots)
 
     @property
     def held(self) -> Mapping[Slot, Mapping[int, int]]:
-        """Slot -> the trials it holds and their attempts, in the order in which it runs them."""
+        """Slot -> the trials that it holds and their attempts, in the order in which it runs them."""
         return self.core.slots.held
 
     @property
     def elsewhere(self) -> int:
-        """How many trials wait that this allocation may not run."""
+        """Number of waiting trials that are not granted to this allocation."""
         return 0 if self.core.supply is None else len(self.core.supply)
 
     def team(self, number: int) -> tuple[Slot, ...]:
@@ -170,21 +165,21 @@ class Scheduler:
         """Assert every invariant; tests call it after every event.
 
         Raises:
-            AssertionError: naming what does not hold.
+            AssertionError: naming the broken invariant.
         """
         self.core.check()
 
     # ------------------------------------------------------------------------------------- events
 
     def handle(self, event: Event, now: float) -> list[Decision]:
-        """Take note of one event.
+        """Handle one event.
 
         Args:
-            event: what happened.
+            event: the event.
             now: seconds of a monotonic clock; never smaller than in the call before.
 
         Returns:
-            What is to be done about it, in this order.
+            The decisions, to be carried out in this order.
         """
         core = self.core
         if core.ended:
@@ -193,7 +188,7 @@ class Scheduler:
         if core.stopping is not None:
             core.grace_over_at = min(core.grace_over_at, now + core.policy.grace_s)
         if core.supply is not None:
-            look_at_clock(core, core.supply, decisions, now)
+            ask_after_stall(core, core.supply, decisions, now)
         if core.model.is_due:
             learn_durations(core)
         if core.stopping is None:
@@ -228,29 +223,29 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
 
 
 def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
-    """Give slots what they can run, and ask for more where there is nothing to give."""
+    """Hand out trials to slots, and request more if too few wait."""
     note_changes(core, decisions, now)
     if core.search is not None:
         ask_search(core, core.search, decisions)
     if core.memory.is_rationed:
         ration(core, decisions, now)
-    if core.supply is None or not core.supply.must_hear:
+    if core.supply is None or not core.supply.must_ask_first:
         fill(core, decisions, now)
     if core.supply is not None:
         replenish(core, core.supply, decisions, now)
 
 
 def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
-    """The run is over when no slot holds a trial, and none waits or none is to be started any more."""
+    """End the run when no slot holds a trial, and no trial waits or may start."""
     if core.away or core.running > 0 or core.teams:
         core.too_few_since = None
         return
-    if core.supply is not None and core.stopping is None and not core.supply.is_dry:
+    if core.supply is not None and core.stopping is None and not core.supply.is_exhausted:
         return
     if not core.waiting and not core.memory and core.supply is not None:
         reason = core.stopping or EndReason.SHARE
     elif core.stopping is not None and core.search is not None and core.search.ask():
-        # All that it has asked for has ended, and it would have asked for more.
+        # All trials of the search have ended, and it would add more.
         reason = core.stopping
     elif not core.waiting and not core.memory:
         some = core.trials.counts[COMPLETE] + core.trials.counts[PRUNED] > 0 or core.total == 0
@@ -258,20 +253,20 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
     elif core.stopping is not None:
         reason = core.stopping
     elif core.waiting.count() or not core.slots.held:
-        # Those that are there have no slot that is of use, and others may still join.
-        if core.slots.held or not core.gone or not _is_late(core, now):
+        # No slot is usable, and more workers may still join.
+        if core.slots.held or not core.gone or not _check_patience(core, now):
             return
-        reason = nobody_left(core)
+        reason = end_without_slots(core)
     elif core.waiting.wide() or (core.memory and not any(map(partial(has_slots, core), core.memory))):
         if core.devices.quarantined:
-            # Nothing else is left to run, and a device that may be ill is better than none.
+            # Only these trials are left, and a suspect device is better than none.
             decisions += [release(core, slot) for slot in list(core.devices.quarantined)]
             return
-        # Nothing runs, and yet none of them was started.
-        if not _is_late(core, now):
+        # Nothing runs, and none of them could start.
+        if not _check_patience(core, now):
             return
         reason = EndReason.TOO_FEW
-    elif core.memory and may_go_on(core, decisions, now):
+    elif core.memory and release_withheld(core, decisions, now):
         return
     else:
         reason = EndReason.WALLTIME
@@ -279,8 +274,8 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
     decisions.append(End(reason))
 
 
-def _is_late(core: Core, now: float) -> bool:
-    """Whether there have been too few workers for longer than others may take to join."""
+def _check_patience(core: Core, now: float) -> bool:
+    """Note that the workers are too few; returns whether the patience is over."""
     if core.too_few_since is None:
         core.too_few_since = now
     return now - core.too_few_since >= core.policy.patience_s

@@ -1,12 +1,11 @@
-"""When each slot will have run what it holds, by the upper bound of the expectation.
+"""When each slot finishes the trials that it holds, by the upper bound of their durations.
 
-The trial that runs began when the slot was last heard of: when its one before ended, or when it was given to
-a slot that held nothing.  So each end moves what is expected of the slot back to what is true.  What has not
-begun follows one after another.
+The running trial began when its predecessor in the slot ended, or when it was assigned to an idle slot; so
+each end corrects the prediction.  The unstarted trials follow one after another.
 
-What has not begun must begin before its *latest start*, or would not end before the deadline.  That changes
-when what the slot holds changes, and not with time: the slots are in that order, and those that are due are
-the first ones.
+An unstarted trial must begin before its *latest start*, or it would not end before the deadline.  A latest
+start changes with the trials of its slot, not with time: the slots are ordered by it, and those that are due
+come first.
 
 Pure: no clock, no I/O.
 """
@@ -22,35 +21,35 @@ from mpisweep.scheduling.slots import Slots
 
 __all__ = ["NOTICE_S", "Timetable"]
 
-#: What has not begun is reclaimed so long before its latest start, in seconds: the master looks every 20 ms,
-#: and its message takes a while.
+#: Unstarted trials are reclaimed this long before their latest start, in seconds: the master checks every
+#: 20 ms, and its message takes time.
 NOTICE_S = 0.05
-#: What was found to begin in time does so when sums are rounded otherwise, too.
+#: Margin for rounding, so that a trial that begins in time is not reclaimed for another order of the sum.
 _ROUNDING_S = 1e-6
 
 
 class Timetable:
-    """What is expected of slots.
+    """Predicted times of all slots.
 
     Args:
-        slots: what each holds.
-        model: expects durations.
-        deadline: when everything must have ended; infinite for never.
+        slots: the slots and their trials.
+        model: predicts durations.
+        deadline: when every trial must have ended; infinite for never.
     """
 
     def __init__(self, slots: Slots, model: DurationModel, deadline: float) -> None:
         self._slots = slots
         self._model = model
         self._deadline = deadline
-        #: Slot -> the trial that it runs and its attempt, and since when.
+        #: Slot -> its running trial with its attempt, and since when it runs.
         self._running: dict[Slot, tuple[tuple[int, int], float]] = {}
-        #: Slot -> what it holds will hardly take longer than so many seconds; infinite where nobody knows.
+        #: Slot -> upper bound of the time for all its trials, in seconds; infinite if unknown.
         self._load_s: dict[Slot, float] = {}
-        #: Slots that hold something that has not begun, by its latest start.
+        #: Slots with unstarted trials, by the latest start of the next one.
         self._latest_starts: Ranking[Slot] = Ranking()
 
     def note(self, slot: Slot, now: float) -> None:
-        """A slot holds something else than before, or something else is expected."""
+        """Update a slot after its trials, or the expected durations, have changed."""
         held = self._slots.held.get(slot)
         if not held:
             self._running.pop(slot, None)
@@ -63,22 +62,18 @@ class Timetable:
             self._running[slot] = first, now
         self._load_s[slot] = load_s = self._model.upper_sum_s(held)
         if len(held) > 1 and self._deadline < inf:
-            # What nobody knows takes some time at least.
+            # An unknown duration is at least not negative.
             follows_s = load_s - self._upper_s(first[0]) if load_s < inf else 0.0
             self._latest_starts.set(slot, self._deadline - follows_s)
         else:
             self._latest_starts.discard(slot)
 
     def free_at(self, slot: Slot) -> float:
-        """When a slot that holds something has run it; in the past where that takes longer, infinite where
-        nobody knows.
-        """
+        """When a busy slot will have run its trials; in the past if overdue, infinite if unknown."""
         return self._running[slot][1] + self._load_s[slot]
 
     def next_begins_at(self, slot: Slot, now: float) -> float:
-        """When a slot begins what it is given now, after all that it holds; infinite where what runs is
-        overdue.
-        """
+        """When a slot would begin a trial that it gets now; infinite if its current one is overdue."""
         if slot not in self._running:
             return now
         (number, _), since = self._running[slot]
@@ -88,14 +83,12 @@ class Timetable:
         return max(since + upper_s, now + NOTICE_S) + (self._load_s[slot] - upper_s)
 
     def late(self, now: float) -> list[Slot]:
-        """Slots that hold something whose latest start is about to pass; none is named again before it has
-        changed.
-        """
-        found: list[Slot] = []
+        """Remove and return the slots whose latest start is about to pass, until they change."""
+        late: list[Slot] = []
         while self._latest_starts and self._latest_starts[0][0] < now + NOTICE_S - _ROUNDING_S:
-            found.append(self._latest_starts[0][1])
-            self._latest_starts.discard(found[-1])
-        return found
+            late.append(self._latest_starts[0][1])
+            self._latest_starts.discard(late[-1])
+        return late
 
     def _upper_s(self, number: int) -> float:
         upper_s = self._model.upper_s(number)

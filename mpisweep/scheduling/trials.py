@@ -1,4 +1,4 @@
-"""The states of all trials, and how often each was tried: written here and nowhere else.
+"""The states and attempts of all trials: written here and nowhere else.
 
 Pure: no clock, no I/O.
 """
@@ -14,7 +14,7 @@ __all__ = [
     "IllegalMoveError", "TrialStates",
 ]  # fmt: skip
 
-#: Each TrialState as the plain number that is stored: an enum costs several times as much to look up.
+#: Each TrialState as a plain int: looking up an enum member costs several times as much.
 WAITING = int(TrialState.WAITING)
 RUNNING = int(TrialState.RUNNING)
 COMPLETE = int(TrialState.COMPLETE)
@@ -22,7 +22,7 @@ PRUNED = int(TrialState.PRUNED)
 FAILED = int(TrialState.FAILED)
 INFEASIBLE = int(TrialState.INFEASIBLE)
 
-#: Every legal move of a trial, and what it is called.
+#: Every legal transition of a trial -> its name.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
     (TrialState.WAITING, TrialState.RUNNING): "assigned",
     (TrialState.WAITING, TrialState.INFEASIBLE): "inferred",
@@ -35,22 +35,22 @@ _LEGAL = frozenset((int(old), int(new)) for old, new in MOVES)
 
 
 class IllegalMoveError(AssertionError):
-    """A trial was about to make a move that no rule allows: a bug."""
+    """A trial was about to make an illegal transition: a bug."""
 
 
 class TrialStates:
-    """Entry *n* of every sequence belongs to trial *n*.
+    """State, last attempt and counts of all trials; entry *n* belongs to trial *n*.
 
     Args:
         states: TrialState values.
-        attempts: how often each was tried.
+        attempts: number of attempts per trial.
     """
 
     def __init__(self, states: Sequence[int], attempts: Sequence[int]) -> None:
         self.states = bytearray(states)
         #: The last attempt that was assigned.
         self.attempts = list(attempts)
-        #: TrialState -> how many trials are in it.
+        #: TrialState -> number of trials in it.
         self.counts = [0] * len(TrialState)
         for state in self.states:
             self.counts[state] += 1
@@ -59,7 +59,7 @@ class TrialStates:
         return len(self.states)
 
     def grow(self, count: int) -> list[int]:
-        """There are so many more trials, which wait; returns their numbers."""
+        """Add `count` waiting trials; returns their numbers."""
         numbers = list(range(len(self.states), len(self.states) + count))
         self.states.extend([WAITING] * count)
         self.attempts.extend([0] * count)
@@ -67,7 +67,7 @@ class TrialStates:
         return numbers
 
     def begin(self, number: int) -> int:
-        """A trial is assigned; returns which attempt this is."""
+        """Start the next attempt of a trial; returns its number."""
         self.attempts[number] += 1
         self.move(number, RUNNING)
         return self.attempts[number]
@@ -76,7 +76,7 @@ class TrialStates:
         """Write a trial's state.
 
         Raises:
-            IllegalMoveError: when no rule allows that.
+            IllegalMoveError: if the transition is illegal.
         """
         old = self.states[number]
         if (old, state) not in _LEGAL:
@@ -87,6 +87,6 @@ class TrialStates:
         self.counts[state] += 1
 
     def check(self) -> None:
-        """Assert that the counts are true."""
+        """Assert that the counts match the states."""
         for state in TrialState:
             assert self.counts[state] == self.states.count(state), f"the count of {state.label} is wrong"

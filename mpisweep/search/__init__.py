@@ -1,30 +1,22 @@
-"""Searches: which configurations a sweep tries.  One idea a file."""
+"""Searches: which configurations a sweep tries.  One search per file."""
 
 from __future__ import annotations
 
 from typing import cast
 
-from mpisweep.plugins import SEARCHES, PluginError, find_plugin
 from mpisweep.search.base import DistinctSampler, Sampler
 from mpisweep.search.largest_batch import LargestBatch
-from mpisweep.spec import Spec, SpecError
+from mpisweep.spec import Spec
+from mpisweep.spec.searches import load_search
 
 __all__ = ["DistinctSampler", "LargestBatch", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:
-    """The sampler of the search that the sweep file names.
+    """Create the sampler of the sweep's search.
 
     Raises:
-        SpecError: when the search is a plugin's that cannot be used.
+        SpecError: if the search cannot be loaded.
     """
-    try:
-        plugin = find_plugin(SEARCHES, spec.search)
-        if plugin is None:
-            raise PluginError(f"there is no search {spec.search!r}; install the package that it comes with")
-        # Imported here: scipy, which one of them is made of, takes a second that a rank without it should not
-        # wait.
-        found = plugin.load(method="from_spec")
-    except PluginError as error:
-        raise SpecError(f"{spec.source}: search: {error}") from error
-    return cast(Sampler, found.from_spec(spec))
+    # Loaded only now: sobol imports scipy, and a rank that does not need it saves a second.
+    return cast(Sampler, load_search(spec).from_spec(spec))

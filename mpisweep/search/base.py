@@ -1,4 +1,4 @@
-"""What a sampler is, and what those that sample share."""
+"""The sampler protocol, and the base class of searches that draw proposals."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["PATIENCE", "DistinctSampler", "Sampler"]
 
-#: Proposals for each wanted configuration after which what is left of a small space is taken in order.
+#: Proposals per wanted configuration, after which the rest of a small space is taken in order.
 PATIENCE = 50
 
 
 class Sampler(Protocol):
-    """A sequence of configurations, in the order of their numbers.
+    """A sequence of configurations, in the order of trial numbers.
 
-    Obligations: the same arguments give the same sequence; no configuration comes twice; asking for more
-    trials continues the sequence and does not change its beginning.
+    Obligations: the same arguments give the same sequence; no configuration repeats; more trials extend the
+    sequence without changing its beginning.
     """
 
     def __len__(self) -> int:
-        """How many configurations there are."""
+        """Number of configurations."""
 
     def __getitem__(self, index: int) -> Configuration:
         """The configuration `index`."""
 
 
 class DistinctSampler(ABC):
-    """The first different ones of a sequence of proposals.
+    """The first distinct configurations of a sequence of proposals.
 
-    A subclass, built in or a plugin's, writes :meth:`proposals` by :attr:`space` and :attr:`seed`.
+    A subclass implements :meth:`proposals`, using :attr:`space` and :attr:`seed`.
 
     Args:
-        space: what to sample.
-        seed: of the sweep.
-        trials: how many configurations; fewer when the space does not seem to have as many.
+        space: the space to sample.
+        seed: seed of the sweep.
+        trials: number of configurations; fewer if the space runs out of them.
     """
 
     def __init__(self, space: SearchSpace, seed: int, trials: int) -> None:
@@ -54,7 +54,7 @@ class DistinctSampler(ABC):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """The sampler of a sweep."""
+        """Create the sampler of a sweep."""
         assert spec.trials is not None, "the sweep file was checked"
         return cls(spec.space, spec.seed, spec.trials)
 
@@ -68,10 +68,10 @@ class DistinctSampler(ABC):
 
     @abstractmethod
     def proposals(self) -> Iterator[Configuration]:
-        """Endless proposals, which may repeat themselves."""
+        """Yield endless proposals; they may repeat."""
 
     def _until_exhausted(self, wanted: int) -> Iterator[Configuration]:
-        """So many proposals, and then the points of a finite space in order."""
+        """Yield a limited number of proposals, then the points of a finite space in order."""
         yield from islice(self.proposals(), PATIENCE * wanted)
         for index in range(self.space.size or 0):
             yield self.space.point(index)

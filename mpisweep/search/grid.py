@@ -1,4 +1,4 @@
-"""Every point of the space, the last parameter fastest."""
+"""Grid search: every point of the space, the last parameter fastest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class GridSampler:
     """The full product of the parameters' values.
 
     Args:
-        space: without a continuous parameter.
+        space: a space without continuous parameters.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -24,7 +24,7 @@ class GridSampler:
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """The sampler of a sweep."""
+        """Create the sampler of a sweep."""
         return cls(spec.space)
 
     def __len__(self) -> int:

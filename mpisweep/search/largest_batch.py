@@ -1,13 +1,12 @@
-"""The largest size that fits into the memory, and the fastest one, in about log2(n) trials.
+"""Find the largest size that fits in memory, and the fastest, in about log2(n) trials.
 
-The only search that learns while it runs.  Of *n* sizes in order it finds, by bisection, the largest that
-fits: about log2(n) trials, one after another.  Beside that, and after it, it compares speeds, which is what
-the sweep's objective is: of the largest size, and of the three largest powers of two that fit.  Then it
-halves the distance, in ratios, from the fastest of these to its neighbours, until they are within
-:data:`NEAR` of it: about four more.  Most programs are no faster at an eighth of the largest size, or the
-answer is not a question of size.
+This search learns while it runs.  It bisects *n* sizes for the largest that fits: about log2(n) trials, one
+after another.  Meanwhile and afterwards it compares speeds, which the objective measures: of the largest
+size, and of the three largest powers of two that fit.  Then it halves the distance, as a ratio, between the
+fastest of these and its neighbours until they are within :data:`NEAR`: about four more trials.  Sizes below
+an eighth of the largest are rarely faster, so it skips them.
 
-A trial that fails for another reason than memory says nothing, and its neighbour is tried.
+A trial that fails for a reason other than memory gives no information; the search tries its neighbour.
 """
 
 from __future__ import annotations
@@ -19,25 +18,26 @@ from typing import Self
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
-from mpisweep.search.frontier import Evidence, aim, evidence_of
+from mpisweep.search.bisection import aim
+from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration, SearchSpace
 
 __all__ = ["NEAR", "LargestBatch"]
 
-#: Sizes nearer than this to the fastest one, as a ratio, are not told from it.
+#: Ratio below which a size counts as close enough to the fastest.
 NEAR = 1.2
-#: How many powers of two are compared.
+#: Number of powers of two to compare.
 _POWERS = 3
 
 
 class LargestBatch:
-    """Proposes sizes by what those before have shown.
+    """The search; it proposes sizes from the results of earlier ones.
 
     Args:
-        space: of one parameter with finitely many values, all of them numbers.
-        objective: the metric that is a speed, or to be treated as one.
-        direction: whether a larger one is better.
+        space: a space of one parameter with finitely many numbers.
+        objective: the metric that measures speed.
+        direction: whether larger objectives are better.
     """
 
     def __init__(self, space: SearchSpace, objective: str, direction: Direction) -> None:
@@ -50,23 +50,23 @@ class LargestBatch:
         self._sizes = [float(self._parameter.at(index)) for index in self._order]
         #: Trial -> position of its size.
         self._positions: dict[int, int] = {}
-        #: Position -> what its trial has shown, and its objective; None while it has not ended.
+        #: Position -> evidence and objective of its trial; None until it ends.
         self._shown: dict[int, tuple[Evidence, float] | None] = {}
-        #: Whether anything has ended since the last question.
+        #: Whether a trial has ended since the last call of ask.
         self._is_due = True
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """The search of a sweep."""
+        """Create the search of a sweep."""
         return cls(spec.space, spec.objective, spec.direction)
 
     @property
     def about(self) -> int:
-        """How many trials it will take, about."""
+        """Approximate number of trials."""
         return ceil(log2(len(self._sizes) + 1)) + _POWERS + 4
 
     def __len__(self) -> int:
-        """How many configurations are known before anything has run: the first one."""
+        """Number of configurations known before any trial has run: one."""
         return 1
 
     def __getitem__(self, index: int) -> Configuration:
@@ -74,7 +74,7 @@ class LargestBatch:
         return self._configuration((len(self._sizes) - 1) // 2)
 
     def add(self, number: int, configuration: Mapping[str, object]) -> None:
-        """There is a trial of this number and configuration."""
+        """Register a trial."""
         value = configuration[self._parameter.name]
         index = self._parameter.index(value) if isinstance(value, (int, float)) else None
         if index is not None:
@@ -83,46 +83,46 @@ class LargestBatch:
             self._shown.setdefault(position, None)
 
     def tell(self, block: EndedBlock) -> None:
-        """Trials have ended."""
+        """Learn from trials that ended."""
         for index, number in enumerate(block.numbers):
             values = block.metrics.get(self._objective)
             cause = block.causes[index] if block.causes else int(FailureCause.NONE)
             self.note(number, block.states[index], cause, values[index] if values else None)
 
     def note(self, number: int, state: int, cause: int, objective: float | None) -> None:
-        """A trial has ended, with this TrialState, FailureCause and objective."""
+        """Learn from a trial that ended with this TrialState, FailureCause and objective."""
         if number in self._positions:
             value = self._sign * objective if objective is not None and isfinite(objective) else -inf
             self._shown[self._positions[number]] = evidence_of(state, cause), value
             self._is_due = True
 
     def ask(self) -> list[Configuration]:
-        """What to run beside all that is known; empty while that has not ended, or when all is answered."""
+        """Propose configurations; empty while earlier ones run, or when the search is done."""
         if not self._is_due:
             return []
         self._is_due = False
         probes = self._next_probe()
         wanted = list(probes or ())
         low, high = self._bracket()
-        # No power of two is open any more: those that fit are known.
+        # The bracket has narrowed to one power of two: those that fit are known.
         if low >= 0 and self._power(low) == self._power(high - 1):
             wanted += [position for position in self._ladder(low) if position not in {*self._shown, *wanted}]
         if probes is None and not wanted and None not in self._shown.values():
-            wanted = self._beside_the_fastest()
+            wanted = self._next_to_fastest()
         self._shown |= dict.fromkeys(wanted)
         return [self._configuration(position) for position in wanted]
 
     # ------------------------------------------------------------------------------------- the largest
 
     def _bracket(self) -> tuple[int, int]:
-        """The last position that fits and the first after it that does not; -1 and the end for none."""
+        """The last position that fits and the first beyond that does not; -1 and the end if none."""
         shown = [(position, end[0]) for position, end in self._shown.items() if end is not None]
         low = max((position for position, what in shown if what is Evidence.FITS), default=-1)
         too_large = (position for position, what in shown if what is Evidence.TOO_LARGE and position > low)
         return low, min(too_large, default=len(self._sizes))
 
     def _next_probe(self) -> list[int] | None:
-        """The next step of the bisection; empty while one is under way, None when there is none any more."""
+        """The next bisection step; empty while one runs, None when done."""
         low, high = self._bracket()
         if any(low < position < high and end is None for position, end in self._shown.items()):
             return []
@@ -139,13 +139,13 @@ class LargestBatch:
         return floor(log2(size)) if size > 0 else 0
 
     def _ladder(self, low: int) -> list[int]:
-        """Positions of the largest powers of two that fit, or of what lies next below them."""
+        """Positions of the largest powers of two that fit, or of the next smaller sizes."""
         powers = [2.0 ** (self._power(low) - step) for step in range(_POWERS)]
         positions = (bisect_right(self._sizes, power) - 1 for power in powers)
         return [position for position in dict.fromkeys(positions) if 0 <= position <= low]
 
-    def _beside_the_fastest(self) -> list[int]:
-        """Positions half the way from the fastest one to those beside it."""
+    def _next_to_fastest(self) -> list[int]:
+        """Positions halfway between the fastest size and its measured neighbours."""
         speeds = {p: end[1] for p, end in self._shown.items() if end is not None and end[0] is Evidence.FITS}
         measured = sorted(position for position, speed in speeds.items() if speed > -inf)
         if not measured:

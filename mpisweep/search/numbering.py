@@ -1,8 +1,8 @@
-"""Which trials a sweep has, and their numbers.
+"""Number the trials of a sweep.
 
-A number is permanent.  The trials of a new sweep are numbered in the order of its search, the baseline last
-unless the search holds it already.  A sweep that goes on keeps the numbers it has, matched by configuration,
-and whatever its file asks for beyond them gets the next ones.
+Numbers are permanent.  A new sweep numbers its trials in the order of its search, the baseline last unless
+the search contains it.  A resumed sweep keeps its numbers, matched by configuration, and gives the next
+numbers to configurations that its file adds.
 
 Pure: configurations in, columns out.
 """
@@ -22,41 +22,41 @@ __all__ = ["Known", "Trials", "number_trials"]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The trials that a results file has; entry *n* of every sequence belongs to trial *n*."""
+    """Trials in a results file; entry *n* of each sequence belongs to trial *n*."""
 
     parameters: Mapping[str, Sequence[Value | None]]
     states: Sequence[int]
     attempts: Sequence[int]
     baseline: int | None
-    #: The trial with the best objective so far and that objective, where there is one.
+    #: The trial with the best objective so far, and that objective; None if there is none.
     best: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """All trials of a sweep; entry *n* of every list belongs to trial *n*."""
+    """All trials of a sweep; entry *n* of each list belongs to trial *n*."""
 
     parameters: dict[str, list[Value]]
     states: list[int]
     attempts: list[int]
     baseline: int | None
-    #: Trials from this number on are new.
+    #: Number of the first new trial.
     first_new: int
 
     @property
     def count(self) -> int:
-        """How many trials there are."""
+        """Number of trials."""
         return len(self.states)
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """More trials; what a configuration does not say is as in the first one."""
+        """Append trials; a missing parameter takes the value of the first trial."""
         for name, column in self.parameters.items():
             column.extend(configuration.get(name, column[0]) for configuration in configurations)
         self.states.extend([int(TrialState.WAITING)] * len(configurations))
         self.attempts.extend([0] * len(configurations))
 
     def columns(self, numbers: Sequence[int]) -> dict[str, ColumnValues]:
-        """The parameters of these trials; one that is the same for all of them as that value alone."""
+        """Parameters of these trials; a single value for a parameter that is the same in all."""
         columns: dict[str, ColumnValues] = {}
         for name, column in self.parameters.items():
             values = [column[number] for number in numbers]
@@ -65,12 +65,12 @@ class Trials:
 
 
 def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
-    """Number what the sweep file asks for.
+    """Number the trials of a sweep, new or resumed.
 
     Args:
-        spec: the sweep file.
+        spec: the sweep.
         sampler: its configurations, in order.
-        known: what the results file has, or None when there is none.
+        known: the trials in the results file; None if there is none.
     """
     asked, count, baseline_row = _asked_for(spec, sampler)
     if known is None or not known.states:
@@ -79,7 +79,7 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
 
 
 def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], int, int | None]:
-    """Columns of what the sweep file asks for, how many rows they have, and which is the baseline's."""
+    """Columns of the configurations in the sweep file, their count, and the baseline's row."""
     count = len(sampler)
     rows = [sampler[index] for index in range(count)]
     columns: dict[str, list[Value]] = {name: [row[name] for row in rows] for name in spec.space.names}
@@ -109,7 +109,7 @@ def _continued(
     usual = spec.full({})
     names = [*asked, *(name for name in known.parameters if name not in asked)]
     known_count = len(known.states)
-    # What damage has taken from the file is taken from the workload's defaults; "" matches no configuration.
+    # Values lost to damage become the workload's defaults; "" matches no configuration.
     parameters: dict[str, list[Value]] = {
         name: [
             usual.get(name, "") if value is None else value
@@ -143,7 +143,7 @@ def _continued(
 
 
 def _rows(columns: Mapping[str, Sequence[Value]], count: int) -> Iterator[tuple[Value, ...]]:
-    """One tuple a trial, also where there are no columns."""
+    """Yield one tuple per trial, even without columns."""
     return zip(*columns.values(), strict=True) if columns else iter([()] * count)
 
 

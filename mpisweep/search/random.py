@@ -1,7 +1,7 @@
-"""Independent, uniformly distributed configurations.
+"""Random search: independent, uniformly distributed configurations.
 
-J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012: where only a few
-of many parameters matter, this beats a grid of the same size.
+J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012: if only a few of
+many parameters matter, it beats a grid of the same size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["RandomSampler"]
 
 
 class RandomSampler(DistinctSampler):
-    """Proposal *i* depends on the seed and *i* alone; one that came before is left out."""
+    """Random search; proposal *i* depends only on the seed and *i*, duplicates are skipped."""
 
     def proposals(self) -> Iterator[Configuration]:
         """See :class:`~mpisweep.search.base.DistinctSampler`."""

@@ -1,4 +1,4 @@
-"""Sobol's quasi-random sequence: as spread out as a grid, and as extendable as random search.
+"""Sobol search: a quasi-random sequence, even like a grid and extendable like random search.
 
 I. M. Sobol, "On the distribution of points in a cube and the approximate evaluation of integrals", 1967, in
 scipy's implementation with Owen's scrambling.  The only importer of scipy's engine.
@@ -15,12 +15,12 @@ from mpisweep.spec.space import Configuration
 
 __all__ = ["SobolSampler"]
 
-#: Points drawn at a time: a power of two, which the sequence is balanced for.
+#: Points per draw: a power of two, which keeps the sequence balanced.
 _BLOCK = 256
 
 
 class SobolSampler(DistinctSampler):
-    """The scrambled sequence of the seed; a point that came before is left out."""
+    """Sobol search; the seed scrambles the sequence, duplicates are skipped."""
 
     def proposals(self) -> Iterator[Configuration]:
         """See :class:`~mpisweep.search.base.DistinctSampler`."""

@@ -1,12 +1,12 @@
-"""From a sweep file, or from flags, to a frozen Spec.  Every error that a user can make is found here.
+"""Parse a sweep file, or flags, into a frozen Spec, and report every user error.
 
-A :class:`SpecError` is one sentence: which file, which key, what was found and what would be right.  Nothing
-after this room checks the user's input again.
+The message of a :class:`SpecError` is one sentence: file, key, what was found, what is expected.  Nothing
+outside this package checks the user's input again.
 """
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import SEARCH_NAMES
+from mpisweep.spec.keys import SEARCH_NAMES, nearest
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -16,7 +16,6 @@ from mpisweep.spec.model import (
     Spec,
     SpecError,
     Workload,
-    nearest,
 )
 from mpisweep.spec.quick import spec_from_flags
 from mpisweep.spec.sweepfile import load_spec, parse_spec

@@ -1,7 +1,7 @@
-"""Workloads that have a name, as data: their options, their metrics, and what makes a trial long.
+"""Descriptions of named workloads: options, metrics, and the work of a configuration.
 
-Everything that is not the experiment itself: the sweep file is checked against this table, the planner
-expects durations by it, and the figures take their units from it.  Nothing here imports torch.
+Sweep files are checked against them, the planner estimates durations from them, and figures take their units
+from them.  The experiments themselves are elsewhere; nothing here imports torch.
 
 A plugin describes its workload in the same way, see :mod:`mpisweep.plugins`.
 """
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One parameter that a workload understands."""
+    """One parameter of a workload."""
 
     name: str
     kind: Literal["integer", "number", "choice", "boolean", "text"]
@@ -36,7 +36,7 @@ class Option:
     values: tuple[str, ...] = ()
 
     def problem(self, value: Value) -> str | None:
-        """What is wrong with `value`, as the end of a sentence; None when nothing is."""
+        """Why `value` is invalid, as the end of a sentence; None if it is valid."""
         match self.kind:
             case "boolean":
                 wanted = "true or false"
@@ -45,7 +45,7 @@ class Option:
                 wanted = "one of " + ", ".join(repr(known) for known in self.values)
                 fits = value in self.values and isinstance(value, str)
             case "text":
-                wanted = "a text"
+                wanted = "a string"
                 fits = isinstance(value, str)
             case "integer" | "number":
                 wanted = "an integer" if self.kind == "integer" else "a number"
@@ -56,40 +56,39 @@ class Option:
                 )
                 if self.low is not None:
                     wanted += f" of at least {self.low:g}"
-        return None if fits else f"is {value!r}; it must be {wanted}"
+        return None if fits else f"is {value!r}; expected {wanted}"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number that a trial of a workload reports."""
+    """One number that trials of a workload report."""
 
     name: str
     description: str
     units: str = ""
 
 
-def _no_work(_: Mapping[str, Value]) -> float:
+def _unit_work(_: Mapping[str, Value]) -> float:
     return 1.0
 
 
-def _no_folder(_: Mapping[str, Value]) -> bool:
+def _needs_no_folder(_: Mapping[str, Value]) -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadDescription:
-    """One workload that sweep files can name.
+    """A workload that sweep files can name.
 
     Attributes:
-        name: as sweep files have it.
+        name: its name in sweep files.
         module: has the function ``run(trial)``, which returns metrics; only trial processes import it.
-        options: the parameters that it understands; others are refused.
-        metrics: what it reports.
-        preload: modules that the fork server imports before it forks trial processes, so that each finds them
-            there.
-        work: relative work of a configuration, in any unit; the planner expects durations by it.
-        folder: the option that names the folder of the data; empty for none.
-        needs_folder: whether a configuration needs that folder.
+        options: its parameters; others are rejected.
+        metrics: the metrics that it reports.
+        preload: modules that the fork server imports once, before it forks trial processes.
+        work: relative work of a configuration, in any unit; the planner estimates durations from it.
+        folder: the option that names the data folder; empty for none.
+        needs_folder: whether a configuration needs the data folder.
     """
 
     name: str
@@ -97,88 +96,90 @@ class WorkloadDescription:
     options: tuple[Option, ...]
     metrics: tuple[Metric, ...]
     preload: tuple[str, ...] = ()
-    work: Callable[[Mapping[str, Value]], float] = _no_work
+    work: Callable[[Mapping[str, Value]], float] = _unit_work
     folder: str = ""
-    needs_folder: Callable[[Mapping[str, Value]], bool] = _no_folder
+    needs_folder: Callable[[Mapping[str, Value]], bool] = _needs_no_folder
 
     def option(self, name: str) -> Option | None:
-        """The option of that name."""
+        """Look up an option by name."""
         return next((option for option in self.options if option.name == name), None)
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """Every option's default."""
+        """Defaults of all options."""
         return {option.name: option.default for option in self.options}
 
 
 def _resnet50_work(params: Mapping[str, Value]) -> float:
-    """Images times pixels: what the convolutions cost."""
+    """Images times pixels, to which the cost of convolutions is proportional."""
     return float(params["batch_size"]) * float(params["num_iter"]) * float(params["image_size"]) ** 2
 
 
 _RESNET50_OPTIONS = (
-    Option("batch_size", "integer", 256, "images in one step of the optimiser", "image", 1),
-    Option("num_iter", "integer", 300, "steps of the optimiser", "", 1),
-    Option("data", "choice", "synthetic", "where the images come from",
+    Option("batch_size", "integer", 256, "images per optimiser step", "images", 1),
+    Option("num_iter", "integer", 300, "optimiser steps", "", 1),
+    Option("data", "choice", "synthetic", "source of the images",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
-    Option("data_root", "text", "", "folder of cifar10 or imagefolder data"),
-    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one for each core but one",
+    Option("data_root", "text", "", "folder of the cifar10 or imagefolder data"),
+    Option("loaders", "integer", -1, "processes that read an imagefolder; -1: one per core, less one",
            low=-1),
     Option("val_every", "integer", -1,
            "steps between validations on held-out images; 0: at the end only; -1: never", low=-1),
-    Option("val_root", "text", "", "folder of the images that an imagefolder is validated on"),
+    Option("val_root", "text", "", "folder of the images that validate an imagefolder"),
     Option("augment", "boolean", False, "crop and flip digits and cifar10 at random"),
-    Option("image_size", "integer", 224, "height and width of an image after resizing", "pixel", 32),
-    Option("num_classes", "integer", 1000, "classes; real data may have fewer labels than that", "", 2),
-    Option("optimizer", "choice", "sgd", "sgd has momentum", values=("sgd", "adamw")),
-    Option("learning_rate", "number", 0.1, "step size; with lr_scaling that at base_batch_size", "", 0),
+    Option("image_size", "integer", 224, "height and width of an image after resizing", "pixels", 32),
+    Option("num_classes", "integer", 1000, "number of classes; the data may have fewer", "", 2),
+    Option("optimizer", "choice", "sgd", "optimiser; sgd uses momentum", values=("sgd", "adamw")),
+    Option("learning_rate", "number", 0.1, "step size; at base_batch_size if lr_scaling is not none", "", 0),
     Option("lr_scaling", "choice", "none",
-           "of the learning rate, by batch_size / base_batch_size or its square root",
+           "scaling of the learning rate by batch_size / base_batch_size, or by its square root",
            values=("none", "linear", "sqrt")),
-    Option("base_batch_size", "integer", 256, "batch size that learning_rate is meant for", "image", 1),
+    Option("base_batch_size", "integer", 256, "batch size that learning_rate is tuned for", "images", 1),
     Option("lr_schedule", "choice", "constant",
-           "of the learning rate; step: a tenth at half and at three quarters of the steps",
+           "learning rate over the steps; step: a tenth after half and after three quarters of them",
            values=("constant", "cosine", "step")),
-    Option("lr_warmup_iter", "integer", 0, "steps over which the learning rate rises from near 0", "", 0),
-    Option("momentum", "number", 0.9, "of sgd", "", 0),
+    Option("lr_warmup_iter", "integer", 0, "steps over which the learning rate rises to full value", "", 0),
+    Option("momentum", "number", 0.9, "momentum of sgd", "", 0),
     Option("nesterov", "boolean", False, "Nesterov momentum of sgd"),
-    Option("weight_decay", "number", 1e-4, "of either optimiser", "", 0),
-    Option("clip_norm", "number", 0.0, "largest norm of the gradient; 0: not clipped", "", 0),
-    Option("accumulate", "integer", 1, "parts of a batch whose gradients are added up", "", 1),
-    Option("zero_init_gamma", "boolean", False, "begin with each residual branch at zero"),
-    Option("label_smoothing", "number", 0.0, "of the cross entropy", "", 0),
-    Option("precision", "choice", "auto", "auto: bf16 if the GPU has it, fp16 on Volta and Turing, else fp32",
+    Option("weight_decay", "number", 1e-4, "weight decay", "", 0),
+    Option("clip_norm", "number", 0.0, "maximum norm of the gradient; 0: no clipping", "", 0),
+    Option("accumulate", "integer", 1, "parts of a batch whose gradients are accumulated", "", 1),
+    Option("zero_init_gamma", "boolean", False, "start each residual branch at zero"),
+    Option("label_smoothing", "number", 0.0, "label smoothing of the cross entropy", "", 0),
+    Option("precision", "choice", "auto",
+           "number format; auto: bf16 on GPUs that support it, fp16 on Volta and Turing, else fp32",
            values=("auto", "fp32", "bf16", "fp16")),
-    Option("channels_last", "choice", "auto", "memory format; auto: on GPUs", values=("auto", "on", "off")),
-    Option("tf32", "boolean", True, "let fp32 convolutions and products use TF32, on GPUs that have it"),
-    Option("step", "choice", "auto", "auto: a CUDA graph on one GPU, else eager",
+    Option("channels_last", "choice", "auto", "channels-last memory format; auto: on GPUs only",
+           values=("auto", "on", "off")),
+    Option("tf32", "boolean", True, "let fp32 convolutions and products use TF32 on GPUs that support it"),
+    Option("step", "choice", "auto", "execution of a step; auto: a CUDA graph on one GPU, else eager",
            values=("auto", "eager", "graph")),
     Option("cudnn_benchmark", "boolean", False, "let cuDNN time its kernels during the warm-up"),
     Option("compile", "boolean", False, "torch.compile the model, once for all batch sizes"),
-    Option("deterministic", "boolean", False, "the same curve on every run on a GPU, too; slower"),
-    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep is stopped",
+    Option("deterministic", "boolean", False, "reproducible curves on GPUs too; slower"),
+    Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep stops",
            low=0),
     Option("warmup_iter", "integer", 5, "steps of each attempt that do not count for speed", "", 0),
 )  # fmt: skip
 
 _RESNET50_METRICS = (
-    Metric("loss", "mean cross entropy of the last step's batch, as the step saw it", ""),
+    Metric("loss", "mean cross entropy of the last batch, before its update", ""),
     Metric("loss_mean", "mean of the loss over the last tenth of the steps", ""),
     Metric("iteration_time", "duration of one step", "s"),
     Metric("train_time", "duration of all steps at a steady pace", "s"),
     Metric("step_time", "median duration of a step after the warm-up", "s"),
-    Metric("setup_time", "model, data, capture, compiling and choosing kernels", "s"),
-    Metric("compile_time", "of these, torch.compile", "s"),
-    Metric("data_wait", "waiting for the next batch", "s"),
-    Metric("images_per_second", "images over time, after the warm-up", "image/s"),
-    Metric("peak_memory", "largest memory held: of the GPU by torch, or of the process on CPUs", "byte"),
-    Metric("reserved_memory", "largest memory that torch reserved of the GPU", "byte"),
+    Metric("setup_time", "duration of model, data, capture, compiling and choosing kernels", "s"),
+    Metric("compile_time", "duration of torch.compile, a part of setup_time", "s"),
+    Metric("data_wait", "duration of waiting for batches", "s"),
+    Metric("images_per_second", "throughput after the warm-up", "images/s"),
+    Metric("peak_memory", "peak memory: held by torch on a GPU, or by the process on CPUs", "byte"),
+    Metric("reserved_memory", "peak memory that torch reserved on a GPU", "byte"),
     Metric("val_loss", "mean cross entropy over the held-out images", ""),
-    Metric("val_accuracy", "share of right predictions over the held-out images", ""),
-    Metric("accuracy", "share of right predictions over the last tenth of the steps", ""),
+    Metric("val_accuracy", "share of correct predictions over the held-out images", ""),
+    Metric("accuracy", "share of correct predictions over the last tenth of the steps", ""),
 )
 
-#: The metric that says how fast a workload is, where it has it.
+#: The metric for the speed of a workload, if it reports one.
 SPEED = "images_per_second"
 
 RESNET50 = WorkloadDescription(
@@ -196,16 +197,16 @@ BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}
 
 
 def is_workload(name: str) -> bool:
-    """Whether a workload has this name, a built-in one or a plugin's."""
+    """Whether a built-in workload or a plugin has this name."""
     return is_named(WORKLOADS, name)
 
 
 @cache
 def describe(name: str) -> WorkloadDescription | None:
-    """The description of a workload; None when there is none of that name.
+    """Find the description of a workload; None if no workload has this name.
 
     Raises:
-        PluginError: when a plugin has it and cannot be used.
+        PluginError: if a plugin has this name and cannot be used.
     """
     if name in BUILTIN:
         return BUILTIN[name]
@@ -214,17 +215,15 @@ def describe(name: str) -> WorkloadDescription | None:
         return None
     found = plugin.load()
     if not isinstance(found, WorkloadDescription):
-        raise plugin.unfit(
-            f"cannot be used: it is of type {type(found).__name__} and not a WorkloadDescription"
-        )
+        raise plugin.unfit(f"cannot be used: expected a WorkloadDescription, found {type(found).__name__}")
     if found.name != name:
-        raise plugin.unfit(f"cannot be used: it describes {found.name!r}")
+        raise plugin.unfit(f"cannot be used: it describes {found.name!r}, not {name!r}")
     return found
 
 
 @cache
 def describe_if_there(name: str) -> WorkloadDescription | None:
-    """The same for readers of results, which do without: None as well where a plugin cannot be used."""
+    """Like :func:`describe`, but None if a plugin cannot be used; for readers of results."""
     try:
         return describe(name)
     except PluginError:
@@ -232,14 +231,14 @@ def describe_if_there(name: str) -> WorkloadDescription | None:
 
 
 def units_of(workload: str, name: str) -> str:
-    """Units of an option or metric of a workload; empty when it has none or is not known."""
+    """Units of an option or metric of a workload; empty if it has none or is unknown."""
     entry = entry_of(workload, name)
     return entry.units if entry else ""
 
 
 def entry_of(workload: str, name: str) -> Option | Metric | None:
-    """The option or metric of a workload; None when there is none of that name."""
-    # A snapshot asks for every column, of whatever the sweep's workload is called; only names can be plugins.
+    """Find an option or metric of a workload; None if there is none of that name."""
+    # A snapshot asks this for every column.
     described = describe_if_there(workload) if workload else None
     if described is None:
         return None

@@ -1,4 +1,4 @@
-r"""A command line as a workload: its placeholders, its metrics, and every mistake one can make in them.
+r"""A command line as a workload: parse its placeholders and metrics, and fill them in.
 
 ::
 
@@ -7,10 +7,10 @@ r"""A command line as a workload: its placeholders, its metrics, and every mista
     [metrics]
     loss = 'loss[=: ]+(?P<value>\S+)'
 
-The text is split into arguments before the placeholders are filled in, and no shell ever sees it: a value
-with spaces, quotes or semicolons in it is one argument, and cannot become a command.
+The text is split into arguments before placeholders are filled in, and no shell is involved: a value with
+spaces, quotes or semicolons stays one argument and cannot become a command.
 
-Pure: no process is started here, no file read.
+Pure: starts no process, reads no file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpisweep.records import Value
-from mpisweep.spec.keys import IDENTIFIER, key_of, names_of
+from mpisweep.spec.keys import IDENTIFIER, key_of, names_of, unknown_key
 from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
@@ -33,14 +33,14 @@ __all__ = [
     "names_in_template", "parse_command", "parse_pattern", "read_json_line", "render", "render_template",
 ]  # fmt: skip
 
-#: Placeholders that are there beside the parameters, and what they stand for.
+#: Placeholders besides the parameters, and their meaning.
 SPECIAL_NAMES = {
-    "number": "number of the trial",
-    "seed": "the trial's seed, from the sweep's seed and the number",
-    "directory": "a folder of the trial's own",
+    "number": "trial number",
+    "seed": "seed of the trial, derived from the sweep's seed and the trial number",
+    "directory": "folder of the trial",
     "device": "cpu or cuda:0",
-    "cores": "how many CPU cores the trial may use",
-    "rank": "which of the trial's ranks the program is",
+    "cores": "number of CPU cores that the trial may use",
+    "rank": "rank of the program within its trial",
     "template": "path of the rendered template",
 }
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
@@ -48,10 +48,10 @@ _VARIABLE = re.compile(IDENTIFIER)
 
 
 class CommandError(ValueError):
-    """Something is wrong with the command line.
+    """Invalid command line, template, environment or metric.
 
     Args:
-        key: where, e.g. ``env.SEED``.
+        key: its key, e.g. ``workload.env.SEED``.
         problem: the end of a sentence that begins with the key.
     """
 
@@ -63,26 +63,26 @@ class CommandError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class MetricPattern:
-    """How a metric is found in a line of output: each match is one step of its curve."""
+    """The pattern that finds a metric in a line of output; each match is one step of its curve."""
 
     name: str
     pattern: str
 
     def compiled(self) -> re.Pattern[str]:
-        """The expression; its group ``value`` is the number, its group ``step``, if any, the step."""
+        """Compile it; group ``value`` is the number, the optional group ``step`` the step."""
         return _compiled(_with_value(self.pattern))
 
 
 @dataclass(frozen=True, slots=True)
 class CommandWorkload:
-    """A program that is started once a trial.
+    """A program that each trial starts once.
 
     Attributes:
         arguments: the program and its arguments, with placeholders.
-        template: a file beside the sweep file that is rendered for each trial; empty for none.
+        template: file beside the sweep file that is rendered for each trial; empty for none.
         environment: variables and their values, with placeholders.
-        own_directory: whether it runs in the trial's folder and not in the sweep file's.
-        metrics: how metrics are found in what it prints.
+        own_directory: whether it runs in the trial's folder instead of the sweep file's.
+        metrics: patterns of metrics in its output.
     """
 
     arguments: tuple[str, ...]
@@ -93,26 +93,25 @@ class CommandWorkload:
 
     @property
     def text(self) -> str:
-        """The command line as one would type it, with its placeholders."""
+        """The command line as typed in a shell, with placeholders."""
         return shlex.join(self.arguments)
 
     @property
     def names(self) -> set[str]:
-        """Every placeholder of the arguments and the environment."""
+        """Names of all placeholders in the arguments and the environment."""
         texts = [*self.arguments, *(value for _, value in self.environment)]
         return {name for text in texts for _, name, _ in _pieces(text) if name}
 
 
 def parse_command(table: Mapping[str, object]) -> CommandWorkload:
-    """A CommandWorkload, without its metrics, from the table ``workload`` of a sweep file.
+    """Parse the table ``workload`` of a sweep file; metrics are added by the caller.
 
     Raises:
-        CommandError: naming the key.
+        CommandError: if a key or value is invalid.
     """
     for key in table:
         if key not in names_of("workload"):
-            known = ", ".join(names_of("workload"))
-            raise CommandError(f"workload.{key}", f"is not a known key; known are {known}")
+            raise CommandError(f"workload.{key}", unknown_key(key, "workload"))
     arguments = _arguments(table.get("command"))
     for argument in arguments:
         _check_text("workload.command", argument)
@@ -122,15 +121,15 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
     variables: list[tuple[str, str]] = []
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name):
-            raise CommandError("workload.env", f"{name!r} is no name for a variable")
+            raise CommandError("workload.env", f"{name!r} is not a valid variable name")
         if not isinstance(value, (str, int, float)):
-            raise CommandError(f"workload.env.{name}", f"is {value!r}; expected a text")
+            raise CommandError(f"workload.env.{name}", f"is {value!r}; expected a string")
         variables.append((name, as_text(value)))
         _check_text(f"workload.env.{name}", as_text(value))
     template = table.get("template", "")
     if not isinstance(template, str) or template.startswith("/") or ".." in template.split("/"):
         raise CommandError(
-            "workload.template", f"is {template!r}; expected the name of a file beside the sweep file"
+            "workload.template", f"is {template!r}; expected a path relative to the sweep file"
         )
     directory = key_of("directory", "workload").get(dict(table))
     if directory not in key_of("directory", "workload").values:
@@ -139,20 +138,20 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         )
     made = CommandWorkload(arguments, template, tuple(variables), directory == "trial")
     if "template" in made.names and not template:
-        raise CommandError("workload.command", "has {template}, but there is no workload.template")
+        raise CommandError("workload.command", "contains {template}, but workload.template is not set")
     return made
 
 
 def parse_pattern(name: str, pattern: object) -> MetricPattern:
-    """One entry of [metrics].
+    """Parse one entry of [metrics].
 
     Raises:
-        CommandError: naming the metric.
+        CommandError: if the name or the pattern is invalid.
     """
     key = f"metrics.{name}"
     if name == "step" or not _VARIABLE.fullmatch(name):
         raise CommandError(
-            key, "is no name for a metric; expected letters, digits and underscores, and not 'step'"
+            key, "is not a valid metric name; expected letters, digits and underscores, and not 'step'"
         )
     if not isinstance(pattern, str) or not pattern:
         raise CommandError(
@@ -161,14 +160,14 @@ def parse_pattern(name: str, pattern: object) -> MetricPattern:
     try:
         groups = _compiled(_with_value(pattern)).groupindex
     except (re.error, RecursionError, OverflowError) as error:
-        raise CommandError(key, f"is no regular expression: {error}") from error
+        raise CommandError(key, f"is not a valid regular expression: {error}") from error
     if "value" not in groups:
-        raise CommandError(key, "has groups, but none is called value: (?P<value>...)")
+        raise CommandError(key, "has groups, but none named value; write (?P<value>...)")
     return MetricPattern(name, pattern)
 
 
 def render(text: str, values: Mapping[str, Value]) -> str:
-    """`text` with its placeholders filled in; see :func:`as_text`."""
+    """Fill in the placeholders of `text`; see :func:`as_text`."""
     parts: list[str] = []
     for literal, name, spec in _pieces(text):
         parts.append(literal)
@@ -178,12 +177,12 @@ def render(text: str, values: Mapping[str, Value]) -> str:
 
 
 def names_in_template(text: str) -> set[str]:
-    """The names that a template asks for, as ``{{name}}`` or ``{{name:FORMAT}}``."""
+    """Names of the placeholders ``{{name}}`` and ``{{name:FORMAT}}`` of a template."""
     return {match[1] for match in _IN_TEMPLATE.finditer(text)}
 
 
 def render_template(text: str, values: Mapping[str, Value]) -> str:
-    """A template with its placeholders filled in; single braces, which many formats use, stay."""
+    """Fill in a template; single braces stay, because many file formats use them."""
 
     def fill(match: re.Match[str]) -> str:
         return format(values[match[1]], match[2]) if match[2] else as_text(values[match[1]])
@@ -192,14 +191,14 @@ def render_template(text: str, values: Mapping[str, Value]) -> str:
 
 
 def as_text(value: Value) -> str:
-    """A value as programs take it: true and false as in a sweep file, numbers with all their digits."""
+    """Format a value for a program: true and false as in TOML, numbers with all digits."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else repr(value)
 
 
 def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
-    """Step and metrics of a line that is a JSON object; nothing of other lines, or of what is no number."""
+    """Read step and metrics from a line that is a JSON object; ignore everything else."""
     if not line.startswith("{") or not line.endswith("}"):
         return None, {}
     try:
@@ -208,7 +207,7 @@ def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
         return None, {}
     numbers: dict[str, float] = {}
     for name, value in found.items():
-        # Writers of JSON that keep to its letter have no NaN and write null.
+        # Strict JSON writers print null for NaN.
         if value is None:
             numbers[name] = math.nan
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -221,14 +220,14 @@ def read_json_line(line: str) -> tuple[int | None, dict[str, float]]:
 
 
 def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value]]) -> None:
-    """See that every placeholder stands for something, and that its format fits what that can be.
+    """Check that every placeholder is known, and that its format fits its values.
 
     Args:
         workload: the command line.
-        values: for each parameter some of its values, among them all kinds of them that there are.
+        values: sample values of each parameter, of every type that it can have.
 
     Raises:
-        CommandError: naming the key and the placeholder.
+        CommandError: if a placeholder is unknown or its format does not fit.
     """
     texts = [("workload.command", argument) for argument in workload.arguments]
     texts += [(f"workload.env.{name}", value) for name, value in workload.environment]
@@ -239,14 +238,14 @@ def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value
             if name not in values:
                 known = ", ".join([*values, *SPECIAL_NAMES])
                 raise CommandError(
-                    key, f"has the placeholder {{{name}}}, which is no parameter; known are {known}"
+                    key, f"has the placeholder {{{name}}}, which is not a parameter; known are {known}"
                 )
             for value in values[name] if spec else ():
                 try:
                     format(value, spec)
                 except ValueError as error:
                     raise CommandError(
-                        key, f"has {{{name}:{spec}}}, which does not fit {value!r}: {error}"
+                        key, f"has the placeholder {{{name}:{spec}}}, which cannot format {value!r}: {error}"
                     ) from error
 
 
@@ -254,7 +253,7 @@ def _arguments(command: object) -> tuple[str, ...]:
     expected = 'expected a command line, e.g. "python train.py --batch_size={batch_size}"'
     if isinstance(command, str):
         try:
-            # A backslash at the end of a line goes on on the next, as in a shell.
+            # A backslash at the end of a line continues it, as in a shell.
             arguments = shlex.split(command.replace("\\\r\n", "").replace("\\\n", ""))
         except ValueError as error:
             raise CommandError("workload.command", f"cannot be split into arguments: {error}") from error
@@ -269,23 +268,23 @@ def _arguments(command: object) -> tuple[str, ...]:
 
 def _check_text(key: str, text: str) -> None:
     if "\0" in text:
-        raise CommandError(key, "has a NUL byte in it, which no program can be given")
+        raise CommandError(key, "contains a NUL byte, which arguments cannot contain")
     try:
         for _, name, _ in _pieces(text):
             if name is not None and not _VARIABLE.fullmatch(name):
                 raise CommandError(
-                    key, f"has the placeholder {{{name}}}; write {{{{ and }}}} for braces that are meant"
+                    key, f"has the placeholder {{{name}}}; write {{{{ and }}}} for literal braces"
                 )
     except ValueError as error:
         if isinstance(error, CommandError):
             raise
         raise CommandError(
-            key, f"has an unpaired brace in {text!r}; write {{{{ and }}}} for braces that are meant"
+            key, f"has an unpaired brace in {text!r}; write {{{{ and }}}} for literal braces"
         ) from error
 
 
 def _pieces(text: str) -> Iterable[tuple[str, str | None, str]]:
-    """(literal, name, format) along the text."""
+    """Split text into (literal, name, format)."""
     for literal, name, spec, conversion in string.Formatter().parse(text):
         if conversion or "{" in (spec or ""):
             raise ValueError(f"{{{name}!{conversion}}}")
@@ -294,12 +293,12 @@ def _pieces(text: str) -> Iterable[tuple[str, str | None, str]]:
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     with warnings.catch_warnings():
-        # Python warns of expressions that a later version may read otherwise: they mean what they mean now.
+        # Python warns of expressions whose meaning a later version may change.
         warnings.simplefilter("ignore", FutureWarning)
         return re.compile(pattern)
 
 
 def _with_value(pattern: str) -> str:
-    """An expression without groups stands for the number that follows it."""
+    """Append a group for the following number to a pattern without groups."""
     has_groups = bool(_compiled(pattern).groups)
     return pattern if has_groups else f"(?:{pattern}){AFTER_WORD}"

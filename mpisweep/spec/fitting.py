@@ -1,16 +1,16 @@
-"""What the keys of a sweep file say about each other: each may be right in itself and not fit the others."""
+"""Check that the keys of a sweep file agree with each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
-from mpisweep.spec.keys import RANKS, RANKS_AT_MOST
-from mpisweep.spec.model import Spec, Workload, ends, nearest
+from mpisweep.spec.keys import RANKS, RANKS_AT_MOST, nearest, right_place
+from mpisweep.spec.model import BuiltinWorkload, Spec, Workload, ends
 from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace
 from mpisweep.spec.wording import Wording
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]) -> None:
-    """Refuse a parameter that is both searched and fixed."""
+    """Reject a parameter that is both searched and fixed."""
     for name in fixed:
         if name in space.names:
             wording.fail(
@@ -30,11 +30,13 @@ def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]
 
 
 def check_options(wording: Wording, described: WorkloadDescription, table: str, names: Iterable[str]) -> None:
-    """Refuse names in a table that are no options of the workload."""
+    """Reject names that are not options of the workload."""
     known = [*(option.name for option in described.options), RANKS]
     for name in names:
         if name not in known:
-            wording.fail(f"{table}.{name}", f"{described.name} has no such option; {nearest(name, known)}")
+            place = "" if wording.is_typed else right_place(name, table)
+            meant = f"it belongs {place}" if place else nearest(name, known)
+            wording.fail(f"{table}.{name}", f"{described.name} has no such option; {meant}")
 
 
 def check_values(
@@ -44,20 +46,26 @@ def check_values(
     fixed: Configuration,
     baseline: Configuration | None,
 ) -> None:
-    """Refuse values that the workload's options cannot have."""
-    named: list[tuple[str, str, Value]] = [("fixed", name, value) for name, value in fixed.items()]
-    named += [("baseline", name, value) for name, value in (baseline or {}).items()]
-    for parameter in space.parameters:
-        named += [("parameters", parameter.name, value) for value in ends(parameter)]
-    for table, name, value in named:
+    """Reject values that the workload's options do not allow."""
+    for table, name, value in _values(space, fixed, baseline):
         option = described.option(name)
         problem = option.problem(value) if option else None
         if problem:
             wording.fail(f"{table}.{name}", problem)
 
 
+def _values(
+    space: SearchSpace, fixed: Configuration, baseline: Configuration | None
+) -> Iterator[tuple[str, str, Value]]:
+    """Yield table, name and value of every parameter: ends of a range, all choices of a list."""
+    for table, values in (("fixed", fixed), ("baseline", baseline or {})):
+        yield from ((table, name, value) for name, value in values.items())
+    for parameter in space.parameters:
+        yield from (("parameters", parameter.name, value) for value in ends(parameter))
+
+
 def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixed: Configuration) -> None:
-    """Refuse a command line whose placeholders and the sweep's parameters are not the same."""
+    """Reject a command line whose placeholders do not match the sweep's parameters."""
     if not isinstance(workload, CommandWorkload):
         return
     values: dict[str, list[Value]] = {name: [value] for name, value in fixed.items()}
@@ -68,31 +76,28 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
     except CommandError as error:
         wording.fail(error.key, error.problem)
     for name in space.names:
-        # What a template asks for is seen when the template is read.
+        # Placeholders of a template are checked when it is read.
         if name not in workload.names and not workload.template and name != RANKS:
             wording.fail(
                 f"parameters.{name}",
-                f"is not used: the command has no {{{name}}}" if wording.is_typed
-                else f"is not used: neither workload.command nor workload.env has {{{name}}}",
+                f"is not used: the command does not contain {{{name}}}" if wording.is_typed
+                else f"is not used: neither workload.command nor workload.env contains {{{name}}}",
             )  # fmt: skip
 
 
 def check_baseline(
-    wording: Wording,
-    described: WorkloadDescription | None,
-    space: SearchSpace,
-    baseline: Configuration | None,
+    wording: Wording, workload: Workload, space: SearchSpace, baseline: Configuration | None
 ) -> None:
-    """Refuse a baseline that leaves out a parameter without a default."""
-    if baseline is None or described is not None:
+    """Reject a baseline that omits a parameter without a default."""
+    if baseline is None or isinstance(workload, BuiltinWorkload):
         return
     for name in space.names:
         if name not in baseline:
-            wording.fail("baseline", f"{name!r} is missing; a baseline names every searched parameter")
+            wording.fail("baseline", f"{name!r} is missing; a baseline must set every searched parameter")
 
 
 def check_objective(wording: Wording, described: WorkloadDescription, objective: str) -> None:
-    """Refuse an objective that the workload does not report."""
+    """Reject an objective that the workload does not report."""
     metrics = [metric.name for metric in described.metrics]
     if objective not in metrics:
         wording.fail(
@@ -101,56 +106,58 @@ def check_objective(wording: Wording, described: WorkloadDescription, objective:
 
 
 def check_ranks(wording: Wording, spec: Spec) -> None:
-    """Refuse numbers of ranks that no trial can have."""
-    named: list[tuple[str, Value]] = [
-        (f"{table}.{RANKS}", values[RANKS])
-        for table, values in (("fixed", spec.fixed), ("baseline", spec.baseline or {}))
-        if RANKS in values
-    ]
-    for parameter in spec.space.parameters:
-        if parameter.name == RANKS:
-            named += [(f"parameters.{RANKS}", value) for value in ends(parameter)]
-    for key, value in named:
+    """Reject invalid numbers of ranks per trial."""
+    for table, name, value in _values(spec.space, spec.fixed, spec.baseline):
+        if name != RANKS:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RANKS_AT_MOST:
-            wording.fail(key, f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
+            wording.fail(f"{table}.{name}", f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
         elif value > 1 and spec.devices_per_trial < 1:
             share = f"{spec.devices_per_trial:g}"
             wording.fail(
                 "devices_per_trial",
-                f"is {share}, but trials have several ranks, which cannot meet on one GPU; leave it out",
+                f"is {share}, but ranks of one trial cannot share a GPU; remove it",
             )
 
 
 def with_largest_batch(
-    wording: Wording, raw: dict[str, Any], space: SearchSpace, described: WorkloadDescription | None
+    wording: Wording, raw: dict[str, Any], space: SearchSpace, *, has_speed: bool
 ) -> tuple[SearchSpace, dict[str, Any]]:
-    """The space and the sweep file with all that a search for the largest batch implies."""
+    """Add what a search for the largest batch implies to the space and the sweep file.
+
+    Args:
+        wording: of the sweep.
+        raw: the sweep file.
+        space: its parameters.
+        has_speed: whether the workload reports :data:`~mpisweep.spec.catalogue.SPEED`.
+    """
     search = wording.set("search", "largest_batch")
     if len(space.parameters) != 1:
-        wording.fail("parameters", f"has {len(space.parameters)}; {search} needs one, the batch size")
+        wording.fail(
+            "parameters", f"has {len(space.parameters)} entries; {search} needs exactly one, the batch size"
+        )
     [parameter] = space.parameters
     key = f"parameters.{parameter.name}"
     values = ends(parameter)
     if parameter.count is None or any(isinstance(value, (bool, str)) or value <= 0 for value in values):
-        wording.fail(key, f"has {parameter.describe()}; {search} needs finitely many numbers above 0")
+        wording.fail(key, f"varies over {parameter.describe()}; {search} needs finitely many numbers above 0")
     if parameter.memory == "decreasing":
         wording.fail(key, f"'memory' is 'decreasing'; {search} needs 'increasing'")
     if "trials" in raw:
-        wording.fail("trials", f"is for searches that sample; {search} ends when it has its answers")
-    has_speed = described is not None and any(metric.name == SPEED for metric in described.metrics)
+        wording.fail("trials", f"does not apply to {search}, which ends by itself")
     if "objective" not in raw and not has_speed:
-        wording.fail("objective", f"is missing; {search} needs to know which metric is the speed")
+        wording.fail("objective", f"is missing; {search} needs the metric that measures speed")
     usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}
     return SearchSpace((replace(parameter, memory="increasing"),)), usual | raw
 
 
 def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
-    """Refuse a search whose number of trials is not known, or larger than can be meant.
+    """Reject a search with an unknown number of trials, or a grid that is too large.
 
     Args:
         wording: of the sweep.
         spec: of the sweep.
-        most_points: the largest grid that is accepted.
+        most_points: size of the largest grid allowed.
     """
     if spec.search == "largest_batch":
         return
@@ -159,7 +166,7 @@ def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
         return
     if spec.trials is None:
         example = wording.set("trials", 100)
-        wording.fail("trials", f"is missing; a {spec.search} search needs to know how many, e.g. {example}")
+        wording.fail("trials", f"is missing; a {spec.search} search needs a number of trials, e.g. {example}")
     if not spec.space.parameters:
         wording.fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
 
@@ -167,26 +174,30 @@ def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
 def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
     space = spec.space
     if spec.trials is not None:
-        wording.fail("trials", "is for searches that sample; a grid runs every point")
+        wording.fail(
+            "trials", "does not apply to a grid, which runs every point; remove it, or choose another search"
+        )
     if space.size is None:
         continuous = next(p for p in space.parameters if p.count is None)
         wording.fail(
             f"parameters.{continuous.name}",
-            f"has {continuous.describe()}, infinitely many for a grid; {_how_many(wording, continuous)}, "
-            f"or {wording.set('search', 'random')} with {wording.set('trials', 'N')}",
+            f"is continuous ({continuous.describe()}), but a grid needs points; "
+            f"{_points_hint(wording, continuous)}, or {wording.set('search', 'random')} "
+            f"with {wording.set('trials', 'N')}",
         )
     if space.size > most_points:
         wording.fail(
             "parameters",
-            f"the grid has {space.size:,} points, more than {most_points:,}; if that is meant, "
-            f"say {wording.set('max_points', space.size)}",
+            f"the grid has {space.size:,} points, more than {most_points:,}; to run it anyway, "
+            f"set {wording.set('max_points', space.size)}",
         )
 
 
-def _how_many(wording: Wording, continuous: Parameter) -> str:
-    """How the user would say which numbers of a range a grid takes."""
+def _points_hint(wording: Wording, continuous: Parameter) -> str:
+    """How to choose grid points in a continuous range."""
     if not wording.is_typed:
-        return "give 'step' or 'points'"
+        return "set 'step' or 'points'"
     assert isinstance(continuous, FloatRange)
     scale = ":log" if continuous.log else ""
-    return f"say how many, e.g. -p {continuous.name}={continuous.low!r}:{continuous.high!r}{scale}:points=8"
+    ends_text = f"{continuous.low!r}:{continuous.high!r}{scale}"
+    return f"set the number of points, e.g. -p {continuous.name}={ends_text}:points=8"

@@ -1,34 +1,30 @@
-"""A sweep as its file describes it: frozen data, and what may differ between a file and its results."""
+"""A sweep as its file describes it, and how that may differ from what its results record."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE, defaults_of
+from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
     "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError",
-    "Workload", "ends", "nearest",
+    "Workload", "ends",
 ]  # fmt: skip
-
-#: What holds of [limits] where a sweep file says nothing.
-_USUAL = defaults_of("limits")
 
 
 class SpecError(ValueError):
-    """The user's input is wrong; the message is one sentence: where, what, and how it would be right."""
+    """Invalid user input; the message is one sentence: where, what was found, what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltinWorkload:
-    """A workload that has a name: one that comes with mpisweep, or with a plugin."""
+    """A named workload: built in, or from a plugin."""
 
     name: str
 
@@ -46,32 +42,32 @@ Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a trial may cost.
+    """Limits of a trial, and of what the sweep tolerates.
 
     Attributes:
         timeout_s: seconds from a trial's start until it is killed; None for no limit.
-        retries: how often a trial is tried again after its worker was lost.
-        grace_s: seconds that running trials get to return when the sweep is stopped.
+        retries: how often a trial is retried after losing its worker.
+        grace_s: seconds that running trials get to return when the sweep stops.
         stall_s: seconds without a report after which a trial is killed; None for no limit.
-        silence_s: seconds after which a rank that gives no sign of life counts as lost, and a killed process
-            as one that stays.
-        disk_s: how long the journal may fail before the sweep stops.
-        restarts: how often the launcher starts the ranks again after a loss that MPI did not survive.
-        same_failures: so many first trials that fail alike stop the sweep; 0 for never.
-        quarantine: whether a device that fails or is slow where the others are not gets no more trials.
-        memory_bytes: main memory that a trial process may have; None for no limit.
+        silence_s: seconds without a heartbeat after which a rank counts as lost; also seconds after which a
+            killed process counts as unkillable.
+        disk_s: seconds that the journal may fail before the sweep stops.
+        restarts: how often the launcher restarts the ranks after a loss that MPI did not survive.
+        same_failures: stop the sweep if this many first trials all fail alike; 0 for never.
+        quarantine: whether a device that fails, or is slow, while others are not gets no more trials.
+        memory_bytes: main memory per trial process; None for no limit.
     """
 
-    timeout_s: float | None = _USUAL["timeout"]
-    retries: int = _USUAL["retries"]
-    grace_s: float = _USUAL["grace"]
-    stall_s: float | None = _USUAL["stall"]
-    silence_s: float = _USUAL["silence"]
-    disk_s: float = _USUAL["disk"]
-    restarts: int = _USUAL["restarts"]
-    same_failures: int = _USUAL["same_failures"]
-    quarantine: bool = _USUAL["quarantine"]
-    memory_bytes: int | None = _USUAL["memory"]
+    timeout_s: float | None
+    retries: int
+    grace_s: float
+    stall_s: float | None
+    silence_s: float
+    disk_s: float
+    restarts: int
+    same_failures: int
+    quarantine: bool
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -79,11 +75,11 @@ class Spec:
     """A sweep as its file describes it.
 
     Attributes:
-        devices_per_trial: GPUs that a trial gets: a whole number, or 1 over one.
-        fresh_process: whether every trial has a process that has run nothing before; a program always has.
-        folder: of the sweep file; trials run there and user modules are found there.
+        folder: folder of the sweep file; trials run there and import user modules from there.
         text: TOML that parses to this Spec.
-        source: how messages call the sweep file.
+        source: name of the sweep file in messages.
+        devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
+        fresh_process: whether every trial starts in a pristine process; command lines always do.
     """
 
     name: str
@@ -104,24 +100,24 @@ class Spec:
     fresh_process: bool = False
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
-        """How many ranks a trial of this configuration has."""
+        """Number of ranks of a trial with this configuration."""
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
     def measures(self) -> bool:
-        """Whether it is known beforehand that trials have metrics."""
+        """Whether trials are known to have metrics before any has run."""
         if self.built_in is not None or self.objective != USUAL_OBJECTIVE:
             return True
         return isinstance(self.workload, CommandWorkload) and bool(self.workload.metrics)
 
     @property
     def says_ranks(self) -> bool:
-        """Whether the sweep says how many ranks trials have; if so each is started like one of several."""
+        """Whether the sweep sets ranks per trial; each trial is then started with a rendezvous."""
         return RANKS in self.fixed or RANKS in self.space.names or RANKS in (self.baseline or {})
 
     @property
     def most_ranks(self) -> int:
-        """How many ranks the widest trial can have."""
+        """Number of ranks of the widest trial."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in ends(p)]
         return (
             max(self.ranks({RANKS: value}) for value in searched)
@@ -131,18 +127,18 @@ class Spec:
 
     @property
     def built_in(self) -> WorkloadDescription | None:
-        """The description of a workload that has a name; None for others, and where it is not installed."""
+        """Description of a named workload; None for others, and if its plugin is not installed."""
         return describe_if_there(self.workload.name) if isinstance(self.workload, BuiltinWorkload) else None
 
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
-        """The workload's defaults, overridden by the fixed values, overridden by `configuration`."""
+        """The workload's defaults, overridden by fixed values, overridden by `configuration`."""
         defaults = self.built_in.defaults if self.built_in else {}
         if RANKS in self.space.names or RANKS in (self.baseline or {}):
             defaults = defaults | {RANKS: 1}
         return defaults | self.fixed | dict(configuration)
 
     def baseline_configuration(self) -> Configuration | None:
-        """The baseline with every searched and fixed parameter in it; None when there is none."""
+        """The baseline, completed by every searched and fixed parameter; None if there is none."""
         if self.baseline is None:
             return None
         usual = self.full(self.baseline)
@@ -150,12 +146,12 @@ class Spec:
         return {name: usual[name] for name in dict.fromkeys(names)}
 
     def differences(self, recorded: Spec) -> list[str]:
-        """What forbids going on with a results file that was made from `recorded`.
+        """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits and the name may change; the space may grow, and so may ``trials``.
+        Limits and the name may change; the space and ``trials`` may grow.
 
         Returns:
-            One sentence a difference; empty when the sweep may go on.
+            One sentence per difference; empty if the sweep can be resumed.
         """
         found: list[str] = []
         pairs: list[tuple[str, object, object]] = [
@@ -221,12 +217,5 @@ def _contains_all(now: Parameter, before: Parameter) -> bool:
 
 
 def ends(parameter: Parameter) -> list[Value]:
-    """The smallest and the largest value of a range; all values of a choice."""
+    """The smallest and largest value of a range; all values of a choice."""
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that there is not: the one that may be meant, or all there are."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")

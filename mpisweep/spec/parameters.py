@@ -1,7 +1,7 @@
-"""How people write a parameter: as a value in a sweep file, or as a text behind ``-p``.
+"""Parse a parameter: an entry of [parameters], or the text of ``-p``.
 
-What a user gets wrong becomes a :class:`~mpisweep.spec.space.SpaceError` that says what was found and what
-would be right; the caller adds where.
+Invalid input raises a :class:`~mpisweep.spec.space.SpaceError` that says what was found and what is expected;
+the caller adds where.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from dataclasses import replace
 from typing import Any
 
 from mpisweep.records import Value
-from mpisweep.spec.keys import INTEGER_AT_MOST, MEMORY_WORDS, POINTS_AT_MOST, TEXT_CHARS, key_of, names_of
+from mpisweep.spec.keys import (
+    INTEGER_AT_MOST,
+    MEMORY_WORDS,
+    POINTS_AT_MOST,
+    TEXT_CHARS,
+    key_of,
+    names_of,
+    right_place,
+)
 from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, SpaceError
 
 __all__ = ["parse_parameter", "parse_quick", "parse_quick_value"]
 
-#: What is a number on a command line.  Digits behind a leading zero are a name, as in 007, and so are
-#: underscores.
+#: Numbers on a command line.  With a leading zero (007) or underscores it is a string.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE
@@ -29,14 +36,14 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_parameter(name: str, raw: Any) -> Parameter:
-    """The parameter that a sweep file describes.
+    """Parse an entry of [parameters].
 
     Args:
-        name: of the parameter.
-        raw: a list of choices, or a table with ``from`` and ``to``, or one with ``values`` and ``memory``.
+        name: name of the parameter.
+        raw: a list of choices, a table with ``from`` and ``to``, or a table with ``values`` and ``memory``.
 
     Raises:
-        SpaceError: saying what was found and what would be right.
+        SpaceError: if it is invalid.
     """
     if isinstance(raw, list):
         return _parse_choice(name, raw)
@@ -45,33 +52,33 @@ def parse_parameter(name: str, raw: Any) -> Parameter:
     if isinstance(raw, dict):
         return _parse_range(name, raw)
     raise SpaceError(
-        f"found {raw!r}; expected a range like {{ from = 1, to = 700 }} or a list of choices "
-        f"(a value that does not vary belongs under [fixed])"
+        f"found {raw!r}; expected a range such as {{ from = 1, to = 700 }} or a list of choices "
+        f"(a single value belongs in [fixed])"
     )
 
 
 def parse_quick(name: str, text: str) -> Parameter | Value:
-    """What ``-p name=TEXT`` means: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log:points=8``, ``a,b,c``, or one
-    fixed value.
+    """Parse the text of ``-p name=TEXT``: a range, a list, or one fixed value.
 
-    A range or a list may have ``memory=increasing`` as well, as in ``1:700:memory=increasing``.  What stands
-    in brackets is not divided: ``(0.9,0.99),(0.8,0.9)`` is a list of two texts.
+    Examples: ``1:700``, ``1:700:10``, ``1e-4:1e-1:log:points=8``, ``a,b,c``, ``300``.  A range or a list can
+    end with ``:memory=increasing``.  Separators in brackets do not count: ``(0.9,0.99),(0.8,0.9)`` is a list
+    of two strings.
 
     Raises:
-        SpaceError: saying what was found and what would be right.
+        SpaceError: if it is invalid.
     """
-    parts = _divided(text, ",")
+    parts = _split(text, ",")
     if len(parts) > 1:
         last, says_memory, memory = parts[-1].partition(":memory=")
         choices = _same_kind([*parts[:-1], last])
         if says_memory:
             return _parse_values(name, {"values": choices, "memory": memory})
         return _parse_choice(name, choices)
-    low, *ends = _divided(text, ":")
+    low, *ends = _split(text, ":")
     if not ends:
         inside = text.strip()
         if inside.startswith("[") and "," in inside:
-            raise SpaceError(f"found {inside!r}; choices are written without brackets, {inside[1:-1]}")
+            raise SpaceError(f"found {inside!r}; write choices without brackets: {inside[1:-1]}")
         return _parse_value(text)
     high, *rest = ends
     raw: dict[str, Any] = {"from": _parse_value(low), "to": _parse_value(high)}
@@ -94,21 +101,21 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
 
 
 def parse_quick_value(text: str) -> Value:
-    """What ``--baseline name=TEXT`` means: one value.
+    """Parse the text of ``--baseline name=TEXT``: one value.
 
     Raises:
-        SpaceError: for a range or a list.
+        SpaceError: if it is a range or a list.
     """
-    if len(_divided(text, ",")) > 1 or len(_divided(text, ":")) > 1:
+    if len(_split(text, ",")) > 1 or len(_split(text, ":")) > 1:
         raise SpaceError(f"found {text!r}; expected one value")
     return _parse_value(text)
 
 
-def _divided(text: str, separator: str) -> list[str]:
-    """The text at its separators that stand in no brackets.
+def _split(text: str, separator: str) -> list[str]:
+    """Split text at the separators outside of brackets.
 
     Raises:
-        SpaceError: when a bracket has no partner.
+        SpaceError: if brackets are not paired.
     """
     parts, open_brackets = [""], ""
     for character in text:
@@ -136,13 +143,13 @@ def _parse_value(text: str) -> Value:
     if text in ("true", "false"):
         return text == "true"
     if _INTEGER.fullmatch(text):
-        # Python refuses to read an integer of thousands of digits; as infinity it is refused by us.
+        # Python refuses integers of thousands of digits; as infinity the range check rejects it.
         return int(text) if len(text) < _DIGITS_AT_MOST else float(text)
     return float(text) if _NUMBER.fullmatch(text) else text
 
 
 def _same_kind(parts: list[str]) -> list[Value]:
-    """The values of a list: where one is a text for its leading zeros, as in 008,009,100, all are texts."""
+    """Parse a list; if one item has a leading zero (008,009,100), all are strings."""
     if any(_PADDED.fullmatch(part.strip()) for part in parts):
         return [part.strip() for part in parts]
     return [_parse_value(part) for part in parts]
@@ -159,7 +166,7 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
         _check_integer(value, "among the choices")
         if isinstance(value, str) and len(value) > TEXT_CHARS:
             raise SpaceError(
-                f"found a text of {len(value):,} characters among the choices; "
+                f"found a string of {len(value):,} characters among the choices; "
                 f"expected at most {TEXT_CHARS:,}"
             )
     if len({isinstance(v, bool) for v in raw}) > 1 or len({isinstance(v, str) for v in raw}) > 1:
@@ -175,21 +182,19 @@ def _parse_choice(name: str, raw: list[Any]) -> Choice:
 
 
 def _parse_values(name: str, raw: dict[str, Any]) -> Choice:
-    """A list that says how the memory goes with its values."""
+    """Parse a list with ``memory``."""
     for key in raw:
         if key not in names_of("list"):
             raise SpaceError(
                 f"found the key {key!r} beside 'values'; expected {' and '.join(names_of('list'))}"
             )
     if not isinstance(raw["values"], list):
-        raise SpaceError(f"'values' is {raw['values']!r}; expected a list like [16, 64, 256]")
+        raise SpaceError(f"'values' is {raw['values']!r}; expected a list such as [16, 64, 256]")
     choice = _parse_choice(name, raw["values"])
     if any(isinstance(value, (bool, str)) for value in choice.values):
-        raise SpaceError(f"'memory' goes with numbers, and 'values' is {raw['values']!r}")
+        raise SpaceError(f"'values' is {raw['values']!r}; with 'memory' all values must be numbers")
     if "memory" not in raw:
-        raise SpaceError(
-            "found 'values' without 'memory'; where nothing is to be said of memory a plain list will do"
-        )
+        raise SpaceError("found 'values' without 'memory'; write a plain list instead")
     return replace(choice, memory=_memory(raw))
 
 
@@ -203,7 +208,7 @@ def _memory(raw: dict[str, Any]) -> str:
 def _parse_range(
     name: str, raw: dict[str, Any], *, with_step: str = "'step'", with_points: str = "'points'"
 ) -> IntegerRange | FloatRange:
-    """A range; `with_step` and `with_points` are how the user would ask for them."""
+    """Parse a range; messages call its step `with_step` and its points `with_points`."""
     _check_ends(raw)
     low, high = raw["from"], raw["to"]
     scale = raw.get("scale", key_of("scale", "range").default)
@@ -211,23 +216,19 @@ def _parse_range(
         raise SpaceError(f"'scale' is {scale!r}; expected 'linear' or 'log'")
     log = scale == "log"
     if log and low <= 0:
-        raise SpaceError(f"'from' is {low!r} on a log scale; it must be greater than 0")
+        raise SpaceError(f"'from' is {low!r} on a log scale; expected a number above 0")
     if log and "step" in raw:
-        raise SpaceError(
-            f"found 'step' on a log scale; use {with_points} for the number of grid points there"
-        )
+        raise SpaceError(f"found 'step' on a log scale; set {with_points} instead")
     points = _points(raw)
     step = raw.get("step")
     if step is not None and step <= 0:
-        raise SpaceError(f"'step' is {step!r}; it must be greater than 0")
+        raise SpaceError(f"'step' is {step!r}; expected a number above 0")
     memory = _memory(raw)
     if not math.isfinite(float(high) - float(low)):
-        raise SpaceError(
-            f"'from' is {low!r} and 'to' is {high!r}; they are too far apart for a number of 64 bits"
-        )
+        raise SpaceError(f"'from' is {low!r} and 'to' is {high!r}; their difference must fit a 64-bit number")
     if all(isinstance(value, int) for value in (low, high, 1 if step is None else step)):
         if points is not None and not log:
-            raise SpaceError(f"found 'points' in a linear range of integers; use {with_step} there")
+            raise SpaceError(f"found 'points' in a linear range of integers; set {with_step} instead")
         return IntegerRange(name, low, high, 1 if step is None else step, log, points, memory)
     if step is not None and not (float(high) - float(low)) / float(step) < POINTS_AT_MOST:
         raise SpaceError(
@@ -239,13 +240,15 @@ def _parse_range(
 
 
 def _check_ends(raw: dict[str, Any]) -> None:
-    """See that a range has its keys and no others, and that they are numbers in order."""
+    """Check that a range has valid keys, and finite numbers in order."""
     for key in raw:
         if key not in names_of("range"):
-            raise SpaceError(f"found the key {key!r}; a range has {', '.join(names_of('range'))}")
+            place = right_place(key, "range")
+            wanted = f"it belongs {place}" if place else f"a range has {', '.join(names_of('range'))}"
+            raise SpaceError(f"found the key {key!r}; {wanted}")
     for key in ("from", "to"):
         if key not in raw:
-            raise SpaceError(f"{key!r} is missing; expected a range like {{ from = 1, to = 700 }}")
+            raise SpaceError(f"{key!r} is missing; expected a range such as {{ from = 1, to = 700 }}")
     for key in ("from", "to", "step"):
         value = raw.get(key, 0)
         _check_integer(value, f"as {key!r}")
@@ -263,7 +266,7 @@ def _points(raw: dict[str, Any]) -> int | None:
     if isinstance(points, bool) or not isinstance(points, int) or points < 1:
         raise SpaceError(f"'points' is {points!r}; expected an integer of at least 1")
     if points > POINTS_AT_MOST:
-        raise SpaceError(f"'points' is {_short(points)}; expected at most {POINTS_AT_MOST:,}")
+        raise SpaceError(f"'points' is {_integer_text(points)}; expected at most {POINTS_AT_MOST:,}")
     if "step" in raw:
         raise SpaceError("found both 'step' and 'points'; expected one of them")
     return points
@@ -271,9 +274,9 @@ def _points(raw: dict[str, Any]) -> int | None:
 
 def _check_integer(value: object, where: str) -> None:
     if isinstance(value, int) and not -INTEGER_AT_MOST - 1 <= value <= INTEGER_AT_MOST:
-        raise SpaceError(f"found {_short(value)} {where}; expected integers of at most 64 bits")
+        raise SpaceError(f"found {_integer_text(value)} {where}; expected integers of at most 64 bits")
 
 
-def _short(value: int) -> str:
-    """A number for a message; Python refuses to print one of thousands of digits."""
+def _integer_text(value: int) -> str:
+    """Format an integer for a message; Python refuses to print thousands of digits."""
     return f"{value:,}" if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"

@@ -1,17 +1,15 @@
-"""Numbers in lines that programs print, read as a person reads them: a number that was not printed is never
-read.
+"""Read numbers from program output, and never a number that was not printed.
 
-Read are
+Accepted:
 
 * signs, decimals and exponents of any language: ``-1.5``, ``.5``, ``1.2E+03``, Fortran's ``0.123D-01`` and
   ``1.2345-101``;
-* NaN and infinity however they are written: ``NAN``, ``-inf``, ``Infinity``, ``-1.#IND``, JSON's ``null``;
-* thousands with commas, underscores or apostrophes between them, where they can be nothing else:
-  ``12,345.6``;
-* a number with its unit or punctuation behind it: ``12.5s``, ``340MB/s``, ``50%``, ``0.25,``, ``3.0}``.
+* NaN and infinity in any spelling: ``NAN``, ``-inf``, ``Infinity``, ``-1.#IND``, JSON's ``null``;
+* thousands separated by commas, underscores or apostrophes, if unambiguous: ``12,345.6``;
+* a unit or punctuation after the number: ``12.5s``, ``340MB/s``, ``50%``, ``0.25,``, ``3.0}``.
 
-Not read, because a person could read them in two ways or as no number: ``0,25``, ``1.234,5``, ``1.2.3``,
-``2026-11-26``, ``12:30``, ``0x1F``, ``1e``.
+Rejected, because ambiguous or not a number: ``0,25``, ``1.234,5``, ``1.2.3``, ``2026-11-26``, ``12:30``,
+``0x1F``, ``1e``.
 
 Pure.
 """
@@ -23,10 +21,9 @@ import re
 
 __all__ = ["AFTER_WORD", "plain", "read_number"]
 
-#: Colours, links and movements of the cursor (ECMA-48: control sequences, strings of the operating system,
-#: short ones).
+#: Escape sequences of terminals (ECMA-48): control sequences, operating system commands, two-byte escapes.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])")
-#: What may stand between a word and its number; and that what may be one follows, as a group ``value``.
+#: Separator between a word and its number; the group ``value`` looks ahead at the number.
 AFTER_WORD = r"""["']?\s*[:=]?\s*(?=(?P<value>[-+\u2212]?(?:[\d.]|(?i:nan|inf|null)(?![a-hj-z]))\S*))"""
 
 _NOTHING = re.compile(r"[-+]?(?:nan(?:\(\w*\))?|1\.?#(?:q|s)nan|1\.?#ind|null)(?!\w)", re.IGNORECASE)
@@ -36,24 +33,24 @@ _NUMBER = re.compile(
     r"(?P<part>\.\d*)?"
     r"(?P<exponent>[eEdDqQ][-+]?\d+)?"
 )
-#: An exponent of three digits, for which Fortran leaves the letter out.
+#: An exponent of three digits, for which Fortran omits the letter.
 _LETTERLESS = re.compile(r"[-+]\d{3}(?!\d)")
-#: What may follow a number: nothing, punctuation that does not go on with it, or a unit.
+#: End of a number: nothing, punctuation that does not continue it, or a unit.
 _END = re.compile(
     r"(?:[.,:;/]?(?![\w.,:+-])|[,;/]\D|[%)\]}\"'|>*!]|(?![eEdDqQxX_](?:\d|\W|$))[^\W\d_]+(?![\d_]))"
 )
 
 
 def plain(line: str) -> str:
-    """The line without what a terminal does not show of it."""
+    """Remove terminal escape sequences from a line."""
     return _ESCAPES.sub("", line) if "\x1b" in line else line
 
 
 def read_number(text: str) -> float | None:
-    """The number with which `text` begins, blanks aside; None where it is none, or could be two.
+    """Read the number at the beginning of `text`; None if there is none or it is ambiguous.
 
     Args:
-        text: one word of a line: what follows the number is its unit or punctuation.
+        text: one word of a line: the number, then its unit or punctuation.
     """
     text = text.strip().replace("\u2212", "-")
     if _NOTHING.match(text):

@@ -1,4 +1,4 @@
-"""The quick form without a sweep file: flags to the text of one, which is then read like any other."""
+"""The quick form: turn flags into the text of a sweep file, and parse that."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 from mpisweep.records import Value
 from mpisweep.spec.keys import IDENTIFIER, NAME
-from mpisweep.spec.model import Spec, SpecError
+from mpisweep.spec.model import Spec
 from mpisweep.spec.parameters import parse_quick, parse_quick_value
 from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.sweepfile import parse_spec
-from mpisweep.spec.wording import COMMAND_LINE
+from mpisweep.spec.wording import COMMAND_LINE, Wording
 
 __all__ = ["spec_from_flags", "toml_value"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 _NAME = re.compile(NAME)
+_WORDING = Wording(COMMAND_LINE)
 
 
 def spec_from_flags(
@@ -31,34 +32,34 @@ def spec_from_flags(
     limits: Mapping[str, Value | None] | None = None,
     metrics: Sequence[str] = (),
 ) -> Spec:
-    """The Spec of the quick form, ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
+    """Build a Spec from flags: ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
 
     Args:
-        workload: name of a built-in one, or ``module:function``; or the arguments of a command line.
+        workload: a workload's name, ``module:function``, or the arguments of a command line.
         parameters: ``name=RANGE``, ``name=a,b,c`` or ``name=VALUE``.
-        folder: where the command was typed.
+        folder: the working directory.
         baseline: ``name=VALUE``.
-        options: top-level keys of a sweep file; None values are left out.
-        limits: keys of its [limits]; None values are left out.
-        metrics: ``name=PATTERN``, of a command line.
+        options: top-level keys of a sweep file; None values are omitted.
+        limits: keys of [limits]; None values are omitted.
+        metrics: ``name=PATTERN``, for a command line.
 
     Raises:
         SpecError: see the class.
     """
     searched: list[Parameter] = []
     fixed: Configuration = {}
-    for name, text in _split_flags("-p", parameters):
+    for name, text in _split_flags("parameters", parameters):
         try:
             found = parse_quick(name, text)
         except SpaceError as error:
-            raise SpecError(f"{COMMAND_LINE}: -p {name}: {error}") from error
+            _WORDING.fail(f"parameters.{name}", str(error))
         if isinstance(found, (IntegerRange, FloatRange, Choice)):
             searched.append(found)
         else:
             fixed[name] = found
-    wanted = _wanted(baseline, searched, fixed)
+    wanted = _baseline(baseline, searched, fixed)
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
-    head.setdefault("name", _name_from(workload, searched))
+    head.setdefault("name", _default_name(workload, searched))
     lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
     if isinstance(workload, str):
         lines.insert(0, f"workload = {toml_value(workload)}")
@@ -67,7 +68,7 @@ def spec_from_flags(
             0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
         )
     lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
-    patterns: Configuration = dict(_split_flags("--metric", metrics))
+    patterns: Configuration = dict(_split_flags("metrics", metrics))
     limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
     tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limited}
     for table, entries in tables.items():
@@ -75,43 +76,43 @@ def spec_from_flags(
             lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SpecError(f"{COMMAND_LINE}: has bytes in it that are not UTF-8 text")
+        _WORDING.fail("", "contains bytes that are not UTF-8")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
 
 
-def _wanted(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
-    """The values of ``--baseline``."""
-    # A choice among texts has a text as its baseline, also one that looks like a number.
+def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
+    """Parse ``--baseline``."""
+    # The baseline of a choice of strings is a string, even if it looks like a number.
     texts = {p.name for p in searched if isinstance(p, Choice) and isinstance(p.values[0], str)}
     texts |= {name for name, value in fixed.items() if isinstance(value, str)}
     return {
-        name: text if name in texts else _only_value(name, text)
-        for name, text in _split_flags("--baseline", baseline)
+        name: text if name in texts else _one_value(name, text)
+        for name, text in _split_flags("baseline", baseline)
     }
 
 
-def _split_flags(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+def _split_flags(table: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise SpecError(f"{COMMAND_LINE}: {flag} {text}: expected NAME=VALUE, e.g. batch_size=256")
+            _WORDING.fail(f"{table}.{text}", "expected NAME=VALUE, e.g. batch_size=256")
         if name in dict(pairs):
-            raise SpecError(f"{COMMAND_LINE}: {flag} {name}: is given twice")
+            _WORDING.fail(f"{table}.{name}", "is given twice")
         pairs.append((name, value))
     return pairs
 
 
-def _only_value(name: str, text: str) -> Value:
+def _one_value(name: str, text: str) -> Value:
     try:
         return parse_quick_value(text)
     except SpaceError as error:
-        raise SpecError(f"{COMMAND_LINE}: --baseline {name}: {error}") from error
+        _WORDING.fail(f"baseline.{name}", str(error))
 
 
-def _name_from(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
+def _default_name(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
     if not isinstance(workload, str):
-        # The script says more than the interpreter that runs it.
+        # The script is a better name than its interpreter.
         scripts = [
             Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
         ]
@@ -126,11 +127,11 @@ def _key(name: str) -> str:
 
 
 def toml_value(value: Value) -> str:
-    """A value as a sweep file has it."""
+    """Format a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A JSON string is a TOML string, except that TOML wants DEL escaped as well.
+        # A JSON string is a TOML string, but TOML also requires DEL to be escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 

@@ -1,4 +1,4 @@
-"""The tables of the documentation, made of the tables that sweep files are checked by."""
+"""Render the tables of keys, options and metrics as Markdown for the documentation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from mpisweep.spec.keys import Key, keys_of
 __all__ = ["keys_markdown", "metrics_markdown", "options_markdown", "workload_markdown"]
 
 _KINDS = {
-    "text": "text",
-    "name": "name, as of a file",
+    "text": "string",
+    "name": "string, a valid file name",
     "number": "number",
     "flag": "true or false",
     "duration": "duration",
     "size": "size",
-    "devices": "1, 2, ..., or 1 over one",
+    "devices": "integer, or 1/integer",
     "table": "table",
-    "workload": "text or table",
-    "command": "text, or list of texts",
-    "template": "name of a file",
-    "variables": "table of texts",
+    "workload": "string or table",
+    "command": "string, or list of strings",
+    "template": "file name",
+    "variables": "table of strings",
     "values": "list of numbers",
 }
 
 
 def keys_markdown(table: str) -> str:
-    """The keys of one table of a sweep file; see :mod:`~mpisweep.spec.keys`."""
+    """Render the keys of one table of a sweep file; see :mod:`~mpisweep.spec.keys`."""
     rows = [
         (f"`{key.name}`", _kind(key), _default(key), _unit(key), key.meaning, key.since)
         for key in keys_of(table)
@@ -36,26 +36,26 @@ def keys_markdown(table: str) -> str:
 
 
 def workload_markdown(name: str) -> str:
-    """The tables of a built-in workload: its options, then its metrics."""
+    """Render the options of a built-in workload, then its metrics."""
     described = BUILTIN[name]
     return f"{options_markdown(described)}\n\n{metrics_markdown(described)}"
 
 
 def options_markdown(workload: WorkloadDescription) -> str:
-    """The options of a workload."""
+    """Render the options of a workload."""
     rows = []
     for option in workload.options:
         allowed = f" ({', '.join(option.values)})" if option.values else ""
         default = str(option.default).lower() if option.kind == "boolean" else str(option.default)
         shown = f"`{default}`" if default else "none"
         rows.append((f"`{option.name}`", shown, option.units, option.description + allowed))
-    return _table(("option", "default", "units", "what it is"), rows)
+    return _table(("option", "default", "units", "meaning"), rows)
 
 
 def metrics_markdown(workload: WorkloadDescription) -> str:
-    """What a workload reports."""
+    """Render the metrics of a workload."""
     rows = [(f"`{metric.name}`", metric.units, metric.description) for metric in workload.metrics]
-    return _table(("metric", "units", "what it is"), rows)
+    return _table(("metric", "units", "meaning"), rows)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -83,5 +83,5 @@ def _default(key: Key) -> str:
 
 
 def _unit(key: Key) -> str:
-    # Of a number without a unit; texts have their own.
+    # Applies to plain numbers; strings contain their unit.
     return {"duration": "s", "size": "byte"}.get(key.kind, key.unit)

@@ -1,10 +1,10 @@
-"""The form of a sweep file as a JSON schema, for editors that check and complete TOML.
+"""The JSON schema of sweep files, for editors that check and complete TOML.
 
 Made from the table of keys (:mod:`~mpisweep.spec.keys`) and the options of workloads, and shipped as
-``sweep-file.schema.json``.  It never refuses what the parser takes; it refuses what is wrong in a key's form:
-unknown keys, types, numbers out of range.  What keys say about each other is left to ``mpisweep check``.
+``sweep-file.schema.json``.  It accepts everything that the parser accepts.  It rejects unknown keys, wrong
+types and numbers out of range; ``mpisweep check`` also checks that keys agree with each other.
 
-Draft 7 of JSON Schema, the latest that Taplo and what is built on it reads.
+Draft 7 of JSON Schema, the latest that Taplo and its derivatives read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, installed_plugins
+from mpisweep.plugins import SEARCHES, WORKLOADS, plugin_names
 from mpisweep.records import Value
-from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe
+from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe_if_there
 from mpisweep.spec.keys import (
     DEVICES_AT_MOST,
     FUNCTION,
@@ -24,21 +24,23 @@ from mpisweep.spec.keys import (
     NAME,
     RANKS,
     RANKS_AT_MOST,
+    SEARCH_NAMES,
     TEXT_CHARS,
     Key,
+    key_of,
     keys_of,
 )
+from mpisweep.spec.units import CHARS_AT_MOST, DURATION_AT_MOST_S
 
 __all__ = ["schema", "schema_text"]
 
 Schema = dict[str, Any]
 
 _DURATION = (
-    # A duration of nothing but zeros is none.
+    # A duration must be above 0.
     r"^\s*(?![0hms.: ]*$)(\d+(\.\d+)?|\d+:[0-5]\d:[0-5]\d|(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?)\s*$"
 )
 _SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
-_LONGEST_S = 1e12
 _BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
@@ -47,30 +49,26 @@ _LIST: Schema = {"$ref": "#/definitions/list"}
 
 
 def schema_text(*, with_plugins: bool = False) -> str:
-    """The schema as the text of a file; see :func:`schema`."""
+    """Render the schema as JSON; see :func:`schema`."""
     return json.dumps(schema(with_plugins=with_plugins), indent=2, ensure_ascii=False) + "\n"
 
 
 def schema(*, with_plugins: bool = False) -> Schema:
-    """The schema of a sweep file.
+    """Build the schema of sweep files.
 
     Args:
-        with_plugins: whether to take in the workloads and searches of installed packages; those that cannot
-            be loaded are known by name alone.
+        with_plugins: whether to include installed plugins; of those that cannot be loaded, only the name.
     """
-    described = list(BUILTIN.values())
-    workloads, searches = list(BUILTIN), []
-    if with_plugins:
-        workloads += [plugin.name for plugin in installed_plugins(WORKLOADS)]
-        searches = [plugin.name for plugin in installed_plugins(SEARCHES)]
-        described += _that_load(workloads[len(BUILTIN) :])
+    workloads = plugin_names(WORKLOADS) if with_plugins else list(BUILTIN)
+    searches = plugin_names(SEARCHES) if with_plugins else list(SEARCH_NAMES)
+    described = filter(None, map(describe_if_there, workloads))
     made = _table(keys_of(""), {
         "workload": _workload(workloads),
-        "search": {"enum": [*_key("", "search").values, *searches]},
+        "search": {"enum": searches},
         "parameters": _named(_parameter()),
         "fixed": _named(_VALUE),
         "baseline": _named(_VALUE),
-        # The steps of a curve are no metric.
+        # `step` is the axis of curves.
         "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
     })  # fmt: skip
@@ -83,24 +81,8 @@ def schema(*, with_plugins: bool = False) -> Schema:
     }
 
 
-def _that_load(names: Iterable[str]) -> list[WorkloadDescription]:
-    found = []
-    for name in dict.fromkeys(names):
-        try:
-            described = describe(name)
-        except PluginError:
-            continue
-        if described is not None:
-            found.append(described)
-    return found
-
-
-def _key(table: str, name: str) -> Key:
-    return next(key for key in keys_of(table) if key.name == name)
-
-
 def _table(keys: Iterable[Key], special: dict[str, Schema] | None = None) -> Schema:
-    """A table with these keys and no others."""
+    """Build the schema of a table with these keys and no others."""
     keys = tuple(keys)
     required = [key.name for key in keys if key.is_required]
     properties = {key.name: (special or {}).get(key.name) or _form(key) for key in keys}
@@ -112,7 +94,7 @@ def _table(keys: Iterable[Key], special: dict[str, Schema] | None = None) -> Sch
 
 
 def _form(key: Key) -> Schema:
-    """What a value of this key looks like."""
+    """Build the schema of a key's value."""
     match key.kind:
         case "text":
             return _TEXT
@@ -128,10 +110,10 @@ def _form(key: Key) -> Schema:
         case "flag":
             return {"type": "boolean"}
         case "duration":
-            number: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}
-            return {"anyOf": [{"type": "string", "pattern": _DURATION, "maxLength": 40}, number]}
+            number: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": DURATION_AT_MOST_S}
+            return {"anyOf": [{"type": "string", "pattern": _DURATION, "maxLength": CHARS_AT_MOST}, number]}
         case "size":
-            return {"type": "string", "pattern": _SIZE, "maxLength": 40}
+            return {"type": "string", "pattern": _SIZE, "maxLength": CHARS_AT_MOST}
         case "devices":
             whole: Schema = {"type": "number", "minimum": 1, "maximum": DEVICES_AT_MOST, "multipleOf": 1}
             share: Schema = {"type": "number", "minimum": 1 / DEVICES_AT_MOST, "maximum": 1}
@@ -149,7 +131,7 @@ def _form(key: Key) -> Schema:
 
 
 def _workload(names: Iterable[str]) -> Schema:
-    # Python's \w has letters of every script, and a module may be called by them.
+    # Python's \w matches letters of every script; in a JSON schema it matches ASCII only.
     function = FUNCTION.replace(r"[\w.]", "[^\\s:\"'()\\[\\]{}/-]")
     return {
         "anyOf": [
@@ -161,7 +143,7 @@ def _workload(names: Iterable[str]) -> Schema:
 
 
 def _named(entry: Schema, name: str = f"^{IDENTIFIER}$") -> Schema:
-    """A table whose keys the user chooses, by a pattern of their names."""
+    """Build the schema of a table whose keys match a pattern."""
     return {"type": "object", "patternProperties": {name: entry}, "additionalProperties": False}
 
 
@@ -170,7 +152,7 @@ def _choices(value: Schema) -> Schema:
 
 
 def _parameter() -> Schema:
-    """A list of choices of one kind, a range, or a list of numbers with a word about memory."""
+    """Build the schema of an entry of [parameters]: choices, a range, or a list with `memory`."""
     one: list[Schema] = [{"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"}]
     return {"anyOf": [*map(_choices, one), _RANGE, _LIST]}
 
@@ -189,12 +171,12 @@ def _range() -> Schema:
 
 
 def _options_of(workload: WorkloadDescription) -> Schema:
-    """Its options, wherever it is the workload."""
+    """Build the conditional schema of a workload's options and metrics."""
     ranks: Schema = {
         "type": "integer",
         "minimum": 1,
         "maximum": RANKS_AT_MOST,
-        "description": _key("", RANKS).meaning,
+        "description": key_of(RANKS).meaning,
     }
     one = {RANKS: ranks} | {
         option.name: {"default": option.default, **_about(option), **_value(option)}
@@ -220,7 +202,7 @@ def _about(option: Option) -> Schema:
 
 
 def _value(option: Option) -> Schema:
-    """One value of an option."""
+    """Build the schema of one value of an option."""
     least: dict[str, Value] = {} if option.low is None else {"minimum": option.low}
     match option.kind:
         case "choice":
@@ -236,7 +218,7 @@ def _value(option: Option) -> Schema:
 
 
 def _searched(option: Option) -> Schema:
-    """What a search may vary an option over."""
+    """Build the schema of a searched option."""
     one = _value(option)
     if option.kind not in ("integer", "number"):
         return _choices(one)

@@ -1,12 +1,11 @@
-"""The search space: what is varied, and over which domain.
+"""The search space: parameters and their domains.
 
-A parameter is an integer range, a float range or a choice.  Each of them answers the same questions: how
-many grid points it has, which value the *i*-th one is, whether it holds a value, and how it maps to and from
-the unit interval, which is where random and quasi-random searches live.  A space is their product; on a grid
-the last parameter runs fastest.
+A parameter is an integer range, a float range or a choice.  All have the same interface: the number of grid
+points, the *i*-th value, whether a value belongs to the domain, and the map to and from the unit interval, in
+which random and quasi-random searches draw.  A space is the product of its parameters; on a grid the last
+parameter varies fastest.
 
-Everything here is immutable and free of I/O.  How people write a parameter is read in
-:mod:`~mpisweep.spec.parameters`.
+Everything here is immutable and does no I/O; :mod:`~mpisweep.spec.parameters` parses parameters.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ __all__ = [
 
 Configuration = dict[str, Value]
 
-#: Relative slack within which a float counts as a grid point, or as within a range.
+#: Relative tolerance within which a float equals a grid point.
 _SLACK = 1e-9
-#: What sums of numbers of some size are wrong by at most, relative to that size.
+#: Bound of the rounding error of a sum, relative to its largest term.
 _ROUNDING = 1e-12
 
 
 class SpaceError(ValueError):
-    """A parameter that makes no sense; the message says what was found and what would be right."""
+    """Invalid parameter; the message says what was found and what is expected."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class IntegerRange:
     """Integers from `low` to `high`, both included.
 
     Attributes:
-        step: distance of neighbouring values on a linear scale.
-        log: whether equal ratios, and not equal differences, are equally likely.
-        points: on a log scale, how many values a grid takes.
-        memory: ``increasing`` where a trial needs the more memory the larger the value is, ``decreasing``
-            where the less; empty where nothing is said.  Two parameters that differ in this alone are equal.
+        step: distance between neighbouring values on a linear scale.
+        log: whether equal ratios, not equal differences, are equally likely.
+        points: number of grid points on a log scale.
+        memory: ``increasing`` if larger values need more memory, ``decreasing`` if less; empty if unknown.
+            Ignored in comparisons.
     """
 
     name: str
@@ -68,7 +67,7 @@ class IntegerRange:
 
     @property
     def count(self) -> int | None:
-        """How many grid points there are."""
+        """Number of grid points."""
         if self.points is not None:
             return len(self._log_values)
         return (self.high - self.low) // self.step + 1
@@ -78,7 +77,7 @@ class IntegerRange:
         return self._log_values[index] if self.points is not None else self.low + index * self.step
 
     def index(self, value: Value) -> int | None:
-        """Which grid point `value` is, or None."""
+        """Index of the grid point `value`, or None."""
         if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
             return None
         if self.points is not None:
@@ -87,11 +86,11 @@ class IntegerRange:
         return None if rest else steps
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` may be taken."""
+        """Whether `value` belongs to the domain."""
         return self.index(value) is not None
 
     def from_unit(self, unit: float) -> int:
-        """The value at `unit`, a number in [0, 1)."""
+        """Map `unit`, a number in [0, 1), to a value."""
         if not self.log:
             return self.at(min(int(unit * _known(self.count)), _known(self.count) - 1))
         low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -101,14 +100,14 @@ class IntegerRange:
         return value
 
     def to_unit(self, value: Value) -> float:
-        """Where `value` lies in [0, 1); :meth:`from_unit` takes it back."""
+        """Map `value` to [0, 1); the inverse of :meth:`from_unit`."""
         if not self.log:
             return (_known(self.index(value)) + 0.5) / _known(self.count)
         low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
         return (math.log(float(value)) - low) / (high - low)
 
     def describe(self) -> str:
-        """For people, e.g. ``integers from 1 to 700``."""
+        """Describe the range, e.g. ``integers from 1 to 700``."""
         step = f" in steps of {self.step}" if self.step != 1 else ""
         scale = " on a log scale" if self.log else ""
         return f"integers from {self.low} to {self.high}{step}{scale}"
@@ -148,7 +147,7 @@ class FloatRange:
 
     @property
     def count(self) -> int | None:
-        """How many grid points there are; None when the range is continuous."""
+        """Number of grid points; None if the range is continuous."""
         return None if self._values is None else len(self._values)
 
     def at(self, index: int) -> float:
@@ -157,7 +156,7 @@ class FloatRange:
         return self._values[index]
 
     def index(self, value: Value) -> int | None:
-        """Which grid point `value` is, or None."""
+        """Index of the grid point `value`, or None."""
         if self._values is None or isinstance(value, (bool, str)):
             return None
         near = (
@@ -166,7 +165,7 @@ class FloatRange:
         return next(near, None)
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` may be taken."""
+        """Whether `value` belongs to the domain."""
         if isinstance(value, (bool, str)):
             return False
         if self._values is not None:
@@ -174,7 +173,7 @@ class FloatRange:
         return self.low <= value <= self.high
 
     def from_unit(self, unit: float) -> float:
-        """The value at `unit`, a number in [0, 1)."""
+        """Map `unit`, a number in [0, 1), to a value."""
         if self._values is not None:
             return self._values[min(int(unit * len(self._values)), len(self._values) - 1)]
         if self.log:
@@ -183,7 +182,7 @@ class FloatRange:
         return min(max(self.low + unit * (self.high - self.low), self.low), self.high)
 
     def to_unit(self, value: Value) -> float:
-        """Where `value` lies in [0, 1]; :meth:`from_unit` takes it back."""
+        """Map `value` to [0, 1]; the inverse of :meth:`from_unit`."""
         if self._values is not None:
             return (_known(self.index(value)) + 0.5) / len(self._values)
         number = float(value)
@@ -192,7 +191,7 @@ class FloatRange:
         return (number - self.low) / (self.high - self.low)
 
     def describe(self) -> str:
-        """For people, e.g. ``numbers from 0.0001 to 0.1 on a log scale``."""
+        """Describe the range, e.g. ``numbers from 0.0001 to 0.1 on a log scale``."""
         count = "" if self._values is None else f"{len(self._values)} "
         scale = " on a log scale" if self.log else ""
         return f"{count}numbers from {self.low:g} to {self.high:g}{scale}"
@@ -200,7 +199,7 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, in no order; `memory` as in :class:`IntegerRange`, for numbers."""
+    """A choice among values without order; `memory` as in :class:`IntegerRange`, for numbers."""
 
     name: str
     values: tuple[Value, ...]
@@ -208,7 +207,7 @@ class Choice:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of values."""
         return len(self.values)
 
     def at(self, index: int) -> Value:
@@ -216,26 +215,26 @@ class Choice:
         return self.values[index]
 
     def index(self, value: Value) -> int | None:
-        """Which one `value` is, or None; True is not 1."""
+        """Index of `value`, or None; True is not 1."""
         for index, known in enumerate(self.values):
             if known == value and isinstance(known, bool) == isinstance(value, bool):
                 return index
         return None
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` may be taken."""
+        """Whether `value` belongs to the domain."""
         return self.index(value) is not None
 
     def from_unit(self, unit: float) -> Value:
-        """The value at `unit`, a number in [0, 1)."""
+        """Map `unit`, a number in [0, 1), to a value."""
         return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
 
     def to_unit(self, value: Value) -> float:
-        """The middle of the part of [0, 1) that belongs to `value`."""
+        """The middle of the part of [0, 1) that maps to `value`."""
         return (_known(self.index(value)) + 0.5) / len(self.values)
 
     def describe(self) -> str:
-        """For people, e.g. ``'sgd', 'adamw'``."""
+        """Describe the choices, e.g. ``'sgd', 'adamw'``."""
         return ", ".join(repr(value) for value in self.values)
 
 
@@ -255,17 +254,17 @@ class SearchSpace:
 
     @cached_property
     def memory(self) -> dict[str, str]:
-        """The parameters whose value tells the memory of a trial, and ``increasing`` or ``decreasing``."""
+        """Parameters on which memory depends -> ``increasing`` or ``decreasing``."""
         return {parameter.name: parameter.memory for parameter in self.parameters if parameter.memory}
 
     @cached_property
     def size(self) -> int | None:
-        """How many grid points there are; None when a parameter is continuous."""
+        """Number of grid points; None if a parameter is continuous."""
         counts = [parameter.count for parameter in self.parameters]
         return None if None in counts else math.prod(_known(count) for count in counts)
 
     def point(self, index: int) -> Configuration:
-        """The grid point `index`; the last parameter runs fastest."""
+        """The grid point `index`; the last parameter varies fastest."""
         values: list[Value] = []
         for parameter in reversed(self.parameters):
             index, position = divmod(index, _known(parameter.count))
@@ -273,7 +272,7 @@ class SearchSpace:
         return dict(zip(self.names, reversed(values), strict=True))
 
     def index(self, configuration: Mapping[str, Value]) -> int | None:
-        """Which grid point this is, or None."""
+        """Index of this grid point, or None."""
         index = 0
         for parameter in self.parameters:
             position = parameter.index(configuration[parameter.name])
@@ -283,15 +282,15 @@ class SearchSpace:
         return index
 
     def contains(self, configuration: Mapping[str, Value]) -> bool:
-        """Whether every parameter is there and holds its value."""
+        """Whether the configuration has a valid value for every parameter."""
         return all(p.name in configuration and p.contains(configuration[p.name]) for p in self.parameters)
 
     def from_unit(self, vector: Sequence[float]) -> Configuration:
-        """The configuration at a point of the unit cube, shape (parameters,)."""
+        """Map a point of the unit cube, shape (parameters,), to a configuration."""
         return {p.name: p.from_unit(float(unit)) for p, unit in zip(self.parameters, vector, strict=True)}
 
     def to_unit(self, configuration: Mapping[str, Value]) -> list[float]:
-        """Where the configuration lies in the unit cube, shape (parameters,)."""
+        """Map a configuration to the unit cube, shape (parameters,)."""
         return [p.to_unit(configuration[p.name]) for p in self.parameters]
 
 
@@ -304,12 +303,12 @@ def _log_points(low: float, high: float, points: int) -> list[float]:
 
 
 def _tidy(value: float, scale: float = 0.0) -> float:
-    """The shortest number within the rounding error of `scale`: 0.3 and not 0.30000000000000004."""
+    """Round to 12 digits, 0.3 for 0.30000000000000004; 0 within the rounding error of `scale`."""
     return 0.0 if abs(value) < _ROUNDING * scale else float(f"{value:.12g}")
 
 
 def _distinct(values: Iterable[float]) -> tuple[float, ...]:
-    """Without those that rounding has made equal."""
+    """Remove values that rounding has made equal."""
     return tuple(dict.fromkeys(values))
 
 

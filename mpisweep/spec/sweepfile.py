@@ -1,7 +1,7 @@
-"""From a sweep file to a frozen Spec.  Every error that a user can make in one is found here.
+"""Parse a sweep file into a frozen Spec.
 
-Each key's form is checked by the table in :mod:`~mpisweep.spec.keys`; what the keys say about each other by
-:mod:`~mpisweep.spec.fitting`.
+The table in :mod:`~mpisweep.spec.keys` checks the value of each key; :mod:`~mpisweep.spec.fitting` checks
+that keys agree with each other.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, installed_plugins, plugin_names
+from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
 from mpisweep.records import Direction
 from mpisweep.spec import fitting
-from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription, describe
+from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
-from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of
-from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload, nearest
+from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of, unknown_key
+from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.wording import Wording
@@ -33,13 +33,13 @@ _FUNCTION = re.compile(FUNCTION)
 
 
 def load_spec(path: Path) -> Spec:
-    """Read a sweep file.
+    """Read and parse a sweep file.
 
     Raises:
-        SpecError: when it cannot be read or says something wrong.
+        SpecError: if it cannot be read or is invalid.
     """
     try:
-        # Editors on Windows put a mark before the first line.
+        # Editors on Windows write a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
@@ -49,14 +49,13 @@ def load_spec(path: Path) -> Spec:
 
 
 def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = False) -> Spec:
-    """The Spec in a sweep file's text.
+    """Parse the text of a sweep file.
 
     Args:
         text: TOML.
-        source: how messages call the file.
-        folder: where the file lies.
-        is_recorded: whether it is the text in a results file, which is read also where the workload and the
-            search that it names are not installed.
+        source: name of the file in messages.
+        folder: folder of the file.
+        is_recorded: whether the text comes from a results file; its plugins then need not be installed.
 
     Raises:
         SpecError: see the class.
@@ -64,13 +63,13 @@ def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = Fals
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # TOMLDecodeError is a ValueError, and so is what Python says to an integer of thousands of digits.
+        # ValueError covers TOMLDecodeError, and integers of thousands of digits, which Python refuses.
         raise SpecError(f"{source}: is not TOML: {error}") from error
     return _Parser(source, is_recorded=is_recorded).spec(raw, text, folder)
 
 
 class _Parser:
-    """Takes a sweep file apart."""
+    """The parser of one sweep file."""
 
     def __init__(self, source: str, *, is_recorded: bool = False) -> None:
         self._wording = Wording(source)
@@ -82,7 +81,7 @@ class _Parser:
         workload = self._workload(raw)
         if "metrics" in raw and not isinstance(workload, CommandWorkload):
             wording.fail(
-                "metrics", "is for workloads that are command lines; others report their metrics themselves"
+                "metrics", "only applies to a command line; other workloads report their metrics themselves"
             )
         described = self._described(workload)
         space = self._space(raw)
@@ -93,13 +92,15 @@ class _Parser:
                 fitting.check_options(wording, described, table, names)
             fitting.check_values(wording, described, space, fixed, baseline)
         fitting.check_command(wording, workload, space, fixed)
-        fitting.check_baseline(wording, described, space, baseline)
+        fitting.check_baseline(wording, workload, space, baseline)
         objective = self._get(raw, "objective")
         if described is not None:
             fitting.check_objective(wording, described, objective)
         search = self._search(raw)
         if search == "largest_batch":
-            space, raw = fitting.with_largest_batch(wording, raw, space, described)
+            space, raw = fitting.with_largest_batch(
+                wording, raw, space, has_speed=self._has_speed(workload, described)
+            )
         spec = Spec(
             name=self._get(raw, "name"),
             workload=workload,
@@ -122,20 +123,19 @@ class _Parser:
         fitting.check_size(wording, spec, self._get(raw, "max_points"))
         return spec
 
-    def _get(self, raw: Mapping[str, Any], name: str, table: str = "", known: Sequence[str] = ()) -> Any:
-        """The value of a key, or its default; see :class:`~mpisweep.spec.keys.Key`."""
+    def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:
+        """Check and return the value of a key, or its default."""
         key = key_of(name, table)
-        problem = key.problem(raw[name], known) if name in raw else None
+        problem = key.problem(raw[name]) if name in raw else None
         if problem:
             self._wording.fail(key.path, problem)
         return key.get(raw)
 
     def _known_keys(self, raw: Mapping[str, Any], table: str) -> None:
-        known = names_of(table)
         for name in raw:
-            if name not in known:
+            if name not in names_of(table):
                 path = f"{table}.{name}" if table else name
-                self._wording.fail(path, f"is not a known key; {nearest(name, known)}")
+                self._wording.fail(path, unknown_key(name, table))
 
     def _workload(self, raw: Mapping[str, Any]) -> Workload:
         if "workload" not in raw:
@@ -154,7 +154,7 @@ class _Parser:
         return BuiltinWorkload(found)
 
     def _is_plugin(self, group: str, key: str, name: str) -> bool:
-        """Whether this is the name of an entry; in a results file it was one when the sweep ran."""
+        """Whether a plugin has this name; a recorded sweep is trusted, its plugin may be gone."""
         if self._is_recorded:
             return True
         try:
@@ -163,23 +163,27 @@ class _Parser:
             self._wording.fail(key, str(error))
 
     def _described(self, workload: Workload) -> WorkloadDescription | None:
-        if not isinstance(workload, BuiltinWorkload):
+        """The description to check the sweep against; None if recorded: it was checked then."""
+        if self._is_recorded or not isinstance(workload, BuiltinWorkload):
             return None
         try:
             return describe(workload.name)
         except PluginError as error:
-            if self._is_recorded:
-                return None
             self._wording.fail("workload", str(error))
+
+    def _has_speed(self, workload: Workload, described: WorkloadDescription | None) -> bool:
+        if described is not None:
+            return any(metric.name == SPEED for metric in described.metrics)
+        return self._is_recorded and isinstance(workload, BuiltinWorkload)
 
     def _search(self, raw: Mapping[str, Any]) -> str:
         name = raw.get("search")
-        is_known = name is None or name in SEARCH_NAMES or not isinstance(name, str)
-        if not is_known and self._is_plugin(SEARCHES, "search", str(name)):
-            return str(name)
-        # Looking for plugins takes its time, and is only worth it where there is a name to look for.
-        known = [] if is_known else [plugin.name for plugin in installed_plugins(SEARCHES)]
-        return str(self._get(raw, "search", known=known))
+        # Listing installed packages is slow, so it happens only for a name that is not built in.
+        if not isinstance(name, str) or name in SEARCH_NAMES:
+            return str(self._get(raw, "search"))
+        if not self._is_plugin(SEARCHES, "search", name):
+            self._wording.fail("search", f"is {name!r}; expected one of {', '.join(plugin_names(SEARCHES))}")
+        return name
 
     def _command(self, table: Mapping[str, Any], metrics: Mapping[str, Any]) -> CommandWorkload:
         try:
@@ -200,12 +204,12 @@ class _Parser:
         return SearchSpace(tuple(parameters))
 
     def _fixed(self, raw: Mapping[str, Any], space: SearchSpace) -> Configuration:
-        """The values under [fixed], with ``ranks_per_trial`` from the top of the file."""
+        """Parse [fixed], and ``ranks_per_trial`` at the top of the file."""
         fixed = self._configuration(raw, "fixed")
         ranks = self._get(raw, RANKS)
         if ranks is not None:
             if RANKS in fixed or RANKS in space.names:
-                self._wording.fail(RANKS, "is also under [parameters] or [fixed]; say it once")
+                self._wording.fail(RANKS, "is also under [parameters] or [fixed]; set it once")
             fixed[RANKS] = ranks
         fitting.check_twice(self._wording, space, fixed)
         return fixed
@@ -228,7 +232,7 @@ class _Parser:
     def _parameter_name(self, table: str, name: str) -> None:
         if not _IDENTIFIER.fullmatch(name):
             self._wording.fail(
-                table, f"{name!r} is no name for a parameter; expected letters, digits and underscores"
+                table, f"{name!r} is not a valid parameter name; expected letters, digits and underscores"
             )
 
     def _limits(self, raw: Mapping[str, Any]) -> Limits:

@@ -1,4 +1,4 @@
-"""Numbers, durations and sizes as people write and read them."""
+"""Parse and format numbers, durations and sizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 
 __all__ = [
+    "CHARS_AT_MOST",
+    "DURATION_AT_MOST_S",
     "configuration_text",
     "duration_text",
     "number_text",
@@ -18,26 +20,25 @@ __all__ = [
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B")
 _CLOCK = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
-#: A duration longer than this, in seconds, or anything written longer than this is a slip of the pen: 30,000
-#: years.
-_LONGEST_S = 1e12
-_LONGEST_TEXT = 40
+#: Beyond these a duration (30,000 years) or the text of a duration or size is a typo.
+DURATION_AT_MOST_S = 1e12
+CHARS_AT_MOST = 40
 
 
 def parse_duration(raw: object) -> float | None:
-    """Seconds in ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; None for anything else."""
+    """Seconds of ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"1:30:00"``; else None."""
     if isinstance(raw, str):
-        seconds = _text_seconds(raw) if len(raw) <= _LONGEST_TEXT else None
+        seconds = _text_seconds(raw) if len(raw) <= CHARS_AT_MOST else None
     elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        seconds = float(raw) if 0 < raw <= _LONGEST_S else None
+        seconds = float(raw) if 0 < raw <= DURATION_AT_MOST_S else None
     else:
         return None
-    return seconds if seconds is not None and seconds <= _LONGEST_S else None
+    return seconds if seconds is not None and seconds <= DURATION_AT_MOST_S else None
 
 
 def parse_bytes(raw: object) -> int | None:
-    """Bytes in ``"4GiB"`` or ``"500MB"``; None for anything else."""
-    size = _MEMORY.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= _LONGEST_TEXT else None
+    """Bytes of ``"4GiB"`` or ``"500MB"``; else None."""
+    size = _MEMORY.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= CHARS_AT_MOST else None
     if size is None:
         return None
     prefix, binary = size[2].upper(), bool(size[3])
@@ -58,24 +59,24 @@ def _text_seconds(raw: str) -> float | None:
 
 
 def number_text(value: float) -> str:
-    """A number for people: five significant digits, and no exponent for what is read without one."""
+    """Format a number: five significant digits, without an exponent below 1e9."""
     if math.isfinite(value) and 1e5 <= abs(value) < 1e9:
         return f"{value:.0f}"
     return f"{value:.5g}"
 
 
 def configuration_text(values: Mapping[str, object]) -> str:
-    """Parameters and their values for people: ``batch_size=256, data=digits``."""
+    """Format a configuration: ``batch_size=256, data=digits``."""
     return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
 def value_text(value: object) -> str:
-    """The value of a parameter or metric for people."""
+    """Format the value of a parameter or metric."""
     return number_text(value) if isinstance(value, float) else str(value)
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for people: ``0.02 s``, ``47 s``, ``12 min``, ``3 h 20 min``."""
+    """Format a duration: ``0.02 s``, ``47 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 0.005:
         return "0 s"
     if seconds < 9.95:

@@ -1,4 +1,4 @@
-"""How messages speak of a sweep: in the words of the file it came from, or of the flags that were typed."""
+"""Names of keys in messages: the key in the file, or the flag on the command line."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mpisweep.spec.model import SpecError
 
 __all__ = ["COMMAND_LINE", "Wording"]
 
-#: The source of a sweep that was given by flags: what is wrong with it is told in the words of flags.
+#: Source of a sweep given by flags; messages then name flags.
 COMMAND_LINE = "command line"
 
-#: Tables of a sweep file whose entries are flags, NAME=... each.
+#: Tables of a sweep file whose entries are given as FLAG NAME=...
 _FLAGS = {"parameters": "-p", "fixed": "-p", "baseline": "--baseline", "metrics": "--metric"}
 
 
 class Wording:
-    """Knows how messages call a sweep and its keys.
+    """How messages name a sweep and its keys.
 
     Args:
         source: the sweep file, or :data:`COMMAND_LINE`.
@@ -28,20 +28,20 @@ class Wording:
         self.is_typed = source == COMMAND_LINE
 
     def fail(self, key: str, problem: str) -> NoReturn:
-        """Raise the SpecError that says what is wrong with a key."""
+        """Raise a SpecError about a key."""
         key = self._place(key)
         text = f"{key}: {problem}" if key else problem
-        # Keys and values are the user's, and may hold anything; a message is one line.
+        # Keys and values may contain newlines; a message is one line.
         raise SpecError(f"{self.source}: {' '.join(text.splitlines())}")
 
     def set(self, key: str, value: str | int) -> str:
-        """How the user would say that a key has a value."""
+        """The line or flag that sets a key to a value."""
         if self.is_typed:
             return f"--{key.replace('_', '-')} {value}"
         return f'{key} = "{value}"' if isinstance(value, str) and value != "N" else f"{key} = {value}"
 
     def _place(self, key: str) -> str:
-        """Where the user has said it: the key in the file, or the flag."""
+        """Name a key as the user wrote it: the key in the file, or the flag."""
         table, _, name = key.partition(".")
         if not self.is_typed or table in ("", "workload", RANKS):
             return "after --" if self.is_typed and key == "workload.command" else key

@@ -1,1 +1,4 @@
-"""What people and other programs look at: tables, figures, pages, exports.  It imports nothing of a run."""
+"""Views of a sweep's results: tables, figures, HTML pages, exports.
+
+The package imports nothing from a run.
+"""

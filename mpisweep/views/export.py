@@ -1,10 +1,10 @@
-"""A sweep's trials for other programs: CSV for spreadsheets and R, JSON for everything else.
+"""Export of a sweep's trials: CSV for spreadsheets and R, JSON for other programs.
 
-The HDF5 file stays the original; what is written here is a copy of what :func:`mpisweep.load` gives.  Each
+An export is a copy of the data that :func:`mpisweep.load` returns; the HDF5 file stays the original.  Each
 trial is a row with the columns of :attr:`~mpisweep.results.load.Sweep.trials`, under the same names.  With
-curves there is in CSV one row for each report instead (the long form that plotting libraries take), and in
-JSON a curve inside each trial.  What has no value (NaN) is an empty cell, or null; JSON has no infinity
-either, so there it is the text ``"inf"`` or ``"-inf"``.
+curves, CSV has one row per report instead (the long form that plotting libraries take), and JSON has the
+curves inside each trial.  NaN is an empty cell in CSV and null in JSON; infinity, which JSON lacks, is the
+text ``"inf"`` or ``"-inf"`` there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from mpisweep.results.load import Sweep
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["FORMATS", "write_csv", "write_json"]
 
 
 def write_csv(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
-    """One row a trial, or, with `curves`, one row a report: trial, metric, step, time, value."""
+    """Write one row per trial, or, with `curves`, one row per report."""
     if curves:
         _write_row(out, ("number", "metric", "step", "time", "value"))
         for number in range(len(sweep.trials)):
@@ -36,7 +36,7 @@ def write_csv(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
 
 
 def write_json(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
-    """One object: what the sweep is, and a list of its trials, one object and one line each."""
+    """Write one object: the sweep's description, and its trials as one object per line."""
     head = {
         "name": sweep.name,
         "state": sweep.state,
@@ -60,25 +60,25 @@ def write_json(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
     out.write("\n]\n}\n")
 
 
-#: Name of a format, which is also how the names of its files end, to what writes it.
+#: Format -> the function that writes it; the format is also the ending of its files.
 FORMATS: dict[str, Callable[..., None]] = {"csv": write_csv, "json": write_json}
 
 
 def _rows(sweep: Sweep) -> Iterator[Sequence[Any]]:
-    """The trials as tuples of Python's own values."""
+    """The trials as tuples of Python values."""
     return (row.item() for row in sweep.trials)
 
 
 def _json_curves(sweep: Sweep, number: int) -> dict[str, dict[str, list[Any]]]:
-    found: dict[str, dict[str, list[Any]]] = {}
+    curves: dict[str, dict[str, list[Any]]] = {}
     for metric in sweep.curve_names:
         curve = sweep.curve(number, metric)
         if len(curve.value):
-            found[metric] = {
+            curves[metric] = {
                 name: [_json_value(value) for value in column.tolist()]
                 for name, column in curve._asdict().items()
             }
-    return found
+    return curves
 
 
 def _write_row(out: TextIO, values: Sequence[Any]) -> None:
@@ -89,7 +89,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # Python's csv leaves a bare carriage return as it is where lines end in "\n", and cannot read that back.
+    # Python's csv writer does not quote a bare carriage return if lines end in "\n", and cannot read it back.
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 

@@ -1,8 +1,7 @@
-"""A sweep on one page: table, figures, failures and environment, as one self-contained HTML file.
+"""HTML report of a sweep: table, figures, failures and environment.
 
-``mpisweep report FILE`` writes it.  It can be mailed, put beside the results, or opened on a machine that has
-nothing of mpisweep.  Figures are SVG inside the page; nothing is loaded from anywhere, and nothing in it is
-executed.
+``mpisweep report FILE`` writes it.  The page is self-contained: its figures are inline SVG, it loads nothing
+and has no scripts, and it opens on a machine without mpisweep.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from mpisweep.views.figures import (
     first_parameter,
 )
 from mpisweep.views.figures.style import drawn_as_svg
-from mpisweep.views.tables import status_lines, sweep_status, top_table
+from mpisweep.views.status import status_lines, sweep_status
+from mpisweep.views.tables import top_table
 
 __all__ = ["page"]
 
@@ -43,18 +43,18 @@ svg { display: block; margin: 1.2rem 0; max-width: 100%; height: auto; }
 
 
 def page(sweep: Sweep, k: int = 5) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
         sweep: from :func:`mpisweep.load`; it may be running.
-        k: how many of the best trials the table has.
+        k: number of best trials in the table.
     """
     parts = [
         "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{_text(sweep.name)}</title>", f"<style>{_STYLE}</style>", f"<h1>{_text(sweep.name)}</h1>",
         f"<pre>{_text(chr(10).join(status_lines(sweep_status(sweep))))}</pre>",
-        *_table(sweep, k), *_figures(sweep), *_failures(sweep), *_surroundings(sweep),
+        *_table(sweep, k), *_figures(sweep), *_failures(sweep), *_environment(sweep),
     ]  # fmt: skip
     return "\n".join([*parts, "</html>", ""])
 
@@ -92,7 +92,7 @@ def _figures(sweep: Sweep) -> Iterator[str]:
         try:
             yield drawn_as_svg(make())
         except (ResultsError, KeyError):
-            # There is nothing to draw: no curves, no trial that has ended.
+            # There is nothing to draw: no curves, or no ended trial.
             continue
 
 
@@ -113,11 +113,11 @@ def _failures(sweep: Sweep) -> Iterator[str]:
         yield f"<p>and {len(failed) - _FAILURES_LISTED:,} more</p>"
 
 
-def _surroundings(sweep: Sweep) -> Iterator[str]:
-    yield "<h2>The sweep file</h2>"
+def _environment(sweep: Sweep) -> Iterator[str]:
+    yield "<h2>Sweep file</h2>"
     yield f"<pre>{_text(sweep.spec.text)}</pre>"
     yield "<h2>Environment</h2>"
-    # The diff of the user's code may be long, and is in the results file.
+    # Long values, such as the diff of the user's code, are in the results file.
     short = {name: text for name, text in sweep.environment.items() if "\n" not in text and len(text) < 500}
     yield (
         "<pre>"

@@ -1,8 +1,8 @@
-"""How trials scale with their ranks: speedup and efficiency, as arrays.
+"""Scaling of trials with their number of ranks: speedup and efficiency, as arrays.
 
-For each configuration of the other parameters, the fewest ranks that it was run on are the reference:
-``speedup(n)`` is how many times faster *n* ranks are than those, ``efficiency(n)`` the speedup over how many
-times more ranks that is.  What is faster depends on the metric: a rate (``images_per_second``) or a duration.
+The reference of each configuration of the other parameters is its run on the fewest ranks, *m*:
+``speedup(n)`` is how many times faster *n* ranks are, and ``efficiency(n)`` is ``speedup(n) * m / n``.  The
+metric is a rate (``images_per_second``), of which more is faster, or a duration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
 from mpisweep.spec.units import configuration_text
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["ScalingCurve", "default_metric", "is_rate", "scaling"]
 
@@ -27,9 +27,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ScalingCurve:
-    """One configuration on different numbers of ranks; arrays have one entry a trial, fewest ranks first."""
+    """One configuration on several numbers of ranks; arrays have one entry per trial, by ranks."""
 
-    #: The other searched parameters, e.g. ``batch_size=256``; empty where there are none.
+    #: The other searched parameters, e.g. ``batch_size=256``; empty if there are none.
     label: str
     ranks: NDArray[np.int64]
     values: Floats
@@ -38,39 +38,38 @@ class ScalingCurve:
 
     @property
     def efficiency(self) -> Floats:
-        """Speedup over how many times more ranks there are."""
+        """Speedup divided by the ratio of ranks."""
         return np.asarray(self.speedup * self.ranks[0] / self.ranks, dtype=np.float64)
 
 
 def default_metric(sweep: Sweep) -> str:
-    """``images_per_second`` where trials report it, else their duration."""
+    """``images_per_second`` if trials report it, else their duration."""
     return "images_per_second" if "images_per_second" in sweep.metrics else "wall_time"
 
 
 def is_rate(sweep: Sweep, metric: str) -> bool:
-    """Whether more of a metric is faster: by its units, else by its name."""
+    """Whether a metric is a rate: by its units, else by its name."""
     unit = units(sweep, metric)
     return unit.endswith("/s") if unit else metric.endswith(("per_second", "per_s", "rate", "throughput"))
 
 
 def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
-    """Curves, one for each configuration of the other searched parameters that ran on several numbers of
-    ranks.
+    """Compute one curve per configuration that ran on several numbers of ranks.
 
     Raises:
-        KeyError: when there is no such metric.
-        ResultsError: when there is nothing to compare.
+        KeyError: if there is no such metric.
+        ResultsError: if there is nothing to compare.
     """
     if RANKS not in sweep.parameters:
         raise ResultsError(
-            f"{sweep.path}: all trials have one rank; scaling is seen with {RANKS} = [1, 2, 4] under "
+            f"{sweep.path}: all trials have one rank; to measure scaling, set {RANKS} = [1, 2, 4] under "
             "[parameters]"
         )
     trials = sweep.trials.array
     values = trials[sweep.metric_column(metric)].astype(float)
     shown = (trials["state"] == TrialState.COMPLETE.label) & np.isfinite(values) & (values > 0)
     searched = [name for name in sweep.spec.space.names if name != RANKS]
-    # A baseline may differ in what is fixed for all others.
+    # The baseline may differ from the others in fixed parameters.
     others = [*searched, *(name for name in sweep.parameters if name not in (*searched, RANKS))]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number in np.flatnonzero(shown):
@@ -89,7 +88,5 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
             ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order])
         )
     if not curves:
-        raise ResultsError(
-            f"{sweep.path}: no configuration has completed on two different numbers of ranks yet"
-        )
+        raise ResultsError(f"{sweep.path}: no configuration has completed on two different numbers of ranks")
     return curves

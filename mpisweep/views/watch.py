@@ -1,12 +1,11 @@
-"""``mpisweep watch``: a sweep while it runs, read from its files; nobody listens on a port for it.
+"""``mpisweep watch``: the progress of a running sweep, read from its files.
 
-What is shown is computed from a :class:`~mpisweep.results.load.Sweep` by :func:`look_at`, which is pure;
-drawing it, on a terminal as a picture that stays in place and elsewhere as a line whenever something has
-changed, comes after.
+:func:`look_at`, which is pure, computes the view from a :class:`~mpisweep.results.load.Sweep`.  On a terminal
+it is a live view, otherwise one line per change.
 
-Nobody can ask the run on another host whether it is alive.  But its files change while it is: the journal
-grows, and a claim gets a new time every few seconds.  Where nothing has changed for :data:`SILENCE_S`, the
-run is gone.
+The run opens no port, and may be on another host.  Its files show that it is active: the journal grows, and
+the claim's time stamp changes every few seconds.  If no file has changed for :data:`SILENCE_S`, the run has
+stopped.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ from mpisweep.records import AttemptEnd, EndReason, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.load import Sweep, load
 from mpisweep.spec.units import duration_text, number_text, value_text
-from mpisweep.views.tables import GONE, print_status, running_attempts, sweep_status
+from mpisweep.views.status import GONE, print_status, running_attempts, sweep_status
 
 __all__ = ["RunningTrial", "Watched", "look_at", "watch"]
 
-#: Seconds without any change of the files after which a run counts as gone; a claim changes every 5 s.
+#: Seconds without any change of the files after which a run counts as stopped; a claim changes every 5 s.
 SILENCE_S = 60.0
-#: Reading takes at most this share of the time, however large the sweep is.
+#: Maximum share of the time spent on reading, however large the sweep is.
 _SHARE_OF_TIME = 0.1
-#: States of a sweep that goes on.
-_GOES_ON = ("running", *(end.value for end in EndReason if end.is_passing))
-#: Running trials that a terminal shows; the longest running ones.
+#: States of a sweep that continues.
+_CONTINUES = ("running", *(end.value for end in EndReason if end.is_passing))
+#: Maximum number of running trials on a terminal; the longest running ones.
 _ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTrial:
-    """A trial that runs, and the last that was heard of it."""
+    """A running trial and its last report."""
 
     number: int
     parameters: dict[str, Any]
     where: str
-    #: Seconds since it was its turn, by the clocks of two hosts.
+    #: Seconds since it started, by the clocks of two hosts.
     for_s: float
     #: Step and value of the last report of the objective; None before the first one.
     last: tuple[int, float] | None
@@ -64,7 +63,7 @@ class Watched:
     """A sweep at one moment."""
 
     name: str
-    #: As :class:`mpisweep.views.tables.Status` has it.
+    #: The state in :class:`mpisweep.views.status.Status`.
     state: str
     progress: Progress
     #: The longest running one first.
@@ -72,7 +71,7 @@ class Watched:
 
 
 def look_at(sweep: Sweep, now: float) -> Watched:
-    """What there is to see of a sweep.
+    """Compute the view of a sweep.
 
     Args:
         sweep: as just loaded.
@@ -88,7 +87,7 @@ def look_at(sweep: Sweep, now: float) -> Watched:
         elapsed_s = max(
             (now if sweep.state == "running" or not np.isfinite(closed) else closed) - began, 1e-9
         )
-        # Whoever ran them: several may share the sweep.  What was never run has no time.
+        # Trials of all members of a split sweep; infeasible trials have no time.
         since = (trials["ended_at"] >= began) & np.isin(
             trials["state"], [s.label for s in TrialState if s.is_end]
         )
@@ -152,54 +151,54 @@ def watch(path: Path, *, every_s: float, console: Console) -> int:
     """Show the sweep until its run ends.
 
     Args:
-        path: of the results file.
-        every_s: seconds between two looks; more where reading takes long.
-        console: a terminal gets a picture that stays in place, anything else lines.
+        path: the results file.
+        every_s: seconds between two updates; more if reading takes long.
+        console: a terminal gets a live view, anything else one line per change.
 
     Returns:
-        The exit code of the run, or 3 when the run is gone and can be resumed.
+        The exit code of the run, or 3 if the run has stopped and can be resumed.
 
     Raises:
-        ResultsError: when there is no sweep.
+        ResultsError: if there is no sweep.
     """
-    seen = _signs_of_life(path)
+    seen = _change_times(path)
     changed_at = time.monotonic()
     is_gone = False
-    with _Picture(console) if console.is_terminal else _Lines(console) as view:
+    with _LiveView(console) if console.is_terminal else _Lines(console) as view:
         while True:
             began = time.monotonic()
             sweep = load(path)
             watched = look_at(sweep, time.time())
             view.show(watched)
             is_gone = began - changed_at > SILENCE_S
-            if watched.state not in _GOES_ON or is_gone:
+            if watched.state not in _CONTINUES or is_gone:
                 break
             time.sleep(max(every_s, (time.monotonic() - began) / _SHARE_OF_TIME))
-            signs = _signs_of_life(path)
-            if signs != seen:
-                seen, changed_at = signs, time.monotonic()
+            times = _change_times(path)
+            if times != seen:
+                seen, changed_at = times, time.monotonic()
     print_status(sweep_status(sweep))
     if is_gone and watched.state != GONE:
-        print(f"  no file has changed for {SILENCE_S:.0f} s: the run is gone; run the same command to resume")
-    # A run that is gone has left the sweep as one without workers has.
+        print(f"  no file has changed for {SILENCE_S:.0f} s: no active run; run the same command to resume")
+    # A stopped run leaves the sweep like a run without workers.
     return next((end.exit_code for end in EndReason if end == sweep.state), EndReason.NO_WORKERS.exit_code)
 
 
-def _signs_of_life(path: Path) -> dict[Path, int]:
-    """File -> time of its last change, of everything that a run writes."""
-    signs: dict[Path, int] = {}
+def _change_times(path: Path) -> dict[Path, int]:
+    """File -> time of its last change, for all files that a run writes."""
+    times: dict[Path, int] = {}
     files = [path]
-    # What goes away meanwhile is passed over.
     for top in (journal_folder(path), shares_folder(path)):
         files += [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
     for file in files:
+        # Files may disappear meanwhile.
         with contextlib.suppress(OSError):
-            signs[file] = file.stat().st_mtime_ns
-    return signs
+            times[file] = file.stat().st_mtime_ns
+    return times
 
 
 class _Lines:
-    """For a pipe or a log: a line whenever something has changed."""
+    """One line per change, for a pipe or a log."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -213,21 +212,21 @@ class _Lines:
 
     def show(self, watched: Watched) -> None:
         progress = watched.progress
-        what = progress.ended, progress.failed, [trial.number for trial in watched.running], watched.state
-        if what != self._last:
-            self._last = what
+        shown = progress.ended, progress.failed, [trial.number for trial in watched.running], watched.state
+        if shown != self._last:
+            self._last = shown
             self._console.print(
                 f"{watched.name}: {progress_line(progress)}", markup=False, highlight=False, soft_wrap=True
             )
 
 
-class _Picture:
-    """For a terminal."""
+class _LiveView:
+    """A view that is redrawn in place, for a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
-    def __enter__(self) -> _Picture:
+    def __enter__(self) -> _LiveView:
         self._live.start()
         return self
 

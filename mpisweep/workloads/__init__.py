@@ -1,1 +1,1 @@
-"""What a trial runs.  Everything here runs in trial processes only, never in an MPI process."""
+"""The code that runs trials; it runs in trial processes only, never in an MPI process."""

@@ -1,10 +1,10 @@
-"""Saving a training in the middle and going on with it as if nothing had happened.
+"""Checkpoints of a training, which is resumed from them as if it had not been interrupted.
 
 A checkpoint holds everything that the next step depends on: parameters, optimiser, loss scaler, the states of
-the random number generators, how many steps were done (hence the position in the data), and what was
-measured.  It is written aside, synced and renamed, so that there is always a whole one.  It is read by
-torch's restricted unpickler: numbers and tensors, no code.  One that is torn, or that belongs to another
-configuration, seed or version of torch, is left alone, and the trial begins anew.
+the random number generators, the number of steps done (hence the position in the data), and the measurements
+so far.  It is written aside, synced and renamed, so that a complete one always exists.  torch's restricted
+unpickler reads it: numbers and tensors, no code.  If it is torn, or belongs to another configuration, seed or
+version of torch, it is ignored, and the trial starts from the beginning.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ __all__ = ["Checkpoint", "HasState"]
 
 
 class HasState(Protocol):
-    """A model, an optimiser, a scaler."""
+    """A model, an optimiser or a scaler."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that it is."""
+        """Return the whole state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> object:
-        """Become that."""
+        """Restore a state."""
 
 
 class Checkpoint:
     """The checkpoint of one trial.
 
     Args:
-        trial: whose folder it lies in.
-        device: where the training runs.
-        parts: what is saved and restored, by name.
+        trial: whose folder holds the checkpoint.
+        device: of the training.
+        parts: the objects to save and restore, by name.
     """
 
     def __init__(self, trial: Trial, device: torch.device, parts: Mapping[str, HasState]) -> None:
@@ -52,7 +52,7 @@ class Checkpoint:
         }  # fmt: skip
 
     def save(self, step: int, measured: Mapping[str, list[float]]) -> bool:
-        """Save after `step` steps; False if the disk refused, which costs only those steps."""
+        """Save after `step` steps; False if the write fails, which loses only those steps."""
         state = {
             "belongs_to": self._belongs_to,
             "step": step,
@@ -70,12 +70,12 @@ class Checkpoint:
                 os.fsync(out.fileno())
             aside.replace(file)
         except (OSError, RuntimeError):
-            # RuntimeError is what torch makes of a full disk.
+            # torch raises RuntimeError when the disk is full.
             return False
         return True
 
     def restore(self) -> tuple[int, dict[str, list[float]]]:
-        """Restore what was saved; returns the steps done and what was measured, 0 if nothing was."""
+        """Restore the last checkpoint; return its steps and measurements, or 0 and nothing."""
         if not self._trial.has_directory:
             return 0, {}
         try:

@@ -1,9 +1,9 @@
-"""Running a command line as a trial: start it, listen to it, tell it to stop, judge its end.
+"""Running a command line as a trial: start, read the output, pass on a stop, judge the end.
 
-The program runs unmodified.  What it prints goes through a pipe, line by line through the sweep's patterns
-and as it is into the packed output; a second pipe, which it inherits, takes the calls of
-:func:`mpisweep.report`.  The exit code decides whether the trial is complete.  The program leads a process
-group of its own, so that a stop reaches it and what it has started, and it dies with its trial process.
+The program runs unmodified.  Its output goes through a pipe, line by line through the sweep's patterns and
+unchanged into the packed output; a second, inherited pipe carries the calls of :func:`mpisweep.report`.  The
+exit code decides whether the trial is complete.  The program leads a process group, so that a stop reaches it
+and its children, and it dies with its trial process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, started_patiently
+from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, start_with_retries
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -36,18 +36,18 @@ from mpisweep.workloads.trial import Trial, TrialFailedError
 
 __all__ = ["make_run"]
 
-#: How often the trial is asked whether it is to stop, in seconds.
-_LOOK_S = 0.1
-#: How long a pipe is listened to after the program has ended: something it has started may hold it open.
+#: How often the program checks whether the trial has to stop, in seconds.
+_POLL_S = 0.1
+#: How long a pipe is read after the program has ended, because a child may hold it open, in seconds.
 _DRAIN_S = 0.5
 _READ_BYTES = 1 << 16
-#: A line without an end is cut here, in bytes: no metric is printed in a longer one.
+#: Longest line, in bytes; longer ones are cut, because no metric is that long.
 _LINE_BYTES = 1 << 20
-#: How a line begins that would be a report if it were not cut.
+#: The beginning of a line that would be a report if it were not cut.
 _BEGUN_JSON = re.compile(rb'\s*\{\s*"')
 #: Last lines of the output that the results file keeps of a failed trial.
 _LAST_LINES = 5
-#: What programs print when memory is at an end: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
+#: Out-of-memory texts of programs: torch and CUDA, Python, C and C++, JAX and TensorFlow, ROCm.
 _OUT_OF_MEMORY = (
     "out of memory",
     "OutOfMemoryError",
@@ -66,14 +66,14 @@ _OUT_OF_MEMORY = (
 def make_run(
     workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage, limits: Limits
 ) -> Callable[[Trial], None]:
-    """The function that runs a trial of this command line.
+    """Make the function that runs a trial of this command line.
 
     Args:
         workload: the command line.
         folder: of the sweep file.
-        outputs: the file that takes what the programs print.
-        signals: says when all processes of the job were sent one.
-        limits: how long a program may take, and say nothing.
+        outputs: the file for the programs' output.
+        signals: tells when all processes of the job received a signal.
+        limits: on the program's run time and on the time without a report.
     """
     template = (folder / workload.template).read_text(encoding="utf-8") if workload.template else ""
 
@@ -84,7 +84,7 @@ def make_run(
 
 
 class _Run:
-    """One program from its start to its end."""
+    """One program from start to end."""
 
     def __init__(
         self,
@@ -100,8 +100,8 @@ class _Run:
         self._outputs = outputs
         self._signals = signals
         self._limits = limits
-        #: When a metric was found last, and why the program was killed, if it was.
-        self._spoke_ns = time.monotonic_ns()
+        #: When a metric was last found; and why the program was killed, if it was.
+        self._reported_ns = time.monotonic_ns()
         self._overdue = ""
         self._started_ns = time.monotonic_ns()
         self._trial = trial
@@ -112,16 +112,16 @@ class _Run:
         self._json_steps = iter(range(1 << 62))
 
     def run(self, template: str) -> None:
-        """Until the program has ended.
+        """Run the program to its end.
 
         Raises:
-            TrialFailedError: when it did not end well.
+            TrialFailedError: when it failed.
         """
         values = self._values()
         target: Path | None = None
         if template:
             target = self._trial.directory / Path(self._workload.template).name.removesuffix(".in")
-            # The trial's other ranks write the same.
+            # The trial's other ranks write the same file.
             aside = target.with_name(f"{target.name}.{self._trial.rank}")
             aside.write_text(render_template(template, values), encoding="utf-8")
             aside.replace(target)
@@ -129,7 +129,7 @@ class _Run:
         arguments = [render(argument, values) for argument in self._workload.arguments]
         program, printed, reported = self._start(arguments, values)
         try:
-            self._listen(program, printed, reported)
+            self._read_output(program, printed, reported)
         finally:
             for file in (printed, reported):
                 os.close(file)
@@ -137,8 +137,8 @@ class _Run:
             status = program.wait()
         self._end(arguments[0], status)
         if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
-            # File systems count files, and this one can be made again; that of a failed trial is kept to be
-            # looked at.
+            # File systems limit the number of files, and this one can be rendered again; a failed trial keeps
+            # it for inspection.
             with contextlib.suppress(OSError):
                 target.unlink()
                 target.parent.rmdir()
@@ -151,13 +151,13 @@ class _Run:
         }  # fmt: skip
         if "directory" in names:
             values["directory"] = os.fspath(trial.directory)
-        # A parameter of such a name is what its user means by it.
+        # The user's parameters take precedence over these names.
         return values | trial.params
 
     def _start(
         self, arguments: list[str], values: dict[str, Value]
     ) -> tuple[subprocess.Popen[bytes], int, int]:
-        """The program, and the ends of its two pipes."""
+        """Start the program; return it with the read ends of its two pipes."""
         printed, prints = os.pipe()
         reported, reports = os.pipe()
         environment = os.environ | {
@@ -166,15 +166,14 @@ class _Run:
             REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
         }
         if self._trial.team is not None:
-            # As under torchrun it sees the devices of all ranks of its node, and takes the one of its local
-            # rank.
+            # As under torchrun, it sees the devices of all ranks on its node and uses its local rank's.
             environment |= dict(self._trial.team.environment)
-        # A Python program that keeps its lines to itself would report everything at its end.
+        # A Python program that buffers its output would report everything at its end.
         environment.setdefault("PYTHONUNBUFFERED", "1")
         environment |= {name: render(value, values) for name, value in self._workload.environment}
         parent = os.getpid()
         try:
-            program = started_patiently(lambda: subprocess.Popen(
+            program = start_with_retries(lambda: subprocess.Popen(
                 arguments,
                 cwd=self._trial.directory if self._workload.own_directory else self._folder,
                 env=environment,
@@ -183,7 +182,7 @@ class _Run:
                 stderr=prints,
                 pass_fds=[reports],
                 process_group=0,
-                # This process has one thread, which is what makes a function of ours safe there.
+                # A preexec_fn is safe only without threads; this process has none.
                 preexec_fn=lambda: die_with_parent(parent),
             ))  # fmt: skip
         except (OSError, ValueError) as error:
@@ -200,7 +199,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------- while it runs
 
-    def _listen(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
+    def _read_output(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
         lines = {printed: _Lines(self._on_line), reported: _Lines(self._on_report)}
         until = float("inf")
         with selectors.DefaultSelector() as selector, _exit_of(program.pid) as ended:
@@ -210,45 +209,43 @@ class _Run:
             if ended is not None:
                 selector.register(ended, selectors.EVENT_READ)
             while len(selector.get_map()) > (ended is not None) and time.monotonic() < until:
-                for key, _ in selector.select(_LOOK_S):
+                for key, _ in selector.select(_POLL_S):
                     if key.fd == ended:
                         selector.unregister(ended)
                         ended = None
                     elif not self._read(key.fd, lines[key.fd]):
                         selector.unregister(key.fd)
-                self._pass_stop_on(program)
+                self._pass_on_stop(program)
                 self._trial.flush_if_due()
                 self._keep_time(program)
                 if until == float("inf") and program.poll() is not None:
                     until = time.monotonic() + _DRAIN_S
         for some in lines.values():
             some.end()
-        # It may have closed its output and work on.
+        # It may have closed its output and still be running.
         while program.poll() is None:
-            self._pass_stop_on(program)
+            self._pass_on_stop(program)
             self._keep_time(program)
-            time.sleep(_LOOK_S / 10)
+            time.sleep(_POLL_S / 10)
 
     def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
-        """Kill a program that has used up its time; what it has printed is kept, as of any other."""
+        """Kill a program that has exceeded a limit; its output is kept like any other."""
         limits, now_ns = self._limits, time.monotonic_ns()
         if self._overdue:
             return
         if limits.timeout_s is not None and now_ns - self._started_ns > limits.timeout_s * 1e9:
-            self._overdue = f"killed after {limits.timeout_s:g} s, the timeout of a trial"
+            self._overdue = f"killed after {limits.timeout_s:g} s (limits.timeout)"
         elif (
             limits.stall_s is not None
             and self._trial.rank == 0
-            and now_ns - self._spoke_ns > limits.stall_s * 1e9
+            and now_ns - self._reported_ns > limits.stall_s * 1e9
         ):
-            self._overdue = f"killed because it reported nothing for {limits.stall_s:g} s"
+            self._overdue = f"killed after {limits.stall_s:g} s without a report (limits.stall)"
         if self._overdue:
             kill_group(program.pid)
 
-    def _pass_stop_on(self, program: subprocess.Popen[bytes]) -> None:
-        """Tell the program once that the trial is to stop, but for one that is at work on a signal that its
-        job was sent.
-        """
+    def _pass_on_stop(self, program: subprocess.Popen[bytes]) -> None:
+        """Send SIGTERM once when the trial has to stop, unless the program handles the job's signal."""
         if self._trial.told_to_stop or not self._trial.should_stop():
             return
         if self._signals.any_since(self._started_ns) and handles_any(program.pid, SURVIVED):
@@ -274,11 +271,11 @@ class _Run:
                     self._note_unread(name, match["value"] or "", line)
                     continue
                 stated = read_number(match["step"] or "") if "step" in pattern.groupindex else None
-                self._add(next(steps) if stated is None else _whole(stated), {name: value})
+                self._add(next(steps) if stated is None else _to_step(stated), {name: value})
         self._on_json(line, raw)
 
     def _note_unread(self, name: str, value: str, line: str) -> None:
-        """Keep the first value that is no number, for the trial's message."""
+        """Record the first value that is not a number, for the trial's message."""
         if not self._trial.notice:
             self._trial.notice = (
                 f"metric {name!r}: {value[:80]!r} was not read as a number, in the line "
@@ -300,7 +297,7 @@ class _Run:
             )
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._spoke_ns = time.monotonic_ns()
+        self._reported_ns = time.monotonic_ns()
         self._trial.add(step, metrics)
 
     # ------------------------------------------------------------------------------------- its end
@@ -327,36 +324,36 @@ class _Run:
             cause = FailureCause.OUT_OF_MEMORY
         first = f"{ended}: {last[-1]}" if last else ended
         details = self._tape.content().decode("utf-8", "replace")
-        # A shell adds 128 to the signal that has ended what it ran.
+        # A shell adds 128 to the signal that ended its command.
         killed_by = -status if status < 0 else max(0, status - 128)
         raise TrialFailedError(cause, "\n".join([first, *last[:-1]]), details, killed_by=killed_by)
 
 
 class _Lines:
-    """Bytes to lines; a carriage return ends one too, as in progress bars."""
+    """Splits bytes into lines; a carriage return ends a line too, as in progress bars."""
 
-    def __init__(self, tell: Callable[[bytes, bytes], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_line: Callable[[bytes, bytes], None]) -> None:
+        self._on_line = on_line
         self._begun = b""
 
     def add(self, data: bytes) -> None:
-        """Some more bytes; tells of each line that is whole now, without its end and with it."""
+        """Add bytes; call `on_line` for each complete line, without its end and with it."""
         *whole, self._begun = (self._begun + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in whole:
-            self._tell(line, line + b"\n")
+            self._on_line(line, line + b"\n")
         if len(self._begun) > _LINE_BYTES:
             self.end()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Treat the rest as a line, because no more bytes follow."""
         if self._begun:
             begun, self._begun = self._begun, b""
-            self._tell(begun, begun)
+            self._on_line(begun, begun)
 
 
 @contextlib.contextmanager
 def _exit_of(process: int) -> Iterator[int | None]:
-    """A descriptor that is readable when the process has ended, or None where the system has none."""
+    """A descriptor that is readable when the process has ended; None if the system has none."""
     try:
         file = os.pidfd_open(process)
     except (AttributeError, OSError):
@@ -368,8 +365,8 @@ def _exit_of(process: int) -> Iterator[int | None]:
         os.close(file)
 
 
-def _whole(number: float) -> int:
-    """The step that a program has printed; it is not there to be told that this is none."""
+def _to_step(number: float) -> int:
+    """Convert a printed step to an integer; clamp it, because the program would see no error."""
     return int(max(-(2.0**62), min(2.0**62, number))) if number == number else 0
 
 

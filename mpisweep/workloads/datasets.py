@@ -1,10 +1,11 @@
-"""The images that the built-in workloads train on.
+"""The images for the built-in workloads.
 
-Which images make a batch depends on the seed and the position alone: an epoch is a permutation drawn from the
+The seed and the position alone determine the images of a batch: an epoch is a permutation drawn from the
 seed, epochs follow one another without a gap, and a batch may be larger than the data set.
 
-Small data sets are held in memory at their own size, once a process, and are resized on the device, a batch
-at a time.  Folders of images, which may be as large as ImageNet, are read by the data loader's own processes.
+Small data sets are held in memory at their original size, once per process, and are resized on the device,
+batch by batch.  Folders of images, which may be as large as ImageNet, are read by the data loader's
+processes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
-#: Mean and spread of ImageNet's channels, which every ResNet recipe normalises by.
+#: Mean and standard deviation of ImageNet's channels, the usual normalisation for ResNets.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -48,12 +49,12 @@ _WHOLE = slice(None)
 
 
 class DataError(Exception):
-    """Data that is not there; the message is for the user."""
+    """Data is missing; the message is for the user."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A labelled data set in memory: images (N, C, H, W) uint8 at their own size, labels (N,) int64."""
+    """A labelled data set in memory: images (N, C, H, W) uint8, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -65,7 +66,7 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """How many different labels there can be."""
+        """Number of different labels."""
         return int(self.labels.max()) + 1
 
     def on(self, device: torch.device) -> Images:
@@ -90,7 +91,7 @@ class Images:
 
 @cache
 def held_out(data: str, images: Images, root: str) -> Images:
-    """The images of a small data set that are only for validation.
+    """The held-out images of a small data set.
 
     Args:
         data: ``digits`` or ``cifar10``.
@@ -104,7 +105,7 @@ def held_out(data: str, images: Images, root: str) -> Images:
 
 @cache
 def without_held_out(data: str, images: Images) -> Images:
-    """The images that remain for the training."""
+    """The images for the training if some are held out."""
     if data == "cifar10":
         return images
     held = set(_held_out_rows(len(images)).tolist())
@@ -112,7 +113,7 @@ def without_held_out(data: str, images: Images) -> Images:
 
 
 def _held_out_rows(count: int) -> Tensor:
-    # Of no trial's seed: all trials of all sweeps are measured on the same fifth.
+    # Independent of the trial's seed: all trials of all sweeps are validated on the same fifth.
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[: count // 5]
 
 
@@ -146,7 +147,7 @@ def _cifar10(root: str, *, train: bool) -> Images:
 
 
 def _digits() -> Images:
-    """1,797 handwritten digits of 8 x 8 pixels in 17 shades of grey; they ship with scikit-learn."""
+    """1,797 handwritten digits of 8 x 8 pixels in 17 shades of grey, from scikit-learn."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -158,10 +159,10 @@ def memory_batches(
     data: Images, batch_size: int, image_size: int, seed: int, device: torch.device, first: int = 0,
     piece: slice = _WHOLE, layout: torch.memory_format = torch.contiguous_format, *, augment: bool = False,
 ) -> Batches:  # fmt: skip
-    """Endless batches of a data set in memory, from batch `first` on, or a piece of each.
+    """Endless batches of a data set in memory, or a piece of each, starting with batch `first`.
 
-    The data set lies on the device, where batches are gathered, cropped and flipped (with `augment`), resized
-    and normalised.  Images are (B, 3, S, S) float32, labels (B,).
+    The data set is on the device, which gathers, crops and flips (with `augment`), resizes and normalises
+    the batches.  Images are (B, 3, S, S) float32, labels (B,).
     """
     here = data.on(device)
     indices = _EndlessEpochs(len(data), batch_size, seed, first, piece)
@@ -174,7 +175,7 @@ def memory_batches(
 
 
 def _prepared(images: Tensor, image_size: int, layout: torch.memory_format) -> Tensor:
-    """Images (B, C, H, W) uint8 as the model takes them: (B, 3, S, S) float32, normalised."""
+    """Turn images (B, C, H, W) uint8 into model inputs (B, 3, S, S) float32."""
     mean = torch.tensor(_MEAN, device=images.device)[None, :, None, None]
     std = torch.tensor(_STD, device=images.device)[None, :, None, None]
     large = functional.interpolate(
@@ -186,11 +187,11 @@ def _prepared(images: Tensor, image_size: int, layout: torch.memory_format) -> T
 def cropped_and_flipped(images: Tensor, batch_size: int, seed: int, position: int, piece: slice) -> Tensor:
     """Images (B, C, H, W) shifted by up to an eighth of their size and half of them mirrored.
 
-    What becomes of an image depends on the seed and its place in the sequence of batches alone, so that it is
-    the same on any number of ranks and after a restart.
+    The result depends only on the seed and the image's place in the sequence of batches: it is the same on
+    any number of ranks and after a restart.
 
     Args:
-        images: this rank's of the batch.
+        images: this rank's piece of the batch.
         batch_size: of all ranks together.
         seed: of the trial.
         position: of the batch in the sequence.
@@ -225,17 +226,17 @@ def folder_batches(
     piece: slice = _WHOLE,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> tuple[Batches, int]:
-    """Endless batches of images in one folder a class, and the number of classes.
+    """Endless batches of images from one folder per class, and the number of classes.
 
     Args:
-        root: the folder of the folders.
+        root: the folder that contains the class folders.
         batch_size: B.
         image_size: S; images are resized to S x S.
         seed: of the order.
-        device: where the batches go.
-        loaders: processes that read and resize; 0 does it between the steps.
-        first: batch to begin with.
-        piece: which images of each batch.
+        device: of the batches.
+        loaders: processes that read and resize; 0 does that between the steps.
+        first: number of the first batch.
+        piece: the images of each batch to read.
         layout: of the images.
 
     Raises:
@@ -246,7 +247,7 @@ def folder_batches(
         found,
         batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first, piece),
         num_workers=loaders,
-        # Without one of its own it would draw from the generator that the model draws from.
+        # Without its own generator it would draw from the model's.
         generator=torch.Generator().manual_seed(seed),
         pin_memory=device.type == "cuda",
     )
@@ -261,7 +262,7 @@ def folder_batches(
 
 
 def folder_images(root: str, image_size: int, option: str = "data_root") -> datasets.ImageFolder:
-    """The images under a folder, one folder per class, as the model takes them.
+    """Model inputs from the images under a folder, one folder per class.
 
     Args:
         root: the folder.
@@ -289,7 +290,7 @@ def every_image_once(
     whose: slice,
     loaders: int,
 ) -> Batches:
-    """Batches of every image of a folder once, in order; `whose` chooses this rank's."""
+    """Batches of every image of a folder once, in order; `whose` selects this rank's."""
     own = Subset(found, range(len(found))[whose])
     for images, labels in DataLoader(own, batch_size=batch_size, num_workers=loaders):
         yield images.to(device, memory_format=layout), labels.to(device)
@@ -299,7 +300,7 @@ def synthetic_batches(
     batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Batches:  # fmt: skip
-    """One random batch, made on the device, again and again: the cost of training without that of data."""
+    """One random batch on the device, repeated: the cost of training without the cost of data."""
     generator = torch.Generator(device).manual_seed(seed)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=generator, device=device)
     images = images.contiguous(memory_format=layout)
@@ -309,7 +310,7 @@ def synthetic_batches(
 
 
 class _EndlessEpochs(Sampler[list[int]]):
-    """Indices of one batch after another; epochs run into each other and drop nothing."""
+    """Indices of consecutive batches; a batch may span epochs, and none drops images."""
 
     def __init__(self, size: int, batch_size: int, seed: int, first: int = 0, piece: slice = _WHOLE) -> None:
         self._first = first
@@ -331,6 +332,6 @@ class _EndlessEpochs(Sampler[list[int]]):
 
 def _check_root(data: str, root: str, option: str = "data_root") -> None:
     if not root:
-        raise DataError(f"data = {data!r} needs {option}, the folder where the images are")
+        raise DataError(f"data = {data!r} needs {option}, the folder of the images")
     if not Path(root).is_dir():
-        raise DataError(f"{option} = {root!r}: there is no such folder for data = {data!r}")
+        raise DataError(f"{option} = {root!r}: no such folder for data = {data!r}")

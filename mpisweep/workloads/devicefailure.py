@@ -1,12 +1,11 @@
-"""Failures of a trial that its device, or what drives it, has reported; by the type and the text of the
-exception.
+"""Recognising device failures of a trial by the type and text of the exception.
 
-Some such failures outlive their trial: after a device-side assertion or an illegal address every call to CUDA
-fails in that process, and the trial that notices need not be the one that is to blame.
+Some of these failures outlive their trial: after a device-side assertion or an illegal address every CUDA
+call fails in that process, and the trial that fails need not be the one that caused it.
 
-Near the end of a device's memory cuDNN and cuBLAS do not say that it is used up: they say that something
-inside has failed, or that they cannot be initialised.  Where the device was nearly full, memory is what was
-missing.  (Seen on an H200: CUDNN_STATUS_INTERNAL_ERROR from 8% above the largest batch that fits.)
+Near the end of a device's memory cuDNN and cuBLAS do not report out of memory: they report an internal error
+or a failed initialisation.  If the device was nearly full, the failure counts as out of memory.  (Seen on an
+H200: CUDNN_STATUS_INTERNAL_ERROR from 8% above the largest batch that fits.)
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 __all__ = ["is_of_device", "lacks_memory", "text_of"]
 
-#: By name: a trial process whose workload does not use a library never imports it.
+#: Matched by name, because a trial process imports only the libraries that its workload uses.
 _TYPES = (
     "AcceleratorError",
     "DistBackendError",
@@ -35,29 +34,29 @@ _OF_DEVICE = re.compile(
     r"|device-side assert|illegal memory access|unspecified launch failure"
     r"|unable to find an engine to execute"
 )
-#: What is said where there may be too little memory for a handle or a workspace.
+#: Texts that may mean too little memory for a handle or a workspace.
 _OF_MEMORY = re.compile(
     r"\bCUDNN_STATUS_(ALLOC_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|EXECUTION_FAILED)"
     r"|\bCU(BLAS|SOLVER|SPARSE)_STATUS_(ALLOC_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|INSUFFICIENT_RESOURCES)"
     r"|\bCUFFT_(ALLOC_FAILED|INTERNAL_ERROR)|miopenStatus(AllocFailed|InternalError)"
     r"|unable to find an engine to execute"
 )
-#: A device is nearly full where less than this share of it is free; a workspace of cuDNN takes a few percent.
+#: A device counts as nearly full below this share of free memory; a cuDNN workspace takes a few percent.
 _NEARLY_FULL = 0.1
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Whether a device, its driver or its library has failed, here or in a cause of this."""
+    """Whether a device, its driver or its library failed, in this exception or a cause of it."""
     return any(type(link).__name__ in _TYPES or _OF_DEVICE.search(text_of(link)) for link in _links(error))
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether a library has failed as it does on a full device, and the device was nearly full."""
+    """Whether a library has failed as on a full device, and the device was nearly full."""
     return any(_OF_MEMORY.search(text_of(link)) for link in _links(error)) and _was_nearly_full()
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and those that it was raised from, or while they were handled."""
+    """An exception and all exceptions that it was raised from or during."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -67,7 +66,7 @@ def _links(error: BaseException) -> Iterator[BaseException]:
 
 
 def text_of(error: BaseException) -> str:
-    """What the exception says; nothing where saying it fails."""
+    """The text of an exception; empty if its __str__ fails."""
     try:
         return str(error)
     except Exception:
@@ -75,14 +74,14 @@ def text_of(error: BaseException) -> str:
 
 
 def _was_nearly_full() -> bool:
-    """Whether the device was, when this process held the most; others may share it."""
+    """Whether the device was nearly full at this process's peak; other processes may share it."""
     torch: Any = sys.modules.get("torch")
     try:
         if torch is None or not torch.cuda.is_initialized():
             return False
         free, total = torch.cuda.mem_get_info()
-        given_back = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
+        released = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
     except Exception:
-        # After some failures CUDA does not answer any more.
+        # After some failures every CUDA call fails.
         return False
-    return bool(free - given_back < _NEARLY_FULL * total)
+    return bool(free - released < _NEARLY_FULL * total)

@@ -1,4 +1,4 @@
-"""What a trial has raised: its cause, its message in the results file, and what the log has of it."""
+"""A trial's exception: its cause, its message in the results file, and its text in the log."""
 
 from __future__ import annotations
 
@@ -18,36 +18,35 @@ from mpisweep.workloads.trial import TrialFailedError
 
 __all__ = ["cause_of", "killed_by", "log_failure", "message_of"]
 
-#: How torch says that a device, or the main memory, is full.
+#: torch's texts for a full device or full main memory.
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-#: What oneDNN, torch's library for CPUs, says then, and no more.  Where something else is wrong it names the
-#: operation.
+#: The whole text of oneDNN, torch's CPU library, when memory is full.  Its other errors name the operation.
 _NO_PRIMITIVE = "could not create a primitive"
-#: How the dynamic linker says that a limit of memory leaves no room for a library; without a limit it is
-#: something else.
+#: The dynamic linker's text when a memory limit leaves no room for a library; without a limit it has another
+#: cause.
 _NO_ROOM = "failed to map segment from shared object"
-#: How the interpreter says that it could not even make the exception; without a limit of memory that is a
-#: fault of an extension module.
+#: The interpreter's texts when it could not allocate the exception; without a memory limit the cause is a bug
+#: in an extension module.
 _NO_EXCEPTION = ("error return without exception set", "returned null without setting an exception")
 #: Lines of a traceback that the results file keeps.
 _TRACEBACK_LINES = 4
 
 
 def cause_of(error: BaseException, *, memory_is_limited: bool, uses_gpu: bool) -> tuple[FailureCause, bool]:
-    """Why a trial has failed, and whether its device has reported that."""
+    """The cause of a trial's failure, and whether its device reported it."""
     cause = _cause(error, memory_is_limited)
     of_device = uses_gpu and cause is FailureCause.EXCEPTION and is_of_device(error)
     return FailureCause.OUT_OF_MEMORY if of_device and lacks_memory(error) else cause, of_device
 
 
 def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
-    """Whether this is the device or the host running out of memory, or any other exception."""
+    """Tell out of memory, on the device or the host, from any other exception."""
     if isinstance(error, TrialFailedError):
         return error.cause
     text = text_of(error).lower()
     if (
         isinstance(error, MemoryError)
-        # torch.OutOfMemoryError by name: a trial process whose workload does not use torch never imports it.
+        # torch.OutOfMemoryError by name, because a trial process may not have imported torch.
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY))
         or (isinstance(error, RuntimeError) and text == _NO_PRIMITIVE)
@@ -64,19 +63,19 @@ def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
 
 
 def killed_by(error: BaseException) -> int:
-    """The signal that has ended a trial, or the program that it is; 0 where none has."""
+    """The signal that ended a trial or its program; 0 if none did."""
     if isinstance(error, TrialFailedError):
         return error.killed_by
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
 
 
 def message_of(error: BaseException, cause: FailureCause, *, below: str) -> str:
-    """The end of the traceback, the exception first; the whole of it goes to the log.
+    """The end of the traceback, exception first; the log gets the whole traceback.
 
     Args:
-        error: what was raised.
-        cause: what that means.
-        below: the file that has called the workload: the user's frames begin below it.
+        error: the exception.
+        cause: of the failure.
+        below: the file that called the workload; the user's frames come after it.
     """
     if isinstance(error, TrialFailedError):
         return str(error)
@@ -88,9 +87,9 @@ def message_of(error: BaseException, cause: FailureCause, *, below: str) -> str:
 
 
 def _peak_text() -> str:
-    """The most memory that this process has used: on its GPU where it has one in use, else in all."""
+    """Peak memory of this process: on its GPU if it uses one, else main memory."""
     torch = sys.modules.get("torch")
-    # After some failures CUDA does not answer any more.
+    # After some failures every CUDA call fails.
     with contextlib.suppress(Exception):
         if torch is not None and torch.cuda.is_initialized():
             used, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
@@ -99,7 +98,7 @@ def _peak_text() -> str:
 
 
 def log_failure(log_file: Path, trial: str, error: BaseException) -> None:
-    """Keep the whole traceback; the results file has the end of it."""
+    """Append the whole traceback to the log; the results file keeps only its end."""
     if isinstance(error, TrialFailedError):
         what = str(error).partition("\n")[0] + "\n" + (error.details or str(error))
     else:

@@ -1,4 +1,4 @@
-"""Finding the function that a sweep names, and making metrics of what it returns."""
+"""Loading the function that a sweep names, and converting its return value to metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Run = Callable[[Trial], Any]
 
 
 class WorkloadError(Exception):
-    """The workload is not what a workload must be; the message is for the user."""
+    """The workload is not valid; the message is for the user."""
 
 
 def load_function(spec: Spec) -> Run:
-    """The function that runs a trial of this sweep.
+    """Load the function that runs a trial of this sweep.
 
-    A user's module is looked for where Python looks anyway, and then beside the sweep file: what lies there
-    must not be taken for a module that Python, torch or mpisweep is about to import.
+    A user's module is searched on Python's path first and then beside the sweep file, so that files there
+    cannot replace modules of Python, torch or mpisweep.
 
     Raises:
         WorkloadError: when the module has no such function.
@@ -56,10 +56,10 @@ def load_function(spec: Spec) -> Run:
 
 
 def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]:
-    """Metrics by name from what a workload returned: a mapping, one number (the objective), or None.
+    """Convert a workload's return value: a mapping, one number (the objective), or None.
 
     Returns:
-        The metrics, NaN where the workload has given something that is no number; and what that was, or "".
+        The metrics, with NaN for values that are not numbers; and a message about those, or "".
     """
     if returned is None:
         return {}, ""
@@ -71,7 +71,7 @@ def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]
     for name, value in given.items():
         number = _to_float(value)
         if number is None:
-            odd.append(f"{str(name)!r} is {_shown(value)} ({type(value).__name__}), which is no number")
+            odd.append(f"{str(name)!r} is {_shown(value)} ({type(value).__name__}), not a number")
         metrics[str(name)] = math.nan if number is None else number
     return metrics, "; ".join(odd)
 
@@ -80,7 +80,7 @@ def _shown(value: object) -> str:
     try:
         return f"{value!r:.80}"
     except Exception:
-        return "something without a text"
+        return "a value without a repr"
 
 
 def _to_float(value: Any) -> float | None:
@@ -89,18 +89,18 @@ def _to_float(value: Any) -> float | None:
     try:
         return float(value)
     except Exception:
-        # An array or tensor of more than one element, an integer beyond all floats, or a class with a fault.
+        # An array or tensor of several elements, an integer too large for a float, or a faulty class.
         return None
 
 
 def main() -> int:
-    """Load the function of the sweep file on standard input, and say on standard error what is wrong."""
+    """Load the function of the sweep file on standard input; print any problem to stderr."""
     source, folder = sys.argv[1:]
     try:
         load_function(parse_spec(sys.stdin.read(), source=source, folder=Path(folder)))
     except BaseException as error:
         what = "".join(traceback.format_exception_only(error)).strip()
-        # The frames of the import system say nothing to a user.
+        # Frames of the import system do not help the user.
         theirs = [
             frame for frame in traceback.extract_tb(error.__traceback__)
             if not frame.filename.startswith("<frozen")

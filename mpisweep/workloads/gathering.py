@@ -1,4 +1,4 @@
-"""Results of short trials, gathered into one block."""
+"""Gathering the results of short trials into one block."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mpisweep.records import FailureCause, TrialState
 
 __all__ = ["Gathered"]
 
-#: A block with more numbers and characters is full.
+#: A block with more metric values and message characters is full.
 _GATHERED = 100_000
 _COMPLETE = int(TrialState.COMPLETE)
 _FAILED = int(TrialState.FAILED)
 
 
 class Gathered:
-    """An EndedBlock in the making, as columns from the start."""
+    """An EndedBlock under construction, in columns."""
 
     def __init__(self, worker: int, slot: int) -> None:
         self._worker = worker
         self._slot = slot
         #: When the first of them started.
         self.since = float("inf")
-        #: Whether the failure among them may be the fault of what ran in this process before.
+        #: Whether earlier trials in this process may have caused the failure in the block.
         self.warm = False
         self._chars = 0
         self.numbers: list[int] = []
@@ -45,7 +45,7 @@ class Gathered:
         metrics: Mapping[str, float],
         message: str,
     ) -> None:
-        """A trial that is complete; `message` is empty where there is nothing to say of it."""
+        """Add a complete trial; `message` is usually empty."""
         if message:
             self._fill_causes()
         self._add(number, attempt, _COMPLETE, started_at, wall_time_s, metrics)
@@ -62,7 +62,7 @@ class Gathered:
         cause: FailureCause,
         message: str,
     ) -> None:
-        """A trial that has failed, and the metrics that it had reported by then."""
+        """Add a failed trial, with the metrics that it had reported."""
         self._fill_causes()
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
         self._note(cause, message)
@@ -75,16 +75,16 @@ class Gathered:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be added: trials may have metrics of other names each, and long messages."""
+        """Whether the block is full; each trial may have its own metric names, and long messages."""
         return len(self.numbers) * len(self._metrics) + self._chars > _GATHERED
 
     def _fill_causes(self) -> None:
-        """Those before this one had nothing to say."""
+        """Fill the columns of causes and messages up for the earlier trials."""
         self._causes += [int(FailureCause.NONE)] * (len(self.numbers) - len(self._causes))
         self._messages += [""] * (len(self.numbers) - len(self._messages))
 
     def block(self) -> EndedBlock:
-        """All of them, to be encoded."""
+        """The finished block."""
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
             self._wall_time_s, self._metrics, self._causes, self._messages, self.warm,

@@ -1,4 +1,4 @@
-"""What a trial leaves running: processes that are to be gone before the next one starts."""
+"""Ending the processes that a trial has left behind, before the next trial starts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NoReturn
 
 from mpisweep.processes.kernel import end_descendants
 
-__all__ = ["end_leftovers", "has_children", "leave"]
+__all__ = ["end_leftovers", "exit_now", "has_children"]
 
-#: How long what a trial has left behind may take to end, in seconds.
+#: How long leftover processes may take to end, in seconds.
 _LEFTOVERS_S = 2.0
-#: Where Python's libraries keep the numbers of their helper processes: module, object, attribute.
+#: Where Python's libraries store the ids of their helper processes: module, object, attribute.
 _HELPERS = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
@@ -22,7 +22,7 @@ _HELPERS = (
 
 
 def has_children() -> bool:
-    """Whether a trial has left processes behind, which are to be gone before the next one starts."""
+    """Whether this process has children, which a trial must have left behind."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -31,12 +31,12 @@ def has_children() -> bool:
 
 
 def end_leftovers() -> bool:
-    """End what a trial has left behind; True when something does not end."""
+    """End the processes that a trial has left behind; True if one of them does not end."""
     return bool(end_descendants(keep=_helpers(), within_s=_LEFTOVERS_S))
 
 
 def _helpers() -> set[int]:
-    """Processes that Python's own libraries keep for as long as this one lives."""
+    """Helper processes that Python's libraries keep for the life of this process."""
     found: set[int] = set()
     for module, holder, name in _HELPERS:
         if module in sys.modules:
@@ -45,8 +45,8 @@ def _helpers() -> set[int]:
     return found
 
 
-def leave(status: int) -> NoReturn:
-    """End this process without the handlers of the one that it was forked from."""
+def exit_now(status: int) -> NoReturn:
+    """Exit without the exit handlers inherited through the fork."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""How much main memory a workload may use."""
+"""The limit on a workload's main memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["MemoryLimit", "memory_is_limited"]
 
 
 class MemoryLimit(contextlib.AbstractContextManager[None]):
-    """What is inside may write to so much memory; a class, because leaving it must not need any."""
+    """Limits the memory written inside it; a class, because its exit must not allocate memory."""
 
     def __init__(self, limit: int) -> None:
-        # What is written to counts, and not address space: torch maps gigabytes that it never touches.
+        # RLIMIT_DATA, not address space: torch maps gigabytes that it never touches.
         self._before = resource.getrlimit(resource.RLIMIT_DATA)
         hard = self._before[1]
         self._inside = (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
@@ -25,6 +25,6 @@ class MemoryLimit(contextlib.AbstractContextManager[None]):
 
 
 def memory_is_limited() -> bool:
-    """Whether this process has a limit of its memory, from whomever."""
+    """Whether this process has a memory limit from any source."""
     limits = resource.RLIMIT_DATA, resource.RLIMIT_AS
     return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)

@@ -1,4 +1,4 @@
-"""What a trial process is sent by its worker: blocks of trials, and where the ranks of a trial meet."""
+"""The messages from a worker to its trial process: blocks of trials, rendezvous addresses."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["Orders", "configurations"]
 
 
 class Orders:
-    """What has come on the line, in order.
+    """The received messages, in order.
 
     Args:
-        line: it is blocking.
+        line: a blocking one.
     """
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        #: Frames that have come and are not dealt with.
+        #: Frames that were received and not handled yet.
         self._frames: deque[Frame] = deque()
 
     def next_block(self) -> tuple[AssignedBlock, Team | None]:
-        """Wait for trials; with them which rank of its trial this process is, where that has several.
+        """Wait for trials; return them with this process's team, if the trial has several ranks.
 
         Raises:
-            LineClosedError: when no more will come.
+            LineClosedError: when the worker has closed the line.
         """
         team = None
         while True:
@@ -41,13 +41,13 @@ class Orders:
             if frame.kind == TEAM:
                 team = _team(frame.body)
             elif frame.kind != RENDEZVOUS:
-                # Where others meet is of no use once their trial is over here.
+                # The rendezvous address of a trial that has ended here is skipped.
                 block = decode(frame.body)
                 assert isinstance(block, AssignedBlock)
                 return block, team
 
-    def told_address(self, number: int, attempt: int) -> str:
-        """Wait to be told where the ranks of this trial meet."""
+    def wait_for_address(self, number: int, attempt: int) -> str:
+        """Wait for the rendezvous address of this trial's ranks."""
         while True:
             for frame in self._frames:
                 if (frame.kind, frame.first, frame.second) == (RENDEZVOUS, number, attempt):
@@ -63,7 +63,7 @@ def _team(body: bytes) -> Team:
 
 
 def configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterator[dict[str, Value]]:
-    """One dictionary a trial, in the order of the block."""
+    """One dictionary per trial, in the order of the block."""
     constants = defaults | {
         name: column for name, column in block.parameters.items() if not isinstance(column, list)
     }

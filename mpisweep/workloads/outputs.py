@@ -1,8 +1,8 @@
-"""What command lines print, packed: one file a slot and not one a trial.
+"""The packed output of command lines: one file per slot instead of one per trial.
 
-File systems of supercomputers limit how many files one may have.  So the output of each trial is appended, as
-one gzip member, to the one file of its slot: ``zcat`` prints them all, each under a line that says whose it
-is.  A member that a kill has torn is stepped over.
+File systems of supercomputers limit the number of files.  So the output of each trial is appended, as one
+gzip member, to the one file of its slot: ``zcat`` prints them all, each under a title line.  Readers skip a
+member that was torn by a kill.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["Output", "Tape", "append_output", "output_file", "read_outputs"]
 
-#: Of an output that is longer than this, the middle is left out; in bytes.
+#: Sizes of the kept beginning and end of an output, in bytes; the middle of a longer one is left out.
 _HEAD_BYTES = 1 << 20
 _TAIL_BYTES = 3 << 20
 _MAGIC = b"\x1f\x8b\x08"
@@ -24,7 +24,7 @@ _TITLE = re.compile(rb"==== trial (\d+), attempt (\d+): (.*) ====\n")
 
 
 class Output(NamedTuple):
-    """What one attempt has printed, standard output and standard error as they came."""
+    """The output of one attempt, standard output and standard error in order."""
 
     number: int
     attempt: int
@@ -33,7 +33,7 @@ class Output(NamedTuple):
 
 
 class Tape:
-    """Output while it comes: its beginning and its end are kept, whatever its length."""
+    """Output as it is read; keeps the beginning and the end, whatever the length."""
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -41,7 +41,7 @@ class Tape:
         self._dropped = 0
 
     def add(self, data: bytes) -> None:
-        """More has come."""
+        """Append bytes."""
         room = _HEAD_BYTES - len(self._head)
         self._head += data[:room]
         self._tail += data[room:] if room > 0 else data
@@ -50,14 +50,14 @@ class Tape:
             del self._tail[:-_TAIL_BYTES]
 
     def content(self) -> bytes:
-        """All that was kept."""
+        """The kept output."""
         if not self._dropped:
             return bytes(self._head + self._tail)
         gap = f"\n[mpisweep: {self._dropped:,} bytes are left out here]\n".encode()
         return bytes(self._head + gap + self._tail)
 
     def last_lines(self, count: int, width: int = 400) -> list[str]:
-        """The last lines with something on them, each cut to `width` characters."""
+        """The last non-empty lines, each cut to `width` characters."""
         end = bytes((self._head + self._tail)[-16384:]).decode("utf-8", "replace")
         lines = [line.strip()[:width] for line in re.split(r"[\r\n]+", end)]
         return [line for line in lines if line][-count:]
@@ -69,7 +69,7 @@ def output_file(folder: Path, rank: int, slot: int) -> Path:
 
 
 def append_output(path: Path, number: int, attempt: int, how: str, content: bytes) -> None:
-    """Add one attempt's output.
+    """Append one attempt's output.
 
     Raises:
         OSError: when the file cannot be written.
@@ -82,7 +82,7 @@ def append_output(path: Path, number: int, attempt: int, how: str, content: byte
 
 
 def read_outputs(folder: Path, number: int) -> list[Output]:
-    """All attempts at a trial that have left an output, in the order in which they were made."""
+    """The outputs of all attempts at a trial, in order."""
     found: list[Output] = []
     for path in sorted(folder.rglob("output-*.gz")):
         for member in _members(path.read_bytes()):

@@ -1,12 +1,12 @@
-"""Training one model on several ranks: each computes its share of every batch, and gradients are averaged.
+"""Training one model on several ranks: each computes its piece of every batch.
 
-The batch size of a trial is that of all its ranks together, so that the same configuration means the same
-experiment however many there are.  Rank *r* takes the *r*-th piece of each batch; where the pieces are not
-equally large, its loss is weighted, so that the averaged gradient is that of the whole batch.  Batch
-normalisation uses the statistics of each rank's own piece, as PyTorch's DistributedDataParallel does.
+A trial's batch size is that of all its ranks together, so that a configuration means the same experiment on
+any number of ranks.  Rank *r* takes the *r*-th piece of each batch, and gradients are averaged; if the pieces
+differ in size, each loss is weighted, so that the average is the gradient of the whole batch.  Batch
+normalisation uses the statistics of each rank's own piece, as in PyTorch's DistributedDataParallel.
 
-Decisions that all ranks must take alike, such as to stop, are taken together: a rank that left alone would
-leave the others waiting for its gradients.
+All ranks take common decisions, such as to stop, together: if one rank left alone, the others would wait for
+its gradients.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Ranks"]
 
 
 class Ranks:
-    """The ranks of one trial, as its training sees them; a trial of one rank needs no communication.
+    """The ranks of one trial for its training; a trial of one rank needs no communication.
 
     Args:
-        trial: the variables that torchrun would set are in the environment.
+        trial: torchrun's variables for it are in the environment.
         device: of this rank.
-        batch_size: images in one step of all ranks together.
+        batch_size: images per step, over all ranks.
 
     Raises:
         ValueError: when there are fewer images than ranks.
@@ -46,38 +46,36 @@ class Ranks:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
-        """Let the others go; nothing may be asked of them after that."""
+        """Leave the process group; no communication is possible afterwards."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     @property
     def leads(self) -> bool:
-        """Whether this rank speaks for the trial."""
+        """Whether this rank is rank 0, which saves the checkpoints."""
         return self.rank == 0
 
     @property
     def piece(self) -> slice:
-        """Which images of each batch are this rank's."""
+        """The part of each batch for this rank."""
         first = self.rank * self._batch_size // self.size
         return slice(first, (self.rank + 1) * self._batch_size // self.size)
 
     @property
     def images(self) -> int:
-        """How many of each batch are this rank's."""
+        """Number of images in that part."""
         return int(self.piece.stop - self.piece.start)
 
     def together(self, model: nn.Module) -> nn.Module:
-        """The model, with gradients averaged over the ranks; every rank gets rank 0's parameters."""
+        """The model with gradients averaged over the ranks; every rank gets rank 0's parameters."""
         return DistributedDataParallel(model) if self.size > 1 else model
 
     def weighted(self, loss: Tensor) -> Tensor:
-        """The mean loss of this rank's images, such that the mean over the ranks is that over the whole
-        batch.
-        """
+        """Weight this rank's mean loss so that the mean over ranks is that over the whole batch."""
         return loss if self.size == 1 else loss * (self.images * self.size / self._batch_size)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The means over all images of means over each rank's own, (N,) float32."""
+        """Combine each rank's means into means over all images, (N,) float32."""
         if self.size == 1:
             return values
         summed = values * (self.images / self._batch_size)
@@ -91,7 +89,7 @@ class Ranks:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so."""
+        """Whether the flag is set on any rank."""
         return self.most(float(flag)) > 0
 
     def most(self, value: float) -> float:
@@ -103,12 +101,12 @@ class Ranks:
         return cast(float, found.item())
 
     def agree(self, value: int, what: str) -> None:
-        """See that all ranks have the same number.
+        """Verify that all ranks have the same number.
 
         Raises:
-            RuntimeError: when they have not.
+            RuntimeError: when they differ.
         """
         if self.most(value) != value or self.most(-value) != -value:
             raise RuntimeError(
-                f"the ranks of this trial do not see the same {what}: is its folder on a shared file system?"
+                f"the ranks of this trial see different {what}s; its folder must be on a shared file system"
             )

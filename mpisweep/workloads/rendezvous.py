@@ -1,13 +1,13 @@
-"""How the ranks of one trial find each other, in the words of torchrun.
+"""The rendezvous of one trial's ranks, with the variables of torchrun.
 
-Rank 0 of the trial reserves a port that the system chooses, so that no two trials can collide on one, and
-tells it to its worker; the master hands it to the others.  Whoever listens there (torch.distributed, most of
-the time) does so in the trial's rank 0: mpisweep itself opens no port.
+Rank 0 of the trial reserves a port that the system chooses, so that no two trials collide on one, and sends
+it to its worker; the master forwards it to the other ranks.  The listener on that port (usually
+torch.distributed) is in the trial's rank 0: mpisweep itself opens no port.
 
-A port is *reserved* by a socket that is bound to it and listens to nobody: the kernel gives it to nobody who
-asks for any port, yet lets a program bind it that sets SO_REUSEADDR, as servers do.  Nothing stays of it when
-the trial is over (a closed connection would for a minute, and tens of thousands of short trials would use up
-a node's ports).
+A port is *reserved* by a socket that is bound to it and does not listen: the kernel gives it to no program
+that asks for any port, yet a program that sets SO_REUSEADDR, as servers do, can bind it.  The port is free at
+once after the trial (a closed connection would hold it for a minute, and tens of thousands of short trials
+would use up a node's ports).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SOLE = Team(0, 1, 0, 1)
 
 
 class TrialRendezvous:
-    """Where the ranks of this process's trials meet.
+    """Gives this process's trials the address at which their ranks meet.
 
     Args:
-        line: takes the address, from rank 0.
-        orders: bring the address to the others.
-        says_ranks: whether the workload asks for the variables also when it is alone.
-        own_device_only: whether this process sees no GPU but its own.
+        line: to the worker, for rank 0's address.
+        orders: from the worker, with the address for other ranks.
+        says_ranks: whether the workload needs the variables even for one rank.
+        own_device_only: whether this process sees only its own GPU.
     """
 
     def __init__(self, line: Line, orders: Orders, *, says_ranks: bool, own_device_only: bool) -> None:
@@ -45,18 +45,18 @@ class TrialRendezvous:
         self._own_device_only = own_device_only
 
     def around(self, team: Team | None, number: int, attempt: int) -> contextlib.AbstractContextManager[None]:
-        """What a trial of several ranks needs around it; nothing for any other."""
+        """The context for a trial of several ranks; an empty one for other trials."""
         if team is not None:
-            return self._meet(team, number, attempt)
-        # A program that is made for several ranks asks for the variables also when it is alone.
-        return self._meet(_SOLE, number, attempt) if self._says_ranks else _ALONE
+            return self._rendezvous(team, number, attempt)
+        # A program made for several ranks reads the variables even when it runs alone.
+        return self._rendezvous(_SOLE, number, attempt) if self._says_ranks else _ALONE
 
     @contextlib.contextmanager
-    def _meet(self, team: Team, number: int, attempt: int) -> Iterator[None]:
-        """While inside, the environment says how the trial's ranks find each other: rank 0 says where."""
+    def _rendezvous(self, team: Team, number: int, attempt: int) -> Iterator[None]:
+        """While inside, set the variables with which the trial's ranks find each other."""
         with contextlib.ExitStack() as inside:
             if team.rank:
-                address = self._orders.told_address(number, attempt)
+                address = self._orders.wait_for_address(number, attempt)
             else:
                 address = inside.enter_context(reserved(team))
                 if team.size > 1:
@@ -67,21 +67,21 @@ class TrialRendezvous:
 
 @contextlib.contextmanager
 def reserved(team: Team) -> Iterator[str]:
-    """``HOST:PORT``, where the trial's ranks can meet while inside; on one node it needs no network."""
+    """While inside, reserve ``HOST:PORT`` for the trial's ranks; one node needs no network."""
     host = _LOCALHOST if team.nodes == 1 else socket.gethostname()
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
-        yield f"{host}:{keeper.getsockname()[1]}"
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("" if team.nodes > 1 else _LOCALHOST, 0))
+        yield f"{host}:{reservation.getsockname()[1]}"
 
 
 def _variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, str]:
     """The variables that torchrun would set for this rank.
 
     Args:
-        team: which rank it is.
-        address: where they meet.
-        own_device_only: whether the process sees no GPU but its own, which then has the local rank 0.
+        team: the rank within its trial.
+        address: of the rendezvous.
+        own_device_only: whether the process sees only its own GPU, so that its local rank is 0.
     """
     host, _, port = address.rpartition(":")
     local_rank, local_size = (0, 1) if own_device_only else (team.local_rank, team.local_size)
@@ -105,7 +105,7 @@ def _variables(team: Team, address: str, *, own_device_only: bool) -> dict[str, 
 
 @contextlib.contextmanager
 def _joined(found: dict[str, str]) -> Iterator[None]:
-    """While inside, this process has the variables in its environment."""
+    """While inside, set these environment variables."""
     before = {name: os.environ.get(name) for name in found}
     os.environ.update(found)
     try:

@@ -1,7 +1,7 @@
-"""``mpisweep.report``: how a program that mpisweep has started as a command line tells its metrics.
+"""``mpisweep.report``: metrics from a program that mpisweep runs as a command line.
 
-Needs nothing but the standard library, imports in a millisecond, and does nothing when the program was not
-started by mpisweep, so that it may stay in the program for good::
+It needs only the standard library, imports in a millisecond, and does nothing if mpisweep did not start the
+program, so that the calls can stay in the program::
 
     import mpisweep
     for step in range(300):
@@ -27,11 +27,11 @@ _pipe_is_known = False
 
 
 def report(step: int | None = None, **metrics: float) -> None:
-    """Add one step to the curves of the trial that this program is.
+    """Add one step to the curves of this trial.
 
     Args:
-        step: any integer that counts up, or a float that is whole; without it the calls are counted.
-        metrics: metric names and their values, anything that ``float()`` takes.
+        step: any increasing integer, or a float that is whole; by default the calls are counted.
+        metrics: metric names and their values, of any type that ``float()`` accepts.
 
     Raises:
         TypeError: when the step is not an integer.
@@ -43,7 +43,7 @@ def report(step: int | None = None, **metrics: float) -> None:
     numbers: dict[str, float | int] = {name: _number(value) for name, value in metrics.items()}
     if whole is not None:
         numbers["step"] = whole
-    # At most 4096 bytes go into a pipe in one piece, whoever else writes to it.
+    # A pipe takes up to 4096 bytes atomically, even with several writers.
     os.write(pipe, (json.dumps(numbers) + "\n").encode())
 
 
@@ -51,15 +51,15 @@ def _number(value: SupportsFloat) -> float:
     try:
         return float(value)
     except OverflowError:
-        # An integer beyond all floats.
+        # An integer too large for a float.
         return math.nan
 
 
 def whole_step(step: SupportsIndex | SupportsFloat) -> int:
-    """The step as the integer that it is.
+    """Convert a step to an integer.
 
     Raises:
-        TypeError: when it is none, or does not fit into 64 bits.
+        TypeError: when it is not whole, or does not fit into 64 bits.
     """
     try:
         whole = operator.index(step)  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def whole_step(step: SupportsIndex | SupportsFloat) -> int:
         number = math.nan if isinstance(step, (str, bytes)) or not hasattr(step, "__float__") else float(step)
         if not number.is_integer():
             raise TypeError(
-                f"the step of a report is {step!r}; expected an integer that counts up, e.g. the iteration"
+                f"the step of a report is {step!r}; expected an integer that increases, e.g. the iteration"
             ) from None
         whole = int(number)
     if not -(2**63) <= whole < 2**63:
@@ -76,7 +76,7 @@ def whole_step(step: SupportsIndex | SupportsFloat) -> int:
 
 
 def _find_pipe() -> int | None:
-    """The pipe's descriptor; None when this program runs by itself."""
+    """The pipe's descriptor; None if mpisweep did not start this program."""
     global _pipe, _pipe_is_known
     if _pipe_is_known:
         return _pipe
@@ -91,7 +91,7 @@ def _find_pipe() -> int | None:
             return file
     except OSError:
         pass
-    # A program between us and mpisweep, such as torchrun, has closed it; Linux lets it be opened again.
+    # A program in between, such as torchrun, has closed it; on Linux /proc can open it again.
     try:
         found = _open_again(reader, inode)
     except OSError:

@@ -1,8 +1,8 @@
-"""The inside of a trial process: receive trials, run them, send back what came of them.
+"""The main loop of a trial process: receive trials, run them, send their results.
 
 One process runs many trials, one after another, and stays warm between them.  It ends when its worker closes
-the line.  Nothing that a trial raises ends it.  Results of short trials gather into one block for a few
-milliseconds; the result of a longer one leaves at once.
+the line.  An exception in a trial does not end it.  Results of short trials gather into one block for a few
+milliseconds; the result of a longer one is sent at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
 from mpisweep.messages import Team
 from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
-from mpisweep.processes.kernel import SENT_TO_EVERYBODY, adopt_orphans
+from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
@@ -29,7 +29,7 @@ from mpisweep.workloads.command import make_run
 from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.gathering import Gathered
-from mpisweep.workloads.leftovers import end_leftovers, has_children, leave
+from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
@@ -39,22 +39,19 @@ from mpisweep.workloads.trial import Trial, remove_checkpoint
 
 __all__ = ["load_or_report", "serve"]
 
-#: Results wait at most this long for others to go with them, unless the next trial takes longer.
+#: How long a result waits for others, in seconds, unless the next trial takes longer.
 _GATHER_S = 0.005
-#: How long a trial that a signal has ended waits to see whether everybody was sent one, in seconds.
-_EVERYBODY_S = 0.25
-_LOOK_S = 0.005
-#: A trial that is shorter than this has started no process.
+#: A trial shorter than this cannot have started a process, in seconds.
 _CHILDLESS_S = 0.0002
-#: After a trial that is shorter than this nobody looks for changes that are rare and take 10 microseconds to
-#: look for.
+#: A trial shorter than this is not checked for rare changes, because the check takes 10 microseconds; in
+#: seconds.
 _CHANGELESS_S = 0.0002
-#: How the variables begin by which launchers of MPI tell a process that it is a rank.
+#: Prefixes of the variables with which MPI launchers mark a process as a rank.
 _MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 
 
 def serve(files: list[int], arguments: dict[str, Any]) -> None:
-    """Entry of a trial process, called by the fork server.
+    """Entry point of a trial process, called by the fork server.
 
     Args:
         files: the line's socket, the page, and the page of the fork server's signals.
@@ -65,11 +62,11 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     for file in files[1:]:
         os.close(file)
     take_usual_signals()
-    _leave_mpi()
+    _forget_mpi()
     adopt_orphans()
     os.environ.update(arguments["environment"])
     if arguments["cores"]:
-        _keep_to_cores(arguments["cores"])
+        _pin_to_cores(arguments["cores"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
@@ -91,20 +88,20 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     try:
         loop.run()
     except LineClosedError:
-        # The worker has closed the line, which is how it says that it needs this process no longer.
+        # The worker closes the line when it does not need this process any more.
         return
     except KeyboardInterrupt:
-        # Between two trials; that is nothing to print a traceback for.
+        # Between two trials this needs no traceback.
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def _leave_mpi() -> None:
-    """Forget that this process descends from a rank: a trial that uses MPI must not take itself for one."""
+def _forget_mpi() -> None:
+    """Remove the variables of MPI, so that a trial with MPI does not take itself for a rank."""
     for name in [name for name in os.environ if name.startswith(_MPI_PREFIXES)]:
         del os.environ[name]
 
 
-def _keep_to_cores(cores: list[int]) -> None:
+def _pin_to_cores(cores: list[int]) -> None:
     count = str(len(cores))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, count)
@@ -113,7 +110,7 @@ def _keep_to_cores(cores: list[int]) -> None:
 
 
 class _Loop:
-    """State of one trial process."""
+    """The state of one trial process."""
 
     def __init__(
         self,
@@ -130,7 +127,7 @@ class _Loop:
         log_file: Path,
         watch_reports: bool,
     ) -> None:
-        #: The process that answers for trials; what they fork, and does not end, comes out of them as well.
+        #: The trial process; a fork in a trial that does not exit returns from it as well.
         self._process = os.getpid()
         self._log_file = log_file
         self._note_report = page.note_report if watch_reports else None
@@ -146,23 +143,22 @@ class _Loop:
         self._objective = spec.objective
         limit = spec.limits.memory_bytes
         self._is_limited = limit is not None or memory_is_limited()
-        #: The limit of main memory is the workload's, and what it has left of it must not keep us from
-        #: telling.
+        #: The memory limit applies to the workload only, so that results can be sent after it.
         self._limited = contextlib.nullcontext() if limit is None else MemoryLimit(limit)
         self._defaults: dict[str, Value] = {}
         if spec.built_in is not None:
             self._defaults = spec.built_in.defaults
-        #: Whether trials leave anything behind in this process; a program takes everything with it.
+        #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._uses_gpu = self._runs_here and device != "cpu"
         self._is_warm = False
-        #: What every trial finds; None before the workload is loaded, and where no trial can change it.
+        #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
-        #: Whether a trial has left something that cannot be made as it was.
-        self._is_spoilt = False
-        #: Index on the line of the next trial.
+        #: Whether a trial has changed something that cannot be restored.
+        self._is_unrestorable = False
+        #: Index of the next trial.
         self._next = 0
-        #: How many ReportBlocks the running trial has sent.
+        #: Number of ReportBlocks that the running trial has sent.
         self._reports_sent = 0
         self._gathered = Gathered(worker, slot)
         self._orders = Orders(line)
@@ -171,12 +167,12 @@ class _Loop:
         )
 
     def run(self) -> None:
-        """Until the line is closed."""
+        """Run trials until the line is closed."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
             run = load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
-            leave(0)
+            exit_now(0)
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
@@ -186,7 +182,7 @@ class _Loop:
 
     def _run_block(self, block: AssignedBlock, run: Callable[[Trial], Any], team: Team | None = None) -> None:
         if block.fresh and self._is_warm:
-            # The worker gives it to the process that comes after this one.
+            # The worker gives the block to the next process.
             raise SystemExit(0)
         begin = self._page.begin
         for number, attempt, params in zip(
@@ -199,7 +195,7 @@ class _Loop:
                 self._send_gathered()
                 self._line.send(SKIPPED, first=self._next, second=1)
             self._next += 1
-        self._page.rest()
+        self._page.note_idle()
         self._send_gathered()
 
     def _run_trial(
@@ -213,23 +209,23 @@ class _Loop:
         self._reports_sent = 0
         self._page.unsent.clear(0)
         if team is not None:
-            # Its end must not wait for others, nor theirs for it.
+            # Results of others must not wait for this trial, nor its result for theirs.
             self._send_gathered()
         trial = self._trial(number, attempt, params, team)
         started_at = time.time()
         started = time.perf_counter()
         try:
             with self._rendezvous.around(team, number, attempt), self._limited:
-                returned = _returned(run, trial)
+                returned = _call(run, trial)
                 if os.getpid() != self._process:
-                    leave(0)
+                    exit_now(0)
                 metrics, odd = to_metrics(returned, self._spec.objective)
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
-                self._leave_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+                self._exit_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
             if not self._on_returned(trial, metrics, odd, started_at, wall_time_s):
@@ -237,10 +233,10 @@ class _Loop:
         self._clear_up(started_at + wall_time_s, wall_time_s, team)
 
     def _on_raised(self, trial: Trial, error: BaseException, started_at: float, wall_time_s: float) -> None:
-        """A trial has failed, or was ended by what all processes of its job were sent."""
+        """Handle a trial that has failed, or was ended by a signal to the whole job."""
         self._restore(wall_time_s)
         trial.flush()
-        if self._was_everybody_sent(killed_by(error), wall_time_s):
+        if self._was_job_signalled(killed_by(error), wall_time_s):
             self._send_interrupted()
             raise SystemExit(0) from None
         cause, of_device = cause_of(error, memory_is_limited=self._is_limited, uses_gpu=self._uses_gpu)
@@ -251,8 +247,8 @@ class _Loop:
             message_of(error, cause, below=__file__),
         )  # fmt: skip
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
-            # What the trial has left on the device, and how fragmented, or of its connections, nobody knows:
-            # the next one gets a process of its own, which costs less than one more trial that fails for it.
+            # The trial may have left memory on the device, fragmentation or connections behind: a new process
+            # for the next trial costs less than another trial that fails for that.
             gathered.warm = self._is_warm and (of_device or cause is FailureCause.OUT_OF_MEMORY)
             self._send_gathered()
             raise SystemExit(0) from None
@@ -260,10 +256,10 @@ class _Loop:
     def _on_returned(
         self, trial: Trial, metrics: dict[str, float], odd: str, started_at: float, wall_time_s: float
     ) -> bool:
-        """A trial has ended well; False when it may have done so, too early, because it was to stop."""
+        """Add a result; False if the trial was interrupted, so that its result may be incomplete."""
         handled = self._restore(wall_time_s)
         trial.flush()
-        if trial.told_to_stop or self._may_have_been_told(handled, wall_time_s):
+        if trial.told_to_stop or self._may_be_cut_short(handled, wall_time_s):
             self._send_interrupted()
             return False
         metrics = trial.last_reported | metrics
@@ -274,17 +270,17 @@ class _Loop:
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:
-        """End what a trial has left running, send what is due, and leave where the next one cannot run."""
+        """End leftover processes, send results that are due, and exit if the process is unusable."""
         if wall_time_s >= _CHILDLESS_S and has_children():
-            # Its end must not wait for theirs.
+            # The result must not wait for the end of those processes.
             self._send_gathered()
             if end_leftovers():
-                # Whoever comes after this process waits for them, and must not have their device.
+                # The next process waits for them, because they may still use the device.
                 raise SystemExit(0)
         gathered = self._gathered
         if ended_at - gathered.since >= _GATHER_S or team is not None or gathered.is_full:
             self._send_gathered()
-        if self._is_spoilt:
+        if self._is_unrestorable:
             self._send_gathered()
             raise SystemExit(0)
 
@@ -296,7 +292,9 @@ class _Loop:
             device=self._device,
             cores=self._cores,
             folder=self._trials_folder,
-            send=_keep if team and team.rank else lambda curves: self._send_reports(number, attempt, curves),
+            send=_drop_curves
+            if team and team.rank
+            else lambda curves: self._send_reports(number, attempt, curves),
             stop_asked=self._stop_asked,
             note_report=self._note_report,
             unsent=None if team and team.rank else self._page.unsent,
@@ -306,44 +304,38 @@ class _Loop:
         )
 
     def _restore(self, wall_time_s: float) -> bool:
-        """Have everything as it was before the first trial; True when the trial has handled signals."""
+        """Restore the state before the first trial; True if the trial has handled signals."""
         if self._start is None:
             return False
         try:
             return self._start.restore(all_of_it=wall_time_s >= _CHANGELESS_S)
         except Exception:
-            # Such as a limit that only root may raise again; the next trial gets another process.
-            self._is_spoilt = True
+            # For example a limit that only root can raise; the next trial gets a new process.
+            self._is_unrestorable = True
             return True
 
-    def _leave_by(self, error: BaseException, where: str) -> NoReturn:
-        """End a process that a trial has forked, with the status that Python gives it for this."""
+    def _exit_by(self, error: BaseException, where: str) -> NoReturn:
+        """Exit a process that a trial has forked, with Python's usual status for this exception."""
         if not isinstance(error, SystemExit):
             log_failure(self._log_file, where, error)
-            leave(1)
+            exit_now(1)
         if error.code is None or isinstance(error.code, int):
-            leave(error.code or 0)
+            exit_now(error.code or 0)
         print(error.code, file=sys.stderr)
-        leave(1)
+        exit_now(1)
 
-    def _was_everybody_sent(self, number: int, wall_time_s: float) -> bool:
-        """Whether all processes of the job were sent a signal while a trial ran that has ended, by this one
-        or by none.
-        """
+    def _was_job_signalled(self, number: int, wall_time_s: float) -> bool:
+        """Whether the whole job was signalled during a trial that ended by this signal or by none."""
         started_ns = self._page.started_ns
-        is_sent = number in (*SENT_TO_EVERYBODY, signal.SIGKILL) or has_survived_since(started_ns)
-        # The fork server may be the last to get it; to find out may cost a tenth of what the trial has taken.
-        until = time.monotonic() + (_EVERYBODY_S if is_sent else min(_EVERYBODY_S, wall_time_s / 10))
-        while not self._signals.any_since(started_ns):
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_LOOK_S)
-        return True
+        is_sent = number in (*JOB_SIGNALS, signal.SIGKILL) or has_survived_since(started_ns)
+        # The fork server may receive it last; the wait may take up to a tenth of the trial's time.
+        within_s = delivery_s()
+        return self._signals.await_any(started_ns, within_s if is_sent else min(within_s, wall_time_s / 10))
 
-    def _may_have_been_told(self, handled: bool, wall_time_s: float) -> bool:
-        """Whether a trial may have ended too early, though well, because of what its job was sent."""
+    def _may_be_cut_short(self, handled: bool, wall_time_s: float) -> bool:
+        """Whether a signal to the whole job may have made a trial return too early."""
         if self._runs_here:
-            return handled and self._was_everybody_sent(0, wall_time_s)
+            return handled and self._was_job_signalled(0, wall_time_s)
         return self._signals.any_since(self._page.started_ns)
 
     def _send_interrupted(self) -> None:
@@ -366,8 +358,8 @@ class _Loop:
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
 
 
-def _returned(run: Callable[[Trial], Any], trial: Trial) -> Any:
-    """What the workload returns; one that leaves by sys.exit() with code 0 or none returns nothing."""
+def _call(run: Callable[[Trial], Any], trial: Trial) -> Any:
+    """Run the workload; after sys.exit() with code 0 or none it returns None."""
     try:
         return run(trial)
     except SystemExit as leaving:
@@ -377,7 +369,7 @@ def _returned(run: Callable[[Trial], Any], trial: Trial) -> Any:
 
 
 def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
-    """The workload as a function; where it cannot be loaded, one that says so for every trial."""
+    """Load the workload; if that fails, return a function that raises the error in every trial."""
     try:
         if isinstance(spec.workload, CommandWorkload):
             return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
@@ -386,11 +378,11 @@ def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[
         problem, where = error, error.__traceback__
 
     def fail(trial: Trial) -> None:
-        # Each time that it is raised it would go on from where it was raised before.
+        # Without this, each raise would extend the traceback of the one before.
         raise problem.with_traceback(where)
 
     return fail
 
 
-def _keep(curves: dict[str, Curve]) -> None:
-    """A trial's curves are those of its rank 0."""
+def _drop_curves(curves: dict[str, Curve]) -> None:
+    """Drop the curves: a trial's curves are those of its rank 0."""

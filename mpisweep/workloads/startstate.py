@@ -1,20 +1,20 @@
-"""What every trial finds when it starts, whatever ran before it in this process.
+"""The state in which every trial starts, whatever ran before it in this process.
 
-Signals.  A trial process descends from a launcher, a rank and a fork server, each of which ignores what is
-not for it; a program would inherit that, and a shell script could not even trap it.  So a trial process
-starts with the dispositions of a program that a shell has started.  Two signals by which batch systems ask
-for an end do not end it: a function has until the end of the grace to save what it has.  They are handled,
-not ignored, because handlers end with exec(): what a trial starts has the usual disposition of these, too.
+Signals.  A trial process descends from a launcher, a rank and a fork server, each of which ignores signals
+that are not meant for it; a program would inherit that, and a shell script could not even trap them.  So a
+trial process starts with the dispositions that a shell gives a program.  Two signals with which batch systems
+request an end do not end it, so that a function can save its state within the grace period.  They are
+handled, not ignored, because exec() resets handlers: programs started by a trial have the usual disposition
+of these, too.
 
-State.  Once the workload is loaded, the process notes its working directory, its environment (Python's and
+State.  After the workload is loaded, the process records its working directory, its environment (Python's and
 C's), signal handlers, timers and mask, umask, import path, arguments, locale, resource limits, and the states
-of the default random number generators of Python, numpy and torch.  All of it is made so again after every
-trial.  A library that a trial was the first to import begins alike in all trials after it.
+of the default random number generators of Python, numpy and torch.  It restores them after every trial.  A
+library that a trial was the first to import starts in the same state in all later trials.
 
-Nearly always nothing has changed, and then looking must cost next to nothing: 3 microseconds in all.  Hence a
-function of the C module below :mod:`signal`, which makes no enum member of its answer (0.5 and not 8
-microseconds), and a look at the memory of two generators, whose states take 14 and 33 microseconds to ask
-for.
+Usually nothing has changed, and the check must cost almost nothing: 3 microseconds in all.  Hence the use of
+the C module below :mod:`signal`, which creates no enum member (0.5 instead of 8 microseconds), and of the
+memory of two generators, whose states take 14 and 33 microseconds to request.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ from typing import Any
 
 __all__ = ["SURVIVED", "StartState", "has_survived_since", "take_usual_signals"]
 
-#: What asks for an end and leaves time for it, where the process is told to stop by other means as well.
+#: Signals that request an end and leave time for it; the process also receives the stop by other means.
 SURVIVED = (signal.SIGUSR1, signal.SIGXCPU)
 _Handler = Callable[[int, FrameType | None], Any] | int | None
-#: What Python makes of signals when it starts.
+#: Python's own dispositions at its start.
 _PYTHONS: dict[int, _Handler] = {
     signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.SIG_IGN, signal.SIGXFSZ: signal.SIG_IGN,
 }  # fmt: skip
-#: Those that have names, less those that nobody can handle and those by which a process is told of its own
-#: faults.
+#: Signals with names, except those that cannot be handled and those that report faults of the process.
 _NUMBERS = [
     int(getattr(signal, name))
     for name in (
@@ -76,27 +75,25 @@ _TWISTER_BYTES = 4 * (624 + 1)
 
 
 def take_usual_signals() -> None:
-    """Have every signal do what it does in a program that a shell has started, but for those that are
-    survived.
-    """
+    """Reset signals to their dispositions in a program of a shell, except :data:`SURVIVED`."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, _survive if number in SURVIVED else _PYTHONS.get(number, signal.SIG_DFL))
     _interrupt_no_calls()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-#: When this process was last sent a signal that it survives, by the monotonic clock, in nanoseconds.
+#: When this process last received a signal of SURVIVED, by the monotonic clock, in nanoseconds.
 _survived_ns = 0
 
 
 def _survive(number: int, frame: FrameType | None) -> None:
-    """Go on: the page or the line says that the trial is to stop."""
+    """Record the signal; the page or the line carries the request to stop."""
     global _survived_ns
     _survived_ns = time.monotonic_ns()
 
 
 def has_survived_since(ns: int) -> bool:
-    """Whether this process was sent a signal since then that it survives; `ns` is of the monotonic clock."""
+    """Whether this process has received a signal of SURVIVED since `ns` of the monotonic clock."""
     return _survived_ns >= ns
 
 
@@ -107,10 +104,10 @@ def _interrupt_no_calls() -> None:
 
 
 class StartState:
-    """The state of this process now, to be had again later."""
+    """The state of this process now, to be restored later."""
 
     def __init__(self) -> None:
-        # A descriptor finds the folder also when it was renamed meanwhile, and needs no look at a path.
+        # A descriptor stays valid when the folder is renamed, and needs no path lookup.
         self._folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
         self._environment = _Environment()
         self._handlers = [getsignal(number) for number in _NUMBERS]
@@ -123,25 +120,24 @@ class StartState:
         self._limits = [resource.getrlimit(limit) for limit in _LIMITS]
         self._random = _PythonRandom()
         if "numpy" in sys.modules:
-            # It imports this part of itself when that is first used; then the first trial would find
-            # something of its own.
+            # numpy imports this submodule on first use; without this line only the first trial would do so.
             importlib.import_module("numpy.random")
         self._numpy = _NumpyRandom() if _NUMPY in sys.modules else None
         self._torch = _TorchRandom(is_new=False) if _has_torch() else None
 
     def restore(self, *, all_of_it: bool) -> bool:
-        """Have this state again; True when signals were handled otherwise meanwhile.
+        """Restore the state; True if signal handlers had changed.
 
         Args:
-            all_of_it: also what takes longer to look at: resource limits, the locale, and which signals are
-                blocked.
+            all_of_it: also restore what takes longer to check: resource limits, the locale, and the signal
+                mask.
 
         Raises:
-            OSError, ValueError: when something cannot be had again.
+            OSError, ValueError: when something cannot be restored.
         """
         os.fchdir(self._folder)
         os.umask(self._umask)
-        # An alarm that is still to come would be the next trial's.
+        # A pending alarm would reach the next trial.
         signal.alarm(0)
         handled = list(map(getsignal, _NUMBERS)) != self._handlers
         if handled:
@@ -157,7 +153,7 @@ class StartState:
         if self._torch is not None or "torch" in sys.modules:
             self._restore_torch()
         if all_of_it:
-            self._restore_the_rest()
+            self._restore_rarely_changed()
         return handled
 
     def _restore_handlers(self) -> None:
@@ -165,7 +161,7 @@ class StartState:
             if getsignal(number) is not handler:
                 if handler is None:
                     raise ValueError(
-                        f"the handler of signal {number} was not Python's and cannot be had again"
+                        f"the handler of signal {number} was not set by Python and cannot be restored"
                     )
                 signal.signal(number, handler)
         _interrupt_no_calls()
@@ -182,7 +178,7 @@ class StartState:
         if self._torch is not None:
             self._torch.restore()
 
-    def _restore_the_rest(self) -> None:
+    def _restore_rarely_changed(self) -> None:
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if locale.setlocale(locale.LC_ALL) != self._locale:
@@ -193,7 +189,7 @@ class StartState:
 
 
 class _Environment:
-    """The variables of this process; C's functions see those of Python, and not the other way round."""
+    """The environment variables; Python writes changes to C's, but does not read C's again."""
 
     def __init__(self) -> None:
         self._environ = os.environ
@@ -202,22 +198,20 @@ class _Environment:
             self._c = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "environ")
         except ValueError:
             self._c = ctypes.c_void_p(None)
-        #: How long C's list of pointers to variables is, with the end of the list.
+        #: Size of C's list of pointers to variables, including its end.
         self._bytes = ctypes.sizeof(ctypes.c_void_p) * (len(self._c_variables()) + 1)
         self._pointers = ctypes.string_at(self._c.value, self._bytes) if self._c.value else b""
 
     def has_changed(self) -> bool:
-        """Whether any variable was set or removed; whoever does that, Python or C, changes the list of
-        pointers.
-        """
+        """Whether a variable was set or removed, from Python or C; both change the list of pointers."""
         at = self._c.value
         if at is None or os.environ is not self._environ:
             return True
         return ctypes.string_at(at, self._bytes) != self._pointers
 
     def restore(self) -> None:
-        """Have the variables again that there were."""
-        os.environ = self._environ  # noqa: B003 somebody has put another mapping there
+        """Restore the recorded variables."""
+        os.environ = self._environ  # noqa: B003 a trial has replaced the mapping
         for name in self._c_variables().keys() - self._variables.keys():
             os.unsetenv(name)
         for name in os.environb.keys() - self._variables.keys():
@@ -254,9 +248,7 @@ class _PythonRandom:
             random.setstate(self._state)
 
     def _find_memory(self) -> Any:
-        """The generator's own memory, behind the head of the object; None where it does not show what is
-        drawn.
-        """
+        """The generator's own memory, after the object's head; None if draws do not change it."""
         if sys.getsizeof(self._generator) < object.__basicsize__ + _TWISTER_BYTES:
             return None
         memory = (ctypes.c_char * _TWISTER_BYTES).from_address(id(self._generator) + object.__basicsize__)
@@ -296,7 +288,7 @@ class _TorchRandom:
 
     def __init__(self, *, is_new: bool) -> None:
         self._torch: Any = sys.modules["torch"]
-        # What the trial has made of the default one is nobody else's; where that began is not known any more.
+        # The first trial may have changed the default generator, and its initial state is lost.
         generator = self._torch.Generator() if is_new else self._torch.default_generator
         self._state, self._seed = generator.get_state(), generator.initial_seed()
 

@@ -1,4 +1,4 @@
-"""The trial as user code sees it."""
+"""The trial as seen by user code."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mpisweep.workloads.report import whole_step
 
 __all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
 
-#: How often the reports of a running trial are sent on, in seconds.  Those who watch see them this late.
+#: How often the reports of a running trial are sent, in seconds; viewers see them with this delay.
 _FLUSH_S = 0.5
 
 
-#: Where a built-in workload saves an unfinished trial, in the trial's folder.
+#: File in the trial's folder in which a built-in workload saves an unfinished trial.
 CHECKPOINT = "checkpoint.pt"
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint in a trial's folder, and the folder when there is nothing else in it."""
+    """Remove the checkpoint in a trial's folder, and the folder if it is then empty."""
     for name in (CHECKPOINT, f"{CHECKPOINT}.new"):
         with contextlib.suppress(OSError):
             (folder / name).unlink(missing_ok=True)
@@ -37,19 +37,19 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """The seed of a trial, in [0, 2**63): it depends on the sweep's seed and the trial's number alone."""
+    """The seed of a trial, in [0, 2**63), from the sweep's seed and the trial's number alone."""
     digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class TrialFailedError(Exception):
-    """The trial has failed, and its cause is known.
+    """A failed trial whose cause is known.
 
     Args:
         cause: for the results file.
-        message: the same; its first line says what happened.
-        details: for the log, where people look for more.
-        killed_by: number of the signal that has ended the program of the trial; 0 where none has.
+        message: for the results file; its first line says what happened.
+        details: for the log.
+        killed_by: number of the signal that ended the trial's program; 0 if none did.
     """
 
     def __init__(self, cause: FailureCause, message: str, details: str = "", *, killed_by: int = 0) -> None:
@@ -75,12 +75,12 @@ class Trial:
 
     Attributes:
         number: counts from 0 and never changes.
-        attempt: how often the trial was begun, this time included.
+        attempt: number of this attempt, from 1.
         params: the configuration, fixed values included.
-        device: ``cpu``, or ``cuda:0``; the trial sees no other GPU than its own.
-        cores: how many CPU cores the trial may use; each of its ranks has as many.
-        rank: which of the trial's ranks this process is; 0 where it has one.
-        ranks: how many it has.
+        device: ``cpu``, or ``cuda:0``; the trial sees only its own GPU.
+        cores: number of CPU cores that each rank of the trial may use.
+        rank: this process's rank within the trial; 0 if it has only one.
+        ranks: number of the trial's ranks.
     """
 
     def __init__(
@@ -113,41 +113,41 @@ class Trial:
         self._send = send
         self._stop_asked = stop_asked
         self._note_report = note_report
-        #: Where what was not sent is written down, for when the trial is killed.
+        #: Memory for unsent reports, which survives a kill of the trial.
         self._unsent = unsent
         self._started = time.monotonic()
         self._flush_at = _FLUSH_S
         self._curves: dict[str, Curve] = {}
-        #: Under which names metrics are kept, whether they are reported or returned.
+        #: The stored names of metrics, reported or returned.
         self.names = MetricNames(objective)
         #: Final values so far: the last report of each metric.
         self._last: dict[str, float] = {}
         self._told_to_stop = False
-        #: What the trial's message says although the trial is complete; empty for nothing.
+        #: The message of a trial that is complete; usually empty.
         self.notice = ""
 
     @property
     def seed(self) -> int:
-        """An integer in [0, 2**63) for this trial's random numbers: from the sweep's seed and the number."""
+        """A seed in [0, 2**63) for this trial, from the sweep's seed and the trial's number."""
         return trial_seed(self._sweep_seed, self.number)
 
     @property
     def directory(self) -> Path:
-        """A folder of this trial's own, made when it is first asked for; it outlasts interruptions."""
+        """A folder for this trial alone, created on first use; it survives interruptions."""
         folder = self._folder / str(self.number)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @property
     def has_directory(self) -> bool:
-        """Whether :attr:`directory` is there already, because an earlier attempt has asked for it."""
+        """Whether :attr:`directory` exists, because an earlier attempt used it."""
         return (self._folder / str(self.number)).is_dir()
 
     def report(self, step: int, **metrics: float) -> None:
         """Add one step to the trial's curves; cheap enough for every iteration.
 
         Args:
-            step: any integer that counts up, e.g. the iteration; a float that is whole will do.
+            step: any increasing integer, e.g. the iteration; a float that is whole is accepted.
             metrics: metric names and their values at this step.
 
         Raises:
@@ -156,8 +156,8 @@ class Trial:
         self.add(step, metrics)
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """:meth:`report`, for metrics whose names are no Python names."""
-        # A curve of which one column is longer than another could not be read.
+        """Do the same as :meth:`report`, for metrics whose names are not Python identifiers."""
+        # Convert the step first: a curve with columns of different lengths could not be read.
         step = whole_step(step)
         now = time.monotonic() - self._started
         curves = self._curves
@@ -176,11 +176,11 @@ class Trial:
             except TypeError:
                 raise
             except Exception as error:
-                # Beyond all floats, or of a class with a fault: the trial is worth more than this.
+                # Too large for a float, or a faulty class: the trial is worth more than this value.
                 curve.value.append(math.nan)
                 self.notice = (
                     self.notice
-                    or f"{name!r:.200} was reported as something that is no number ({type(error).__name__})"
+                    or f"{name!r:.200} was reported as a value that is not a number ({type(error).__name__})"
                 )
             curve.step.append(step)
             curve.time.append(now)
@@ -192,22 +192,22 @@ class Trial:
             self.flush()
 
     def should_stop(self) -> bool:
-        """Whether to save what is worth saving and return: the sweep is being stopped."""
+        """Whether the trial must save its state and return, because the sweep is being stopped."""
         if self._stop_asked():
             self._told_to_stop = True
         return self._told_to_stop
 
     def stop(self) -> None:
-        """Note that it returns because one of its ranks was told to stop: what it returns is no result."""
+        """Record that the trial returns because one of its ranks has to stop: it has no result."""
         self._told_to_stop = True
 
     def flush_if_due(self) -> None:
-        """:meth:`flush`, for a workload that reports nothing for a while."""
+        """Call :meth:`flush` if it is due, for a workload that reports nothing for a while."""
         if self._curves and time.monotonic() - self._started >= self._flush_at:
             self.flush()
 
     def flush(self) -> None:
-        """Send on what was reported since the last time; done by itself twice a second and at the end."""
+        """Send the reports since the last flush; called automatically twice a second and at the end."""
         self._flush_at = time.monotonic() - self._started + _FLUSH_S
         curves = {name: curve for name, curve in self._curves.items() if curve.step}
         if not curves:
@@ -224,5 +224,5 @@ class Trial:
 
     @property
     def told_to_stop(self) -> bool:
-        """Whether :meth:`should_stop` has answered yes."""
+        """Whether :meth:`should_stop` has returned true."""
         return self._told_to_stop

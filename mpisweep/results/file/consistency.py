@@ -1,4 +1,4 @@
-"""Whether the columns of a results file fit together: it may have been changed by somebody else."""
+"""Consistency checks on the columns of a results file, which other tools may change."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ __all__ = ["are_values", "check_consistent", "is_curve", "is_kind"]
 
 
 def check_consistent(state: SweepState) -> None:
-    """Check everything that reading relies on.
+    """Check every property that readers rely on.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: naming the part that is inconsistent.
     """
     for text in (state.spec, state.source, state.version, state.state):
-        _require(isinstance(text, str), "an attribute is no text")
+        _require(isinstance(text, str), "an attribute is not text")
     for group in TABLES:
         table = getattr(state, group)
         rows = len(next(iter(table.values())))
         for column in COLUMNS:
             if column.group == group and column.name in table:
-                _require(len(table[column.name]) == rows, f"{group}/{column.name} has another length")
-                _require(is_kind(column.kind, table[column.name]), f"{group}/{column.name} has other values")
+                _require(len(table[column.name]) == rows, f"{group}/{column.name}: wrong length")
+                _require(is_kind(column.kind, table[column.name]), f"{group}/{column.name}: invalid values")
     count = state.count
     for name, values in (state.parameters | state.metrics).items():
-        _require(len(values) == count, f"{name} has another length")
-        _require(are_values(values), f"{name} has other values")
+        _require(len(values) == count, f"{name} has the wrong length")
+        _require(are_values(values), f"{name} has invalid values")
     for values in state.metrics.values():
-        _require(is_kind("number", values), "a metric has other values")
-    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker names no worker")
-    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker names no worker")
-    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial names no trial")
-    _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker names no worker")
-    _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial names no trial")
+        _require(is_kind("number", values), "a metric has invalid values")
+    _require(_are_rows(state.trials["worker"], state.workers["rank"]), "trials/worker: no such worker")
+    _require(_are_rows(state.attempts["worker"], state.workers["rank"]), "attempts/worker: no such worker")
+    _require(_are_rows(state.attempts["trial"], state.trials["number"]), "attempts/trial: no such trial")
+    _require(_are_rows(state.ranks["worker"], state.workers["rank"]), "ranks/worker: no such worker")
+    _require(_are_rows(state.ranks["trial"], state.trials["number"]), "ranks/trial: no such trial")
     _require(
-        _are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation names no run"
+        _are_rows(state.workers["allocation"], state.allocations["run"]), "workers/allocation: no such run"
     )
-    _require(state.trials["number"] == list(range(count)), "trials/number does not count")
+    _require(state.trials["number"] == list(range(count)), "trials/number is not 0, 1, 2, ...")
     for name, curve in state.curves.stored.items():
-        _require(is_curve(curve, count), f"curves/{name} does not fit together")
+        _require(is_curve(curve, count), f"curves/{name} is inconsistent")
 
 
 def are_values(values: list[Any]) -> bool:
-    """Whether each can be the value of a parameter."""
+    """Whether every value is of a parameter's type."""
     return all(map(_is_value, values))
 
 
@@ -62,7 +62,7 @@ def _require(holds: bool, what: str) -> None:
 
 
 def is_kind(kind: Any, values: list[Any]) -> bool:
-    """Whether values are of the kind of a column."""
+    """Whether all values match the kind of a column."""
     if kind in ("text", "long text"):
         return all(type(value) is str for value in values)
     if kind == "number":
@@ -81,7 +81,7 @@ def _are_rows(rows: list[int], table: list[Any]) -> bool:
 
 
 def is_curve(curve: StoredCurve, count: int) -> bool:
-    """Whether the parts of a metric's curves fit each other, and so many trials."""
+    """Whether the arrays of a metric's curves match each other and the number of trials."""
     arrays = (curve.step, curve.value, curve.time)
     if any(samples.ndim != 1 for samples in (*arrays, curve.offset, curve.length)):
         return False
@@ -90,7 +90,7 @@ def is_curve(curve: StoredCurve, count: int) -> bool:
     if any(table.dtype.kind not in "iu" or len(table) != count for table in (curve.offset, curve.length)):
         return False
     reports = len(curve.step)
-    # Compared so that nothing overflows.
+    # Written so that no sum can overflow.
     fits = (
         (curve.offset >= 0) & (curve.length >= 0) & (curve.offset <= reports)
         & (curve.length <= reports - np.minimum(curve.offset, reports))

@@ -1,23 +1,22 @@
-"""A results file while it is made: what HDF5 writes is held in memory, and samples of curves go past it to
-the disk.
+"""A results file under construction: HDF5's part in memory, samples of curves on disk.
 
-HDF5 on a disk that fails leaves a library full of files that it cannot close; so it never sees the disk.  It
-writes to an :class:`Image`, which is like a file, and is told of the samples only how many there are: it
-makes *room* for them that nobody writes to.  :func:`write_image` then writes all of it to a real file, the
-rooms from wherever the samples are.
+If a disk fails, HDF5 is left with files that it cannot close; therefore it never sees the disk.  It writes to
+an :class:`Image`, a file in memory, and receives only the number of samples: it allocates an *extent* for
+them and never writes to it.  :func:`write_image` then writes the image to a real file, and
+:class:`ExtentWriter` fills the extents.
 
-Behind what HDF5 knows of stand two checksums::
+After HDF5's bytes come two checksums::
 
-    for each room      8 bytes where it begins, 8 bytes how long it is
+    for each extent    8 bytes offset, 8 bytes length
     4 bytes  "mSr1"
-    4 bytes  how many rooms there are
-    4 bytes  CRC-32 of everything before, rooms left out
+    4 bytes  number of extents
+    4 bytes  CRC-32 of everything before, without the extents
     4 bytes  "mSt1"
     8 bytes  length of everything before these last 16 bytes
     4 bytes  CRC-32 of everything before these last 16 bytes
 
-The first is for those who need no curves, and read none.  Files of earlier versions have the second one only,
-and those versions see nothing but the second one.  All numbers are little-endian.
+Readers that need no curves verify only the first one and read no curves.  Files of earlier versions have only
+the second one, and earlier versions read only the second one.  All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, BinaryIO
 
-__all__ = ["Image", "Room", "RoomWriter", "is_whole", "seal", "write_image"]
+__all__ = ["Extent", "ExtentWriter", "Image", "is_whole", "seal", "write_image"]
 
 _PAGE = 1 << 16
-_ROOM = struct.Struct("<QQ")
+_EXTENT = struct.Struct("<QQ")
 _LIST = struct.Struct("<4sI")
 _LIST_MAGIC = b"mSr1"
 _CHECKSUM = struct.Struct("<I")
-#: At the end of the file.
+#: The last bytes of the file.
 _TRAILER = struct.Struct("<4sQI")
 _TRAILER_MAGIC = b"mSt1"
-#: Bytes that are read or written at once.
+#: Bytes per read or write.
 _BLOCK = 1 << 16
-#: What waits to be written into all rooms together, and at least for one of them, in bytes.
+#: Size of the write buffers of all extents together, and the minimum for one of them, in bytes.
 _WAITING = 1 << 19
 _WAITING_AT_LEAST = 1 << 14
 
@@ -52,7 +51,7 @@ _WAITING_AT_LEAST = 1 << 14
 
 
 class Image(io.RawIOBase):
-    """What HDF5 takes for a file; bytes that were never written take no memory."""
+    """A sparse file in memory for HDF5; unwritten bytes take no memory."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
@@ -60,33 +59,33 @@ class Image(io.RawIOBase):
         self.size = 0
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return true: it is readable."""
         return True
 
     def writable(self) -> bool:
-        """It can be written."""
+        """Return true: it is writable."""
         return True
 
     def seekable(self) -> bool:
-        """It has offsets."""
+        """Return true: it is seekable."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to an offset."""
+        """Move to an offset."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         return self._at
 
     def tell(self) -> int:
-        """The offset."""
+        """The current offset."""
         return self._at
 
     def truncate(self, size: int | None = None) -> int:
-        """Say how long the file is."""
+        """Set the length of the file."""
         self.size = self._at if size is None else size
         return self.size
 
     def write(self, data: Any) -> int:
-        """Write there; it always succeeds."""
+        """Write at the current offset; it always succeeds."""
         view = memoryview(data).cast("B")
         for page, first, part in _parts(self._at, len(view)):
             held = self._pages.setdefault(page, bytearray(_PAGE))
@@ -96,7 +95,7 @@ class Image(io.RawIOBase):
         return len(view)
 
     def readinto(self, buffer: Any) -> int:
-        """Read from there; zeros where nothing was written."""
+        """Read from the current offset; unwritten bytes are zero."""
         view = memoryview(buffer).cast("B")
         for page, first, part in _parts(self._at, len(view)):
             held = self._pages.get(page)
@@ -105,7 +104,7 @@ class Image(io.RawIOBase):
         return len(view)
 
     def pieces(self, start: int, end: int) -> Iterator[bytes]:
-        """What stands between two offsets."""
+        """The bytes between two offsets, in blocks."""
         while start < end:
             piece = bytearray(min(_BLOCK, end - start))
             self.seek(start)
@@ -115,7 +114,7 @@ class Image(io.RawIOBase):
 
 
 def _parts(at: int, length: int) -> Iterator[tuple[int, int, range]]:
-    """Page, where in it, and which of `length` bytes from `at` on are there."""
+    """Split `length` bytes from `at` on by page: (page, offset in it, range of bytes)."""
     done = 0
     while done < length:
         page, first = divmod(at + done, _PAGE)
@@ -124,12 +123,12 @@ def _parts(at: int, length: int) -> Iterator[tuple[int, int, range]]:
         done = part.stop
 
 
-# ------------------------------------------------------------------------------------- rooms
+# ------------------------------------------------------------------------------------- extents
 
 
 @dataclass(slots=True)
-class Room:
-    """Bytes of a file that do not come from its image, how many of them were written, and their checksum."""
+class Extent:
+    """A range of the file for samples: its place, the bytes written so far, and their checksum."""
 
     at: int
     length: int
@@ -137,54 +136,54 @@ class Room:
     checksum: int = 0
 
 
-class RoomWriter:
-    """Fills the rooms of a file, all at the same time.
+class ExtentWriter:
+    """Fills the extents of a file in parallel.
 
     Args:
         out: the file.
-        rooms: to be filled, each from its beginning to its end.
+        extents: the extents, each filled from its beginning to its end.
     """
 
-    def __init__(self, out: BinaryIO, rooms: Mapping[Any, Room]) -> None:
+    def __init__(self, out: BinaryIO, extents: Mapping[Any, Extent]) -> None:
         self._out = out
-        self._rooms = rooms
-        self._waiting = {key: bytearray() for key in rooms}
-        self._at_once = max(_WAITING_AT_LEAST, _WAITING // max(1, len(rooms)))
+        self._extents = extents
+        self._waiting = {key: bytearray() for key in extents}
+        self._at_once = max(_WAITING_AT_LEAST, _WAITING // max(1, len(extents)))
 
     def add(self, key: Any, data: bytes) -> None:
-        """Add to what a room has."""
+        """Append bytes to an extent."""
         waiting = self._waiting[key]
         waiting += data
         if len(waiting) >= self._at_once:
             self._write(key)
 
     def finish(self) -> None:
-        """Write what waits.
+        """Write all buffers.
 
         Raises:
-            ValueError: when a room was not filled, or too much was put into it.
+            ValueError: when an extent is not full, or received too many bytes.
         """
-        for key, room in self._rooms.items():
+        for key, extent in self._extents.items():
             self._write(key)
-            if room.written != room.length:
-                raise ValueError(f"{key}: {room.written} bytes of curves where there should be {room.length}")
+            if extent.written != extent.length:
+                raise ValueError(f"{key}: {extent.written} bytes of curves instead of {extent.length}")
 
     def _write(self, key: Any) -> None:
-        room, waiting = self._rooms[key], self._waiting[key]
-        if room.written + len(waiting) > room.length:
-            raise ValueError(f"{key}: more curves than there should be")
+        extent, waiting = self._extents[key], self._waiting[key]
+        if extent.written + len(waiting) > extent.length:
+            raise ValueError(f"{key}: more than {extent.length} bytes of curves")
         if waiting:
-            self._out.seek(room.at + room.written)
+            self._out.seek(extent.at + extent.written)
             self._out.write(bytes(waiting))
-            room.written += len(waiting)
-            room.checksum = zlib.crc32(waiting, room.checksum)
+            extent.written += len(waiting)
+            extent.checksum = zlib.crc32(waiting, extent.checksum)
             waiting.clear()
 
 
-def write_image(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
-    """Write what is not in the rooms."""
-    # Small rooms are written over: once with zeros here, and once with what belongs there.
-    large = [room for room in rooms if room.length >= _BLOCK]
+def write_image(out: BinaryIO, image: Image, extents: Sequence[Extent]) -> None:
+    """Write the image, without large extents."""
+    # Skipping small extents is not worth it: they are written twice, first with zeros.
+    large = [extent for extent in extents if extent.length >= _BLOCK]
     for start, end in _between(large, image.size):
         out.seek(start)
         for piece in image.pieces(start, end):
@@ -194,19 +193,19 @@ def write_image(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
 # ------------------------------------------------------------------------------------- checksums
 
 
-def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
-    """Write the checksums of a file, when all else is written, and sync it."""
-    rooms = sorted(rooms, key=_at)
+def seal(out: BinaryIO, image: Image, extents: Sequence[Extent]) -> None:
+    """Write the checksums of a file that is complete otherwise, and sync it."""
+    extents = sorted(extents, key=_at)
     tables = whole = 0
-    for (start, end), room in zip_longest(_between(rooms, image.size), rooms):
+    for (start, end), extent in zip_longest(_between(extents, image.size), extents):
         piece_checksum = 0
         for piece in image.pieces(start, end):
             tables, piece_checksum = zlib.crc32(piece, tables), zlib.crc32(piece, piece_checksum)
         whole = _combined(whole, piece_checksum, end - start)
-        if room is not None:
-            whole = _combined(whole, room.checksum, room.length)
-    listed = b"".join(_ROOM.pack(room.at, room.length) for room in rooms) + _LIST.pack(
-        _LIST_MAGIC, len(rooms)
+        if extent is not None:
+            whole = _combined(whole, extent.checksum, extent.length)
+    listed = b"".join(_EXTENT.pack(extent.at, extent.length) for extent in extents) + _LIST.pack(
+        _LIST_MAGIC, len(extents)
     )
     listed += _CHECKSUM.pack(zlib.crc32(listed, tables))
     length = image.size + len(listed)
@@ -217,13 +216,13 @@ def seal(out: BinaryIO, image: Image, rooms: Sequence[Room]) -> None:
 
 
 def is_whole(file: BinaryIO, *, curves: bool) -> bool:
-    """Whether a file is what was written, as far as it has checksums.
+    """Whether a file matches its checksums, if it has any.
 
-    One that another tool has copied into a new one has none.
+    A file that another tool has rewritten has none.
 
     Args:
         file: open for reading.
-        curves: whether they are checked as well.
+        curves: whether to verify the curves too.
     """
     size = file.seek(0, os.SEEK_END)
     end = _read_at(file, size - _TRAILER.size, _TRAILER.size)
@@ -235,22 +234,24 @@ def is_whole(file: BinaryIO, *, curves: bool) -> bool:
     listed = None if curves else _listed(file, length)
     if listed is None:
         return _checksum_of(file, [(0, length)]) == int(checksum)
-    rooms, checksum = listed
-    return _checksum_of(file, _between(rooms, length - _CHECKSUM.size)) == checksum
+    extents, checksum = listed
+    return _checksum_of(file, _between(extents, length - _CHECKSUM.size)) == checksum
 
 
-def _listed(file: BinaryIO, length: int) -> tuple[list[Room], int] | None:
-    """The rooms of a file, and the checksum of everything else; None where it does not say that."""
+def _listed(file: BinaryIO, length: int) -> tuple[list[Extent], int] | None:
+    """The extents of a file, and the checksum of everything else; None if it does not have them."""
     tail = _LIST.size + _CHECKSUM.size
     end = _read_at(file, length - tail, tail)
     if not end.startswith(_LIST_MAGIC):
         return None
     _, count = _LIST.unpack_from(end)
-    start = length - tail - count * _ROOM.size
-    rooms = [Room(at, size) for at, size in _ROOM.iter_unpack(_read_at(file, start, count * _ROOM.size))]
-    # Otherwise it is damaged, as the checksum of the whole file says.
-    is_sound = all(a <= b for a, b in _between(rooms, start)) if len(rooms) == count else False
-    return (rooms, *_CHECKSUM.unpack_from(end, _LIST.size)) if is_sound else None
+    start = length - tail - count * _EXTENT.size
+    extents = [
+        Extent(at, size) for at, size in _EXTENT.iter_unpack(_read_at(file, start, count * _EXTENT.size))
+    ]
+    # If the list itself is damaged, the checksum of the whole file decides.
+    is_sound = all(a <= b for a, b in _between(extents, start)) if len(extents) == count else False
+    return (extents, *_CHECKSUM.unpack_from(end, _LIST.size)) if is_sound else None
 
 
 def _checksum_of(file: BinaryIO, stretches: Iterable[tuple[int, int]]) -> int:
@@ -264,7 +265,7 @@ def _checksum_of(file: BinaryIO, stretches: Iterable[tuple[int, int]]) -> int:
 
 
 def _read_at(file: BinaryIO, at: int, length: int) -> bytes:
-    """So many bytes; none where there are not so many."""
+    """Read exactly `length` bytes; empty if the file has fewer."""
     if at < 0:
         return b""
     file.seek(at)
@@ -273,7 +274,7 @@ def _read_at(file: BinaryIO, at: int, length: int) -> bytes:
 
 
 def _hdf5_bytes(file: BinaryIO) -> int:
-    """Where HDF5 itself says that the file ends; 0 where it says nothing."""
+    """The size of the file according to HDF5's header; 0 if the header is unknown."""
     head = _read_at(file, 0, 64)
     at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if head else -1)
     if at is None or not head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -282,22 +283,22 @@ def _hdf5_bytes(file: BinaryIO) -> int:
 
 
 def _looks_sealed(behind: int) -> bool:
-    """Whether so many bytes behind what HDF5 knows of are checksums, of this version or an earlier one."""
+    """Whether that many bytes after HDF5's own can be checksums of any version."""
     listed = behind - _TRAILER.size - _LIST.size - _CHECKSUM.size
-    return behind == _TRAILER.size or (listed >= 0 and listed % _ROOM.size == 0)
+    return behind == _TRAILER.size or (listed >= 0 and listed % _EXTENT.size == 0)
 
 
-def _between(rooms: Sequence[Room], size: int) -> Iterator[tuple[int, int]]:
-    """What lies before, between and behind the rooms."""
+def _between(extents: Sequence[Extent], size: int) -> Iterator[tuple[int, int]]:
+    """The ranges before, between and after the extents."""
     start = 0
-    for room in sorted(rooms, key=_at):
-        yield start, room.at
-        start = room.at + room.length
+    for extent in sorted(extents, key=_at):
+        yield start, extent.at
+        start = extent.at + extent.length
     yield start, size
 
 
-def _at(room: Room) -> int:
-    return room.at
+def _at(extent: Extent) -> int:
+    return extent.at
 
 
 #: The polynomial of CRC-32, x to the power of 0 in the highest bit.
@@ -305,7 +306,7 @@ _POLYNOMIAL = 0xEDB88320
 
 
 def _combined(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two stretches end to end, from that of each and the length of the second in bytes."""
+    """The CRC-32 of two ranges end to end; `length` is that of the second, in bytes."""
     power, square = 1 << 31, 1 << 23  # 1, and x to the power of 8
     while length:
         if length & 1:
@@ -316,7 +317,7 @@ def _combined(first: int, second: int, length: int) -> int:
 
 
 def _product(a: int, b: int) -> int:
-    """Of two polynomials over GF(2), modulo that of CRC-32."""
+    """The product of two polynomials over GF(2), modulo that of CRC-32."""
     product = 0
     for bit in range(31, -1, -1):
         if a >> bit & 1:

@@ -1,4 +1,4 @@
-"""Texts and names as HDF5 can hold them."""
+"""Texts and names in the form that HDF5 can hold."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from urllib.parse import unquote
 
 __all__ = ["as_text", "from_link", "to_link"]
 
-#: Bytes that HDF5 or :func:`to_link` itself give a meaning to.
+#: Bytes with a special meaning to HDF5 or to :func:`to_link`.
 _RESERVED = frozenset(b"/%\0")
 
 
 def as_text(text: str) -> str:
-    """What HDF5 can hold of a text: no NUL, no lone surrogate."""
+    """Make a text storable in HDF5: no NUL, no lone surrogate."""
     return text.replace("\0", " ").encode("utf-8", "backslashreplace").decode()
 
 
 def to_link(name: str) -> str:
-    """The name of a parameter or metric as the name of an HDF5 object, where ``/`` and ``.`` mean something.
+    """Encode the name of a parameter or metric as an HDF5 link name.
 
-    Names that need it are percent-encoded, as in an address: ``train/loss`` becomes ``train%2Floss``.
+    HDF5 gives ``/`` and ``.`` a meaning; names with them are percent-encoded, as in a URL: ``train/loss``
+    becomes ``train%2Floss``.
     """
     if not name or set(name) == {"."}:
         return name.replace(".", "%2E") or "%"
@@ -29,7 +30,7 @@ def to_link(name: str) -> str:
 
 
 def from_link(link: str) -> str:
-    """The name that :func:`to_link` made into `link`."""
+    """Decode a link name that :func:`to_link` encoded."""
     if "%" not in link:
         return link
     return "" if link == "%" else unquote(link, errors="surrogatepass")

@@ -1,4 +1,4 @@
-"""Reading an HDF5 file: whole and sound, or not at all."""
+"""Reading an intact HDF5 file; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = [
     "covered_of",
     "curve_of",
     "environment_of",
-    "is_younger",
+    "lacks_column",
     "read_column",
     "read_file",
     "report_gaps_of",
 ]
 
-#: Columns that files of earlier versions lack, and tables that they lack as a whole.
+#: Columns, and whole tables, that files of earlier versions lack.
 _ADDED = {(column.group, column.name) for column in COLUMNS if column.added}
 _ADDED_TABLES = {table for table in TABLES if all(column.added for column in columns_of(table))}
-#: What h5py and our own reading raise for a file that is not what it should be.
+#: Exceptions that h5py and this package raise for a damaged file.
 DAMAGE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError, OverflowError,
     MemoryError,
@@ -42,21 +42,21 @@ DAMAGE = (
 
 
 class NotOursError(ResultsError):
-    """A file that is fine, but no results file, or of a newer format: nothing to repair."""
+    """An intact file that is not a results file, or has a newer format: nothing to repair."""
 
 
 def read_file(path: Path, reading: Reading) -> SweepState:
-    """The state that an HDF5 file holds.
+    """Read the state from an HDF5 file.
 
     Args:
         path: of the file.
-        reading: what of its curves.
+        reading: which curves to read.
 
     Raises:
-        ResultsError: when it is not one of our files, or of a newer format.
+        ResultsError: when it is damaged, is not a results file, or has a newer format.
     """
     if path.is_dir():
-        raise ResultsError(f"{path}: is a folder; a results file is wanted")
+        raise ResultsError(f"{path}: is a folder, not a results file")
     path_bytes = _check_whole(path, reading)
     try:
         file = h5py.File(path, "r")
@@ -64,24 +64,22 @@ def read_file(path: Path, reading: Reading) -> SweepState:
         if not path.exists():
             raise
         raise ResultsError(
-            f"{path}: is not a readable HDF5 file ({error}); `mpisweep repair {path}` saves what can be saved"
+            f"{path}: is not a readable HDF5 file ({error}); run `mpisweep repair {path}`"
         ) from error
     with file:
         _check_ours(path, file)
         try:
             return _state_of(file, path_bytes, None if reading is Reading.SAMPLES else SampleFile(path, file))
         except DAMAGE as error:
-            raise ResultsError(
-                f"{path}: is damaged ({error}); `mpisweep repair {path}` saves what can be saved"
-            ) from error
+            raise ResultsError(f"{path}: is damaged ({error}); run `mpisweep repair {path}`") from error
 
 
 def _check_whole(path: Path, reading: Reading) -> int:
-    """Check the file against its checksums, where it has any; returns its size in bytes."""
+    """Verify the file's checksums, if it has any; return its size in bytes."""
     with path.open("rb") as file:
         if is_whole(file, curves=reading is not Reading.TABLES):
             return file.seek(0, os.SEEK_END)
-    raise ResultsError(f"{path}: is damaged; `mpisweep repair {path}` saves what can be saved")
+    raise ResultsError(f"{path}: is damaged; run `mpisweep repair {path}`")
 
 
 def _check_ours(path: Path, file: h5py.File) -> None:
@@ -114,7 +112,7 @@ def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> S
     for group in TABLES:
         table = getattr(state, group)
         for name in table:
-            if not is_younger(file, group, name):
+            if not lacks_column(file, group, name):
                 table[name] = read_column(file[group][name], path_bytes)
         _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
@@ -133,18 +131,18 @@ def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> S
 
 
 def baseline_of(file: h5py.File) -> int | None:
-    """The number of the baseline; None where there is none."""
+    """The number of the baseline; None if there is none."""
     baseline = int(file.attrs["baseline"])
     return None if baseline < 0 else baseline
 
 
 def covered_of(file: h5py.File) -> dict[str, int]:
-    """Segment -> offset up to which the file has it."""
+    """Segment -> offset up to which the file covers it."""
     return {name: int(offset) for name, offset in json.loads(file.attrs["covered"]).items()}
 
 
 def report_gaps_of(file: h5py.File) -> dict[int, set[int]]:
-    """Trial -> blocks of reports beyond the first gap."""
+    """Trial -> blocks of reports after the first gap."""
     return {int(n): set(blocks) for n, blocks in json.loads(file.attrs["report_gaps"]).items()}
 
 
@@ -154,7 +152,7 @@ def environment_of(file: h5py.File) -> dict[str, str]:
 
 
 def curve_of(group: h5py.Group, size: int, samples: SampleFile | None = None) -> StoredCurve:
-    """Curves with their samples, or with where `samples` has them."""
+    """The curves of a metric, with their samples, or with references into `samples`."""
     return StoredCurve(
         *(
             _read_array(group[name], size) if samples is None else _samples_of(samples, group[name], size)
@@ -169,15 +167,15 @@ def _samples_of(samples: SampleFile, dataset: h5py.Dataset, size: int) -> Sample
     return Samples(samples, dataset)
 
 
-def is_younger(file: h5py.File, group: str, name: str) -> bool:
-    """Whether a file lacks a column because it is from before there was such a column."""
+def lacks_column(file: h5py.File, group: str, name: str) -> bool:
+    """Whether a file lacks a column because its version did not have that column yet."""
     if group in _ADDED_TABLES:
         return group not in file
     return (group, name) in _ADDED and name not in file.get(group, {})
 
 
 def _fill_in(group: str, table: dict[str, list[Any]]) -> None:
-    """Give a table of an earlier version the columns that it lacks."""
+    """Add the columns that a table of an earlier version lacks."""
     rows = len(next(iter(table.values())))
     for name in table:
         if (group, name) in _ADDED and not table[name]:
@@ -185,11 +183,9 @@ def _fill_in(group: str, table: dict[str, list[Any]]) -> None:
 
 
 def _check_fits(dataset: h5py.Dataset, path_bytes: int) -> None:
-    """Refuse what promises more than the file can hold, compressed a thousandfold where another tool did
-    that.
-    """
+    """Refuse a dataset that is larger than the file can hold, even if compressed 1000-fold."""
     if dataset.shape is None or dataset.ndim != 1:
-        raise ValueError(f"{dataset.name} is no column")
+        raise ValueError(f"{dataset.name} is not a column")
     if dataset.nbytes > path_bytes * (1000 if dataset.chunks else 1):
         raise ValueError(f"{dataset.name} has {len(dataset)} entries")
 
@@ -200,7 +196,7 @@ def _read_array(dataset: h5py.Dataset, path_bytes: int) -> Any:
 
 
 def read_column(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
-    """The entries of a column as Python has them; refused where the file cannot hold so many."""
+    """The entries of a column as Python values; refused if the file cannot hold that many."""
     _check_fits(dataset, path_bytes)
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return dataset.asstr()[()].tolist() if dataset.size else []

@@ -1,4 +1,4 @@
-"""Reading what can be read of a damaged HDF5 file, column by column."""
+"""Reading the intact parts of a damaged HDF5 file, column by column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mpisweep.results.file.reading import (
     covered_of,
     curve_of,
     environment_of,
-    is_younger,
+    lacks_column,
     read_column,
     report_gaps_of,
 )
@@ -33,18 +33,18 @@ def salvage_file(
     path: Path,
     lost: list[str],
     *,
-    hopeless: Container[str] = (),
+    unreadable: Container[str] = (),
     begin: Callable[[str], None] = lambda name: None,
 ) -> SweepState:
-    """The state that can be read of a damaged file, column by column; all that is not lost fits together.
+    """Read the intact columns of a damaged file; the result is consistent.
 
     Args:
         path: of the HDF5 file.
-        lost: gets the names of what could not be read; ``/`` for the whole file.
-        hopeless: names of what HDF5 does not come back from.
-        begin: is told the name of what is about to be read.
+        lost: receives the names of parts that could not be read; ``/`` for the whole file.
+        unreadable: names of parts on which HDF5 crashes or hangs.
+        begin: called with the name of each part before it is read.
     """
-    read = _Saving(lost, hopeless, begin).read
+    read = _SafeReader(lost, unreadable, begin).read
     state = SweepState()
     size = path.stat().st_size
     file = read("/", None, h5py.File, path, "r")
@@ -73,26 +73,26 @@ def salvage_file(
             curve = read(f"/curves/{link}", None, _sound_curve, file, link, size, count)
             if curve is not None:
                 state.curves.stored[from_link(link)] = curve
-    _let_go_of_lost_rows(state)
+    _clear_lost_rows(state)
     return state
 
 
-class _Saving:
-    """Reads what it is asked to and comes back, whatever becomes of that.
+class _SafeReader:
+    """Reads parts of a file and survives every error.
 
     Args:
-        lost: gets the names of what could not be read.
-        hopeless: names of what HDF5 does not come back from; they are lost unread.
-        begin: is told the name of what is about to be read.
+        lost: receives the names of parts that could not be read.
+        unreadable: names of parts on which HDF5 crashes or hangs; they are lost without a read.
+        begin: called with the name of each part before it is read.
     """
 
-    def __init__(self, lost: list[str], hopeless: Container[str], begin: Callable[[str], None]) -> None:
+    def __init__(self, lost: list[str], unreadable: Container[str], begin: Callable[[str], None]) -> None:
         self._lost = lost
-        self._hopeless = hopeless
+        self._hopeless = unreadable
         self._begin = begin
 
     def read(self, name: str, otherwise: Any, how: Callable[..., Any], *arguments: Any) -> Any:
-        """What `how` returns; `otherwise` where that is lost."""
+        """Return the result of `how`, or `otherwise` if the part is lost."""
         if name not in self._hopeless:
             self._begin(name)
             with contextlib.suppress(*DAMAGE):
@@ -104,11 +104,11 @@ class _Saving:
 def _salvage_table(
     file: h5py.File, group: str, table: dict[str, list[Any]], read: Callable[..., Any], size: int
 ) -> None:
-    """Read the columns of a table; one that is lost has the usual value in every row."""
+    """Read the columns of a table; a lost column gets the default value in every row."""
     kinds = {column.name: column.kind for column in columns_of(group)}
     for name in table:
         table[name] = read(f"/{group}/{name}", [], _table_column, file, group, name, size, kinds[name])
-    # One of another length than the others is no column of theirs.
+    # A column whose length differs from the others' is damaged.
     [(rows, _)] = Counter(len(column) for column in table.values() if column).most_common(1) or [(0, 0)]
     usual = SweepState.usual_row(group)
     for name, column in table.items():
@@ -119,10 +119,10 @@ def _salvage_table(
         table["number"] = list(range(rows))
 
 
-def _let_go_of_lost_rows(state: SweepState) -> None:
-    """What names a row of a table that was lost names none; what says nothing of any trial goes."""
+def _clear_lost_rows(state: SweepState) -> None:
+    """Clear references to lost rows, and drop rows without a trial."""
     if state.count and not state.allocations["run"]:
-        # There were runs: at least those of the workers that are known.
+        # There were runs: at least those that the known workers belong to.
         of_workers = state.workers["allocation"]
         runs = 1 + min(max([0, *of_workers]), len(of_workers))
         state.allocations = {
@@ -155,24 +155,24 @@ def _links_of(file: h5py.File, group: str) -> list[str]:
 
 
 def _table_column(file: h5py.File, group: str, name: str, size: int, kind: Any) -> list[Any]:
-    return [] if is_younger(file, group, name) else _sound_column(file, f"{group}/{name}", size, kind)
+    return [] if lacks_column(file, group, name) else _sound_column(file, f"{group}/{name}", size, kind)
 
 
 def _sound_column(file: h5py.File, name: str, size: int, kind: Any, count: int | None = None) -> list[Any]:
     column = read_column(file[name], size)
     if not are_values(column) if kind == "" else not is_kind(kind, column):
-        raise ValueError(f"{name} has other values")
+        raise ValueError(f"{name} has invalid values")
     return column if count is None else _of_length(column, count)
 
 
 def _sound_curve(file: h5py.File, link: str, size: int, count: int) -> StoredCurve:
     curve = curve_of(file["curves"][link], size)
     if not is_curve(curve, count):
-        raise ValueError(f"curves/{link} does not fit together")
+        raise ValueError(f"curves/{link} is inconsistent")
     return curve
 
 
 def _of_length(column: list[Any], count: int) -> list[Any]:
     if len(column) != count:
-        raise ValueError(f"has {len(column)} entries for {count} trials")
+        raise ValueError(f"has {len(column)} entries instead of {count}")
     return column

@@ -1,4 +1,4 @@
-"""Curves as a results file has them, read a stretch at a time."""
+"""Curves in a results file, read in ranges."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mpisweep.results import ResultsError
 
 __all__ = ["SampleFile", "Samples"]
 
-#: Samples that are read at once where fewer are asked for: whoever copies asks for one trial after another.
+#: Minimum number of samples per read, because a copy reads one trial after another.
 _WINDOW = 8192
 
 
 class SampleFile:
-    """A results file, opened again when samples of it are wanted.
+    """A results file that is reopened to read samples.
 
     Args:
         path: of the file.
-        file: the same, open.
+        file: the same file, open.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -32,30 +32,30 @@ class SampleFile:
         self._datasets: dict[str, h5py.Dataset] = {}
 
     def read(self, name: str, first: int, end: int) -> Any:
-        """A stretch of one of its datasets.
+        """Read a range of one dataset.
 
         Raises:
-            OSError: when the file was replaced since.
-            ResultsError: when it is damaged.
+            OSError: when the file was replaced in the meantime.
+            ResultsError: when the file is damaged.
         """
         if self._file is None:
             file = h5py.File(self._path, "r")
             if _identity(file) != self._identity:
                 file.close()
-                raise OSError(errno.ESTALE, "was replaced while it was read", os.fspath(self._path))
+                raise OSError(errno.ESTALE, "was replaced during the read", os.fspath(self._path))
             self._file = file
         if name not in self._datasets:
             self._datasets[name] = self._file[name]
         try:
             return self._datasets[name][first:end]
         except (OSError, RuntimeError, ValueError) as error:
-            # Its checksum was right, or it has none, as another tool has made it.
+            # The checksum was right, or the file has none because another tool wrote it.
             raise ResultsError(
-                f"{self._path}: is damaged ({error}); `mpisweep repair {self._path}` saves what can be saved"
+                f"{self._path}: is damaged ({error}); run `mpisweep repair {self._path}`"
             ) from error
 
     def close(self) -> None:
-        """Close the file; what is read afterwards opens it again."""
+        """Close the file; the next read opens it again."""
         if self._file is not None:
             self._datasets.clear()
             self._file.close()
@@ -63,11 +63,10 @@ class SampleFile:
 
 
 class Samples:
-    """A column of curves in a file, as far as an array of one dimension is needed: its type, its length,
-    stretches of it.
+    """A column of curves in a file, used like a one-dimensional array: type, length, slices.
 
     Args:
-        file: where it is.
+        file: that contains it.
         dataset: the column, open.
     """
 
@@ -78,18 +77,18 @@ class Samples:
         self.dtype = dataset.dtype
         self._name = dataset.name
         self._length = len(dataset)
-        #: What was read last, and where it begins.
+        #: The last samples read, and their offset.
         self._window: tuple[int, Any] = (0, ())
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, stretch: slice) -> Any:
-        """An array that nobody may change.
+        """Read a range; callers must not modify the array.
 
         Raises:
-            OSError: when the file was replaced since.
-            ResultsError: when it is damaged.
+            OSError: when the file was replaced in the meantime.
+            ResultsError: when the file is damaged.
         """
         first, end, _ = stretch.indices(self._length)
         at, window = self._window

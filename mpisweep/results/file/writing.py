@@ -1,7 +1,7 @@
-"""Writing an HDF5 file, which is only ever replaced whole.
+"""Writing an HDF5 file, which is always replaced as a whole.
 
-Every file is written aside, synced, renamed over the old one, and the folder synced; at every moment the name
-leads to a complete, closed file.
+Every file is written to a temporary name, synced and renamed over the old one; then the folder is synced.  At
+every moment the name leads to a complete, closed file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from mpisweep.records import TrialState
 from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
-from mpisweep.results.file.image import Image, Room, RoomWriter, seal, write_image
+from mpisweep.results.file.image import Extent, ExtentWriter, Image, seal, write_image
 from mpisweep.results.file.names import as_text, to_link
 from mpisweep.results.reports import Curves
 from mpisweep.results.state import SweepState
@@ -31,9 +31,9 @@ from mpisweep.spec.catalogue import entry_of, units_of
 
 __all__ = ["native_column", "write_file"]
 
-#: How the samples of curves are written.
+#: Types of the samples of curves in the file.
 _SAMPLES = {"step": np.dtype("<i8"), "value": np.dtype("<f8"), "time": np.dtype("<f8")}
-#: How many of them are copied at once from one file to another.
+#: Number of samples per copy from one file to another.
 _SAMPLES_AT_ONCE = 1 << 13
 
 
@@ -45,32 +45,30 @@ def write_file(
     Args:
         path: of the file.
         state: what to write.
-        closing_since: when the last run began to close, in seconds since 1970, where this is the end of that:
-            how long it took is put in.
-        aside: folder to write it in first, on the same file system.  A master that takes over removes the
-            folders of those before it: so one that was given up, but is still there, cannot replace the file
-            any more, for the rename then has nothing to rename.
+        closing_since: when the last run began to close, in seconds since 1970, if this write ends the
+            closing; the file then records the duration.
+        aside: folder for the temporary file, on the same file system.  A master that takes over removes the
+            folders of its predecessors, so that the rename of a superseded master fails.
 
     Raises:
-        OSError: when the disk does not take it; the old file is untouched.
+        OSError: when the write fails; the old file is untouched.
     """
     image = Image()
     order = _order_of(state)
     with h5py.File(image, "w", libver=("earliest", "v110")) as file:
-        rooms = _write(file, state, order)
+        extents = _write(file, state, order)
         column_at = file["allocations/closing_time"].id.get_offset()
-    filled = [room for room in rooms.values() if room.length]
+    filled = [extent for extent in extents.values() if extent.length]
     made = (aside or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
         with made.open("wb") as out:
             write_image(out, image, filled)
-            _write_samples(RoomWriter(out, rooms), state.curves, order)
+            _write_samples(ExtentWriter(out, extents), state.curves, order)
             seal(out, image, filled)
             if closing_since is not None and column_at is not None:
-                # How long closing takes is known when everything is on disk, and has to be there too: eight
-                # bytes.
+                # The closing time is known only when everything is on disk, so its eight bytes follow.
                 column_at += 8 * (len(state.allocations["run"]) - 1)
-                _put_in(out, image, column_at, max(0.0, time.time() - closing_since))
+                _write_number(out, image, column_at, max(0.0, time.time() - closing_since))
                 seal(out, image, filled)
         os.replace(made, path)
     except BaseException:
@@ -82,20 +80,20 @@ def write_file(
     sync(path.parent)
 
 
-def _put_in(out: BinaryIO, image: Image, at: int, number: float) -> None:
+def _write_number(out: BinaryIO, image: Image, at: int, number: float) -> None:
     for file in (out, image):
         file.seek(at)
         file.write(struct.pack("=d", number))
 
 
 def _order_of(state: SweepState) -> list[int]:
-    """In which order the curves of trials lie: those of trials that still run last."""
+    """The order of the trials' curves in the file: running trials come last."""
     return sorted(range(state.count), key=lambda number: state.trials["state"][number] == TrialState.RUNNING)
 
 
-def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> None:
-    """Stored and fresh reports of all trials end to end."""
-    # Trials that lie one after another are copied together.
+def _write_samples(writer: ExtentWriter, curves: Curves, order: Sequence[int]) -> None:
+    """Write the stored and pending reports of all trials end to end."""
+    # Adjacent ranges are copied together.
     together = dict.fromkeys(curves.stored, (0, 0))
 
     def copy(metric: str) -> None:
@@ -114,7 +112,7 @@ def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> 
                 together[metric] = (first, end)
             elif end > first:
                 together[metric] = (together[metric][0], end)
-        for reports in curves.fresh.get(number, ()):
+        for reports in curves.pending.get(number, ()):
             for metric, curve in reports.read().items():
                 if metric in together:
                     copy(metric)
@@ -132,8 +130,8 @@ def _write_samples(writer: RoomWriter, curves: Curves, order: Sequence[int]) -> 
 # ------------------------------------------------------------------------------------- tables
 
 
-def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tuple[str, str], Room]:
-    """Write everything but the samples of curves; returns the room for those, by metric and name."""
+def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tuple[str, str], Extent]:
+    """Write everything except the samples of curves; return their extents by metric and name."""
     spec = _spec_of(state)
     workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
     file.attrs.update({
@@ -172,13 +170,13 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
     lengths = _curve_lengths(state)
-    rooms: dict[tuple[str, str], Room] = {}
+    extents: dict[tuple[str, str], Extent] = {}
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
         group.attrs["name"] = as_text(name)
-        made_rooms = _write_curve(group, lengths[name], order, units_of(workload, name))
-        rooms |= {(name, column): room for column, room in made_rooms.items()}
-    return rooms
+        made_extents = _write_curve(group, lengths[name], order, units_of(workload, name))
+        extents |= {(name, column): extent for column, extent in made_extents.items()}
+    return extents
 
 
 def _spec_of(state: SweepState) -> Spec | None:
@@ -217,13 +215,13 @@ def _column_data(state: SweepState, column: Column, objective: str) -> Any:
 
 
 def _texts(values: Sequence[str]) -> Any:
-    """Fixed-length UTF-8: one read for a whole column, in every tool."""
+    """Encode as fixed-length UTF-8, so that every tool reads a column with one read."""
     encoded = [value.encode("utf-8", "backslashreplace") for value in values]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
 
 def native_column(values: Sequence[Any]) -> Any:
-    """The column of a parameter in the narrowest type that holds it; what a trial lacks is NaN or empty."""
+    """A parameter's column in the narrowest type that fits; missing values become NaN or empty."""
     present = {type(value) for value in values if value is not None}
     if None not in values:
         if present <= {bool}:
@@ -260,25 +258,25 @@ def _describe(dataset: h5py.Dataset, column: Column) -> None:
 
 
 def _curve_lengths(state: SweepState) -> dict[str, Any]:
-    """Metric -> how many reports of it each trial has, shape (trials,)."""
+    """Metric -> number of reports of each trial, shape (trials,)."""
     curves = state.curves
     lengths = {name: np.zeros(state.count, dtype=np.int64) for name in curves.names}
     for name, stored in curves.stored.items():
         lengths[name][: len(stored.length)] = stored.length
         lengths[name][sorted(curves.outdated)] = 0
-    for number, blocks in curves.fresh.items():
+    for number, blocks in curves.pending.items():
         for reports in blocks:
             for name, length in reports.lengths.items():
                 lengths[name][number] += length
     return lengths
 
 
-def _write_curve(group: h5py.Group, lengths: Any, order: Sequence[int], units: str) -> dict[str, Room]:
-    """Write where the samples of a metric are, and make room for them."""
+def _write_curve(group: h5py.Group, lengths: Any, order: Sequence[int], units: str) -> dict[str, Extent]:
+    """Write the offsets and lengths of a metric's curves, and allocate extents for the samples."""
     offsets = np.zeros_like(lengths)
     offsets[order] = np.cumsum(lengths[order]) - lengths[order]
     tables = {"offset": offsets, "length": lengths}
-    rooms: dict[str, Room] = {}
+    extents: dict[str, Extent] = {}
     for column in CURVE_COLUMNS:
         shown = Column("", column.name, column.kind, column.description, column.units)
         if column.name == "value" and units:
@@ -286,12 +284,12 @@ def _write_curve(group: h5py.Group, lengths: Any, order: Sequence[int], units: s
         if column.name in tables:
             _create(group, shown, tables[column.name])
         else:
-            rooms[column.name] = _make_room(group, shown, int(lengths.sum()))
-    return rooms
+            extents[column.name] = _allocate(group, shown, int(lengths.sum()))
+    return extents
 
 
-def _make_room(group: h5py.Group, column: Column, length: int) -> Room:
-    """Create a dataset of 8-byte numbers that HDF5 gives a place and no contents."""
+def _allocate(group: h5py.Group, column: Column, length: int) -> Extent:
+    """Create a dataset of 8-byte numbers that HDF5 allocates and does not fill."""
     made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     made.set_layout(h5py.h5d.CONTIGUOUS)
     made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -300,5 +298,5 @@ def _make_room(group: h5py.Group, column: Column, length: int) -> Room:
     space = h5py.h5s.create_simple((length,))
     dataset = h5py.h5d.create(group.id, column.name.encode(), kind, space, made)
     _describe(h5py.Dataset(dataset), column)
-    # What is empty has no place.
-    return Room(dataset.get_offset() or 0, 8 * length)
+    # An empty dataset has no offset.
+    return Extent(dataset.get_offset() or 0, 8 * length)

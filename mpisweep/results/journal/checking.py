@@ -1,6 +1,4 @@
-"""Whether a record that was read from a disk can be one of ours: a right checksum says nothing about
-senseless fields.
-"""
+"""Validation of records read from disk: a correct checksum does not make fields valid."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any
 from mpisweep.blocks import Record, ReportBlock
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
-__all__ = ["is_sensible"]
+__all__ = ["is_valid"]
 
 Check = Callable[[Any], bool]
 
@@ -66,7 +64,7 @@ def _are_slots(value: Any) -> bool:
     return bool(value) and _list_of(lambda slot: _list_of(_is_count)(slot) and len(slot) == 2)(value)
 
 
-#: Kind of record -> field -> what it must be.
+#: Kind of record -> field -> its check.
 _FIELDS: Mapping[str, Mapping[str, Check]] = {
     "run": {
         "run": _is_text, "epoch": _is_count, "host": _is_text, "pid": _is_int, "started_at": _is_number,
@@ -106,8 +104,8 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
 }  # fmt: skip
 
 
-def is_sensible(record: Record) -> bool:
-    """Whether every field has the type, range and length that our own records have."""
+def is_valid(record: Record) -> bool:
+    """Whether every field has a type, range and length that our writers produce."""
     if not all(check(getattr(record, name)) for name, check in _FIELDS[record.kind].items()):
         return False
     if isinstance(record, ReportBlock):

@@ -1,7 +1,7 @@
-"""Reading a journal: all records of its segments in order, or single ones again by their places.
+"""Reading a journal: all records of its segments in order, or single ones by their places.
 
-A torn last frame is what a kill leaves, and is no damage.  Where a frame in the middle does not check, the
-reader looks for the next one that does, and reports what it skipped.
+A torn last frame is the normal result of a kill, not damage.  If a frame in the middle is invalid, the reader
+searches for the next valid one and reports the bytes that it skipped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mpisweep.results.reports import lengths_of
 
 __all__ = ["Damage", "Entry", "Frames", "FramesGoneError", "PlacedReports", "read_journal", "read_segment"]
 
-#: Bytes of a segment that are in memory while it is read, unless one record is longer.
+#: Bytes of a segment held in memory during a read, unless one record is longer.
 _HELD_BYTES = 1 << 18
-#: Segments that are kept open while frames are read out of their order.
+#: Number of segments kept open for reads in random order.
 _OPEN_SEGMENTS = 32
 
 
@@ -36,9 +36,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, where its frame begins, and the offset in its segment up to which it and all before it are
-    read.
-    """
+    """One record, the offset of its frame, and the offset up to which its segment has been read."""
 
     segment: str
     end: int
@@ -49,13 +47,13 @@ class Entry:
 def read_journal(
     folder: Path, covered: Mapping[str, int], damages: list[Damage], sizes: dict[str, int] | None = None
 ) -> Iterator[Entry]:
-    """All records beyond what is covered, the first record of each segment always among them.
+    """Read all records that are not covered, and always the first record of each segment.
 
     Args:
         folder: of the journal; it need not exist.
-        covered: segment -> offset up to which the HDF5 file has it.
-        damages: gets what could not be read.
-        sizes: gets, for each segment, how many bytes of it there were.
+        covered: segment -> offset up to which the HDF5 file covers it.
+        damages: receives the parts that could not be read.
+        sizes: receives the size of each segment in bytes.
     """
     names = segments(folder)
     valid = _valid_bytes(folder, names)
@@ -63,7 +61,7 @@ def read_journal(
         try:
             file = (folder / name).open("rb", buffering=0)
         except FileNotFoundError:
-            # A running sweep has folded this segment into the file meanwhile; the caller looks again.
+            # A running sweep has compacted this segment into the file; the caller reads again.
             continue
         with file:
             size = os.fstat(file.fileno()).st_size
@@ -74,11 +72,11 @@ def read_journal(
 
 
 class _Held:
-    """Bytes of a file of which only a stretch is in memory; sliced and searched like bytes.
+    """A file of which only a range is in memory; sliced and searched like bytes.
 
     Args:
         file: unbuffered.
-        size: how many of its bytes count.
+        size: number of its bytes that count.
     """
 
     def __init__(self, file: FileIO, size: int) -> None:
@@ -93,7 +91,7 @@ class _Held:
     def __getitem__(self, stretch: slice) -> bytes:
         first, end, _ = stretch.indices(self._size)
         if not self._at <= first <= end <= self._at + len(self._bytes):
-            # Let go of the old ones first.
+            # Free the old range before the new one is allocated.
             self._bytes = b""
             self._bytes = _read_at(
                 self._file.fileno(), first, min(max(end - first, _HELD_BYTES), self._size - first)
@@ -102,7 +100,7 @@ class _Held:
         return self._bytes[first - self._at : end - self._at]
 
     def find(self, wanted: bytes, start: int) -> int:
-        """As :meth:`bytes.find`."""
+        """Search like :meth:`bytes.find`."""
         while self[start : start + len(wanted)]:
             found = self._bytes.find(wanted, start - self._at)
             if found >= 0:
@@ -112,7 +110,7 @@ class _Held:
 
 
 def _read_at(file: int, at: int, length: int) -> bytes:
-    """So many bytes of a file, or less where it ends."""
+    """Read up to `length` bytes; fewer only at the end of the file."""
     pieces: list[bytes] = []
     while length > 0 and (piece := os.pread(file, length, at)):
         pieces.append(piece)
@@ -121,14 +119,14 @@ def _read_at(file: int, at: int, length: int) -> bytes:
 
 
 def _frame_at(file: int, start: int) -> tuple[int, Record] | None:
-    """The record whose frame begins there, and how long the frame is; None where there is none."""
+    """The length of the frame at `start`, and its record; None if no valid frame begins there."""
     header = _read_at(file, start, HEADER.size)
     length = HEADER.unpack(header)[1] if len(header) == HEADER.size else 0
     return record_at(header + _read_at(file, start + HEADER.size, length if length <= RECORD_BYTES else 0), 0)
 
 
 def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
-    """How much of each segment counts, where a later master has said so: see RunRecord.follows."""
+    """The valid length of each segment that a later master has limited, see RunRecord.follows."""
     openings = {name: opening for name in names if (opening := _opening_of(folder / name)) is not None}
     valid: dict[str, int] = {}
     for later in openings.values():
@@ -140,7 +138,7 @@ def _valid_bytes(folder: Path, names: list[str]) -> dict[str, int]:
 
 
 def _opening_of(path: Path) -> RunRecord | None:
-    """The first record of a segment; None where it cannot be read."""
+    """The first record of a segment; None if it cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             found = _frame_at(file.fileno(), 0)
@@ -150,7 +148,7 @@ def _opening_of(path: Path) -> RunRecord | None:
 
 
 def read_segment(name: str, data: bytes | _Held, start: int, damages: list[Damage]) -> Iterator[Entry]:
-    """The first record of a segment, and all those from `start` on; what cannot be read goes to `damages`."""
+    """Read the first record of a segment and all from `start` on."""
     at = 0
     is_first = True
     skipped_from: int | None = None
@@ -180,11 +178,11 @@ def read_segment(name: str, data: bytes | _Held, start: int, damages: list[Damag
 
 
 class FramesGoneError(OSError):
-    """A segment has been removed, or is another one, since it was read."""
+    """A segment was removed or replaced after it was read."""
 
 
 class Frames:
-    """Reads single records of a journal again, by their places.
+    """Rereads single records of a journal by their places.
 
     Args:
         folder: of the journal.
@@ -196,28 +194,28 @@ class Frames:
         self._lengths: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
 
     def placed(self, entry: Entry) -> PlacedReports:
-        """What is kept of a block of reports in place of its samples."""
+        """Convert a block of reports to a reference without its samples."""
         assert isinstance(entry.record, ReportBlock)
         lengths = lengths_of(entry.record.curves)
-        # Most blocks are as long as many others.
+        # Most blocks share their lengths with many others.
         lengths = self._lengths.setdefault(tuple(lengths.items()), lengths)
         return PlacedReports(entry.record.sequence, lengths, self, entry.segment, entry.start)
 
     def reports(self, segment: str, start: int) -> ReportBlock:
-        """The block of reports whose frame begins there.
+        """Read the block of reports whose frame begins at `start`.
 
         Raises:
-            OSError: when it is not there any more.
+            OSError: when it is gone.
         """
         found = _frame_at(self._open(segment), start)
         if found is None or not isinstance(found[1], ReportBlock):
             raise FramesGoneError(
-                errno.ESTALE, "was changed while it was read", os.fspath(self._folder / segment)
+                errno.ESTALE, "was changed during the read", os.fspath(self._folder / segment)
             )
         return found[1]
 
     def close(self) -> None:
-        """Close the segments; what is read afterwards opens them again."""
+        """Close the segments; the next read opens them again."""
         while self._files:
             os.close(self._files.popitem()[1])
 
@@ -240,9 +238,9 @@ class PlacedReports:
     start: int
 
     def read(self) -> Mapping[str, Curve]:
-        """The samples.
+        """Read the samples.
 
         Raises:
-            OSError: when they are not there any more.
+            OSError: when they are gone.
         """
         return self.frames.reports(self.segment, self.start).curves

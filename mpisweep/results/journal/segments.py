@@ -1,4 +1,4 @@
-"""The segments of a journal: their names, and the frames that they are made of.
+"""The segments of a journal: their names and their frames.
 
 A segment is named ``<run>-<epoch>.<part>`` and is a sequence of frames::
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpisweep.blocks import BlockError, Record, decode
-from mpisweep.results.journal.checking import is_sensible
+from mpisweep.results.journal.checking import is_valid
 from mpisweep.results.syncing import sync
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 MAGIC = b"mSj1"
 HEADER = struct.Struct("<4sII")
 _BODY_BEGINS = b'{"kind":'
-#: The longest body, in bytes; where a frame says more, its length was damaged.
+#: The longest valid body, in bytes; a longer length field is damaged.
 RECORD_BYTES = 1 << 28
 
 
@@ -45,17 +45,17 @@ RECORD_BYTES = 1 << 28
 
 
 def master_name(run: str, epoch: int) -> str:
-    """How the segments of one master begin; sorts in the order of runs and of masters."""
+    """Prefix of the names of one master's segments; sorts in the order of runs and of masters."""
     return f"{run}-{epoch:06d}"
 
 
 def run_of(segment: str) -> str:
-    """Name of the run that has written a segment."""
+    """Name of the run that wrote a segment."""
     return segment.rpartition(".")[0].rpartition("-")[0]
 
 
 def segments(folder: Path) -> list[str]:
-    """Names of the segments of a journal, in the order in which they were written."""
+    """Names of the segments of a journal, in the order of writing."""
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.name[-7:-6] == "."]
     except (FileNotFoundError, NotADirectoryError):
@@ -64,12 +64,12 @@ def segments(folder: Path) -> list[str]:
 
 
 def sync_segments(folder: Path) -> None:
-    """Have every segment, and the names of all of them, on the disk.
+    """Sync every segment, and the folder.
 
-    Whoever wrote them may have died before it did that: what was read of them must not count before.
+    Their writer may have died before it synced them, and records count only when they are on the disk.
     """
     for name in segments(folder):
-        # The snapshot process of a master that is not fenced yet may remove one.
+        # The snapshotter of a superseded master that is not fenced yet may remove one.
         with contextlib.suppress(FileNotFoundError):
             sync(folder / name)
     sync(folder)
@@ -79,7 +79,7 @@ def sync_segments(folder: Path) -> None:
 
 
 class Sliced(Protocol):
-    """Bytes, or what is sliced like bytes."""
+    """Bytes, or an object that is sliced like bytes."""
 
     def __len__(self) -> int: ...
 
@@ -87,12 +87,12 @@ class Sliced(Protocol):
 
 
 def frame(body: bytes) -> bytes:
-    """A record as it stands in a segment."""
+    """Wrap a record in a frame."""
     return HEADER.pack(MAGIC, len(body), _checksum(len(body), body)) + body
 
 
 def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
-    """The record whose frame begins there, and where that ends; None where there is none."""
+    """The end of the frame at `at`, and its record; None if no valid frame begins there."""
     header = data[at : at + HEADER.size]
     if len(header) < HEADER.size:
         return None
@@ -100,7 +100,7 @@ def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
     start, end = at + HEADER.size, at + HEADER.size + length
     if magic != MAGIC or length > RECORD_BYTES or end > len(data):
         return None
-    # Cheaper than a checksum, where damage looks like the beginning of one long frame after another.
+    # Cheaper than a checksum if damaged bytes look like the headers of many long frames.
     if data[start : start + len(_BODY_BEGINS)] != _BODY_BEGINS:
         return None
     body = data[start:end]
@@ -110,7 +110,7 @@ def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
         record = decode(body)
     except BlockError:
         return None
-    return (end, record) if is_sensible(record) else None
+    return (end, record) if is_valid(record) else None
 
 
 def _checksum(length: int, body: bytes) -> int:

@@ -1,12 +1,13 @@
 """The writer of a journal.
 
-Writing is a thread's work: :meth:`Journal.append` only queues.  Whatever gathers during one fsync goes with
-the next (group commit).  After a failed write or fsync nothing that was not synced before can be trusted, and
-a repeated fsync may lie; so the segment is abandoned and everything unsynced is written again to a new one.
+A thread writes; :meth:`Journal.append` only queues.  Records that arrive during one fsync are written with
+the next one (group commit).  After a failed write or fsync no unsynced byte can be trusted, and a repeated
+fsync may report false success; so the writer abandons the segment and rewrites all unsynced records to a new
+one.
 
-A new segment is made in the master's token and linked into the journal's folder: a master whose token was
-taken away (:mod:`mpisweep.results.claim`) makes none any more, and of what it still writes to the one that it
-has, the opening record of its successor says how far it counts.
+A new segment is created in the master's token and linked into the journal's folder.  Therefore a fenced
+master (:mod:`mpisweep.results.claim`) cannot create segments, and its successor's opening record states how
+much of its last segment counts.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from mpisweep.results.syncing import sync
 
 __all__ = ["Journal"]
 
-#: A segment that has grown to this size is followed by a new part, so that old ones can go.
+#: Size at which a segment is followed by a new part, so that covered ones can be deleted.
 _PART_BYTES = 8 << 20
-#: One write and fsync takes about so many bytes, however many have gathered: nothing else bounds a part, nor
-#: what is held twice while it is written.
+#: Approximate size of one write and fsync, however large the backlog; it bounds the size of a part and the
+#: memory for the copy that is written.
 _COMMIT_BYTES = 8 << 20
-#: Pauses after a failure, in seconds: the first, and the longest.
+#: First and longest pause after a failure, in seconds.
 _RETRY_FIRST_S = 0.2
 _RETRY_AT_MOST_S = 10.0
 
@@ -40,7 +41,7 @@ class Journal:
     Args:
         folder: of the journal; it must exist.
         opening: the first record of every segment; it names run and epoch.
-        token: the master's folder in which segments are made.
+        token: the master's folder, in which segments are created.
     """
 
     def __init__(self, folder: Path, opening: RunRecord, token: Path) -> None:
@@ -51,12 +52,12 @@ class Journal:
         self._file: int | None = None
         self._file_bytes = 0
         self._queue: deque[bytes] = deque()
-        #: Bodies that are queued, counting up; and how far the thread has come.
+        #: Number of bodies queued, written and synced.
         self._appended = 0
         self._written = 0
         self._synced = 0
         self._failure: OSError | None = None
-        #: Since when the thread has been waiting for the disk, by the monotonic clock; None while it is not.
+        #: When the thread began to wait for the disk, by the monotonic clock; None if it is not waiting.
         self._waits_since: float | None = None
         self._work = threading.Event()
         self._closing = False
@@ -67,7 +68,7 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
-        """Create the first segment, in a folder that has a lasting name too, and start the thread.
+        """Create the first segment, sync the name of its folder, and start the thread.
 
         Raises:
             OSError: when the segment cannot be created.
@@ -77,10 +78,10 @@ class Journal:
         self._thread.start()
 
     def append(self, body: bytes) -> int:
-        """Queue one encoded record; returns its token.  Never waits for the disk.
+        """Queue one encoded record and return its token; never waits for the disk.
 
         Raises:
-            ValueError: for a body of more than :data:`RECORD_BYTES`, which nobody could read.
+            ValueError: for a body of more than :data:`RECORD_BYTES`, which readers refuse.
         """
         if len(body) > RECORD_BYTES:
             raise ValueError(f"a record of {len(body):,} bytes; the journal takes up to {RECORD_BYTES:,}")
@@ -92,31 +93,31 @@ class Journal:
 
     @property
     def written(self) -> int:
-        """Everything up to this token has been handed to the operating system."""
+        """The token up to which everything has been handed to the operating system."""
         return self._written
 
     @property
     def synced(self) -> int:
-        """Everything up to this token is on the disk."""
+        """The token up to which everything is on the disk."""
         return self._synced
 
     @property
     def failure(self) -> OSError | None:
-        """Why nothing is being written at the moment; None when all is well."""
+        """The error that currently prevents writing; None if there is none."""
         return self._failure
 
     @property
     def waits_since(self) -> float | None:
-        """Since when the disk has owed an answer, by the monotonic clock; None while it owes none."""
+        """When the current wait for the disk began, by the monotonic clock; None if there is none."""
         return self._waits_since
 
     @property
     def segment(self) -> str:
-        """Name of the segment that is being written."""
+        """Name of the current segment."""
         return self.name_of(self._part)
 
     def fileno(self) -> int:
-        """For select(); readable when `written` or `synced` has advanced."""
+        """File descriptor for select(); readable when `written` or `synced` has advanced."""
         return self._ours
 
     def drain(self) -> None:
@@ -125,16 +126,16 @@ class Journal:
             os.read(self._ours, 4096)
 
     def close(self) -> None:
-        """Write and sync what is queued, and let the thread end; waits for neither."""
+        """Ask the thread to write and sync the queue, then end; does not wait for it."""
         self._closing = True
         self._work.set()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
+        """Wait for the end of the thread."""
         self._thread.join()
 
     def abandon(self) -> None:
-        """Write nothing more, and wait for nothing: the thread may be inside a write that never returns."""
+        """Stop writing without waiting: the thread may be inside a write that never returns."""
         self._abandoned = True
         self._queue.clear()
         self.close()
@@ -158,18 +159,18 @@ class Journal:
                 return
             if self._abandoned:
                 return
-            fresh = self._next_commit(sum(map(len, unsynced)))
-            unsynced += fresh
+            new = self._next_commit(sum(map(len, unsynced)))
+            unsynced += new
             self._waits_since = time.monotonic()
             try:
                 if self._file is None:
                     self._open_part()
-                    fresh = unsynced
+                    new = unsynced
                 elif self._file_bytes >= _PART_BYTES:
                     self._abandon_part()
                     self._open_part()
                 assert self._file is not None
-                data = b"".join(map(frame, fresh))
+                data = b"".join(map(frame, new))
                 _write_all(self._file, data)
                 self._file_bytes += len(data)
                 self._written = self._synced + len(unsynced)
@@ -195,15 +196,15 @@ class Journal:
                 self._work.set()
 
     def _next_commit(self, unsynced_bytes: int) -> list[bytes]:
-        """What is written next, beside what was written already and not synced."""
-        fresh: list[bytes] = []
+        """Take the bodies of the next commit from the queue; unsynced ones count towards its size."""
+        new: list[bytes] = []
         while self._queue and unsynced_bytes < _COMMIT_BYTES:
-            fresh.append(self._queue.popleft())
-            unsynced_bytes += len(fresh[-1])
-        return fresh
+            new.append(self._queue.popleft())
+            unsynced_bytes += len(new[-1])
+        return new
 
     def _open_part(self) -> None:
-        """Create the next segment, with its first record, durably."""
+        """Create the next segment with its first record, and sync it."""
         made = self._token / "segment"
         made.unlink(missing_ok=True)
         file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -1,20 +1,20 @@
-"""What several allocations share that work on one sweep (``mpisweep run --split``), as files.
+"""The shared files of several allocations on one sweep (``mpisweep run --split``).
 
 ::
 
     NAME.h5.shares/
         sweep.json                the sweep file, how it was split, the trials of each chunk
-        base.h5                   NAME.h5 as it was before; missing for a new sweep
+        base.h5                   NAME.h5 before the split; missing for a new sweep
         00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.shares.leases
         MEMBER.h5, MEMBER.h5.journal/    one member's results, like those of any other run
-        MEMBER.left               made when the member has ended in order
-        merge-000003-a1b2c3/      where NAME.h5 is being written before it takes its place
+        MEMBER.left               created when the member has ended cleanly
+        merge-000003-a1b2c3/      where NAME.h5 is written before it is renamed into place
 
-Nothing in here needs a server or a lock, only what holds on every file system that clusters share (Lustre,
-FEFS, NFS): a hard link to a finished file either is made or says that the name exists; a rename is atomic; a
-file that is opened shows what was written before it was last closed elsewhere.
+None of this needs a server or a lock.  It relies on three guarantees of the shared file systems of clusters
+(Lustre, FEFS, NFS): a hard link to a finished file is created or fails because the name exists; a rename is
+atomic; an opened file shows everything that was written before it was last closed elsewhere.
 
-The folder comes into being whole: it is filled under another name and renamed.  It goes in the same way, when
+The folder is filled under another name and renamed into place.  It is renamed away in the same manner when
 ``NAME.h5`` holds everything.  A lease is synced, with the folder, before any trial in it runs: no result can
 be on disk whose lease is not.
 """
@@ -49,16 +49,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SharedSweep:
-    """What all members agree on.
+    """The facts that all members agree on.
 
     Attributes:
         spec: text of the sweep file.
-        source: how messages call it.
-        split: in how many shares the sweep was to be done.
-        count: how many trials there are.
+        source: its name in messages.
+        split: number of shares.
+        count: number of trials.
         digest: of all their configurations, in order.
         chunks: the trials of each chunk that had not ended when the sweep was split.
-        widths: how many ranks the trials of each chunk need; empty where all need one.
+        widths: number of ranks that the trials of each chunk need; empty if all need one.
     """
 
     spec: str
@@ -76,17 +76,17 @@ def part_file(folder: Path, member: str) -> Path:
 
 
 def base_file(folder: Path) -> Path:
-    """What the results file was before."""
+    """The results file before the split."""
     return folder / "base.h5"
 
 
 def left_file(folder: Path, member: str) -> Path:
-    """Says that a member has ended in order."""
+    """The file that marks a member as ended cleanly."""
     return folder / f"{member}.left"
 
 
 def members(folder: Path) -> list[str]:
-    """All members that there have been, in the order of their names."""
+    """All members so far, sorted by name."""
     names = os.listdir(folder)
     parts = [name.removesuffix(".journal") for name in names if name.endswith((".h5", ".h5.journal"))]
     return sorted({name.removesuffix(".h5") for name in parts} - {"base"})
@@ -96,10 +96,10 @@ def members(folder: Path) -> list[str]:
 
 
 def read_shared(folder: Path) -> SharedSweep | None:
-    """What the members agree on; None when there is no such folder.
+    """Read what the members agree on; None if the folder does not exist.
 
     Raises:
-        ResultsError: when it cannot be understood.
+        ResultsError: when the file is damaged.
     """
     path = folder / "sweep.json"
     try:
@@ -111,19 +111,18 @@ def read_shared(folder: Path) -> SharedSweep | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(
-            f"{path}: is damaged ({error!r}); what the members have found is beside it"
+            f"{path}: is damaged ({error!r}); the members' results are in the files beside it"
         ) from error
 
 
 def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path | None = None) -> bool:
-    """Make the folder, whole or not at all; False when it is there already.
+    """Create the folder atomically; False if it exists already.
 
     Args:
-        folder: to make.
-        shared: what goes into it.
+        folder: to create.
+        shared: its contents.
         before: the results file; it need not exist.
-        token: in which it is made, of the claim in whose name; None where nobody else can be at work on the
-            sweep.
+        token: of the claim, in which the folder is prepared; None if no other process can use the sweep.
     """
     made = (token or folder.parent) / f"{folder.name}.new-{secrets.token_hex(4)}"
     made.mkdir()
@@ -133,7 +132,7 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
         _write_synced(made / "sweep.json", json.dumps(asdict(shared)))
         sync(made)
         try:
-            # Onto an empty folder this would succeed; ours is never empty.
+            # The rename would replace an empty folder; ours is never empty.
             os.rename(made, folder)
         except OSError:
             if folder.exists():
@@ -146,20 +145,19 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
 
 
 def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | None = None) -> bool:
-    """Remove the folder, whose members' results are all in the results file.
+    """Remove the folder when the results of all its members are in the results file.
 
     Args:
         folder: of the shares.
-        known: members whose results these are.
-        damaged: where what could not be read of their files is kept.
-        same: that folder by another name, which leads to no other that was made since; None where none can
-            have been.
+        known: members whose results the results file has.
+        damaged: folder that keeps unreadable parts of their files.
+        same: the same folder by a name that cannot lead to a newer one; None if there cannot be a newer one.
 
     Returns:
-        False when a member beyond the `known` ones has come meanwhile; then the folder stays.
+        False if a member beyond the `known` ones has joined; then the folder stays.
     """
     gone = folder.with_name(f"{folder.name}.gone-{secrets.token_hex(4)}")
-    # From here on nobody can join.
+    # After this rename nobody can join.
     os.rename(folder, gone)
     if set(members(gone)) - set(known) or not (same is None or same.samefile(gone)):
         os.rename(gone, folder)
@@ -181,14 +179,14 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
 
 
 def read_leases(folder: Path, known: dict[str, Lease] | None = None) -> list[Lease]:
-    """All leases.
+    """Read all leases.
 
     Args:
         folder: of the shares.
-        known: name of a file -> its lease; a lease never changes, so what is in here is not read again.
+        known: file name -> its lease; leases never change, so that known ones are not read again.
 
     Raises:
-        ResultsError: when one cannot be understood.
+        ResultsError: when a lease is damaged.
         FileNotFoundError: when the folder is gone.
     """
     known = {} if known is None else known
@@ -208,14 +206,14 @@ def _read_lease(path: Path) -> Lease:
 
 
 def take_lease(folder: Path, lease: Lease) -> bool:
-    """Write a lease down for good; False when another member has that one."""
+    """Write a lease durably; False if another member holds it."""
     aside = folder / f"lease.{secrets.token_hex(8)}"
     try:
         _write_synced(aside, json.dumps(asdict(lease)))
         try:
             os.link(aside, folder / f"{lease.chunk:05d}-{lease.epoch:06d}.lease")
         except FileExistsError:
-            # Over NFS the answer may have been lost, and the second try have met our own link.
+            # Over NFS the answer may be lost, and the repeated request then finds our own link.
             if aside.stat().st_nlink < 2:
                 return False
         sync(folder)

@@ -1,23 +1,23 @@
-"""The process that gets a member's leases, watches the other members, and puts the parts together.
+"""The process that acquires leases, watches the other members, and merges the parts.
 
-It does for a master what waits for disks and reads other members' files: see
-:mod:`mpisweep.master.lease_client`, which is the master's end of the line.  A line of JSON asks, lines of
-JSON tell, some of them unasked::
+It waits for disks and reads other members' files, so that the master does not have to; the master's side is
+:mod:`mpisweep.master.lease_client`.  Requests and messages are one line of JSON each; some messages are
+unsolicited::
 
     asked    {"ask": "lease", "shortest": false, "ranks": null}  this member could run more, of so many ranks
              {"ask": "leave"}                       its part is written; it ends
     told     {"granted": [numbers, attempts, losses]}
-             {"nothing": who, "sure": true, "wide": 4}  nothing to be had; sure when the holders have just
-                                                    been heard of; the rest needs up to so many ranks
+             {"nothing": who, "sure": true, "wide": 4}  no lease available; sure if the holders are alive; the
+                                                    free trials need up to 4 ranks
              {"revoked": numbers}                   others have taken these over
-             {"stop": true}                         NAME.h5.stop is there
+             {"stop": true}                         NAME.h5.stop exists
              {"over": exit code}                    the shares are gone: others have ended the sweep
-             {"left": exit code, "who": who}        the member has left; 3 while something is left to do
+             {"left": exit code, "who": who}        the member has left; 3 while trials are left to run
 
-All that is known is in the files; the process can be killed and started again at any time.
+All state is in the files; the process can be killed and restarted at any time.
 
-The folder that the members share is its working directory, and what it does there goes by names in that: when
-the shares have been cleared away, nothing of it reaches others that were made under the same name since.
+The shared folder is its working directory, and it uses relative names: after the shares have been cleared
+away, it cannot affect others that were created under the same name later.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ from mpisweep.results.shares.membership import Life, MemberWatch, look_every_s
 
 __all__ = ["serve_leases"]
 
-#: The results file is written by whoever finds it this old, in seconds; writing it costs at most this share.
+#: Age at which a member rewrites the results file, in seconds; and the largest share of time for that.
 _WHOLE_EVERY_S = 60.0
 _WHOLE_SHARE = 0.02
-#: A member that leaves a complete sweep waits this long for those that have not noticed yet, in seconds.
-_FAREWELL_S = 10.0
-#: Pause after an error before it is tried again, in seconds; and how often a member tries that leaves.
-_AGAIN_S = 0.5
+#: How long a member that leaves a complete sweep waits for the others to notice, in seconds.
+_LEAVE_WAIT_S = 10.0
+#: Pause before a retry after an error, in seconds; and the number of tries to leave.
+_RETRY_S = 0.5
 _LEAVE_TRIES = 10
 
 
 def serve_leases(files: list[int], arguments: Mapping[str, Any]) -> None:
-    """Entry of the process.
+    """Entry point of the process.
 
     Args:
         files: the socket.
@@ -80,12 +80,12 @@ def serve_leases(files: list[int], arguments: Mapping[str, Any]) -> None:
                 os.chdir(shares_folder(path))
             shared = read_shared(_HERE) if _is_in_place(path) else None
         except (OSError, ResultsError) as error:
-            # The master starts another process, which looks again.
-            time.sleep(_AGAIN_S)
-            _tell(connection, nothing="", sure=False, error=str(error))
+            # The master starts another process, which retries.
+            time.sleep(_RETRY_S)
+            _send(connection, nothing="", sure=False, error=str(error))
             return
         if shared is None:
-            _tell(connection, over=_exit_code_of_file(path))
+            _send(connection, over=_exit_code_of_file(path))
             connection.recv(1)
             return
         agent = _LeaseAgent(
@@ -94,18 +94,18 @@ def serve_leases(files: list[int], arguments: Mapping[str, Any]) -> None:
         agent.run()
 
 
-#: The folder that the members share, whatever it is called by now.
+#: The shared folder, even after a rename.
 _HERE = Path()
 
 
 def _is_in_place(path: Path) -> bool:
-    """Whether the working directory is what the members share, and not what others shared before."""
+    """Whether the working directory is still the shared folder of this sweep."""
     with contextlib.suppress(OSError):
         return shares_folder(path).samefile(_HERE)
     return False
 
 
-def _tell(connection: socket.socket, **what: Any) -> None:
+def _send(connection: socket.socket, **what: Any) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(json.dumps(what).encode() + b"\n")
 
@@ -116,12 +116,12 @@ def _exit_code_of_file(path: Path) -> int:
     try:
         return exit_code_of(read_sweep(path, reading=Reading.TABLES))
     except (OSError, ResultsError):
-        # Somebody has removed everything: whatever is run next begins anew.
+        # All files were removed: the next run starts from the beginning.
         return EndReason.SHARE.exit_code
 
 
 class _LeaseAgent:
-    """What the process knows."""
+    """The process's state and its answers."""
 
     def __init__(
         self,
@@ -143,22 +143,22 @@ class _LeaseAgent:
         self._leases = Leases(shared.chunks, member, shared.widths)
         self._files: dict[str, Lease] = {}
         self._watch = MemberWatch(self._folder, silence_s=silence_s, every_s=self._every_s)
-        #: What members that are gone have left, and how often they were found gone.
+        #: Member that is gone -> its trials.
         self._left_by: dict[str, Mapping[int, Left]] = {}
-        #: Members whose parts cannot be read, and why: what they have left is for whoever repairs it.
+        #: Member whose part cannot be read -> why; its trials wait for a repair.
         self._unreadable: dict[str, str] = {}
         self._granted: set[tuple[int, int]] = set()
         self._revoked: set[int] = set()
         self._old_stop = self._stop_identity()
         self._next_look = 0.0
         self._is_over = False
-        #: The last whole file that was seen, since when, and the process that writes one.
+        #: The mtime of the last whole file, and when it was seen; and the process that writes a new one.
         self._whole: tuple[int, float] = (0, time.monotonic())
         self._whole_every_s = _WHOLE_EVERY_S
         self._writer: tuple[int, float] | None = None
 
     def run(self) -> None:
-        """Until the master closes the line."""
+        """Answer requests until the master closes the connection."""
         unread = b""
         while True:
             wait_s = max(0.0, self._next_look - time.monotonic())
@@ -181,10 +181,10 @@ class _LeaseAgent:
         except (OSError, ResultsError) as error:
             if not _is_in_place(self._path):
                 self._is_over = True
-                _tell(self._connection, over=_exit_code_of_file(self._path))
+                _send(self._connection, over=_exit_code_of_file(self._path))
             else:
-                time.sleep(_AGAIN_S)
-                _tell(self._connection, nothing="", sure=False, error=str(error))
+                time.sleep(_RETRY_S)
+                _send(self._connection, nothing="", sure=False, error=str(error))
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
         if asked["ask"] == "lease":
@@ -198,10 +198,10 @@ class _LeaseAgent:
                 if not _is_in_place(self._path):
                     raise
                 if again == _LEAVE_TRIES - 1:
-                    # The part is on disk; whoever is next puts the parts together.
+                    # The part is on disk; the next run merges the parts.
                     self._is_over = True
-                    _tell(self._connection, left=3, who="", error=str(error))
-                time.sleep(_AGAIN_S)
+                    _send(self._connection, left=3, who="", error=str(error))
+                time.sleep(_RETRY_S)
 
     # ------------------------------------------------------------------------------------- leases
 
@@ -210,26 +210,26 @@ class _LeaseAgent:
             raise FileNotFoundError(self._path)
         self._learn()
         if self._stop_identity() not in (None, self._old_stop):
-            _tell(self._connection, stop=True)
-        self._see_to_whole_file()
+            _send(self._connection, stop=True)
+        self._refresh_whole_file()
 
     def _learn(self) -> None:
-        # In this order: whoever has a lease has been a member before.
+        # In this order: a holder of a lease was a member before.
         self._leases.learn(read_leases(self._folder, self._files))
         names = members(self._folder)
         self._watch.look([name for name in names if name != self._member], time.monotonic())
         for name in list(self._left_by):
-            # It was given up and is back, and may have written more since.
+            # It was declared dead and is back; it may have written more since.
             if name not in self._watch.gone:
                 del self._left_by[name]
         revoked = [number for number in self._leases.lost if number not in self._revoked]
         if revoked:
             self._revoked.update(revoked)
-            _tell(self._connection, revoked=revoked)
+            _send(self._connection, revoked=revoked)
 
     def _lease(self, shortest: bool, ranks: int | None) -> None:
         self._learn()
-        # What was leased for a master before this one, or by a process before this one.
+        # Leases granted to a previous master or by a previous process.
         forgotten = [lease for lease in self._leases.mine if (lease.chunk, lease.epoch) not in self._granted]
         if forgotten:
             for lease in forgotten:
@@ -243,12 +243,12 @@ class _LeaseAgent:
                     ranks=ranks,
                     gone=self._watch.gone - self._unreadable.keys(),
                     seen_alive=self._watch.seen_alive,
-                    left_by=self._what_is_left_by,
+                    left_by=self._trials_of,
                 )
             except ResultsError:
                 continue
             if found is None:
-                self._tell_of_nothing(ranks)
+                self._report_no_lease(ranks)
                 return
             lease = replace(found, host=self._host, job_id=self._job_id, at=time.time())
             if take_lease(self._folder, lease):
@@ -259,22 +259,22 @@ class _LeaseAgent:
 
     def _grant(self, lease: Lease) -> None:
         self._granted.add((lease.chunk, lease.epoch))
-        _tell(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
+        _send(self._connection, granted=[lease.numbers, lease.attempts, lease.losses])
 
-    def _tell_of_nothing(self, ranks: int | None) -> None:
+    def _report_no_lease(self, ranks: int | None) -> None:
         holders = self._leases.holders - self._watch.gone
-        # One that is silent may be dead, and then there is something to do after all.
+        # A silent holder may be dead; then its trials become available.
         sure = all(self._watch.life(name) is Life.ALIVE for name in holders)
-        _tell(
-            self._connection, nothing=self._who(holders), sure=sure,
+        _send(
+            self._connection, nothing=self._describe(holders), sure=sure,
             wide=self._leases.width_beyond(ranks, self._watch.gone),
             error="; ".join(self._unreadable.values()),
         )  # fmt: skip
 
-    def _who(self, names: set[str]) -> str:
+    def _describe(self, names: set[str]) -> str:
         return "; ".join(self._watch.text(name) for name in sorted(names))
 
-    def _what_is_left_by(self, member: str) -> Mapping[int, Left]:
+    def _trials_of(self, member: str) -> Mapping[int, Left]:
         if member not in self._left_by:
             try:
                 self._left_by[member] = _read_left(part_file(self._folder, member))
@@ -285,8 +285,8 @@ class _LeaseAgent:
 
     # ------------------------------------------------------------------------------------- the whole file
 
-    def _see_to_whole_file(self) -> None:
-        """Have the results file written now and then, by whichever member finds it old."""
+    def _refresh_whole_file(self) -> None:
+        """Rewrite the results file if it is old, in a child process."""
         now = time.monotonic()
         if self._writer is not None:
             process, since = self._writer
@@ -314,11 +314,11 @@ class _LeaseAgent:
         self._writer = process, now
 
     def _leave(self) -> None:
-        """The member's part is whole: end, as the last one with the whole file alone."""
+        """Leave after the member's part is written; the last member leaves only the whole file."""
         from mpisweep.results.shares.merging import OvertakenError, exit_code_of, write_whole
 
         left_file(self._folder, self._member).touch()
-        until = time.monotonic() + min(self._silence_s, _FAREWELL_S)
+        until = time.monotonic() + min(self._silence_s, _LEAVE_WAIT_S)
         while True:
             try:
                 self._learn()
@@ -332,7 +332,7 @@ class _LeaseAgent:
                 ):
                     break
             except OvertakenError:
-                # Another one leaves as well, and writes what this one would.
+                # Another member leaves too and writes the same file.
                 code, others = 3, set()
                 if _is_in_place(self._path):
                     time.sleep(0.1)
@@ -343,12 +343,13 @@ class _LeaseAgent:
                 break
             time.sleep(min(0.2, self._every_s))
         self._is_over = True
-        self._remove_request_that_all_have_obeyed()
-        _tell(self._connection, left=code, who=self._who(others))
+        self._remove_obeyed_request()
+        _send(self._connection, left=code, who=self._describe(others))
 
-    def _remove_request_that_all_have_obeyed(self) -> None:
-        """Else whoever goes on with the sweep would stop at once.  Of those that leave at a time the last one
-        sees all.
+    def _remove_obeyed_request(self) -> None:
+        """Remove the stop request, which would stop the next run, once no member is left to obey it.
+
+        If several leave at once, the last one sees that all have left.
         """
         if self._stop_identity() in (None, self._old_stop) or not _is_in_place(self._path):
             return
@@ -373,7 +374,7 @@ def _read_left(part: Path) -> Mapping[int, Left]:
     except ResultsError:
         if part.exists():
             raise
-        # It was killed before it could say a word.
+        # It was killed before its first record.
         return {}
     running = {state.attempts["trial"][row] for row in state.begun()}
     return {

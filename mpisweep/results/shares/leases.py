@@ -1,20 +1,20 @@
-"""Who of several allocations runs which trials of one sweep: the rules, without a file or a clock.
+"""Rules for which of several allocations runs which trials; no files, no clocks.
 
-Words: a *member* is one run of the program that works on a sweep together with others; a *chunk* is some of
-the sweep's trials; a *lease* gives a chunk, or what is left of it, to one member.
+Terms: a *member* is one run of the program that works on a sweep together with others; a *chunk* is a part of
+the sweep's trials; a *lease* gives a chunk, or the rest of it, to one member.
 
-1. The chunks are fixed when the sweep is split.  A lease is written once and never changes or goes away.
-2. The leases of a chunk have *epochs* 1, 2, 3 ...; of two members that want the same epoch only one gets it.
-   The first one covers the whole chunk.  A later one is taken over from a member that is gone; it lists the
-   trials that had not ended in what that member has left, how often each had been tried, and how often its
-   allocation was lost with it.
-3. A trial's *owner* is the last lease that lists it.  What the owner's member has of it counts, from the
-   first attempt that the lease does not know on; what any other member has of it does not.  So a member that
-   was given up, but is still there, spoils nothing: what it finds out about trials that were taken over is
-   dropped, and what it had finished before that is not listed in the later lease, and counts.
-4. A member never takes a chunk over that it has held before: in its own file those trials may have ended.
+1. The chunks are fixed when the sweep is split.  A lease is written once and is never changed or removed.
+2. The leases of a chunk have *epochs* 1, 2, 3 ...; if two members want the same epoch, only one gets it.  The
+   first one covers the whole chunk.  A later one takes over from a member that is gone; it lists the trials
+   that have not ended in that member's part, how often each was tried, and how often it was lost together
+   with a whole allocation.
+3. A trial's *owner* is the last lease that lists it.  The results of the owner's member count, from the first
+   attempt after those that the lease lists; results of other members do not.  So a member that was declared
+   dead but still runs does no harm: its results for trials that were taken over are dropped, and trials that
+   it had finished before are not listed in the later lease, and count.
+4. A member never takes over a chunk that it has held before: in its own file those trials may have ended.
 
-Every member, and everybody who reads, comes to the same conclusion from the leases alone.
+Every member and every reader comes to the same conclusion from the leases alone.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["Lease", "Leases", "Left", "owners", "superseded"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A chunk, or what is left of it, in the hands of one member.
+    """A chunk, or the rest of it, held by one member.
 
     Attributes:
         numbers: the trials that the member may run.
-        attempts: for each of them, how often members before have tried it.
+        attempts: for each of them, the number of attempts by earlier members.
         losses: for each of them, how often it was lost together with a whole allocation.
-        host: of the member's master, for messages.
+        host: node of the member's master, for messages.
         job_id: of the batch system; empty without one.
         at: when it was taken, in seconds since 1970.
     """
@@ -51,7 +51,7 @@ class Lease:
 
 
 class Left(NamedTuple):
-    """A trial as a member has left it: ended or not, the last attempt, and whether it was running."""
+    """A trial of a member that is gone."""
 
     ended: bool
     attempt: int
@@ -59,7 +59,7 @@ class Left(NamedTuple):
 
 
 def owners(leases: Iterable[Lease]) -> dict[int, tuple[Lease, int]]:
-    """Trial -> its owner, and the attempt after which the owner's attempts begin."""
+    """Trial -> its owner, and the last attempt before the owner's own."""
     found: dict[int, tuple[Lease, int]] = {}
     for lease in sorted(leases, key=lambda lease: (lease.chunk, lease.epoch)):
         for number, attempt in zip(lease.numbers, lease.attempts, strict=True):
@@ -68,7 +68,7 @@ def owners(leases: Iterable[Lease]) -> dict[int, tuple[Lease, int]]:
 
 
 def superseded(leases: Iterable[Lease]) -> dict[tuple[str, int], int]:
-    """(Member, trial) that the member owns no longer -> its last attempt that is known to its successor."""
+    """(Member, trial) that was taken over -> the last attempt that the successor's lease lists."""
     found: dict[tuple[str, int], int] = {}
     holder: dict[int, str] = {}
     for lease in sorted(leases, key=lambda lease: (lease.chunk, lease.epoch)):
@@ -80,25 +80,25 @@ def superseded(leases: Iterable[Lease]) -> dict[tuple[str, int], int]:
 
 
 class Leases:
-    """One member's view: what is leased, and what it can ask for.
+    """One member's view of the leases, and its choice of the next one.
 
     Args:
         chunks: the trials of each chunk; those with the longest trials come first.
-        member: whose view this is.
-        widths: how many ranks the trials of each chunk need; empty where all need one.
+        member: the member.
+        widths: number of ranks that the trials of each chunk need; empty if all need one.
     """
 
     def __init__(self, chunks: Sequence[Sequence[int]], member: str, widths: Sequence[int] = ()) -> None:
         self._chunks = chunks
         self._widths = widths or [1] * len(chunks)
         self._member = member
-        #: Chunk -> its leases, the last one last.
+        #: Chunk -> its leases, sorted by epoch.
         self._leases: dict[int, list[Lease]] = {}
-        #: Leases in which everything had ended when their member was seen to be gone.
+        #: Leases whose trials had all ended when their member was gone.
         self._done: set[tuple[int, int]] = set()
 
     def learn(self, leases: Iterable[Lease]) -> None:
-        """These leases exist; a view may be out of date, and never holds one that does not exist."""
+        """Add leases that exist; a view may be out of date, but never holds one that does not exist."""
         for lease in leases:
             known = self._leases.setdefault(lease.chunk, [])
             if lease not in known:
@@ -107,7 +107,7 @@ class Leases:
 
     @property
     def mine(self) -> list[Lease]:
-        """The leases of this member that nobody has taken over."""
+        """The leases of this member that no other member has taken over."""
         return [leases[-1] for leases in self._leases.values() if leases[-1].member == self._member]
 
     @property
@@ -118,7 +118,7 @@ class Leases:
 
     @property
     def holders(self) -> set[str]:
-        """The other members that hold a chunk in which, as far as is known, something is left to do."""
+        """The other members that hold a chunk with trials left, as far as is known."""
         last = (leases[-1] for leases in self._leases.values())
         return {lease.member for lease in last if not self._is_done(lease)} - {self._member}
 
@@ -131,16 +131,16 @@ class Leases:
         left_by: Callable[[str], Mapping[int, Left]],
         ranks: int | None = None,
     ) -> Lease | None:
-        """The lease that this member should try to get now; None when there is none to be had.
+        """The lease that this member should try to acquire; None if there is none.
 
-        What nobody has held yet goes first: it needs nobody's file to be read.
+        Unleased chunks come first, because they need no other member's file.
 
         Args:
             shortest: whether to begin with the shortest trials instead of the longest.
-            gone: members that have left or count as dead.
-            seen_alive: members that were alive while this one was: they have ended beside it.
-            left_by: what a member that is gone has left, by trial; a trial that is missing was never tried.
-            ranks: how many ranks a trial may need; None for any number.
+            gone: members that have left or are declared dead.
+            seen_alive: members that were seen alive, so that they died during this member's life.
+            left_by: gives the trials of a member that is gone; missing trials were never tried.
+            ranks: the largest number of ranks per trial; None for no limit.
         """
         order = [chunk for chunk, width in enumerate(self._widths) if ranks is None or width <= ranks]
         for chunk in reversed(order) if shortest else order:
@@ -159,9 +159,7 @@ class Leases:
         return None
 
     def width_beyond(self, ranks: int | None, gone: Container[str]) -> int:
-        """How many ranks the trials need that nobody has and that need more than `ranks`; 0 where there are
-        none.
-        """
+        """The most ranks that a free trial needs, if it needs more than `ranks`; 0 if there is none."""
         free = (
             width
             for chunk, width in enumerate(self._widths)
@@ -177,7 +175,7 @@ class Leases:
         return any(lease.member == self._member for lease in self._leases[chunk])
 
     def _successor(self, last: Lease, left: Mapping[int, Left], beside: bool) -> Lease | None:
-        """What a lease leaves to do, as the next one; None when there is nothing."""
+        """The lease on the trials that `last` leaves; None if there are none."""
         numbers: list[int] = []
         attempts: list[int] = []
         losses: list[int] = []

@@ -1,9 +1,9 @@
-"""Which members of a split sweep live.
+"""Which members of a split sweep are alive.
 
-The claim of a member's part (:mod:`mpisweep.results.claim`) tells that: its time changes as long as the
-master is well.  Who watches counts the silence by its own looks: time in which it could not look is nobody's
-silence, and clocks are not compared.  That a file is missing says nothing, for NFS may remember that for a
-minute; so a member that ends in order says so by a file.
+The claim on a member's part (:mod:`mpisweep.results.claim`) shows that: its mtime changes as long as the
+master is well.  A watcher measures silence by its own polls: time in which it could not poll does not count
+as silence, and clocks are not compared.  A missing file proves nothing, because NFS may cache that for a
+minute; so a member that ends cleanly creates a file.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from mpisweep.results.shares.folder import left_file, part_file
 
 __all__ = ["Life", "MemberWatch", "look_every_s"]
 
-#: How often the others are looked at, in seconds, unless the silence is short.
+#: Interval between polls, in seconds, unless the silence limit is short.
 _LOOK_EVERY_S = 5.0
 
 
 class Life(Enum):
-    """What is known of a member."""
+    """State of a member as seen by a watcher."""
 
-    #: It gives signs of life.
+    #: It sends heartbeats.
     ALIVE = "alive"
-    #: It has been silent for a moment, or was seen for the first time: nobody knows yet.
+    #: It is silent, or was seen for the first time.
     UNCERTAIN = "uncertain"
     DEAD = "dead"
-    #: It has ended in order.
+    #: It has ended cleanly.
     LEFT = "left"
 
 
@@ -49,7 +49,7 @@ class _Watched:
 
 
 def look_every_s(silence_s: float) -> float:
-    """How often members look at each other, and show themselves, in seconds."""
+    """Interval between polls and between heartbeats, in seconds."""
     return min(_LOOK_EVERY_S, silence_s / 6)
 
 
@@ -58,8 +58,8 @@ class MemberWatch:
 
     Args:
         folder: of the shares.
-        silence_s: a member that gives no sign of life for so long is dead.
-        every_s: how often the watcher means to look; a longer pause counts as this much of silence, twice.
+        silence_s: a member without a heartbeat for this long is declared dead.
+        every_s: intended interval between polls; a longer pause counts as twice this silence.
     """
 
     def __init__(self, folder: Path, *, silence_s: float, every_s: float) -> None:
@@ -70,7 +70,7 @@ class MemberWatch:
         self._last_look: float | None = None
 
     def look(self, names: Sequence[str], now: float) -> None:
-        """Look at these members once; `now` is the monotonic clock."""
+        """Poll these members once; `now` is the monotonic clock."""
         since_s = 0.0 if self._last_look is None else now - self._last_look
         self._last_look = now
         for name in names:
@@ -82,7 +82,7 @@ class MemberWatch:
             return
         changed_ns, text = 0, b""
         with contextlib.suppress(FileNotFoundError):
-            # Opened, because over NFS only that asks the server.
+            # Over NFS only an open asks the server.
             with claim_file(journal_folder(part_file(self._folder, name))).open("rb") as claim:
                 changed_ns, text = os.fstat(claim.fileno()).st_mtime_ns, claim.read()
         watched = self._watched.get(name)
@@ -102,27 +102,27 @@ class MemberWatch:
             watched.life = Life.UNCERTAIN
 
     def life(self, name: str) -> Life:
-        """What is known of a member that was looked at."""
+        """State of a member that was polled."""
         return self._watched[name].life
 
     @property
     def gone(self) -> set[str]:
-        """The members that will not go on."""
+        """The members that have left or were declared dead."""
         return {name for name, watched in self._watched.items() if watched.life in (Life.DEAD, Life.LEFT)}
 
     @property
     def seen_alive(self) -> set[str]:
-        """The members that have given a sign of life since this watch began."""
+        """The members that have sent a heartbeat since this watch began."""
         return {name for name, watched in self._watched.items() if watched.ever_changed}
 
     def text(self, name: str) -> str:
-        """Who a member is, for messages."""
+        """Description of a member for messages."""
         watched = self._watched.get(name)
         holder = watched.holder if watched else None
         return f"member {name}" if holder is None else holder.text()
 
-    def settle(self, names: Sequence[str]) -> list[str]:
-        """Look until nobody is uncertain, which may take the whole silence; returns those that are alive."""
+    def poll_until_certain(self, names: Sequence[str]) -> list[str]:
+        """Poll until no member is uncertain, at most for the whole silence; return the live ones."""
         while True:
             self.look(names, time.monotonic())
             if not any(self.life(name) is Life.UNCERTAIN for name in names):

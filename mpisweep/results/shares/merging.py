@@ -1,13 +1,12 @@
-"""One sweep out of the parts of several members, as one state and as one file.
+"""Merging the parts of several members into one sweep, as a state and as a file.
 
-:func:`merge` is a pure function of what was before the split, the parts and the leases; it can be done at any
-time by anybody, as often as one likes.  Until the shares are cleared away the parts hold everything, and
-``NAME.h5`` is a copy for tools that know nothing of parts.
+:func:`merge` is a pure function of the sweep before the split, the parts and the leases; any process can run
+it at any time.  Until the shares are cleared away the parts hold everything, and ``NAME.h5`` is a copy for
+tools that do not read parts.
 
-Who writes that copy needs no lock.  Every writer makes a folder of its own, whose name sorts after those that
-it finds, and removes those before it; only then does it read.  A writer that was overtaken has nothing left
-to rename; so a newer copy is never replaced by an older one, and the last copy, after which the shares go
-away, not by any.
+Writing that copy needs no lock.  Every writer creates a folder of its own, whose name sorts after the
+existing ones, and removes those; only then does it read.  The rename of a writer that was overtaken fails; so
+an older copy never replaces a newer one, and none replaces the last copy, after which the shares are removed.
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ _WATCH_EVERY_S = 0.5
 
 
 class OvertakenError(Exception):
-    """Another member has begun to write the whole file after this one."""
+    """Another member began to write the whole file after this one."""
 
 
 def read_sweep(
     path: Path, damages: list[Damage] | None = None, *, reading: Reading = Reading.SAMPLES
 ) -> SweepState:
-    """The state of a sweep from its file and its journal, or from its parts while it is split.
+    """Read a sweep from its file and its journal, or from its parts while it is split.
 
     Args:
         path: of the HDF5 file.
-        damages: gets what could not be read in the journals.
-        reading: what of its curves.
+        damages: receives the parts of the journals that could not be read.
+        reading: which curves to read.
 
     Raises:
-        ResultsError: when there is no sweep, or a file is something else.
+        ResultsError: when there is no sweep, or a file is not a results file.
     """
-    # Cleared away while they are being read, they leave everything in the file.
+    # If the parts are cleared away during the read, the file holds everything.
     state = _read_parts(shares_folder(path), reading, damages)
     return read_merged(path, damages, reading=reading) if state is None else state
 
@@ -72,13 +71,13 @@ def read_sweep(
 def _read_parts(
     folder: Path, reading: Reading, damages: list[Damage] | None = None, aside: Path | None = None
 ) -> SweepState | None:
-    """What the members have together; None where the sweep is not split.
+    """Read and merge the members' parts; None if the sweep is not split.
 
     Args:
         folder: of the parts.
-        reading: what of their curves.
-        damages: gets what could not be read in the journals.
-        aside: where the parts are held under other names, as they are when they are read.
+        reading: which curves to read.
+        damages: receives the parts of the journals that could not be read.
+        aside: folder in which the parts are linked, so that they stay unchanged during the read.
     """
 
     def look(found: list[Damage]) -> tuple[SweepState | None, bool]:
@@ -101,14 +100,14 @@ def _look_at_parts(
         try:
             parts[member] = _read_part(part, reading, damages, held)
         except ResultsError:
-            # A member that has just come, or that was killed before it could say a word.
+            # A member that has just joined, or that was killed before its first record.
             if part.exists():
                 raise
     base = base_file(folder)
     state = merge(
         shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading
     )
-    # A chunk that was taken over in between has results that its former lease does not explain.
+    # If a chunk was taken over in between, some results do not match the leases.
     return state, len(read_leases(folder)) == len(leases)
 
 
@@ -118,19 +117,19 @@ def _read_part(part: Path, reading: Reading, damages: list[Damage], held: Path |
     try:
         return read_merged(_hold(part, held), damages, reading=reading)
     except ResultsError:
-        # Told of the part itself, which is what can be repaired.
+        # Read the part itself, so that the message names a file that can be repaired.
         read_merged(part, reading=Reading.PLACES)
         raise
 
 
 def _hold(part: Path, held: Path) -> Path:
-    """Give a part and its journal further names, under which they stay as they are.
+    """Link a part and its journal under other names, so that they stay unchanged.
 
-    Its member goes on, replaces the one and removes what it covers of the other, long before large curves are
+    Its member keeps running: it replaces the file and removes covered segments long before large curves are
     copied.
     """
     holding, journal = held / part.name, journal_folder(part)
-    # In this order: what is not in the file that is held is in the journal that was there before.
+    # In this order: records that the linked file lacks are in segments that existed before.
     names = segments(journal)
     with contextlib.suppress(FileNotFoundError):
         os.link(part, holding)
@@ -150,14 +149,14 @@ def merge(
     leases: Iterable[Lease],
     reading: Reading = Reading.SAMPLES,
 ) -> SweepState:
-    """What the members have found together; by the rules of :mod:`mpisweep.results.shares.leases`.
+    """Merge the members' results by the rules of :mod:`mpisweep.results.shares.leases`.
 
     Args:
         shared: what the members agree on.
-        base: what was known before the sweep was split; may be empty.
-        parts: what each member has.
+        base: the sweep before the split; may be empty.
+        parts: the state of each member.
         leases: all leases.
-        reading: what was read of their curves.
+        reading: which curves were read.
     """
     leases = list(leases)
     sources = [base, *parts.values()]
@@ -185,7 +184,7 @@ def merge(
         if number < part.count:
             _copy_trial(merged, part, number, rows[member])
             _copy_curves(merged, part, number, reading)
-    # What was taken over and not tried again yet was tried by another member: attempts count on from there.
+    # A trial that was taken over and not retried yet continues the attempt numbers of its earlier member.
     for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
         if merged.trials["state"][number] == TrialState.WAITING:
             merged.trials["attempt"][number] = max(merged.trials["attempt"][number], attempt)
@@ -199,7 +198,7 @@ def _append_tables(
     parts: Mapping[str, SweepState],
     taken_over: Mapping[tuple[str, int], int],
 ) -> dict[str, int]:
-    """Append the tables of all members; returns where the workers of each member begin."""
+    """Append the tables of all members; return the first worker row of each member."""
     begins: dict[str, int] = {}
     for member, part in [("", base), *parts.items()]:
         allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
@@ -223,7 +222,7 @@ def _append_tables(
                         and known is not None
                         and value in (AttemptEnd.RUNNING, AttemptEnd.ENDED)
                     ):
-                        # It gave its trial no state: the trial was given to another member meanwhile.
+                        # It did not set the trial's state: another member had taken the trial over.
                         value = int(AttemptEnd.LOST)
                     column.append(value)
     return begins
@@ -271,7 +270,7 @@ def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
 
 
 def exit_code_of(state: SweepState) -> int:
-    """That of the whole sweep when every trial has ended, else 3."""
+    """The exit code of the whole sweep if every trial has ended, else 3."""
     if not all(value >= TrialState.COMPLETE for value in state.trials["state"]):
         return EndReason.SHARE.exit_code
     return _end_of_all(state).exit_code
@@ -282,7 +281,7 @@ def _end_of_all(state: SweepState) -> EndReason:
         spec = parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
         objective, measured = spec.objective, spec.measures or bool(state.metrics)
     except SpecError:
-        # Damage has taken what says which metric counts.
+        # The name of the objective was lost to damage.
         objective, measured = "", False
     objectives = state.metrics.get(objective) or [math.nan] * state.count
     useful = [
@@ -297,19 +296,19 @@ def _end_of_all(state: SweepState) -> EndReason:
 
 
 def write_whole(path: Path, folder: Path) -> tuple[SweepState, list[str]]:
-    """Replace the results file by one that holds what all members have found so far.
+    """Replace the results file by one with the results of all members so far.
 
     Args:
         path: of the HDF5 file.
         folder: that the members share.
 
     Returns:
-        What it holds, and the members whose parts are in it.
+        Its state, and the members whose parts are in it.
 
     Raises:
-        OvertakenError: when another one writes it, or the shares are gone.
+        OvertakenError: when another member writes it, or the shares are gone.
         ResultsError: when a part cannot be read.
-        OSError: when the disk does not take it.
+        OSError: when the write fails.
     """
     aside = _overtake_others(folder)
     try:
@@ -341,27 +340,27 @@ def _overtake_others(folder: Path) -> Path:
 
 
 def gather(path: Path, silence_s: float) -> bool:
-    """Put everything into the one file and end the split; False when there is none.
+    """Merge everything into the one file and end the split; False if there is no split.
 
     Args:
         path: of the HDF5 file.
-        silence_s: a member that is silent for so long is dead.
+        silence_s: a member that is silent for this long is declared dead.
 
     Raises:
-        ResultsError: when members are at work.
-        OSError: when the disk does not take the file.
+        ResultsError: when members are running.
+        OSError: when the write fails.
     """
     folder = shares_folder(path)
     if not folder.exists():
         return False
     while (shared := read_shared(folder)) is not None:
         watch = MemberWatch(folder, silence_s=silence_s, every_s=_WATCH_EVERY_S)
-        alive = watch.settle(members(folder))
+        alive = watch.poll_until_certain(members(folder))
         if alive:
             raise ResultsError(
-                f"{path}: is being worked on in {shared.split} shares, "
-                f"by {'; '.join(map(watch.text, alive))}; "
-                f"join them with --split {shared.split}, or wait until they have ended"
+                f"{path}: the sweep is running in {shared.split} shares: "
+                f"{'; '.join(map(watch.text, alive))}; "
+                f"join with --split {shared.split}, or wait until they end"
             )
         with contextlib.suppress(OvertakenError):
             _, known = write_whole(path, folder)

@@ -1,23 +1,23 @@
-"""The rules of the scheduler: functions over :class:`~mpisweep.scheduling.core.Core`, one subject per file.
+"""The rules of the scheduler: functions over ``Core``, one subject per file.
 
-A rule has no state of its own.  ``on_<event>(core, ...)`` answers one event and returns decisions; the others
-are steps that follow every event, or are shared by several rules.  A file uses only files above it in the
-table.
+A rule has no state of its own.  ``on_<event>(core, ...)`` handles one event and returns decisions; the other
+functions are steps that follow every event, or that several rules share.  A file imports only files above it
+in the table.
 
 ==============  ==========================================================================
-stops           stopping on request, or because the first trials all fail alike
-retries         what waits again, and what has failed because no retry is left
-reclaiming      taking back what would begin too late, or what an idle slot could run
-assigning       what a slot may be given next, and giving it
+stops           stopping on request, or when the first trials all fail with the same error
+retries         trials that wait again, and trials without a retry left
+reclaiming      reclaiming trials that would begin too late, or that an idle slot could run
+assigning       whether a slot may get a trial, and the assignment
 keeping         starting trials of several ranks, and keeping slots for the next one
 handout         which trial goes to which slot next
-leases          what is granted, what others take over, and when to ask for more
-learning        durations and new trials, from what has ended
-withholding     what may need too much memory, and what ran out of it
-blame           devices that are to blame for what failed on them: quarantine
+leases          grants, revocations, and requests for more trials
+learning        durations and new trials, learned from results
+withholding     trials that may need too much memory, and trials that ran out of it
+blame           quarantine of devices that cause failures
 several_ranks   the end of a trial of several ranks
-ends            trials that have ended, or that were reclaimed from a slot
+ends            trials that ended, or that a slot returned
 losses          lost workers and broken slots
-workers         workers that join, and the trials that they bring
+workers         workers that join, and the trials that they hold
 ==============  ==========================================================================
 """

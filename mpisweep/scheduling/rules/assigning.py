@@ -1,17 +1,17 @@
-"""What a slot may be given next, and giving it.
+"""Whether a slot may get a trial, and the assignment.
 
-One rule says what a slot may hold: *a trial that has not begun stays with a slot only as long as it, and all
-that the slot runs before it, will hardly end too late*, by the upper bound of the expectation
-(:mod:`mpisweep.scheduling.timetable`).  Too late is
+One rule limits the trials of a slot: *an unstarted trial stays with a slot only while the upper bounds of its
+duration and of all trials before it* (:mod:`mpisweep.scheduling.timetable`) *end before a limit*.  The limit
+is
 
-* after the deadline, if it is known when the allocation ends,
-* for a slot that is kept for a trial of several ranks (:mod:`mpisweep.scheduling.room`): after it can start.
+* the deadline, if the end of the allocation is known;
+* for a slot that is kept for a trial of several ranks (:mod:`mpisweep.scheduling.room`): when it can start.
 
-The rule decides both what begins and what is handed out ahead.  The time that is left goes to the longest
-trials that still fit: where none does, no slot could have run any of those that wait.
+The rule decides both which trials begin and which are handed out ahead.  The remaining time goes to the
+longest trials that still fit; if none fits, no slot could run any waiting trial.
 
-Nothing follows a trial that may have cost a worker (:mod:`mpisweep.scheduling.health`): it goes to an idle
-slot alone.
+Nothing is queued behind a trial that may have killed a worker (:mod:`mpisweep.scheduling.health`): it goes to
+an idle slot alone.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ __all__ = [
     "is_within", "kept_until", "may_have_more", "time_left_s",
 ]  # fmt: skip
 
-#: Trials that are expected to take less than this travel together.  A crash repeats at most these.
+#: Trials that are expected to take less than this are assigned in batches, in seconds.  A crash repeats one
+#: batch.
 BATCH_S = 0.010
-#: More would not be faster (measured: 128 trials a message reach 9/10 of the speed of 512).
-BATCH_AT_MOST = 512
+#: Larger batches are not faster (measured: 128 trials per message reach 9/10 of the speed of 512).
+MAX_BATCH = 512
 
 
-def may_have_more(core: Core, slot: Slot, at_most: int) -> bool:
-    """Whether a slot that holds up to so many trials can be given more."""
+def may_have_more(core: Core, slot: Slot, limit: int) -> bool:
+    """Whether a slot may get more trials if it holds up to `limit`."""
     held = core.slots.held[slot]
-    return len(held) <= at_most and slot not in core.slots.asked and core.losses.suspects.isdisjoint(held)
+    return len(held) <= limit and slot not in core.slots.asked and core.losses.suspects.isdisjoint(held)
 
 
 def time_left_s(core: Core, slot: Slot, now: float) -> float:
-    """How long a slot may take for what it is given now, after all that it holds; infinite for no limit."""
+    """Time limit for a trial that a slot gets now, in seconds; infinite for none."""
     is_kept = slot in core.slots.kept
     if not core.model.is_known:
         begins_at = now + NOTICE_S if core.slots.held[slot] else now
@@ -60,7 +61,7 @@ def kept_until(core: Core, now: float) -> float:
 
 
 def is_within(core: Core, number: int, left_s: float) -> bool:
-    """Whether a trial will hardly take longer than this; where nothing is known, if nothing limits it."""
+    """Whether a trial's upper bound is within a limit; if unknown, whether there is no limit."""
     if left_s == math.inf:
         return True
     upper_s = core.model.upper_s(number)
@@ -68,7 +69,7 @@ def is_within(core: Core, number: int, left_s: float) -> bool:
 
 
 def batch_size(core: Core) -> int:
-    """How many trials like the next one travel together."""
+    """Number of trials like the next one to assign in one batch."""
     number = core.waiting.next()
     expected_s = core.model.expected_s(number)
     if expected_s is None or expected_s > BATCH_S or number in core.losses.suspects or core.memory.fresh:
@@ -76,13 +77,13 @@ def batch_size(core: Core) -> int:
     if core.policy.fresh_process:
         return 1
     fair_share = core.waiting.count() // (2 * len(core.slots))
-    return max(1, min(BATCH_AT_MOST, fair_share, int(BATCH_S / expected_s)))
+    return max(1, min(MAX_BATCH, fair_share, int(BATCH_S / expected_s)))
 
 
 def assign_next(
     core: Core, slot: Slot, size: int, left_s: float, decisions: list[Decision], now: float
 ) -> None:
-    """Give a slot the next trial, or up to `size` short ones that travel together and end in time."""
+    """Assign the next trial to a slot, or a batch of up to `size` short ones that end in time."""
     waiting = core.waiting
     if size == 1:
         numbers = [waiting.take()]
@@ -94,7 +95,7 @@ def assign_next(
 def assign(
     core: Core, slots: tuple[Slot, ...], numbers: list[int], now: float, *, are_bound: bool = False
 ) -> Assign:
-    """Begin the next attempt of each of these trials in these slots."""
+    """Start the next attempt of these trials in these slots."""
     attempts = [core.trials.begin(number) for number in numbers]
     core.losses.note_assigned(numbers)
     if len(slots) > 1:

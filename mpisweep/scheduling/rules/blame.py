@@ -1,7 +1,8 @@
-"""Blaming a device, and not its trials: quarantine, and the way out of it.
+"""Quarantine of devices that cause failures, and release from it.
 
-A device on which trials fail, or take long, where the others do well (:mod:`mpisweep.scheduling.health`) gets
-no more of them; what failed there is tried elsewhere.  One device always stays.
+A device on which trials fail, or are slow, while the other devices do well gets no more trials
+(:mod:`mpisweep.scheduling.health`); those that failed there are retried elsewhere.  One device always stays
+in use.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Commit, Decision, GiveUp, Quarantine
 from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.assigning import BATCH_S
-from mpisweep.scheduling.rules.reclaiming import ask_back
+from mpisweep.scheduling.rules.reclaiming import reclaim
 from mpisweep.scheduling.rules.retries import wait_again
-from mpisweep.scheduling.rules.stops import look_for_common_error
+from mpisweep.scheduling.rules.stops import check_common_error
 from mpisweep.scheduling.trials import COMPLETE, FAILED
 
 __all__ = ["judge", "note_slowness", "release"]
 
 
 def judge(core: Core, slot: Slot, block: EndedBlock) -> list[Decision]:
-    """Commit a block, except for what a device and not the trial is to blame for."""
+    """Commit a block, except for failures that the device caused: these trials are retried."""
     decisions: list[Decision] = []
     suspect: list[int] = []
     released: list[Slot] = []
     for index, state in enumerate(block.states):
         number = block.numbers[index]
-        # Whatever becomes of it here says whether the device on which it failed before was to blame.
+        # Its end here shows whether the device on which it failed before was to blame.
         released += core.devices.clear_suspicion(number, state == FAILED)
         if state != FAILED:
             core.devices.note_success(slot)
@@ -48,7 +49,7 @@ def judge(core: Core, slot: Slot, block: EndedBlock) -> list[Decision]:
     if block.numbers:
         decisions.append(Commit(block))
     decisions += [release(core, other) for other in dict.fromkeys(released)]
-    return decisions + look_for_common_error(core, block)
+    return decisions + check_common_error(core, block)
 
 
 def _is_to_blame(core: Core, slot: Slot) -> bool:
@@ -64,19 +65,19 @@ def _blame(core: Core, slot: Slot, block: EndedBlock, suspect: Sequence[int]) ->
     wait_again(core, numbers)
     why = f"trials fail here and not elsewhere: {block.messages[suspect[0]].partition(chr(10))[0]}"
     decisions: list[Decision] = [GiveUp(slot.rank, numbers, attempts, AttemptEnd.SUSPECT)]
-    decisions += _bench(core, slot, why)
+    decisions += _quarantine(core, slot, why)
     core.devices.suspect(slot, numbers)
     return decisions
 
 
-def _bench(core: Core, slot: Slot, why: str) -> list[Decision]:
+def _quarantine(core: Core, slot: Slot, why: str) -> list[Decision]:
     if slot in core.devices.quarantined:
         return []
     core.devices.quarantine(slot)
     core.waiting.put_back(core.memory.note_absent(slot))
     decisions: list[Decision] = [Quarantine(slot, why)]
     if core.slots.held[slot]:
-        decisions += ask_back(core, slot)
+        decisions += reclaim(core, slot)
     core.slots.note(slot)
     return decisions
 
@@ -90,9 +91,9 @@ def release(core: Core, slot: Slot) -> Quarantine:
 
 
 def note_slowness(core: Core, slot: Slot, number: int, wall_time_s: float) -> list[Decision]:
-    """A long trial has ended: compare what it took with what was expected."""
+    """Compare a long trial's duration with the expectation; quarantine a slot that is slow."""
     expected_s = core.model.expected_s(number)
     if not core.policy.quarantine or expected_s is None or not wall_time_s > BATCH_S:
         return []
     why = core.devices.note_duration(slot, wall_time_s, expected_s)
-    return _bench(core, slot, why) if why else []
+    return _quarantine(core, slot, why) if why else []

@@ -1,4 +1,4 @@
-"""Trials that have ended in a slot, and trials that were reclaimed from it.
+"""Trials that ended in a slot, and trials that a slot returned.
 
 Only the attempt that the slot holds counts: a result of attempt 1 must never pass for one of attempt 2.
 """
@@ -15,15 +15,15 @@ from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.blame import judge, note_slowness
 from mpisweep.scheduling.rules.learning import observe
 from mpisweep.scheduling.rules.retries import wait_again
-from mpisweep.scheduling.rules.several_ranks import let_go, on_rank_ended
-from mpisweep.scheduling.rules.withholding import look_at_memory
+from mpisweep.scheduling.rules.several_ranks import on_rank_ended, on_rank_left
+from mpisweep.scheduling.rules.withholding import learn_memory
 from mpisweep.scheduling.trials import FAILED
 
 __all__ = ["on_trials_ended", "on_trials_reclaimed", "requeue"]
 
 
 def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
-    """Commit what has ended, and learn from it."""
+    """Commit ended trials, and learn from them."""
     slot = Slot(block.worker, block.slot)
     held = core.slots.held.get(slot)
     if held is None:
@@ -52,10 +52,10 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
     core.losses.note_ended(block.numbers)
     decisions: list[Decision] = []
     if has_failed or core.memory.is_rationed:
-        block, decisions = look_at_memory(core, (slot,), block)
+        block, decisions = learn_memory(core, (slot,), block)
         if not block.numbers:
             return decisions
-    # Trials that travel together are too short to tell anything about a device.
+    # Trials of a batch are too short to measure a device.
     if len(block.numbers) == 1:
         decisions += note_slowness(core, slot, block.numbers[0], block.wall_time_s[0])
     observe(core, block)
@@ -69,25 +69,25 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
 def on_trials_reclaimed(
     core: Core, slot: Slot, numbers: Sequence[int], attempts: Sequence[int], end: AttemptEnd
 ) -> list[Decision]:
-    """Queue again what a slot gave back."""
+    """Queue the trials that a slot returned again."""
     core.slots.note_answer(slot)
     held = core.slots.held.get(slot)
     if held is None:
         return []
-    given = {n: a for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a}
-    for number in given:
+    returned = {n: a for n, a in zip(numbers, attempts, strict=True) if held.get(n) == a}
+    for number in returned:
         del held[number]
     core.slots.note(slot)
-    return requeue(core, slot, given, end)
+    return requeue(core, slot, returned, end)
 
 
-def requeue(core: Core, slot: Slot, given: Mapping[int, int], end: AttemptEnd) -> list[Decision]:
-    """Attempts, by trial, that a slot does not hold any more, and that have no end: the trials wait again."""
-    alone = {number: attempt for number, attempt in given.items() if number not in core.teams}
+def requeue(core: Core, slot: Slot, returned: Mapping[int, int], end: AttemptEnd) -> list[Decision]:
+    """Queue trials (-> attempt) that a slot no longer holds and that have no end."""
+    alone = {number: attempt for number, attempt in returned.items() if number not in core.teams}
     decisions: list[Decision] = []
-    for number in given:
+    for number in returned:
         if number in core.teams:
-            decisions += let_go(core, slot, core.teams[number], end)
+            decisions += on_rank_left(core, slot, core.teams[number], end)
     if alone:
         wait_again(core, [*alone])
         decisions.append(GiveUp(slot.rank, [*alone], [*alone.values()], end))

@@ -1,10 +1,10 @@
 """Which trial goes to which slot next.
 
 The longest expected trial goes first (:mod:`mpisweep.scheduling.durations`), to an idle slot if there is
-one.  A slot holds the trials that run and the next ones, so that no device waits for a message.  Trials of
-known short duration travel together, as many as :data:`~mpisweep.scheduling.rules.assigning.BATCH_S` seconds
-hold, and never more than a fair share of what is left; a trial that is longer than that, or of unknown
-length, travels alone.
+one.  A slot holds its running trial and a backlog, so that no device waits for a message.  Trials of known
+short duration are assigned in batches of up to :data:`~mpisweep.scheduling.rules.assigning.BATCH_S` seconds,
+and never more than a fair share of the remaining trials; a longer trial, or one of unknown duration, is
+assigned alone.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from mpisweep.scheduling.rules.assigning import (
     time_left_s,
 )
 from mpisweep.scheduling.rules.keeping import fill_wide
-from mpisweep.scheduling.rules.reclaiming import take_for_idle
+from mpisweep.scheduling.rules.reclaiming import reclaim_for_idle
 
 __all__ = ["fill"]
 
 
 def fill(core: Core, decisions: list[Decision], now: float) -> None:
-    """Hand out trials while some wait and slots have room; else reclaim from slots with a backlog."""
+    """Hand out trials while slots have room; if none waits, reclaim from slots with a backlog."""
     waiting, slots = core.waiting, core.slots
     if slots.kept or waiting.wide():
         fill_wide(core, decisions, now)
     if core.memory.any_bound:
         _fill_bound(core, decisions, now)
     if waiting.count():
-        # The idle ones first: a trial that runs now is worth more than one that is next.
+        # Idle slots first: a trial that runs now is worth more than one in a backlog.
         _fill_idle(core, decisions, now)
         _fill_ahead(core, decisions, now)
     elif slots.idle and not slots.kept:
-        take_for_idle(core, decisions, now)
+        reclaim_for_idle(core, decisions, now)
 
 
 def _fill_idle(core: Core, decisions: list[Decision], now: float) -> None:
@@ -58,7 +58,7 @@ def _fill_idle(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
-    """Give slots what they run next; each is looked at once after it has changed."""
+    """Fill the backlogs of busy slots; each slot is visited once after it has changed."""
     waiting, slots = core.waiting, core.slots
     for _ in range(len(slots.wanting)):
         if not waiting.count() or waiting.next() in core.losses.suspects:
@@ -75,16 +75,16 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:
-    """Hand out what is to run on one kind of device."""
+    """Hand out trials that are bound to one kind of device."""
     slots = core.slots
     for kind, queue in core.memory.bound.items():
-        roomy = slots.roomy.get(kind)
-        if roomy is None:
+        with_room = slots.with_room.get(kind)
+        if with_room is None:
             continue
-        for _ in range(len(roomy)):
+        for _ in range(len(with_room)):
             if not queue:
                 break
-            slot, number = next(iter(roomy)), queue[0]
+            slot, number = next(iter(with_room)), queue[0]
             is_idle = not slots.held[slot]
             if number in core.losses.suspects and not is_idle:
                 break
@@ -94,4 +94,4 @@ def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:
                 # No other slot has more time than this one.
                 break
             else:
-                del roomy[slot]
+                del with_room[slot]

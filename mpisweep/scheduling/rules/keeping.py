@@ -13,10 +13,10 @@ __all__ = ["fill_wide"]
 
 
 def fill_wide(core: Core, decisions: list[Decision], now: float) -> None:
-    """Start trials of several ranks where there is room, the widest first; keep slots for the next one.
+    """Start trials of several ranks, the widest first; keep slots for the next one that waits.
 
-    So wide trials do not starve; while nothing else runs they fit without a gap, and the narrow ones fill
-    what is left at the end.
+    So wide trials do not starve: early in the sweep they fit without gaps, and the narrow trials fill the
+    gaps at the end.
     """
     waiting = core.waiting
     is_kept = False
@@ -34,17 +34,20 @@ def fill_wide(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def _keep(core: Core, width: int, now: float) -> bool:
-    """Keep slots for the next trial of this width if one would end in time; the same until one is lost."""
+    """Keep slots for the next trial of this width; False if none would end in time.
+
+    The slots stay the same until one of them is lost.
+    """
     slots, number = core.slots, core.waiting.next(width)
     if core.kept_for != number or len(slots.kept) != width:
         _release(core, now)
-        found = core.room.gather(width)
-        # Should the slots be free earlier than is expected, it has them all the same.
-        if not found or not _ends_from(core, max(now, *found.values()), width):
+        free_at = core.room.gather(width)
+        # Slots that are free earlier than expected still stay with it.
+        if not free_at or not _ends_from(core, max(now, *free_at.values()), width):
             return False
-        slots.keep(found, found)
+        slots.keep(free_at, free_at)
         core.kept_for = number
-        for slot in found:
+        for slot in free_at:
             note_slot(core, slot, now)
     return _ends_from(core, kept_until(core, now), width)
 

@@ -1,4 +1,4 @@
-"""Learning from trials that have ended: how long others will take, and which trials to add."""
+"""Learning from ended trials: expected durations, and which trials to add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import AddTrials, Decision
 from mpisweep.scheduling.rules.assigning import BATCH_S
-from mpisweep.scheduling.rules.reclaiming import reconsider
+from mpisweep.scheduling.rules.reclaiming import mark_all_changed
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
 from mpisweep.search.largest_batch import LargestBatch
 
@@ -14,7 +14,7 @@ __all__ = ["ask_search", "learn_durations", "observe"]
 
 
 def observe(core: Core, block: EndedBlock) -> None:
-    """Learn durations from trials that ran to their end; a failed one says little about the others."""
+    """Learn durations from complete and pruned trials; failed ones say little about others."""
     if FAILED not in block.states:
         core.model.observe(block.numbers, block.wall_time_s)
         return
@@ -23,16 +23,16 @@ def observe(core: Core, block: EndedBlock) -> None:
 
 
 def learn_durations(core: Core) -> None:
-    """Fit the durations anew, and reconsider the queues and what slots hold by them."""
+    """Fit the durations again, then update the queues and the timetable."""
     core.model.fit()
-    # Sorting a hundred thousand trials takes longer than running them where each is this short.
+    # Sorting a hundred thousand trials takes longer than running them if each is this short.
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
-    reconsider(core)
+    mark_all_changed(core)
 
 
 def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> None:
-    """Have the search add trials, by what is known now."""
+    """Have the search add trials, based on the results so far."""
     configurations = search.ask()
     if not configurations:
         return

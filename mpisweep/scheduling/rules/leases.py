@@ -1,6 +1,6 @@
-"""A sweep that several allocations share: what is granted, what others take over, and when to ask for more.
+"""Rules of a shared sweep: grants, revocations, and requests for more trials.
 
-Only what was granted to this allocation waits here (:mod:`mpisweep.scheduling.leasing`).
+Only trials that were granted to this allocation wait here (:mod:`mpisweep.scheduling.leasing`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Commit, Decision
 from mpisweep.scheduling.ended import lost_block
 from mpisweep.scheduling.leasing import Supply
-from mpisweep.scheduling.rules.reclaiming import ask_back
+from mpisweep.scheduling.rules.reclaiming import reclaim
 from mpisweep.scheduling.trials import FAILED, RUNNING
 
-__all__ = ["look_at_clock", "on_nothing_to_lease", "on_trials_granted", "on_trials_revoked", "replenish"]
+__all__ = ["ask_after_stall", "on_nothing_to_lease", "on_trials_granted", "on_trials_revoked", "replenish"]
 
 
 def on_trials_granted(
     core: Core, numbers: Sequence[int], attempts: Sequence[int], losses: Sequence[int]
 ) -> list[Decision]:
-    """Queue what was granted, unless too many allocations were lost with it."""
+    """Queue granted trials; a trial fails if too many allocations were lost with it."""
     assert core.supply is not None
     decisions: list[Decision] = []
     granted: list[int] = []
@@ -31,7 +31,7 @@ def on_trials_granted(
             continue
         core.trials.attempts[number] = max(core.trials.attempts[number], attempt)
         if lost and core.losses.count(number, lost) > core.policy.retries:
-            # Each allocation that tried it has ended: it may be what they died of.
+            # Each allocation that tried it died: the trial may be the cause.
             core.trials.attempts[number] += 1
             core.trials.move(number, RUNNING)
             core.trials.move(number, FAILED)
@@ -46,61 +46,61 @@ def on_trials_granted(
 
 
 def on_trials_revoked(core: Core, numbers: Sequence[int]) -> list[Decision]:
-    """Give up what others have taken over, except for what runs."""
+    """Drop trials that others took over, except for running ones."""
     assert core.supply is not None
     core.supply.revoke(numbers)
     decisions: list[Decision] = []
     for number in numbers:
         if core.waiting.discard(number):
-            core.supply.send_away(number)
+            core.supply.note_taken_over(number)
             continue
         holder = core.slots.holder(number)
         slots = core.teams[number].slots if number in core.teams else (holder,) if holder is not None else ()
-        # What it runs it may as well finish; what is next is for others.
+        # The running trial may finish; the backlog belongs to others.
         for slot in slots:
             if len(core.slots.held.get(slot, ())) > 1:
-                decisions += ask_back(core, slot)
+                decisions += reclaim(core, slot)
     return decisions
 
 
 def on_nothing_to_lease(core: Core, sure: bool, now: float) -> list[Decision]:
-    """Nothing was granted: ask again later, or finish this share."""
+    """Handle an empty answer: ask again later, or end this share."""
     assert core.supply is not None
     is_busy = core.running > 0 or bool(core.teams or core.away or core.memory or core.waiting.count())
-    core.supply.nothing(sure, is_busy, now)
+    core.supply.note_nothing_left(sure, is_busy, now)
     return []
 
 
-def look_at_clock(core: Core, supply: Supply, decisions: list[Decision], now: float) -> None:
-    """After a pause, ask what is still this allocation's before anything is handed out."""
-    wanted = supply.note_time(now, _ranks_at_most(core) if _have_joined(core, now) else None)
-    if wanted is not None:
-        decisions.append(wanted)
+def ask_after_stall(core: Core, supply: Supply, decisions: list[Decision], now: float) -> None:
+    """After a stall, ask which trials this allocation still owns before any is handed out."""
+    request = supply.note_time(now, _max_ranks(core) if _have_joined(core, now) else None)
+    if request is not None:
+        decisions.append(request)
 
 
 def replenish(core: Core, supply: Supply, decisions: list[Decision], now: float) -> None:
-    """Ask for more trials while there is still something to do."""
-    ranks = _ranks_at_most(core)
+    """Request more trials before the waiting ones run out."""
+    ranks = _max_ranks(core)
     if ranks is not None and not _have_joined(core, now):
-        # There may be slots enough for any trial in a moment.
+        # More slots may join in a moment.
         return
-    wanted = supply.ask(
+    request = supply.ask(
         ready=_ready(core, now),
         aside=core.waiting.count_aside,
         slots=len(core.slots.held),
         ranks=ranks,
         now=now,
     )
-    if wanted is not None:
-        decisions.append(wanted)
+    if request is not None:
+        decisions.append(request)
 
 
 def _have_joined(core: Core, now: float) -> bool:
     return bool(core.slots.held) and core.memory.have_joined(now)
 
 
-def _ranks_at_most(core: Core) -> int | None:
-    """How many ranks a trial may have to run here; None where that is so for all of them."""
+def _max_ranks(core: Core) -> int | None:
+    """Maximum number of ranks of a trial that can run here; None if every trial can."""
     if core.waiting.widest == 1:
         return None
     slots = core.slots.count_usable
@@ -108,7 +108,7 @@ def _ranks_at_most(core: Core) -> int | None:
 
 
 def _ready(core: Core, now: float) -> int:
-    """How many trials a slot can have; where all have joined and nothing runs, not those of several ranks."""
+    """Number of trials to hand out; without wide ones if all workers joined and nothing runs."""
     if _have_joined(core, now) and core.running == 0 and not core.teams:
         return core.waiting.count()
     return len(core.waiting) - core.waiting.count_aside

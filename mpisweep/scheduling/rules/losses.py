@@ -1,7 +1,7 @@
-"""Lost workers and broken slots: which of their trials are retried, and who is left.
+"""Lost workers and broken slots: which trials are retried, and whether any slot is left.
 
-A slot that failed, and not its trial, costs that trial an attempt, as a lost worker does.  A slot that is of
-no use any more never returns; when none is left, the run ends.
+A slot that failed costs its trial an attempt, as a lost worker does.  A slot that became unusable never
+returns; when none is left, the run ends.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from mpisweep.scheduling.ended import lost_text
 from mpisweep.scheduling.rules.blame import release
 from mpisweep.scheduling.rules.ends import requeue
 from mpisweep.scheduling.rules.retries import retry, wait_again
-from mpisweep.scheduling.rules.several_ranks import let_go
+from mpisweep.scheduling.rules.several_ranks import on_rank_left
 
-__all__ = ["leave", "nobody_left", "on_slot_broken", "on_worker_lost"]
+__all__ = ["end_without_slots", "leave", "on_slot_broken", "on_worker_lost"]
 
 
 def on_worker_lost(core: Core, rank: int) -> list[Decision]:
-    """A worker is lost, and with it all that its slots hold."""
+    """Requeue or fail the trials of a lost worker."""
     decisions: list[Decision] = []
     for slot in core.away_of.pop(rank, ()):
         if slot in core.away:
@@ -27,13 +27,13 @@ def on_worker_lost(core: Core, rank: int) -> list[Decision]:
     for slot in core.slots.of_rank(rank):
         decisions += _lose(core, slot, leave(core, slot))
     core.any_worker_lost = True
-    return decisions + _see_who_is_left(core)
+    return decisions + _check_slots_left(core)
 
 
 def on_slot_broken(
     core: Core, slot: Slot, trial: tuple[int, int] | None, why: str, is_gone: bool
 ) -> list[Decision]:
-    """A slot lost the trial it ran; if the slot `is_gone`, what it had next waits again too."""
+    """Retry the trial that a broken slot ran; if the slot `is_gone`, requeue its backlog too."""
     held = core.slots.held.get(slot)
     if is_gone:
         core.gone[slot] = why
@@ -47,19 +47,19 @@ def on_slot_broken(
         if number in core.teams:
             team = core.teams[number]
             team.why = team.why or why
-            decisions += let_go(core, slot, team, AttemptEnd.LOST)
+            decisions += on_rank_left(core, slot, team, AttemptEnd.LOST)
         else:
             decisions.append(retry(core, slot, number, attempt, why))
     if not is_gone:
         return decisions
     decisions.append(Quarantine(slot, why))
-    # What it was given meanwhile it has not begun.
+    # The trials that it was assigned meanwhile have not begun.
     decisions += requeue(core, slot, leave(core, slot), AttemptEnd.RECLAIMED)
-    return decisions + _see_who_is_left(core)
+    return decisions + _check_slots_left(core)
 
 
 def _lose(core: Core, slot: Slot, held: dict[int, int]) -> list[Decision]:
-    """A slot went away with these trials: they wait again, unless one is to blame and has no retry left."""
+    """Requeue the trials of a lost slot; the one to blame fails if it has no retry left."""
     decisions: list[Decision] = []
     alone = [number for number in held if number not in core.teams]
     blamed = core.losses.blame(alone) if next(iter(held), None) not in core.teams else None
@@ -69,14 +69,14 @@ def _lose(core: Core, slot: Slot, held: dict[int, int]) -> list[Decision]:
         decisions.append(GiveUp(slot.rank, others, [held[number] for number in others], AttemptEnd.RECLAIMED))
     for number in held:
         if number in core.teams:
-            decisions += let_go(core, slot, core.teams[number], AttemptEnd.LOST)
+            decisions += on_rank_left(core, slot, core.teams[number], AttemptEnd.LOST)
     if blamed is not None:
         decisions.insert(0, retry(core, slot, blamed, held[blamed], lost_text(slot)))
     return decisions
 
 
 def leave(core: Core, slot: Slot) -> dict[int, int]:
-    """A slot is not there any more; returns what it held."""
+    """Remove a slot; returns the trials that it held."""
     held = core.slots.leave(slot)
     if slot not in core.devices.quarantined:
         core.waiting.put_back(core.memory.note_absent(slot))
@@ -84,16 +84,16 @@ def leave(core: Core, slot: Slot) -> dict[int, int]:
     return held
 
 
-def _see_who_is_left(core: Core) -> list[Decision]:
-    """Some slots are gone: a device that may be ill is better than none, and without any the run ends."""
+def _check_slots_left(core: Core) -> list[Decision]:
+    """Release the quarantined slots if only they are left; stop the sweep if none is left."""
     decisions: list[Decision] = []
     if core.slots.count_usable == 0:
         decisions += [release(core, slot) for slot in list(core.devices.quarantined)]
     if not core.slots.held and not core.away and core.stopping is None:
-        core.stopping = nobody_left(core)
+        core.stopping = end_without_slots(core)
     return decisions
 
 
-def nobody_left(core: Core) -> EndReason:
-    """Why nobody is left: workers may be back when the ranks are started again, devices that hang are not."""
+def end_without_slots(core: Core) -> EndReason:
+    """Reason for a run without slots: lost workers return after a restart, hung devices do not."""
     return EndReason.NO_DEVICES if core.gone and not core.any_worker_lost else EndReason.NO_WORKERS

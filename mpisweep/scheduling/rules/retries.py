@@ -1,7 +1,7 @@
-"""Running a trial again: what goes back to the queue, and what has no retry left.
+"""Retries: trials that wait again, and trials without a retry left.
 
-A trial that ran, or was about to, waits again at the head of the queue.  A trial that was lost (its worker
-died, or its slot broke) is retried `retries` times; after that it has failed.
+A trial that was assigned and has no end waits again at the head of its queue.  A lost trial (its worker died,
+or its slot broke) is retried up to `retries` times; then it fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["queue_first", "retry", "wait_again"]
 
 
 def wait_again(core: Core, numbers: Sequence[int]) -> None:
-    """Trials that ran, or were to run, wait again, and are the next ones."""
+    """Put assigned trials back at the head of their queues."""
     for number in numbers:
         core.trials.move(number, WAITING)
     if core.supply is not None:
@@ -27,13 +27,13 @@ def wait_again(core: Core, numbers: Sequence[int]) -> None:
 
 
 def queue_first(core: Core, number: int, kind: str | None) -> None:
-    """A trial is to be handed out before all others, to a device of this kind."""
+    """Hand out a waiting trial before all others, to a device of this kind."""
     if core.waiting.width(number) > 1 or not core.memory.bind(number, kind):
         core.waiting.put_back([number])
 
 
 def retry(core: Core, slot: Slot, number: int, attempt: int, why: str) -> Decision:
-    """A trial was lost, and `why`: it waits again, or has failed when no retry is left."""
+    """Retry a trial that was lost because of `why`, or fail it if no retry is left."""
     if core.losses.count(number) <= core.policy.retries:
         wait_again(core, [number])
         return GiveUp(slot.rank, [number], [attempt], AttemptEnd.LOST)

@@ -1,7 +1,6 @@
-"""The end of a trial of several ranks: it is over when every one of its slots has let go of it.
+"""The end of a trial of several ranks: it is over when all of its slots have left it.
 
-When it is over, and what it has died of, is decided in :mod:`mpisweep.scheduling.teams`; how it starts, in
-:mod:`mpisweep.scheduling.rules.keeping`.
+:mod:`mpisweep.scheduling.teams` determines its cause, :mod:`mpisweep.scheduling.rules.keeping` starts it.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from mpisweep.scheduling.decisions import Abandon, Commit, Decision, GiveUp
 from mpisweep.scheduling.ended import lost_text
 from mpisweep.scheduling.rules.learning import observe
 from mpisweep.scheduling.rules.retries import retry, wait_again
-from mpisweep.scheduling.rules.stops import look_for_common_error
-from mpisweep.scheduling.rules.withholding import look_at_memory
+from mpisweep.scheduling.rules.stops import check_common_error
+from mpisweep.scheduling.rules.withholding import learn_memory
 from mpisweep.scheduling.teams import TeamTrial
 
-__all__ = ["let_go", "on_rank_ended"]
+__all__ = ["on_rank_ended", "on_rank_left"]
 
 
 def on_rank_ended(core: Core, slot: Slot, team: TeamTrial, block: EndedBlock) -> list[Decision]:
-    """One rank of a trial of several has returned or failed."""
+    """Note that one rank of a trial has returned or failed."""
     held = core.slots.held[slot]
     if held.get(team.number) != block.attempts[0]:
         return []
     del held[team.number]
     core.slots.note(slot)
-    return let_go(core, slot, team, block)
+    return on_rank_left(core, slot, team, block)
 
 
-def let_go(core: Core, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
-    """A slot does not hold a trial of several ranks any more: the others are not to either."""
+def on_rank_left(core: Core, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd) -> list[Decision]:
+    """Note that a slot has left a trial of several ranks, and have the other slots leave it too."""
     team.waits_for.discard(slot)
     if isinstance(how, EndedBlock):
         team.ends.append(how)
@@ -41,9 +40,9 @@ def let_go(core: Core, slot: Slot, team: TeamTrial, how: EndedBlock | AttemptEnd
         del core.teams[team.number]
         return _end_team(core, team)
     linger_s = team.linger_s
-    if linger_s >= team.told_s:
+    if linger_s >= team.linger_sent_s:
         return []
-    team.told_s = linger_s
+    team.linger_sent_s = linger_s
     return [
         Abandon(other, team.number, team.attempt, linger_s) for other in team.slots if other in team.waits_for
     ]
@@ -58,11 +57,11 @@ def _end_team(core: Core, team: TeamTrial) -> list[Decision]:
     if isinstance(verdict, AttemptEnd):
         wait_again(core, [number])
         return [GiveUp(slot.rank, [number], [attempt], verdict)]
-    verdict, again = look_at_memory(core, team.slots, verdict)
+    verdict, again = learn_memory(core, team.slots, verdict)
     if again:
         return again
     if core.search is not None:
         core.search.tell(verdict)
     core.trials.move(number, verdict.states[0])
     observe(core, verdict)
-    return [Commit(verdict), *look_for_common_error(core, verdict)]
+    return [Commit(verdict), *check_common_error(core, verdict)]

@@ -1,6 +1,6 @@
-"""Withholding trials that may need too much memory, and running again those that ran out of it.
+"""Withholding trials that may need too much memory, and rerunning trials that ran out of it.
 
-The rules themselves are those of :mod:`mpisweep.scheduling.memory` and :mod:`mpisweep.search.frontier`.
+:mod:`mpisweep.scheduling.memory` and :mod:`mpisweep.search.frontier` contain the logic.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.retries import queue_first, wait_again
 from mpisweep.scheduling.trials import INFEASIBLE, WAITING
 
-__all__ = ["has_slots", "look_at_memory", "may_go_on", "ration"]
+__all__ = ["has_slots", "learn_memory", "ration", "release_withheld"]
 
 
-def look_at_memory(
-    core: Core, slots: tuple[Slot, ...], block: EndedBlock
-) -> tuple[EndedBlock, list[Decision]]:
-    """Learn what fits; what ran out of memory and is to run again is not in the block that is returned."""
+def learn_memory(core: Core, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
+    """Learn from a block what fits; returns it without the trials that must run again."""
     kind = core.memory.kind_of(slots)
     again = core.memory.judge(block, kind, len(slots))
     if not again:
@@ -31,7 +29,7 @@ def look_at_memory(
     for index, end in again.items():
         number, attempt = block.numbers[index], block.attempts[index]
         if end is AttemptEnd.NOT_FRESH:
-            # At once, and not when its turn comes: others wait for what it shows.
+            # Before all others, because withheld trials wait for its result.
             core.trials.move(number, WAITING)
             queue_first(core, number, kind)
         else:
@@ -41,7 +39,7 @@ def look_at_memory(
 
 
 def ration(core: Core, decisions: list[Decision], now: float) -> None:
-    """Let the queues have what need not be withheld any more, and what shows where the frontier is."""
+    """Queue trials that need not be withheld any more, and trials that test the frontier."""
     idle = {} if core.waiting.count() else core.slots.idle_of_kind
     if core.waiting.any_widths:
         core.memory.note_room(core.slots.count_usable, partial(has_slots, core))
@@ -62,14 +60,14 @@ def ration(core: Core, decisions: list[Decision], now: float) -> None:
 
 
 def has_slots(core: Core, number: int) -> bool:
-    """Whether there are as many slots as a trial needs."""
+    """Whether there are enough usable slots for a trial."""
     return core.waiting.width(number) <= core.slots.count_usable
 
 
-def may_go_on(core: Core, decisions: list[Decision], now: float) -> bool:
-    """Whether something withheld will still run, or be inferred, although nothing runs or can be started."""
+def release_withheld(core: Core, decisions: list[Decision], now: float) -> bool:
+    """Release withheld trials when nothing runs or can start; returns whether the run continues."""
     if core.policy.deadline == inf or not core.memory.have_joined(now):
         return True
-    # What was let go of may take too long, and something smaller not.
+    # A released trial may not end in time, while a smaller one does.
     ration(core, decisions, now)
     return core.waiting.count() > 0 or not core.memory

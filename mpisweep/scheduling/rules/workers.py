@@ -1,4 +1,4 @@
-"""Workers that join, for the first time or again, and the trials that they bring with them."""
+"""Workers that join, for the first time or again, and the trials that they hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["on_worker_joined"]
 
 
 def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decision]:
-    """What the worker says that it holds is right; what it was thought to hold beyond that waits again."""
+    """Take the worker's own list of trials as true; requeue the others that it should hold."""
     rank, held = event.rank, event.held
     slots = [Slot(rank, index) for index in range(event.slots)]
     core.slots.nodes |= dict.fromkeys(slots, event.host)
@@ -23,21 +23,21 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
         core.gone.setdefault(Slot(rank, index), "a process that cannot be ended may have its device")
     decisions: list[Decision] = []
     for index, slot in enumerate(slots):
-        thought = core.away.pop(slot, None) or core.slots.held.get(slot, {})
+        expected = core.away.pop(slot, None) or core.slots.held.get(slot, {})
         kept: dict[int, int] = {}
-        # What has ended in a slot that is gone runs again: nothing of such a slot is waited for.
+        # A trial that has ended in an unusable slot runs again: no result of such a slot is awaited.
         for number, attempt in held[index] if index < len(held) and slot not in core.gone else ():
-            if thought.get(number) == attempt or _recall(core, number, attempt):
+            if expected.get(number) == attempt or _adopt(core, number, attempt):
                 kept[number] = attempt
             elif number < core.total:
-                # Others run it by now, or have run it; or it would wait for ranks that are not there.
+                # Another slot has it, or it has ended, or it would wait for ranks that are not there.
                 decisions.append(Abandon(slot, number, attempt, 0.0))
                 if core.waiting.width(number) > 1 and core.trials.states[number] == WAITING:
                     # The next attempt must not be taken for this one.
                     core.trials.attempts[number] = max(core.trials.attempts[number], attempt)
-        missing = {number: attempt for number, attempt in thought.items() if number not in kept}
+        missing = {number: attempt for number, attempt in expected.items() if number not in kept}
         for number in missing:
-            del thought[number]
+            del expected[number]
         decisions += requeue(core, slot, missing, AttemptEnd.RECLAIMED)
         if slot in core.gone:
             if slot in core.slots.held:
@@ -52,8 +52,8 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
     return decisions
 
 
-def _recall(core: Core, number: int, attempt: int) -> bool:
-    """A worker holds an attempt that nothing was known of: take it as running, unless it is out of date."""
+def _adopt(core: Core, number: int, attempt: int) -> bool:
+    """Mark an attempt that only its worker has recorded as running; False if it is stale."""
     if number >= core.total or core.trials.states[number] != WAITING:
         return False
     if attempt < core.trials.attempts[number]:

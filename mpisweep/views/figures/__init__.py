@@ -1,8 +1,8 @@
-"""The figures of a sweep: series as data, and one way of drawing them.  The only room that imports
-matplotlib.
+"""The figures of a sweep: their data as arrays, and one way of drawing them.
 
-Each figure is a function of a :class:`~mpisweep.results.load.Sweep` that returns a matplotlib Figure.  What
-is drawn is computed first, as plain arrays, by a function beside it; take that one for a drawing of your own.
+Each figure is a function of a :class:`~mpisweep.results.load.Sweep` that returns a matplotlib Figure.  A
+function beside it computes its data as plain arrays; use that one for a drawing of your own.  No other
+package imports matplotlib.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What trials have reported while they ran."""
+"""Learning curves: the metrics that trials report while they run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["draw_learning_curves"]
 
@@ -37,18 +37,18 @@ __all__ = ["draw_learning_curves"]
 def draw_learning_curves(
     sweep: Sweep, metric: str, *, parameter: str | None = None, over_time: bool = False, smooth: int = 1
 ) -> Figure:
-    """The curves of all trials, coloured by a parameter; best, median and baseline on top.
+    """Draw the curves of all trials, coloured by a parameter; best, median and baseline on top.
 
     Args:
         sweep: from :func:`mpisweep.load`.
-        metric: one that has curves.
-        parameter: colours the curves; the first searched one unless given.
-        over_time: seconds since the trial's start on the axis instead of steps.
-        smooth: running mean over so many reports.
+        metric: a metric with curves.
+        parameter: colours the curves; default the first searched one.
+        over_time: whether the axis is the time since the trial's start, not the step.
+        smooth: number of reports in the running mean.
 
     Raises:
-        KeyError: when there is no such curve or parameter.
-        FigureError: when no trial has reported it.
+        KeyError: if there is no such curve or parameter.
+        FigureError: if no trial has reported the metric.
     """
     names = sweep.spec.space.names or sweep.parameters
     colour_by = parameter or (names[0] if names else None)
@@ -65,10 +65,10 @@ def draw_learning_curves(
         colours = _colours(figure, axes, sweep, colour_by, list(drawn))
         for number, (x, y) in drawn.items():
             axes.plot(x, y, _point(y), color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
-        for number, colour, what in _highlights(sweep, list(drawn)):
+        for number, colour, text in _highlights(sweep, list(drawn)):
             x, y = drawn[number]
             axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
-            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=what)
+            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=text)
         axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
         smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
         axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
@@ -77,17 +77,18 @@ def draw_learning_curves(
         if not over_time:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(figure, axes)
-        axes.set_title(f"{sweep.name}: {words(metric)} while training", loc="left", fontsize=11)
+        variable = "time" if over_time else "step"
+        axes.set_title(f"{sweep.name}: {words(metric)} vs. {variable}", loc="left", fontsize=11)
     return figure
 
 
 def _point(values: Floats) -> str:
-    """How a curve is drawn: as a line, or where that would not be seen as a point."""
+    """Format of a curve: a line, or a point for a single value, of which a line shows nothing."""
     return "." if np.isfinite(values).sum() == 1 else "-"
 
 
 def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
-    """Trials that deserve a thick line: the best, the one in the middle, the baseline."""
+    """Trials with a thick line: best, median and baseline."""
     ranked = [int(n) for n in sweep.best(len(sweep.trials))["number"] if n in numbers]
     chosen: list[tuple[int, str, str]] = []
     if ranked:
@@ -131,7 +132,7 @@ def _smoothed(values: Floats, width: int) -> Floats:
     if width <= 1 or len(values) == 0:
         return values
     is_number = np.isfinite(values)
-    # What is no number is missing in the means that it is part of, and in no other.
+    # A NaN is missing from the means that include it, and from no other.
     sums = np.cumsum(np.insert(np.where(is_number, values, 0.0), 0, 0.0))
     numbers = np.cumsum(np.insert(is_number, 0, False))
     first = np.maximum(np.arange(len(values)) - width + 1, 0)

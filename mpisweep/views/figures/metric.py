@@ -1,4 +1,4 @@
-"""A metric over a parameter, as in Figure 1 of the poster: best, baseline and failed trials marked."""
+"""Figure 1: a metric vs. a parameter, with best, baseline and failed trials marked."""
 
 from __future__ import annotations
 
@@ -33,46 +33,45 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
-from mpisweep.views.tables import units
+from mpisweep.views.wording import units
 
 __all__ = ["Series", "draw_metric", "first_parameter", "metric_series"]
 
-#: Trials up to which points are joined by a line.
+#: Maximum number of points that are joined by a line.
 POINTS_JOINED = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric over one parameter; arrays have one entry a trial."""
+    """One metric vs. one parameter; arrays have one entry per trial."""
 
     parameter: str
     metric: str
     #: Position on the axis: the value, or the index of a category.
     x: Floats
     y: Floats
-    #: Names of the categories; empty for a number.
+    #: Names of the categories; empty for a numeric parameter.
     categories: tuple[str, ...]
-    #: Entry of the best trial, by the sweep's objective whatever metric this is.
+    #: Entry of the best trial by the sweep's objective, whichever metric is drawn.
     best: int | None
     baseline: int | None
     failed_x: Floats
     failed_causes: tuple[str, ...]
-    #: Complete trials of which the metric is missing, NaN or infinite.
+    #: Positions of complete trials without a finite value of the metric.
     without_x: Floats
     numbers: NDArray[np.int64]
     times_s: Floats
-    #: From where to where on the axis nothing fits into the memory, and how many trials were therefore not
-    #: run.
+    #: Ranges of the axis in which no trial fits in memory, and the number of trials not run because of them.
     too_large: tuple[tuple[float, float], ...] = ()
     infeasible: int = 0
 
 
 def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
-    """Final values of a metric, by parameter.
+    """Compute the final values of a metric, ordered by a parameter.
 
     Raises:
-        KeyError: when the sweep has no such parameter or metric.
-        FigureError: when no trial has ended, or the metric is no number.
+        KeyError: if the sweep has no such parameter or metric.
+        FigureError: if no trial has ended, or the metric is not numeric.
     """
     trials = sweep.trials
     complete = trials["state"] == TrialState.COMPLETE.label
@@ -82,7 +81,7 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
     where, categories = positions(trials[sweep.column(parameter)])
     values = trials[sweep.metric_column(metric)] if complete.any() else np.full(len(trials), np.nan)
     if values.dtype.kind not in "iufb":
-        raise FigureError(f"{sweep.path}: {metric} is a text, and no number that could be drawn")
+        raise FigureError(f"{sweep.path}: {metric} is text; only numeric metrics can be drawn")
     shown = complete & np.isfinite(values)
     order = np.argsort(where[shown], kind="stable")
     numbers = trials["number"][shown][order]
@@ -98,10 +97,9 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
 def _too_large(
     trials: TrialTable, where: Floats, categories: tuple[str, ...]
 ) -> tuple[tuple[tuple[float, float], ...], int]:
-    """Stretches of the axis in which no trial fits into the memory, and how many trials were therefore not
-    run.
+    """Ranges of the axis in which no trial fits in memory, and the number of infeasible trials.
 
-    A stretch reaches half the way to the values beside it that do fit.
+    A range extends halfway to the neighbouring values that fit.
     """
     infeasible = trials["state"] == TrialState.INFEASIBLE.label
     out = infeasible | (trials["cause"] == FailureCause.OUT_OF_MEMORY.label)
@@ -125,19 +123,19 @@ def _entry_of(trial: Any, numbers: NDArray[np.int64]) -> int | None:
 
 
 def first_parameter(sweep: Sweep) -> str:
-    """The parameter to draw over where none is named: the first one searched, else the first fixed one.
+    """Default parameter of the axis: the first searched one, else the first fixed one.
 
     Raises:
-        FigureError: when the sweep has no parameters.
+        FigureError: if the sweep has no parameters.
     """
     names = sweep.spec.space.names or sweep.parameters
     if not names:
-        raise FigureError(f"{sweep.path}: the sweep has no parameters, there is nothing to draw over")
+        raise FigureError(f"{sweep.path}: the sweep has no parameter for the axis")
     return names[0]
 
 
 def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
-    """A metric over a parameter, the best trial and the baseline marked, failed trials shown as such."""
+    """Draw a metric vs. a parameter, with best, baseline and failed trials marked."""
     series = metric_series(sweep, parameter, metric)
     with mpl.rc_context(STYLE):
         figure = Figure()
@@ -159,11 +157,11 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
         if spans_decades(series.y):
             axes.set_yscale("log")
         legend(figure, axes, covers=count > 150 or bool(series.categories))
-        axes.set_title(f"{sweep.name}: {words(metric)} by {words(parameter)}", loc="left", fontsize=11)
+        axes.set_title(f"{sweep.name}: {words(metric)} vs. {words(parameter)}", loc="left", fontsize=11)
     return figure
 
 
-def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, what: str) -> None:
+def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: str, text: str) -> None:
     if index is None:
         return
     x, y = series.x[index], series.y[index]
@@ -171,14 +169,14 @@ def _mark(axes: Axes, series: Series, index: int | None, colour: str, marker: st
     axes.plot(
         [x], [y], marker, color=colour, markersize=13 if marker == "*" else 8, zorder=5,
         markeredgecolor="white", markeredgewidth=0.8,
-        label=f"{what}: {words(series.parameter)} {where}, {words(series.metric)} {number_text(y)}",
+        label=f"{text}: {words(series.parameter)} {where}, {words(series.metric)} {number_text(y)}",
     )  # fmt: skip
 
 
 def _shade(axes: Axes, series: Series) -> None:
-    """The stretches in which nothing fits."""
+    """Shade the ranges in which no trial fits in memory."""
     for index, (low, high) in enumerate(series.too_large):
-        label = f"too large for the memory: {series.infeasible:,} not run" if index == 0 else None
+        label = f"too large for memory: {series.infeasible:,} not run" if index == 0 else None
         axes.axvspan(low, high, color=GREY, alpha=0.22, linewidth=0, zorder=1, label=label)
 
 
@@ -187,14 +185,14 @@ def _mark_failed(axes: Axes, series: Series) -> None:
         f"{series.failed_causes.count(cause)} {words(cause)}" for cause in sorted(set(series.failed_causes))
     )
     metric = words(series.metric)
-    for where, colour, what in (
+    for where, colour, text in (
         (series.failed_x, RED, f"failed: {causes}"),
-        (series.without_x, GREY, f"{metric} missing, NaN or infinite: {len(series.without_x)}"),
+        (series.without_x, GREY, f"no finite {metric}: {len(series.without_x)}"),
     ):
         if len(where):
             axes.plot(
                 where, np.full(len(where), 0.015), "x", color=colour, markersize=6,
-                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=what,
+                transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, label=text,
             )  # fmt: skip
 
 
@@ -202,7 +200,7 @@ def _parameter_axis(axes: Axes, series: Series, unit: str) -> None:
     axes.set_xlabel(label(series.parameter, unit))
     where = np.concatenate([series.x, series.failed_x, series.without_x])
     if series.categories:
-        # What would run into its neighbour is turned.
+        # Labels that would overlap are rotated.
         turned = len(series.categories) * max(map(len, series.categories)) > LETTERS_IN_A_ROW
         rotation: dict[str, Any] = (
             {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}

@@ -1,4 +1,4 @@
-"""Speedup and efficiency of trials over their ranks."""
+"""Figure of speedup and efficiency vs. the number of ranks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mpisweep.views.scaling import default_metric, scaling
 
 __all__ = ["draw_scaling"]
 
-#: Configurations up to which each has its own colour and label.
+#: Maximum number of configurations with their own colours and labels.
 _CURVES_LABELLED = 6
 
 
 def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
-    """Speedup on the left, efficiency on the right, by the number of ranks of a trial; the ideal dashed.
+    """Draw speedup (left) and efficiency (right) vs. ranks per trial, with the ideal dashed.
 
     Args:
         sweep: from :func:`mpisweep.load`.
-        metric: a rate or a duration; what :func:`mpisweep.views.scaling.default_metric` says unless given.
+        metric: a rate or a duration; default :func:`mpisweep.views.scaling.default_metric`.
 
     Raises:
-        KeyError: when there is no such metric.
-        ResultsError: when there is nothing to compare.
+        KeyError: if there is no such metric.
+        ResultsError: if there is nothing to compare.
     """
     metric = metric or default_metric(sweep)
     curves = scaling(sweep, metric)
@@ -55,12 +55,12 @@ def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
             axes.minorticks_off()
-            axes.set_xlabel("ranks of a trial")
+            axes.set_xlabel("ranks per trial")
         left.set_yscale("log", base=2)
         left.yaxis.set_major_formatter("{x:g}")
-        left.set_ylabel(f"speedup by {words(metric)}")
+        left.set_ylabel(f"speedup ({words(metric)})")
         right.set_ylabel("efficiency [%]")
         right.set_ylim(0, max(105, 105 * max(float(curve.efficiency.max()) for curve in curves)))
         left.legend(loc="best", fontsize=8)
-        figure.suptitle(f"{sweep.name}: scaling of a trial", x=0.01, ha="left", fontsize=11)
+        figure.suptitle(f"{sweep.name}: scaling with ranks per trial", x=0.01, ha="left", fontsize=11)
     return figure

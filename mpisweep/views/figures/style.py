@@ -1,4 +1,4 @@
-"""The one drawing style, what every figure needs of it, and saving."""
+"""The style of all figures, their shared helpers, and saving."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-#: Okabe and Ito's palette, which the colour-blind can tell apart.
+#: Okabe and Ito's palette for colour-blind readers.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
 
-#: Sizes are those of a column in a two-column paper, doubled, with type to match.
+#: Twice the size of a column in a two-column paper, with type to match.
 STYLE: Any = {
     "figure.figsize": (6.8, 4.2),
     "figure.constrained_layout.use": True,
@@ -57,36 +57,39 @@ STYLE: Any = {
     "legend.framealpha": 0.85,
     "legend.edgecolor": "none",
     "savefig.dpi": 200,
-    # Text stays text, and the same data gives the same bytes.
+    # Text stays text, and equal data gives equal bytes.
     "svg.fonttype": "none",
     "svg.hashsalt": "mpisweep",
     "pdf.fonttype": 42,
 }
 
-#: Letters that fit below an axis, beside it, and into a legend's line inside it.
+#: Letters that fit below an axis, beside it, and in a line of the legend inside it.
 LETTERS_IN_A_ROW = 70
 LETTERS_IN_A_COLUMN = 36
 LETTERS_IN_A_LEGEND = 60
 
+#: Units that are counted things -> how an axis names them.
+_PLURALS = {"byte": "bytes", "image": "images", "image/s": "images/s", "pixel": "pixels"}
+
 
 class FigureError(ResultsError):
-    """There is nothing to draw; the message is one sentence."""
+    """A figure has nothing to draw; the message is one sentence."""
 
 
 def drawn_as_svg(figure: Figure) -> str:
-    """The figure as an SVG element, for a page of HTML."""
-    made = io.StringIO()
+    """Render a figure as an SVG element for an HTML page."""
+    buffer = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(made, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    # What comes before the element is for files of their own.
-    return made.getvalue()[made.getvalue().index("<svg") :]
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # The XML declaration before the element is for stand-alone files.
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write PNG, SVG or PDF, as the file's name says; the same data gives the same bytes.
+    """Write PNG, SVG or PDF, by the file's ending; equal data gives equal bytes.
 
     Raises:
-        FigureError: when the name ends otherwise.
+        FigureError: if the file has another ending.
     """
     metadata: dict[str, dict[str, Any]] = {
         ".png": {"Software": None},
@@ -100,22 +103,24 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def label(name: str, unit: str) -> str:
-    """Of an axis: a name in words, and its units."""
+    """Axis label: a name in words, and its units."""
+    unit = _PLURALS.get(unit, unit)
     return textwrap.fill(f"{words(name)} [{unit}]" if unit else words(name), LETTERS_IN_A_COLUMN)
 
 
 def words(name: str) -> str:
-    """A parameter's or a metric's name as one would write it."""
-    return plain(name).replace("_", " ")
+    """The name of a parameter or metric in words: ``loss_mean`` is "mean loss"."""
+    stem = name.removesuffix("_mean")
+    return plain(name if stem == name else f"mean {stem}").replace("_", " ")
 
 
 def plain(text: str) -> str:
-    """A user's text, of which nothing is taken for mathematics."""
+    """Escape a user's text so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")
 
 
 def legend(figure: Figure, axes: Axes, *, covers: bool = False) -> None:
-    """A legend inside the axes; below them where it is too wide for that, or would cover the data."""
+    """Add a legend inside the axes, or below them if it is too wide or would cover the data."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -128,7 +133,7 @@ def legend(figure: Figure, axes: Axes, *, covers: bool = False) -> None:
 
 
 def is_logarithmic(values: Floats) -> bool:
-    """Whether equal ratios say more about these values than equal differences."""
+    """Whether a logarithmic axis suits a parameter's values: they grow by ratios."""
     distinct = np.unique(values)
     if len(distinct) < 3 or distinct[0] <= 0 or distinct[-1] / distinct[0] < 30:
         return False
@@ -137,15 +142,13 @@ def is_logarithmic(values: Floats) -> bool:
 
 
 def spans_decades(values: Floats) -> bool:
-    """Whether values are better seen on a logarithmic axis."""
+    """Whether positive values span more than two decades."""
     finite = values[np.isfinite(values)]
     return len(finite) > 0 and finite.min() > 0 and finite.max() / finite.min() > 100
 
 
 def positions(column: NDArray[Any]) -> tuple[Floats, tuple[str, ...]]:
-    """Where a parameter's values are on an axis, and the names of categories, which have places instead of
-    values.
-    """
+    """Positions of a parameter's values on an axis, and the names of categories, if it has any."""
     if column.dtype.kind in "iuf":
         return column.astype(float), ()
     names = tuple(dict.fromkeys(str(value) for value in column))

@@ -1,4 +1,4 @@
-"""Who ran what when."""
+"""Timeline of the trials on each worker."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from mpisweep.views.figures.style import (
 
 __all__ = ["Spans", "draw_timeline", "spans"]
 
-#: Workers up to which each row of a timeline has its label.
+#: Maximum number of workers whose rows have labels.
 ROWS_LABELLED = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Who ran what when; arrays have one entry for each rank of each trial, times are seconds since the first
-    start.
+    """Spans of trials on workers, one array entry per rank of each trial.
+
+    Times are in seconds since the first start.
     """
 
-    #: Entry of `labels`, which are in order of allocation and rank.
+    #: Index into `labels`, which are ordered by allocation and rank.
     worker: NDArray[np.int64]
     start_s: Floats
     end_s: Floats
     state: NDArray[Any]
     labels: tuple[str, ...]
-    #: Worker -> share of its allocation in which it ran trials.
+    #: Worker -> share of its allocation's time spent on trials.
     utilisation: Floats
     #: Start of each allocation.
     allocations_s: Floats
@@ -50,10 +51,10 @@ class Spans:
 
 
 def spans(sweep: Sweep) -> Spans:
-    """The trials as spans of time.
+    """Compute the spans of all ended trials.
 
     Raises:
-        FigureError: when no trial has ended.
+        FigureError: if no trial has ended.
     """
     trials = sweep.trials
     timed = np.isfinite(trials["ended_at"]) & (trials["worker"] >= 0)
@@ -83,38 +84,38 @@ def spans(sweep: Sweep) -> Spans:
 
 
 def draw_timeline(sweep: Sweep) -> Figure:
-    """One row a worker, one box a trial; what is blank is idle."""
-    found = spans(sweep)
-    rows = len(found.labels)
-    scale, unit = (60.0, "min") if found.total_s >= 300 else (1.0, "s")
+    """Draw one row per worker and one box per trial; gaps are idle time."""
+    drawn = spans(sweep)
+    rows = len(drawn.labels)
+    scale, unit = (60.0, "min") if drawn.total_s >= 300 else (1.0, "s")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.8, min(9.0, 1.6 + 0.42 * rows)))
         axes = figure.add_subplot()
         colours = {"complete": BLUE, "pruned": ORANGE, "failed": RED}
-        for state in sorted(set(found.state)):
-            own = found.state == state
-            axes.add_collection(_boxes(found, own, scale, colours.get(str(state), GREY)))
-        for start in found.allocations_s[1:]:
+        for state in sorted(set(drawn.state)):
+            own = drawn.state == state
+            axes.add_collection(_boxes(drawn, own, scale, colours.get(str(state), GREY)))
+        for start in drawn.allocations_s[1:]:
             axes.axvline(start / scale, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlim(0, found.total_s / scale)
+        axes.set_xlim(0, drawn.total_s / scale)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"time since the start [{unit}]")
         if rows <= ROWS_LABELLED:
-            axes.set_yticks(range(rows), found.labels)
-            for row, share in enumerate(found.utilisation):
+            axes.set_yticks(range(rows), drawn.labels)
+            for row, share in enumerate(drawn.utilisation):
                 axes.annotate(
                     f"{100 * min(share, 1.0):.0f}%", (1.01, row), xycoords=("axes fraction", "data"),
                     va="center", fontsize=8,
                 )  # fmt: skip
         else:
             axes.set_ylabel("worker")
-        mean = 100 * float(np.mean(np.minimum(found.utilisation, 1.0)))
+        mean = 100 * float(np.mean(np.minimum(drawn.utilisation, 1.0)))
         axes.set_title(f"{sweep.name}: workers busy {mean:.0f}% of the time", loc="left", fontsize=11)
         handles: list[Any] = [
-            Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(found.state))
+            Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(drawn.state))
         ]
-        if len(found.allocations_s) > 1:
+        if len(drawn.allocations_s) > 1:
             handles.append(
                 Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="new allocation")
             )
@@ -122,13 +123,13 @@ def draw_timeline(sweep: Sweep) -> Figure:
     return figure
 
 
-def _boxes(found: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCollection:
-    left, right = found.start_s[own] / scale, found.end_s[own] / scale
-    # What is shorter than a line is wide is drawn as a line.
-    right = np.maximum(right, left + found.total_s / scale / 700)
-    low, high = found.worker[own] - 0.36, found.worker[own] + 0.36
+def _boxes(drawn: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCollection:
+    left, right = drawn.start_s[own] / scale, drawn.end_s[own] / scale
+    # A box is at least as wide as a line.
+    right = np.maximum(right, left + drawn.total_s / scale / 700)
+    low, high = drawn.worker[own] - 0.36, drawn.worker[own] + 0.36
     corners = np.stack([left, low, left, high, right, high, right, low], axis=1).reshape(-1, 4, 2)
-    few = len(corners) <= 2000 and np.median(right - left) > found.total_s / scale / 200
+    few = len(corners) <= 2000 and np.median(right - left) > drawn.total_s / scale / 200
     return PolyCollection(
         list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
     )

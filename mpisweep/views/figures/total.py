@@ -1,4 +1,4 @@
-"""All trials one after another, against the allocation: Figure 2."""
+"""Figure 2: the time of all trials one by one, against the wall time of the allocations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["TotalTime", "draw_total_time", "total_time"]
 
 @dataclass(frozen=True, slots=True)
 class TotalTime:
-    """What the trials took, and what the allocation took, in seconds."""
+    """Time of the trials and of the allocations, in seconds."""
 
+    #: Sum of the trials' wall times.
     trials_s: float
-    #: The same, each trial counted as often as it has ranks.
+    #: The same, each trial multiplied by its number of ranks.
     busy_s: float
-    #: In which the program ran; what several runs did at the same time once.
+    #: Time in which at least one run was active.
     wall_s: float
-    #: What all workers had, each for as long as its run lasted.
+    #: Sum over all workers of their runs' wall times.
     available_s: float
     workers: int
     allocations: int
@@ -32,20 +33,20 @@ class TotalTime:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than one trial after another."""
+        """Ratio of the trials' total time to the wall time."""
         return self.trials_s / self.wall_s
 
     @property
     def utilisation(self) -> float:
-        """Share of the workers' time in which trials ran."""
+        """Share of the workers' time spent on trials."""
         return self.busy_s / self.available_s
 
 
 def total_time(sweep: Sweep) -> TotalTime:
-    """Sum of all trials' wall times, against the wall time in the allocations and what their workers had.
+    """Compute the time of all trials, of the allocations, and of their workers.
 
     Raises:
-        FigureError: when no trial has ended.
+        FigureError: if no trial has ended.
     """
     wall = sweep.trials["wall_time"]
     ended = np.isfinite(wall)
@@ -68,7 +69,7 @@ def total_time(sweep: Sweep) -> TotalTime:
 
 
 def _covered(spans: Floats) -> float:
-    """How long at least one of some spans of time lasted."""
+    """Length of the union of some spans of time."""
     total, until = 0.0, -np.inf
     for start, end in sorted(spans.tolist()):
         total += max(0.0, end - max(start, until))
@@ -77,14 +78,14 @@ def _covered(spans: Floats) -> float:
 
 
 def draw_total_time(sweep: Sweep) -> Figure:
-    """Two bars: the trials one after another, and the same in the allocation."""
+    """Draw two bars: the trials one by one, and the wall time of the allocations."""
     total = total_time(sweep)
     scale, unit = (60.0, "min") if total.trials_s >= 60 else (1.0, "s")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.8, 2.6))
         axes = figure.add_subplot()
         labels = (
-            f"{counted(total.trials, 'trial')}\none after another",
+            f"{counted(total.trials, 'trial')}\none by one",
             f"{counted(total.allocations, 'allocation')},\n{counted(total.workers, 'worker')}",
         )
         bars = axes.barh(

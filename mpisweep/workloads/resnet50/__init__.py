@@ -1,12 +1,11 @@
-"""The experiment: train torchvision's ResNet50 for `num_iter` steps at one batch size, on one rank or
-several.
+"""ResNet50, trained for `num_iter` steps at one batch size, on one or several ranks.
 
 Metrics
 -------
 ``loss``               cross entropy (with label smoothing, if any) of the last step's batch, in training
                        mode and before that step's update: the last point of the loss curve.
-``loss_mean``          mean of the loss over the last tenth of the steps, at least one.
-``accuracy``           share of right predictions over the same steps; only where labels are real.
+``loss_mean``          mean of the loss over the last tenth of the steps, at least one step.
+``accuracy``           share of correct predictions over the same steps; only with real labels.
 ``setup_time``         seconds for model, data, capturing the step, compiling and choosing kernels.
 ``compile_time``       seconds of these for `torch.compile`; only if the model is compiled.
 ``train_time``         seconds for all steps at a steady pace: a warm-up step counts as the median of the
@@ -20,17 +19,17 @@ Metrics
 
 Each attempt has a warm-up of `warmup_iter` steps, also one that resumes from a checkpoint.
 
-With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all of them together, losses and
+With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all ranks together, losses and
 accuracies are means over the whole batch, and times are those of rank 0.
 
-Loss and time of every step are curves.  On a GPU the steps are timed by CUDA events, and losses stay on the
-device until they are read some at a time, at most every half second.
+Loss and time of every step are curves.  On a GPU, CUDA events time the steps, and losses stay on the device
+until up to 20 of them are read at once, at least every half second.
 
-The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU to the
-last bit only with ``deterministic``, which forbids kernels that add up in whatever order they come.
+The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU exactly
+the same only with ``deterministic``, which forbids kernels that add in a varying order.
 
-When the sweep is stopped, and every `checkpoint_every` steps, everything is saved, and the trial resumes
-there: its curve is that of a run without interruption.
+If the sweep is stopped, and every `checkpoint_every` steps, the trial saves a checkpoint and later resumes
+from it: its curve is that of an uninterrupted run.
 
 Batch normalisation needs two values per channel.  In the last stage an image of 32 pixels is a single one, so
 batch size 1 needs an image_size above 32.

@@ -1,8 +1,8 @@
 """Durations of steps, and how far the device may be behind.
 
-A CPU computes while it is asked to.  A GPU computes later: events in its queue say when each step ended, and
-nothing waits for them but :meth:`GpuClock.pace`, so that no more than :data:`QUEUED` steps are ever queued
-behind the one that runs: a stop is seen at once, however long a step takes.
+A step on a CPU ends when the call returns.  A GPU computes asynchronously: events in its queue time each
+step.  :meth:`GpuClock.pace` keeps at most :data:`QUEUED` steps queued behind the running one, so that a stop
+takes effect soon, however long a step takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 __all__ = ["QUEUED", "Clock", "CpuClock", "GpuClock", "make_clock"]
 
-#: Steps that a GPU may have queued: enough that it never waits for Python, few enough to end soon.
+#: Number of steps queued behind the running one: enough to hide Python, few enough to end soon.
 QUEUED = 2
 
 
@@ -22,13 +22,13 @@ class Clock(Protocol):
     """Measures one step after the other."""
 
     def start(self) -> None:
-        """Begin with the next step; what came before belongs to none."""
+        """Begin a new series of steps; time until now belongs to none."""
 
     def mark(self) -> None:
-        """A step has been launched."""
+        """Note the launch of a step."""
 
     def pace(self) -> None:
-        """Wait until the device is not far behind."""
+        """Wait until at most :data:`QUEUED` steps are queued behind the running one."""
 
     def read(self) -> list[float]:
         """Seconds of each step since the last call; waits for all of them."""
@@ -54,12 +54,12 @@ class CpuClock:
         self._last = now
 
     def pace(self) -> None:
-        """See :class:`Clock`: there is no queue."""
+        """See :class:`Clock`; a CPU has no queue."""
 
     def read(self) -> list[float]:
         """See :class:`Clock`."""
         seconds, self._seconds = self._seconds, []
-        # Reading, which takes the ranks' time together, is no step's.
+        # No step includes the time of the read.
         self._last = time.perf_counter()
         return seconds
 
@@ -69,7 +69,7 @@ class GpuClock:
 
     def start(self) -> None:
         """See :class:`Clock`."""
-        torch.cuda.synchronize()  # nothing of the setup may count for the first step
+        torch.cuda.synchronize()  # so that the first step does not include the setup
         self._ended = [self._event()]
 
     def mark(self) -> None:
@@ -88,13 +88,13 @@ class GpuClock:
             before.elapsed_time(event) / 1000
             for before, event in zip(self._ended, self._ended[1:], strict=False)
         ]
-        # Where the next step begins: the device has gone on meanwhile.
+        # The next step begins here.
         self._ended = self._ended[-1:]
         return seconds
 
     @staticmethod
     def _event() -> torch.cuda.Event:
-        # Blocking: who waits for a step leaves the core to the loaders.
+        # Blocking: waiting for a step leaves the core to the data loaders.
         event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         return event

@@ -50,36 +50,36 @@ if TYPE_CHECKING:
 
 __all__ = ["READ_BACK", "READ_EVERY_S", "run"]
 
-#: Losses and times are read after so many steps at most: often enough to watch, too seldom to matter.
+#: Maximum number of steps between reads of losses and times: often enough to watch, too seldom to cost time.
 READ_BACK = 20
-#: And at least so often, in seconds.
+#: Maximum time between these reads, in seconds.
 READ_EVERY_S = 0.5
 
 
 def run(trial: Trial) -> dict[str, float]:
-    """Train once; the entry of a trial.
+    """Train once; the entry point of a trial.
 
     Args:
         trial: its `params` are the options in mpisweep.spec.catalogue.
 
     Raises:
-        DataError: when the data is not there.
-        torch.OutOfMemoryError: when the batch does not fit; the device is empty again by then.
+        DataError: when the data is missing.
+        torch.OutOfMemoryError: when the batch does not fit; the device's memory is free again by then.
     """
     device = torch.device(trial.device)
     try:
         _prepare(trial, device)
         ranks = Ranks(trial, device, int(trial.params["batch_size"]))
         metrics = _Experiment(trial, device, ranks).run()
-        # Not after a failure: it may wait for the others, and this process ends anyway.
+        # Not after a failure: it may wait for other ranks, and this process ends anyway.
         ranks.leave()
         if metrics:
             _forget_checkpoint(trial)
         return metrics
     except Exception as error:
-        # Failed is an end: nobody resumes it.
+        # A failed trial is not resumed.
         _forget_checkpoint(trial)
-        # The frames of the traceback hold model and batch, which the next trial must not find on the device.
+        # The frames of the traceback hold model and batch: free them for the next trial.
         seen: BaseException | None = error
         while seen is not None:
             traceback.clear_frames(seen.__traceback__)
@@ -133,7 +133,7 @@ class _Experiment:
         history.begin_attempt()
         for number in range(self._done, num_iter):
             asked = time.perf_counter()
-            images, labels = next(self._data)  # (B, 3, S, S), (B,): this rank's of the batch
+            images, labels = next(self._data)  # (B, 3, S, S), (B,): this rank's piece of the batch
             self._data_wait += time.perf_counter() - asked
             self._schedule.set(number)
             if number == self._done:
@@ -148,7 +148,7 @@ class _Experiment:
             unread += 1
             is_due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0 and number + 1 < num_iter
             now = time.monotonic()
-            # Several ranks ask each other, which each must do after the same step.
+            # Several ranks decide together, each after the same step.
             asks = ranks.size == 1 or self._reads_each or unread == READ_BACK
             late = ranks.size == 1 and now - last_read >= READ_EVERY_S
             if is_due or late or self._reads_each or unread == READ_BACK:
@@ -162,11 +162,11 @@ class _Experiment:
                 self._read(unread)
                 unread = 0
                 self._validate(number)
-                clock.start()  # nor is the time of validation
+                clock.start()  # no step includes the time of the validation
             if stop or is_due:
                 if ranks.leads:
                     self._checkpoint.save(number + 1, history.measured)
-                clock.start()  # the time of saving is no step's
+                clock.start()  # no step includes the time of the save
             if stop:
                 self._trial.stop()
                 return {}
@@ -175,11 +175,11 @@ class _Experiment:
 
     @property
     def _reads_each(self) -> bool:
-        """Whether each step is read at once, which costs a CPU nothing."""
+        """Whether each step is read at once, which is free on a CPU."""
         return self._device.type == "cpu"
 
     def _read(self, count: int) -> None:
-        """Read the last steps; this is a point of synchronisation with the device."""
+        """Read the last steps; a CPU-GPU sync point."""
         if count:
             values = self._record.last(count)
             means = [self._ranks.mean(column.contiguous()).tolist() for column in values.unbind(1)]
@@ -223,16 +223,16 @@ def _forget_checkpoint(trial: Trial) -> None:
 
 
 def _prepare(trial: Trial, device: torch.device) -> None:
-    """Everything that outlasts a trial in this process is set again, so that no trial depends on another."""
+    """Reset all process-wide state, so that no trial depends on an earlier one."""
     torch.set_num_threads(trial.cores)
     torch.manual_seed(trial.seed)
     deterministic = bool(trial.params["deterministic"])
     if deterministic:
-        # cuBLAS reads it when it is first used: cuBLAS documentation, "Results reproducibility".
+        # cuBLAS reads it on first use: cuBLAS documentation, "Results reproducibility".
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
-    # Timing kernels chooses another one now and then.
+    # The benchmark mode times kernels and does not always choose the same one.
     torch.backends.cudnn.benchmark = bool(trial.params["cudnn_benchmark"]) and not deterministic
     tf32 = bool(trial.params["tf32"])
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -248,7 +248,7 @@ def _data(
         many = f" on {ranks.size} ranks" if ranks.size > 1 else ""
         raise ValueError(
             f"batch_size {batch_size}{many} at image_size {image_size} leaves batch normalisation a single "
-            "value a channel; use an image_size above 32"
+            "value per channel; use an image_size above 32"
         )
     layout = torch.channels_last if is_channels_last(options, device) else torch.contiguous_format
     if data == "synthetic":
@@ -306,7 +306,7 @@ def _forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    # Linux sets the process's high-water mark back to what it holds now; elsewhere an older peak may stay.
+    # Linux resets the process's peak to its current memory; elsewhere an older peak may remain.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -1,4 +1,4 @@
-"""The steps of a trial as they were measured, its curves, and the metrics made of them."""
+"""The measured steps of a trial, its curves, and its final metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class History:
     Args:
         trial: gets the curves.
         batch_size: images in a step.
-        warmup: steps at the beginning of each attempt that do not count for speed.
+        warmup: steps at the start of each attempt that do not count for speed.
     """
 
     def __init__(self, trial: Trial, *, batch_size: int, warmup: int) -> None:
@@ -43,7 +43,7 @@ class History:
         self._attempts: list[int] = []
 
     def begin_attempt(self) -> None:
-        """The steps to come are of a new attempt, which has a warm-up of its own."""
+        """Begin an attempt, which has its own warm-up."""
         self._attempts.append(len(self._steps))
 
     def add(self, seconds: Sequence[float], measured: Sequence[Sequence[float]]) -> None:
@@ -59,13 +59,13 @@ class History:
             self._trial.report(number, loss=loss, iteration_time=taken)
 
     def add_validation(self, number: int, loss: float, accuracy: float) -> None:
-        """Add what was measured on held-out images after a step, and report it."""
+        """Add and report a validation after a step."""
         self._validations.append((number, loss, accuracy))
         self._trial.report(number, val_loss=loss, val_accuracy=accuracy)
 
     @property
     def measured(self) -> dict[str, list[float]]:
-        """The columns that a checkpoint keeps."""
+        """The measurements for a checkpoint."""
         return {
             "seconds": [step.seconds for step in self._steps],
             "loss": [step.loss for step in self._steps],
@@ -75,7 +75,7 @@ class History:
         }
 
     def restore(self, measured: Mapping[str, list[float]]) -> None:
-        """Take the steps of earlier attempts; they are reported again, for the curve is this attempt's."""
+        """Report the steps of earlier attempts again, because the curve belongs to this attempt."""
         losses = zip(measured.get("loss", []), measured.get("accuracy", []), strict=True)
         self.add(measured.get("seconds", []), list(losses))
         self._attempts = [int(first) for first in measured.get("attempts", [])]
@@ -87,12 +87,12 @@ class History:
     def _steady(self) -> list[MeasuredStep]:
         """The steps after each attempt's warm-up."""
         warm = {first + n for first in self._attempts for n in range(self._warmup)}
-        # A run that is not longer than its warm-up is measured whole: a rough speed is better than none.
+        # A run shorter than its warm-up is timed as a whole: a rough speed is better than none.
         return [step for step in self._steps if step.number not in warm] or self._steps
 
     @property
     def excess(self) -> float:
-        """Seconds that warm-up steps took beyond the median of the others: choosing kernels, compiling."""
+        """Seconds of warm-up steps beyond the median of the others: choosing kernels, compiling."""
         return sum(step.seconds for step in self._steps) - self._train_time
 
     @property
@@ -105,7 +105,7 @@ class History:
 
     @property
     def first_excess(self) -> float:
-        """Seconds that the first step of this attempt took beyond the median of the steady ones."""
+        """Seconds of this attempt's first step beyond the median of the steady ones."""
         first = self._steps[self._attempts[-1]].seconds
         return max(0.0, first - median(step.seconds for step in self._steady))
 

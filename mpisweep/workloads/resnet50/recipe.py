@@ -136,7 +136,7 @@ class Precision:
         """The context of the forward pass."""
         if self._dtype is None:
             return contextlib.nullcontext()
-        # Its cache of cast weights would leave tensors of one replay to the next.
+        # Its cache of cast weights would carry tensors from one replay into the next.
         return torch.autocast(self._device, self._dtype, cache_enabled=False)
 
 

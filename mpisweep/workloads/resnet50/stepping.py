@@ -1,12 +1,12 @@
 """One step of the training: forward, loss, backward, optimiser, and a record of loss and accuracy.
 
 Everything that a step reads and changes is on the device, and no step waits for another.  So a step can be
-captured once as a CUDA graph and replayed: one launch in the place of a thousand, which Python and the driver
-take 16 to 20 ms for whatever the batch size (measured on an H200; replayed, 3 to 7 ms at 64 pixels).
+captured once as a CUDA graph and replayed: one launch instead of a thousand.  On an H200 an eager step takes
+16 to 20 ms at any batch size, because of Python and launches; a replay takes 3 to 7 ms at 64 pixels.
 
 Capturing takes a step or more of warm-up, in which kernels are chosen and memory is allocated.  It must leave
-no trace: parameters, statistics of batch normalisation, the optimiser, the scaler of the loss, the record and
-the random numbers are set back to what they were (:class:`Traces`).
+no trace: :class:`Traces` restores parameters, statistics of batch normalisation, the optimiser, the loss
+scaler, the record and the random numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Step(Protocol):
 
 
 class Record:
-    """Loss and accuracy of the last `size` steps, kept on the device until they are read."""
+    """Loss and accuracy of the last `size` steps on the device."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
@@ -46,12 +46,12 @@ class Record:
         self.row = torch.zeros(1, dtype=torch.int64, device=device)
 
     def write(self, loss: Tensor, accuracy: Tensor) -> None:
-        """Keep those of one step."""
+        """Write those of one step."""
         self.values.index_copy_(0, self.row, torch.stack([loss.float(), accuracy.float()])[None])
         self.row.add_(1).remainder_(self.size)
 
     def last(self, count: int) -> Tensor:
-        """(count, 2): those of the last `count` steps in order; still on the device."""
+        """Those of the last `count` steps in order, (count, 2), on the device."""
         rows = (self.row - count + torch.arange(count, device=self.row.device)) % self.size
         return self.values[rows]
 
@@ -104,7 +104,7 @@ class TrainStep:
         self.record.write(torch.stack(losses).sum(), torch.stack(rights).sum())
 
 
-#: Captures what a function launches and returns what launches it again.
+#: Captures the launches of a function, and returns a function that repeats them.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
@@ -112,8 +112,8 @@ class CapturedStep:
     """A step that is captured once, on the shapes of its first batch, and replayed for every batch.
 
     Args:
-        step: what is captured.
-        images: a batch, (B, 3, S, S); the graph reads from a copy of it.
+        step: the step to capture.
+        images: a batch, (B, 3, S, S); the graph reads a copy of it.
         labels: its labels, (B,).
         capture: :func:`capture_cuda_graph` on a GPU.
     """
@@ -132,10 +132,10 @@ class CapturedStep:
 
 
 class Traces:
-    """Everything that a step changes, as it is now; a captured graph keeps the addresses of all of it.
+    """The present values of everything that a step changes; a captured graph keeps their addresses.
 
-    The optimiser makes its state in its first step.  What it did not have before is set to zero, which is
-    what SGD and AdamW begin with.
+    The optimiser creates its state in its first step.  State that is new is set to zero, with which SGD and
+    AdamW begin.
     """
 
     def __init__(self, step: TrainStep) -> None:
@@ -153,7 +153,7 @@ class Traces:
         self._record = step.record.values.clone(), step.record.row.clone()
 
     def wipe(self) -> None:
-        """Set everything back in place."""
+        """Restore everything in place."""
         step = self._step
         with torch.no_grad():
             for name, value in step.model.state_dict().items():
@@ -195,7 +195,7 @@ def capture_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def _out_of_memory(error: BaseException) -> torch.OutOfMemoryError | None:
-    """The out-of-memory error that has led to this one."""
+    """The out-of-memory error behind this error, if any."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, torch.OutOfMemoryError):

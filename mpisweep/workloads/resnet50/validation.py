@@ -1,4 +1,4 @@
-"""Loss and accuracy on images that the training never sees.
+"""Loss and accuracy on held-out images.
 
 digits: a fixed fifth of the images.  cifar10: its test images.  imagefolder: the images under ``val_root``.
 """
@@ -18,7 +18,7 @@ from mpisweep.workloads.resnet50.recipe import Precision, is_channels_last
 
 __all__ = ["Validation", "is_due"]
 
-#: Images at a time: they need no gradients, so that this fits where a training does.
+#: Images per batch; without gradients this fits in memory if the training does.
 _AT_A_TIME = 256
 
 
@@ -52,7 +52,7 @@ class Validation:
             self._batches = lambda: images.each_once(_AT_A_TIME, size, device, layout, whose)
 
     def measure(self, model: nn.Module) -> tuple[float, float]:
-        """Mean loss and accuracy over all held-out images; the model trains on as if nothing had happened."""
+        """Mean loss and accuracy over all held-out images; leaves no trace in the training."""
         sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         model.eval()
         with torch.no_grad():

@@ -1,0 +1,184 @@
+"""The status of a sweep: trials by state, the best one, and what went wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpisweep.progress import counted
+from mpisweep.records import AttemptEnd, FailureCause, TrialState
+from mpisweep.results import journal_folder, shares_folder
+from mpisweep.results.holder import is_surely_gone
+from mpisweep.results.load import Sweep
+from mpisweep.results.shares.folder import members, part_file
+from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
+from mpisweep.views.wording import without_finite
+
+__all__ = ["GONE", "Status", "print_status", "running_attempts", "status_lines", "sweep_status"]
+
+#: State of a sweep whose last run died without closing.
+GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status of a sweep."""
+
+    name: str
+    path: str
+    #: How the last run ended; ``running`` while it runs, :data:`GONE` if it died.
+    state: str
+    trials: int
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+    infeasible: int
+    #: The largest number at any time.
+    workers: int
+    allocations: int
+    trial_time_s: float
+    objective: str
+    best: float | None
+    best_trial: int | None
+    best_parameters: dict[str, Any]
+    failures: dict[str, int]
+    #: Completed trials without a finite objective.
+    diverged: int
+    damaged_bytes: int
+    #: The searched parameter and its largest value that fits in memory (smallest, where larger values take
+    #: less); empty if unknown.
+    largest_that_fits: dict[str, Any]
+    #: Which end of the parameter that is: ``largest`` or ``smallest``.
+    extreme: str
+    #: Devices of the last run, and of those beside it, that got no more trials, and why.
+    quarantined: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For :func:`json.dumps`."""
+        known = {name: value if value == value else None for name, value in self.best_parameters.items()}
+        return asdict(self) | {"best_parameters": known}
+
+
+def sweep_status(sweep: Sweep) -> Status:
+    """Count the trials of a sweep by state, and find the best."""
+    best = sweep.best(1)
+    row = best[0] if len(best) and math.isfinite(best[sweep.metric_column(sweep.objective)][0]) else None
+    causes = [str(cause) for cause in sweep.trials["cause"] if cause]
+    wall_time = sweep.trials["wall_time"]
+    counts = {state.label: sweep.count(state) for state in TrialState}
+    journals = _journals(sweep.path)
+    is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
+    # A trial that was handed out and has not begun waits; those of a dead run all run again.
+    running = 0 if is_gone else len(running_attempts(sweep))
+    counts |= {"waiting": counts["waiting"] + counts["running"] - running, "running": running}
+    started, ended = sweep.spans.T
+    present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
+    return Status(
+        name=sweep.name,
+        path=str(sweep.path),
+        state=GONE if is_gone else sweep.state,
+        trials=len(sweep.trials),
+        **counts,
+        workers=sweep.most_workers,
+        allocations=len(sweep.allocations),
+        trial_time_s=float(wall_time[wall_time == wall_time].sum()),
+        objective=sweep.objective,
+        best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
+        best_trial=None if row is None else int(row["number"]),
+        best_parameters={}
+        if row is None
+        else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+        failures={cause: causes.count(cause) for cause in sorted(set(causes))},
+        diverged=int(sweep.trials["diverged"].sum()),
+        damaged_bytes=sum(damage.length for damage in sweep.damages),
+        largest_that_fits=_largest_that_fits(sweep),
+        extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
+        quarantined=tuple(
+            f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
+            for worker in sweep.workers
+            if worker["quarantine"] and worker["allocation"] in present
+        ),
+    )
+
+
+def running_attempts(sweep: Sweep) -> list[Any]:
+    """The first unfinished row of ``sweep.attempts`` per slot; those behind it wait in the slot."""
+    first: dict[tuple[int, int], Any] = {}
+    attempts, states = sweep.attempts, sweep.trials["state"]
+    for attempt in attempts[attempts["end"] == AttemptEnd.RUNNING.label]:
+        if states[attempt["trial"]] == TrialState.RUNNING.label:
+            first.setdefault((int(attempt["worker"]), int(attempt["slot"])), attempt)
+    return list(first.values())
+
+
+def _journals(path: Path) -> list[Path]:
+    """Journal folders of all runs that may be active: several if the sweep is split."""
+    folder = shares_folder(path)
+    try:
+        return [journal_folder(part_file(folder, member)) for member in members(folder)]
+    except FileNotFoundError:
+        return [journal_folder(path)]
+
+
+def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
+    """The extreme value that fits, if the one parameter searched takes memory and hit a limit."""
+    memory, trials = sweep.spec.space.memory, sweep.trials
+    if len(sweep.spec.space.names) != 1 or not memory:
+        return {}
+    [(name, word)] = memory.items()
+    values = trials[sweep.column(name)]
+    fit = values[trials["state"] == TrialState.COMPLETE.label]
+    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (
+        trials["state"] == TrialState.INFEASIBLE.label
+    )
+    if len(fit) == 0 or not is_out.any():
+        return {}
+    return {name: (fit.max() if word == "increasing" else fit.min()).item()}
+
+
+def status_lines(status: Status) -> list[str]:
+    """Put a status into words."""
+    ended = status.trials - status.waiting - status.running
+    state = (
+        "the last run died without closing; run the same command to resume"
+        if status.state == GONE
+        else status.state
+    )
+    lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
+    counts = [
+        f"{getattr(status, name)} {name}"
+        for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+        if getattr(status, name)
+    ]
+    lines.append("  " + ", ".join(counts))
+    if status.failures:
+        lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
+    if status.diverged:
+        lines.append(f"  {without_finite(status.diverged, status.objective)}")
+    if status.best is not None:
+        where = configuration_text(status.best_parameters)
+        trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
+        lines.append(f"  best {status.objective} {number_text(status.best)} ({trial})")
+    lines += [
+        f"  {status.extreme} {name} that fits in memory: {value_text(value)}"
+        for name, value in status.largest_that_fits.items()
+    ]
+    lines.append(
+        f"  {duration_text(status.trial_time_s)} of trials, "
+        f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
+    )
+    lines += [f"  quarantined: {why}" for why in status.quarantined]
+    if status.damaged_bytes:
+        lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")
+    return lines
+
+
+def print_status(status: Status) -> None:
+    """Print a status in words."""
+    print("\n".join(status_lines(status)))

@@ -1,0 +1,23 @@
+"""Shared libraries that stand between programs and the C library; takes a C compiler, as mpi4py does."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import tempfile
+from pathlib import Path
+
+__all__ = ["build_library"]
+
+
+def build_library(source: Path, library: Path) -> None:
+    """Write the shared library that this C file makes."""
+    library.write_bytes(_compiled(source))
+
+
+@functools.cache
+def _compiled(source: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
+        return made.read_bytes()
