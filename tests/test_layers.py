@@ -330,7 +330,10 @@ ONE_IMPORTER = {
     "scipy": {"search/sobol.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
-        *(f"workloads/resnet50/{name}.py" for name in ("clock", "experiment", "recipe", "stepping")),
+        *(
+            f"workloads/resnet50/{name}.py"
+            for name in ("clock", "experiment", "recipe", "stepping", "validation")
+        ),
         "workloads/datasets.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",

@@ -323,3 +323,26 @@ def test_the_largest_grid_is_the_default_of_its_key():
 
 def test_numbers_that_json_does_not_have_are_left_to_the_parser():
     assert not parser_takes({"workload": "m:f", "fixed": {"x": math.inf}})
+
+
+@pytest.mark.parametrize(
+    ("lines", "objective", "warning"),
+    [
+        ("", "loss", "loss of synthetic data is that of one random batch, repeated; use real data"),
+        ("", "loss_mean", "loss_mean of synthetic data is that of one random batch"),
+        ("", "images_per_second", None),
+        ("data = 'digits'", "loss", "loss is that of the last step's batch, which is noisy"),
+        ("data = 'digits'", "loss_mean", None),
+        ("data = 'digits'", "val_loss", "val_loss is only measured with val_every of at least 0"),
+        ("data = 'digits'\nval_every = 0", "val_loss", None),
+    ],
+)
+def test_check_warns_of_an_objective_that_says_little(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, objective: str, warning: str | None
+):
+    text = f"workload = 'resnet50'\nobjective = '{objective}'\n[parameters]\nbatch_size = [2, 4]\n[fixed]\n"
+    (tmp_path / "s.toml").write_text(f"{text}num_iter = 1\n{lines}\n")
+    assert main(["check", str(tmp_path / "s.toml"), "-n", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert ("\n  warning     " in printed) == (warning is not None)
+    assert warning is None or f"  warning     {warning}" in printed

@@ -85,6 +85,8 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     if spec.fresh_process:
         print("  process     a new process for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
+    if caution := _caution(spec, sampler):
+        print(f"  warning     {caution}")
     if isinstance(sampler, LargestBatch):
         searched = f"about {sampler.about} configurations"
     else:
@@ -99,6 +101,14 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_baseline_text(spec.space, baseline)}")
+
+
+def _caution(spec: Spec, sampler: Sampler) -> str:
+    """Why the objective may say little; empty if it does not."""
+    described = spec.built_in
+    if described is None or not len(sampler):
+        return ""
+    return described.caution(described.defaults | spec.full(sampler[0]), spec.objective)
 
 
 def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:

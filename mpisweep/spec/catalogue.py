@@ -76,6 +76,10 @@ def _needs_no_folder(_: Mapping[str, Value]) -> bool:
     return False
 
 
+def _no_caution(_: Mapping[str, Value], objective: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadDescription:
     """A workload that sweep files can name.
@@ -89,6 +93,7 @@ class WorkloadDescription:
         work: relative work of a configuration, in any unit; the planner estimates durations from it.
         folder: the option that names the data folder; empty for none.
         needs_folder: whether a configuration needs the data folder.
+        caution: a sentence on an objective that says little about a configuration; empty for none.
     """
 
     name: str
@@ -99,6 +104,7 @@ class WorkloadDescription:
     work: Callable[[Mapping[str, Value]], float] = _unit_work
     folder: str = ""
     needs_folder: Callable[[Mapping[str, Value]], bool] = _needs_no_folder
+    caution: Callable[[Mapping[str, Value], str], str] = _no_caution
 
     def option(self, name: str) -> Option | None:
         """Look up an option by name."""
@@ -113,6 +119,21 @@ class WorkloadDescription:
 def _resnet50_work(params: Mapping[str, Value]) -> float:
     """Images times pixels, to which the cost of convolutions is proportional."""
     return float(params["batch_size"]) * float(params["num_iter"]) * float(params["image_size"]) ** 2
+
+
+def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
+    if params["data"] == "synthetic" and objective in ("loss", "loss_mean"):
+        return (
+            f"{objective} of synthetic data is that of one random batch, repeated; use real data, "
+            'e.g. data = "digits", or an objective such as images_per_second'
+        )
+    if objective == "loss":
+        return (
+            "loss is that of the last step's batch, which is noisy; use loss_mean, or val_loss with val_every"
+        )
+    if objective.startswith("val_") and int(params["val_every"]) < 0:
+        return f"{objective} is only measured with val_every of at least 0"
+    return ""
 
 
 _RESNET50_OPTIONS = (
@@ -191,6 +212,7 @@ RESNET50 = WorkloadDescription(
     work=_resnet50_work,
     folder="data_root",
     needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
+    caution=_resnet50_caution,
 )
 
 BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}

@@ -17,7 +17,7 @@ __all__ = ["Precision", "Schedule", "is_channels_last", "make_model", "make_opti
 
 
 def make_model(options: Mapping[str, Value], device: torch.device) -> nn.Module:
-    """ResNet50 in training mode on `device`, its parameters drawn from torch's default generator."""
+    """ResNet50 in training mode on `device`; torch's default generator draws its parameters."""
     model: nn.Module = resnet50(
         num_classes=int(options["num_classes"]), zero_init_residual=bool(options["zero_init_gamma"])
     )
@@ -43,7 +43,7 @@ def make_optimizer(
         model: whose parameters it changes.
         device: where they are.
         is_captured: whether its step becomes part of a CUDA graph.  Then the learning rate is a number on the
-            device, which a replay reads anew.
+            device, which each replay reads.
     """
     fused = device.type == "cuda" or None
     rate: float | Tensor = peak_rate(options)

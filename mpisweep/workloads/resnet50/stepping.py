@@ -1,4 +1,4 @@
-"""One step of the training: forward, loss, backward, optimiser, and a record of loss and accuracy.
+"""One training step: forward, loss, backward, optimiser, record of loss and accuracy.
 
 Everything that a step reads and changes is on the device, and no step waits for another.  So a step can be
 captured once as a CUDA graph and replayed: one launch instead of a thousand.  On an H200 an eager step takes
@@ -109,7 +109,7 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class CapturedStep:
-    """A step that is captured once, on the shapes of its first batch, and replayed for every batch.
+    """A step that is captured once, on its first batch, and replayed for every batch.
 
     Args:
         step: the step to capture.
@@ -132,7 +132,7 @@ class CapturedStep:
 
 
 class Traces:
-    """The present values of everything that a step changes; a captured graph keeps their addresses.
+    """The values of everything that a step changes; a captured graph keeps their addresses.
 
     The optimiser creates its state in its first step.  State that is new is set to zero, with which SGD and
     AdamW begin.
@@ -172,7 +172,7 @@ class Traces:
 
 
 def capture_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
-    """Capture a step after a warm-up on a stream of its own, as PyTorch's notes on CUDA graphs have it.
+    """Capture a step after a warm-up on its own stream, as PyTorch's notes on CUDA graphs do.
 
     Raises:
         torch.OutOfMemoryError: also if the memory ran out within the capture, which ends in another error.
