@@ -340,23 +340,23 @@ if "CALLS" in os.environ:
     sys.setprofile(note)
 '''
 
-#: The second trial ends when a snapshot has been asked for since the first one ended.
-WAITS = """
-import os, time
+#: The last trial ends when a snapshot has been requested after all earlier steps of another one.
+WAITS = r"""
+import json, os, time
+
+LIFE = [f"{module}:{name}" for module, name in json.loads(os.environ["CALLS"])]
+UNTIL = next(at for at, name in enumerate(LIFE) if name.endswith(":Snapshotter.compact"))
 
 
 def asked_since_an_end():
-    ended = False
-    for line in open(os.environ["CALLS_LOG"]):
-        ended = ended or line.endswith(":on_trials_ended\\n")
-        if ended and line.endswith(":Snapshotter.compact\\n"):
-            return True
-    return False
+    calls = sorted(line.split() for line in open(os.environ["CALLS_LOG"]) if line.endswith("\n"))
+    called = iter([name for _, name in calls])
+    return all(name in called for name in LIFE[: UNTIL + 1])
 
 
 def train(trial):
     trial.report(0, loss=2.0)
-    while trial.params["x"] == 2 and not asked_since_an_end():
+    while trial.params["x"] == 8 and not asked_since_an_end():
         time.sleep(0.01)
     return {"loss": 1.0}
 """
@@ -373,7 +373,7 @@ def test_a_real_trial_goes_through_the_functions_of_its_life_in_the_order_of_the
     log = folder / "calls.txt"
     (folder / "waits.py").write_text(WAITS, encoding="utf-8")
     (folder / "s.toml").write_text(
-        'name = "s"\nworkload = "waits:train"\n[parameters]\nx = [1, 2]\n', encoding="utf-8"
+        'name = "s"\nworkload = "waits:train"\n[parameters]\nx = { from = 1, to = 8 }\n', encoding="utf-8"
     )
     traced = environment | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "traced"), str(ROOT)])),

@@ -38,7 +38,7 @@ from mpisweep.workloads.resnet50.recipe import (
     make_model,
     make_optimizer,
 )
-from mpisweep.workloads.resnet50.stepping import CapturedStep, Record, TrainStep
+from mpisweep.workloads.resnet50.stepping import CapturedStep, Record, TrainStep, capture_cuda_graph
 
 CPU = torch.device("cpu")
 METRICS = {metric.name for metric in BUILTIN["resnet50"].metrics}
@@ -560,6 +560,63 @@ def test_a_captured_step_that_resumes_has_the_curve_of_one_that_was_not_stopped(
     again.has_directory, again.directory = True, tmp_path
     run(again)
     assert again.losses == whole.losses
+
+
+@pytest.mark.usefixtures("small", "captured")
+def test_a_capture_that_fails_leaves_an_eager_step_unless_a_graph_is_wanted(monkeypatch: pytest.MonkeyPatch):
+    def fails(step):
+        step()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    eager = trial(num_iter=3, step="eager")
+    run(eager)
+    monkeypatch.setattr(experiment, "_is_captured", lambda *_: True)
+    monkeypatch.setattr(experiment, "capture_cuda_graph", fails)
+    auto = trial(num_iter=3, step="auto")
+    with pytest.warns(
+        UserWarning, match="cannot be captured as a CUDA graph and runs eagerly: operation not"
+    ):
+        run(auto)
+    assert auto.losses == eager.losses
+    with pytest.raises(RuntimeError, match="not permitted"):
+        run(trial(num_iter=3, step="graph"))
+
+
+@pytest.mark.parametrize("where", ["at once", "as the cause", "in the middle"])
+def test_memory_that_runs_out_within_a_capture_is_told_as_that(monkeypatch: pytest.MonkeyPatch, where: str):
+    """Leaving the capture raises another error then."""
+
+    class Stands:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *raised: object) -> None:
+            if where != "at once" and raised[0] is not None:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+        def wait_stream(self, _: object) -> None:
+            pass
+
+    for name in ("Stream", "stream", "graph", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, Stands)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stands)
+    ran: list[int] = []
+
+    def step() -> None:
+        ran.append(1)
+        if len(ran) == 4:
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            except torch.OutOfMemoryError as error:
+                if where == "in the middle":
+                    raise RuntimeError("backward failed") from error
+                raise
+
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        capture_cuda_graph(step)
 
 
 @pytest.mark.usefixtures("small")

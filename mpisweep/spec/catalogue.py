@@ -128,9 +128,7 @@ def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
             'e.g. data = "digits", or an objective such as images_per_second'
         )
     if objective == "loss":
-        return (
-            "loss is that of the last step's batch, which is noisy; use loss_mean, or val_loss"
-        )
+        return "loss is that of the last step's batch, which is noisy; use loss_mean, or val_loss"
     if objective.startswith("val_") and int(params["val_every"]) < 0:
         return f"{objective} is only measured with val_every of at least 0"
     return ""

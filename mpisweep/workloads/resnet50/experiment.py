@@ -7,12 +7,13 @@ import gc
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpisweep.records import Value
 from mpisweep.workloads.checkpoint import Checkpoint
@@ -138,7 +139,7 @@ class _Experiment:
             self._schedule.set(number)
             if number == self._done:
                 if self._is_captured:
-                    step = CapturedStep(self._train, images, labels, capture_cuda_graph)
+                    step = self._captured(images, labels)
                 setup_time = time.perf_counter() - self._started
                 clock.start()
                 last_read = time.monotonic()
@@ -172,6 +173,20 @@ class _Experiment:
                 return {}
         self._read(unread)
         return self._metrics(setup_time)
+
+    def _captured(self, images: Tensor, labels: Tensor) -> Step:
+        """The captured step; the eager one if the capture fails and nobody asked for a graph."""
+        try:
+            return CapturedStep(self._train, images, labels, capture_cuda_graph)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self._options["step"] == "graph":
+                raise
+            warnings.warn(
+                f"the step cannot be captured as a CUDA graph and runs eagerly: {error}", stacklevel=2
+            )
+            return self._train
 
     @property
     def _reads_each(self) -> bool:

@@ -121,8 +121,10 @@ class CapturedStep:
     def __init__(self, step: TrainStep, images: Tensor, labels: Tensor, capture: Capture) -> None:
         self._images, self._labels = images.clone(), labels.clone()
         traces = Traces(step)
-        self._replay = capture(lambda: step(self._images, self._labels))
-        traces.wipe()
+        try:
+            self._replay = capture(lambda: step(self._images, self._labels))
+        finally:
+            traces.wipe()
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Replay the step on this batch."""
