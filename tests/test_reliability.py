@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import psutil
 import pytest
 import storm
@@ -603,17 +606,31 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
 # ------------------------------------------------------------------------------------- damage
 
 
+def ends_beyond_the_file(folder: Path) -> list[tuple[Path, int]]:
+    """Segment and place of each record of an end that the HDF5 file does not cover."""
+    with h5py.File(folder / "r.h5") as file:
+        covered = json.loads(file.attrs["covered"])
+    return [
+        (segment, found.start())
+        for segment in sorted((folder / "r.h5.journal").glob("*.00*"))
+        for found in re.finditer(b'"kind":"ended"', segment.read_bytes())
+        if found.start() >= covered.get(segment.name, 0)
+    ]
+
+
 def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(
     folder, environment, mpisweep: Run
 ):
     process, _ranks = running(folder, environment, 40, 2)
+    # What the file has already is not read in the journal.  Others follow the damaged record: one at the end could
+    # also be one that a kill has cut off.
+    wait_for(lambda: len(ends_beyond_the_file(folder)) > 1)
     storm.kill(psutil.Process(process.pid), everything=True)
     process.wait()
     whole = package.load(folder / "r.h5")
-    segment = max((folder / "r.h5.journal").glob("*.000000"), key=lambda path: path.stat().st_size)
+    segment, place = ends_beyond_the_file(folder)[0]
     data = bytearray(segment.read_bytes())
-    # Others follow this record: one at the end could also be one that a kill has cut off.
-    data[data.index(b'"kind":"ended"') + 10] ^= 0x10
+    data[place + 10] ^= 0x10
     segment.write_bytes(data)
     done = mpisweep("repair", "r.h5")
     assert done.returncode == 0, done.stderr
@@ -642,8 +659,6 @@ def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(
 
 
 def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run):
-    import h5py
-
     with h5py.File(folder / "r.h5", "w") as file:
         file["x"] = 1
     data = (folder / "r.h5").read_bytes()
