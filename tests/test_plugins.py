@@ -371,7 +371,7 @@ def test_its_job_scripts_are_written_and_checked(folder, tiny, run: Run):
     script = folder / "job.sh"
     script.write_text(written.stdout)
     checked = run("jobscript", "--check", "job.sh", "--site", "tinyqueue", folders=[tiny])
-    assert (checked.returncode, checked.stdout) == (0, "job.sh: nothing is wrong with it\n")
+    assert (checked.returncode, checked.stdout) == (0, "job.sh: OK\n")
     script.write_text(written.stdout.replace("--time=", "--tine=") + "#SBATCH --nodes=2\n")
     checked = run("jobscript", "--check", "job.sh", "--site", "tinyqueue", folders=[tiny])
     assert checked.returncode == 2

@@ -344,7 +344,7 @@ def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(fo
         ),
         (
             ["run", "resnet50", "-p", "batch_size=1:9", "-o", "nowhere/x.h5"],
-            "the folder nowhere does not exist",
+            "folder nowhere does not exist; create it first",
         ),
         (["check", "resnet50", "-p", "batchsize=1:9"], "did you mean 'batch_size'?"),
         (["top", "no.h5"], "no.h5: no such results file"),
@@ -406,8 +406,8 @@ def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
     done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
     assert done.returncode == 4
     assert (
-        "no completed trial has a finite objective; 3 of 3 trials have ended; no trial has reported 'loss', "
-        "only los" in done.stderr
+        "no completed trial has a finite objective; 3 of 3 trials have ended; no trial reported 'loss'; "
+        "reported: los" in done.stderr
     )
     assert "3 completed trials have no finite loss" in mpisweep("status", "r.h5").stdout
     top = mpisweep("top", "r.h5")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import shutil
 import signal
 import subprocess
@@ -280,7 +281,7 @@ def test_who_does_it_differently_is_refused_with_the_differences(folder, member,
     assert other.returncode == 2
     assert "trials: the members have 20, t.toml gives 21" in other.stderr
     assert "--split: the members use 2, this run uses 3" in other.stderr
-    assert "by process" in other.stderr
+    assert re.search(r"r\.h5: process \d+ on \S+, since .* is running it with other settings:", other.stderr)
     fresh = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2", "--fresh")
     assert fresh.returncode == 2
     assert "--fresh with --split" in fresh.stderr
