@@ -515,7 +515,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_nothing_lost(folder, small_dis
     done = mpisweep("run", my_sweep(folder, 40, "disk = 3"), "-n", "2", "-o", "disk/r.h5")
     assert done.returncode == 3, done.stderr
     assert "cannot be" in done.stderr
-    assert "make room" in done.stderr
+    assert "free disk space, then run the same command to resume" in done.stderr
     before = ended(small_disk / "r.h5")
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "disk/r.h5").returncode == 0

@@ -412,7 +412,7 @@ def test_a_file_of_which_some_byte_has_changed_is_repaired_and_the_doubt_is_told
         mpisweep.load(finished)
     assert main(["repair", str(finished)]) == 0
     told = capsys.readouterr().out
-    assert "is not what was written" in told
+    assert "differs from what was written" in told
     assert "repaired; 4 of 4" in told
     assert mpisweep.load(finished).state == "complete"
     assert mpisweep.load(finished).environment["python"] == "3"

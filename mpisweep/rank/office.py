@@ -216,7 +216,7 @@ class Office:
             case DiskFailedError():
                 log.error(
                     "the sweep's files could not be used for %g s (%s); everything acknowledged is "
-                    "on disk: make room and run again",
+                    "on disk: free disk space and run the same command to resume",
                     self._spec.limits.disk_s,
                     outcome,
                 )
