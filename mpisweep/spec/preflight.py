@@ -128,8 +128,8 @@ def _why_no_script(path: str, program: str) -> str:
     interpreter = os.fsdecode(words[0].rstrip(b"\r"))
     if first.rstrip(b"\n").endswith(b"\r"):
         return (
-            f"{program!r} has Windows line endings (CRLF), so its interpreter {interpreter} is not found; "
-            f"run sed -i 's/\\r$//' {shlex.quote(program)}"
+            f"{program!r} cannot start: it has Windows line endings (CRLF), so its interpreter {interpreter} "
+            f"is not found; run sed -i 's/\\r$//' {shlex.quote(program)}"
         )
     if not Path(interpreter).exists():
         return f"{program!r} cannot start: its interpreter {interpreter!r} does not exist"
