@@ -576,7 +576,12 @@ def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(fold
 @pytest.mark.parametrize(
     ("name", "content", "mode", "why"),
     [
-        ("crlf.sh", "#!/bin/sh\r\necho loss: 1\r\n", 0o755, "has Windows line endings (CRLF)"),
+        (
+            "crlf.sh",
+            "#!/bin/sh\r\necho loss: 1\r\n",
+            0o755,
+            "cannot start: it has Windows line endings (CRLF)",
+        ),
         (
             "closed.sh",
             "#!/bin/sh\necho loss: 1\n",
