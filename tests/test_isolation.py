@@ -624,10 +624,14 @@ def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wro
     assert "expected true or false" in done.stderr
 
 
-def test_what_a_workload_that_cannot_be_loaded_has_to_say_is_the_same_for_every_trial(folder):
+def test_what_a_workload_that_cannot_be_loaded_has_to_say_is_the_same_for_every_trial(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
     """One exception is raised for all of them; with every trial it would name more places, and keep more
     trials.
     """
+    # Loading puts the folder there, where other tests in this process would find its modules.
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (folder / "broken.py").write_text("raise RuntimeError('at every trial')\n")
     spec = parse_spec('workload = "broken:run"\n[parameters]\nx = [1, 2]\n', source="s.toml", folder=folder)
     fail = load_or_report(spec, folder / "outputs", None)
