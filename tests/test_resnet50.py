@@ -547,7 +547,7 @@ def test_the_warm_up_of_a_capture_leaves_no_trace(recipe_options: dict):
 
 
 @pytest.mark.usefixtures("small", "captured")
-@pytest.mark.parametrize("recipe_options", RECIPES[:2])
+@pytest.mark.parametrize("recipe_options", [*RECIPES[:2], RECIPES[-1]])
 def test_a_captured_step_that_resumes_has_the_curve_of_one_that_was_not_stopped(
     tmp_path, recipe_options: dict
 ):
@@ -688,6 +688,12 @@ def test_the_learning_rate_rises_and_falls_as_it_is_told():
     assert cosine == sorted(cosine, reverse=True)
     assert rates(lr_warmup_iter=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates(lr_scaling="sqrt", batch_size=64, base_batch_size=256) == [0.5] * 8
+
+
+def test_a_captured_step_reads_its_rate_on_its_device_whatever_a_checkpoint_brings():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1))
+    Schedule(options(), optimizer, torch.device("meta")).set(0)
+    assert optimizer.param_groups[0]["lr"].device.type == "meta"
 
 
 @pytest.mark.usefixtures("small")

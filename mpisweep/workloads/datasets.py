@@ -174,10 +174,16 @@ def memory_batches(
         yield _prepared(own, image_size, layout), here.labels[rows]
 
 
+@cache
+def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the channels, (1, 3, 1, 1), copied to the device once per process."""
+    mean, std = (torch.tensor(values, device=device)[None, :, None, None] for values in (_MEAN, _STD))
+    return mean, std
+
+
 def _prepared(images: Tensor, image_size: int, layout: torch.memory_format) -> Tensor:
     """Turn images (B, C, H, W) uint8 into model inputs (B, 3, S, S) float32."""
-    mean = torch.tensor(_MEAN, device=images.device)[None, :, None, None]
-    std = torch.tensor(_STD, device=images.device)[None, :, None, None]
+    mean, std = _normal(images.device)
     large = functional.interpolate(
         images.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
     )

@@ -108,13 +108,14 @@ class _Experiment:
         self._checkpoint = Checkpoint(
             trial, device, {"model": bare, "optimizer": optimizer, "scaler": precision.scaler}
         )
-        self._schedule = Schedule(options, optimizer)
         self._record = Record(READ_BACK, device)
         self._history = History(
             trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"])
         )
         self._done, measured = self._checkpoint.restore()
         ranks.agree(self._done, "checkpoint")
+        # After the checkpoint, which brings a learning rate in main memory.
+        self._schedule = Schedule(options, optimizer, device if self._is_captured else None)
         self._history.restore(measured)
         model = _compiled(options, ranks.together(bare))
         self._train = TrainStep(options, model, optimizer, precision, ranks, self._record)

@@ -42,13 +42,10 @@ def make_optimizer(
         options: of the trial.
         model: whose parameters it changes.
         device: where they are.
-        is_captured: whether its step becomes part of a CUDA graph.  Then the learning rate is a number on the
-            device, which each replay reads.
+        is_captured: whether its step becomes part of a CUDA graph.
     """
     fused = device.type == "cuda" or None
-    rate: float | Tensor = peak_rate(options)
-    if is_captured:
-        rate = torch.tensor(rate, device=device)
+    rate = peak_rate(options)
     weight_decay = float(options["weight_decay"])
     if options["optimizer"] == "adamw":
         return torch.optim.AdamW(
@@ -79,10 +76,19 @@ class Schedule:
     Args:
         options: of the trial.
         optimizer: gets the rate of each step.
+        device: of a captured step, whose replays read the rate there; None for an eager step.
     """
 
-    def __init__(self, options: Mapping[str, Value], optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Value],
+        optimizer: torch.optim.Optimizer,
+        device: torch.device | None = None,
+    ) -> None:
         self._optimizer = optimizer
+        if device is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=device)
         self._peak = peak_rate(options)
         self._kind = str(options["lr_schedule"])
         self._steps = int(options["num_iter"])
