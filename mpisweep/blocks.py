@@ -101,6 +101,8 @@ class TrialsBlock:
     parameters: dict[str, ColumnValues]
     #: The number of the baseline's trial, in the block that adds it.
     baseline: int | None = None
+    #: Number of ends that a learning search knew when it proposed them; None for other trials.
+    known: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     from mpisweep.progress import counted
-    from mpisweep.search import LargestBatch
+    from mpisweep.search import LargestBatch, LearningSearch
 
     print(f'{spec.source}: OK (sweep "{spec.name}")')
     print(f"  workload    {_workload_text(spec)}")
@@ -89,9 +89,11 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         print(f"  warning     {caution}")
     if isinstance(sampler, LargestBatch):
         searched = f"about {sampler.about} configurations"
+    elif isinstance(sampler, LearningSearch):
+        searched = f"{counted(sampler.trials, 'configuration')}, proposed from the results so far"
     else:
         searched = counted(len(sampler), "configuration")
-    print(f"  search      {spec.search}, {searched}")
+    print(f"  search      {spec.search_text}, {searched}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
         memory = f", memory {parameter.memory}" if parameter.memory else ""

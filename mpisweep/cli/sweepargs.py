@@ -10,7 +10,7 @@ from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec import ADAPTIVE, COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
@@ -156,10 +156,10 @@ def check_split(spec: Spec, split: int | None) -> None:
     Raises:
         SpecError: if the sweep cannot be split.
     """
-    if split is not None and spec.search == "largest_batch":
+    if split is not None and spec.search in ADAPTIVE:
         raise SpecError(
-            f"{spec.source}: search: {spec.search!r} chooses trials by earlier results and cannot be shared "
-            "between runs; remove --split"
+            f"{spec.source}: search: {spec.search_text!r} chooses trials by earlier results and cannot be "
+            "shared between runs; remove --split"
         )
 
 

@@ -52,6 +52,10 @@ class KnownSweep(Known):
     causes: Sequence[int] = ()
     #: Objective per trial; empty if no trial has reported it.
     objectives: Sequence[float] = ()
+    #: Per trial, the number of ends that a learning search knew when it proposed it; -1 for others.
+    proposed_after: Sequence[int] = ()
+    #: Per trial, its position in the order of ends; -1 before its end.
+    end_order: Sequence[int] = ()
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
 
@@ -103,6 +107,20 @@ class KnownSweep(Known):
             if is_running and worker >= 0 and workers["allocation"][worker] == last:
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
+
+    def ends(self) -> list[tuple[int, float | None]]:
+        """(trial, objective) of the ended trials, in the order in which their ends were recorded."""
+        objectives = self.objectives or [math.nan] * len(self.states)
+        ended = [n for n, state in enumerate(self.states) if TrialState(state).is_end]
+        # Files of earlier versions have no order: their ends come first.
+        ended.sort(key=lambda number: (self.end_order[number], number))
+        return [
+            (number, objectives[number] if self._is_result(number, objectives) else None) for number in ended
+        ]
+
+    def _is_result(self, number: int, objectives: Sequence[float]) -> bool:
+        is_whole = self.states[number] in (TrialState.COMPLETE, TrialState.PRUNED)
+        return is_whole and math.isfinite(objectives[number])
 
     def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
         """Source files that changed since ended trials ran them, and those trials.
@@ -223,6 +241,8 @@ def known_trials(
         allocations_table=state.allocations,
         causes=state.trials["cause"],
         objectives=state.metrics.get(spec.objective, []),
+        proposed_after=state.trials["proposed_after"],
+        end_order=state.trials["end_order"],
         has_metrics=bool(state.metrics),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )

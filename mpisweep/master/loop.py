@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from mpisweep.master.closing import Closing, Stage
@@ -26,6 +26,7 @@ from mpisweep.master.inbox import Inbox
 from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
+from mpisweep.master.search_client import SearchClient
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.standing import Standing
 from mpisweep.master.steering import Steering
@@ -35,7 +36,7 @@ from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal.writer import Journal
-from mpisweep.scheduling.events import StopRequested, TimePassed
+from mpisweep.scheduling.events import Proposed, StopRequested, TimePassed
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -72,6 +73,7 @@ class Master:
         now: the monotonic clock now.
         clock: that clock.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
+        search_client: asks a learning search for proposals; None for other searches.
 
     Attributes:
         fenced: set once a later master or another run has taken over the sweep.
@@ -96,12 +98,14 @@ class Master:
         now: float,
         clock: Callable[[], float] = time.monotonic,
         lease_client: LeaseClient | None = None,
+        search_client: SearchClient | None = None,
     ) -> None:
         self._spec = spec
         self._journal = journal
         self._snapshotter = snapshotter
         self._vigil = vigil
         self._lease_client = lease_client
+        self._search_client = search_client
         self._sink = sink
         self._stop_at = stop_at
         self._clock = clock
@@ -116,7 +120,7 @@ class Master:
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
         self._effects = Effects(
-            trials, journal, self._outbox, send, self._roster, self._standing, lease_client
+            trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client
         )
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
@@ -138,6 +142,9 @@ class Master:
         others = [self._snapshotter.fileno()]
         if self._lease_client is not None:
             others.append(self._lease_client.fileno())
+        if self._hears_search:
+            assert self._search_client is not None
+            others.append(self._search_client.fileno())
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
@@ -173,6 +180,9 @@ class Master:
             if self._closing.stage is Stage.OVER:
                 # Others have ended the sweep: nobody would serve what the scheduler still asks for.
                 return True
+        if self._search_client is not None and self._hears_search:
+            heard = self._search_client.hear if self._search_client.fileno() in ready else None
+            self._hear_search(heard() if heard else self._search_client.keep_time(now), now)
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -233,6 +243,20 @@ class Master:
         # If the other members have ended a split sweep, the lease agent says so.
         if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._lease_client is None:
             self.fenced = vigil.lost
+
+    # ------------------------------------------------------------------------------------- a learning search
+
+    @property
+    def _hears_search(self) -> bool:
+        """Whether the search may still add trials."""
+        return self._search_client is not None and self._closing.stage is Stage.RUNNING
+
+    def _hear_search(self, events: Iterable[Proposed | StopRequested], now: float) -> None:
+        for event in events:
+            if isinstance(event, StopRequested):
+                self._steering.request_stop(event.reason, now)
+            else:
+                self._steering.handle(event, now)
 
     # ------------------------------------------------------------------------------------- a shared sweep
 

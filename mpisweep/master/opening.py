@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,9 @@ from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.segments import sync_segments
 from mpisweep.results.journal.writer import Journal
 from mpisweep.results.runs import move_aside
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import LargestBatch, Sampler, make_sampler
+from mpisweep.search import LargestBatch, LearningSearch, Sampler, make_sampler
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
@@ -75,6 +76,27 @@ class Opened:
     stop: StopPlan | None
     #: This run's part of a split sweep; None if the sweep is not split.
     share: Share | None = None
+    #: The learning search; None for any other.
+    learning: LearningPast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearningPast:
+    """A learning search, and what its process has to know.
+
+    Attributes:
+        known: per trial, the number of ends known when it was proposed; -1 if it was not.
+        ends: (trial, objective) of ended trials, in the order of their records.
+    """
+
+    search: LearningSearch
+    known: Sequence[int]
+    ends: Sequence[tuple[int, float | None]]
+
+    @property
+    def made(self) -> int:
+        """Number of proposals so far."""
+        return sum(count >= 0 for count in self.known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +193,15 @@ def open_sweep(
     if share is None:
         reopen_infeasible(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
-    scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
+    learning = _learning(sampler, trials, past.known)
+    proposals = None if learning is None else Proposals(learning.search.trials, learning.made)
+    scheduler = _scheduler(
+        spec, trials, past, facts.launch, stop, search, proposals, is_shared=share is not None
+    )
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
-    return Opened(path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share)
+    return Opened(
+        path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share, learning
+    )
 
 
 @contextlib.contextmanager
@@ -260,6 +288,7 @@ def _scheduler(
     launch: str,
     stop: StopPlan | None,
     search: LargestBatch | None,
+    proposals: Proposals | None,
     *,
     is_shared: bool,
 ) -> Scheduler:
@@ -280,8 +309,9 @@ def _scheduler(
         widths=trial_widths(spec, trials),
         teams=known.teams if known and past.follows else {},
         # Members do not exchange evidence about memory, and most trials run elsewhere.
-        frontier=None if is_shared else _frontier(spec, trials, known),
+        frontier=None if is_shared or proposals is not None else _frontier(spec, trials, known),
         search=search,
+        proposals=proposals,
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.
@@ -361,6 +391,16 @@ def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | No
             if TrialState(state).is_end:
                 sampler.note(number, state, cause, value)
     return sampler
+
+
+def _learning(sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LearningPast | None:
+    """The learning search of the sweep, with what is known; None if its search does not learn."""
+    if not isinstance(sampler, LearningSearch):
+        return None
+    before = list(known.proposed_after) if known is not None else []
+    return LearningPast(
+        sampler, before + [-1] * (trials.count - len(before)), known.ends() if known is not None else []
+    )
 
 
 def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:

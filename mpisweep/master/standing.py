@@ -73,7 +73,7 @@ class Standing:
         """Compute the current progress."""
         ended = self._ended_count()
         # Without the trials of other members.
-        total = self._trials.count - self._scheduler.elsewhere
+        total = self._trials.count + self._scheduler.to_come - self._scheduler.elsewhere
         elapsed_s = now - self._started
         infeasible = self._scheduler.count(TrialState.INFEASIBLE)
         # Infeasible trials never ran, so they do not count in the rate.

@@ -15,6 +15,7 @@ from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
 from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.queues import Waiting
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.slots import Slots
@@ -63,6 +64,7 @@ class Core:
         widths: number of ranks that each trial needs; None if all need one.
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
         search: adds trials as results come in; None if all trials are known beforehand.
+        proposals: of a learning search, which adds trials too; None if there is none.
         shared: whether a trial must be granted before it may run.
     """
 
@@ -75,11 +77,13 @@ class Core:
         widths: Sequence[int] | None,
         frontier: MemoryFrontier | None,
         search: LargestBatch | None,
+        proposals: Proposals | None,
         shared: bool,
     ) -> None:
         self.policy = policy
         self.model = model
         self.search = search
+        self.proposals = proposals
         #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
         self.away_of: dict[int, list[Slot]] = {}

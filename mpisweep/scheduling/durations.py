@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,13 @@ class DurationModel:
         self._count = count
         self._work = list(work) if work is not None else None
         self._features: NDArray[np.float64] | None = None
+        self._map: _FeatureMap | None = None
+        self._weights: NDArray[np.float64] | None = None
+        #: Bounds of the logarithm of a prediction.
+        self._bounds: tuple[float, float] = (-math.inf, math.inf)
+        #: Whether the columns are this model's own lists, which may grow.
+        self._owns_columns = False
+        self._usual_s: float | None = None
         self._numbers: list[int] = []
         self._durations_s: list[float] = []
         self._expected_s: list[float] | None = None
@@ -88,28 +96,51 @@ class DurationModel:
         """Fit the model to all observations."""
         self._next_fit = 2 * len(self._numbers)
         if self._features is None:
-            self._features = _features(self._columns, self._work, self._count)
+            self._map = _FeatureMap(self._columns, self._work)
+            self._features = self._map.rows(self._columns, self._work, self._count)
         stride = max(1, len(self._numbers) // _MAX_FIT)
         rows = np.array(self._numbers[::stride])
         durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
-        weights = _ridge(self._features[rows], np.log(durations))
-        bounds = np.log([durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED])
-        self._expected_s = np.exp(np.clip(self._features @ weights, *bounds)).tolist()
-        residuals = np.log(durations) - self._features[rows] @ weights
+        self._weights = _ridge(self._features[rows], np.log(durations))
+        shortest, longest = durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED
+        self._bounds = math.log(shortest), math.log(longest)
+        self._expected_s = self._predicted_s(self._features)
+        self._usual_s = float(np.exp(np.log(durations).mean()))
+        residuals = np.log(durations) - self._features[rows] @ self._weights
         # A few measurements underestimate their spread: add two pseudo-measurements at the prior.
         spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
         self._uncertainty = math.exp(_SIGMAS * spread)
 
+    def _predicted_s(self, features: NDArray[np.float64]) -> list[float]:
+        """Expected durations in seconds of rows of features, shape (trials, features)."""
+        assert self._weights is not None
+        predicted: list[float] = np.exp(np.clip(features @ self._weights, *self._bounds)).tolist()
+        return predicted
+
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """Add trials, whose work is unknown beforehand."""
-        self._columns = {
-            name: [*column, *(configuration[name] for configuration in configurations)]
-            for name, column in self._columns.items()
-        }
+        """Add trials, whose work is unknown beforehand; once fitted, their durations are predicted."""
+        if not self._owns_columns:
+            # Others may grow the lists that they passed.
+            self._columns = {name: list(column) for name, column in self._columns.items()}
+            self._owns_columns = True
+        new = {name: [one[name] for one in configurations] for name in self._columns}
+        for name, values in new.items():
+            cast(list[Value], self._columns[name]).extend(values)
         self._count += len(configurations)
-        self._work = self._features = self._expected_s = None
-        if len(self._numbers) >= 3:
-            self.fit()
+        # The next fit sees all trials.
+        self._features = None
+        if self._work is not None:
+            self._work = self._expected_s = None
+            if len(self._numbers) >= 3:
+                self.fit()
+        elif self._expected_s is not None:
+            assert self._map is not None
+            self._expected_s += self._predicted_s(self._map.rows(new, None, len(configurations)))
+
+    @property
+    def usual_s(self) -> float | None:
+        """Geometric mean of the measured durations in seconds, or None before the first fit."""
+        return self._usual_s
 
     def expected_s(self, number: int) -> float | None:
         """Expected duration in seconds, or None before the first fit."""
@@ -163,37 +194,64 @@ def _is_positive(column: Sequence[Value]) -> bool:
     return all(not isinstance(value, (bool, str)) and value > 0 for value in column)
 
 
-def _features(
-    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
-) -> NDArray[np.float64]:  # (trials, features)
-    """Feature matrix with one row per trial: a constant, then standardised features."""
-    raw: list[NDArray[np.float64]] = []
-    if work is not None:
-        log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
-        raw += [log_work, log_work**2]
-    for column in columns.values():
-        raw += _column_features(column)
-    standardised = [_standardised(feature) for feature in raw]
-    return np.column_stack([np.ones(count), *standardised])
+class _FeatureMap:
+    """The map from parameters to features: a constant, then standardised features.
+
+    Args:
+        columns: the parameters of the trials that fix scales and levels.
+        work: their relative work; None if unknown.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None) -> None:
+        #: Parameter -> its levels, or None for a number; and whether its logarithm is a feature too.
+        self._levels = {name: _levels(column) for name, column in columns.items()}
+        self._has_log = {
+            name: self._levels[name] is None and _is_positive(column) for name, column in columns.items()
+        }
+        #: Scale, mean and spread of each feature.
+        self._scales = [_scale(feature) for feature in self._raw(columns, work)]
+
+    def rows(
+        self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
+    ) -> NDArray[np.float64]:  # (trials, features)
+        """Features of `count` trials, one row each."""
+        standardised = [
+            (feature / scale - mean) / spread
+            for feature, (scale, mean, spread) in zip(self._raw(columns, work), self._scales, strict=True)
+        ]
+        return np.column_stack([np.ones(count), *standardised])
+
+    def _raw(
+        self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None
+    ) -> list[NDArray[np.float64]]:
+        raw: list[NDArray[np.float64]] = []
+        if work is not None:
+            log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
+            raw += [log_work, log_work**2]
+        for name, column in columns.items():
+            levels = self._levels[name]
+            if levels is not None:
+                raw += [np.array([str(v) == level for v in column], dtype=float) for level in levels[1:]]
+                continue
+            values = np.asarray(column, dtype=float)
+            # A later value may be outside the domain of the logarithm.
+            raw += [values, np.log(np.maximum(values, 1e-300))] if self._has_log[name] else [values]
+        return raw
 
 
-def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
-    if any(isinstance(value, (bool, str)) for value in column):
-        levels = sorted({str(value) for value in column})
-        if len(levels) > _MAX_LEVELS:
-            return []
-        return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
-    values = np.asarray(column, dtype=float)
-    if np.all(values > 0):
-        return [values, np.log(values)]
-    return [values]
+def _levels(column: Sequence[Value]) -> list[str] | None:
+    """The levels of a parameter that is not a number, empty if there are too many; None for a number."""
+    if not any(isinstance(value, (bool, str)) for value in column):
+        return None
+    levels = sorted({str(value) for value in column})
+    return levels if len(levels) <= _MAX_LEVELS else []
 
 
-def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scale(feature: NDArray[np.float64]) -> tuple[float, float, float]:
     # Scaled first: the squares of values near the maximum of a float overflow.
-    feature = feature / (np.abs(feature).max(initial=0.0) or 1.0)
-    spread = float(feature.std())
-    return np.asarray((feature - feature.mean()) / (spread if spread > 0 else 1.0), dtype=np.float64)
+    scale = float(np.abs(feature).max(initial=0.0)) or 1.0
+    spread = float((feature / scale).std())
+    return scale, float((feature / scale).mean()), spread if spread > 0 else 1.0
 
 
 def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -119,7 +119,7 @@ class Waiting:
         alone: Container[int] = (),
     ) -> None:
         self._model = model
-        self._widths = widths
+        self._widths = None if widths is None else list(widths)
         self._alone = alone
         #: Largest number of ranks that any trial needs, waiting or not.
         self.widest = max(widths or [1])
@@ -182,10 +182,12 @@ class Waiting:
         for number in reversed(numbers):
             self._queue_of(number).put_back(number)
 
-    def grow(self, count: int) -> None:
-        """Add `count` trials to the widths; they need as many ranks as trial 0."""
+    def grow(self, count: int, widths: Sequence[int] | None = None) -> None:
+        """Add `count` trials and their widths, without which they need as many ranks as trial 0."""
         if self._widths is not None:
-            self._widths = [*self._widths, *[self._widths[0]] * count]
+            added = list(widths) if widths is not None else [self._widths[0]] * count
+            self._widths += added
+            self.widest = max([self.widest, *added])
 
     def add(self, numbers: Iterable[int]) -> None:
         """Add trials in sorted order."""

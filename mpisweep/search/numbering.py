@@ -10,7 +10,7 @@ Pure: configurations in, columns out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpisweep.blocks import ColumnValues
 from mpisweep.records import TrialState, Value
@@ -42,6 +42,8 @@ class Trials:
     baseline: int | None
     #: Number of the first new trial.
     first_new: int
+    #: The value of a parameter in a trial that does not say it.
+    usual: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -49,9 +51,12 @@ class Trials:
         return len(self.states)
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """Append trials; a missing parameter takes the value of the first trial."""
+        """Append trials; a missing parameter takes its usual value."""
         for name, column in self.parameters.items():
-            column.extend(configuration.get(name, column[0]) for configuration in configurations)
+            column.extend(
+                configuration[name] if name in configuration else self.usual[name]
+                for configuration in configurations
+            )
         self.states.extend([int(TrialState.WAITING)] * len(configurations))
         self.attempts.extend([0] * len(configurations))
 
@@ -74,7 +79,7 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
     """
     asked, count, baseline_row = _asked_for(spec, sampler)
     if known is None or not known.states:
-        return Trials(asked, [int(TrialState.WAITING)] * count, [0] * count, baseline_row, 0)
+        return Trials(asked, [int(TrialState.WAITING)] * count, [0] * count, baseline_row, 0, spec.full({}))
     return _continued(spec, asked, count, baseline_row, known)
 
 
@@ -118,7 +123,7 @@ def _continued(
         for name in names
     }
     wanted: dict[str, list[Value]] = {
-        name: asked.get(name) or [usual.get(name, parameters[name][0])] * asked_count for name in names
+        name: asked.get(name) or [usual.get(name, _first(parameters[name]))] * asked_count for name in names
     }
     number_of = {values: number for number, values in enumerate(_rows(parameters, known_count))}
     baseline = known.baseline
@@ -139,7 +144,12 @@ def _continued(
         [*known.attempts, *[0] * new],
         baseline,
         known_count,
+        usual,
     )
+
+
+def _first(column: Sequence[Value]) -> Value:
+    return column[0] if column else ""
 
 
 def _rows(columns: Mapping[str, Sequence[Value]], count: int) -> Iterator[tuple[Value, ...]]:

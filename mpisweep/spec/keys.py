@@ -18,9 +18,9 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
-    "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "MEMORY_WORDS", "NAME",
-    "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key",
-    "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
+    "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "MEMORY_WORDS",
+    "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS",
+    "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -38,8 +38,13 @@ TEXT_CHARS = 1 << 16
 INTEGER_AT_MOST = 2**63 - 1
 #: How a trial's memory can depend on a parameter.
 MEMORY_WORDS = ("increasing", "decreasing")
+#: The search that a table describes: a sampler of Optuna and its options.
+OPTUNA = "optuna"
 #: The built-in searches.
 SEARCH_NAMES = tuple(BUILT_IN[SEARCHES])
+
+#: The built-in searches that choose trials by earlier results.
+ADAPTIVE = ("largest_batch", "tpe", "gp", "cmaes", "nsga2", OPTUNA)
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -169,7 +174,9 @@ KEYS: tuple[Key, ...] = (
         "whether smaller or larger objectives are better",
         values=_DIRECTIONS, usual="`minimize`; `maximize` with `search = \"largest_batch\"`"),
     Key("", "search", "choice", "grid",
-        "which configurations are tried, and in which order", values=SEARCH_NAMES),
+        "which configurations are tried, and in which order; or a sampler of Optuna with its options: "
+        "`{ sampler = \"TPESampler\", multivariate = true }`",
+        values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
     Key("", "trials", "integer", None,
         "number of configurations to sample; may grow when the sweep is resumed; not for `grid` and "
         "`largest_batch`", low=1, usual="none; required by searches that sample"),

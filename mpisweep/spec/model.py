@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
@@ -13,8 +14,8 @@ from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError",
-    "Workload", "ends",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "SamplerChoice", "Spec",
+    "SpecError", "Workload", "ends",
 ]  # fmt: skip
 
 
@@ -35,6 +36,14 @@ class FunctionWorkload:
 
     module: str
     function: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChoice:
+    """A sampler of Optuna by its class name, and its options."""
+
+    name: str
+    options: Mapping[str, Any]
 
 
 Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
@@ -80,6 +89,7 @@ class Spec:
         source: name of the sweep file in messages.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
+        sampler: of the search "optuna", which names one; None for any other.
     """
 
     name: str
@@ -98,10 +108,18 @@ class Spec:
     source: str
     devices_per_trial: float = 1.0
     fresh_process: bool = False
+    sampler: SamplerChoice | None = None
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
+
+    @property
+    def search_text(self) -> str:
+        """The search and its options in one line."""
+        if self.sampler is None:
+            return self.search
+        return ", ".join([self.sampler.name, *(f"{k} = {v!r}" for k, v in self.sampler.options.items())])
 
     @property
     def measures(self) -> bool:
@@ -158,7 +176,7 @@ class Spec:
             ("workload", _workload_text(recorded.workload), _workload_text(self.workload)),
             ("objective", recorded.objective, self.objective),
             ("direction", recorded.direction.value, self.direction.value),
-            ("search", recorded.search, self.search),
+            ("search", recorded.search_text, self.search_text),
             ("seed", recorded.seed, self.seed),
         ]
         for name in dict.fromkeys([*recorded.fixed, *self.fixed]):

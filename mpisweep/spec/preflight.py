@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from mpisweep.plugins import WORKLOADS, find_plugin
 from mpisweep.processes.kernel import python_command
-from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
+from mpisweep.spec import FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 from mpisweep.spec.searches import load_search
@@ -41,8 +41,8 @@ def check_startable(spec: Spec) -> None:
     Raises:
         SpecError: if the workload or the search cannot start.
     """
-    if spec.search not in SEARCH_NAMES:
-        load_search(spec)
+    if hasattr(search := load_search(spec), "check"):
+        search.check(spec)
     if spec.built_in is not None:
         _check_data(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:

@@ -22,6 +22,7 @@ from mpisweep.spec.keys import (
     IDENTIFIER,
     INTEGER_AT_MOST,
     NAME,
+    OPTUNA,
     RANKS,
     RANKS_AT_MOST,
     SEARCH_NAMES,
@@ -44,6 +45,12 @@ _SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
 _BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
+_SAMPLER: Schema = {
+    "type": "object",
+    "properties": {"sampler": _TEXT},
+    "required": ["sampler"],
+    "additionalProperties": {"type": ["number", "string", "boolean", "array"]},
+}
 _RANGE: Schema = {"$ref": "#/definitions/range"}
 _LIST: Schema = {"$ref": "#/definitions/list"}
 
@@ -64,7 +71,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
     described = filter(None, map(describe_if_there, workloads))
     made = _table(keys_of(""), {
         "workload": _workload(workloads),
-        "search": {"enum": searches},
+        "search": {"anyOf": [{"enum": [name for name in searches if name != OPTUNA]}, _SAMPLER]},
         "parameters": _named(_parameter()),
         "fixed": _named(_VALUE),
         "baseline": _named(_VALUE),

@@ -19,8 +19,26 @@ from mpisweep.records import Direction
 from mpisweep.spec import fitting
 from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
-from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of, unknown_key
-from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload
+from mpisweep.spec.keys import (
+    FUNCTION,
+    IDENTIFIER,
+    NAME,
+    OPTUNA,
+    RANKS,
+    SEARCH_NAMES,
+    key_of,
+    names_of,
+    unknown_key,
+)
+from mpisweep.spec.model import (
+    BuiltinWorkload,
+    FunctionWorkload,
+    Limits,
+    SamplerChoice,
+    Spec,
+    SpecError,
+    Workload,
+)
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.wording import Wording
@@ -30,6 +48,7 @@ __all__ = ["load_spec", "parse_spec"]
 _NAME = re.compile(NAME)
 _IDENTIFIER = re.compile(IDENTIFIER)
 _FUNCTION = re.compile(FUNCTION)
+_SAMPLER_EXAMPLE = 'a sampler of Optuna, such as { sampler = "TPESampler", multivariate = true }'
 
 
 def load_spec(path: Path) -> Spec:
@@ -118,6 +137,7 @@ class _Parser:
             source=wording.source,
             devices_per_trial=self._get(raw, "devices_per_trial"),
             fresh_process=self._get(raw, "fresh_process"),
+            sampler=self._sampler(raw),
         )
         fitting.check_ranks(wording, spec)
         fitting.check_size(wording, spec, self._get(raw, "max_points"))
@@ -178,12 +198,25 @@ class _Parser:
 
     def _search(self, raw: Mapping[str, Any]) -> str:
         name = raw.get("search")
+        if isinstance(name, dict):
+            return OPTUNA
+        if name == OPTUNA:
+            self._wording.fail("search", f"is {OPTUNA!r}; expected {_SAMPLER_EXAMPLE}")
         # Listing installed packages is slow, so it happens only for a name that is not built in.
         if not isinstance(name, str) or name in SEARCH_NAMES:
             return str(self._get(raw, "search"))
         if not self._is_plugin(SEARCHES, "search", name):
             self._wording.fail("search", f"is {name!r}; expected one of {', '.join(plugin_names(SEARCHES))}")
         return name
+
+    def _sampler(self, raw: Mapping[str, Any]) -> SamplerChoice | None:
+        table = raw.get("search")
+        if not isinstance(table, dict):
+            return None
+        name, options = table.get("sampler"), {k: v for k, v in table.items() if k != "sampler"}
+        if not isinstance(name, str) or any(isinstance(value, dict) for value in options.values()):
+            self._wording.fail("search", f"is {table!r}; expected {_SAMPLER_EXAMPLE}")
+        return SamplerChoice(name, options)
 
     def _command(self, table: Mapping[str, Any], metrics: Mapping[str, Any]) -> CommandWorkload:
         try:
