@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import optuna
 import psutil
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,8 @@ from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.learning import NAMED
 from mpisweep.search.proposing import End as Told
 from mpisweep.search.proposing import Past, Proposer
+from mpisweep.search.samplers import make_sampler
+from mpisweep.search.thinning import BEST, SHOWN
 from mpisweep.spec import SamplerChoice, SpecError, parse_spec, spec_from_flags
 from mpisweep.spec.preflight import check_startable
 
@@ -381,3 +384,43 @@ def test_a_search_that_fails_stops_the_sweep_in_one_sentence_and_it_can_be_resum
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert len(package.load(folder / "r.h5").trials) == 7
+
+
+def test_a_sampler_that_is_told_its_space_proposes_what_optuna_s_own_does():
+    space = {
+        "x": optuna.distributions.FloatDistribution(0.0, 1.0),
+        "n": optuna.distributions.IntDistribution(1, 9),
+    }
+    found = []
+    for known in (space, None):
+        study = optuna.create_study()
+        for number in range(30):
+            study.sampler = make_sampler(NAMED["tpe"], seed=number, space=known)
+            trial = study.ask(space)
+            study.tell(trial, (trial.params["x"] - 0.3) ** 2 + trial.params["n"])
+        found.append([trial.params for trial in study.trials])
+    assert found[0] == found[1]
+
+
+def test_after_many_trials_the_sampler_sees_the_best_ones_and_a_sample_of_the_others(monkeypatch):
+    search = History(NAMED["tpe"])
+    points = [
+        search.space.from_unit([(i * a) % 1.0 for a in (0.618, 0.414, 0.732, 0.236, 0.65)])
+        for i in range(900)
+    ]
+    search.configurations, search.known = points, [-1] * 900
+    search.ends = [Told(number, loss(points[number])) for number in range(900)]
+    seen = []
+    sample = optuna.samplers.TPESampler.sample_relative
+
+    def spy(self, study, trial, space):
+        seen.extend(
+            study._storage.get_all_trials(study._study_id, False, (optuna.trial.TrialState.COMPLETE,))
+        )
+        return sample(self, study, trial, space)
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_relative", spy)
+    search.rebuilt().ask(900, 1)
+    assert len(seen) == SHOWN
+    best = sorted(end.objective for end in search.ends)[:BEST]
+    assert sorted(trial.value for trial in seen)[:BEST] == best

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mpisweep.master.closing import Closing, Stage
@@ -36,7 +36,7 @@ from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal.writer import Journal
-from mpisweep.scheduling.events import Proposed, StopRequested, TimePassed
+from mpisweep.scheduling.events import StopRequested, TimePassed
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -142,9 +142,8 @@ class Master:
         others = [self._snapshotter.fileno()]
         if self._lease_client is not None:
             others.append(self._lease_client.fileno())
-        if self._hears_search:
-            assert self._search_client is not None
-            others.append(self._search_client.fileno())
+        if self._search is not None:
+            others.append(self._search.fileno())
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
@@ -180,9 +179,8 @@ class Master:
             if self._closing.stage is Stage.OVER:
                 # Others have ended the sweep: nobody would serve what the scheduler still asks for.
                 return True
-        if self._search_client is not None and self._hears_search:
-            heard = self._search_client.hear if self._search_client.fileno() in ready else None
-            self._hear_search(heard() if heard else self._search_client.keep_time(now), now)
+        if self._search is not None:
+            self._hear_search(self._search, ready, now)
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -244,15 +242,13 @@ class Master:
         if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._lease_client is None:
             self.fenced = vigil.lost
 
-    # ------------------------------------------------------------------------------------- a learning search
-
     @property
-    def _hears_search(self) -> bool:
-        """Whether the search may still add trials."""
-        return self._search_client is not None and self._closing.stage is Stage.RUNNING
+    def _search(self) -> SearchClient | None:
+        """The search if it may still add trials."""
+        return self._search_client if self._closing.stage is Stage.RUNNING else None
 
-    def _hear_search(self, events: Iterable[Proposed | StopRequested], now: float) -> None:
-        for event in events:
+    def _hear_search(self, search: SearchClient, ready: Set[int], now: float) -> None:
+        for event in search.hear() if search.fileno() in ready else search.keep_time(now):
             if isinstance(event, StopRequested):
                 self._steering.request_stop(event.reason, now)
             else:

@@ -28,7 +28,7 @@ _NAME = "the process of the search"
 _HANGS_S = 900.0
 #: Most ends per request: fewer bytes than a socket takes at once.
 _MOST_ENDS = 1000
-#: How often in a row a process may die with the same request.
+#: Number of processes that may die with the same request.
 _MOST_DEATHS = 3
 
 log = logging.getLogger(__name__)

@@ -100,8 +100,7 @@ class Core:
         #: Trials that are not granted to this allocation; None if the sweep is not shared.
         self.supply = Supply(waiting) if shared else None
         self.losses = Losses(start.losses, [number for number in waiting if start.attempts[number]])
-        for trials in self.away.values():
-            # The journal does not say which of them were assigned together.
+        for trials in self.away.values():  # the journal does not say which were assigned together
             self.losses.note_assigned(list(trials))
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
+from typing import cast
 
 import optuna
 from optuna.distributions import (
@@ -35,6 +36,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction, Value
 from mpisweep.search.samplers import keeps_no_state, make_sampler
+from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
 from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SearchSpace
 
@@ -87,8 +89,12 @@ class Proposer:
         self._sampler = sampler
         self._seed = seed
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
+        self._storage = ThinnedStorage(1.0 if direction is Direction.MINIMIZE else -1.0)
         self._study = optuna.create_study(
-            direction=direction.value, storage=None, sampler=self._sampler_for("start")
+            direction=direction.value,
+            # Only this sampler's proposals bear it; others count the trials of a generation.
+            storage=self._storage if sampler.name == "TPESampler" else None,
+            sampler=self._sampler_for("start"),
         )
         self._seen: set[tuple[Value, ...]] = set()
         #: Trial -> its trial in the study; absent for a trial that is not comparable.
@@ -128,7 +134,9 @@ class Proposer:
             return
         objective = None if end is None else end.objective
         state = TrialState.RUNNING if end is None else _state_of(objective)
-        self._trials[number] = len(self._study.get_trials(deepcopy=False))
+        self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
+        if state is TrialState.COMPLETE:
+            self._storage.note(trial, cast(float, objective))
         self._study.add_trial(
             create_trial(
                 state=state,
@@ -148,10 +156,12 @@ class Proposer:
             if trial is None or self._frozen(trial).state.is_finished():
                 continue
             state = _state_of(end.objective)
+            if state is TrialState.COMPLETE:
+                self._storage.note(trial, cast(float, end.objective))
             self._study.tell(trial, end.objective if state is TrialState.COMPLETE else None, state=state)
 
     def ask(self, first: int, count: int) -> list[Configuration]:
-        """Propose configurations for the trials `first` and following; fewer if the space has no more."""
+        """Propose configurations for trials from `first` on; fewer if the space has no more."""
         found: list[Configuration] = []
         for number in range(first, first + count):
             proposal = self._propose(number)
@@ -208,7 +218,8 @@ class Proposer:
 
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
         digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
-        return make_sampler(self._sampler, seed=int.from_bytes(digest, "little"))
+        seed = int.from_bytes(digest, "little")
+        return make_sampler(self._sampler, seed=seed, space=self._distributions)
 
 
 def _state_of(objective: float | None) -> TrialState:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 
 from mpisweep.spec import SamplerChoice, nearest
 
@@ -40,12 +42,28 @@ def keeps_no_state(name: str) -> bool:
     return name in _WITHOUT_STATE
 
 
-def make_sampler(choice: SamplerChoice, *, seed: int) -> optuna.samplers.BaseSampler:
+class _FixedSpaceTPE(optuna.samplers.TPESampler):
+    """A TPE sampler that is told its space, which it would else find by comparing all trials."""
+
+    #: All parameters that vary.
+    space: Mapping[str, BaseDistribution]
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See Optuna."""
+        return dict(self.space)
+
+
+def make_sampler(
+    choice: SamplerChoice, *, seed: int, space: Mapping[str, BaseDistribution] | None = None
+) -> optuna.samplers.BaseSampler:
     """Create a sampler.
 
     Args:
         choice: its name and options.
         seed: for its random numbers, below 2**32.
+        space: the parameters of every trial, if it is known that all have the same ones.
 
     Raises:
         SamplerError: if it does not exist, or refuses its options.
@@ -73,4 +91,9 @@ def make_sampler(choice: SamplerChoice, *, seed: int) -> optuna.samplers.BaseSam
     except Exception as error:
         shown = ", ".join(f"{name} = {value!r}" for name, value in choice.options.items())
         raise SamplerError(f"{choice.name} refuses {shown or 'its options'}: {error}") from error
+    joint = choice.options.get("multivariate") and not choice.options.get("group")
+    if choice.name == "TPESampler" and joint and space is not None:
+        made = _FixedSpaceTPE(**options)
+        made.space = {name: one for name, one in sorted(space.items()) if not one.single()}
+        return made
     return sampler
