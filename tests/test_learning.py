@@ -379,6 +379,9 @@ def test_a_search_that_fails_stops_the_sweep_in_one_sentence_and_it_can_be_resum
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert done.returncode == 3, done.stderr
     assert "the search failed: ImportError" in done.stderr
+    # The baseline, the proposals made and those to come.
+    assert "of 7 trials have ended" in done.stderr
+    assert "of 7 trials have ended" in mpisweep("status", "r.h5").stdout
     assert "Traceback" not in done.stderr
     environment["PYTHONPATH"] = environment["PYTHONPATH"].partition(os.pathsep)[2]
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")

@@ -159,7 +159,7 @@ def standing(path: Path) -> Standing:
         return Standing()
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
-    trials = len(sweep.trials)
+    trials = len(sweep.trials) + sweep.to_come
     if sweep.spec.search == "largest_batch" and _final(last) is None:
         # The search was stopped before it had proposed all its trials.
         trials += 1

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, Direction, TrialState, Value
+from mpisweep.records import AttemptEnd, Direction, EndReason, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
-from mpisweep.spec import Spec, SpecError, nearest, parse_spec
+from mpisweep.spec import LEARNING, Spec, SpecError, nearest, parse_spec
 
 __all__ = ["CurveArrays", "Sweep", "load"]
 
@@ -113,6 +113,14 @@ class Sweep:
     def environment(self) -> dict[str, str]:
         """Versions, the command line and the environment of the last run."""
         return dict(self._state.environment)
+
+    @property
+    def to_come(self) -> int:
+        """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
+        ends = [reason for reason in EndReason if reason == self.state]
+        if self.spec.search not in LEARNING or self.spec.trials is None or any(e.is_final for e in ends):
+            return 0
+        return max(0, self.spec.trials - int((self.trials["proposed_after"] >= 0).sum()))
 
     @property
     def allocations(self) -> Rows:

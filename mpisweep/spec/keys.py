@@ -18,8 +18,8 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
-    "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "MEMORY_WORDS",
-    "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS",
+    "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
+    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS",
     "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
 ]  # fmt: skip
 
@@ -43,8 +43,10 @@ OPTUNA = "optuna"
 #: The built-in searches.
 SEARCH_NAMES = tuple(BUILT_IN[SEARCHES])
 
-#: The built-in searches that choose trials by earlier results.
-ADAPTIVE = ("largest_batch", "tpe", "gp", "cmaes", "nsga2", OPTUNA)
+#: The searches that propose configurations while the sweep runs; with `largest_batch`, all that choose trials
+#: by earlier results.
+LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
+ADAPTIVE = ("largest_batch", *LEARNING)
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -76,14 +76,15 @@ def sweep_status(sweep: Sweep) -> Status:
     is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
     # A trial that was handed out and has not begun waits; those of a dead run all run again.
     running = 0 if is_gone else len(running_attempts(sweep))
-    counts |= {"waiting": counts["waiting"] + counts["running"] - running, "running": running}
+    waiting = counts["waiting"] + counts["running"] - running + sweep.to_come
+    counts |= {"waiting": waiting, "running": running}
     started, ended = sweep.spans.T
     present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
     return Status(
         name=sweep.name,
         path=str(sweep.path),
         state=GONE if is_gone else sweep.state,
-        trials=len(sweep.trials),
+        trials=len(sweep.trials) + sweep.to_come,
         **counts,
         workers=sweep.most_workers,
         allocations=len(sweep.allocations),
