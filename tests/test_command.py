@@ -466,7 +466,7 @@ def test_any_bytes_between_outputs_hide_none_of_them(pieces: list[bytes]):
         for number, piece in enumerate(pieces):
             append_output(path, number, 1, "exit code 0", b"text")
             with path.open("ab") as file:
-                # The byte could begin another gzip member.
+                # The removed byte could begin another gzip member.
                 file.write(piece.replace(b"\x1f", b""))
         for number in range(len(pieces)):
             assert [output.text for output in read_outputs(Path(made), number)] == ["text\n"]
