@@ -130,7 +130,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a user's shell, with the variables that Open MPI requires of root."""
-    # Without it each MPI_Init waits a second for a fabric; see mpisweep.batch.launchers.one_host_variables.
+    # Without ^ofi MPI_Init waits a second for a fabric; see mpisweep.batch.launchers.one_host_variables.
     root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(
         (
             "OMPI_ALLOW_RUN_AS_ROOT",
