@@ -1,12 +1,12 @@
-/* A kernel that cannot end some processes, or refuses to fork, at any moment and without root.
+/* A kernel that cannot end some processes, and has no process to give, at any moment and without root.
  *
  * Loaded with LD_PRELOAD.  KERNEL_FOLDER is a folder in which
  *
- *     stuck      holds process ids, one per line: no signal reaches them, as inside a driver that hangs
- *     full       holds an errno, with which fork() fails while the file exists
+ *     stuck      holds numbers of processes, one a line: no signal reaches them, as inside a driver that hangs
+ *     full       holds an errno, with which fork() fails while the file is there
  *     refused    gets a byte for each fork that has failed
  *
- * Every call reads the files, so they can change while processes run.
+ * The files are looked up at every call, so that they can change under processes that run.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
