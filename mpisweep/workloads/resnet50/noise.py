@@ -108,7 +108,6 @@ class NoiseMeter:
 
     def _gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
         """The gradient over one half, (parameters,) float32, and its number of images on all ranks."""
-        scale = self._precision.scaler.get_scale()
         # The last entry counts images.
         summed = torch.zeros(sum(p.numel() for p in self._parameters) + 1, device=images.device)
         parts = min(self._parts, len(labels))
@@ -116,11 +115,23 @@ class NoiseMeter:
             with self._precision.autocast():
                 logits = self._model(some)  # (B, classes)
                 loss = functional.cross_entropy(logits, theirs, label_smoothing=self._smoothing)
-            gradients = torch.autograd.grad(loss * scale, self._parameters)
-            summed[:-1] += torch.cat([each.flatten() for each in gradients]) * (len(theirs) / scale)
+            summed[:-1] += self._unscaled(loss) * len(theirs)
             summed[-1] += len(theirs)
         count = self._ranks.sum(summed)[-1].item()
         return summed[:-1] / count, count
+
+    def _unscaled(self, loss: Tensor) -> Tensor:
+        """The gradient of a loss, (parameters,) float32."""
+        scaler = self._precision.scaler
+        scale = scaler.get_scale()
+        while True:
+            # In memory of its own: a captured step keeps the addresses of the parameters' gradients.
+            gradients = torch.autograd.grad(loss * scale, self._parameters, retain_graph=scaler.is_enabled())
+            found = torch.cat([each.flatten() for each in gradients]) / scale
+            # The scale of the training may be too large for half a batch, and must stay as it is.
+            if not scaler.is_enabled() or scale <= 1 or bool(found.isfinite().all()):
+                return found
+            scale /= 16
 
 
 @contextmanager
