@@ -118,6 +118,20 @@ def test_too_few_measurements_have_no_scale_or_no_error():
     assert math.isnan(error)
 
 
+def test_model_and_random_numbers_are_left_as_they_were():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(16, 4))
+    asked = options(batch_size=6)
+    meter = NoiseMeter(asked, model, Precision(asked, CPU), ranks.Ranks(trial(), CPU, 6))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    noise = meter.measure(torch.randn(6, 3, 2, 2, generator=torch.Generator()), torch.arange(6) % 4)
+    assert noise.variance > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 # ------------------------------------------------------------------------------------- within a trial
 
 
