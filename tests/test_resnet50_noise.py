@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +216,59 @@ def test_a_batch_without_two_halves_that_can_be_normalised_has_no_noise_scale(gi
     metrics = run(trial(num_iter=2, noise_scale=1, **given))
     assert math.isnan(metrics["gradient_variance"]) != is_measured
     assert math.isnan(metrics["noise_scale_error"]) or is_measured
+
+
+# ------------------------------------------------------------------------------------- on several ranks
+
+ON_A_RANK = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+import torch
+from test_resnet50_noise import CPU, NoiseMeter, Population, Precision, options, ranks, trial
+from mpisweep.workloads.resnet50.budget import Budget
+from mpisweep.workloads.resnet50.history import History
+torch.set_num_threads(1)
+one = trial()
+one.rank, one.ranks = int(sys.argv[2]), 2
+team = ranks.Ranks(one, CPU, 9)
+population = Population()
+asked = options(batch_size=9)
+meter = NoiseMeter(asked, population.model, Precision(asked, CPU), team)
+print(*meter.measure(population.images[:9][team.piece], population.labels[:9][team.piece]))
+
+# Rank 1 is the slower one, and rank 0's seconds count on both.
+history = History(one, batch_size=9, warmup=0)
+history.begin_attempt()
+budget = Budget(options(batch_size=9, num_iter=0, seconds=5.0), team)
+seen = []
+for step in range(4):
+    history.add([2.0 + 7 * one.rank], [(0.0, 0.0)])
+    seen.append((budget.steps_to_read(history, 20), budget.is_over(history)))
+print(seen)
+team.leave()
+"""
+
+
+def test_several_ranks_measure_the_halves_of_the_whole_batch_and_agree_on_the_end():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", ON_A_RANK, str(Path(__file__).parent), str(rank)],
+            env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=100)[0].splitlines() for process in running]
+    assert outputs[0] == outputs[1]
+    # Rank 0 has the first four images, rank 1 the other five: halves of two and two, and of three and two.
+    halves = [0, 1, 4, 5, 6, 2, 3, 7, 8]
+    population = Population()
+    alone = NoiseMeter(
+        options(batch_size=9), population.model, Precision(options(), CPU), ranks.Ranks(trial(), CPU, 9)
+    )
+    expected = alone.measure(population.images[halves], population.labels[halves])
+    assert list(map(float, outputs[0][0].split())) == pytest.approx(list(expected), rel=1e-4)
+    assert outputs[0][1] == "[(1, False), (1, False), (1, True), (1, True)]"

@@ -99,7 +99,10 @@ def parse_budget(text: str) -> Budget:
 
 
 class Progress(NamedTuple):
-    """How far a trial was at each report of a metric: arrays of shape (reports,); NaN where unknown."""
+    """How far a trial was at each report of a metric.
+
+    Arrays of shape (reports,); NaN where unknown.
+    """
 
     steps: Floats
     samples: Floats
@@ -204,7 +207,9 @@ def progress_of(state: SweepState, spec: Spec, number: int, metric: str) -> Prog
 
 
 def state_at(state: SweepState, spec: Spec, budget: Budget) -> SweepState:
-    """The sweep with the values of its curves at a budget as metrics; metrics without a curve are left out.
+    """The sweep with the values of its curves at a budget as metrics.
+
+    Metrics without a curve are left out.
 
     Raises:
         ResultsError: when no trial says how much of the budget it has used.

@@ -91,7 +91,11 @@ def planned_steps(params: Mapping[str, Value]) -> int | None:
 
 
 def contradiction(params: Mapping[str, Value]) -> tuple[str, str] | None:
-    """The first option that contradicts others, and why, as the end of a sentence; None if all agree."""
+    """The first option that contradicts others; None if all agree.
+
+    Returns:
+        Its name, and why, as the end of a sentence.
+    """
     return next(_contradictions(params), None)
 
 
