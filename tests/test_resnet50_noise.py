@@ -218,6 +218,18 @@ def test_a_batch_without_two_halves_that_can_be_normalised_has_no_noise_scale(gi
     assert math.isnan(metrics["noise_scale_error"]) or is_measured
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("step", ["graph", "eager"])
+def test_a_real_graph_has_the_curve_that_it_has_without_the_measurement(step: str):
+    plain, measured = (
+        trial(num_iter=8, batch_size=16, step=step, deterministic=True, noise_scale=n) for n in (0, 2)
+    )
+    plain.device = measured.device = "cuda:0"
+    run(plain)
+    assert run(measured)["gradient_variance"] > 0
+    assert measured.losses == plain.losses
+
+
 # ------------------------------------------------------------------------------------- on several ranks
 
 ON_A_RANK = """

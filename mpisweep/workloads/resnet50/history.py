@@ -184,7 +184,10 @@ class History:
         return max(0.0, first - median(step.seconds for step in self._steady))
 
     def metrics(self, *, real_labels: bool) -> dict[str, float]:
-        """The metrics of the whole trial; needs at least one step."""
+        """End the trial: its metrics; needs at least one step.
+
+        Reports the time of a trial that is shorter than its warm-up, which is not known before.
+        """
         steps, steady = self._steps, self._steady
         tail = steps[-max(1, len(steps) // 10) :]
         metrics = {
@@ -197,7 +200,6 @@ class History:
             "samples": float(len(steps) * self._batch_size),
         }
         if not self._time.is_known:
-            # So that the curve reaches the end also in a trial that is shorter than its warm-up.
             self._trial.report(steps[-1].number, train_time=self._train_time)
         if self._validations:
             _, metrics["val_loss"], metrics["val_accuracy"] = self._validations[-1]
