@@ -26,8 +26,9 @@ Each attempt has a warm-up of `warmup_iter` steps, also one that resumes from a 
 With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all ranks together, losses and
 accuracies are means over the whole batch, and times are those of rank 0.
 
-Loss and time of every step are curves, as is ``train_time`` once the first warm-up is over.  On a GPU, CUDA events time the steps, and losses stay on the device
-until up to 20 of them are read at once, at least every half second.
+Loss and time of every step are curves, as is ``train_time`` once the first warm-up is over.  On a GPU, CUDA
+events time the steps, and losses stay on the device until up to 20 of them are read at once, at least every
+half second.
 
 The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU exactly
 the same only with ``deterministic``, which forbids kernels that add in a varying order.
