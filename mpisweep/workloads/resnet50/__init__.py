@@ -1,4 +1,4 @@
-"""ResNet50, trained at one batch size for some steps, images or seconds, on one or several ranks.
+"""ResNet50, trained at one batch size within a budget, on one or several ranks.
 
 Metrics
 -------

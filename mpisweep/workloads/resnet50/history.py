@@ -186,7 +186,7 @@ class History:
     def metrics(self, *, real_labels: bool) -> dict[str, float]:
         """End the trial: its metrics; needs at least one step.
 
-        Reports the time of a trial that is shorter than its warm-up, which is not known before.
+        Reports `train_time` if the trial was shorter than its warm-up and has not reported it.
         """
         steps, steady = self._steps, self._steady
         tail = steps[-max(1, len(steps) // 10) :]

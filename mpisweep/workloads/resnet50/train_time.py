@@ -1,4 +1,4 @@
-"""The time of a training at a steady pace, which ``train_time`` reports and ``seconds`` bounds.
+"""Training time at a steady pace, which ``train_time`` reports and ``seconds`` bounds.
 
 A warm-up step counts as the median of the steady steps so far, at most as what it took: choosing kernels and
 compiling are setup.  Before the first steady step the fastest warm-up step stands in for that median, and
