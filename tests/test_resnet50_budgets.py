@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 
+import fastjsonschema
 import pytest
 import torch
 from test_resnet50 import Gpu, Small, captured, gpu, small, trial  # noqa: F401  (fixtures)
@@ -13,6 +15,7 @@ from mpisweep.cli import main
 from mpisweep.spec import SpecError, load_spec, parse_spec
 from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.spec.preflight import check_startable
+from mpisweep.spec.schema import schema
 from mpisweep.spec.training import Target, parse_target, planned_steps
 from mpisweep.workloads.resnet50 import experiment, run
 from mpisweep.workloads.resnet50.clock import GpuClock
@@ -315,3 +318,21 @@ def test_check_tells_that_a_metric_of_a_target_needs_one(tmp_path: Path, capsys:
     (tmp_path / "s.toml").write_text(HEAD, encoding="utf-8")
     assert main(["check", str(tmp_path / "s.toml"), "-n", "1"]) == 0
     assert "steps_to_target is only measured with until" in capsys.readouterr().out
+
+
+def test_editors_take_a_table_where_the_parser_does():
+    accepts = fastjsonschema.compile(schema())
+
+    def check(line: str) -> None:
+        accepts(tomllib.loads(f"{HEAD}{line}\n"))
+
+    check("until = { loss_mean = 0.5 }")
+    check("until = 'loss_mean <= 0.5'")
+    for line in (
+        "until = 5",
+        "until = { loss_mean = 'x' }",
+        "until = { a = 1, b = 2 }",
+        "image_size = { a = 1 }",
+    ):
+        with pytest.raises(fastjsonschema.JsonSchemaException):
+            check(line)
