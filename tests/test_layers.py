@@ -205,8 +205,13 @@ ALLOWED = {
         "results",
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
+    "results.occupancy": {"results.trial_table", "records"},
+    "results.budgets": {"results.state", "results", "spec", "blocks"},
     "results.load": {
-        *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
+        *(
+            f"results.{below}"
+            for below in ("shares", "trial_table", "file", "state", "journal", "occupancy", "budgets")
+        ),
         "results",
         "spec",
         "records",
@@ -291,7 +296,7 @@ ALLOWED = {
     "views": {
         *(
             f"results.{below}"
-            for below in ("columns", "comparison", "holder", "load", "shares", "trial_table")
+            for below in ("budgets", "columns", "comparison", "holder", "load", "shares", "trial_table")
         ),
         "results",
         "progress",
@@ -332,7 +337,7 @@ ONE_IMPORTER = {
     "torch": {
         *(
             f"workloads/resnet50/{name}.py"
-            for name in ("clock", "experiment", "recipe", "stepping", "validation")
+            for name in ("clock", "experiment", "noise", "recipe", "stepping", "validation")
         ),
         "workloads/datasets.py",
         "workloads/checkpoint.py",

@@ -132,7 +132,8 @@ class Spec:
 
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
         """The workload's defaults, overridden by fixed values, overridden by `configuration`."""
-        defaults = self.built_in.defaults if self.built_in else {}
+        given = {*self.space.names, *self.fixed, *configuration}
+        defaults = self.built_in.defaults_beside(given) if self.built_in else {}
         if RANKS in self.space.names or RANKS in (self.baseline or {}):
             defaults = defaults | {RANKS: 1}
         return defaults | self.fixed | dict(configuration)

@@ -145,9 +145,7 @@ class _Loop:
         self._is_limited = limit is not None or memory_is_limited()
         #: The memory limit applies to the workload only, so that results can be sent after it.
         self._limited = contextlib.nullcontext() if limit is None else MemoryLimit(limit)
-        self._defaults: dict[str, Value] = {}
-        if spec.built_in is not None:
-            self._defaults = spec.built_in.defaults
+        self._built_in = spec.built_in
         #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._uses_gpu = self._runs_here and device != "cpu"
@@ -185,8 +183,9 @@ class _Loop:
             # The worker gives the block to the next process.
             raise SystemExit(0)
         begin = self._page.begin
+        defaults = self._built_in.defaults_beside(block.parameters) if self._built_in else {}
         for number, attempt, params in zip(
-            block.numbers, block.attempts, configurations(block, self._defaults), strict=True
+            block.numbers, block.attempts, configurations(block, defaults), strict=True
         ):
             if begin(self._next):
                 self._run_trial(number, attempt, params, run, team)
