@@ -116,6 +116,8 @@ class JoinedRecord:
     slots: int
     joined_at: float
     device_kind: str = ""
+    #: GPUs per slot, also a share of one.
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class EndedBlock:
     #: Whether leftovers of earlier trials may have caused the last failure: it ran out of memory or met a
     #: device error in a process that had run other trials before.
     warm: bool = False
+    #: Energy of each trial's GPUs in joules, None if unknown; empty if none of them is known.
+    energy_j: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

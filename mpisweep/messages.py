@@ -105,6 +105,7 @@ class Hello:
         environment: per slot, the variables that select its device.
         kind: the devices and memory that a trial has there.
         gone: unusable slots.
+        gpus: number of GPUs per slot, also a share of one; 0 on a CPU.
     """
 
     host: str
@@ -117,6 +118,7 @@ class Hello:
     environment: tuple[tuple[tuple[str, str], ...], ...] = ()
     kind: str = ""
     gone: tuple[int, ...] = ()
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

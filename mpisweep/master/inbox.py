@@ -140,7 +140,7 @@ class Inbox:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
         self._roster.join(rank, hello)
         joined = JoinedRecord(
-            rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind
+            rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind, hello.gpus
         )
         self._effects.append(encode(joined))
         joins = WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone)

@@ -104,6 +104,7 @@ class Child:
                 "device": share.device,
                 "cores": list(share.cores),
                 "environment": dict(share.environment),
+                "gpus": list(share.gpus),
             },
         )
         self.page = Page(file)

@@ -135,7 +135,7 @@ def _on_joined(state: SweepState, record: JoinedRecord, run: int) -> None:
     _append(
         state.workers,
         allocation=run, rank=record.worker, host=record.host, device=record.device,
-        device_kind=record.device_kind, cores=record.cores, slots=record.slots,
+        device_kind=record.device_kind, cores=record.cores, slots=record.slots, gpus=float(record.gpus),
         joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0, quarantine="",
     )  # fmt: skip
 
@@ -218,6 +218,8 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["worker"][number] = worker
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
+        energy_j = record.energy_j[position] if record.energy_j else None
+        trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
         row = state.attempt_rows.get((number, attempt))
         if row is not None:
             state.attempts["ended_at"][row] = started_at + wall_time_s

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
+from mpisweep.devices.energy import open_meter
 from mpisweep.messages import Team
 from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
 from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
@@ -33,6 +34,7 @@ from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
+from mpisweep.workloads.placement import take_place
 from mpisweep.workloads.rendezvous import TrialRendezvous
 from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
 from mpisweep.workloads.trial import Trial, remove_checkpoint
@@ -46,8 +48,6 @@ _CHILDLESS_S = 0.0002
 #: A trial shorter than this is not checked for rare changes, because the check takes 10 microseconds; in
 #: seconds.
 _CHANGELESS_S = 0.0002
-#: Prefixes of the variables with which MPI launchers mark a process as a rank.
-_MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 
 
 def serve(files: list[int], arguments: dict[str, Any]) -> None:
@@ -62,11 +62,8 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     for file in files[1:]:
         os.close(file)
     take_usual_signals()
-    _forget_mpi()
     adopt_orphans()
-    os.environ.update(arguments["environment"])
-    if arguments["cores"]:
-        _pin_to_cores(arguments["cores"])
+    take_place(arguments["environment"], arguments["cores"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
@@ -81,6 +78,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         slot=arguments["slot"],
         device=arguments["device"],
         cores=max(1, len(arguments["cores"])),
+        gpus=arguments["gpus"],
         trials_folder=Path(arguments["trials_folder"]),
         log_file=Path(arguments["log_file"]),
         watch_reports=arguments["watch_reports"],
@@ -93,20 +91,6 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         # Between two trials this needs no traceback.
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-def _forget_mpi() -> None:
-    """Remove the variables of MPI, so that a trial with MPI does not take itself for a rank."""
-    for name in [name for name in os.environ if name.startswith(_MPI_PREFIXES)]:
-        del os.environ[name]
-
-
-def _pin_to_cores(cores: list[int]) -> None:
-    count = str(len(cores))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, count)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
 
 
 class _Loop:
@@ -123,6 +107,7 @@ class _Loop:
         slot: int,
         device: str,
         cores: int,
+        gpus: list[str],
         trials_folder: Path,
         log_file: Path,
         watch_reports: bool,
@@ -151,6 +136,8 @@ class _Loop:
         #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
         self._uses_gpu = self._runs_here and device != "cpu"
+        # The counter of a shared GPU also counts the energy of others' trials.
+        self._meter = open_meter(gpus if spec.devices_per_trial >= 1 else ())
         self._is_warm = False
         #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
@@ -212,6 +199,7 @@ class _Loop:
             # Results of others must not wait for this trial, nor its result for theirs.
             self._send_gathered()
         trial = self._trial(number, attempt, params, team)
+        self._meter.begin()
         started_at = time.time()
         started = time.perf_counter()
         try:
@@ -222,10 +210,13 @@ class _Loop:
                 metrics, odd = to_metrics(returned, self._spec.objective)
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
+            self._meter.end(wall_time_s)
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
-                self._exit_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+                where = f"trial {number}, attempt {attempt}, in a process that it has forked"
+                _exit_by(error, where, self._log_file)
+            self._meter.end(wall_time_s)
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
             if not self._on_returned(trial, metrics, odd, started_at, wall_time_s):
@@ -246,6 +237,7 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported, cause,
             message_of(error, cause, below=__file__),
         )  # fmt: skip
+        gathered.note_energy(self._meter.energy_j)
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
             # The trial may have left memory on the device, fragmentation or connections behind: a new process
             # for the next trial costs less than another trial that fails for that.
@@ -267,6 +259,7 @@ class _Loop:
         if self._objective not in metrics and trial.rank == 0:
             odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
+        self._gathered.note_energy(self._meter.energy_j)
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:
@@ -314,16 +307,6 @@ class _Loop:
             self._is_unrestorable = True
             return True
 
-    def _exit_by(self, error: BaseException, where: str) -> NoReturn:
-        """Exit a process that a trial has forked, with Python's usual status for this exception."""
-        if not isinstance(error, SystemExit):
-            log_failure(self._log_file, where, error)
-            exit_now(1)
-        if error.code is None or isinstance(error.code, int):
-            exit_now(error.code or 0)
-        print(error.code, file=sys.stderr)
-        exit_now(1)
-
     def _was_job_signalled(self, number: int, wall_time_s: float) -> bool:
         """Whether the whole job was signalled during a trial that ended by this signal or by none."""
         started_ns = self._page.started_ns
@@ -356,6 +339,17 @@ class _Loop:
         if gathered.numbers:
             self._gathered = Gathered(self._worker, self._slot)
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
+
+
+def _exit_by(error: BaseException, where: str, log_file: Path) -> NoReturn:
+    """Exit a process that a trial has forked, with Python's usual status for this exception."""
+    if not isinstance(error, SystemExit):
+        log_failure(log_file, where, error)
+        exit_now(1)
+    if error.code is None or isinstance(error.code, int):
+        exit_now(error.code or 0)
+    print(error.code, file=sys.stderr)
+    exit_now(1)
 
 
 def _call(run: Callable[[Trial], Any], trial: Trial) -> Any:
