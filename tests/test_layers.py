@@ -337,6 +337,7 @@ ONE_IMPORTER = {
             for name in ("clock", "experiment", "recipe", "stepping", "validation")
         ),
         "workloads/datasets.py",
+        "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },

@@ -60,6 +60,8 @@ class Status:
     extreme: str
     #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
+    #: Devices of the same runs that are far below their peers, and what is wrong.
+    low_devices: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
@@ -104,11 +106,17 @@ def sweep_status(sweep: Sweep) -> Status:
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         largest_that_fits=_largest_that_fits(sweep),
         extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
-        quarantined=tuple(
-            f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
-            for worker in sweep.workers
-            if worker["quarantine"] and worker["allocation"] in present
-        ),
+        quarantined=_devices(sweep, "quarantine", present),
+        low_devices=_devices(sweep, "device_check", present),
+    )
+
+
+def _devices(sweep: Sweep, column: str, allocations: Any) -> tuple[str, ...]:
+    """The workers of these allocations for which a column says something, and what it says."""
+    return tuple(
+        f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker[column]}"
+        for worker in sweep.workers
+        if worker[column] and worker["allocation"] in allocations
     )
 
 
@@ -179,6 +187,8 @@ def status_lines(status: Status) -> list[str]:
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
     lines += usage_lines(status.usage, status.complete)
+    # A device that is kept out for its check is told once.
+    lines += [f"  device check: {why}" for why in status.low_devices if why not in status.quarantined]
     lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")

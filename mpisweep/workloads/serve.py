@@ -11,23 +11,32 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
-from mpisweep.devices.energy import open_meter
+from mpisweep.devices.energy import EnergyMeter
 from mpisweep.messages import Team
-from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
+from mpisweep.processes.channel import (
+    CHECKED,
+    ENDED,
+    INTERRUPTED,
+    READY,
+    REPORTS,
+    SKIPPED,
+    Line,
+    LineClosedError,
+)
 from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.workloads.command import make_run
-from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message_of
+from mpisweep.workloads.devicecheck import TrialDevice
+from mpisweep.workloads.failure import cause_of, exit_by, killed_by, log_failure, message_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.gathering import Gathered
 from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
@@ -76,9 +85,14 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         spec,
         worker=arguments["worker"],
         slot=arguments["slot"],
-        device=arguments["device"],
+        device=TrialDevice(
+            arguments["device"],
+            arguments["gpus"],
+            worker=arguments["worker"],
+            checks=arguments["checks"],
+            spec=spec,
+        ),
         cores=max(1, len(arguments["cores"])),
-        gpus=arguments["gpus"],
         trials_folder=Path(arguments["trials_folder"]),
         log_file=Path(arguments["log_file"]),
         watch_reports=arguments["watch_reports"],
@@ -105,9 +119,8 @@ class _Loop:
         *,
         worker: int,
         slot: int,
-        device: str,
+        device: TrialDevice,
         cores: int,
-        gpus: list[str],
         trials_folder: Path,
         log_file: Path,
         watch_reports: bool,
@@ -135,9 +148,8 @@ class _Loop:
             self._defaults = spec.built_in.defaults
         #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
-        self._uses_gpu = self._runs_here and device != "cpu"
-        # The counter of a shared GPU also counts the energy of others' trials.
-        self._meter = open_meter(gpus if spec.devices_per_trial >= 1 else ())
+        self._uses_gpu = self._runs_here and device.name != "cpu"
+        self._meter = EnergyMeter(())
         self._is_warm = False
         #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
@@ -160,6 +172,9 @@ class _Loop:
             run = load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
             exit_now(0)
+        if (checked := self._device.check()) is not None:
+            self._line.send(CHECKED, encode(checked))
+        self._meter = self._device.open_meter()
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
@@ -215,7 +230,7 @@ class _Loop:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
                 where = f"trial {number}, attempt {attempt}, in a process that it has forked"
-                _exit_by(error, where, self._log_file)
+                exit_by(error, where, self._log_file)
             self._meter.end(wall_time_s)
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
@@ -282,7 +297,7 @@ class _Loop:
             number,
             params,
             sweep_seed=self._spec.seed,
-            device=self._device,
+            device=self._device.name,
             cores=self._cores,
             folder=self._trials_folder,
             send=_drop_curves
@@ -339,17 +354,6 @@ class _Loop:
         if gathered.numbers:
             self._gathered = Gathered(self._worker, self._slot)
             self._line.send(ENDED, encode(gathered.block()), first=len(gathered.numbers))
-
-
-def _exit_by(error: BaseException, where: str, log_file: Path) -> NoReturn:
-    """Exit a process that a trial has forked, with Python's usual status for this exception."""
-    if not isinstance(error, SystemExit):
-        log_failure(log_file, where, error)
-        exit_now(1)
-    if error.code is None or isinstance(error.code, int):
-        exit_now(error.code or 0)
-    print(error.code, file=sys.stderr)
-    exit_now(1)
 
 
 def _call(run: Callable[[Trial], Any], trial: Trial) -> Any:

@@ -79,6 +79,11 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
         "joined_at": _is_number, "device_kind": _is_text, "gpus": _is_number,
     },
+    "checked": {
+        "worker": _is_count, "at": _is_number, "rate": _or_none(_is_number),
+        "free_bytes": _or_none(_is_count), "errors": _or_none(_is_count),
+        "clock_mhz": _or_none(_is_count), "problem": _is_text, "finding": _is_text,
+    },
     "assigned": {
         "slots": _are_slots, "assigned_at": _is_number, "numbers": _list_of(_is_count),
         "attempts": _list_of(_is_count), "parameters": _dict_of(_is_column), "fresh": _is_flag,
