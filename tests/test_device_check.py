@@ -150,6 +150,15 @@ def test_where_rank_0_has_no_worker_the_others_are_compared_all_the_same():
     assert [rank for rank, why in last_findings(ranks).items() if why] == [2]
 
 
+def test_ranks_that_start_one_by_one_do_not_keep_the_first_waiting():
+    ranks = Ranks(EXCLUDE, ranks=100)
+    for rank in range(20):
+        hello(ranks, rank, float(rank))
+        check(ranks, rank, float(rank), rate=600.0)
+        ranks.master.step(float(rank), set())
+        assert bool(assigned_to(ranks)) is (rank >= 10)
+
+
 def test_with_exclude_no_trial_runs_on_a_low_device():
     ranks = Ranks(EXCLUDE)
     for rank in (0, 1):

@@ -25,6 +25,8 @@ __all__ = ["DeviceChecks"]
 #: missing, which may have no worker, and in any other case.
 _ALL_BUT_ONE_S = 0.5
 _SETTLED_S = 2.0
+#: Time after which they are compared although others still arrive, in seconds.
+_AT_MOST_S = 10.0
 #: Time after which a worker joins without its check, in seconds.
 _PATIENCE_S = 90.0
 
@@ -52,8 +54,8 @@ class DeviceChecks:
         self._effects = effects
         #: Rank -> kind of its device, and its check.
         self._checks: dict[int, tuple[str, CheckedRecord]] = {}
-        #: When the last check arrived that was not compared yet.
-        self._arrived_at = math.inf
+        #: When the first and the last check arrived that were not compared yet.
+        self._waits_since = self._arrived_at = math.inf
         #: Workers that have not joined yet, and when they wanted to.
         self._held: dict[int, tuple[WorkerJoined, float]] = {}
 
@@ -73,6 +75,7 @@ class DeviceChecks:
         kind = hello.kind if hello.gpus else f"{hello.cores} x {hello.kind}"
         self._checks[rank] = kind, record
         self._missing.discard(rank)
+        self._waits_since = min(self._waits_since, now)
         self._arrived_at = now
 
     def on_lost(self, rank: int, now: float) -> None:
@@ -86,7 +89,7 @@ class DeviceChecks:
     def step(self, now: float) -> None:
         """Compare the devices if it is time, and let in those that wait for it."""
         if self._is_due(now):
-            self._arrived_at = math.inf
+            self._waits_since = self._arrived_at = math.inf
             self._compare(now)
         if self._held:
             late = [rank for rank, (_, since) in self._held.items() if now - since >= _PATIENCE_S]
@@ -95,7 +98,7 @@ class DeviceChecks:
     def _is_due(self, now: float) -> bool:
         if math.isinf(self._arrived_at):
             return False
-        if not self._missing:
+        if not self._missing or now - self._waits_since >= _AT_MOST_S:
             return True
         return now - self._arrived_at >= (_ALL_BUT_ONE_S if self._missing == {0} else _SETTLED_S)
 
