@@ -157,7 +157,7 @@ def run(trial):
 
 
 def wide(trial):
-    time.sleep(0.7)
+    time.sleep(2.0)
     return 1.0
 """
 
@@ -222,5 +222,6 @@ def test_a_trial_on_two_gpus_has_the_energy_of_both(folder, tmp_path, environmen
     done = mpisweep("run", spec, "-n", "2" if "ranks" in more else "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     [[energy_j], [power_w]] = energies(folder)
-    assert power_w == pytest.approx(500.0, rel=0.1)
-    assert energy_j == pytest.approx(500.0 * package.load(folder / "r.h5").trials["wall_time"][0], rel=0.1)
+    # Each rank measures its own time; on a busy machine they differ.
+    assert power_w == pytest.approx(500.0, rel=0.15)
+    assert energy_j == pytest.approx(500.0 * package.load(folder / "r.h5").trials["wall_time"][0], rel=0.15)
