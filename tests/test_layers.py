@@ -127,6 +127,7 @@ ALLOWED = {
         "records",
     },
     "workloads": {
+        "devices",
         "processes.kernel",
         "processes.channel",
         "processes.shared_page",
@@ -327,6 +328,7 @@ ALLOWED = {
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
+    "pynvml": {"devices/nvml.py"},
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
@@ -340,6 +342,7 @@ ONE_IMPORTER = {
             for name in ("clock", "experiment", "noise", "recipe", "stepping", "validation")
         ),
         "workloads/datasets.py",
+        "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },

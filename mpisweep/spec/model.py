@@ -56,6 +56,7 @@ class Limits:
         same_failures: stop the sweep if this many first trials all fail alike; 0 for never.
         quarantine: whether a device that fails, or is slow, while others are not gets no more trials.
         memory_bytes: main memory per trial process; None for no limit.
+        slow_devices: ``warn``, ``exclude`` or ``off``; None if the sweep file does not set it.
     """
 
     timeout_s: float | None
@@ -68,6 +69,7 @@ class Limits:
     same_failures: int
     quarantine: bool
     memory_bytes: int | None
+    slow_devices: str | None = None
 
 
 @dataclass(frozen=True)

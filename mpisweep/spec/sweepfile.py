@@ -260,6 +260,7 @@ class _Parser:
             same_failures=self._get(table, "same_failures", "limits"),
             quarantine=self._get(table, "quarantine", "limits"),
             memory_bytes=self._get(table, "memory", "limits"),
+            slow_devices=self._get(table, "slow_devices", "limits"),
         )
 
 

@@ -199,6 +199,8 @@ def _column_data(state: SweepState, column: Column, objective: str) -> Any:
         return _texts(known)[np.array(table["worker"], dtype=np.int64)]
     if column.group == "trials" and column.name == "ended_at":
         return np.array(table["started_at"], dtype=float) + np.array(table["wall_time"], dtype=float)
+    if column.group == "trials" and column.name == "device_power":
+        return np.array(state.device_power(), dtype=float)
     if column.group == "trials" and column.name == "diverged":
         return np.array(state.diverged(objective), dtype=bool)
     values = table[column.name]
