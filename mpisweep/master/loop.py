@@ -20,13 +20,15 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mpisweep.master.closing import Closing, Stage
+from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.disk_watch import DiskWatch
 from mpisweep.master.effects import Effects
 from mpisweep.master.inbox import Inbox
-from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
+from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
+from mpisweep.master.side_events import SideEvents
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.standing import Standing
 from mpisweep.master.steering import Steering
@@ -36,7 +38,7 @@ from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal.writer import Journal
-from mpisweep.scheduling.events import StopRequested, TimePassed
+from mpisweep.scheduling.events import TimePassed
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -70,6 +72,7 @@ class Master:
         sink: shows progress.
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
         folders: removed at the end if they are empty.
+        ranks: number of MPI ranks.
         now: the monotonic clock now.
         clock: that clock.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
@@ -95,6 +98,7 @@ class Master:
         sink: ProgressSink,
         stop_at: float | None,
         folders: Sequence[Path],
+        ranks: int,
         now: float,
         clock: Callable[[], float] = time.monotonic,
         lease_client: LeaseClient | None = None,
@@ -104,17 +108,14 @@ class Master:
         self._journal = journal
         self._snapshotter = snapshotter
         self._vigil = vigil
-        self._lease_client = lease_client
-        self._search_client = search_client
+        self._is_shared = lease_client is not None
         self._sink = sink
         self._stop_at = stop_at
         self._clock = clock
-        self._last_step = now
-        #: Ignore confirmations from before this time: this rank was stalled since.
-        self._confirm_after = now
+        #: Time of the last step; and before which confirmations do not count: this rank was stalled since.
+        self._last_step = self._confirm_after = now
         self._roster = Roster()
-        self._next_tick = now
-        self._next_snapshot = now
+        self._next_tick = self._next_snapshot = now
         self._recorded_token = -1
         self._tells_end = tells_end
         self._outbox = Outbox(send)
@@ -129,7 +130,13 @@ class Master:
         self._steering = Steering(
             scheduler, self._effects, self._standing, self._closing, spec.limits.grace_s
         )
-        self._inbox = Inbox(self._steering, scheduler, self._effects, self._outbox, self._roster, send)
+        self._side_events = SideEvents(spec.name, self._steering, self._closing, lease_client, search_client)
+        self._checks = DeviceChecks(
+            spec.limits.slow_devices == "exclude", ranks, self._roster, self._steering, self._effects
+        )
+        self._inbox = Inbox(
+            self._steering, scheduler, self._effects, self._outbox, self._roster, self._checks, send
+        )
         self.fenced: FollowedError | RunOverError | None = None
 
     @property
@@ -139,11 +146,7 @@ class Master:
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
-        others = [self._snapshotter.fileno()]
-        if self._lease_client is not None:
-            others.append(self._lease_client.fileno())
-        if self._search is not None:
-            others.append(self._search.fileno())
+        others = [self._snapshotter.fileno(), *self._side_events.files()]
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
@@ -174,13 +177,13 @@ class Master:
             self._journal.drain()
         if self._snapshotter.fileno() in ready:
             self._snapshotter.listen()
-        if self._lease_client is not None and self._lease_client.fileno() in ready:
-            self._hear(self._lease_client, now)
-            if self._closing.stage is Stage.OVER:
-                # Others have ended the sweep: nobody would serve what the scheduler still asks for.
-                return True
-        if self._search is not None:
-            self._hear_search(self._search, ready, now)
+        was_over = self._closing.stage is Stage.OVER
+        self._side_events.hear(ready, now)
+        if self._closing.stage is Stage.OVER and not was_over:
+            # Other members have ended the sweep: nobody would serve what the scheduler still asks for.
+            return True
+        if self._closing.stage is Stage.RUNNING:
+            self._checks.step(now)
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -191,8 +194,7 @@ class Master:
             if self._closing.journal_open and self._disk.check(now):
                 self._closing.give_up_disk()
             self._look_at_vigil(now)
-            if self._lease_client is not None:
-                self._lease_client.keep_time(now)
+            self._side_events.keep_time(now)
         if self._closing.stage is Stage.RUNNING:
             self._snapshot(now)
         elif self._closing.step(now, self._is_settled()):
@@ -239,56 +241,8 @@ class Master:
             log.info("stop requested (the stop file exists)")
             self._steering.request_stop(EndReason.REQUEST, now)
         # If the other members have ended a split sweep, the lease agent says so.
-        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._lease_client is None:
+        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and not self._is_shared:
             self.fenced = vigil.lost
-
-    @property
-    def _search(self) -> SearchClient | None:
-        """The search if it may still add trials."""
-        return self._search_client if self._closing.stage is Stage.RUNNING else None
-
-    def _hear_search(self, search: SearchClient, ready: Set[int], now: float) -> None:
-        for event in search.hear() if search.fileno() in ready else search.keep_time(now):
-            if isinstance(event, StopRequested):
-                self._steering.request_stop(event.reason, now)
-            else:
-                self._steering.handle(event, now)
-
-    # ------------------------------------------------------------------------------------- a shared sweep
-
-    def _hear(self, lease_client: LeaseClient, now: float) -> None:
-        for told in lease_client.hear():
-            match told:
-                case MemberLeft(code, who):
-                    self._on_left(code, who)
-                case EndedByOthers(code):
-                    self._on_over(code)
-                case StopRequested(reason):
-                    self._steering.request_stop(reason, now)
-                case _:
-                    self._steering.handle(told, now)
-
-    def _on_left(self, code: int, who: str) -> None:
-        is_whole = code != EndReason.SHARE.exit_code
-        if is_whole:
-            log.info("%s: all trials of all members have ended and are in one file", self._spec.name)
-        elif who:
-            log.warning("%s: other runs of the sweep are active: %s", self._spec.name, who)
-        else:
-            log.warning(
-                "%s: some trials have not ended and no run is active: run the same command to resume",
-                self._spec.name,
-            )
-        self._closing.left_share(code if is_whole else None)
-
-    def _on_over(self, code: int) -> None:
-        """End: the other members have ended the sweep, and the results file holds everything."""
-        if self._closing.stage is Stage.RUNNING:
-            log.warning("%s: this member was silent; others have ended the sweep without it", self._spec.name)
-        else:
-            log.info("%s: all trials of all members have ended and are in one file", self._spec.name)
-        self._closing.abandon()
-        self._closing.end(EndReason.SHARE, code)
 
     # ------------------------------------------------------------------------------------- the end
 
@@ -301,5 +255,9 @@ class Master:
                 self._spec.name,
                 reason.value,
             )
+        for text in self._roster.findings:
+            # A device that is kept out for its check is told once.
+            if text not in self._roster.quarantines:
+                log.warning("device check: %s", text)
         for text in self._roster.quarantines:
             log.warning("quarantined: %s", text)

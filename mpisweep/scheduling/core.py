@@ -90,10 +90,8 @@ class Core:
         for slot in self.away:
             self.away_of.setdefault(slot.rank, []).append(slot)
         away = {number for trials in self.away.values() for number in trials}
-        self.trials = TrialStates(
-            [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)],
-            start.attempts,
-        )
+        states = [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)]
+        self.trials = TrialStates(states, start.attempts)
         self.memory = Memory(frontier, start.fresh)
         self.memory.note_running(away)
         waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
@@ -113,15 +111,16 @@ class Core:
             for number, slots in start.teams.items()
             if number in away
         }
+        #: When slots will be free, and whether any decision depends on it.
         self.timetable = Timetable(self.slots, model, policy.deadline)
-        #: Whether any decision depends on when a slot will be free.
         self.is_timed = policy.deadline < inf or self.waiting.any_widths
         self.room = Room()
         #: The trial of several ranks for which slots are kept.
         self.kept_for = -1
-        #: Unusable slots -> why; and whether any worker was lost.
+        #: Unusable slots -> why; whether any worker was lost; ranks of devices far below their peers -> why.
         self.gone: dict[Slot, str] = {}
         self.any_worker_lost = False
+        self.suspected: dict[int, str] = {}
         #: Since when the workers are too few for every waiting trial; None while they are enough.
         self.too_few_since: float | None = None
         self.stopping: EndReason | None = None

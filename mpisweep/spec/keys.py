@@ -19,8 +19,9 @@ from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
     "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
-    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS",
-    "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
+    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES",
+    "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place",
+    "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -219,6 +220,11 @@ KEYS: tuple[Key, ...] = (
         low=0, unit="trials"),
     Key("limits", "quarantine", "flag", True,
         "give no more trials to a device that fails, or is slow, while others are not"),
+    Key("limits", "slow_devices", "choice", None,
+        "what happens to a device that is far below its peers in the check before its first trial: `warn` "
+        "names it, `exclude` also gives it no trials; `off`: no check",
+        values=("warn", "exclude", "off"),
+        usual="`warn`, for GPUs only, and without a matrix product if the workload does not import torch"),
     Key("limits", "memory", "size", None,
         "main memory per trial process, and per program that it starts", usual="no limit"),
 

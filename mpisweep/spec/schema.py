@@ -44,6 +44,10 @@ _DURATION = (
 _SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
 _BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
 _TEXT: Schema = {"type": "string", "minLength": 1}
+#: One metric and its value.
+_TARGET: Schema = {
+    "type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1, "maxProperties": 1,
+}  # fmt: skip
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
 _SAMPLER: Schema = {
     "type": "object",
@@ -73,8 +77,9 @@ def schema(*, with_plugins: bool = False) -> Schema:
         "workload": _workload(workloads),
         "search": {"anyOf": [{"enum": [name for name in searches if name != OPTUNA]}, _SAMPLER]},
         "parameters": _named(_parameter()),
-        "fixed": _named(_VALUE),
-        "baseline": _named(_VALUE),
+        # A table is only for the options of a workload that take one.
+        "fixed": _named({"anyOf": [_VALUE, _TARGET]}),
+        "baseline": _named({"anyOf": [_VALUE, _TARGET]}),
         # `step` is the axis of curves.
         "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
@@ -218,6 +223,8 @@ def _value(option: Option) -> Schema:
             return {"type": "boolean"}
         case "text":
             return {"type": "string"}
+        case "target":
+            return {"anyOf": [{"type": "string"}, _TARGET]}
         case "integer":
             return {"type": "integer", **least}
         case "number":
@@ -226,7 +233,7 @@ def _value(option: Option) -> Schema:
 
 def _searched(option: Option) -> Schema:
     """Build the schema of a searched option."""
-    one = _value(option)
+    one: Schema = {"type": "string"} if option.kind == "target" else _value(option)
     if option.kind not in ("integer", "number"):
         return _choices(one)
     step = {"step": {"type": "integer"}} if option.kind == "integer" else {}
