@@ -29,8 +29,8 @@ __all__ = [
 #: The commands that take a sweep, and so possibly a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
 #: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits].
-_REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
-_KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
+_REPEATED = {"-p": "parameter", "--where": "where", "--baseline": "baseline", "--metric": "metric"}
+_KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 
 
@@ -78,6 +78,17 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         ":memory=increasing if larger values need more memory; repeatable",
     )
     quick.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="constraint that every configuration satisfies, e.g. 'batch_size * ranks_per_trial <= 4096'; "
+        "repeatable",
+    )
+    quick.add_argument(
+        "--points", metavar="FILE", help="CSV file of configurations, in place of -p NAME=RANGE"
+    )
+    quick.add_argument(
         "--baseline",
         action="append",
         default=[],
@@ -102,6 +113,11 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         choices=_Searches(),
         metavar="{" + ",".join(SEARCH_NAMES) + "}",
         help="search (default: grid)",
+    )
+    quick.add_argument(
+        "--order",
+        choices=("longest", "spread"),
+        help="trials that run first: the longest (default), or those that cover the space evenly",
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
@@ -187,6 +203,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
             options=keys,
             limits=limits,
             metrics=options.metric,
+            where=options.where,
         )
     spec = load_spec(Path(name))
     given = [key for key, value in (keys | limits).items() if value is not None]

@@ -24,7 +24,7 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
-from mpisweep.master.adding import record_trials, reopen_infeasible
+from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.snapshotter import Snapshotter
@@ -170,6 +170,7 @@ def open_sweep(
     record_trials(journal, trials)
     if share is None:
         reopen_infeasible(journal, trials)
+    exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)

@@ -1,6 +1,7 @@
 """Expected durations of trials, and hence which trial to start next.
 
-The longest expected trial goes first: a long trial that starts late keeps a whole allocation waiting.  Before
+The longest expected trial goes first: a long trial that starts late keeps a whole allocation waiting.  A
+sweep may ask for another order (``order``), and then each trial has a fixed *place*.  Before
 the first measurement, the expectation comes from the parameters: a built-in workload states the work of a
 configuration; for other workloads the model multiplies the parameters with well-known names
 (:data:`WORK_NAMES`).  From the third measured trial on, it fits the logarithm of the duration to the
@@ -42,7 +43,7 @@ _SIGMAS = 2.0
 _PRIOR_SPREAD = 0.3
 
 
-def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | None:
+def work_from_names(columns: Mapping[str, Sequence[Value | None]]) -> list[float] | None:
     """Guess each trial's relative work from its parameters' names; None if no name is known."""
     known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
     if not known:
@@ -56,14 +57,21 @@ class DurationModel:
     """Expected duration of every trial of a sweep.
 
     Args:
-        columns: the searched parameters, one entry per trial; row *n* is trial *n*.
+        columns: the searched parameters, one entry per trial; row *n* is trial *n*, None where it lacks it.
         work: relative work of each trial in any unit, or None if unknown.
         count: number of trials.
+        places: place of each trial in the order in which they start; None for the longest first.
     """
 
     def __init__(
-        self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
+        self,
+        columns: Mapping[str, Sequence[Value | None]],
+        work: Sequence[float] | None,
+        count: int,
+        places: Sequence[int] | None = None,
     ) -> None:
+        #: The first one to start has the largest.
+        self._fixed_keys = None if places is None else [-float(place) for place in places]
         self._columns = columns
         self._count = count
         self._work = list(work) if work is not None else None
@@ -103,9 +111,12 @@ class DurationModel:
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
         """Add trials, whose work is unknown beforehand."""
         self._columns = {
-            name: [*column, *(configuration[name] for configuration in configurations)]
+            name: [*column, *(configuration.get(name) for configuration in configurations)]
             for name, column in self._columns.items()
         }
+        if self._fixed_keys is not None:
+            # After all others; places are below the number of trials.
+            self._fixed_keys += [-float(self._count + new) for new in range(len(configurations))]
         self._count += len(configurations)
         self._work = self._features = self._expected_s = None
         if len(self._numbers) >= 3:
@@ -136,8 +147,18 @@ class DurationModel:
         return self._uncertainty
 
     @property
+    def keys(self) -> list[float] | None:
+        """Sort keys of the trials, the largest starts first; another list when they change, None if equal."""
+        return self._fixed_keys or self.weights
+
+    @property
+    def has_places(self) -> bool:
+        """Whether trials start in a fixed order, and not the longest first."""
+        return self._fixed_keys is not None
+
+    @property
     def weights(self) -> list[float] | None:
-        """Sort keys of the trials, a new list after each fit; None if nothing is known."""
+        """Expected work of the trials relative to each other; None if nothing is known."""
         return self._expected_s or self._work
 
     def weight(self, number: int) -> float:
@@ -149,22 +170,22 @@ class DurationModel:
         """Longest expected duration of any trial, or None before the first fit."""
         return None if self._expected_s is None else max(self._expected_s)
 
-    def shortest_first(self, numbers: Sequence[int]) -> list[int]:
-        """Sort `numbers` by expected duration; among equals the larger number comes first.
+    def next_last(self, numbers: Sequence[int]) -> list[int]:
+        """Sort `numbers` by expected duration, or by place; among equals the larger number comes first.
 
         The trial to start next is the last one, so a list pops it in constant time.
         """
-        keys = self.weights
+        keys = self.keys
         backwards = sorted(numbers, reverse=True)
         return backwards if keys is None else sorted(backwards, key=keys.__getitem__)
 
 
-def _is_positive(column: Sequence[Value]) -> bool:
-    return all(not isinstance(value, (bool, str)) and value > 0 for value in column)
+def _is_positive(column: Sequence[Value | None]) -> bool:
+    return all(isinstance(value, (int, float)) and value is not True and value > 0 for value in column)
 
 
 def _features(
-    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
+    columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None, count: int
 ) -> NDArray[np.float64]:  # (trials, features)
     """Feature matrix with one row per trial: a constant, then standardised features."""
     raw: list[NDArray[np.float64]] = []
@@ -177,16 +198,26 @@ def _features(
     return np.column_stack([np.ones(count), *standardised])
 
 
-def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
+def _column_features(column: Sequence[Value | None]) -> list[NDArray[np.float64]]:
     if any(isinstance(value, (bool, str)) for value in column):
         levels = sorted({str(value) for value in column})
         if len(levels) > _MAX_LEVELS:
             return []
         return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
+    if None in column:
+        return _partial_features(column)
     values = np.asarray(column, dtype=float)
     if np.all(values > 0):
         return [values, np.log(values)]
     return [values]
+
+
+def _partial_features(column: Sequence[Value | None]) -> list[NDArray[np.float64]]:
+    """Whether a trial has the parameter, and its value, which is the mean for those that lack it."""
+    values = np.array([np.nan if value is None else value for value in column], dtype=float)
+    has = ~np.isnan(values)
+    mean = float(values[has].mean()) if has.any() else 0.0
+    return [has.astype(float), np.where(has, values, mean)]
 
 
 def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:

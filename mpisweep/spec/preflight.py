@@ -35,14 +35,22 @@ _NO_SCRIPT = ("-m", "-c", "-")
 log = logging.getLogger(__name__)
 
 
-def check_startable(spec: Spec) -> None:
+def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     """Check data folder, program and template, or import the function in a new process.
+
+    Args:
+        spec: the sweep.
+        has_sampler: whether its sampler was made before, which checks conditions and constraints.
 
     Raises:
         SpecError: if the workload or the search cannot start.
     """
     if spec.search not in SEARCH_NAMES:
         load_search(spec)
+    elif not spec.space.is_product and not has_sampler:
+        sampler = load_search(spec).from_spec(spec)
+        for warning in getattr(sampler, "warnings", ()):
+            log.warning("%s: %s", spec.source, warning)
     if spec.built_in is not None:
         _check_data(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:

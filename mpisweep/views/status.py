@@ -91,9 +91,7 @@ def sweep_status(sweep: Sweep) -> Status:
         objective=sweep.objective,
         best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
-        best_parameters={}
-        if row is None
-        else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+        best_parameters={} if row is None else sweep.searched(int(row["number"])),
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
