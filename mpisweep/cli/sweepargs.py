@@ -62,11 +62,13 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         "command line with {parameter} placeholders",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
-    _add_quick_form(parser.add_argument_group("without a sweep file"))
+    quick = parser.add_argument_group("without a sweep file")
+    _add_space(quick)
+    _add_quick_form(quick)
 
 
-def _add_quick_form(quick: argparse._ActionsContainer) -> None:
-    """Add the flags of the quick form."""
+def _add_space(quick: argparse._ActionsContainer) -> None:
+    """Add the flags for the search space."""
     quick.add_argument(
         "-p",
         "--parameter",
@@ -88,6 +90,15 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument(
         "--points", metavar="FILE", help="CSV file of configurations, in place of -p NAME=RANGE"
     )
+    quick.add_argument(
+        "--order",
+        choices=("longest", "spread"),
+        help="trials that run first: the longest (default), or those that cover the space evenly",
+    )
+
+
+def _add_quick_form(quick: argparse._ActionsContainer) -> None:
+    """Add the other flags of the quick form."""
     quick.add_argument(
         "--baseline",
         action="append",
@@ -113,11 +124,6 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         choices=_Searches(),
         metavar="{" + ",".join(SEARCH_NAMES) + "}",
         help="search (default: grid)",
-    )
-    quick.add_argument(
-        "--order",
-        choices=("longest", "spread"),
-        help="trials that run first: the longest (default), or those that cover the space evenly",
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"

@@ -62,15 +62,9 @@ def spec_from_flags(
     wanted = _baseline(baseline, searched, fixed)
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _default_name(workload, searched))
-    lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
+    lines = [_workload_line(workload), *(f"{key} = {toml_value(value)}" for key, value in head.items())]
     if where:
         lines.append(f"where = [{', '.join(map(toml_value, where))}]")
-    if isinstance(workload, str):
-        lines.insert(0, f"workload = {toml_value(workload)}")
-    else:
-        lines.insert(
-            0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
-        )
     if searched or "points" not in head:
         lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("metrics", metrics))
@@ -83,6 +77,12 @@ def spec_from_flags(
     if any("\ud800" <= character <= "\udfff" for character in text):
         _WORDING.fail("", "contains bytes that are not UTF-8")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
+
+
+def _workload_line(workload: str | Sequence[str]) -> str:
+    if isinstance(workload, str):
+        return f"workload = {toml_value(workload)}"
+    return f"workload = {{ command = [{', '.join(map(toml_value, workload))}] }}"
 
 
 def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
