@@ -222,7 +222,8 @@ class _Parser:
                 warnings.simplefilter("ignore")
                 return ast.parse(self._line.lstrip(), mode="eval").body
         except SyntaxError as error:
-            at = self._indent + (error.offset or 1)
+            # 0 is the end.
+            at = self._indent + (error.offset or len(self._line) - self._indent + 1)
             raise self._error_at(at, self._syntax(error)) from None
         except (ValueError, RecursionError, MemoryError, OverflowError):
             raise ExpressionError(f"{self._text!r} cannot be parsed") from None

@@ -58,16 +58,19 @@ def parse_points(wording: Wording, raw: Any) -> SearchSpace:
         wording.fail("points", f"has {count:,} points; expected at most {LISTED_AT_MOST:,}")
     parameters: list[Parameter] = []
     for name, values in columns.items():
-        if not _IDENTIFIER.fullmatch(name):
-            wording.fail(
-                "points", f"{name!r} is not a valid parameter name; expected letters, digits and underscores"
-            )
+        _check_name(wording, "", name)
         parameters.append(_parameter(wording, name, values))
         if isinstance(parameters[-1].at(0), float):
             columns[name] = [float(value) for value in values]
     rows = tuple(zip(*columns.values(), strict=True))
     _check_distinct(wording, rows)
     return SearchSpace(tuple(parameters), points=rows)
+
+
+def _check_name(wording: Wording, where: str, name: str) -> None:
+    if not _IDENTIFIER.fullmatch(name):
+        expected = "expected letters, digits and underscores"
+        wording.fail("points", f"{where}{name!r} is not a valid parameter name; {expected}")
 
 
 def _of_tables(wording: Wording, raw: list[Any]) -> Columns:
@@ -157,6 +160,8 @@ def _columns(wording: Wording, path: Path, lines: Any) -> Columns:
         if not names:
             names = cells
             columns = {name: [] for name in names}
+            for name in names:
+                _check_name(wording, f"{path}, line {lines.line_num}: ", name)
             if len(columns) < len(names):
                 wording.fail("points", f"{path}, line {lines.line_num}: a column is there twice")
             continue
