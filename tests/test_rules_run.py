@@ -160,7 +160,9 @@ def test_rules_are_given_on_the_command_line(folder: Path, mpisweep: Run) -> Non
     done = mpisweep("run", *words, "-o", "p.h5", "-n", "1")
     assert done.returncode == 0, done.stderr
     assert configurations(package.load(folder / "p.h5")) == [{"x": 1, "y": "a"}, {"x": 3, "y": "c"}]
-    script = mpisweep("jobscript", *words, "--site", "slurm", "-o", "p.h5")
+    script = mpisweep(
+        "jobscript", *words, "--site", "slurm", "--gpus", "0", "--ranks", "2", "--elapse", "1:00:00"
+    )
     assert script.returncode == 0, script.stderr
     assert "--points points.csv" in script.stdout
     assert "--where 'x != 2'" in script.stdout
