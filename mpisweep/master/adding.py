@@ -1,4 +1,4 @@
-"""The first records of a run about trials: new ones, infeasible ones that wait again, excluded ones."""
+"""The first records of a run about trials: new, reopened and excluded ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reopen_infeasible(journal: Journal, trials: Trials) -> None:
 
 
 def exclude(journal: Journal, trials: Trials) -> None:
-    """Mark the trials infeasible that violate a constraint added since; a later run reopens them."""
+    """Mark unended trials that violate a constraint as infeasible; a later run reopens them."""
     for text in dict.fromkeys(trials.excluded.values()):
         numbers = [number for number, broken in trials.excluded.items() if broken == text]
         for number in numbers:

@@ -148,7 +148,10 @@ class DurationModel:
 
     @property
     def keys(self) -> list[float] | None:
-        """Sort keys of the trials, the largest starts first; another list when they change, None if equal."""
+        """Sort keys of the trials, a new list after each fit; None if all are equal.
+
+        The trial with the largest starts first.
+        """
         return self._fixed_keys or self.weights
 
     @property
@@ -171,9 +174,9 @@ class DurationModel:
         return None if self._expected_s is None else max(self._expected_s)
 
     def next_last(self, numbers: Sequence[int]) -> list[int]:
-        """Sort `numbers` by expected duration, or by place; among equals the larger number comes first.
+        """Sort `numbers` such that the trial to start next is the last one.
 
-        The trial to start next is the last one, so a list pops it in constant time.
+        So a list pops it in constant time.  Among equals the larger number comes first.
         """
         keys = self.keys
         backwards = sorted(numbers, reverse=True)

@@ -1,4 +1,4 @@
-"""Grid search: every configuration of the space, the last parameter fastest; also a list of points."""
+"""Grid search: every configuration of the space, or of a list, the last parameter fastest."""
 
 from __future__ import annotations
 

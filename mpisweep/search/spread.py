@@ -7,7 +7,7 @@ longer than 1.9 times the mean (V. T. Sos, "On the theory of diophantine approxi
 is rounded to a grid point; what was taken before is skipped.
 
 The few grid points that the sequence has not met after :data:`DRAWS` draws per point follow in bit-reversed
-order, which halves the gaps between them again and again.  So do all points of a list, which is no grid.
+order, which halves the gaps between them in each pass.  So do all points of a list, which is no grid.
 
 Pure.
 """
@@ -35,7 +35,7 @@ Integers = NDArray[np.int64]
 
 
 def places(spec: Spec, trials: Trials) -> list[int] | None:
-    """Place of each trial in the order in which trials are handed out; None for the longest first.
+    """Place of each trial in the order of handing out; None for the longest first.
 
     The trials of a search that samples have an even order already: that of their numbers.  A baseline
     outside of the grid comes first.

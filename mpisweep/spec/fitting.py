@@ -99,7 +99,7 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
 def check_baseline(
     wording: Wording, workload: Workload, space: SearchSpace, baseline: Configuration | None
 ) -> None:
-    """Reject a baseline that omits a parameter without a default, or sets one that it does not have."""
+    """Reject a baseline without a value that it needs, or with one that cannot exist in it."""
     if baseline is None:
         return
     is_complete = isinstance(workload, BuiltinWorkload)

@@ -1,4 +1,4 @@
-"""The search space: parameters, which of them vary together, and which configurations it has.
+"""The search space: parameters, which vary together, and which configurations there are.
 
 A space is a product of *axes*.  An axis is one parameter, or several that vary together (``zip``), or a list
 of points, which is the only axis of its space.  On a grid the last axis varies fastest.
@@ -148,7 +148,7 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int | None:
-        """Number of points of the product, whatever conditions and constraints say; None if infinite."""
+        """Number of points of the product, without conditions and constraints; None if infinite."""
         counts = [axis.count for axis in self.axes]
         return None if None in counts else math.prod(_known(count) for count in counts)
 
@@ -248,7 +248,7 @@ class SearchSpace:
     # ------------------------------------------------------------------------------------- points
 
     def raw_point(self, index: int) -> Configuration:
-        """Point `index` of the product with a value for every parameter; the last axis varies fastest."""
+        """Point `index` of the product, inactive parameters included; the last axis varies fastest."""
         values: dict[str, Value] = {}
         for axis in reversed(self.axes):
             index, position = divmod(index, _known(axis.count))

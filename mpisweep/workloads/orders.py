@@ -63,7 +63,7 @@ def _team(body: bytes) -> Team:
 
 
 def configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterator[dict[str, Value]]:
-    """One dictionary per trial, in the order of the block; without the parameters that the trial lacks."""
+    """One dictionary per trial, in the order of the block; absent parameters are left out."""
     constants = defaults | {
         name: column
         for name, column in block.parameters.items()
