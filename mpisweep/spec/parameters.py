@@ -139,7 +139,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def parse_value(text: str) -> Value:
-    """Parse a typed value: an integer, a number, true or false; anything else is a string."""
+    """Parse the text of a value: an integer, a number, true or false; anything else is a string."""
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
