@@ -63,8 +63,8 @@ class BlockError(ValueError):
     """Bytes that are not a valid record."""
 
 
-#: A parameter's values for the trials of a block: one each, or one value for all.
-ColumnValues = list[Value] | Value
+#: A parameter's values for the trials of a block: one each, or one value for all; None where it is absent.
+ColumnValues = list[Value | None] | Value | None
 
 
 @dataclass(frozen=True, slots=True)

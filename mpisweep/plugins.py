@@ -56,6 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     WORKLOADS: {"resnet50": "mpisweep.spec.catalogue:RESNET50"},
     SEARCHES: {
         "grid": "mpisweep.search.grid:GridSampler",
+        "points": "mpisweep.search.grid:GridSampler",
         "random": "mpisweep.search.random:RandomSampler",
         "sobol": "mpisweep.search.sobol:SobolSampler",
         "largest_batch": "mpisweep.search.largest_batch:LargestBatch",

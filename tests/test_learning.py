@@ -142,6 +142,48 @@ def test_proposals_belong_to_the_space(sampler: SamplerChoice):
         search.end(*range(first, first + 4))
 
 
+RULES = """
+name = "s"
+workload = "m:f"
+search = "tpe"
+trials = 9
+where = ["n * b <= 512"]
+zip = [["b", "w"]]
+[parameters]
+o = ["sgd", "adamw"]
+momentum = { from = 0.5, to = 0.99, when = "o == 'sgd'" }
+n = { from = 1, to = 64 }
+b = [8, 16, 32, 64]
+w = [1, 2, 3, 4]
+"""
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_constraints_hold_and_inactive_parameters_are_absent_also_after_a_rebuild(name):
+    search = History(NAMED[name])
+    search.space = parse_spec(RULES, source="s.toml", folder=Path()).space
+    search.proposer = search.rebuilt()
+    for number in range(24):
+        [one] = search.ask(1)
+        assert search.space.contains(one)
+        assert ("momentum" in one) == (one["o"] == "sgd")
+        assert one["n"] * one["b"] <= 512
+        assert one["w"] == {8: 1, 16: 2, 32: 3, 64: 4}[one["b"]]
+        told = [Told(number, float(one["n"]))]
+        search.ends += told
+        search.proposer.tell(told)
+    other = search.rebuilt()
+    assert other.ask(24, 2) == search.ask(2)
+
+
+def test_a_constraint_that_leaves_few_points_does_not_keep_the_search_from_the_end():
+    search = History(NAMED["tpe"])
+    text = RULES.replace("n * b <= 512", "n * b == 64 and o == 'adamw'")
+    search.space = parse_spec(text, source="s.toml", folder=Path()).space
+    search.proposer = search.rebuilt()
+    assert len(search.ask(9)) == 4
+
+
 def test_it_learns():
     search, chance = History(NAMED["tpe"]), History(SamplerChoice("RandomSampler", {}))
     for kind in (search, chance):

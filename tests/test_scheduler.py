@@ -93,7 +93,7 @@ def test_durations_are_learned_from_what_was_measured():
     assert model.is_due
     model.fit()
     assert model.expected_s(2) == pytest.approx(4, rel=0.25)
-    assert model.shortest_first([4, 0, 2]) == [0, 2, 4]
+    assert model.next_last([4, 0, 2]) == [0, 2, 4]
 
 
 def test_short_trials_travel_together_and_long_ones_alone():
@@ -864,7 +864,7 @@ def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list
     model.observe([0, 1, 2], [1.0, 2.0, 3.0])
     model.fit()
     assert all(0 < (model.expected_s(number) or 0) < 100 for number in range(4))
-    assert sorted(model.shortest_first(range(4))) == [0, 1, 2, 3]
+    assert sorted(model.next_last(range(4))) == [0, 1, 2, 3]
 
 
 def test_a_rank_that_was_given_up_and_is_back_lets_go_of_what_others_run_and_keeps_what_nobody_does():

@@ -19,6 +19,7 @@ from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
+from mpisweep.search.spread import places
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
@@ -320,9 +321,8 @@ def _listed(texts: Sequence[str]) -> str:
 
 def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
     """Duration model of the trials, fitted to the measurements in `known`."""
-    model = DurationModel(
-        {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
-    )
+    searched = {name: trials.parameters[name] for name in spec.space.names}
+    model = DurationModel(searched, _work(spec, trials), trials.count, places(spec, trials))
     if known is not None:
         # The measurements of earlier runs still hold.
         model.observe(*known.measured)
@@ -336,7 +336,9 @@ def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
     if spec.most_ranks == 1:
         return None
     columns = trials.parameters.get(RANKS)
-    return [spec.ranks({RANKS: value}) for value in columns] if columns else [spec.ranks({})] * trials.count
+    return (
+        [spec.ranks({RANKS: value or 1}) for value in columns] if columns else [spec.ranks({})] * trials.count
+    )
 
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
@@ -351,11 +353,7 @@ def _whole_work(spec: Spec, trials: Trials) -> list[float] | None:
     built_in = spec.built_in
     if built_in is None:
         return work_from_names(trials.parameters)
-    names = tuple(trials.parameters)
     usual = spec.full({})
-    if not names:
+    if not trials.parameters:
         return [built_in.work(usual)] * trials.count
-    return [
-        built_in.work(usual | dict(zip(names, values, strict=True)))
-        for values in zip(*trials.parameters.values(), strict=True)
-    ]
+    return [built_in.work(usual | trials.configuration(number)) for number in range(trials.count)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
-from mpisweep.master.adding import record_trials, reopen_infeasible
+from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.searching import LearningPast, learning_past, make_frontier, make_search
@@ -172,6 +172,7 @@ def open_sweep(
     record_trials(journal, trials)
     if share is None:
         reopen_infeasible(journal, trials)
+    exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     learning = learning_past(sampler, trials, past.known)
     proposals = None if learning is None else Proposals(learning.search.trials, learning.made)

@@ -147,8 +147,9 @@ class SearchClient:
         return Proposed(tuple(found), widths, answer["ends"], answer["seconds"], is_exhausted)
 
     def _completed(self, proposal: Mapping[str, Value]) -> dict[str, Value]:
-        full = self._spec.full(proposal)
-        return {name: full[name] for name in self._trials.parameters}
+        full, absentable = self._spec.full(proposal), self._trials.absentable
+        names = [name for name in self._trials.parameters if name in proposal or name not in absentable]
+        return {name: full[name] for name in names}
 
     # ------------------------------------------------------------------------------------- failures
 
@@ -175,10 +176,12 @@ class SearchClient:
         """The arguments of a process that continues from here."""
         names = self._spec.space.names
         columns = [self._trials.parameters[name] for name in names]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         known = self._known + [-1] * (self._trials.count - len(self._known))
         return {
             **self._search.arguments(self._spec),
-            "configurations": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+            # An absent parameter is no part of a configuration.
+            "configurations": [{k: v for k, v in row.items() if v is not None} for row in rows],
             "known": known,
             "ends": self._ends,
         }

@@ -12,6 +12,7 @@ from typing import Literal
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
 __all__ = [
+    "ABSENT",
     "CODE",
     "COLUMNS",
     "CURVE_COLUMNS",
@@ -25,6 +26,10 @@ __all__ = [
 
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
+
+#: The attribute of a parameter's column of which some entries are absent: NaN, or empty in a column of text.
+#: Its value is the type of the others: ``integer``, ``number``, ``boolean`` or ``string``.
+ABSENT = "type"
 
 #: The entry of /environment that holds the last run's /allocations/code.
 CODE = "code"

@@ -242,8 +242,17 @@ class Sweep:
         if not 0 <= number < len(self.trials):
             raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
         known = ((name, column[number]) for name, column in self._state.parameters.items())
-        # Values that were lost to damage are left out.
+        # Values that the trial does not have, or that were lost to damage, are left out.
         return {name: value for name, value in known if value is not None}
+
+    def searched(self, number: int) -> dict[str, Value]:
+        """The searched parameters that one trial has.
+
+        Raises:
+            IndexError: when there is no such trial.
+        """
+        values = self.configuration(number)
+        return {name: values[name] for name in self.spec.space.names if name in values}
 
     @property
     def baseline(self) -> Any:

@@ -343,7 +343,7 @@ def _append(table: Table, **row: Any) -> None:
         column.append(row[name])
 
 
-def _values(column: ColumnValues, skip: int, rows: int) -> list[Value]:
+def _values(column: ColumnValues, skip: int, rows: int) -> list[Value | None]:
     return column[skip : skip + rows] if isinstance(column, list) else [column] * rows
 
 

@@ -11,7 +11,10 @@ can be rebuilt in another process, and goes on as the first one would have:
 No configuration is proposed twice.  If the sampler repeats one, its trial in the study fails, which samplers
 ignore, and it is asked again; after :data:`PATIENCE` repetitions a random configuration takes its place.
 
-Parameters map to Optuna's distributions such that distances mean something: a grid of numbers, or a list of
+A proposal that breaks a constraint counts as a repetition.  The sampler proposes a value for every axis, also
+for a parameter that the condition of another then leaves out.
+
+Axes map to Optuna's distributions such that distances mean something: a grid of numbers, or a list of
 numbers in ascending or descending order, becomes an integer index.  Imports Optuna.
 """
 
@@ -38,14 +41,24 @@ from mpisweep.records import Direction, Value
 from mpisweep.search.samplers import keeps_no_state, make_sampler
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
-from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SearchSpace
+from mpisweep.spec.space import (
+    Axis,
+    Choice,
+    Configuration,
+    FloatRange,
+    IntegerRange,
+    Parameter,
+    SearchSpace,
+)
 
 __all__ = ["PATIENCE", "End", "Past", "Proposer"]
 
 #: How often a sampler may repeat known configurations before a random one takes its place.
 PATIENCE = 30
-#: Random draws before the points of a finite space are searched in order.
-_DRAWS = 200
+#: Random draws before the points of a finite space are searched in order; constraints may hold rarely.
+_DRAWS = 10_000
+#: A finite space of up to this size is searched point by point.
+_SMALL = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ class Proposer:
         self._space = space
         self._sampler = sampler
         self._seed = seed
-        self._distributions = {p.name: _distribution(p) for p in space.parameters}
+        self._distributions = {_name(axis): _distribution(axis) for axis in space.axes}
         self._storage = ThinnedStorage(1.0 if direction is Direction.MINIMIZE else -1.0)
         self._study = optuna.create_study(
             direction=direction.value,
@@ -96,12 +109,13 @@ class Proposer:
             storage=self._storage if sampler.name == "TPESampler" else None,
             sampler=self._sampler_for("start"),
         )
-        self._seen: set[tuple[Value, ...]] = set()
+        self._seen: set[tuple[Value | None, ...]] = set()
         #: Trial -> its trial in the study; absent for a trial that is not comparable.
         self._trials: dict[int, int] = {}
         #: Number of ends told.
         self.ends = 0
-        if keeps_no_state(sampler.name):
+        # What a sampler proposed for an inactive parameter is in the study alone.
+        if keeps_no_state(sampler.name) and not space.conditions:
             self._load(past)
         else:
             self._replay(past)
@@ -141,7 +155,7 @@ class Proposer:
             create_trial(
                 state=state,
                 value=objective if state is TrialState.COMPLETE else None,
-                params={p.name: _encode(p, configuration[p.name]) for p in self._space.parameters},
+                params={_name(axis): _encode(axis, configuration) for axis in self._space.axes},
                 distributions=self._distributions,
             )
         )
@@ -171,13 +185,13 @@ class Proposer:
         return found
 
     def _propose(self, number: int) -> Configuration | None:
-        if self._space.size is not None and len(self._seen) >= self._space.size and self._is_exhausted():
+        if self._is_exhausted():
             return None
         for retry in range(PATIENCE):
             self._study.sampler = self._sampler_for(f"{number}:{retry}")
             trial = self._study.ask(self._distributions)
-            proposal = {p.name: _decode(p, trial.params[p.name]) for p in self._space.parameters}
-            if self._key(proposal) not in self._seen:
+            proposal = self._configuration(trial.params)
+            if self._is_new(proposal):
                 self._seen.add(self._key(proposal))
                 self._trials[number] = trial.number
                 return proposal
@@ -188,22 +202,37 @@ class Proposer:
         """A new random configuration; None if there is none."""
         random = Random(f"{self._seed}:{number}")
         for _ in range(_DRAWS):
-            proposal = self._space.from_unit([random.random() for _ in self._space.parameters])
-            if self._key(proposal) not in self._seen:
+            proposal = self._space.from_unit([random.random() for _ in self._space.axes])
+            if self._is_new(proposal):
                 self._add(number, proposal, None)
                 return proposal
         size = self._space.size or 0
+        if size > _SMALL:
+            return None
         start = random.randrange(size) if size else 0
         for index in range(size):
             proposal = self._space.point((start + index) % size)
-            if self._key(proposal) not in self._seen:
+            if self._is_new(proposal):
                 self._add(number, proposal, None)
                 return proposal
         return None
 
+    def _configuration(self, params: Mapping[str, Value]) -> Configuration:
+        values: Configuration = {}
+        for axis in self._space.axes:
+            values.update(zip(axis.names, _decode(axis, params[_name(axis)]), strict=True))
+        return self._space.complete(values)
+
+    def _is_new(self, proposal: Configuration) -> bool:
+        """Whether a proposal satisfies the constraints and was not made before."""
+        return self._key(proposal) not in self._seen and self._space.broken_constraint(proposal) is None
+
     def _is_exhausted(self) -> bool:
-        """Whether every point of a finite space is known; trials outside the space do not count."""
-        return all(self._key(self._space.point(i)) in self._seen for i in range(self._space.size or 0))
+        """Whether every point of a small space is known; trials outside the space do not count."""
+        size = self._space.size
+        if size is None or size > min(_SMALL, len(self._seen)):
+            return False
+        return all(self._key(self._space.point(index)) in self._seen for index in range(size))
 
     def _fail(self, number: int) -> None:
         trial = self._trials.pop(number, None)
@@ -213,8 +242,8 @@ class Proposer:
     def _frozen(self, trial: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[trial]
 
-    def _key(self, configuration: Mapping[str, Value]) -> tuple[Value, ...]:
-        return tuple(configuration.get(name, "") for name in self._space.names)
+    def _key(self, configuration: Mapping[str, Value]) -> tuple[Value | None, ...]:
+        return tuple(configuration.get(name) for name in self._space.names)
 
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
         digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
@@ -227,48 +256,58 @@ def _state_of(objective: float | None) -> TrialState:
     return TrialState.COMPLETE if is_finite else TrialState.FAIL
 
 
-# ------------------------------------------------------------------------------------- parameters
+# ------------------------------------------------------------------------------------- axes
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
-    match parameter:
-        case IntegerRange(points=None, log=True):
-            return IntDistribution(parameter.low, parameter.high, log=True)
-        case IntegerRange(points=None, count=int(count)):
-            return IntDistribution(parameter.low, parameter.at(count - 1), step=parameter.step)
-        case FloatRange(count=None):
-            return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-        case Choice() if not _is_ordered(parameter.values):
-            return CategoricalDistribution(range(parameter.count))
-    assert parameter.count is not None
-    return IntDistribution(0, parameter.count - 1)
+def _name(axis: Axis) -> str:
+    return "+".join(axis.names)
 
 
-def _is_indexed(parameter: Parameter) -> bool:
-    match parameter:
-        case IntegerRange(points=None) | FloatRange(count=None):
+def _is_indexed(axis: Axis) -> bool:
+    """Whether the sampler sees the index of a step instead of a value."""
+    match axis:
+        case Axis((IntegerRange(points=None) | FloatRange(count=None),), None):
             return False
     return True
 
 
-def _encode(parameter: Parameter, value: Value) -> Value:
-    if not _is_indexed(parameter):
-        return value
-    index = parameter.index(value)
-    assert index is not None, "the configuration is in the space"
-    return index
+def _distribution(axis: Axis) -> BaseDistribution:
+    match axis:
+        case Axis((IntegerRange(points=None, log=True) as integers,), None):
+            return IntDistribution(integers.low, integers.high, log=True)
+        case Axis((IntegerRange(points=None, count=int(count)) as integers,), None):
+            return IntDistribution(integers.low, integers.at(count - 1), step=integers.step)
+        case Axis((FloatRange(count=None) as numbers,), None):
+            return FloatDistribution(numbers.low, numbers.high, log=numbers.log)
+    assert axis.count is not None
+    if axis.rows is not None or any(_has_no_order(parameter) for parameter in axis.parameters):
+        return CategoricalDistribution(range(axis.count))
+    return IntDistribution(0, axis.count - 1)
 
 
-def _decode(parameter: Parameter, found: Value) -> Value:
-    if _is_indexed(parameter):
-        return parameter.at(int(found))
-    return int(found) if isinstance(parameter, IntegerRange) else float(found)
+def _encode(axis: Axis, configuration: Mapping[str, Value]) -> Value:
+    """What the sampler sees of a configuration; the middle of the axis if it has no value on it."""
+    if not all(name in configuration for name in axis.names):
+        configuration = dict(zip(axis.names, axis.from_unit(0.5), strict=True))
+    values = [configuration[name] for name in axis.names]
+    if not _is_indexed(axis):
+        return values[0]
+    index = axis.index(values)
+    # The other value of a parameter whose condition does not hold may be outside its range.
+    return 0 if index is None else index
 
 
-def _is_ordered(values: Sequence[Value]) -> bool:
-    """Whether these are numbers in ascending or descending order."""
-    if any(isinstance(value, (bool, str)) for value in values):
+def _decode(axis: Axis, found: Value) -> tuple[Value, ...]:
+    if _is_indexed(axis):
+        return axis.at(int(found))
+    return (int(found) if isinstance(axis.parameters[0], IntegerRange) else float(found),)
+
+
+def _has_no_order(parameter: Parameter) -> bool:
+    """Whether these are not numbers in ascending or descending order."""
+    if not isinstance(parameter, Choice):
         return False
-    numbers = [float(value) for value in values]
-    pairs = list(pairwise(numbers))
-    return all(a < b for a, b in pairs) or all(a > b for a, b in pairs)
+    if any(isinstance(value, (bool, str)) for value in parameter.values):
+        return True
+    pairs = list(pairwise(float(value) for value in parameter.values))
+    return not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs))

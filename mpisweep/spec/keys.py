@@ -57,7 +57,7 @@ FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
-    "workload", "command", "template", "variables", "values",
+    "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
 ]  # fmt: skip
 
 
@@ -184,6 +184,19 @@ KEYS: tuple[Key, ...] = (
         "number of configurations to sample; may grow when the sweep is resumed; not for `grid` and "
         "`largest_batch`", low=1, usual="none; required by searches that sample"),
     Key("", "seed", "integer", 0, "seed of the search, and of each trial's own seed", low=0),
+    Key("", "order", "choice", "longest",
+        "which trials run first: those that are expected to take longest, or with `spread` an order in which "
+        "those that have run cover the space evenly at any time", values=("longest", "spread")),
+    Key("", "where", "conditions", None,
+        "constraints that every configuration satisfies, e.g. `\"batch_size * ranks_per_trial <= 4096\"`",
+        usual="no constraint"),
+    Key("", "zip", "groups", None,
+        "groups of parameters that vary together, value by value, e.g. "
+        "`[[\"batch_size\", \"learning_rate\"]]`",
+        usual="every combination of all parameters"),
+    Key("", "points", "points", None,
+        "the configurations to run, in place of `[parameters]`: a list of tables, a table of lists, or the "
+        "name of a CSV file", usual="none"),
     Key("", "max_points", "integer", 1_000_000,
         "size of the largest grid allowed; a larger one is rejected before anything runs",
         low=1, unit="points"),
@@ -253,9 +266,15 @@ KEYS: tuple[Key, ...] = (
     Key("range", "memory", "choice", None,
         "whether larger values need more memory or less; the sweep then finds the values that do not "
         "fit, and skips those beyond", values=MEMORY_WORDS, usual="nothing is assumed"),
+    Key("range", "when", "text", None,
+        "the parameter exists only in configurations for which this condition holds", usual="always"),
+    Key("range", "else", "value", None,
+        "its value in the other configurations", usual="none: it is absent from them"),
 
-    Key("list", "values", "values", None, "the choices, all numbers", is_required=True),
-    Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, is_required=True),
+    Key("list", "values", "values", None, "the choices; all numbers if `memory` is set", is_required=True),
+    Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, usual="nothing is assumed"),
+    Key("list", "when", "text", None, "as in a range", usual="always"),
+    Key("list", "else", "value", None, "as in a range", usual="none: it is absent"),
 )  # fmt: skip
 
 #: Table -> where its keys are written, for messages.

@@ -11,11 +11,11 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
-from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
+from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
     "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "SamplerChoice", "Spec",
-    "SpecError", "Workload", "ends",
+    "SpecError", "Workload",
 ]  # fmt: skip
 
 
@@ -89,6 +89,8 @@ class Spec:
         folder: folder of the sweep file; trials run there and import user modules from there.
         text: TOML that parses to this Spec.
         source: name of the sweep file in messages.
+        max_points: size of the largest grid allowed.
+        order: which trials run first: ``longest`` or ``spread``.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
         sampler: of the search "optuna", which names one; None for any other.
@@ -108,6 +110,8 @@ class Spec:
     folder: Path
     text: str
     source: str
+    order: str = "longest"
+    max_points: int = 1_000_000
     devices_per_trial: float = 1.0
     fresh_process: bool = False
     sampler: SamplerChoice | None = None
@@ -139,6 +143,8 @@ class Spec:
     def most_ranks(self) -> int:
         """Number of ranks of the widest trial."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in ends(p)]
+        others = (condition.otherwise for condition in self.space.conditions if condition.name == RANKS)
+        searched += [value for value in others if value is not None]
         return (
             max(self.ranks({RANKS: value}) for value in searched)
             if searched
@@ -163,13 +169,14 @@ class Spec:
         if self.baseline is None:
             return None
         usual = self.full(self.baseline)
-        names = [*self.space.names, *self.fixed, *self.baseline]
-        return {name: usual[name] for name in dict.fromkeys(names)}
+        searched = self.space.complete(usual)
+        others = [name for name in (*self.fixed, *self.baseline) if name not in self.space.names]
+        return searched | {name: usual[name] for name in others}
 
     def differences(self, recorded: Spec) -> list[str]:
         """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits and the name may change; the space and ``trials`` may grow.
+        Limits, the name, the order and the constraints may change; the space and ``trials`` may grow.
 
         Returns:
             One sentence per difference; empty if the sweep can be resumed.
@@ -200,11 +207,15 @@ class Spec:
         if old.names != self.space.names:
             before_and_now = f"{', '.join(old.names)}, {self.source} has {', '.join(self.space.names)}"
             return [f"parameters: the results file has {before_and_now}"]
-        found: list[str] = []
+        if self.space.points is not None:
+            left = set(old.points or ()) - set(self.space.points)
+            missing = f"points: {next(iter(left))} is missing" if left else ""
+            return [f"{missing}; points may be added but not removed"] if left else []
+        found = self._rule_differences(old)
         for before, now in zip(old.parameters, self.space.parameters, strict=True):
             if before == now:
                 continue
-            if self.search not in ("grid", "largest_batch"):
+            if self.search not in ("grid", "points", "largest_batch"):
                 found.append(
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; every proposal of a {self.search} search would change"
@@ -214,6 +225,18 @@ class Spec:
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; a space may grow but must keep its old values"
                 )
+        return found
+
+    def _rule_differences(self, old: SearchSpace) -> list[str]:
+        """Differences of conditions and groups, which say what the points of the space are."""
+        found: list[str] = []
+        before = {c.name: (c.when.text, c.otherwise) for c in old.conditions}
+        now = {c.name: (c.when.text, c.otherwise) for c in self.space.conditions}
+        for name in dict.fromkeys([*before, *now]):
+            if before.get(name) != now.get(name):
+                found.append(f"parameters.{name}: 'when' or 'else' differ from those in the results file")
+        if set(old.zipped) != set(self.space.zipped):
+            found.append(f"zip: the results file has {old.zipped}, {self.source} has {self.space.zipped}")
         return found
 
 
@@ -235,8 +258,3 @@ def _shown(value: object) -> str:
 def _contains_all(now: Parameter, before: Parameter) -> bool:
     count = before.count
     return count is not None and all(now.contains(before.at(index)) for index in range(count))
-
-
-def ends(parameter: Parameter) -> list[Value]:
-    """The smallest and largest value of a range; all values of a choice."""
-    return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]

@@ -99,9 +99,7 @@ def sweep_status(sweep: Sweep) -> Status:
         objective=sweep.objective,
         best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
-        best_parameters={}
-        if row is None
-        else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+        best_parameters={} if row is None else _searched(sweep, int(row["number"])),
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
@@ -138,6 +136,12 @@ def _journals(path: Path) -> list[Path]:
         return [journal_folder(part_file(folder, member)) for member in members(folder)]
     except FileNotFoundError:
         return [journal_folder(path)]
+
+
+def _searched(sweep: Sweep, number: int) -> dict[str, Any]:
+    """The searched parameters of a trial; NaN for those that were lost to damage."""
+    lost = [name for name in sweep.spec.space.names if name not in sweep.spec.space.absentable]
+    return dict.fromkeys(lost, math.nan) | sweep.searched(number)
 
 
 def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
