@@ -506,3 +506,13 @@ def test_a_million_points_are_looked_at_in_seconds(tell) -> None:  # type: ignor
     )
     assert count == expected
     assert seconds < 30
+
+
+def test_a_zipped_pair_beside_a_continuous_parameter_belongs_to_the_space():
+    text = (
+        'workload = "m:f"\nsearch = "random"\ntrials = 5\nzip = [["a", "b"]]\n'
+        "[parameters]\na = [1, 2]\nb = [3, 4]\nx = { from = 0.0, to = 1.0 }\n"
+    )
+    space = parse_spec(text, source="s.toml", folder=Path()).space
+    assert space.contains({"a": 1, "b": 3, "x": 0.5})
+    assert not space.contains({"a": 1, "b": 4, "x": 0.5})

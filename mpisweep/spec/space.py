@@ -241,8 +241,10 @@ class SearchSpace:
                     return False
             elif name not in configuration or not parameter.contains(configuration[name]):
                 return False
-        if len(self.axes) != len(self.parameters) and None in self._positions(configuration, inactive):
-            return False
+        for axis in self.axes:
+            is_joint = len(axis.parameters) > 1 and not inactive.intersection(axis.names)
+            if is_joint and axis.index([configuration[name] for name in axis.names]) is None:
+                return False
         return self.broken_constraint(configuration) is None
 
     # ------------------------------------------------------------------------------------- points
