@@ -1,4 +1,4 @@
-"""A kernel that cannot end some processes, or has none to give; see kernel.c."""
+"""A kernel on which some processes cannot be killed, or on which fork fails; see kernel.c."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def get_stuck(keeps_output=False):
 
 
 class Kernel:
-    """The kernel as processes with :attr:`environment` find it.
+    """The kernel that processes with :attr:`environment` see.
 
     Args:
         folder: for the library and the state; created when it is missing.
