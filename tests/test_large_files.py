@@ -87,8 +87,8 @@ def made(tmp_path_factory):
     [
         ("open", "file"),
         ("open", "split"),
-        ("fold", "file"),
-        ("fold", "journal"),
+        ("compact", "file"),
+        ("compact", "journal"),
         ("merge", "split"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
         ),
         mutant("one of two tests is deaf", "number / 2", "number / 3", "test_half", "test_anything"),
         mutant("nobody looks", REFUSAL, "", "test_half"),
-        mutant("it is not there any more", "number / 7", "number", "test_half"),
+        mutant("the text is missing", "number / 7", "number", "test_half"),
         mutant("it is there twice", "number", "n", "test_half"),
         mutant("it is no Python", "return number / 2", "return number /", "test_half"),
         mutant("it hangs", "number / 2", "number / 3", "test_waits", seconds=3.0),
@@ -114,7 +114,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
         "two lines, each by itself": "caught",
         "one of two tests is deaf": "survived",
         "nobody looks": "survived",
-        "it is not there any more": "error",
+        "the text is missing": "error",
         "it is there twice": "error",
         "it is no Python": "error",
         "it hangs": "error",
@@ -123,7 +123,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
     }
     assert verdicts["one of two tests is deaf"].told == "pass without it: test_program.py::test_anything"
     assert (
-        verdicts["it is not there any more"].told
+        verdicts["the text is missing"].told
         == "does not apply: program.py holds its old text 0 times, expected once"
     )
     assert verdicts["it is no Python"].told.startswith("does not compile: program.py, line 5: ")
