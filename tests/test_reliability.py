@@ -776,4 +776,4 @@ def test_a_hanging_mpi_finalize_does_not_hang_the_sweep(folder, environment, mpi
     sweep = package.load(folder / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 10
     assert len(sweep.allocations) == 1
-    assert "starting them again" not in done.stderr
+    assert "restarting the ranks" not in done.stderr
