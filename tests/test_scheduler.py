@@ -816,7 +816,7 @@ class Sweep(RuleBasedStateMachine):
                 )
 
     @invariant()
-    def check_invariants(self) -> None:
+    def invariants_hold(self) -> None:
         if self.end is None:
             self.scheduler.check()
             states = [TrialState(s) for s in self.scheduler.core.trials.states]

@@ -614,7 +614,7 @@ class WideSweep(RuleBasedStateMachine):
         self.feed(TimePassed())
 
     @invariant()
-    def check_invariants(self) -> None:
+    def invariants_hold(self) -> None:
         if getattr(self, "end", 0) is None:
             self.scheduler.check()
             states = [TrialState(s) for s in self.scheduler.core.trials.states]
