@@ -768,7 +768,7 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
 
 
 def test_a_hanging_mpi_finalize_does_not_hang_the_sweep(folder, environment, mpisweep):
-    """Open MPI's Finalize sometimes waits for dead ranks forever; here it never returns on two ranks."""
+    """Open MPI's Finalize sometimes waits forever after a rank has died; here it never returns on two ranks."""
     (folder / "sitecustomize.py").write_text(SLOW_END)
     environment["PYTHONPATH"] = python_path(folder, environment)
     done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")
