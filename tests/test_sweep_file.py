@@ -171,6 +171,7 @@ def test_editors_refuse_every_form_that_the_parser_refuses(raw):
 
 
 VALUES = [
+    "exclude",
     -1,
     0,
     1,
