@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The curves of all trials, coloured by a parameter; best, median and baseline on top.
+"""Learning curves of all trials, coloured by a parameter; best, median and baseline on top.
 
 python analysis/learning_curves.py resnet50.h5 --smooth 10
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Table 1: the best trials by the objective with their times, and the baseline.
+"""Table 1: the best trials by the objective, with their times and the baseline.
 
 python analysis/top_configs.py resnet50.h5 -k 5
 python analysis/top_configs.py resnet50.h5 --format latex > table1.tex

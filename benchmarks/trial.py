@@ -1,8 +1,8 @@
-"""What mpisweep costs a trial: a report(), the start of the next trial, the built-in training loop.
+"""Overhead per trial: a report(), the start of a trial, the built-in training loop.
 
     python benchmarks/trial.py [--batch_size 4] [--steps 30] [--device cpu]
 
-Everything in one run, in turns, so that a busy machine is busy for both sides of each ratio.
+Both sides of each ratio run in turns, so that other load on the machine affects them equally.
 """
 
 from __future__ import annotations
@@ -39,16 +39,14 @@ def main() -> None:
         folder = Path(made)
         (folder / "bench_workloads.py").write_text(WORKLOADS)
         seconds = [one for _ in range(3) for one in trial_process(folder, "reports", [200_000])[1]]
-        print(
-            f"report() of one metric, 200,000 in a row, curves shipped in blocks: {1e6 * min(seconds):.2f} us"
-        )
+        print(f"report() of one metric, 200,000 in a row, curves sent in blocks: {1e6 * min(seconds):.2f} us")
         starts, _ = trial_process(folder, "noop", list(range(1, 501)))
-        print(f"start of a trial on a warm worker, there and back: {1e3 * statistics.median(starts):.3f} ms")
+        print(f"round trip of a no-op trial on a warm worker: {1e3 * statistics.median(starts):.3f} ms")
         loop(options, folder)
 
 
 def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[float], list[float]]:
-    """Run trials one by one in a real trial process: seconds there and back, and the loss of each."""
+    """Run trials one by one in a real trial process; return round-trip seconds and losses."""
     from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
     from mpisweep.processes.child import ProcessSetting
     from mpisweep.processes.forkserver import ForkServer
@@ -75,12 +73,12 @@ def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[
                     losses.append(ended.metrics["loss"][0] or 0.0)
     process.close()
     server.close()
-    # The first one waits for the process to be ready.
+    # The first trial also waits for the start of the process.
     return seconds[1:], losses[1:]
 
 
 def loop(options: argparse.Namespace, folder: Path) -> None:
-    """The built-in loop beside the same loop without any of ours, in turns."""
+    """Compare the built-in loop with the same loop in plain PyTorch, in turns."""
     import torch
     from torch.nn import functional
     from torchvision.models import resnet50
@@ -97,7 +95,7 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
             torch.cuda.synchronize()
 
     def bare() -> float:
-        # The same numbers as in the built-in loop: a processor may be slow at some of them.
+        # Same random numbers as the built-in loop: the speed of a processor may depend on the values.
         torch.manual_seed(trial_seed(1, 0))
         model = resnet50(num_classes=1000).to(device).train()
         if device.type == "cuda":
@@ -135,9 +133,9 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
     pairs = [(bare(), ours()) for _ in range(options.rounds)]
     ratio = statistics.median(mine / theirs for theirs, mine in pairs)
     rate = options.batch_size * options.steps / min(mine for _, mine in pairs)
-    print("  seconds, bare and built in: " + ", ".join(f"{theirs:.2f} {mine:.2f}" for theirs, mine in pairs))
+    print("  seconds, plain and built-in: " + ", ".join(f"{theirs:.2f} {mine:.2f}" for theirs, mine in pairs))
     print(
-        f"built-in loop over the bare one, {options.device}, batch {options.batch_size} at "
+        f"built-in loop over plain PyTorch, {options.device}, batch {options.batch_size} at "
         f"{options.image_size} px, {options.steps} steps, median of {options.rounds} pairs: {ratio:.4f} "
         f"({rate:.1f} images/s)"
     )

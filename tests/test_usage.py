@@ -1,4 +1,4 @@
-"""Device-hours and energy of a sweep, as `status` and the report tell them."""
+"""Device-hours and energy of a sweep in `status` and the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INTERRUPTED, LOST, RECLAIMED = (
 
 
 def written(path: Path, gpus: float, *records: Record) -> mpisweep.results.load.Sweep:
-    """Four trials and two workers with eight cores each."""
+    """Write a sweep of four trials on two workers with eight cores each."""
     device = "cpu 0-7" if gpus == 0 else "H200 #0"
     write_journal(
         path,
@@ -62,12 +62,12 @@ def ended(
 def test_every_attempt_counts_from_its_start_to_its_end(tmp_path):
     usage = usage_of(written(
         tmp_path / "s.h5", 0.0,
-        # Trial 1 waits behind trial 0 for an hour, runs for one, and is interrupted; trial 2 never began.
+        # Trial 1 waits behind trial 0 for an hour, runs for an hour and is interrupted; trial 2 never begins.
         assigned(0, 0.0, 0, 1, 2),
         ended(0, 0, 0.0, 1.0),
         UnfinishedBlock(0, [1], [1], INTERRUPTED, 2 * HOUR),
         UnfinishedBlock(0, [2], [1], RECLAIMED, 2 * HOUR),
-        # Trial 3 is lost after two hours, and takes half an hour elsewhere.
+        # Trial 3 is lost after two hours, then takes half an hour elsewhere.
         assigned(1, 0.0, 3),
         UnfinishedBlock(1, [3], [1], LOST, 2 * HOUR),
         LeftRecord(1, 2 * HOUR, "lost"),
@@ -87,12 +87,12 @@ def test_a_share_of_a_gpu_counts_as_a_share_and_all_ranks_of_a_trial_count(tmp_p
     assert both.core_hours == pytest.approx(48.0)
 
 
-def test_a_trial_that_runs_counts_when_it_has_ended(tmp_path):
+def test_a_running_trial_counts_after_its_end(tmp_path):
     assert usage_of(written(tmp_path / "s.h5", 1.0, assigned(0, 0.0, 0))).gpu_hours == 0.0
     assert "GPU-hours" not in "".join(status_lines(sweep_status(mpisweep.load(tmp_path / "s.h5"))))
 
 
-def test_status_report_and_json_tell_device_hours_and_energy(tmp_path, capsys):
+def test_status_report_and_json_show_device_hours_and_energy(tmp_path, capsys):
     path = tmp_path / "s.h5"
     sweep = written(
         path, 1.0,
@@ -109,7 +109,7 @@ def test_status_report_and_json_tell_device_hours_and_energy(tmp_path, capsys):
     assert (found["gpu_hours"], found["core_hours"], found["energy_kwh"]) == (4.0, 32.0, 1.5)
 
 
-def test_energy_of_some_trials_is_not_told_as_that_of_all(tmp_path):
+def test_energy_of_some_trials_is_marked_as_incomplete(tmp_path):
     sweep = written(
         tmp_path / "s.h5",
         1.0,
@@ -121,6 +121,6 @@ def test_energy_of_some_trials_is_not_told_as_that_of_all(tmp_path):
     assert line in status_lines(sweep_status(sweep))
 
 
-def test_a_sweep_on_cores_tells_core_hours(tmp_path):
+def test_a_sweep_on_cores_shows_core_hours(tmp_path):
     sweep = written(tmp_path / "s.h5", 0.0, assigned(0, 0.0, 0), ended(0, 0, 0.0, 2.0))
     assert "  16 core-hours; per complete trial 16 core-hours" in status_lines(sweep_status(sweep))
