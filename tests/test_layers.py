@@ -334,11 +334,16 @@ ONE_IMPORTER = {
             f"workloads/resnet50/{name}.py"
             for name in ("clock", "experiment", "recipe", "stepping", "validation")
         ),
+        *(f"workloads/folder/{name}.py" for name in ("batches", "device", "loading", "reading")),
         "workloads/datasets.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },
-    "torchvision": {"workloads/resnet50/recipe.py", "workloads/datasets.py"},
+    "torchvision": {
+        "workloads/resnet50/recipe.py",
+        "workloads/datasets.py",
+        *(f"workloads/folder/{name}.py" for name in ("device", "scan")),
+    },
 }
 
 

@@ -19,12 +19,15 @@ from mpisweep.records import Value
 from mpisweep.workloads.checkpoint import Checkpoint
 from mpisweep.workloads.datasets import (
     Batches,
-    folder_batches,
     load_images,
     memory_batches,
     synthetic_batches,
     without_held_out,
 )
+from mpisweep.workloads.folder.batches import Target, folder_batches
+from mpisweep.workloads.folder.device import is_decoding
+from mpisweep.workloads.folder.loading import drop_loaders
+from mpisweep.workloads.folder.scan import find_images
 from mpisweep.workloads.ranks import Ranks
 from mpisweep.workloads.resnet50.clock import make_clock
 from mpisweep.workloads.resnet50.history import History
@@ -87,6 +90,9 @@ def run(trial: Trial) -> dict[str, float]:
             seen = seen.__cause__ or seen.__context__
         raise
     finally:
+        if trial.ranks > 1:
+            # They hold this trial's connections to its other ranks.
+            drop_loaders()
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -272,17 +278,11 @@ def _data(
             ranks.images, image_size, num_classes, trial.seed + ranks.rank, device, layout
         )
     if data == "imagefolder":
-        found, classes = folder_batches(
-            root,
-            batch_size,
-            image_size,
-            trial.seed,
-            device,
-            _loaders(options, trial),
-            first,
-            ranks.piece,
-            layout,
-        )
+        files = find_images(root)
+        on_device = is_decoding(str(options["decode"]), device)
+        target = Target(image_size, device, layout, _loaders(options, trial), on_device)
+        found = folder_batches(files, batch_size, trial.seed, target, first, ranks.piece)
+        classes = len(files.classes)
     else:
         images = load_images(data, root)
         if int(options["val_every"]) >= 0:
