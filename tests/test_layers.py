@@ -332,7 +332,15 @@ ONE_IMPORTER = {
     "torch": {
         *(
             f"workloads/resnet50/{name}.py"
-            for name in ("clock", "experiment", "recipe", "stepping", "validation")
+            for name in (
+                "allocator",
+                "clock",
+                "compiling",
+                "experiment",
+                "recipe",
+                "stepping",
+                "validation",
+            )
         ),
         *(f"workloads/folder/{name}.py" for name in ("batches", "device", "loading", "reading")),
         "workloads/datasets.py",

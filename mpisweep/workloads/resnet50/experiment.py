@@ -10,10 +10,10 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpisweep.records import Value
 from mpisweep.workloads.checkpoint import Checkpoint
@@ -29,7 +29,9 @@ from mpisweep.workloads.folder.device import is_decoding
 from mpisweep.workloads.folder.loading import drop_loaders
 from mpisweep.workloads.folder.scan import find_images
 from mpisweep.workloads.ranks import Ranks
+from mpisweep.workloads.resnet50.allocator import use_expandable_segments
 from mpisweep.workloads.resnet50.clock import make_clock
+from mpisweep.workloads.resnet50.compiling import compiled, end_compilers
 from mpisweep.workloads.resnet50.history import History
 from mpisweep.workloads.resnet50.recipe import (
     Precision,
@@ -93,6 +95,7 @@ def run(trial: Trial) -> dict[str, float]:
         if trial.ranks > 1:
             # They hold this trial's connections to its other ranks.
             drop_loaders()
+        end_compilers()
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -123,7 +126,8 @@ class _Experiment:
         # After the checkpoint, which brings a learning rate in main memory.
         self._schedule = Schedule(options, optimizer, device if self._is_captured else None)
         self._history.restore(measured)
-        model = _compiled(options, ranks.together(bare))
+        together = ranks.together(bare)
+        model = compiled(together, trial.cores) if options["compile"] else together
         self._train = TrainStep(options, model, optimizer, precision, ranks, self._record)
         self._data = _data(options, trial, device, ranks, first=self._done)
         self._bare = bare
@@ -215,6 +219,7 @@ class _Experiment:
         metrics = self._history.metrics(real_labels=self._options["data"] != "synthetic")
         metrics["setup_time"] = setup_time + self._history.excess
         metrics["data_wait"] = self._data_wait
+        metrics["significand_bits"] = float(self._train.significand_bits)
         if self._options["compile"]:
             metrics["compile_time"] = self._history.first_excess
         metrics["peak_memory"] = self._ranks.most(_peak_memory(self._device))
@@ -247,6 +252,8 @@ def _forget_checkpoint(trial: Trial) -> None:
 def _prepare(trial: Trial, device: torch.device) -> None:
     """Reset all process-wide state, so that no trial depends on an earlier one."""
     torch.set_num_threads(trial.cores)
+    if device.type == "cuda":
+        use_expandable_segments()
     torch.manual_seed(trial.seed)
     deterministic = bool(trial.params["deterministic"])
     if deterministic:
@@ -310,12 +317,6 @@ def _validation(
     if options["data"] == "synthetic":
         raise ValueError("val_every needs real data: synthetic images have nothing that could be held out")
     return Validation(options, device, ranks, precision, _loaders(options, trial))
-
-
-def _compiled(options: Mapping[str, Value], model: nn.Module) -> nn.Module:
-    # One program for every batch size, whichever comes first: with `dynamic=None` the first size of a process
-    # would get a program of its own, and the second another for all others.
-    return cast(nn.Module, torch.compile(model, dynamic=True)) if options["compile"] else model
 
 
 def _forget_peak_memory(device: torch.device) -> None:
