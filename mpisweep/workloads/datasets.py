@@ -257,7 +257,7 @@ class EndlessEpochs:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed)
-        # A tensor: the slices of a list of a million rows would take 10 ms in each step.
+        # A tensor: the slices of a list of a million rows would take 4 ms in each step.
         left = torch.empty(0, dtype=torch.int64)
         for position in itertools.count():
             while len(left) < self._batch_size:

@@ -77,7 +77,7 @@ def every_image_once(files: ImageFiles, batch_size: int, target: Target, whose: 
 
 
 def start_validation(files: ImageFiles, target: Target) -> None:
-    """Start the loaders of a validation, before :func:`one_ahead` starts a thread: forks copy its locks."""
+    """Start the loaders of a validation; before :func:`one_ahead`: a fork copies a thread's locks."""
     loaders_for("validation", files, target.loaders).start()
 
 
@@ -91,10 +91,11 @@ def _assembled(loaders: Loaders, order: EndlessEpochs | list[list[int]], target:
 
 
 def one_ahead(batches: Batches, device: torch.device, cancel: Callable[[], None]) -> Batches:
-    """The same batches, each prepared in a thread and a stream of its own while the one before is used.
+    """The same batches, each prepared while the one before is used.
 
-    The first one is prepared on demand, and none ahead of the second: after the first batch the step may be
-    captured as a CUDA graph, and meanwhile no other thread may use the device.
+    That happens in a thread and a stream of its own.  The first batch is prepared on demand, and none ahead
+    of the second: after the first one the step may be captured as a CUDA graph, and meanwhile no other thread
+    may use the device.
 
     Args:
         batches: endless.

@@ -20,7 +20,7 @@ _BARE = {0x01, *range(0xD0, 0xD8)}
 
 
 def shape_for_device(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a complete JPEG whose kind nvJPEG decodes as a CPU does; None for others."""
+    """Height and width of a complete JPEG that nvJPEG decodes as a CPU does; None for others."""
     if not data.startswith(_START) or not data.rstrip(b"\0").endswith(_END):
         return None
     at = 2

@@ -24,7 +24,7 @@ _ATTRIBUTE = 102
 
 
 def use_expandable_segments() -> None:
-    """Have torch use expandable segments, if the device can and the user has not set up the allocator.
+    """Use expandable segments, if the device can and the user has not set up the allocator.
 
     Torch reads the variable once, when CUDA is first used.
     """

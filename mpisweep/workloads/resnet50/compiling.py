@@ -1,4 +1,4 @@
-"""torch.compile, with threads within the trial's cores and processes that no trial leaves behind.
+"""torch.compile within the trial's cores, without processes that outlive the trial.
 
 Sizes are dynamic: one program serves many batch sizes, whichever comes first; with the default, the first
 size of a process would get a program of its own, and the second another for all others.  Inductor still
