@@ -413,6 +413,21 @@ def test_a_loader_that_dies_costs_its_trial_and_not_the_next(folder: Path):
     assert len(next(again)[1]) == 4
 
 
+def test_loaders_that_were_ended_between_two_trials_are_replaced(folder: Path):
+    files, target = find_images(str(folder)), Target(32, CPU, loaders=2)
+    next(folder_batches(files, 4, 1, target))
+    before = loader_pids()
+    pid = min(pid for pid in before if pid)
+    # As between two trials: torch's handler raises wherever the program is.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while pid in loader_pids():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(next(folder_batches(files, 4, 1, target))[1]) == 4
+
+
 def test_loaders_draw_no_random_numbers_of_the_model(folder: Path):
     before = torch.get_rng_state()
     next(folder_batches(find_images(str(folder)), 4, 1, Target(32, CPU, loaders=1)))

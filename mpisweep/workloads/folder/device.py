@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from mpisweep.workloads.datasets import normalised
 from mpisweep.workloads.folder.loading import Part
@@ -32,7 +31,9 @@ __all__ = ["decode_on_device", "is_decoding", "prepared"]
 #: 500 x 375 pixels).
 _AT_ONCE = 64
 #: Failures of the device and its memory, not of an image.
-_OF_DEVICE = (torch.OutOfMemoryError, torch.AcceleratorError)
+_OF_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+#: Failures of a torchvision that decodes no lists of JPEGs, was built without nvJPEG, or finds no device.
+_UNABLE = (RuntimeError, ImportError, AttributeError, TypeError, ValueError)
 
 
 def is_decoding(choice: str, device: torch.device) -> bool:
@@ -65,9 +66,9 @@ def _why_not(device: torch.device) -> str:
     Image.new("RGB", (16, 16)).save(file, "JPEG")
     try:
         decode_on_device([torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)], device)
-    except _OF_DEVICE:
+    except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except _UNABLE as error:
         return str(error).partition("\n")[0]
     return ""
 
@@ -85,6 +86,9 @@ def decode_on_device(encoded: Sequence[Tensor], device: torch.device) -> list[Te
     Raises:
         RuntimeError: when one of them cannot be decoded.
     """
+    # TorchCodec is to take its place in torchvision.
+    from torchvision.io import ImageReadMode, decode_jpeg
+
     images: list[Tensor] = decode_jpeg(list(encoded), mode=ImageReadMode.RGB, device=device)
     return images
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch import Tensor
@@ -150,17 +151,21 @@ class Loaders:
             generator=torch.Generator(),
             collate_fn=_as_it_is,  # type: ignore[arg-type]
         )
-        self._kept: set[int] = set()
-        self.is_usable = True
+        self._running: list[BaseProcess] = []
+        self._is_broken = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether they can read for another trial: a signal to the whole job may have ended them."""
+        return not self._is_broken and all(process.is_alive() for process in self._running)
 
     def start(self) -> Iterator[Part]:
         """Start the processes, unless they run, and the iteration over the present requests."""
-        before = {process.pid for process in multiprocessing.active_children()}
+        before = _pids(multiprocessing.active_children())
         iterator = iter(self._loader)
-        if self.processes and not self._kept:
-            after = {process.pid for process in multiprocessing.active_children()}
-            self._kept = {pid for pid in after - before if pid is not None}
-            keep(self._kept)
+        if not self._running:
+            self._running = [child for child in multiprocessing.active_children() if child.pid not in before]
+            keep(_pids(self._running))
         return iterator
 
     def parts(self, batches: Iterable[list[int]], size: int, *, keep_encoded: bool) -> Iterator[Part]:
@@ -188,7 +193,7 @@ class Loaders:
             raise
         except BaseException:
             # A loader has died, or the wait for it was interrupted.
-            self.is_usable = False
+            self._is_broken = True
             raise
         finally:
             if turn == int(self._turn):
@@ -202,7 +207,7 @@ class Loaders:
         """End the processes."""
         self.end_turn()
         del self._loader
-        give_up(self._kept)
+        give_up(_pids(self._running))
 
     def _split(
         self, batches: Iterable[list[int]], turn: int, size: int, keep_encoded: bool
@@ -212,6 +217,10 @@ class Loaders:
             for first in range(0, len(rows), each):
                 is_last = first + each >= len(rows)
                 yield _Request(turn, rows[first : first + each], size, keep_encoded, is_last)
+
+
+def _pids(processes: Iterable[BaseProcess]) -> set[int]:
+    return {process.pid for process in processes if process.pid is not None}
 
 
 def _as_it_is(part: Part) -> Part:
