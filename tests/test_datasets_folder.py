@@ -400,13 +400,20 @@ def test_what_an_ended_trial_has_ordered_is_left_out(tmp_path: Path):
     assert not waiting.is_alive(), "the loader waits for the next image"
 
 
-def test_a_loader_that_dies_costs_its_trial_and_not_the_next(folder: Path):
+def kill_a_loader() -> int:
+    # As from a process's second trial on.  Before, torch's handler raises wherever the program is.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = min(pid for pid in loader_pids() if pid)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_loader_that_dies_costs_its_trial_and_not_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     files, target = find_images(str(folder)), Target(32, CPU, loaders=1)
     found = folder_batches(files, 4, 1, target)
     next(found)
-    [pid] = loader_pids()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    kill_a_loader()
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         list(itertools.islice(found, 100))
     again = folder_batches(files, 4, 1, target)
@@ -416,11 +423,7 @@ def test_a_loader_that_dies_costs_its_trial_and_not_the_next(folder: Path):
 def test_loaders_that_were_ended_between_two_trials_are_replaced(folder: Path):
     files, target = find_images(str(folder)), Target(32, CPU, loaders=2)
     next(folder_batches(files, 4, 1, target))
-    before = loader_pids()
-    pid = min(pid for pid in before if pid)
-    # As between two trials: torch's handler raises wherever the program is.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.kill(pid, signal.SIGKILL)
+    pid = kill_a_loader()
     deadline = time.monotonic() + 10
     while pid in loader_pids():
         assert time.monotonic() < deadline
