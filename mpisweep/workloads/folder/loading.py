@@ -191,6 +191,10 @@ class Loaders:
                 yield part
         except (DataError, GeneratorExit):
             raise
+        except (ConnectionError, EOFError) as error:
+            # A part comes as a descriptor, for which its loader is asked.
+            self._is_broken = True
+            raise RuntimeError("a loader process (DataLoader worker) has ended unexpectedly") from error
         except BaseException:
             # A loader has died, or the wait for it was interrupted.
             self._is_broken = True
