@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import subprocess
 import sys
@@ -43,6 +44,26 @@ def test_a_trial_compiles_after_the_leftovers_of_another_were_ended():
             assert pool.submit(os.getpid).result(120) != os.getpid()
             end_compilers()
             assert not leftovers.end_leftovers()
+
+
+@pytest.mark.parametrize("first", [3, 8, 6])
+def test_a_first_batch_as_large_as_another_dimension_gets_no_program_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, first: int
+):
+    """Three channels, or 8 x 8 pixels."""
+    programs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+        programs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for batch_size in (first, 5, 8, 3):
+        compiled(model, 1)(torch.randn(batch_size, 3, 8, 8))
+    torch._dynamo.reset()
+    assert len(programs) == 1
 
 
 #: A network that inductor compiles in seconds, trained at several batch sizes; prints what was compiled.
@@ -87,8 +108,8 @@ def result(process: subprocess.Popen[str]) -> list[list[str]]:
 def test_other_batch_sizes_need_no_compiling_and_workers_share_what_was_compiled(tmp_path: Path):
     # Two workers of a node at once, on an empty cache.
     first, second = start(tmp_path, 3, 5, 7), start(tmp_path, 5, 3, 7)
-    for process in (first, second):
-        made = [int(programs) for _, programs, _, _ in result(process)]
+    for found in [result(process) for process in (first, second)]:
+        made = [int(programs) for _, programs, _, _ in found]
         assert made == [1, 0, 0], "one program serves all sizes, whichever comes first"
     # A worker that comes later, or a new run.
     [(_, made_anew, hits, _)] = result(start(tmp_path, 7))

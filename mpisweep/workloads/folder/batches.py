@@ -77,7 +77,7 @@ def every_image_once(files: ImageFiles, batch_size: int, target: Target, whose: 
 
 
 def start_validation(files: ImageFiles, target: Target) -> None:
-    """Start the loaders of a validation; before :func:`one_ahead`: a fork copies a thread's locks."""
+    """Start the loaders of a validation, while no thread holds locks that a fork would copy."""
     loaders_for("validation", files, target.loaders).start()
 
 
