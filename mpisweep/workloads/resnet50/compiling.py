@@ -37,8 +37,8 @@ def compiled(model: nn.Module, cores: int) -> nn.Module:
     if _THREADS not in os.environ:
         # The fork server has imported it, before it had only the cores of one trial.
         config.compile_threads = cores
-    # Otherwise a first batch of 3 images, or of 64 with 64 x 64 pixels, is taken for one size that is both, and
-    # the program is for no other batch.
+    # Otherwise a first batch of 3 images, or of 64 with 64 x 64 pixels, is taken for one size that is both,
+    # and the program is for no other batch.
     shapes.use_duck_shape = False
     return cast(nn.Module, torch.compile(model, dynamic=True))
 
