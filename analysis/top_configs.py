@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import mpisweep
 from mpisweep.views import tables
+from mpisweep.views.reading import add_at, load_at
 from mpisweep.views.script import run_script
 
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
@@ -28,8 +28,9 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
+    add_at(parser)
     options = parser.parse_args()
-    table = tables.top_table(mpisweep.load(options.file), options.k, options.metric, options.direction)
+    table = tables.top_table(load_at(options), options.k, options.metric, options.direction)
     if options.format == "text" and options.output is None:
         tables.print_top(table)
         return

@@ -127,6 +127,7 @@ ALLOWED = {
         "records",
     },
     "workloads": {
+        "devices",
         "processes.kernel",
         "processes.channel",
         "processes.shared_page",
@@ -205,8 +206,13 @@ ALLOWED = {
         "results",
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
+    "results.occupancy": {"results.trial_table", "records"},
+    "results.budgets": {"results.state", "results", "spec", "blocks"},
     "results.load": {
-        *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
+        *(
+            f"results.{below}"
+            for below in ("shares", "trial_table", "file", "state", "journal", "occupancy", "budgets")
+        ),
         "results",
         "spec",
         "records",
@@ -291,7 +297,7 @@ ALLOWED = {
     "views": {
         *(
             f"results.{below}"
-            for below in ("columns", "comparison", "holder", "load", "shares", "trial_table")
+            for below in ("budgets", "columns", "comparison", "holder", "load", "shares", "trial_table")
         ),
         "results",
         "progress",
@@ -322,6 +328,7 @@ ALLOWED = {
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
+    "pynvml": {"devices/nvml.py"},
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
@@ -337,6 +344,7 @@ ONE_IMPORTER = {
                 "clock",
                 "compiling",
                 "experiment",
+                "noise",
                 "recipe",
                 "stepping",
                 "validation",
@@ -344,6 +352,7 @@ ONE_IMPORTER = {
         ),
         *(f"workloads/folder/{name}.py" for name in ("batches", "device", "loading", "reading")),
         "workloads/datasets.py",
+        "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },

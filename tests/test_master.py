@@ -109,7 +109,7 @@ class Silent:
 class Ranks:
     """A master, and what every rank was sent, in order."""
 
-    def __init__(self, sweep: str, lease_client: object = None) -> None:
+    def __init__(self, sweep: str, lease_client: object = None, *, ranks: int = 2) -> None:
         spec = parse_spec(sweep, source="sweep.toml", folder=Path())
         trials = number_trials(spec, make_sampler(spec), None)
         self.disk = SlowDisk()
@@ -123,7 +123,7 @@ class Ranks:
                 widths=trial_widths(spec, trials), shared=lease_client is not None,
             ),
             journal=cast(Journal, self.disk), snapshotter=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
-            send=self.send, sink=Silent(), stop_at=None, folders=(), now=0.0, clock=lambda: self.now,
+            send=self.send, sink=Silent(), stop_at=None, folders=(), ranks=ranks, now=0.0, clock=lambda: self.now,
             lease_client=cast(Any, lease_client),
         )  # fmt: skip
 

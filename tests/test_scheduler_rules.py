@@ -24,6 +24,7 @@ from mpisweep.scheduling.decisions import (
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.events import (
+    DeviceSuspected,
     SlotBroken,
     StopRequested,
     TimePassed,
@@ -199,6 +200,27 @@ def test_trials_that_have_a_process_each_travel_alone():
 
 
 # ------------------------------------------------------------------------------------- quarantine
+
+
+def test_a_suspected_device_gives_back_what_it_has_not_begun_and_one_device_stays_in_use():
+    ranks = Ranks(scheduler_of(40), 2)
+    ranks.feed(DeviceSuspected(0, "slow"))
+    ranks.feed(DeviceSuspected(1, "slow"))
+    assert ranks.quarantined() == [(0, True)], "the other one is the last"
+    assert any(isinstance(made, Reclaim) and made.slot == FIRST for made in ranks.made)
+    ranks.feed(WorkerJoined(2, 1))
+    assert ranks.quarantined() == [(0, True), (1, True)]
+    ranks.feed(DeviceSuspected(0, ""))
+    ranks.feed(DeviceSuspected(2, ""))
+    assert ranks.quarantined() == [(0, True), (1, True), (0, False)]
+
+
+def test_a_suspected_device_that_joins_gets_no_trial():
+    ranks = Ranks(scheduler_of(40), 1)
+    ranks.feed(DeviceSuspected(1, "slow"))
+    made = ranks.feed(WorkerJoined(1, 1))
+    assert made == [Quarantine(SECOND, "slow")]
+    assert not ranks.scheduler.held[SECOND]
 
 
 def test_no_device_is_blamed_before_others_have_shown_that_trials_can_complete():

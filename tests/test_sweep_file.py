@@ -171,6 +171,7 @@ def test_what_the_parser_refuses_for_its_form_the_editor_refuses_too(raw):
 
 
 VALUES = [
+    "exclude",
     -1,
     0,
     1,
