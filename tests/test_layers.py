@@ -348,14 +348,28 @@ ONE_IMPORTER = {
     "torch": {
         *(
             f"workloads/resnet50/{name}.py"
-            for name in ("clock", "experiment", "noise", "recipe", "stepping", "validation")
+            for name in (
+                "allocator",
+                "clock",
+                "compiling",
+                "experiment",
+                "noise",
+                "recipe",
+                "stepping",
+                "validation",
+            )
         ),
+        *(f"workloads/folder/{name}.py" for name in ("batches", "device", "loading", "reading")),
         "workloads/datasets.py",
         "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },
-    "torchvision": {"workloads/resnet50/recipe.py", "workloads/datasets.py"},
+    "torchvision": {
+        "workloads/resnet50/recipe.py",
+        "workloads/datasets.py",
+        *(f"workloads/folder/{name}.py" for name in ("device", "scan")),
+    },
 }
 
 
