@@ -37,7 +37,7 @@ endif
 JOBS   ?= 2
 STRIKES ?= 200
 SHARE  ?= 1/1
-FIGURES := loss_vs_batch_size total_time learning_curves timeline
+FIGURES := loss_vs_batch_size total_time timeline
 
 .PHONY: all demo test test-long lint jobscripts reference bench storm mutants clean help
 all: $(READY)
@@ -58,6 +58,7 @@ demo: $(READY)
 	$(PY) -m mpisweep run examples/demo.toml -o demo/digits.h5
 	$(PY) analysis/top_configs.py demo/digits.h5
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
+	$(PY) analysis/learning_curves.py demo/digits.h5 --smooth 5 -o demo/learning_curves.png
 
 # Hundreds of processes import mpisweep; where PYTHONDONTWRITEBYTECODE is set each of them would compile it.
 COMPILED = $(PY) -m compileall -q mpisweep
