@@ -50,7 +50,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--executions", nargs="+", help="(default: all that the device has)")
     parser.add_argument("--compile_sizes", type=int, nargs="*", help="batch sizes to compile (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each loop")
-    parser.add_argument("--steps", type=int, help="timed steps of a turn (default: 30; on a CPU 6)")
+    parser.add_argument("--steps", type=int, help="timed steps of a turn (default: 30; on a CPU 3)")
     parser.add_argument(
         "--within", type=float, default=math.inf, metavar="SECONDS", help="begin no size after"
     )
@@ -86,8 +86,8 @@ def training_loop(options: argparse.Namespace, folder: Path) -> None:
         executions=tuple(options.executions or (bare.EXECUTIONS if is_gpu else bare.CPU_EXECUTIONS)),
         compile_sizes=tuple(compile_sizes),
         rounds=options.rounds,
-        steps=options.steps or (30 if is_gpu else 6),
-        warmup=5 if is_gpu else 2,
+        steps=options.steps or (30 if is_gpu else 3),
+        warmup=5 if is_gpu else 1,
         within_s=options.within,
     )
     found = training.compare(plan, folder)
