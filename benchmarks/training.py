@@ -1,8 +1,8 @@
 """The built-in training loop beside the bare ones: images per second over batch and image sizes.
 
-Within a size the loops take turns, so that a busy machine is busy for both sides of each ratio.  The fastest
-turn of each counts: others on the machine only make a turn slower.  Each turn builds its model and frees it,
-as each trial of a sweep does; a compiled program is kept from turn to turn.
+Within a size the loops take turns, so that a busy machine is busy for both sides of each ratio; the
+median of the turns counts.  Each turn builds its model and frees it, as each trial of a sweep does; a
+compiled program is kept from turn to turn.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -70,8 +71,8 @@ class Cell:
 
     @property
     def rate(self) -> float:
-        """Images per second in the fastest turn; NaN if none was measured."""
-        return max(self.images_per_second, default=math.nan)
+        """Median images per second of the turns; NaN if none was measured."""
+        return statistics.median(self.images_per_second) if self.images_per_second else math.nan
 
 
 def compare(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def compare(plan: Plan, folder: Path) -> dict[str, Any]:
         "what": "images per second of ResNet50's training step, built-in and bare loops in turns",
         "device": describe_device(plan.device),
         "plan": asdict(plan) | {"within_s": plan.within_s if math.isfinite(plan.within_s) else None},
-        "cells": [asdict(cell) | {"best_images_per_second": cell.rate} for cell in cells],
+        "cells": [asdict(cell) | {"median_images_per_second": cell.rate} for cell in cells],
         "ratios": [ratio_of(group, plan.device) for group in by_size(cells)],
         "not_run": not_run,
     }
@@ -210,7 +211,7 @@ def print_table(found: dict[str, Any]) -> None:
     device = found["device"]
     print(
         f"ResNet50's training step on {device['name']} ({device['precision']}, torch {device['torch']}, "
-        f"{device['threads']} threads), the fastest of {found['plan']['rounds']} turns"
+        f"{device['threads']} threads), medians of {found['plan']['rounds']} turns"
     )
     print(
         f"{'px':>5} {'batch':>6}  {'execution':<16} {'bare':>18} {'built in':>18} {'ratio':>7} "
@@ -218,7 +219,7 @@ def print_table(found: dict[str, Any]) -> None:
     )
     cells = found["cells"]
     for mine, theirs in zip(cells[1::2], cells[::2], strict=True):
-        ratio = mine["best_images_per_second"] / theirs["best_images_per_second"]
+        ratio = mine["median_images_per_second"] / theirs["median_images_per_second"]
         setup = (
             f"{min(theirs['setup_s'], default=math.nan):.1f} / {max(mine['setup_s'], default=math.nan):.1f}"
         )
@@ -237,7 +238,7 @@ def print_table(found: dict[str, Any]) -> None:
 
 
 def speed_text(cell: dict[str, Any]) -> str:
-    rate = cell["best_images_per_second"]
+    rate = cell["median_images_per_second"]
     return cell["problem"] or f"{rate:,.1f}/s {1e3 * cell['batch_size'] / rate:,.1f} ms"
 
 
