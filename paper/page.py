@@ -63,23 +63,19 @@ def heading(sweep: mpisweep.Sweep, decided: dict[str, Any], plan: Plan, runs: Ru
     """Title, what was run, and on what."""
     lines = [
         "# The poster's table and figures, from a sweep of ours", "",
-        "Made by `make paper`. Every number of ours comes from [`paper.h5`](paper.h5); those of the poster "
-        "are "
-        "cited from its text.", "",
+        "Made by `make paper`. Every number of ours comes from [`paper.h5`](paper.h5); those of the "
+        "poster are cited from its text.", "",
     ]  # fmt: skip
     if plan.device == "CPU":
         lines += [
             "**This sweep is smaller than the poster's, because there was no GPU**: batch sizes "
             f"{plan.lowest} to {plan.highest} instead of {poster.LOWEST} to {poster.HIGHEST}, "
-            f"{plan.num_iter} "
-            f"iterations instead of {poster.NUM_ITER}, images of {plan.image_size} pixels. On a GPU `make "
-            f"paper` "
-            "covers the full range.", "",
+            f"{plan.num_iter} iterations instead of {poster.NUM_ITER}, images of {plan.image_size} pixels. "
+            "On a GPU `make paper` covers the full range.", "",
         ]  # fmt: skip
     lines += [
         f"* **Ours**: ResNet50 on {device_name(sweep, decided)}; {counted(len(runs.number), 'trial')} "
-        f"completed, "
-        f"{len(runs.sizes)} batch sizes from {runs.sizes.min()} to {runs.sizes.max()}, "
+        f"completed, {len(runs.sizes)} batch sizes from {runs.sizes.min()} to {runs.sizes.max()}, "
         f"{counts_text(runs)} each, in {decided['seconds'] / 60:.1f} min.",
     ]
     if len(sweep.trials) > len(runs.number):
@@ -99,8 +95,7 @@ def table_1(plan: Plan, runs: Runs, found: Comparison) -> str:
         *rows_beside_the_poster(plan, runs, last), "",
         *winners_text("the loss of the last step", by_last), *winners_text("the mean loss", found), "",
         "With all repeats, ranked by the mean loss over the last tenth of the steps; in brackets the 95% "
-        "interval "
-        f"of each mean by itself, from the noise of {found.source}.", "",
+        f"interval of each mean by itself, from the noise of {found.source}.", "",
         "| | batch size | mean loss | | runs | time [s] | told apart from the best |",
         "|---|---:|---:|---|---:|---:|---|",
         *rows_with_repeats(plan, runs, found),
@@ -141,18 +136,16 @@ def winners_text(metric: str, found: Comparison | None) -> list[str]:
         return []
     return [
         f"* Winner of each repeat alone, by {metric}: {', '.join(map(str, found.winners))}. A single run "
-        f"varies by "
-        f"{100 * found.noise:.0f}% (standard deviation, from {found.source})."
+        f"varies by {100 * found.noise:.0f}% (standard deviation, from {found.source})."
     ]
 
 
 def figure_1() -> str:
     """Figure 1 and its caption."""
     return (
-        "## Figure 1\n\n![Loss vs. batch size](figure1.png)\n\n"
-        "Left: every run, and the means with 95% intervals. Right: the six points of the poster's Figure 1 "
-        "whose "
-        "values its Table 1 gives; its text has none of the others."
+        "## Figure 1\n\n![Loss vs. batch size](figure1.png)\n\nLeft: every run, and the means with 95% "
+        "intervals. Right: the six points of the poster's Figure 1 whose values its Table 1 gives; its "
+        "text has none of the others."
     )
 
 
@@ -168,18 +161,15 @@ def figure_2(sweep: mpisweep.Sweep, runs: Runs) -> str:
         "## Figure 2", "", "![Total time](figure2.png)", "",
         f"* {counted(total.trials, 'trial')} took {total.trials_s / 60:.1f} min in sum, and "
         f"{total.wall_s / 60:.1f} min in {counted(total.allocations, 'run')} of the program with "
-        f"{workers}: the "
-        f"ratio is {total.speedup:.2f}, and the workers were busy {100 * total.utilisation:.0f}% of the "
-        f"time. The "
-        "first run is a pilot of three sizes.",
+        f"{workers}: the ratio is {total.speedup:.2f}, and the workers were busy "
+        f"{100 * total.utilisation:.0f}% of the time. The first run is a pilot of three sizes.",
         f"* **Every size from {every[0]} to {every[-1]} is an extrapolation**: once each, interpolated "
-        f"between the "
-        f"sizes that were run, they take {one_by_one:.1f} min one by one, and "
-        f"{one_by_one / total.workers / max(total.utilisation, 1e-9):.1f} min on {workers} as busy as these.",
+        f"between the sizes that were run, they take {one_by_one:.1f} min one by one, and "
+        f"{one_by_one / total.workers / max(total.utilisation, 1e-9):.1f} min on {workers} as busy as "
+        "these.",
         f"* The poster's text gives no values of its Figure 2. Trials of {min(times):.1f} to "
-        f"{max(times):.1f} s, as "
-        f"in its Table 1, would take {hours[0]:.0f} to {hours[1]:.0f} hours one by one for "
-        f"{poster.HIGHEST} sizes.",
+        f"{max(times):.1f} s, as in its Table 1, would take {hours[0]:.0f} to {hours[1]:.0f} hours one by "
+        f"one for {poster.HIGHEST} sizes.",
     ])  # fmt: skip
 
 
@@ -190,23 +180,18 @@ def conclusion(plan: Plan, runs: Runs, compared: Sequence[Comparison]) -> str:
     return "\n".join([
         "## What holds of the poster's result", "",
         f"The poster finds that of {poster.HIGHEST} sizes {poster.BEST.batch_size} has the smallest loss "
-        f"after "
-        f"{poster.NUM_ITER} iterations, {gap:.1f}% below that of the default, {poster.DEFAULT.batch_size}, "
-        f"in "
-        f"{faster:.0f}% less time. After equal iterations a larger batch has seen more images and has "
-        f"computed "
-        "for longer. So the same runs are compared after equal images and equal seconds too.", "",
+        f"after {poster.NUM_ITER} iterations, {gap:.1f}% below that of the default, "
+        f"{poster.DEFAULT.batch_size}, in {faster:.0f}% less time. After equal iterations a larger batch "
+        "has seen more images and has computed for longer. So the same runs are compared after equal "
+        "images and equal seconds too.", "",
         f"| compared after | sizes that got there | best | its loss | the default, {plan.baseline} | not "
-        f"told "
-        "apart from the best |",
+        "told apart from the best |",
         "|---|---:|---:|---:|---|---|",
         *(found.row(plan.baseline) for found in compared), "",
         "![At equal iterations, samples and seconds](budgets.png)", "",
         *(f"* {sentence}" for sentence in verdicts(plan, runs, compared)), "",
-        "A size whose runs ended before a budget is left out of its comparison: the smallest sizes see too "
-        "few "
-        "images. Sizes are told apart by Tukey's test for all pairs at once, at 95%, on the logarithm of "
-        "the loss "
-        "and with the noise of all sizes pooled. So \"not told apart\" says that these runs do not show a "
-        "difference; more repeats may.",
+        "A size whose runs ended before a budget is left out of its comparison: the smallest sizes see "
+        "too few images. Sizes are told apart by Tukey's test for all pairs at once, at 95%, on the "
+        "logarithm of the loss and with the noise of all sizes pooled. So \"not told apart\" says that "
+        "these runs do not show a difference; more repeats may.",
     ])  # fmt: skip

@@ -124,8 +124,13 @@ def sweep_text(plan: Plan, sizes: list[int], repeats: int) -> str:
     ])  # fmt: skip
 
 
-def run_sweep(plan: Plan, file: Path) -> dict[str, Any]:
+def run_sweep(plan: Plan, file: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     """Run the pilot, then all sizes that fit into the time.
+
+    Args:
+        plan: of the sweep.
+        file: for the results.
+        earlier: what this returned for the results that are there; they are kept and serve as the pilot.
 
     Returns:
         What was decided: spacing, repeats, predicted and actual seconds.
@@ -134,13 +139,19 @@ def run_sweep(plan: Plan, file: Path) -> dict[str, Any]:
         SweepFailedError: when no size completes.
     """
     began = time.monotonic()
-    pilot = [plan.lowest, plan.baseline, plan.highest]
-    mpisweep_run(sweep_text(plan, pilot, 1), file, plan.within_s + _SLACK_S, "--fresh")
+    known: set[int] = set()
+    if earlier is None:
+        pilot = [plan.lowest, plan.baseline, plan.highest]
+        mpisweep_run(sweep_text(plan, pilot, 1), file, plan.within_s + _SLACK_S, "--fresh")
     measured = mpisweep.load(file)
     left_s = plan.within_s - (time.monotonic() - began) - _START_S
     workers = max(1, measured.most_workers)
     spacing, repeats, predicted_s = choose(plan, measured, left_s * workers)
-    mpisweep_run(sweep_text(plan, sizes_of(plan, spacing), repeats), file, left_s + _SLACK_S)
+    if earlier is not None:
+        # A sweep may grow, and nothing else.
+        known, repeats = set(measured.trials["batch_size"].tolist()), max(repeats, earlier["repeats"])
+    sizes = sorted({*sizes_of(plan, spacing), *known})
+    mpisweep_run(sweep_text(plan, sizes, repeats), file, left_s + _SLACK_S)
     return {
         "plan": asdict(plan),
         "processor": processor(),
@@ -148,20 +159,21 @@ def run_sweep(plan: Plan, file: Path) -> dict[str, Any]:
         "spacing": spacing,
         "repeats": repeats,
         "predicted_s": round(predicted_s / workers, 1),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - began + (earlier["seconds"] if earlier else 0.0), 1),
     }
 
 
 def choose(plan: Plan, pilot: mpisweep.Sweep, seconds: float) -> tuple[int, int, float]:
     """The finest spacing whose trials are expected to take `seconds` or less in sum, its repeats, the sum."""
     done = pilot.trials[np.isfinite(pilot.trials["wall_time"])]
-    order = np.argsort(done["batch_size"])
-    known, took = done["batch_size"][order], done["wall_time"][order]
+    size, took = done["batch_size"], done["wall_time"]
+    known = np.unique(size)
+    usual = [took[size == one].mean() for one in known]
     repeats = range(plan.repeats, 0, -1)
     choices = [(spacing, plan.repeats) for spacing in plan.spacings]
     choices += [(plan.spacings[-1], fewer) for fewer in repeats]
     for spacing, count in choices:
-        expected = np.interp(sizes_of(plan, spacing), known, took).sum() * count * _MARGIN
+        expected = np.interp(sizes_of(plan, spacing), known, usual).sum() * count * _MARGIN
         if expected - took.sum() <= seconds:
             break
     return spacing, count, float(expected - took.sum())

@@ -34,9 +34,8 @@ def one_is_best(found: Comparison) -> str:
     if alike == 1:
         return f'**"One size is best": holds after {found.budget}.** It is {found.size[found.best]}.'
     return (
-        f'**"One size is best": does not hold after {found.budget}.** {alike} of {len(found.size)} sizes '
-        f"are not "
-        "told apart; which of them wins depends on the seed."
+        f'**"One size is best": not shown after {found.budget}.** {alike} of {len(found.size)} sizes '
+        "are not told apart; which of them wins depends on the seed."
     )
 
 
@@ -46,12 +45,10 @@ def better_than_the_default(found: Comparison, baseline: int) -> str:
     spread = poster.TABLE_1[-1].loss / poster.BEST.loss - 1
     return (
         f'**"It is better than the default": {_better(found, baseline)} The poster\'s gap is '
-        f"{100 * gap:.1f}%, and "
-        f"its best five lie within {100 * spread:.1f}%. If its single runs varied by "
-        f"{100 * found.noise:.0f}% as "
-        f"ours do, seeing such a gap would take some {runs_needed(found.noise, gap):,} runs of each size; "
-        f"with one "
-        "run per size how much they vary is not known."
+        f"{100 * gap:.1f}%, and its best five lie within {100 * spread:.1f}%. If its single runs varied by "
+        f"{100 * found.noise:.0f}% as ours do, seeing such a gap would take some "
+        f"{runs_needed(found.noise, gap):,} runs of each size; with one run per size how much they vary is "
+        "not known."
     )
 
 
@@ -109,8 +106,8 @@ def faster_than_the_default(found: Comparison, runs: Runs, baseline: int) -> str
     ]
     return (
         f'**"It takes less time than the default": {said} On the poster {fourth.batch_size} takes longer '
-        f"than the "
-        f"larger sizes {', '.join(map(str, faster))}, so its times vary by more than the size explains."
+        f"than the larger sizes {', '.join(map(str, faster))}, so its times vary by more than the size "
+        "explains."
     )
 
 
@@ -125,7 +122,7 @@ def held_out(sweep: mpisweep.Sweep, runs: Runs, budget: Budget, plan: Plan) -> s
     return "\n".join([
         "## Held-out images", "",
         "The same by the loss of images that the training never saw (`val_loss`).", "",
-        f"| compared after | sizes | best | its loss | the default, {plan.baseline} | not told apart "
-        "from the best |",
+        f"| compared after | sizes | best | its loss | the default, {plan.baseline} | not told apart from "
+        "the best |",
         "|---|---:|---:|---:|---|---|", found.row(plan.baseline),
     ])  # fmt: skip
