@@ -154,13 +154,17 @@ def killed_as_a_whole(part: Part, text: str, reference: mpisweep.Sweep) -> None:
 
 
 def curves(part: Part) -> None:
-    """The same trial in each execution, in this process."""
+    """The same trial in each execution, in this process.
+
+    Residual branches start at zero.  Otherwise the first steps of ResNet50 amplify rounding: in fp32 two
+    memory layouts of the same eager step agree to 1e-6 in the first loss, to 1 to 8% a few steps later.
+    """
     import torch
     from training import OPTIONS
 
     is_gpu = torch.cuda.is_available() and not part.is_rehearsal
     shape = {"batch_size": 32, "image_size": 64, "num_iter": 30} if is_gpu else {
-        "batch_size": 4, "image_size": 33, "num_iter": 8,
+        "batch_size": 8, "image_size": 33, "num_iter": 8,
     }  # fmt: skip
     exact = {"precision": "fp32", "tf32": False, "deterministic": True}
     eager = losses_of(part, OPTIONS["eager"] | exact | shape)
@@ -176,13 +180,14 @@ def curves(part: Part) -> None:
     else:
         part.leave_out("graph: not on a CPU")
     usual = losses_of(part, OPTIONS["eager"] | shape)
+    early_bound, mean_bound = (SAME_EARLY, SAME_MEAN) if is_gpu else (SAME_FP32, SAME_FP32)
     for execution in ("graph", "compile", "compile + graph") if is_gpu else ("compile",):
         other = losses_of(part, OPTIONS[execution] | shape)
         early = relative(usual, other)[:EARLY_STEPS].max()
         mean = abs(other.mean() / usual.mean() - 1)
         part.check(
-            f"{execution} and eager, default number format: first {EARLY_STEPS} steps within {SAME_EARLY:g}, "
-            f"mean of all {len(usual)} within {SAME_MEAN:g}", early <= SAME_EARLY and mean <= SAME_MEAN,
+            f"{execution} and eager, default number format: first {EARLY_STEPS} steps within {early_bound:g}, "
+            f"mean of all {len(usual)} within {mean_bound:g}", early <= early_bound and mean <= mean_bound,
             f"{early:.2g} and {mean:.2g}; last loss {usual[-1]:.5f} and {other[-1]:.5f}",
         )  # fmt: skip
 
@@ -196,7 +201,7 @@ def losses_of(part: Part, options: dict[str, Any]) -> np.ndarray:
     from mpisweep.workloads.trial import Trial
 
     params = BUILTIN["resnet50"].defaults | {
-        "data": "digits", "num_classes": 10, "learning_rate": 1e-4, "warmup_iter": 1,
+        "data": "digits", "num_classes": 10, "learning_rate": 0.01, "warmup_iter": 1, "zero_init_gamma": True,
     } | options  # fmt: skip
     found: list[float] = []
     trial = Trial(

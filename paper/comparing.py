@@ -176,6 +176,13 @@ class Comparison:
             f"{', '.join(map(str, self.size[self.alike]))} |"
         )
 
+    def differ(self, size: int, other: int) -> bool:
+        """Whether the means of two sizes that were chosen beforehand differ, at 95%."""
+        one, two = np.flatnonzero(self.size == size)[0], np.flatnonzero(self.size == other)[0]
+        error = self.noise * (1 / self.count[one] + 1 / self.count[two]) ** 0.5
+        gap = abs(np.log(self.mean[one] / self.mean[two]))
+        return bool(gap > t.ppf(0.5 + CONFIDENCE / 2, self.freedom) * error)
+
     def half_width(self, entry: int) -> float:
         """Half the 95% interval of one size's mean, by itself, relative to the mean."""
         return float(t.ppf(0.5 + CONFIDENCE / 2, self.freedom)) * self.noise / float(self.count[entry]) ** 0.5

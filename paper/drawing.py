@@ -8,7 +8,7 @@ import poster
 from comparing import Comparison, Runs
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mpisweep.views.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE
 
@@ -98,8 +98,6 @@ def _log_if_wide(axes: Axes, values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() / finite.min() > 3:
         axes.set_yscale("log")
-        plain = FuncFormatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_major_formatter(plain)
-        axes.yaxis.set_minor_formatter(
-            plain if finite.max() / finite.min() < 30 else FuncFormatter(lambda *_: "")
-        )
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())

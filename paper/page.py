@@ -39,6 +39,8 @@ def write_page(sweep: mpisweep.Sweep, decided: dict[str, Any], folder: Path) -> 
         )
     runs = runs_of(sweep)
     compared = [found for budget in budgets_for(runs) if (found := compare(runs, budget)) is not None]
+    if not compared or compared[0].budget.kind != "iterations":
+        raise mpisweep.ResultsError(f"{sweep.path}: fewer than three batch sizes have a finite loss")
     first = compared[0]
     figures.save(
         draw_figure_1(runs, first, readings(runs, first.budget), plan.baseline), folder / "figure1.png"
