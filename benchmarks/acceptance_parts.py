@@ -187,7 +187,8 @@ def curves(part: Part) -> None:
         mean = abs(other.mean() / usual.mean() - 1)
         part.check(
             f"{execution} and eager, default number format: first {EARLY_STEPS} steps within {early_bound:g}, "
-            f"mean of all {len(usual)} within {mean_bound:g}", early <= early_bound and mean <= mean_bound,
+            f"mean of all {len(usual)} within {mean_bound:g}",
+            early <= early_bound and mean <= mean_bound,
             f"{early:.2g} and {mean:.2g}; last loss {usual[-1]:.5f} and {other[-1]:.5f}",
         )  # fmt: skip
 
