@@ -1,4 +1,4 @@
-"""Fixtures of several tests: mpisweep as users run it, workloads, and stand-ins for batch systems."""
+"""Shared fixtures: mpisweep as users run it, workloads, and stand-ins for batch systems."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def _temporary_files(
 ) -> Iterator[None]:
     """Give each test a folder for temporary files, as each job has one.
 
-    Files that a killed Open MPI leaves there must not meet a later mpirun with the same process id; see
+    A later mpirun with the same process id must not find files that a killed Open MPI left there; see
     mpisweep.batch.launchers.session_variables.  The path is short because it holds sockets.
     """
-    tmp_path_factory.getbasetemp()  # stays where it is
+    tmp_path_factory.getbasetemp()  # chosen before TMPDIR changes
     with tempfile.TemporaryDirectory(prefix="mpisweep-test-", ignore_cleanup_errors=True) as made:
         monkeypatch.setenv("TMPDIR", made)
         monkeypatch.setattr(tempfile, "tempdir", made)
@@ -129,8 +129,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a user's shell, and the variables that Open MPI demands of root."""
-    # Not a second's wait for a fabric in each MPI_Init; see mpisweep.batch.launchers.one_host_variables.
+    """The environment of a user's shell, with the variables that Open MPI requires of root."""
+    # Without ^ofi MPI_Init waits a second for a fabric; see mpisweep.batch.launchers.one_host_variables.
     root = {"OMPI_MCA_btl": "^ofi"} | dict.fromkeys(
         (
             "OMPI_ALLOW_RUN_AS_ROOT",
@@ -147,7 +147,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``mpisweep ARGUMENTS`` to its end in the folder; ``ranks=N`` has a typed mpirun start it."""
+    """Run ``mpisweep ARGUMENTS`` to its end in the folder; ``ranks=N`` runs it under mpirun."""
 
     def run(*arguments: str, ranks: int | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mpisweep", *arguments]
@@ -167,7 +167,7 @@ def mpisweep(folder: Path, environment: dict[str, str]) -> Callable[..., subproc
 
 
 class Standins:
-    """Stand-ins for PJM, PBS and Grid Engine: their folder of jobs, and their commands' environment."""
+    """Stand-ins for PJM, PBS and Grid Engine: folder of jobs and environment of the commands."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -194,7 +194,7 @@ class Standins:
         return Path(self.job(job_id)["output"]).read_text()
 
     def end_all(self) -> None:
-        """Delete all jobs and wait for their ends."""
+        """Delete all jobs and wait until they have ended."""
         jobs = [path.stem for path in self.folder.glob("*.json")]
         for job_id in jobs:
             (self.folder / f"{job_id}.delete").touch()
@@ -204,7 +204,7 @@ class Standins:
 
 @pytest.fixture
 def standins(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standins]:
-    """Stand-ins for PJM, PBS and Grid Engine, and a `venv` that jobs activate; see tests/standins."""
+    """Stand-ins for PJM, PBS and Grid Engine, and a `venv` for their jobs; see tests/standins."""
     folder, home, scripts = tmp_path / "standins", tmp_path / "home", tmp_path / "venv" / "bin"
     for made in (folder, home, scripts):
         made.mkdir(parents=True)

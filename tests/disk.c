@@ -1,13 +1,13 @@
-/* A disk that fails, fills, hangs or is slow, for everything below one folder, at any moment and without root.
+/* A disk that can fail, fill up, hang or slow down, for everything below one folder, at any moment, without root.
  *
- * Loaded with LD_PRELOAD.  DISK_FOLDER is the folder; what the file DISK_STATE holds says how the disk is:
+ * Loaded with LD_PRELOAD.  DISK_FOLDER is the folder; the file DISK_STATE holds the state of the disk:
  *
- *     fine            as it is (also when the file is missing)
+ *     fine            works normally (also if the file is missing)
  *     hang            every call waits until the state changes
- *     slow SECONDS    every call waits so long
+ *     slow SECONDS    every call waits for that long
  *     fail ERRNO      writing, syncing, creating, renaming fail
  *
- * The state is looked up at every call, so it can change under processes that run.
+ * Every call reads the state, so it can change while processes run.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -1,4 +1,4 @@
-"""A disk that fails, fills, hangs or is slow at any moment; see disk.c."""
+"""A disk that can fail, fill up, hang or slow down at any moment; see disk.c."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SOURCE = Path(__file__).with_name("disk.c")
 
 
 class Disk:
-    """The disk below a folder, as processes with :attr:`environment` find it.
+    """The disk below a folder, as seen by processes that run with :attr:`environment`.
 
     Args:
-        folder: everything below it is on the disk.
+        folder: everything below it is on this disk.
         beside: a folder outside it, for the library and the state.
     """
 
@@ -33,7 +33,7 @@ class Disk:
         self.be("fine")
 
     def be(self, state: str) -> None:
-        """Change to ``fine``, ``hang``, ``slow SECONDS`` or ``fail ERRNO``, also for calls under way."""
+        """Switch to ``fine``, ``hang``, ``slow SECONDS`` or ``fail ERRNO``, also for pending calls."""
         aside = self._state.with_suffix(".new")
         aside.write_text(state)
         aside.replace(self._state)

@@ -1,4 +1,4 @@
-"""A kernel that cannot end some processes, or has none to give; see kernel.c."""
+"""A kernel on which some processes cannot be killed, or on which fork fails; see kernel.c."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from libraries import build_library
 __all__ = ["STUCK", "Kernel"]
 
 SOURCE = Path(__file__).with_name("kernel.c")
-#: Source of a process that gets stuck: neither its parent's death nor a signal from the run ends it.  It
-#: closes the job's output unless it `keeps_output`: mpirun waits for that, and the launcher for mpirun.
+#: Source of a function whose process gets stuck: neither its parent's death nor a signal from the run ends
+#: it.  It closes the job's output unless `keeps_output`, because mpirun waits for that output.
 STUCK = """
 import ctypes, os, time
 from pathlib import Path
@@ -33,10 +33,10 @@ def get_stuck(keeps_output=False):
 
 
 class Kernel:
-    """The kernel as processes with :attr:`environment` find it.
+    """The kernel that processes with :attr:`environment` see.
 
     Args:
-        folder: for the library and the state; created when it is missing.
+        folder: for the library and the state; created if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class Kernel:
         (self._folder / "full").unlink(missing_ok=True)
 
     def end_stuck(self) -> None:
-        """Kill the stuck processes, as a kernel does once the driver answers."""
+        """Kill the stuck processes, as a real kernel does when the driver answers."""
         for process in self.stuck:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

@@ -1,6 +1,4 @@
-"""What each batch system says: of an allocation, of jobs, and of the heads of scripts; the contract that all
-are held to.
-"""
+"""Batch systems: allocations, jobs, heads of scripts, and the contract of all systems."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from mpisweep.batch.registry import SCRIPTED, SYSTEMS, batch_system
 from mpisweep.batch.slurm import SLURM, expand_counts, expand_hosts
 from mpisweep.batch.texts import clock, duration_s
 
-#: A moment in the allocation of every text below, by the local clock.
+#: A time within the allocation of every text below, by the local clock.
 NOW = datetime(2026, 11, 17, 9, 30, 0).timestamp()
 
 
@@ -44,7 +42,7 @@ def nodes(*counts: tuple[str, int | None]) -> tuple[AllocatedNode, ...]:
 # ------------------------------------------------------------------------------------- the contract
 
 
-#: What a job may ask for, in sizes that systems write in different ways.
+#: Requests of jobs, in sizes that systems write in different ways.
 REQUESTS = [
     Request(
         "sweep",
@@ -84,34 +82,34 @@ REQUESTS = [
 ]
 
 
-#: The same test is held by all systems.
+#: All systems inherit the same test function.
 held_by_all = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
 class BatchSystemContract:
-    """What is asked of every batch system; subclasses say which, and give texts of its commands."""
+    """The contract of every batch system; subclasses name one and give output of its commands."""
 
     system: BatchSystem
     job_id: str
-    #: Output of one of its commands -> what it says.
+    #: Output of one of its commands -> the times in it.
     texts: dict[str, JobTimes]
-    #: Variables that a job has beside that with its id.
+    #: Variables of a job besides the one with its id.
     beside: dict[str, str] = {}
-    #: What its submission prints -> the job's id, empty for a refusal.
+    #: Output of its submit command -> the id of the job, empty if the job was refused.
     submissions: dict[str, str]
-    #: The id of a job, and what the submission of one that follows it says.
+    #: The id of a job, and the options of a submission that follows it.
     follows: tuple[str, list[str]]
-    #: What its command lists, and what that means.
+    #: Output of its command that lists jobs, and the states in it.
     listing: str
     states: dict[str, str]
-    #: How nodes are asked for where only a site can say that.
+    #: The option for the size where it depends on the site.
     size = ""
 
-    # ---- the names of things
+    # ------------------ names
 
-    def test_it_has_names_of_its_own_and_they_are_words(self):
+    def test_its_names_are_unique_and_single_words(self):
         for others in (system for system in SYSTEMS if system is not self.system):
             assert self.system.name != others.name
             assert self.system.marker != others.marker
@@ -121,7 +119,7 @@ class BatchSystemContract:
         for command in (self.system.submit, self.system.ask, self.system.cancel):
             assert command.isalnum()
 
-    def test_what_it_knows_of_options_does_not_contradict_itself(self):
+    def test_its_tables_of_options_are_consistent(self):
         known = self.system.flags | self.system.valued | self.system.two_valued
         assert all(option.startswith("-") for option in known)
         assert not self.system.two_valued & (self.system.flags | self.system.valued)
@@ -148,7 +146,7 @@ class BatchSystemContract:
         assert (script.late, script.misspelt, dict(script.broken)) == ((), (), {})
         asked = asked_for(script)
         assert (asked.elapse_s, asked.group, bool(asked.log)) == (request_.elapse_s, request_.group, True)
-        # What a system does not say in its own words only a site knows.
+        # If the option for the size depends on the site, only its site file can interpret it.
         assert asked.nodes in (request_.nodes, *([None] if self.size else []))
         assert asked.ranks in (request_.ranks, *([None] if self.size else []))
         assert asked.gpus in (request_.gpus, None)
@@ -167,29 +165,29 @@ class BatchSystemContract:
         assert lines[-1] == "--own"
         assert "--the-size" in self.system.directives(replace(added, size="--the-size"))
 
-    def test_a_project_is_read_as_it_is_written(self):
+    def test_a_written_project_is_read_back(self):
         text = f"{self.system.marker} {self.system.project_option.format(project='gx00')}\n"
         assert asked_for(read_script(text)).project == "gx00"
 
     @held_by_all
     @given(st.integers(0, 10**6))
-    def test_every_time_limit_is_read_as_it_is_written(self, seconds: int):
+    def test_every_written_time_limit_is_read_back(self, seconds: int):
         assert self.system.time_limit_s(clock(seconds)) == seconds
 
     @pytest.mark.parametrize(
         "text", ["", "soon", "-5", "1:2:3:4:5", "²", "9" * 30, ":", "1-", "1:-2:3", "²-1"]
     )
-    def test_what_is_no_time_limit_is_none(self, text: str):
+    def test_an_invalid_time_limit_is_none(self, text: str):
         assert self.system.time_limit_s(text) is None
 
     @held_by_all
     @given(st.text(min_size=1, max_size=400))
-    def test_whatever_a_sweep_is_called_its_job_has_a_name(self, sweep: str):
+    def test_every_sweep_name_gives_a_valid_job_name(self, sweep: str):
         name = self.system.job_name(sweep)
         assert re.fullmatch(r"[^\W\d_][\w.-]*", name)
         assert len(name) <= self.system.name_length
 
-    def test_its_signals_are_signals_and_its_reader_is_told_of_them(self):
+    def test_its_warning_signals_exist_and_are_explained(self):
         assert all(f"SIG{name}" in signal.Signals.__members__ for name in self.system.signals.split())
         assert self.system.title in self.system.about_signals or self.system.signals == "USR1"
         assert self.system.about_signals.endswith(".")
@@ -204,13 +202,13 @@ class BatchSystemContract:
         assert any(self.submissions.values())
         assert not all(self.submissions.values())
 
-    def test_a_job_alone_asks_for_nothing_and_one_that_follows_names_the_one_before(self):
+    def test_a_single_job_needs_no_option_and_one_that_follows_names_its_predecessor(self):
         after, options = self.follows
         assert self.system.follow_options(chained=False, after="") == []
         assert self.system.follow_options(chained=True, after=after) == options
         assert any(re.split(r"[_.]", after)[0] in option for option in options)
 
-    def test_a_listing_is_read_and_asked_for_in_words(self):
+    def test_a_listing_is_read_and_its_command_has_no_empty_word(self):
         assert {job.job_id: str(job.state) for job in self.system.listed(self.listing)} == self.states
         assert all(job.words for job in self.system.listed(self.listing))
         for uid, user in ((0, "root"), (4711, "")):
@@ -218,19 +216,19 @@ class BatchSystemContract:
                 assert command[0] == self.system.ask
                 assert all(command)
 
-    def test_a_listing_that_was_cut_off_says_the_same_or_less(self):
+    def test_a_truncated_listing_gives_the_same_states_or_fewer(self):
         named: set[str] = set()
         for end in range(len(self.listing) + 1):
             found = {job.job_id: str(job.state) for job in self.system.listed(self.listing[:end])}
             assert named <= found.keys() <= self.states.keys()
             named |= found.keys()
-            # A word that was cut off is a state that nobody knows, which counts as waiting.
+            # A truncated word is an unknown state, which counts as waiting.
             assert all(state in (self.states[job_id], "waiting") for job_id, state in found.items())
         assert named == self.states.keys()
 
     @held_by_all
     @given(st.text(max_size=200))
-    def test_whatever_is_listed_is_no_error(self, text: str):
+    def test_any_text_is_accepted_as_a_listing(self, text: str):
         self.system.listed(text)
         self.system.submitted_id(text)
         self.system.has_answered(1, text)
@@ -238,12 +236,12 @@ class BatchSystemContract:
 
     @held_by_all
     @given(st.text(st.characters(categories=["L"]), min_size=1, max_size=8))
-    def test_a_state_that_nobody_knows_is_not_that_of_a_job_that_is_gone(self, word: str):
+    def test_an_unknown_state_does_not_mean_that_the_job_is_gone(self, word: str):
         job = self.system.queued("17", word)
         assert job.state is not JobState.GONE or word in self.system.states
         assert (job.job_id, job.words) == ("17", word)
 
-    # ---- inside of a job
+    # ------- inside a job
 
     def test_it_is_known_by_each_of_its_variables(self):
         for name in self.system.job_variables:
@@ -255,15 +253,15 @@ class BatchSystemContract:
         environment = {name: str(index) for index, name in enumerate(self.system.job_variables)}
         assert this_allocation(environment | self.beside).job_id == "0"
 
-    def test_a_node_is_asked_whether_it_is_there_by_its_name(self):
+    def test_the_probe_of_a_node_names_it(self):
         probe = self.system.probe("n1")
         assert not probe or any("n1" in word for word in probe)
         assert all(shell.isidentifier() for shell in self.system.remote_shells)
 
-    def test_ranks_that_were_started_in_the_right_way_are_none_to_complain_of(self):
+    def test_correctly_started_ranks_cause_no_complaint(self):
         assert self.system.wrongly_started({self.system.job_variables[0]: "17"} | self.beside) == ""
 
-    def test_variables_alone_make_an_allocation_without_nodes_that_it_does_not_know(self):
+    def test_without_a_list_of_nodes_the_allocation_has_none(self):
         found = this_allocation({self.system.job_variables[0]: "17"} | self.beside)
         assert found == Allocation(self.system.name, "17")
         assert found.ranks is None
@@ -273,16 +271,16 @@ class BatchSystemContract:
             assert self.system.answer(text, self.job_id, NOW) == times, text
             assert self.system.answer(text.replace("\n", "\r\n"), self.job_id, NOW) == times, text
 
-    def test_of_another_job_nothing_is_said(self):
+    def test_output_about_another_job_gives_no_times(self):
         for text in self.texts:
             assert self.system.answer(text, "424242", NOW) == JobTimes()
 
-    def test_a_text_that_was_cut_off_says_the_same_or_less(self):
+    def test_a_truncated_output_gives_the_same_times_or_fewer(self):
         for text, times in self.texts.items():
             for end in range(len(text)):
                 found = self.system.answer(text[:end], self.job_id, NOW)
                 assert found.started_at in (None, times.started_at)
-                # An end that is read too early costs time, one that is read too late costs results.
+                # An end read too early wastes time; one read too late loses results.
                 assert found.ends_at is None or found.ends_at <= times.ends_at
 
     def test_a_command_is_a_list_of_words_with_the_job_in_it(self):
@@ -291,8 +289,8 @@ class BatchSystemContract:
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(data=st.data())
-    def test_whatever_is_printed_there_is_no_error_and_no_absurd_time(self, data):
-        # Lines of real texts, cut, swapped and mixed with anything.
+    def test_any_output_gives_no_error_and_no_absurd_time(self, data):
+        # Lines of real output, cut, swapped and mixed with arbitrary text.
         lines = [line for text in self.texts for line in text.splitlines()]
         words = [word for line in lines for word in line.replace("=", " = ").split()]
         mixed = st.lists(
@@ -322,7 +320,7 @@ class BatchSystemContract:
         ),
         st.text(max_size=200),
     )  # fmt: skip
-    def test_whatever_the_variables_hold_there_is_an_allocation(self, variables, file):
+    def test_any_variables_give_an_allocation(self, variables, file):
         environment = variables | {self.system.job_variables[0]: "17"} | self.beside
         found = self.system.allocation(environment, lambda path: file if path else "")
         assert found.job_id == "17"
@@ -340,7 +338,7 @@ SCONTROL = """JobId=238 JobName=EndTime=2020-01-01T00:00:00
    NodeList=n[1-3]
    NumNodes=3 NumCPUs=6 NumTasks=6 CPUs/Task=1 ReqB:S:C:T=0:0:*:*
 """
-#: What a job of an hour that began at 9:01:41 comes to.
+#: Times of a job of one hour that began at 9:01:41.
 HOUR = JobTimes(local(2026, 11, 17, 9, 1, 41), local(2026, 11, 17, 10, 1, 41))
 
 
@@ -358,7 +356,7 @@ class TestSlurm(BatchSystemContract):
     states = {"42": "running", "43": "waiting", "44": "running", "45": "held"}
     texts = {
         SQUEUE: HOUR,
-        # The last task of an array has the array's id, and all of its tasks are listed.
+        # The last task of an array has the id of the array; all its tasks are listed.
         "240|2026-11-17T08:00:00|2026-11-17T09:00:00\n" + SQUEUE: HOUR,
         "238|2026-11-17T09:01:41|NONE\n": JobTimes(HOUR.started_at),
         "238|N/A|N/A\n": JobTimes(),
@@ -368,7 +366,7 @@ class TestSlurm(BatchSystemContract):
         SCONTROL.replace("EndTime=2026-11-17T10:01:41", "EndTime=Unknown"): JobTimes(HOUR.started_at),
     }
 
-    def test_nodes_and_what_was_asked_for_there(self):
+    def test_nodes_ranks_and_gpus_are_read(self):
         found = this_allocation({
             "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2],gpu07", "SLURM_NODELIST": "n1",
             "SLURM_TASKS_PER_NODE": "2(x2),1", "SLURM_NTASKS": "5", "SLURM_GPUS_ON_NODE": "4",
@@ -376,12 +374,12 @@ class TestSlurm(BatchSystemContract):
         assert found.nodes == nodes(("n1", 2), ("n2", 2), ("gpu07", 1))
         assert (found.ranks, found.gpus_per_node, found.is_elsewhere) == (5, 4, True)
 
-    def test_a_login_node_is_none_of_the_nodes(self):
+    def test_a_login_node_is_outside_the_allocation(self):
         environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
         assert this_allocation(environment).is_elsewhere
         assert not this_allocation(environment | {"SLURMD_NODENAME": "n1"}).is_elsewhere
 
-    def test_tasks_that_nobody_asked_for_do_not_count(self):
+    def test_tasks_that_were_not_requested_do_not_count(self):
         found = this_allocation(
             {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "64(x2)"}
         )
@@ -396,7 +394,7 @@ class TestSlurm(BatchSystemContract):
             ({}, None),
         ],
     )
-    def test_gpus_are_counted_in_each_way_of_saying_it(self, variables, gpus):
+    def test_gpus_are_counted_from_each_variable(self, variables, gpus):
         assert this_allocation({"SLURM_JOB_ID": "7", **variables}).gpus_per_node == gpus
 
     @pytest.mark.parametrize(
@@ -410,21 +408,21 @@ class TestSlurm(BatchSystemContract):
             ("n[3-1]", []),
         ],
     )
-    def test_a_list_of_hosts_is_written_out(self, listed, hosts):
+    def test_a_list_of_hosts_is_expanded(self, listed, hosts):
         assert list(expand_hosts(listed)) == hosts
 
-    def test_a_list_of_counts_is_written_out(self):
+    def test_a_list_of_counts_is_expanded(self):
         assert expand_counts("2(x3),1") == (2, 2, 2, 1)
         assert expand_counts("two") == ()
         assert expand_counts("1(x999999)") == ()
 
-    def test_new_versions_say_the_end_by_a_variable(self):
+    def test_new_versions_state_the_end_in_a_variable(self):
         ends = int(time.time()) + 600
         found = this_allocation({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(ends)})
         assert (found.ends_at, found.ends_by) == (ends, "SLURM_JOB_END_TIME")
         assert with_end(found) is found, "nobody is asked"
 
-    def test_an_end_that_cannot_be_is_none(self):
+    def test_an_impossible_end_is_none(self):
         assert this_allocation({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "17"}).ends_at is None
 
 
@@ -485,14 +483,14 @@ class TestPbs(BatchSystemContract):
         ),
     }
 
-    def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
+    def test_nodes_ranks_and_gpus_are_read(self, tmp_path: Path):
         file = tmp_path / "a 'b\"\nü nodes"
         file.write_text("n1\nn1\nn2.example.org\n\nn1\n")
         found = this_allocation({"PBS_JOBID": "7.server", "PBS_NODEFILE": str(file)})
         assert found.nodes == nodes(("n1", 3), ("n2.example.org", 1))
         assert found.node_file == str(file)
 
-    def test_torques_file_of_gpus_is_counted(self, tmp_path: Path):
+    def test_the_gpus_in_torques_file_are_counted(self, tmp_path: Path):
         (tmp_path / "nodes").write_text("n1\nn2\n")
         (tmp_path / "gpus").write_text("n1-gpu0\nn1-gpu1\nn2-gpu0\nn2-gpu1\n")
         found = this_allocation({
@@ -528,7 +526,7 @@ PJSTAT_S = """
  JOB START DATE              : 2026/11/17 09:01:41<
  ACCEPT DATE                 : 2026/11/17 09:00:01
 """
-#: Some sites print what has passed in place of the limit.
+#: Some sites print the elapsed time where others print the limit.
 PJSTAT_OTHER = """Scheduled stop time: 2026/11/27(Fri) 09:00:00
 
 JOB_ID       JOB_NAME   STATUS  PROJECT    RSCGROUP          START_DATE        ELAPSE           TOKEN           NODE  GPU
@@ -557,7 +555,7 @@ class TestPjm(BatchSystemContract):
         PJSTAT_V: HOUR,
         PJSTAT_S: HOUR,
         PJSTAT_OTHER: JobTimes(HOUR.started_at),
-        # pjstat --choose prints the columns in the order that it was given.
+        # pjstat --choose prints columns in the order of its argument.
         "ELAPSE_LIM START_DATE JOB_ID\n0001:00:00 11/17 09:01:41 238\n": HOUR,
         "JOB_ID ST ELAPSE_LIM START_DATE\n238 RUN 0001:00:00 (11/17 09:01:41)\n".replace("(", "").replace(
             ")", "@"
@@ -576,7 +574,7 @@ class TestPjm(BatchSystemContract):
         found = self.system.answer(text, "238", local(2027, 1, 1, 8, 0, 0))
         assert found == JobTimes(local(2026, 12, 31, 23, 50, 0), local(2027, 1, 2, 23, 50, 0))
 
-    def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
+    def test_nodes_ranks_and_gpus_are_read(self, tmp_path: Path):
         file = tmp_path / "a 'b\"\nü nodes"
         file.write_text("n1\nn2\nn3\n")
         environment = {"PJM_JOBID": "7", "PJM_O_NODEINF": str(file)}
@@ -587,7 +585,7 @@ class TestPjm(BatchSystemContract):
         most = this_allocation(environment | {"PJM_MPI_PROC": "12", "PJM_PROC_BY_NODE": "4"})
         assert (most.ranks, most.node_file) == (12, str(file))
 
-    def test_a_file_of_nodes_that_is_gone_leaves_them_unknown(self):
+    def test_a_missing_node_file_leaves_the_nodes_unknown(self):
         found = this_allocation({"PJM_JOBID": "7", "PJM_O_NODEINF": "/nowhere/nodes", "PJM_MPI_PROC": "8"})
         assert (found.nodes, found.node_file, found.ranks) == ((), "", None)
 
@@ -664,10 +662,10 @@ class TestGridEngine(BatchSystemContract):
         QSTAT_J.replace("238", "237").replace("09:01", "08:01") + QSTAT_J: HOUR,
         QSTAT_J + QSTAT_J.replace("238", "239").replace("h_rt=3600", "h_rt=60"): HOUR,
         QSTAT_J.replace("h_rt=3600,", ""): JobTimes(HOUR.started_at),
-        # Son of Grid Engine says no start there.
+        # Son of Grid Engine prints no start time here.
         QSTAT_J.replace("start_time", "end_time"): JobTimes(),
         QSTAT_J_XML: HOUR,
-        # Altair counts milliseconds.
+        # Altair Grid Engine counts milliseconds.
         QSTAT_J_XML.replace("</JAT_start_time>", "000</JAT_start_time>"): HOUR,
         QSTAT_J_XML.replace(
             "<CE_name>h_rt</CE_name>\n          <CE_valtype>",
@@ -680,7 +678,7 @@ class TestGridEngine(BatchSystemContract):
         assert this_allocation({"JOB_ID": "17"}) == Allocation("local", "")
         assert this_allocation({"JOB_ID": "17", "SGE_ROOT": "/opt/sge"}) == Allocation("local", "")
 
-    def test_nodes_and_what_was_asked_for_there(self, tmp_path: Path):
+    def test_nodes_ranks_and_gpus_are_read(self, tmp_path: Path):
         file = tmp_path / "a 'b\"\nü hosts"
         file.write_text(
             "n1 4 all.q@n1 UNDEFINED\n"
@@ -718,13 +716,13 @@ def test_every_system_is_held_to_the_contract():
     assert held == {system.name for system in SYSTEMS}
 
 
-def test_without_a_batch_system_there_is_an_allocation_of_which_nothing_is_known():
+def test_without_a_batch_system_the_allocation_is_local_and_empty():
     assert this_allocation({}) == Allocation("local", "")
     assert with_end(Allocation("local", "")) == Allocation("local", "")
     assert batch_system("local") is None
 
 
-# ------------------------------------------------------------------------------------- asking
+# ----------------------------------------------------------------------- running the commands
 
 
 def command_that(folder: Path, name: str, script: str) -> None:
@@ -735,14 +733,14 @@ def command_that(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with a hostile name, and nothing else on PATH."""
+    """A folder with a hostile name that comes first on PATH."""
     folder = tmp_path / "a 'b\" ü"
     folder.mkdir()
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/bin", "/usr/bin"]))
     return folder
 
 
-def test_the_next_command_is_asked_where_the_first_does_not_know(commands: Path):
+def test_the_next_command_is_run_if_the_first_gives_no_answer(commands: Path):
     now = time.time()
     command_that(commands, "squeue", "echo nothing useful; exit 1")
     ends = datetime.fromtimestamp(now + 100).isoformat(timespec="seconds")
@@ -763,13 +761,13 @@ def test_the_users_own_formats_do_not_reach_the_command(commands: Path, monkeypa
 
 
 @pytest.mark.parametrize("script", ["exit 1", "head -c 5000 /dev/urandom", "kill -9 $$", "echo '1|x|y'"])
-def test_a_command_that_does_not_do_its_duty_leaves_the_end_unknown(commands: Path, script):
+def test_a_command_that_fails_or_prints_garbage_leaves_the_end_unknown(commands: Path, script):
     for name in ("squeue", "scontrol"):
         command_that(commands, name, script)
     assert with_end(Allocation("slurm", "1")).ends_at is None
 
 
-def test_a_command_that_hangs_is_given_up(commands: Path, monkeypatch):
+def test_a_command_that_hangs_is_abandoned(commands: Path, monkeypatch):
     monkeypatch.setattr("mpisweep.batch.allocation._ASK_S", 0.2)
     command_that(commands, "qstat", "exec sleep 1000")
     assert with_end(Allocation("pbs", "1")).ends_at is None
@@ -781,7 +779,7 @@ def test_no_command_at_all_leaves_the_end_unknown(monkeypatch, tmp_path: Path):
         assert with_end(Allocation(system.name, "1")).ends_at is None
 
 
-def test_an_end_that_nobody_knows_is_told_with_what_helps(caplog):
+def test_an_unknown_end_is_reported_with_the_remedy(caplog):
     with caplog.at_level(logging.WARNING):
         warn_of_unknown_end(Allocation("local", ""))
         assert caplog.messages == []
@@ -797,5 +795,5 @@ def test_an_end_that_nobody_knows_is_told_with_what_helps(caplog):
     [("3600", 3600), ("01:00:00", 3600), ("0001:00:00", 3600), ("30:00", 1800), ("1-02:00:00", 93600), ("00:10:00.50", 600),
      ("-", None), ("", None), ("unlimited", None), ("1:2:3:4", None), ("-5", None), ("²", None), ("9" * 30, None)],
 )  # fmt: skip
-def test_durations_are_read_in_every_way_of_writing_them(text, seconds):
+def test_durations_are_read_in_every_notation(text, seconds):
     assert duration_s(text) == seconds

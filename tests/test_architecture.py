@@ -1,4 +1,4 @@
-"""docs/architecture.md: its pictures and tables are those of the code, and what it says of functions is true."""
+"""docs/architecture.md: pictures and tables match the code, and named functions exist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def without_tables(text: str) -> str:
     return architecture.BLOCK.sub("", text)
 
 
-def test_the_page_and_its_pictures_are_what_the_code_makes():
+def test_the_page_and_its_pictures_are_up_to_date():
     for path, text in architecture.made(PACKAGE, PAGE).items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run `make reference`"
 
@@ -63,7 +63,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def drawn(package: Path, path: Path) -> str:
-    """One of the files that are made, of this package."""
+    """One generated file, drawn from this package."""
     source = Source(package)
     if path in architecture.PICTURES:
         return architecture.PICTURES[path](source)
@@ -103,12 +103,12 @@ def words_of(svg: str) -> set[str]:
         ("master/vigil.py", 'name="vigil"', 'name="lookout"', "lookout"),
     ],
 )  # fmt: skip
-def test_what_is_changed_between_processes_changes_the_picture_of_them(copy, file, old, new, word):
+def test_a_change_in_the_protocols_between_processes_changes_their_picture(copy, file, old, new, word):
     before = PROCESSES.read_text(encoding="utf-8")
     edit(copy / file, old, new)
     after = drawn(copy, PROCESSES)
     if word is None:
-        # A kind of frame that nobody sends goes nowhere.
+        # The picture leaves out a kind of frame that is never sent.
         assert after == before
         edit(copy / "workloads/serve.py", "self._line.send(READY)", "self._line.send(WARM)")
         after, word = drawn(copy, PROCESSES), "WARM"
@@ -116,7 +116,7 @@ def test_what_is_changed_between_processes_changes_the_picture_of_them(copy, fil
     assert word in words_of(after)
 
 
-def test_a_process_that_the_picture_does_not_have_is_no_part_of_it_unnoticed(copy):
+def test_a_process_that_is_missing_from_the_picture_is_an_error(copy):
     edit(
         copy / "batch" / "launch.py",
         "def mpi_environment",
@@ -126,7 +126,7 @@ def test_a_process_that_the_picture_does_not_have_is_no_part_of_it_unnoticed(cop
         drawn(copy, PROCESSES)
 
 
-def test_a_place_that_nobody_is_known_to_change_is_not_passed_over(copy):
+def test_a_path_without_a_known_writer_is_an_error(copy):
     with (copy / "results" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write(
             '\n\ndef notes_folder(path):\n    """Notes."""\n    return path.with_name(path.name + ".notes")\n'
@@ -135,7 +135,7 @@ def test_a_place_that_nobody_is_known_to_change_is_not_passed_over(copy):
         drawn(copy, architecture.PAGE)
 
 
-def test_a_place_that_is_named_elsewhere_from_now_on_is_asked_about(copy):
+def test_a_path_whose_writer_no_longer_names_it_is_an_error(copy):
     edit(copy / "results" / "compaction.py", "damaged_folder(path)", "path")
     with pytest.raises(LookupError, match=r"results\.compaction does not call damaged_folder"):
         drawn(copy, PROCESSES)
@@ -145,7 +145,7 @@ def test_a_place_that_is_named_elsewhere_from_now_on_is_asked_about(copy):
     ("file", "line"),
     [("records.py", r"    #: It has not ended yet\.\n"), ("master/closing.py", r"``CLAIM``  .*\n")],
 )
-def test_an_end_or_a_stage_without_a_word_is_not_passed_over(copy, file, line):
+def test_an_end_or_a_stage_without_a_description_is_an_error(copy, file, line):
     text = (copy / file).read_text(encoding="utf-8")
     less, count = re.subn(line, "", text)
     assert count == 1
@@ -193,7 +193,7 @@ def test_rooms_that_import_each_other_are_not_drawn(copy):
          "`scheduling.rules.retries:wait_again` | failed"),
     ],
 )  # fmt: skip
-def test_what_is_changed_in_states_and_stages_changes_the_tables(copy, file, old, new, row):
+def test_a_change_in_states_or_stages_changes_the_tables(copy, file, old, new, row):
     pattern = row if ".*" in row or "\\" in row else re.escape(row)
     pattern = pattern.replace("| ", r"\| ").replace(" |", r" \|") if ".*" in row else pattern
     assert not re.search(pattern, PAGE)
@@ -205,7 +205,7 @@ def test_what_is_changed_in_states_and_stages_changes_the_tables(copy, file, old
 
 
 @pytest.mark.parametrize("picture", architecture.PICTURES, ids=lambda path: path.stem)
-def test_a_picture_has_a_white_ground_and_no_text_leaves_it(picture):
+def test_a_picture_has_a_white_background_and_no_text_leaves_it(picture):
     root = ElementTree.fromstring(picture.read_text(encoding="utf-8"))
     assert float(root.attrib["width"]) <= 1000
     ground = root.find(f"{SVG}rect")
@@ -221,7 +221,7 @@ def test_a_picture_has_a_white_ground_and_no_text_leaves_it(picture):
 
 
 def extent(text: ElementTree.Element) -> tuple[float, float, float, float]:
-    """Where a text is at most: names by the width of their letters, other text by that of a wide font."""
+    """An upper bound of a text's box: names in their own font, other text in a wide one."""
     size, x, y = (float(text.attrib[name]) for name in ("font-size", "x", "y"))
     wide = 0.603 if text.attrib.get("class") == "m" else 0.62 if "font-weight" in text.attrib else 0.53
     width = wide * size * len(text.text or "")
@@ -271,7 +271,7 @@ def test_the_picture_of_processes_names_every_message():
     }  # fmt: skip
 
 
-def test_every_arrow_of_the_picture_of_modules_leads_down_and_no_way_is_missing():
+def test_every_arrow_of_the_picture_of_modules_points_down_and_every_import_has_a_path():
     house = House(Source(PACKAGE))
     floor = {room: height for height, rooms in enumerate(house.floors) for room in rooms}
     assert all(floor[upper] > floor[lower] for upper, lower in house.arrows)
@@ -286,7 +286,7 @@ def test_every_arrow_of_the_picture_of_modules_leads_down_and_no_way_is_missing(
 # ------------------------------------------------------------------------------------- the text
 
 
-def test_every_function_that_the_page_names_is_there():
+def test_every_function_that_the_page_names_exists():
     named = REFERENCE.findall(PAGE)
     assert len(named) > 40
     for module, name in named:
@@ -309,7 +309,7 @@ def test_every_room_has_its_row_and_every_module_named_there_is_in_it():
             assert name in modules, f"{room}: {name}"
 
 
-def test_every_file_that_the_page_names_is_there():
+def test_every_file_that_the_page_names_exists():
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`", without_tables(PAGE))
     assert named
     for name in named:
@@ -340,7 +340,7 @@ if "CALLS" in os.environ:
     sys.setprofile(note)
 '''
 
-#: The last trial ends when a snapshot has been requested after all earlier steps of another one.
+#: The last trial ends once a snapshot is requested after all earlier steps of another trial.
 WAITS = r"""
 import json, os, time
 
@@ -366,7 +366,7 @@ def train(trial):
 def test_a_real_trial_goes_through_the_functions_of_its_life_in_the_order_of_the_page(
     folder: Path, environment: dict[str, str]
 ):
-    """Two ranks and a figure: what the page numbers happens in that order, over all processes."""
+    """Two ranks and a figure: the numbered steps happen in that order across all processes."""
     life = [(f"mpisweep.{module}", name) for module, name in REFERENCE.findall(section("Life of a trial"))]
     (folder / "traced").mkdir()
     (folder / "traced" / "sitecustomize.py").write_text(TRACER, encoding="utf-8")
@@ -390,5 +390,5 @@ def test_a_real_trial_goes_through_the_functions_of_its_life_in_the_order_of_the
     calls = sorted(line.split(" ") for line in log.read_text(encoding="utf-8").splitlines())
     called = iter([name for _, name in sorted((int(at), name) for at, name in calls)])
     for module, name in life:
-        # What is still to come is searched on from here, so that each step comes after the one before.
+        # The search continues from the last match, so each step must follow the one before.
         assert f"{module}:{name}" in called, f"{module}:{name} is not called after the steps before it"

@@ -1,6 +1,4 @@
-"""What a trial that goes wrong can make of the results: nothing that is larger than it may be, and nothing in
-silence.
-"""
+"""Limits on the results of a trial: nothing exceeds its bound, and every cut is reported."""
 
 from __future__ import annotations
 
@@ -37,7 +35,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @given(st.text(max_size=300), st.integers(10, 100))
-def test_what_is_cut_keeps_its_beginning_and_its_end_and_says_how_much_is_missing(text: str, at_most: int):
+def test_a_shortened_text_keeps_its_beginning_and_its_end_and_says_how_much_is_missing(
+    text: str, at_most: int
+):
     cut = shortened(text, at_most)
     if len(text) <= at_most:
         assert cut == text
@@ -75,8 +75,8 @@ def test_many_messages_are_sent_in_pieces_and_in_order():
     ]
 
 
-def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknowledged(monkeypatch):
-    """It was acknowledged once, and could then not be read."""
+def test_a_result_too_large_for_a_record_fails_its_trial_before_anything_is_acknowledged(monkeypatch):
+    """Regression: such a result was acknowledged and could not be read afterwards."""
     monkeypatch.setattr(inbox, "RECORD_BYTES", 20_000)
     ranks = Ranks('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
     ranks.join(0)
@@ -97,7 +97,7 @@ def test_a_result_that_no_record_holds_fails_its_trial_before_anything_is_acknow
     assert Acknowledge((1,)) in ranks.sent[0]
 
 
-def test_reports_that_no_record_holds_are_dropped_and_the_run_goes_on(monkeypatch, caplog):
+def test_reports_too_large_for_a_record_are_dropped_and_the_run_continues(monkeypatch, caplog):
     monkeypatch.setattr(inbox, "RECORD_BYTES", 20_000)
     ranks = Ranks('workload = "m:f"\n[parameters]\nx = [1, 2]\n')
     ranks.join(0)
@@ -109,7 +109,7 @@ def test_reports_that_no_record_holds_are_dropped_and_the_run_goes_on(monkeypatc
     assert "more than a record holds" in caplog.text
 
 
-def test_a_text_is_no_longer_than_records_can_hold_and_many_of_them_go_into_several():
+def test_a_text_fits_into_a_record_and_many_texts_are_split_over_several():
     def spec_with(length: int) -> Spec:
         choices = ", ".join(f'"{letter * length}"' for letter in "abcdefgh")
         text = f'workload = "m:f"\n[parameters]\nx = [{choices}]\ny = {{ from = 1, to = 50 }}\n'
@@ -158,7 +158,7 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_a_message_of_twenty_megabytes_costs_neither_the_file_nor_the_log(folder, mpisweep: Run):
+def test_a_message_of_twenty_megabytes_fills_neither_the_file_nor_the_log(folder, mpisweep: Run):
     (folder / "mine.py").write_text(EXCESSIVE)
     how = ["message", "notes", "names", "odd", "points", "fine"]
     done = mpisweep("run", "mine:run", "-p", f"how={','.join(how)}", "-n", "1", "-o", "r.h5")
@@ -182,7 +182,7 @@ def test_a_message_of_twenty_megabytes_costs_neither_the_file_nor_the_log(folder
 
 
 class Alone(Line):
-    """A trial process without a process: its loop, and the line on which it sends."""
+    """The loop of a trial process within this process, and the line on which it sends."""
 
     def __init__(self, folder: Path) -> None:
         self.sent: list[EndedBlock] = []
@@ -226,7 +226,7 @@ def test_a_trial_keeps_a_thousand_metrics_whether_they_are_reported_or_returned(
     assert block.messages == ["more than 1,000 metrics: 'r400' and later ones are not stored"]
 
 
-def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Path, monkeypatch):
+def test_gathered_results_are_sent_before_they_hold_too_many_numbers(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("mpisweep.workloads.serve._GATHER_S", 1e9)
     blocks = Alone(tmp_path).run(
         lambda trial: {"loss": 1.0} | {f"m{trial.number}_{n}": 1.0 for n in range(100)}, 60
@@ -236,7 +236,7 @@ def test_results_that_gather_leave_before_they_are_too_many_numbers(tmp_path: Pa
     assert max(len(block.numbers) * len(block.metrics) for block in blocks) < 200_000
 
 
-def test_what_was_sent_when_the_process_was_killed_is_not_read_again():
+def test_reports_sent_before_the_process_was_killed_are_not_read_again():
     unsent = Unsent(memoryview(bytearray(UNSENT_BYTES)))
     unsent.add("loss", 0, 0.0, 0.5)
     assert unsent.curves(0)["loss"].value.tolist() == [0.5]

@@ -1,4 +1,4 @@
-"""`mpisweep jobscript --check`: every kind of mistake is found, with its line and what would be right."""
+"""`mpisweep jobscript --check`: all kinds of mistakes are found, with line and remedy."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def found(text: str, **given: object) -> list[Finding]:
 
 
 @pytest.mark.parametrize("system", GOOD)
-def test_nothing_is_found_where_nothing_is_wrong(system: str):
+def test_a_good_script_has_no_findings(system: str):
     assert found(GOOD[system]) == []
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "jobscripts").glob("*.sh")), ids=lambda path: path.stem)
-def test_nothing_is_found_in_what_is_shipped(script: Path):
+def test_the_shipped_scripts_have_no_findings(script: Path):
     site = load_site("workstation") if script.stem == "workstation" else None
     assert found(script.read_text(), site=site) == []
 
@@ -202,7 +202,7 @@ def test_nothing_is_found_in_what_is_shipped(script: Path):
                                                                                         "on genkai", "#PJM -L jobenv=singularity"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_found_where_it_is(
+def test_a_mistake_is_found_on_its_line(
     system: str, before: str, after: str, line: int, severity: str, what: str, right: str
 ):
     text = GOOD[system]
@@ -213,9 +213,10 @@ def test_a_mistake_is_found_where_it_is(
     assert right in finding.right
 
 
-def test_a_value_that_has_come_loose_costs_one_finding_and_no_other():
-    """As on the poster, where the directives were wrapped: what stands behind is not late, and it is known
-    what is asked for.
+def test_a_value_wrapped_onto_the_next_line_gives_one_finding_and_no_other():
+    """Regression from a poster that wraps directives.
+
+    Directives after the wrapped one do not count as late, and the request is still known.
     """
     text = (
         "#!/bin/sh\n#PJM -L elapse=0:30:00\n#PJM -L\njobenv=singularity\n#PJM -L rscgrp=cx-share\n#PJM -j\n"
@@ -229,13 +230,13 @@ def test_a_value_that_has_come_loose_costs_one_finding_and_no_other():
             "#PJM -L jobenv=singularity, on one line",
         )
     ]
-    # A command that follows a directive without a value is none.
+    # A command after a directive without a value is not taken for the value.
     [finding] = [each for each in found(text.replace("jobenv=singularity", "module purge")) if each.line == 3]
     assert (finding.what, finding.right) == ("-L has no value", "#PJM -L VALUE")
 
 
 @pytest.mark.parametrize("line", ["#SBATCH --exclusive -c 1", "#SBATCH --exclusive"])
-def test_of_a_whole_node_nothing_is_said_about_its_cores(line: str):
+def test_an_exclusive_node_gives_no_finding_about_its_cores(line: str):
     assert found(GOOD["slurm"].replace(" -c 8", "").replace("#SBATCH -t", f"{line}\n#SBATCH -t")) == []
 
 
@@ -245,7 +246,7 @@ def test_a_launcher_without_arguments_starts_no_ranks(system: str, line: str):
     assert found(GOOD[system] + line + "\n") == []
 
 
-def test_relative_results_lie_where_the_script_has_gone():
+def test_relative_results_are_in_the_folder_of_the_last_cd():
     text = GOOD["pbs"].replace('cd "$PBS_O_WORKDIR"', "OUT=/tmp/here\ncd $OUT").replace("/home/me/", "")
     [finding] = found(text)
     assert finding.line == 7
@@ -259,13 +260,13 @@ def test_windows_line_ends_are_found_before_all_else():
     assert "Windows" in finding.what
 
 
-def test_a_script_without_directives_is_none():
+def test_a_script_without_directives_is_reported():
     [finding] = found("echo hello\n")
     assert "no directive" in finding.what
     assert "--site workstation" in finding.right
 
 
-def test_a_project_group_is_missed_where_the_site_wants_one():
+def test_a_missing_project_group_is_found_if_the_site_needs_one():
     text = GOOD["pjm"].replace("b-batch", "regular-a").replace("proc=8", "proc=16")
     assert any("no project group" in f.what and "#PJM -g GROUP" in f.right for f in found(text))
 
@@ -319,7 +320,7 @@ def test_files_are_looked_for_where_the_script_will_be(
     assert seen == [asked]
 
 
-def test_a_site_that_is_named_is_gone_by():
+def test_an_explicit_site_is_used():
     assert found(GOOD["pjm"].replace("b-batch", "mine")) == []
     findings = found(GOOD["pjm"].replace("b-batch", "cx-small"), site=load_site("wisteria-aquarius"))
     assert any("fewer than the 16 GPUs" in f.what for f in findings)
@@ -332,15 +333,15 @@ def test_a_priority_below_zero_is_a_value(marker: str):
     assert (found_option.value, found_option.lacks_value) == ("-5", False)
 
 
-def test_nodes_that_only_a_site_knows_of_tell_the_site_and_how_many():
-    """`node_f` is TSUBAME's: eight GPUs of two nodes are known only by that."""
+def test_a_resource_that_only_one_site_has_identifies_the_site_and_its_nodes():
+    """Only TSUBAME has `node_f`; without it the eight GPUs of two nodes are unknown."""
     text = GOOD["gridengine"].replace("#$ -p -5", "#$ -pe mpi 4")
     [finding] = found(text)
     assert (finding.line, finding.what) == (4, "4 ranks are fewer than the 8 GPUs: some are idle")
     assert found(text.replace("node_f", "node_x")) == []
 
 
-def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
+def test_a_script_needs_no_project_if_the_submit_command_takes_it():
     assert found(GOOD["gridengine"], site=replace(load_site("tsubame4"), project_needed=True)) == []
     text = GOOD["pbs"].replace("-l select", "-q regular-g -l select").replace("ngpus=4:", "")
     assert [f.right for f in found(text) if "no project group" in f.what] == ["#PBS -W group_list=GROUP"]
@@ -353,7 +354,7 @@ def test_where_a_project_goes_with_the_command_a_script_need_not_name_it():
     assert [f.right for f in slurm] == ["#SBATCH --account=GROUP"]
 
 
-def test_a_group_whose_name_is_common_does_not_tell_the_site():
+def test_a_group_whose_name_is_common_does_not_identify_the_site():
     script = GOOD["pjm"].replace("b-batch", "small")
     assert found(script) == []
     assert any("fugaku needs one" in f.what for f in found(script, site=load_site("fugaku")))
@@ -446,7 +447,7 @@ def test_the_command_prints_findings_with_their_lines_and_returns_2_for_errors(
         ("workloads:half", ""),
     ],
 )
-def test_a_sweep_file_that_is_not_there_or_is_wrong_is_found(
+def test_a_missing_or_wrong_sweep_file_is_found(
     folder: Path, environment: dict[str, str], sweep: str, what: str
 ):
     (folder / "here we go").mkdir()

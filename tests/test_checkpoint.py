@@ -1,7 +1,7 @@
-"""An interrupted training goes on as if nothing had happened: bit for bit, on a CPU.
+"""Interrupted training resumes from its checkpoint with bit-identical results on a CPU.
 
-One test does so with the real ResNet50, whose checkpoint has 200 MB; the others train a ResNet with a tenth
-of the layers, for what is saved and restored is the same.
+One test trains the real ResNet50, whose checkpoint has 200 MB.  The others train a ResNet with a tenth of
+the layers, because the same state is saved and restored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMALL = {
 
 
 class Attempt:
-    """A real Trial that is told to stop after so many reports."""
+    """A real Trial that is asked to stop after `stop_after` reports."""
 
     def __init__(self, folder: Path, stop_after: int = 10**9, **options) -> None:
         self.losses: list[float] = []
@@ -114,7 +114,7 @@ def assert_the_curve_is_that_of_an_uninterrupted_run(tmp_path: Path, options) ->
 
 
 @pytest.mark.usefixtures("small")
-def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path: Path, monkeypatch):
+def test_a_kill_loses_only_the_steps_since_the_last_checkpoint(tmp_path: Path, monkeypatch):
     whole = Attempt(tmp_path / "whole")
     whole.run()
     killed = Attempt(tmp_path, checkpoint_every=2)
@@ -139,7 +139,7 @@ def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path: Path, monkey
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", ["torn", "foreign", "pickle", "other configuration", "other version"])
-def test_a_checkpoint_that_is_not_this_trials_is_left_alone(tmp_path: Path, damage: str):
+def test_a_checkpoint_that_does_not_belong_to_the_trial_is_ignored(tmp_path: Path, damage: str):
     whole = Attempt(tmp_path / "whole")
     whole.run()
     Attempt(tmp_path, stop_after=2, **({"momentum": 0.5} if damage == "other configuration" else {})).run()
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_is_not_this_trials_is_left_alone(tmp_path: Path, dama
 
 
 @pytest.mark.usefixtures("small")
-def test_a_full_disk_costs_the_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch):
+def test_a_full_disk_loses_the_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch):
     whole = Attempt(tmp_path / "whole")
     whole.run()
 

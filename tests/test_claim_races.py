@@ -1,4 +1,4 @@
-"""Claims that are taken, inherited, kept and let go at once, in any order of the steps on the file system."""
+"""Claims taken, inherited, kept and released at once, in any order of file-system steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mpisweep.results import holder as holder_module
 from mpisweep.results.claim import Claim, FollowedError, RunOverError, token_of
 from mpisweep.results.holder import ClaimedError, claim_file
 
-#: Orders of steps that are tried; a mutant of a fence shows within a few dozen.
+#: Number of orders to try; a few dozen suffice to catch a mutant of a fence.
 ORDERS = 300
 FIRST = "20260101T000000-aaaaaa"
-#: What the module asks of the file system, each one step.
+#: File-system calls of the module; each is one step.
 STEPS = {
     os: ["rename", "link", "replace", "utime", "listdir"],
     shutil: ["rmtree"],
@@ -33,13 +33,13 @@ STEPS = {
 
 
 class Turns:
-    """Lets threads go on in an order that is drawn, one step on the file system at a time."""
+    """Runs threads in a random order, one file-system step at a time."""
 
     def __init__(self, seed: int, actors: dict[str, Callable[[], Any]]) -> None:
         self._draw = random.Random(seed)
         self._actors = actors
         self._here: dict[threading.Thread, str] = {}
-        #: Those that wait at a step; the loop goes on when all that are left do.
+        #: Actors that wait at a step; the loop picks one when all remaining actors wait.
         self._waiting: dict[str, threading.Event] = {}
         self._left = set(actors)
         self._changed = threading.Condition()
@@ -47,7 +47,7 @@ class Turns:
         self.errors: list[str] = []
 
     def step(self) -> None:
-        """Wait for one's turn; who is no actor goes on."""
+        """Wait for the turn of this thread; a thread that is not an actor continues at once."""
         name = self._here.get(threading.current_thread())
         if name is None:
             return
@@ -58,7 +58,7 @@ class Turns:
         assert turn.wait(PATIENCE_S)
 
     def run(self) -> dict[str, Any]:
-        """All of them to their ends: what each has returned or raised."""
+        """Run all actors to their ends and return the result or the refusal of each."""
         threads = [threading.Thread(target=self._act, args=(name,)) for name in self._actors]
         self._here = dict(zip(threads, self._actors, strict=True))
         for thread in threads:
@@ -88,7 +88,7 @@ class Turns:
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Runs actors in the order of a seed."""
+    """Run actors in the order that a seed gives."""
     now: list[Turns] = []
 
     def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
 
 
 def holds(claim: Any) -> bool:
-    """Whether this one may change the sweep."""
+    """Whether this outcome is a claim that may change the sweep."""
     if not isinstance(claim, Claim):
         return False
     try:
@@ -124,9 +124,10 @@ def holds(claim: Any) -> bool:
     return True
 
 
-def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, monkeypatch):
-    """A run that is taken for dead goes on, is followed by another of its ranks and is taken over by two
-    others at once.
+def test_in_any_order_at_most_one_run_holds_the_sweep_in_the_end(turns, tmp_path, monkeypatch):
+    """Four actors race for the sweep of a run that counts as dead.
+
+    The run continues, another of its ranks inherits the claim, and two other runs take it.
     """
     monkeypatch.setattr(holder_module, "_is_dead", lambda holder, *_: holder.run == FIRST)
     winners: Counter[str] = Counter()
@@ -153,13 +154,13 @@ def test_whatever_the_order_no_two_hold_the_sweep_in_the_end(turns, tmp_path, mo
             assert claim_file(folder).samefile(outcomes[name].token / "claim.json"), f"order {seed}"
             outcomes[name].release()
             assert not folder.exists(), f"order {seed}"
-    # The two may fence each other when the third comes in between them; then both say so, and the next run
-    # has the sweep.
+    # The two runs may fence each other if the third actor comes in between; both report it, and the next run
+    # can take the sweep.
     assert winners.keys() == {"takes", "takes too"}
     assert winners.total() > 0.95 * ORDERS
 
 
-def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(turns, tmp_path):
+def test_in_any_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(turns, tmp_path):
     winners: Counter[str] = Counter()
     for seed in range(ORDERS):
         folder = tmp_path / f"{seed}.h5.journal"
@@ -174,7 +175,7 @@ def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(t
             },
         )
         holders = [name for name, outcome in outcomes.items() if holds(outcome)]
-        # Who follows a run that ends at the same time may come first, or last.
+        # A rank that inherits the claim of a run that is ending may come before or after the next run.
         assert len(holders) <= 1, f"order {seed}: {outcomes}"
         winners.update(holders)
         for name in holders:
@@ -183,8 +184,8 @@ def test_whatever_the_order_a_run_that_ends_leaves_the_claim_of_the_next_alone(t
     assert winners.keys() == {"follows", "takes"}
 
 
-def test_a_claim_that_is_another_ones_by_now_is_put_back(tmp_path):
-    """A run ends between the moment in which another one takes its claim and that in which it is fenced."""
+def test_a_claim_that_another_run_has_taken_meanwhile_is_put_back(tmp_path):
+    """A run ends after another run has taken its claim and before that run fences it."""
     ends = Claim.take(tmp_path, "")
     takes = Claim(token_of(tmp_path, "20990101T000000-bbbbbb", 0))
     takes.token.mkdir()

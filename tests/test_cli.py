@@ -1,4 +1,4 @@
-"""The program at its edge: what a user can do wrong beside the sweep file, and what the machine can deny."""
+"""The command line: errors of users outside the sweep file, and errors of the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOKERS = ["top", "status", "report", "export", "repair", "stop"]
 
 @pytest.mark.parametrize("command", LOOKERS)
 @pytest.mark.parametrize("name", [".", "/", ""])
-def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: pytest.CaptureFixture[str]):
+def test_an_invalid_file_name_is_refused(command: str, name: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as left:
         main([command, name])
     assert left.value.code == 2
@@ -38,7 +38,7 @@ def test_what_is_no_name_of_a_file_is_refused(command: str, name: str, capsys: p
 @pytest.mark.parametrize(
     ("name", "words"), [(TOO_LONG, "File name too long"), ("a-file/x.h5", "no such results file")]
 )
-def test_what_the_file_system_denies_is_told_in_one_sentence(
+def test_a_file_system_error_is_reported_in_one_sentence(
     command: str,
     name: str,
     words: str,
@@ -55,7 +55,7 @@ def test_what_the_file_system_denies_is_told_in_one_sentence(
     assert words in said
 
 
-def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
+def test_an_impossible_results_file_is_refused_before_anything_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_a_results_file_that_cannot_be_is_refused_before_anything_is_started(
     )
 
 
-def test_what_a_run_is_told_in_a_job_is_said_when_the_script_is_written(
+def test_options_of_the_run_are_written_into_the_job_script(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(folder)
@@ -102,7 +102,7 @@ def test_containers_need_a_site_that_says_how_ranks_are_started(
     ["jobscript", "resnet50", "--site", "slurm", "--gpus", "4", "--elapse", "1:00:00"],
     ["check", "resnet50"],
 ])  # fmt: skip
-def test_a_disk_that_does_not_take_what_is_printed_is_told_in_one_sentence(
+def test_standard_output_on_a_full_disk_is_reported_in_one_sentence(
     folder: Path, environment: dict[str, str], arguments: list[str]
 ):
     with open("/dev/full", "w") as full:
@@ -127,7 +127,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
         "import pathlib, time\npathlib.Path('imported').touch()\ntime.sleep(1000)\n"
     )
     command = [sys.executable, "-m", "mpisweep", "check", "slow:train", "-p", "x=1:3"]
-    # Who starts tests in the background has their shell ignore the signal, and that is inherited.
+    # A shell that runs the tests in the background ignores the signal, and the child would inherit that.
     heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
@@ -138,7 +138,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, environme
     assert (looking.returncode, said) == (130, "")
 
 
-def test_who_has_no_name_and_no_home_folder_can_write_and_ask_all_the_same(
+def test_a_user_without_name_and_home_folder_can_write_scripts_and_ask_for_the_status(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def unknown(uid: int) -> None:
@@ -173,7 +173,7 @@ def test_who_has_no_name_and_no_home_folder_can_write_and_ask_all_the_same(
     assert "Slurm job 42: running (RUNNING)" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------ what there is to be had
+# ------------------------------------------------------------------------------------------ help and listings
 
 
 def test_the_program_alone_prints_its_help(capsys: pytest.CaptureFixture[str]):
@@ -186,17 +186,19 @@ def test_the_program_alone_prints_its_help(capsys: pytest.CaptureFixture[str]):
     assert (asked.value.code, capsys.readouterr().out) == (0, printed.out)
 
 
-def test_what_is_for_job_scripts_is_not_offered_to_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_commands_for_job_scripts_are_hidden_from_the_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert main([]) == 0
     assert "chain" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["chian"])
     assert "'chain'" not in capsys.readouterr().err
-    # Scripts that were written earlier ask for it all the same.
+    # Existing job scripts still call it.
     assert main(["chain", str(tmp_path / "r.h5")]) == 0
 
 
-def test_sites_are_listed_with_what_they_are_and_whose_they_are(
+def test_sites_are_listed_with_their_system_title_and_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -212,7 +214,7 @@ def test_sites_are_listed_with_what_they_are_and_whose_they_are(
     assert "modules: found 3" in rows["wrong"]
 
 
-# ------------------------------------------------------------------------------------- what cannot run
+# ---------------------------------------------------------------------------------------- refused runs
 
 
 @pytest.mark.parametrize("command", [
@@ -246,7 +248,7 @@ def test_a_time_in_which_no_trial_could_run_is_refused(
 
 
 def on_one_gpu(folder: Path, environment: dict[str, str]) -> None:
-    """Have the machine have one GPU, as far as its driver says."""
+    """Make the driver report exactly one GPU."""
     tool = folder / "bin"
     tool.mkdir()
     (tool / "nvidia-smi").write_text(f"#!/bin/sh\necho '{GPU}'\n")
@@ -255,8 +257,7 @@ def on_one_gpu(folder: Path, environment: dict[str, str]) -> None:
     environment.pop("CUDA_VISIBLE_DEVICES", None)
 
 
-#: What an mpirun that a user has typed says of ranks that return another code than 0; nobody can keep it from
-#: that.
+#: Printed by mpirun when ranks return a nonzero code; under mpirun called by hand it cannot be suppressed.
 COMPLAINT = re.compile(
     r"-+\nprterun detected that one or more processes exited with non-zero status,\nthus causing the job to be terminated\. "
     r"The first process to do so was:\n\n   Process name: \[.*\]\n   Exit code:    2\n-+\n"
@@ -265,7 +266,7 @@ COMPLAINT = re.compile(
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    # torch takes seconds to import: a rank that is busy with that must not keep the others.
+    # torch takes seconds to import: a rank that imports it must not delay the others.
     (["run", "resnet50", "-p", "batch_size=1:2", "--master", "works"], "has 1 GPU and 2 workers; start up "
                                                                        "to 1 rank there"),
     (["check", "resnet50", "-p", "batch_size=1:2", "--devices", "--master", "works"], "has 1 GPU and 2 "
@@ -277,7 +278,7 @@ COMPLAINT = re.compile(
     (["run", "workloads:half", "-p", "x=1:7", "--wall", "soon"], "'soon' is not a valid duration"),
     (["rnu"], "invalid choice: 'rnu'"),
 ])  # fmt: skip
-def test_what_ranks_refuse_is_one_sentence_of_one_rank(
+def test_an_error_on_all_ranks_is_reported_once_in_one_sentence(
     folder: Path, environment: dict[str, str], mpisweep: Run, arguments: list[str], sentence: str
 ):
     on_one_gpu(folder, environment)
@@ -303,10 +304,10 @@ def test_more_workers_than_gpus_are_refused_before_any_rank_starts(
 
 
 @pytest.mark.mpi
-def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(
+def test_an_error_that_only_ranks_can_detect_is_reported_once_under_the_launcher(
     folder: Path, environment: dict[str, str], mpisweep: Run
 ):
-    """A results file of another sweep: the ranks see it, and the launcher has nothing to add."""
+    """A results file of another sweep: the ranks report it, and the launcher adds nothing."""
     assert mpisweep("run", "workloads:half", "-p", "x=1:3", "-n", "1", "-o", "r.h5").returncode == 0
     done = mpisweep("run", "workloads:seeded", "-p", "x=1:3", "-n", "2", "-o", "r.h5")
     assert (done.returncode, done.stdout) == (2, "")
@@ -318,8 +319,8 @@ def test_what_only_ranks_can_refuse_is_one_sentence_of_the_launcher_too(
     ), done.stderr
 
 
-def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[str, str]):
-    """One GPU, one worker: the commands of `make demo`, but for what they start."""
+def test_the_demo_starts_one_worker_per_gpu(folder: Path, environment: dict[str, str]):
+    """One GPU, one worker: the commands of `make demo` as a dry run."""
     on_one_gpu(folder, environment)
     makefile = Path(__file__).parent.parent / "Makefile"
     shown = subprocess.run(
@@ -340,12 +341,13 @@ def test_the_demo_starts_what_the_machine_has(folder: Path, environment: dict[st
     assert "ranks       1, without MPI" in planned.stdout
 
 
-# ------------------------------------------------------------------------------------- one name for a host
+# ---------------------------------------------------------------------------------------------- host names
 
 
 def test_a_host_is_named_in_one_way_only():
-    """Whoever asks the system by himself compares names that tests cannot fake, and finds others than the
-    ranks do.
+    """Only one function asks the system for the host name.
+
+    Code that asks on its own gets names that tests cannot fake and that differ from those of the ranks.
     """
     package = Path(__file__).parent.parent / "mpisweep"
     asking = [
@@ -353,5 +355,5 @@ def test_a_host_is_named_in_one_way_only():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"gethostname|getfqdn|uname\(\)|platform\.node", line)
     ]  # fmt: skip
-    # One names this host, one an address for others to connect to.
+    # One returns the name of this host, the other an address for other hosts to connect to.
     assert [place.partition(":")[0] for place in asking] == ["processes/kernel.py", "workloads/rendezvous.py"]

@@ -1,4 +1,4 @@
-"""Command lines as workloads: what is refused, what a program is given, and what becomes of what it prints."""
+"""Command lines as workloads: refusals, inputs of a program, and the handling of its output."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ NUMBERS = "[metrics]\nloss = 'loss[= ]+'\naccuracy = 'accuracy[: ]+'\n"
 
 @pytest.fixture
 def program(folder: Path) -> str:
-    """A program that does as it is told; its path, from the sweep file's folder."""
+    """The command of a program that behaves as its arguments say, from the sweep file's folder."""
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     return f"{sys.executable} program.py"
 
@@ -103,7 +103,7 @@ def sweep_file(folder: Path, command: str, last: int = 3, more: str = NUMBERS, t
     return "s.toml"
 
 
-# ------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_cannot_start_is_refused_before_any_rank_starts(
     assert not list(folder.glob("r.h5*"))
 
 
-# ------------------------------------------------------------------------------------- pieces
+# ---------------------------------------------------------------------- parsing and rendering
 
 
 def test_values_are_written_as_in_a_sweep_file():
@@ -198,7 +198,7 @@ def test_values_are_written_as_in_a_sweep_file():
     assert render_template('{"a": {{ x }}, "b": {"c": {{n:04d}}}}', values) == '{"a": 0.1, "b": {"c": 0003}}'
 
 
-def test_a_backslash_at_the_end_of_a_line_goes_on_on_the_next():
+def test_a_backslash_at_the_end_of_a_line_continues_it_on_the_next():
     assert parse_command({"command": "p --a \\\n  --b \\\r\n  c \\\n"}).arguments == ("p", "--a", "--b", "c")
 
 
@@ -221,14 +221,14 @@ def test_a_pattern_without_groups_stands_for_the_number_after_it(text: str, valu
 
 
 @pytest.mark.parametrize("text", ["loss function: mse", "loss of information", "loss", "loss: info"])
-def test_a_word_that_no_number_follows_is_no_metric(text: str):
+def test_a_word_without_a_number_after_it_is_not_a_metric(text: str):
     assert parse_pattern("loss", "loss").compiled().search(text) is None
 
 
 def test_a_json_line_gives_its_numbers_and_nothing_else():
     assert read_json_line('{"step": 3, "loss": 0.5, "a": "b", "c": true, "e": [1]}') == (3, {"loss": 0.5})
     assert read_json_line('{"loss": Infinity}') == (None, {"loss": float("inf")})
-    # What no float is, and what stands for NaN where writers keep to the letter of JSON.
+    # A number too large for a float, and the two ways in which writers of JSON spell NaN.
     for text in ('{"loss": ' + "1" * 400 + "}", '{"loss": null}', '{"loss": NaN}'):
         step, metrics = read_json_line(text)
         assert (step, list(metrics), math.isnan(metrics["loss"])) == (None, ["loss"], True)
@@ -359,7 +359,7 @@ def test_the_end_of_the_program_is_the_end_of_the_trial(
     assert "begin [" in log
 
 
-def test_output_is_kept_in_one_file_a_slot(folder: Path, program: str, mpisweep: Run):
+def test_output_is_kept_in_one_file_per_slot(folder: Path, program: str, mpisweep: Run):
     done = mpisweep("run", sweep_file(folder, f"{program} {{x}} lines", last=20), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (folder / "r.h5.logs").iterdir()) == [
@@ -420,7 +420,7 @@ def test_a_command_after_two_dashes_is_the_workload(folder: Path, program: str, 
     assert "expected either a sweep" in both.stderr
 
 
-# ------------------------------------------------------------------------------------- anything at all
+# ------------------------------------------------------------------------------------- arbitrary input
 
 braces = st.text(st.sampled_from(list("ab{}x:!.[]'\"\\ =-03dfs%\n\0ü(?P<value>)+*")), max_size=40)
 
@@ -445,7 +445,7 @@ def test_any_command_is_refused_in_a_sentence_or_can_be_rendered(command: str, v
         try:
             assert "\0" not in render(argument, values)
         except ValueError:
-            # A format for numbers, of something that is a text here.
+            # A number format, applied to a text.
             assert ":" in argument
     for metric in workload.metrics:
         metric.compiled().search("loss 1")
@@ -466,19 +466,19 @@ def test_any_bytes_between_outputs_hide_none_of_them(pieces: list[bytes]):
         for number, piece in enumerate(pieces):
             append_output(path, number, 1, "exit code 0", b"text")
             with path.open("ab") as file:
-                # Nothing that looks like the beginning of another member.
+                # The removed byte could begin another gzip member.
                 file.write(piece.replace(b"\x1f", b""))
         for number in range(len(pieces)):
             assert [output.text for output in read_outputs(Path(made), number)] == ["text\n"]
 
 
-# ---------------------------------------------------------------------------------- what people's programs do
+# ------------------------------------------------------------------------------ output of real-world programs
 
 
 def swept(
     folder, mpisweep: Run, script: str, more: str = "", x: str = "[1]"
 ) -> tuple[package.Sweep, subprocess.CompletedProcess[str]]:
-    """A sweep of a shell script that is given x."""
+    """Run a sweep of a shell script that takes x as its argument."""
     (folder / "prog.sh").write_text(script)
     (folder / "s.toml").write_text(
         f'workload = {{ command = "sh prog.sh {{x}}" }}\n[parameters]\nx = {x}\n{more}\n'
@@ -520,7 +520,7 @@ def test_what_a_function_has_reported_before_it_was_killed_is_kept_to_the_last_p
     assert sweep.curve(0, "acc").step.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_numbers_of_fortran_colours_and_thousands_and_what_could_be_two_numbers(folder, mpisweep: Run):
+def test_fortran_numbers_colours_and_thousands_are_read_and_ambiguous_numbers_are_not(folder, mpisweep: Run):
     script = (
         'echo "loss: 0.123D-01"; echo "small 1.2345-101"; echo "speed = 12,345.6 images/s"; echo "odd: 0,25"\n'
         "printf '\\033[36macc\\033[0m: \\033[1;32m0.25\\033[0m\\n'\n"
@@ -540,7 +540,7 @@ def test_numbers_of_fortran_colours_and_thousands_and_what_could_be_two_numbers(
     assert trial["message"] == said
 
 
-def test_a_carriage_return_ends_a_line_for_those_who_look_for_numbers(folder, mpisweep: Run):
+def test_a_carriage_return_ends_a_line_when_metrics_are_searched(folder, mpisweep: Run):
     script = "printf 'step 1 loss: 4\\rstep 2 loss: 3\\r\\nloss: 2\\r\\nloss: 1'\n"
     sweep, _ = swept(folder, mpisweep, script, "[metrics]\nloss = '^(?:step . )?loss: (?P<value>\\d)$'\n")
     assert sweep.curve(0, "loss").value.tolist() == [4.0, 3.0, 2.0, 1.0]
@@ -554,7 +554,7 @@ def test_null_in_a_line_of_json_is_nan(folder, mpisweep: Run):
 
 
 @pytest.mark.parametrize("told", ["print(json.dumps(long), flush=True)", "mpisweep.report(**long)"])
-def test_a_report_that_is_too_long_a_line_is_not_read_and_that_is_said_once(folder, mpisweep: Run, told: str):
+def test_a_report_on_too_long_a_line_is_not_read_and_that_is_reported_once(folder, mpisweep: Run, told: str):
     (folder / "long.py").write_text(
         "import json, mpisweep\n"
         "print('loss: 0.5', flush=True)\n"
@@ -631,7 +631,9 @@ def run(trial):
 """
 
 
-def test_functions_that_leave_by_exit_fail_without_a_text_and_return_what_no_float_is(folder, mpisweep: Run):
+def test_functions_may_exit_raise_exceptions_without_a_text_and_return_values_that_are_no_floats(
+    folder, mpisweep: Run
+):
     (folder / "mine.py").write_text(FUNCTIONS)
     mpisweep("run", "mine:run", "-p", "how=exit,exit1,odd,huge,broken,reported", "-n", "1", "-o", "r.h5")
     trials = package.load(folder / "r.h5").trials

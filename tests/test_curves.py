@@ -1,4 +1,4 @@
-"""Large sweeps at rest: what reading, folding and merging cost as trials, reports and files grow."""
+"""Cost of reading, compacting and merging large sweeps as trials, reports and files grow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = ("loss", "accuracy")
 
 
 def curve(number: int, metric: str, reports: int, first: int = 0) -> Curve:
-    """A stretch of a curve that no other trial or metric has."""
+    """A part of a curve whose values differ from those of every other trial and metric."""
     steps = range(first, first + reports)
     values = array("d", [1000.0 * number + len(metric) + 0.001 * step for step in steps])
     return Curve(array("q", steps), values, array("d", [0.1 * step for step in steps]))
@@ -49,7 +49,7 @@ def records(trials: int, reports: int) -> list[object]:
 
 
 def calls_in(work: Callable[[], object]) -> int:
-    """How many functions are called, of Python and of C: the same however busy the machine is."""
+    """Number of calls of Python and C functions; it does not depend on the load of the machine."""
     count = 0
 
     def note(frame: object, event: str, argument: object) -> None:
@@ -85,7 +85,7 @@ WORK: dict[str, Callable[[Path], object]] = {
     "loading": mpisweep.load,
     "every curve": every_curve,
     "merging": merged,
-    "folding": compact,
+    "compacting": compact,
     "CSV": lambda path: write_csv(mpisweep.load(path), io.StringIO(), curves=True),
     "JSON": lambda path: write_json(mpisweep.load(path), io.StringIO(), curves=True),
 }

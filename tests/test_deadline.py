@@ -1,5 +1,6 @@
-"""What a slot may hold near the deadline, in virtual time: nothing begins that will hardly end, and no slot
-idles in vain.
+"""Assignments near the deadline, in virtual time.
+
+No trial starts that is unlikely to end in time, and no slot is idle that could run one.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.timetable import NOTICE_S
 
 COMPLETE = int(TrialState.COMPLETE)
-#: How often the master says that time has passed.
+#: Interval of the TimePassed events, in seconds.
 TICK_S = 0.02
 
 
 def model_of(expected: list[float], uncertainty: float = 1.0) -> DurationModel:
-    """A model that expects this of each trial, whatever it observes."""
+    """A model with these expected durations, whatever it observes."""
     model = DurationModel({"x": expected}, None, len(expected))
     model._expected_s, model._uncertainty, model._next_fit = list(expected), uncertainty, 10**9
     return model
 
 
 class Cluster:
-    """Workers of one slot that take the time they take; whoever is told something hears it after `latency_s`.
+    """Workers of one slot each; every message between them and the master takes `latency_s`.
 
     Args:
         scheduler: decides.
         model: what the scheduler expects.
-        takes_s: how long each trial takes in truth.
-        deadline: when everything must have ended.
+        takes_s: actual duration of each trial.
+        deadline: time at which every trial must have ended.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Cluster:
         self.now = 0.0
         self.held: dict[Slot, list[tuple[int, int]]] = {}
         self.idle_since: dict[Slot, float] = {}
-        #: Trial and attempt -> when it has begun.
+        #: Trial and attempt -> start time.
         self.begun: dict[tuple[int, int], float] = {}
-        #: Rank -> how often it was lost.
+        #: Rank -> number of times it was lost.
         self.lives: Counter[int] = Counter()
         self.committed: list[int] = []
-        #: Slots that were asked to give back and have not answered.
+        #: Slots with a pending reclaim.
         self.asked: set[Slot] = set()
         self.end: EndReason | None = None
         self.order = count()
@@ -88,7 +89,7 @@ class Cluster:
         self.feed(WorkerJoined(rank, 1, (), f"n{rank // 4}"))
 
     def lose(self, rank: int) -> None:
-        """A worker is lost with what it holds; it is back as soon as that is known."""
+        """Lose a worker with the trials it holds; it rejoins as soon as the loss is known."""
         if self.end is None:
             self.lives[rank] += 1
             self.asked.discard(Slot(rank, 0))
@@ -119,18 +120,18 @@ class Cluster:
                 case Reclaim(slot):
                     assert slot not in self.asked, f"{slot} is asked twice"
                     self.asked.add(slot)
-                    self.tell(slot, partial(self.give_back, slot))
+                    self.tell(slot, partial(self.reclaim, slot))
                 case Commit(block):
                     self.committed += block.numbers
                 case End(reason):
                     self.end = reason
                 case Abandon():
-                    pass  # all ranks of a trial end at once here
+                    pass  # in this simulation all ranks of a trial end together
         if self.end is None:
             self.scheduler.check()
 
     def tell(self, slot: Slot, then: Callable[[], None]) -> None:
-        """To or from a worker; what is under way when it is lost does not arrive."""
+        """Send a message to or from a worker; it is dropped if the worker is lost before it arrives."""
         self.later(slot, self.latency_s, then)
 
     def later(self, slot: Slot, seconds: float, then: Callable[[], None]) -> None:
@@ -165,14 +166,14 @@ class Cluster:
     def finish(self, slot: Slot, number: int, attempt: int) -> None:
         self.held[slot].pop(0)
         if self.held[slot]:
-            # It does not wait for the master.
+            # A worker starts its next trial without waiting for the master.
             self.begin(slot)
         else:
             self.idle_since[slot] = self.now
         block = EndedBlock(slot.rank, 0, [number], [attempt], [COMPLETE], [0.0], [self.takes_s[number]], {})
         self.tell(slot, lambda: self.feed(TrialsEnded(block)))
 
-    def give_back(self, slot: Slot) -> None:
+    def reclaim(self, slot: Slot) -> None:
         back = self.held[slot][1:]
         del self.held[slot][1:]
         event = TrialsReclaimed(
@@ -186,7 +187,7 @@ class Cluster:
 
 
 class Watched(Cluster):
-    """Sees after every event that no slot idles that could run something."""
+    """A cluster that checks after every event that no slot is idle if a waiting trial could run."""
 
     def feed(self, event: Event) -> None:
         super().feed(event)
@@ -210,11 +211,12 @@ DURATIONS = st.lists(st.floats(0.2, 30.0), min_size=4, max_size=25)
 
 @settings(deadline=None, max_examples=60)
 @given(DURATIONS, st.data(), st.integers(1, 5), st.floats(1.0, 40.0), st.floats(1.0, 2.0))
-def test_nothing_begins_that_will_hardly_end_before_the_deadline_and_what_is_taken_back_runs_once(
+def test_no_trial_starts_that_is_unlikely_to_end_before_the_deadline_and_reclaimed_ones_run_once(
     expected, data, workers, deadline, uncertainty
 ):
-    """Trials take up to five times as long as expected, or a fifth; messages take 5 ms; all workers but one
-    may be lost.
+    """Trials take between a fifth and five times the expected duration, and messages take 5 ms.
+
+    All workers except one may be lost.
     """
     factors = data.draw(st.lists(st.floats(0.2, 5.0), min_size=len(expected), max_size=len(expected)))
     one = st.tuples(st.floats(0.01, deadline), st.integers(1, max(1, workers - 1)))
@@ -233,14 +235,16 @@ def test_nothing_begins_that_will_hardly_end_before_the_deadline_and_what_is_tak
     assert len(committed) == len(set(committed))
     assert cluster.end is (EndReason.COMPLETE if len(committed) == len(expected) else EndReason.WALLTIME)
     begun = Counter(number for number, _ in cluster.begun)
-    # A lost worker takes along what it ran, and the one before if its end was under way.
+    # A lost worker loses its running trial, and the one before if the message of its end was in transit.
     assert begun.total() <= len(committed) + 2 * len(losses), "only what was lost is begun twice"
 
 
 @settings(deadline=None, max_examples=60)
 @given(DURATIONS, st.data(), st.integers(1, 5), st.floats(1.0, 40.0))
-def test_while_it_learns_no_slot_idles_beside_what_would_end_in_time(takes_s, data, workers, deadline):
-    """From a model that knows nothing to one that is fitted again and again; what it learns decides at once."""
+def test_while_the_model_learns_no_slot_is_idle_if_a_waiting_trial_would_end_in_time(
+    takes_s, data, workers, deadline
+):
+    """The model starts empty and is refitted repeatedly; each fit takes effect at once."""
     model = DurationModel({"x": takes_s}, None, len(takes_s))
     scheduler = Scheduler(
         bytes(len(takes_s)), [0] * len(takes_s), model, retries=1, grace_s=1.0, deadline=deadline
@@ -254,7 +258,7 @@ def test_while_it_learns_no_slot_idles_beside_what_would_end_in_time(takes_s, da
 
 @settings(deadline=None, max_examples=60)
 @given(DURATIONS, st.data(), st.integers(2, 8), st.floats(5.0, 60.0))
-def test_trials_of_several_ranks_do_not_begin_too_late_either(expected, data, workers, deadline):
+def test_trials_of_several_ranks_do_not_start_too_late_either(expected, data, workers, deadline):
     size = len(expected)
     widths = data.draw(st.lists(st.sampled_from([1, 1, 2, min(4, workers)]), min_size=size, max_size=size))
     factors = data.draw(st.lists(st.floats(0.3, 3.0), min_size=size, max_size=size))
@@ -297,7 +301,7 @@ def ends(number: int, seconds: float, attempt: int = 1) -> TrialsEnded:
 SLOT = Slot(0, 0)
 
 
-def test_what_waits_behind_a_trial_that_takes_too_long_is_taken_back_before_it_would_begin_too_late():
+def test_a_trial_behind_one_that_takes_too_long_is_reclaimed_before_it_would_start_too_late():
     scheduler = alone([13.8, 13.8, 13.8], deadline=100.0)
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
     latest = 100.0 - 13.8
@@ -309,7 +313,7 @@ def test_what_waits_behind_a_trial_that_takes_too_long_is_taken_back_before_it_w
 
 
 def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_bound():
-    """At 96 s of 100 a trial of 1 s runs since 80 s; one of 3 s would fit only if it began now."""
+    """At 96 of 100 s a trial of 1 s has run since 80 s; one of 3 s fits only if it starts now."""
     scheduler = Scheduler(
         bytes([int(TrialState.RUNNING), 0, 0]),
         [1, 0, 0],
@@ -325,8 +329,8 @@ def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_b
     assert given_to(scheduler.handle(ends(0, 16.5), 96.5)) == [1]
 
 
-def test_an_end_that_comes_early_makes_room_and_one_that_comes_late_takes_it():
-    """When a slot is free is counted from its last end, and not from what was expected before."""
+def test_an_early_end_makes_room_for_a_trial_and_a_late_one_does_not():
+    """The time at which a slot is free counts from its last end, not from earlier expectations."""
     for at, more in ((1.0, [2]), (10.0, [])):
         scheduler = alone([10.0, 10.0, 10.0], deadline=25.0)
         assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
@@ -345,7 +349,7 @@ def test_the_uncertainty_of_the_expectation_counts():
     )
 
 
-def test_what_was_handed_out_before_anything_was_known_is_looked_at_again_when_it_is():
+def test_trials_assigned_before_durations_are_known_are_reviewed_when_they_are():
     model = DurationModel({"x": [1, 1, 1, 1, 1, 1, 1, 1]}, None, 8)
     scheduler = Scheduler(bytes(8), [0] * 8, model, retries=1, grace_s=1.0, deadline=7.0)
     for rank in range(4):
@@ -355,11 +359,11 @@ def test_what_was_handed_out_before_anything_was_known_is_looked_at_again_when_i
         number, attempt = next(iter(scheduler.held[Slot(rank, 0)].items()))
         block = EndedBlock(rank, 0, [number], [attempt], [COMPLETE], [0.0], [4.0], {})
         made = scheduler.handle(TrialsEnded(block), 4.0)
-    # Three trials that took 4 s: rank 3 must not begin its second one at 4 s, for the time is over at 7 s.
+    # Three trials took 4 s each: rank 3 must not start its second one at 4 s, because the deadline is at 7 s.
     assert [decision for decision in made if isinstance(decision, Reclaim)] == [Reclaim(Slot(3, 0))]
 
 
-def test_nothing_begins_after_the_deadline_also_where_nothing_is_known():
+def test_no_trial_starts_after_the_deadline_even_if_durations_are_unknown():
     model = DurationModel({"x": [1, 2, 3]}, None, 3)
     scheduler = Scheduler(bytes(3), [0] * 3, model, retries=1, grace_s=1.0, deadline=10.0)
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
@@ -368,8 +372,8 @@ def test_nothing_begins_after_the_deadline_also_where_nothing_is_known():
     assert [type(decision) for decision in scheduler.handle(ends(0, 11.0), 11.0)] == [Commit, End]
 
 
-def test_a_slot_that_is_back_is_asked_again_for_what_it_must_not_begin():
-    """A worker that says hello again has forgotten what it was asked for."""
+def test_a_slot_that_rejoins_receives_the_reclaim_again():
+    """A worker that sends Hello again has forgotten the reclaim."""
     scheduler = alone([13.8, 13.8], deadline=100.0)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     assert scheduler.handle(TimePassed(), 86.2) == [Reclaim(SLOT)]
@@ -377,7 +381,7 @@ def test_a_slot_that_is_back_is_asked_again_for_what_it_must_not_begin():
     assert Reclaim(SLOT) in made
 
 
-def test_of_short_trials_no_more_travel_together_than_end_in_time():
+def test_only_as_many_short_trials_are_assigned_together_as_end_in_time():
     scheduler = alone([0.001] * 100, deadline=0.0046, uncertainty=1.5)
     [first, *_] = scheduler.handle(WorkerJoined(0, 1), 0.0)
     assert len(first.numbers) == 3, "each takes 1.5 ms at most, and 4.6 ms are left"

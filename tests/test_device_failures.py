@@ -1,5 +1,6 @@
-"""What a GPU's failure costs: its trial, and nothing that runs after it.  The GPUs are faked, the exceptions
-are CUDA's.
+"""A GPU failure ends its own trial and no later one.
+
+The GPUs are simulated; the texts of the exceptions are those of CUDA.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ NOT_OF_DEVICE = [
 
 
 @pytest.mark.parametrize("text", OF_DEVICE)
-def test_what_a_device_reports_is_known_by_its_text(text):
+def test_a_device_error_is_recognised_by_its_text(text):
     assert is_of_device(RuntimeError(text))
 
 
 @pytest.mark.parametrize("text", NOT_OF_DEVICE)
-def test_what_a_program_reports_is_not(text):
+def test_a_program_error_is_not_a_device_error(text):
     assert not is_of_device(RuntimeError(text))
 
 
-def test_what_a_device_reports_is_known_by_its_type_and_behind_another_exception():
+def test_a_device_error_is_recognised_by_its_type_and_as_the_cause_of_another_exception():
     assert is_of_device(type("AcceleratorError", (RuntimeError,), {})("something new"))
     assert is_of_device(type("DistBackendError", (RuntimeError,), {})("socket timeout"))
     try:
@@ -78,7 +79,7 @@ def test_what_a_device_reports_is_known_by_its_type_and_behind_another_exception
 def torch_with(
     free: float, *, held: float = 0.0, held_most: float = 0.0, answers: bool = True
 ) -> types.SimpleNamespace:
-    """Torch as far as it is asked, with a device of 100 GiB; `held`: what this process has reserved."""
+    """The queried part of torch with a device of 100 GiB; this process has reserved `held` GiB."""
 
     def mem_get_info() -> tuple[int, int]:
         if not answers:
@@ -97,7 +98,7 @@ def torch_with(
         (torch_with(3), "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", True),
         (torch_with(3), "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         (torch_with(3), "GET was unable to find an engine to execute this computation", True),
-        # What was held is given back by the time somebody looks.
+        # The memory that the process held is free again when the device is queried.
         (torch_with(90, held=2, held_most=85), "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", True),
         (torch_with(50, held=45, held_most=45), "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", False),
         (torch_with(3), "CUDA error: device-side assert triggered", False),
@@ -120,7 +121,7 @@ def test_a_library_that_fails_on_a_device_that_is_nearly_full_lacks_memory(
 
 @pytest.fixture
 def gpus(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Two GPUs, as far as nvidia-smi says."""
+    """Make nvidia-smi report two GPUs."""
     tool = tmp_path / "tool"
     tool.mkdir()
     lines = [f"GPU {n}: NVIDIA H200 (UUID: GPU-{n}2345678-1234-1234-1234-123456789012)" for n in range(2)]
@@ -156,9 +157,7 @@ def sweep(folder: Path, code: str, parameters: str, more: str = "") -> str:
 
 
 @pytest.mark.mpi
-def test_an_error_that_sticks_to_the_device_costs_the_trial_that_made_it_and_no_other(
-    folder, gpus, mpisweep: Run
-):
+def test_a_sticky_device_error_fails_the_trial_that_caused_it_and_no_other(folder, gpus, mpisweep: Run):
     code = """
 def run(trial):
     global broken
@@ -181,13 +180,13 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_what_fails_for_what_another_trial_has_left_runs_again_and_completes(folder, gpus, mpisweep: Run):
+def test_a_trial_that_fails_because_of_an_earlier_one_runs_again_and_completes(folder, gpus, mpisweep: Run):
     code = """
 def run(trial):
     global broken
     use_device()
     if trial.params["x"] == 1:
-        # Nobody has synchronised with the device before the trial was over.
+        # The trial ends before anything synchronises with the device.
         broken = True
     return float(os.getpid())
 """
@@ -233,7 +232,7 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_the_memory_frontier_learns_from_what_a_full_device_makes_of_a_library(folder, gpus, mpisweep: Run):
+def test_the_memory_frontier_learns_from_library_errors_on_a_full_device(folder, gpus, mpisweep: Run):
     spec = sweep(folder, NEAR_THE_END.format(free=4), 'x = { from = 1, to = 100, memory = "increasing" }')
     done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
@@ -251,7 +250,7 @@ def test_the_memory_frontier_learns_from_what_a_full_device_makes_of_a_library(f
 
 
 @pytest.mark.mpi
-def test_a_library_that_fails_on_a_device_with_room_has_failed_and_shows_nothing(folder, gpus, mpisweep: Run):
+def test_a_library_error_on_a_device_with_room_says_nothing_about_memory(folder, gpus, mpisweep: Run):
     spec = sweep(folder, NEAR_THE_END.format(free=60), 'x = { values = [10, 50, 60], memory = "increasing" }')
     done = mpisweep("run", spec, "-n", "1", "-o", "r.h5")
     assert done.returncode == 0, done.stderr

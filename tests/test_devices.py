@@ -14,7 +14,7 @@ from mpisweep.spec import SpecError, parse_spec
 CPU = Node(tuple(range(8)), ())
 GPUS = Node(tuple(range(16)), tuple(Gpu(str(i), "V100", f"GPU-{i}") for i in range(4)))
 
-#: As NVIDIA's MIG user guide has it.
+#: Output of `nvidia-smi -L`, from NVIDIA's MIG user guide.
 MIG = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
   MIG 3g.20gb     Device  0: (UUID: MIG-c7384736-a75d-5afc-978f-d2f1294409fd)
@@ -38,7 +38,7 @@ def works(node: Node, ranks: int, policy: str = "auto", **options) -> bool:
         ("works", CPU, 9, True), ("idle", GPUS, 4, False),
     ],
 )  # fmt: skip
-def test_rank_0_works_when_a_device_would_idle_otherwise(policy, node, ranks, does):
+def test_rank_0_runs_trials_if_a_device_would_be_idle_otherwise(policy, node, ranks, does):
     assert works(node, ranks, policy) is does
 
 
@@ -67,7 +67,7 @@ def test_each_worker_sees_its_own_gpu_only():
 
 
 def test_ranks_that_were_given_a_gpu_each_keep_it():
-    """As under `srun --gpus-per-task=1`, where each rank calls its own GPU the first one."""
+    """Under `srun --gpus-per-task=1` each rank sees its own GPU as number 0."""
     nodes = [Node(GPUS.cores, (Gpu("0", "V100", f"GPU-{i}"),)) for i in range(4)]
     assert [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in shares(nodes)] == ["0"] * 4
     assert works(nodes[0], 1)
@@ -101,7 +101,7 @@ def test_a_rank_without_a_gpu_beside_others_with_one_is_an_error():
         shares([GPUS, GPUS, CPU])
 
 
-def test_plain_run_starts_one_worker_a_gpu_or_a_core():
+def test_plain_run_starts_one_worker_per_gpu_or_per_core():
     assert default_workers(GPUS) == 4
     assert default_workers(GPUS, 0.5) == 8
     assert default_workers(GPUS, 2) == 2
@@ -127,7 +127,7 @@ def test_a_gpu_that_is_divided_counts_as_its_instances():
         ("1,7,0", ["GPU-f0"]), ("1,1", ["GPU-f0"]), ("NoDevFiles", []),
     ],
 )  # fmt: skip
-def test_what_the_batch_system_left_visible_is_respected(allowed, identities):
+def test_only_visible_devices_are_used(allowed, identities):
     assert [gpu.identity[:6] for gpu in nvidia_gpus(MIG, allowed)] == identities
 
 
@@ -158,7 +158,7 @@ def test_gpus_of_amd_are_found_in_sysfs(tmp_path, environment, selectors):
 
 
 @pytest.mark.parametrize("wrong", ["0", "1.5", "-1", "0.4", "true", '"two"', "1000"])
-def test_a_share_that_is_none_is_refused(wrong):
+def test_an_invalid_share_of_a_device_is_refused(wrong):
     with pytest.raises(
         SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share such as 0\.5"
     ):
@@ -166,7 +166,7 @@ def test_a_share_that_is_none_is_refused(wrong):
 
 
 @pytest.mark.mpi
-def test_check_devices_says_who_would_use_what(folder, mpisweep, environment):
+def test_check_devices_shows_the_device_of_each_rank(folder, mpisweep, environment):
     tool = folder / "bin"
     tool.mkdir()
     (tool / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{MIG}END\n")

@@ -13,14 +13,14 @@ FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 def anchors_of(page: str) -> set[str]:
-    """The anchors of a page's headings, made as GitHub makes them."""
+    """The anchors of a page's headings, formed as on GitHub."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page), flags=re.MULTILINE)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
 
 
 def broken_links(path, text: str) -> list[str]:
-    """Links of a page to files and headings that are not there."""
+    """Links of a page to files and headings that do not exist."""
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", text)):
         if link.startswith(("http://", "https://")):
@@ -54,7 +54,7 @@ def test_every_page_can_be_reached_from_the_readme():
     assert set((ROOT / "docs").glob("*.md")) <= seen
 
 
-def test_the_messages_that_troubleshooting_lists_are_messages():
+def test_the_messages_that_troubleshooting_lists_exist():
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     listed = re.findall(
         r"^\| `([^`]+)` \|", text.partition("## Messages")[2].partition("## ")[0], flags=re.MULTILINE

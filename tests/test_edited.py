@@ -1,6 +1,4 @@
-"""The user's code between two runs of one results file: what has changed is said and recorded, and the run
-goes on.
-"""
+"""Code of the user edited between two runs: the next run reports and records it."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def sweep_of(folder: Path, workload: str, last: int) -> str:
                              "def f(trial): return model.loss(trial)\n", "model.py": "def loss(trial): "
                                                                                      "return 1.0\n"},
      ["mine.py"], "mine.py has changed since trials 0 to 3 ran"),
-    # What it imports is as much what ran.
+    # An imported module is part of the code.
     ('"mine:f"', {"mine.py": "from model import loss\n"
                              "def f(trial): return loss(trial)\n", "model.py": "def loss(trial): return "
                                                                                "1.0\n"},
@@ -57,7 +55,7 @@ def sweep_of(folder: Path, workload: str, last: int) -> str:
                                               "echo loss=1\n"}, ["train"], "train has changed since trials 0 to 3 ran"),
     ('{ command = "cat {template}", template = "in.txt" }', {"in.txt": "loss={{x}}\n"}, ["in.txt"], "in.txt has changed since trials 0 to 3 ran"),
 ])  # fmt: skip
-def test_code_that_was_edited_between_two_runs_is_said_once_and_recorded(
+def test_code_that_was_edited_between_two_runs_is_reported_once_and_recorded(
     folder: Path, mpisweep: Run, workload: str, files: dict[str, str], edited: list[str], said: str
 ):
     for name, text in files.items():
@@ -83,7 +81,7 @@ def test_code_that_was_edited_between_two_runs_is_said_once_and_recorded(
         assert [json.loads(text) for text in file["allocations/code"].asstr()] == recorded
 
 
-def test_code_that_is_as_it_was_is_not_spoken_of(folder: Path, mpisweep: Run):
+def test_unchanged_code_is_not_reported(folder: Path, mpisweep: Run):
     text = "def f(trial): return 1.0\n"
     said = []
     for last, more in enumerate(["", "", "# other\n", ""], 3):
@@ -91,7 +89,7 @@ def test_code_that_is_as_it_was_is_not_spoken_of(folder: Path, mpisweep: Run):
         done = mpisweep("run", sweep_of(folder, '"mine:f"', last), "-n", "1", "-o", "r.h5")
         assert done.returncode == 0, done.stderr
         said.append([line.partition(" ")[2] for line in done.stderr.splitlines() if "changed since" in line])
-    # Edited back, it is the one trial between that ran with something else.
+    # After the edit is undone, only the trial between the edits ran with other code.
     assert said == [
         [],
         [],
@@ -100,8 +98,8 @@ def test_code_that_is_as_it_was_is_not_spoken_of(folder: Path, mpisweep: Run):
     ]
 
 
-def test_only_trials_that_have_ended_ran_with_something():
-    """Trial 0 has ended, 1 was lost, 2 runs, 3 waits to be retried, and 4 has ended where nobody knows."""
+def test_only_trials_that_have_ended_are_compared_with_the_code():
+    """Trial 0 has ended, 1 was lost, 2 runs, 3 waits for a retry, 4 ended on an unknown worker."""
     complete, waiting, running = (
         int(state) for state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING)
     )
@@ -117,7 +115,7 @@ def test_only_trials_that_have_ended_ran_with_something():
     assert known.edited({}) == ([], [])
 
 
-def test_a_file_of_an_earlier_version_says_nothing_of_code(folder: Path, mpisweep: Run):
+def test_a_file_of_an_earlier_version_has_no_record_of_code(folder: Path, mpisweep: Run):
     (folder / "mine.py").write_text("def f(trial): return 1.0\n")
     assert mpisweep("run", sweep_of(folder, '"mine:f"', 3), "-n", "1", "-o", "r.h5").returncode == 0
     with h5py.File(folder / "r.h5", "a") as file:
@@ -130,7 +128,7 @@ def test_a_file_of_an_earlier_version_says_nothing_of_code(folder: Path, mpiswee
     assert [bool(code) for code in package.load(folder / "r.h5").allocations["code"]] == [False, True]
 
 
-def test_code_that_damage_has_changed_costs_no_run(folder: Path, mpisweep: Run):
+def test_a_damaged_record_of_code_stops_no_run(folder: Path, mpisweep: Run):
     (folder / "mine.py").write_text("def f(trial): return 1.0\n")
     assert mpisweep("run", sweep_of(folder, '"mine:f"', 3), "-n", "1", "-o", "r.h5").returncode == 0
     with h5py.File(folder / "r.h5", "a") as file:
@@ -139,7 +137,7 @@ def test_code_that_damage_has_changed_costs_no_run(folder: Path, mpisweep: Run):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_belongs_to_the_user_is_what_lies_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_code_in_the_folder_belongs_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "installed.py").write_text("import numpy, helper\n")
@@ -159,7 +157,7 @@ def test_what_belongs_to_the_user_is_what_lies_in_the_folder(tmp_path: Path, mon
 
     assert names(module="a") == ["a.py", "b/__init__.py", "b/c.py", "d.py"]
     assert names(module="c") == ["c.py"]
-    # What is installed is one file, and not all that it imports.
+    # Of an installed module only its own file counts, not its imports.
     assert names(module="installed") == [str(other / "installed.py")]
     assert names(
         arguments=[sys.executable, "-u", "c.py", "--data=data.csv", "data.csv", "{x}", "run.sh"]
@@ -169,13 +167,13 @@ def test_what_belongs_to_the_user_is_what_lies_in_the_folder(tmp_path: Path, mon
     assert names() == []
 
 
-def test_no_source_is_too_strange(tmp_path: Path):
+def test_any_source_can_be_described(tmp_path: Path):
     (tmp_path / "m.py").write_bytes(b"\xff\x00import os\nimport n" + b"(" * 5000)
     (tmp_path / "n.py").mkdir()
     os.mkfifo(tmp_path / "pipe.py")
     assert json.loads(describe_sources(tmp_path, module="m")).keys() == {"m.py"}
     assert describe_sources(tmp_path, arguments=["python", "pipe.py", "n.py", "x" * 5000, "nul\0byte"]) == ""
-    # As many as an attribute of HDF5 takes.
+    # The text must fit into an attribute of HDF5.
     for number in range(400):
         (tmp_path / f"{'long' * 40}{number}.py").write_text("")
     (tmp_path / "all.py").write_text("import " + ", ".join(f"{'long' * 40}{n}" for n in range(400)))
@@ -190,7 +188,7 @@ def test_no_source_is_too_strange(tmp_path: Path):
                                                                                                     "and 4"),
     ([*range(0, 40, 2)], "trials 0, 2, 4, 6, 8 and 15 more"),
 ])  # fmt: skip
-def test_trials_are_told_in_few_words(numbers: list[int], text: str):
+def test_lists_of_trials_are_abbreviated(numbers: list[int], text: str):
     assert trials_text(numbers) == text
 
 

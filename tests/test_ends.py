@@ -1,6 +1,4 @@
-"""Every way in which a run can end, with real processes: what the launcher returns, prints, and leaves in the
-file.
-"""
+"""Every way in which a run can end, with real processes: exit code, output and results file."""
 
 from __future__ import annotations
 
@@ -31,9 +29,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.mpi
 
-#: Three nodes that are this machine, each with a host name of its own.
+#: Three nodes on this machine, each with its own host name.
 pjm = test_launch.pjm
-#: Half a megabyte.
+#: A disk of half a megabyte.
 small_disk = test_reliability.small_disk
 
 
@@ -54,7 +52,7 @@ def begun(folder: Path, count: int) -> Callable[[], bool]:
     return lambda: len(list(folder.glob("begun.*"))) >= count
 
 
-# ---------------------------------------------------------------------- ranks that hang, launchers that sleep
+# ---------------------------------------------------------------------- ranks that hang, launchers that stall
 
 
 @needs_named_nodes
@@ -83,17 +81,17 @@ def test_a_rank_that_hangs_alone_on_its_node_does_not_keep_the_allocation(folder
 
 
 def frozen_launch(folder: Path, environment: dict[str, str], last: int) -> subprocess.Popen[str]:
-    """A launch whose launcher sleeps, and whose ranks are gone without a word."""
+    """A run whose launcher is stopped and whose ranks were killed before they reported an end."""
     process = start(folder, environment, "run", sweep_file(folder, "gated", last), "-n", "2", "-o", "r.h5")
     wait_for(begun(folder, 2))
     os.kill(process.pid, signal.SIGSTOP)
     below = psutil.Process(process.pid).children(recursive=True)
     for act in (psutil.Process.suspend, psutil.Process.kill):
         for member in below:
-            # What has ended meanwhile need not be frozen.
+            # A process may end before its turn.
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
-    # The launcher's own children stay until it wakes up.
+    # Children of the launcher stay zombies until it wakes up.
     wait_for(
         lambda: all(not member.is_running() or member.status() == psutil.STATUS_ZOMBIE for member in below)
     )
@@ -146,7 +144,7 @@ def test_a_launcher_that_wakes_up_after_its_own_run_has_ended_returns_its_end_wh
 
 # ------------------------------------------------------------------------------------- every way to end
 
-#: What trials do: each reads how it is to end from a file.
+#: Each trial reads from a file how it should behave.
 PROGRAM = """
 import os, time
 from pathlib import Path
@@ -173,18 +171,18 @@ def run(trial):
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way for a run to end, and what is to be seen of it."""
+class Ending:
+    """One way for a run to end, and its visible outcome."""
 
-    #: What trials do.
+    #: Behaviour of the trials, see PROGRAM.
     how: str
     exit_code: int
-    #: In the file; where a run could not say why it ended it is "running", and `mpisweep status` says that it
-    #: has died.
+    #: Of the results file.  It stays "running" if the run could not record its end; then `mpisweep status`
+    #: says that the run died.
     state: str
     #: The launcher's last line, without the time.
     last: str
-    #: What is done once trials run.
+    #: Called when trials run.
     act: Callable[[Path, subprocess.Popen[str], Run], object] | None = None
     limits: str = "grace = 2"
     arguments: tuple[str, ...] = ()
@@ -218,13 +216,13 @@ def lost(folder: Path, process: subprocess.Popen[str], mpisweep: Run) -> None:
 
 
 RESUME = "run the same command to resume"
-WAYS = {
-    "complete": Way("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended"),
-    "some fail": Way("half", 0, "complete", "s: complete; 6 of 6 trials have ended"),
-    "nothing is left to do": Way(
+ENDINGS = {
+    "complete": Ending("succeed", 0, "complete", "s: complete; 6 of 6 trials have ended"),
+    "some fail": Ending("half", 0, "complete", "s: complete; 6 of 6 trials have ended"),
+    "nothing is left to do": Ending(
         "succeed", 0, "complete", "s: complete; 6 of 6 trials have ended", is_second=True
     ),
-    "all fail": Way(
+    "all fail": Ending(
         "fail",
         4,
         "no trial completed",
@@ -232,7 +230,7 @@ WAYS = {
         "cause",
         limits="same_failures = 0",
     ),
-    "the first ones fail alike": Way(
+    "the first ones fail alike": Ending(
         "fail",
         4,
         "stopped because the first trials all failed alike",
@@ -241,49 +239,49 @@ WAYS = {
         trials=60,
         limits="same_failures = 3",
     ),
-    "nothing finite": Way(
+    "nothing finite": Ending(
         "diverge",
         4,
         "no completed trial has a finite objective",
         "s: no completed trial has a finite objective; 6 of 6 trials have "
         "ended; every loss is missing, NaN or infinite",
     ),
-    "stop": Way(
+    "stop": Ending(
         "listen",
         3,
         "stopped on request",
         f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
         stop_asked,
     ),
-    "stop file": Way(
+    "stop file": Ending(
         "listen",
         3,
         "stopped on request",
         f"s: stopped on request; 0 of 6 trials have ended; {RESUME}",
         lambda folder, process, mpisweep: (folder / "r.h5.stop").touch(),
     ),
-    "SIGTERM": Way(
+    "SIGTERM": Ending(
         "listen",
         3,
         "stopped by a signal",
         f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
         signalled(signal.SIGTERM),
     ),
-    "SIGINT": Way(
+    "SIGINT": Ending(
         "listen",
         3,
         "stopped by a signal",
         f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
         signalled(signal.SIGINT),
     ),
-    "SIGUSR1 and a trial that does not listen": Way(
+    "SIGUSR1 and a trial that does not listen": Ending(
         "deaf",
         3,
         "stopped by a signal",
         f"s: stopped by a signal; 0 of 6 trials have ended; {RESUME}",
         signalled(signal.SIGUSR1),
     ),
-    "SIGINT twice": Way(
+    "SIGINT twice": Ending(
         "deaf",
         3,
         "running",
@@ -291,7 +289,7 @@ WAYS = {
         signalled(signal.SIGINT, signal.SIGINT),
         "grace = 1000",
     ),
-    "walltime": Way(
+    "walltime": Ending(
         "listen",
         3,
         "stopped before the walltime",
@@ -299,7 +297,7 @@ WAYS = {
         limits="grace = 1",
         arguments=("--walltime", "8"),
     ),
-    "lost for good": Way(
+    "lost for good": Ending(
         "listen",
         3,
         "running",
@@ -307,7 +305,7 @@ WAYS = {
         lost,
         "restarts = 0",
     ),
-    "disk": Way(
+    "disk": Ending(
         "chat",
         3,
         "running",
@@ -319,47 +317,47 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, way: Way, request):
-    """However a run ends: what a script, a later reader and a person at the screen are told is the same."""
-    if way.output.startswith("disk"):
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_exit_code_file_and_last_line_agree(folder, environment, mpisweep: Run, ending: Ending, request):
+    """Exit code, results file and screen report the same end, whatever it is."""
+    if ending.output.startswith("disk"):
         request.getfixturevalue("small_disk")
     (folder / "mine.py").write_text(PROGRAM)
     (folder / "s.toml").write_text(
         'name = "s"\n'
         'workload = "mine:run"\n'
         "[parameters]\n"
-        f"x = {{ from = 1, to = {way.trials} }}\n"
+        f"x = {{ from = 1, to = {ending.trials} }}\n"
         "[limits]\n"
-        f"{way.limits}\n"
+        f"{ending.limits}\n"
     )
-    (folder / "how").write_text(way.how)
-    command = ("run", "s.toml", "-n", "2", "-o", way.output, *way.arguments)
-    if way.is_second:
+    (folder / "how").write_text(ending.how)
+    command = ("run", "s.toml", "-n", "2", "-o", ending.output, *ending.arguments)
+    if ending.is_second:
         assert mpisweep(*command).returncode == 0
     process = start(folder, environment, *command)
-    if way.act is not None:
+    if ending.act is not None:
         wait_for(begun(folder, 2))
-        way.act(folder, process, mpisweep)
-    assert process.wait(timeout=PATIENCE_S) == way.exit_code, stderr_of(folder)
+        ending.act(folder, process, mpisweep)
+    assert process.wait(timeout=PATIENCE_S) == ending.exit_code, stderr_of(folder)
     time_of_day, _, last = last_line(stderr_of(folder)).partition(" ")
     assert re.fullmatch(r"\d\d:\d\d:\d\d", time_of_day)
-    assert re.fullmatch(way.last, last), last
+    assert re.fullmatch(ending.last, last), last
     assert "Traceback" not in stderr_of(folder)
-    sweep = package.load(folder / way.output)
-    assert sweep.state == way.state
-    assert sweep.allocations["end"][-1] == ("" if way.state == "running" else way.state)
-    # Whoever looks later is told the same; of a run that could not say its end, that it has died.
-    told = way.state if way.state != "running" else f"the last run died without closing; {RESUME}"
-    assert mpisweep("status", way.output).stdout.startswith(f"s: {told}\n")
-    assert (folder / (way.output + ".journal")).exists() == (way.state == "running")
-    watched = mpisweep("watch", way.output)
-    assert watched.returncode == way.exit_code
+    sweep = package.load(folder / ending.output)
+    assert sweep.state == ending.state
+    assert sweep.allocations["end"][-1] == ("" if ending.state == "running" else ending.state)
+    # `status` reports the same end; for a run that recorded none it reports that the run died.
+    told = ending.state if ending.state != "running" else f"the last run died without closing; {RESUME}"
+    assert mpisweep("status", ending.output).stdout.startswith(f"s: {told}\n")
+    assert (folder / (ending.output + ".journal")).exists() == (ending.state == "running")
+    watched = mpisweep("watch", ending.output)
+    assert watched.returncode == ending.exit_code
     assert f"s: {told}\n" in watched.stdout
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_what_is_refused_before_any_work_leaves_nothing(folder, mpisweep: Run, ranks):
+def test_a_run_refused_before_any_work_leaves_no_files(folder, mpisweep: Run, ranks):
     (folder / "s.toml").write_text('workload = "mine:nothing"\n[parameters]\nx = [1, 2]\n')
     (folder / "mine.py").write_text(PROGRAM)
     done = mpisweep("run", "s.toml", "-o", "r.h5", *([] if ranks else ["-n", "2"]), ranks=ranks)
@@ -369,8 +367,10 @@ def test_what_is_refused_before_any_work_leaves_nothing(folder, mpisweep: Run, r
     assert mpisweep("status", "r.h5").returncode == 2
 
 
-def test_every_reason_to_end_has_its_way():
-    """What the disk takes no word of has its way above; lost workers, split sweeps and takeovers have tests
+def test_every_reason_to_end_is_tested():
+    """Reasons without an entry above are tested elsewhere.
+
+    An unusable disk has an entry, but cannot be recorded; lost workers, split sweeps and takeovers have tests
     of their own.
     """
     elsewhere = {
@@ -381,6 +381,6 @@ def test_every_reason_to_end_has_its_way():
         EndReason.SUPERSEDED,
         EndReason.DISK,
     }
-    assert {way.state for way in WAYS.values()} - {"running"} == {
+    assert {ending.state for ending in ENDINGS.values()} - {"running"} == {
         str(reason) for reason in EndReason
     } - elsewhere

@@ -1,9 +1,8 @@
-"""What an event costs the scheduler does not depend on how many workers and trials there are: counted, not
-timed.
+"""The cost of an event in the scheduler is independent of the numbers of workers and trials.
 
-The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100 workers and with 10,000.  Of each
-event are counted the lines that run and what built-in functions look at, and the memory that it needs for a
-moment: a copy of all slots is one line, and shows there.
+Costs are counted, not timed.  The sweeps are those of ``benchmarks/events.py``, in virtual time, with 100
+workers and with 10,000.  The tests count the lines that an event executes and the elements that built-in
+functions visit, and measure the peak of its memory: a copy of all slots is one line, but needs memory.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from mpisweep.scheduling.decisions import Decision
 from mpisweep.scheduling.events import Event, TrialsGranted
 
 FEW, MANY = 100, 10_000
-#: Of these kinds of events one in so many is measured that there are as many with many workers as with few.
+#: Kinds of events of which only a sample is measured, as many with many workers as with few.
 SAMPLED = {"TrialsEnded", "TrialsReclaimed", "TrialsRevoked", "WorkerJoined", "WorkerLost"}
-#: Functions that look at all of what they are given.
+#: Built-in functions that visit every element of their argument.
 LOOKING = ("all", "any", "max", "min", "sorted", "sum")
-#: Bytes that are nothing: a few small objects.
+#: Bytes to ignore: a few small objects.
 SMALL = 4096
 
 
@@ -36,20 +35,19 @@ events = load_script("benchmarks/events.py")
 
 
 class Steps:
-    """Counts lines and calls, and what built-in functions look at."""
+    """Counts lines, calls, and the elements that built-in functions visit."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def trace(self, _frame: FrameType, event: str, _: Any) -> Any:
-        # A line is told of again each time a loop comes to it, and a generator is called for each of its
-        # values.
+        # Python reports a line each time a loop reaches it, and a call for each value of a generator.
         if event in ("call", "line"):
             self.count += 1
         return self.trace
 
     def look_with(self, name: str) -> Any:
-        """The built-in function of this name, whose looks count."""
+        """The built-in function of this name, wrapped to count the elements it visits."""
         function = getattr(builtins, name)
 
         def looking(*things: Any, **options: Any) -> Any:
@@ -61,11 +59,11 @@ class Steps:
 
 
 class Counted(events.Cluster):  # type: ignore[name-defined, misc]
-    """Counts instead of taking the time, from when the first worker joins.
+    """A cluster that counts steps instead of measuring time, from the first worker on.
 
     Args:
-        steps: counts.
-        limit: no event may take more steps than this; a grant, for each of its trials.
+        steps: the counter.
+        limit: largest number of steps per event; for a grant, per trial.
     """
 
     is_measured = True
@@ -73,7 +71,7 @@ class Counted(events.Cluster):  # type: ignore[name-defined, misc]
     def __init__(self, variant: Any, workers: int, steps: Steps, limit: float) -> None:
         self.steps, self.limit = steps, limit
         self.stride = workers // FEW
-        #: Kind of event -> how many there were; and the steps and the bytes of those that were measured.
+        #: Kind of event -> number of events; and the steps and bytes of the measured ones.
         self.happened: Counter[str] = Counter()
         self.steps_of: dict[str, list[int]] = defaultdict(list)
         self.bytes_of: dict[str, list[float]] = defaultdict(list)
@@ -95,16 +93,16 @@ class Counted(events.Cluster):  # type: ignore[name-defined, misc]
             self.bytes_of[kind].append(tracemalloc.get_traced_memory()[1] / size)
             tracemalloc.stop()
         self.steps_of[kind].append(self.steps.count)
-        # Where each event takes long, a whole sweep would take hours.
+        # If each event were slow, the whole sweep would take hours.
         assert self.steps.count / size <= self.limit, f"one {kind} takes {self.steps.count} steps"
         return decisions
 
     def most_steps(self) -> int:
-        """Of the event that took most; of grants each is as large as the cluster."""
+        """Steps of the most expensive event except grants, which are as large as the cluster."""
         return max(steps for kind, some in self.steps_of.items() for steps in some if kind != "TrialsGranted")
 
     def steps_per_event(self) -> float:
-        """The mean of all events of the sweep, by what those of each kind have cost that were measured."""
+        """Mean steps of all events of the sweep, estimated per kind from the measured ones."""
         total = sum(
             count * fmean(self.steps_of[kind]) for kind, count in self.happened.items() if self.steps_of[kind]
         )

@@ -1,7 +1,6 @@
 """Every example under examples/ runs as its sweep file says, on two workers.
 
-Where each trial is a process that imports torch anew, a part of the sweep shows the same; the whole of it is
-`long`.
+If each trial is a process that imports torch, a part of the sweep suffices; the whole sweep is marked `long`.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from mpisweep.views.scaling import scaling
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-#: Of a sweep and of a part of it.
+#: Run a part of the sweep, and with `long` the whole.
 LENGTHS = pytest.mark.parametrize(
     "is_whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["part", "whole"]
 )
 
 
 def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: str = "") -> mpisweep.Sweep:
-    """Run an example; `without` is a piece of its sweep file that is left out."""
+    """Run an example with the text `without` removed from its sweep file."""
     folder = tmp_path / example
     shutil.copytree(EXAMPLES / example, folder)
     said = (folder / "sweep.toml").read_text()
@@ -51,7 +50,7 @@ def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: s
 @LENGTHS
 def test_pytorch_script(tmp_path: Path, environment, is_whole: bool):
     sweep = run(tmp_path, environment, "pytorch", without="" if is_whole else "16, 64, ")
-    # The baseline is one of nine, and comes beside the three with the largest batch.
+    # The baseline is one of the nine; in the part it is added to the three with the largest batch.
     assert len(sweep.trials) == (9 if is_whole else 4)
     assert sweep.baseline["accuracy"] > 0.5
     assert sweep.curve(0, "loss").step.tolist() == [0, 1, 2]

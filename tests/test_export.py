@@ -1,4 +1,4 @@
-"""What other programs get of a sweep."""
+"""Export of a sweep as CSV and JSON for other programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exported(path: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) ->
     return capsys.readouterr().out
 
 
-def test_csv_has_a_row_a_trial_under_the_names_that_load_gives(path, capsys):
+def test_csv_has_one_row_per_trial_with_the_column_names_of_load(path, capsys):
     rows = list(csv.DictReader(io.StringIO(exported(path, capsys=capsys))))
     assert tuple(rows[0]) == mpisweep.load(path).trials.names
     assert [(row["number"], row["x"], row["state"], row["loss"]) for row in rows] == [
@@ -46,14 +46,14 @@ def test_csv_has_a_row_a_trial_under_the_names_that_load_gives(path, capsys):
     assert rows[2]["message"] == "ValueError: ü"
 
 
-def test_csv_of_curves_has_a_row_a_report(path, capsys):
+def test_csv_of_curves_has_one_row_per_report(path, capsys):
     rows = list(csv.DictReader(io.StringIO(exported(path, "--curves", capsys=capsys))))
     assert [(row["number"], row["step"], row["value"]) for row in rows if row["metric"] == "loss"] == [
         ("1", "0", "5.0"), ("1", "1", "4.0"), ("3", "0", "3.0"), ("3", "1", "2.0"), ("3", "0", "1.0"),
     ]  # fmt: skip
 
 
-def test_json_says_what_the_sweep_is_and_holds_the_curves_when_asked(path, capsys):
+def test_json_describes_the_sweep_and_holds_the_curves_on_request(path, capsys):
     found = json.loads(exported(path, "--format", "json", "--curves", capsys=capsys))
     assert (found["objective"], found["direction"], found["baseline"], found["parameters"]) == (
         "loss",
@@ -67,7 +67,7 @@ def test_json_says_what_the_sweep_is_and_holds_the_curves_when_asked(path, capsy
     assert "curves" not in json.loads(exported(path, "--format", "json", capsys=capsys))["trials"][1]
 
 
-def test_the_name_of_the_file_says_the_format(path, tmp_path, capsys):
+def test_the_suffix_of_the_file_selects_the_format(path, tmp_path, capsys):
     exported(path, "-o", str(tmp_path / "t.json"), capsys=capsys)
     assert len(json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["trials"]) == 4
     exported(path, "-o", str(tmp_path / "t.csv"), capsys=capsys)
@@ -82,7 +82,7 @@ def test_the_name_of_the_file_says_the_format(path, tmp_path, capsys):
         (["-o", "s.h5", "--format", "csv"], "s.h5: is the results file; set -o to another file"),
     ],
 )
-def test_what_cannot_be_exported_is_one_sentence(path, monkeypatch, capsys, arguments, message):
+def test_an_impossible_export_is_refused_in_one_sentence(path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(path.parent)
     before = path.read_bytes()
     assert main(["export", "s.h5", *arguments]) == 2
@@ -90,7 +90,7 @@ def test_what_cannot_be_exported_is_one_sentence(path, monkeypatch, capsys, argu
     assert path.read_bytes() == before
 
 
-def test_what_no_file_can_hold_of_a_message_is_shown_escaped_in_every_form(tmp_path, capsys):
+def test_characters_of_a_message_that_no_file_can_hold_are_escaped_in_every_format(tmp_path, capsys):
     path = tmp_path / "s.h5"
     block = EndedBlock(0, 0, [0], [1], [4], [1001.0], [1.0], {}, [1], ["FileNotFoundError: \\ \udce4.txt"])
     write_journal(path, [TrialsBlock([0], {"x": [1]}, baseline=None), block])
@@ -109,7 +109,9 @@ def test_what_no_file_can_hold_of_a_message_is_shown_escaped_in_every_form(tmp_p
     choice=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_a_trial_has_left_comes_back_from_both_forms(tmp_path_factory, loss, message, choice):
+def test_any_loss_message_and_choice_can_be_read_back_from_both_formats(
+    tmp_path_factory, loss, message, choice
+):
     path = tmp_path_factory.mktemp("any") / "s.h5"
     records = [
         TrialsBlock([0], {"c": [choice]}, baseline=None),

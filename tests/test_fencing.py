@@ -1,6 +1,6 @@
-"""A run that has ended is over, and a disk that hangs holds nobody up: processes are stopped and go on later.
+"""Processes that resume after their run has ended, and disks that hang during a run.
 
-Ranks are put on several hosts by name (MPISWEEP_HOSTS), so that none of them can be ended by another one.
+MPISWEEP_HOSTS gives ranks different host names, so that no rank can end another.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.mpi
 
-#: Below the time after which a rank that hangs is killed by its own fork server.
+#: Short of the time after which the fork server of a hung rank kills it.
 SILENCE = "silence = 2"
 
 
 @pytest.fixture
 def apart(environment: dict[str, str]) -> dict[str, str]:
-    """Every rank is on a host of its own."""
+    """Each rank is on its own host."""
     return environment | {HOSTS_VARIABLE: "n1,n2,n3,n4"}
 
 
@@ -59,7 +59,7 @@ def somewhere(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture
 def stopped() -> Iterator[Callable[[psutil.Process], psutil.Process]]:
-    """Stop a process; what is still stopped in the end goes on then."""
+    """Stop a process; those still stopped at the end of the test are resumed then."""
     processes: list[psutil.Process] = []
 
     def stop(process: psutil.Process) -> psutil.Process:
@@ -73,13 +73,13 @@ def stopped() -> Iterator[Callable[[psutil.Process], psutil.Process]]:
 
 
 def wake(process: psutil.Process) -> None:
-    """Let a stopped process go on, unless others of its host have killed it."""
+    """Resume a stopped process, unless another rank of its host has killed it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
 
 
 def is_closed(path: Path) -> bool:
-    """Whether a run has ended: its journal is gone, and the file says so."""
+    """Whether a run has ended: its journal is gone, and the results file records the end."""
     return (
         path.exists()
         and not path.with_name(path.name + ".journal").exists()
@@ -91,7 +91,7 @@ def gone(*processes: psutil.Process) -> bool:
     return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
 
 
-# ------------------------------------------------------------------------------------ ranks that wake up late
+# ------------------------------------------------------------------------------------- ranks that resume late
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -123,7 +123,7 @@ def test_a_rank_that_wakes_up_during_the_next_run_leaves_that_alone(folder, some
     assert not (folder / "r.h5.journal").exists()
 
 
-def test_a_master_that_was_held_up_and_is_back_is_a_worker(folder, somewhere, stopped):
+def test_a_master_that_stalled_and_resumes_is_a_worker(folder, somewhere, stopped):
     process, ranks = running(folder, somewhere, 100, 3, SILENCE)
     late = stopped(ranks[0])
     wait_for(lambda: "rank 1 is the master now" in stderr_of(folder))
@@ -143,19 +143,17 @@ def test_a_rank_that_hangs_for_ever_alone_on_its_host_does_not_keep_the_allocati
     assert_done_once(folder, 40)
 
 
-# ------------------------------------------------------------------------------------ processes beside a rank
+# --------------------------------------------------------------------------------------------- side processes
 
 
 def side_process(rank: psutil.Process) -> psutil.Process:
-    """The process of the master that writes the results file."""
+    """The side process of the master that writes the results file."""
     [found] = storm.writers_of(rank)
     return found
 
 
-def test_a_snapshot_process_of_a_master_that_is_dead_changes_nothing_when_it_goes_on(
-    folder, environment, stopped
-):
-    """It is stopped with its fork server, which else would take it along."""
+def test_a_snapshot_process_of_a_dead_master_changes_nothing_when_it_resumes(folder, environment, stopped):
+    """Its fork server is stopped too, because it would end the process otherwise."""
     process, ranks = running(folder, environment, 60, 3)
     writer = side_process(ranks[0])
     server = stopped(ranks[0].children()[0])
@@ -195,7 +193,7 @@ def disk(folder: Path, tmp_path: Path) -> Disk:
 def on_disk(
     folder: Path, environment: dict[str, str], disk: Disk, ranks: int, limits: str
 ) -> tuple[subprocess.Popen[str], dict[int, psutil.Process]]:
-    """A sweep whose results are on the disk, well under way, and its ranks."""
+    """Start a sweep with its results on the disk; return it and its ranks after a few trials."""
     workload(folder, SLOW)
     sweep = my_sweep(folder, 80, limits)
     process = start(folder, environment | disk.environment, "run", sweep, "-o", "disk/r.h5", "-n", str(ranks))
@@ -211,10 +209,10 @@ def all_done(folder: Path) -> package.Sweep:
     return sweep
 
 
-def test_a_disk_that_hangs_holds_no_heartbeat_up(folder, environment, disk):
+def test_a_disk_that_hangs_delays_no_heartbeat(folder, environment, disk):
     process, _ = on_disk(folder, environment, disk, 3, SILENCE)
     disk.be("hang")
-    # Three times as long as a rank may be silent.
+    # Three times `silence`.
     time.sleep(6)
     disk.be("fine")
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
@@ -223,7 +221,7 @@ def test_a_disk_that_hangs_holds_no_heartbeat_up(folder, environment, disk):
     all_done(folder)
 
 
-def test_a_master_that_dies_while_the_disk_hangs_is_followed_when_it_does_not(folder, environment, disk):
+def test_a_master_that_dies_while_the_disk_hangs_is_replaced_when_the_disk_answers(folder, environment, disk):
     process, ranks = on_disk(folder, environment, disk, 3, SILENCE)
     disk.be("hang")
     ranks[0].kill()
@@ -235,7 +233,7 @@ def test_a_master_that_dies_while_the_disk_hangs_is_followed_when_it_does_not(fo
     all_done(folder)
 
 
-def test_a_master_that_dies_while_the_disk_is_full_is_followed_when_there_is_room(folder, environment, disk):
+def test_a_master_that_dies_while_the_disk_is_full_is_replaced_when_there_is_room(folder, environment, disk):
     process, ranks = on_disk(folder, environment, disk, 3, SILENCE)
     disk.be("fail 28")
     ranks[0].kill()
@@ -247,7 +245,9 @@ def test_a_master_that_dies_while_the_disk_is_full_is_followed_when_there_is_roo
 
 @pytest.mark.parametrize("state", ["hang", "fail 28"])
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_disk_that_stays_away_ends_the_run_resumable(folder, environment, disk, mpisweep: Run, state, dies):
+def test_a_disk_that_stays_unusable_ends_the_run_resumable(
+    folder, environment, disk, mpisweep: Run, state, dies
+):
     process, ranks = on_disk(folder, environment, disk, 3, f"{SILENCE}\ndisk = 3")
     disk.be(state)
     if dies:
@@ -268,10 +268,10 @@ def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):
     all_done(folder)
 
 
-def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(
+def test_a_sweep_whose_opening_takes_longer_than_any_silence_continues(
     folder, environment, disk, mpisweep: Run
 ):
-    """What ends a rank that waits for others in MPI_Init for too long is called off there."""
+    """The timeout for waiting in MPI_Init is off while a rank opens the sweep."""
     workload(folder, SLOW)
     sweep = my_sweep(folder, 40, "silence = 0.6")
     process = start(folder, environment | disk.environment, "run", sweep, "-o", "disk/r.h5", "-n", "1")
@@ -279,9 +279,9 @@ def test_a_sweep_whose_opening_takes_longer_than_any_silence_goes_on(
     launcher = psutil.Process(process.pid)
     [rank] = launcher.children()
     rank.kill()
-    # The launcher starts another one, which reads what there is.
+    # The launcher starts another rank, which reads the journal.
     disk.be("slow 0.1")
-    # A rank has its fork server before it waits for anything.
+    # A rank starts its fork server before it waits for anything.
     wait_for(lambda: any(found != rank and found.children() for found in launcher.children()))
     disk.be("hang")
     [second] = launcher.children()

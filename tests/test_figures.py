@@ -1,4 +1,4 @@
-"""The figures and the scripts, on sweeps that are ordinary and on sweeps that are not."""
+"""Figures and their scripts, on ordinary and on unusual sweeps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mpisweep.views.figures.curves import _smoothed
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
-#: Scaling needs trials of several ranks: tests/test_scaling.py.
+#: Scaling needs trials of several ranks; see tests/test_scaling.py.
 DRAWING = [name for name in SCRIPTS if name not in ("top_configs.py", "scaling.py")]
 COUNT = 40
 
 
 def resnet_sweep(path: Path, *, first: int = 0, last: int = COUNT, losses=None, state: int = 2) -> Path:
-    """Trials of ResNet50 at batch sizes 16, 32, ...; two workers, every seventh out of memory."""
+    """Trials of ResNet50 at batch sizes 16, 32, ... on two workers; every 7th is out of memory."""
     spec = (
         'name = "flow"\nworkload = "resnet50"\n[parameters]\nbatch_size = { from = 16, to = 640, step = 16 }\n'
         "[baseline]\nbatch_size = 256\n"
@@ -84,7 +84,7 @@ def test_the_table_is_that_of_the_poster(path):
     assert r"batch\_size" in tables.to_latex(table)
 
 
-def test_texts_with_signs_of_a_table_stay_in_their_cells():
+def test_texts_with_characters_of_table_markup_stay_in_their_cells():
     table = tables.TopTable(
         "t",
         ("op|tion",),
@@ -100,7 +100,7 @@ def test_texts_with_signs_of_a_table_stay_in_their_cells():
     assert r"x\textasciicircum{}2\textasciitilde{}\textbackslash{}y\_\{1\}" in tables.to_latex(table)
 
 
-def test_a_curve_of_one_report_is_seen(tmp_path):
+def test_a_curve_of_one_report_is_visible(tmp_path):
     path = tmp_path / "s.h5"
     write_journal(
         path,
@@ -117,7 +117,7 @@ def test_a_curve_of_one_report_is_seen(tmp_path):
     assert [(line.get_marker(), line.get_linestyle()) for line in lines] == [(".", "None"), ("None", "-")]
 
 
-def test_a_mean_lacks_what_is_no_number_and_the_next_ones_do_not():
+def test_a_value_that_is_not_finite_affects_only_the_means_that_include_it():
     values = np.array([1.0, NAN, 3.0, 5.0, np.inf, 7.0, 9.0])
     assert _smoothed(values, 2).tolist() == pytest.approx([1.0, NAN, NAN, 4.0, NAN, NAN, 8.0], nan_ok=True)
     assert _smoothed(values, 1) is values
@@ -182,8 +182,9 @@ def test_total_time_is_the_sum_against_the_wall(path):
 
 
 def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
-    """Runs that begin at 1000, each with its name, its end and its workers; each runs a trial of 4 s from
-    1001 on.
+    """Write runs, each given by its name, end and number of workers.
+
+    Each starts at 1000 s and runs one trial of 4 s from 1001 s on.
     """
     records = [TrialsBlock(list(range(len(runs))), {"x": list(range(1, len(runs) + 1))}, baseline=None)]
     for number, (run, end, workers) in enumerate(runs):
@@ -198,7 +199,7 @@ def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
     return path
 
 
-def test_what_runs_did_at_the_same_time_counts_once_and_their_workers_together(tmp_path):
+def test_the_time_of_overlapping_runs_counts_once_and_their_workers_add_up(tmp_path):
     path = runs_of_one_trial(tmp_path / "s.h5", ("a", 1010.0, 2), ("b", 1020.0, 1))
     total = figures.total_time(mpisweep.load(path))
     assert (total.wall_s, total.workers, total.allocations, total.trials_s) == (20.0, 3, 2, 8.0)
@@ -249,7 +250,7 @@ def test_a_wide_table_is_printed_whole(tmp_path):
     assert "…" not in printed
 
 
-def test_a_sweep_that_varies_nothing_and_texts_with_signs_of_mathematics_can_be_drawn(tmp_path):
+def test_a_sweep_that_varies_nothing_and_texts_with_mathematical_markup_can_be_drawn(tmp_path):
     for name, parameters, values in (
         ("fixed", "[fixed]\nx = 1\n", {"x": [1, 1]}),
         ("signs", "[parameters]\nx = ['$a_{', 'b$\\frac{']\n", {"x": ["$a_{", "b$\\frac{"]}),
@@ -323,14 +324,14 @@ def test_a_sweep_whose_trials_all_failed_can_be_drawn(tmp_path):
         ("top_configs.py", ["-k", "0"], "there is no best 0 of the trials"),
     ],
 )
-def test_a_wrong_name_is_told_with_the_right_ones(path, name, arguments, message):
+def test_a_wrong_argument_is_reported_in_one_message(path, name, arguments, message):
     done = script(name, path, *arguments, cwd=path.parent)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     done = script("timeline.py", "no.h5", cwd=tmp_path)
     assert done.returncode == 2
     assert "no.h5: no such results file" in done.stderr

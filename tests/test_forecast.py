@@ -1,4 +1,4 @@
-"""How long a sweep will take: by hand where that can be done, and within the bounds of any schedule."""
+"""Predicted duration of a sweep: computed by hand in simple cases, otherwise within bounds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_what_has_ended_takes_no_more_time():
     assert found == Forecast(0, 2, 0.0, 0.0, fitting=0, is_bound=False)
 
 
-def test_measured_trials_say_how_long_the_others_take():
+def test_measured_trials_predict_the_durations_of_the_others():
     model = measured([10.0] * 8)
     found = forecast(model, range(4), workers=4, timeout_s=None, walltime_s=None)
     assert found is not None
@@ -47,7 +47,7 @@ def test_measured_trials_say_how_long_the_others_take():
     assert found.trial_time_s == pytest.approx(40.0, rel=0.05)
     assert not found.is_bound
     assert forecast_lines(found, None) == ["about 40 s of trials; with 4 workers about 10 s"]
-    # The expected duration just fits; that of a trial that takes longer than expected does not.
+    # The expected duration just fits; its upper bound does not.
     tight = forecast(model, range(4), workers=4, timeout_s=None, walltime_s=10.1)
     assert tight is not None
     assert tight.fitting == 0

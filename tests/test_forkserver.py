@@ -1,4 +1,4 @@
-"""The fork server of a rank, watching over the rank."""
+"""The watchdog of a fork server over its rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from waiting import PATIENCE_S
 
 
 def test_a_parent_that_hangs_is_killed_and_one_that_beats_is_not():
-    """A rank that is alone on its node nobody else could end."""
+    """No other rank could end a rank that is alone on its node."""
     rank = textwrap.dedent("""
         import signal, time
         from mpisweep.processes.forkserver import ForkServer

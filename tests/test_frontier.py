@@ -1,4 +1,4 @@
-"""The memory frontier, without a scheduler: every threshold, any number of devices, any order of ends."""
+"""The memory frontier without a scheduler: any threshold, number of devices, order of ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAITING, RUNNING, COMPLETE, FAILED, INFEASIBLE = (
 
 
 class Devices:
-    """Devices that take what they are given, run it in any order, and run out of memory where `fits` says no."""
+    """Devices that run trials in random order and run out of memory if `fits` is false."""
 
     def __init__(self, columns, directions, fits, kinds, *, random: Random, all_joined: bool = True) -> None:
         self.frontier = MemoryFrontier(columns, directions)
@@ -45,7 +45,7 @@ class Devices:
             self.frontier.join(kind)
 
     def turn(self) -> None:
-        """Plan, hand out, check."""
+        """Plan, assign, and check the invariants."""
         idle = Counter(
             kind for kind, runs in zip(self.kinds, self.running, strict=True)
             if runs is None and not self.free and not self.bound[kind]
@@ -98,7 +98,7 @@ class Devices:
 
 
 def line(count: int, threshold: int, workers: int, seed: int = 0) -> Devices:
-    """Sizes 1 to `count` of which those up to `threshold` fit."""
+    """Run the sizes 1 to `count`, of which those up to `threshold` fit."""
     columns = {"batch_size": list(range(1, count + 1))}
     devices = Devices(
         columns,
@@ -112,7 +112,7 @@ def line(count: int, threshold: int, workers: int, seed: int = 0) -> Devices:
 
 
 def at_most_lost(count: int, workers: int) -> int:
-    """Bisection's share, and that of the devices that would have had nothing to do."""
+    """Trials that bisection may lose, plus those on devices that would be idle otherwise."""
     return ceil(log2(count + 1)) + 1 + (0 if workers == 1 else min(workers, isqrt(2 * count)))
 
 
@@ -144,7 +144,7 @@ def test_where_nothing_fits_it_takes_log2_trials_to_know():
     assert devices.why[699] == "batch_size 350 ran out of memory on gpu; what needs more was not run"
 
 
-def test_devices_that_would_idle_get_what_would_be_the_next_probe_if_those_under_way_failed():
+def test_idle_devices_get_the_next_probes_as_if_the_running_ones_failed():
     frontier = MemoryFrontier({"x": list(range(700))}, {"x": "increasing"})
     frontier.hold(range(700))
     for _ in range(4):
@@ -153,7 +153,7 @@ def test_devices_that_would_idle_get_what_would_be_the_next_probe_if_those_under
     assert [number for number, _ in plan.first] == [349, 174, 86, 42]
 
 
-def test_what_is_smaller_than_a_completed_one_is_free():
+def test_trials_smaller_than_a_completed_one_are_free():
     frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
     frontier.hold(range(9))
     frontier.join("gpu")
@@ -182,7 +182,7 @@ def test_nothing_is_inferred_while_something_runs_that_may_show_the_contrary():
     assert [*plan.free, small] == [2, 3, small]
 
 
-def test_a_probe_that_has_not_begun_is_taken_back_when_a_smaller_one_was_too_large():
+def test_a_probe_that_has_not_started_is_withheld_again_if_a_smaller_one_was_too_large():
     frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
     frontier.hold(range(9))
     for _ in range(2):
@@ -222,7 +222,7 @@ def test_a_trial_that_failed_for_another_reason_says_nothing_and_does_not_stop_t
     assert devices.states.count(COMPLETE) == 29
 
 
-def test_the_other_way_round():
+def test_memory_may_decrease_with_a_parameter():
     columns = {"accumulation": [1, 2, 4, 8, 16, 32]}
     devices = Devices(columns, {"accumulation": "decreasing"}, lambda n, _: n >= 3, ["gpu"], random=Random(0))
     devices.run()
@@ -258,7 +258,7 @@ def test_where_the_frontiers_are_the_same_each_further_one_costs_one_trial():
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(2, 6), st.integers(2, 30), st.integers(1, 400), st.integers(1, 5), st.integers(0, 1000))
-def test_two_parameters_that_memory_goes_with(sizes, count, room, workers, seed):
+def test_memory_may_increase_with_two_parameters(sizes, count, room, workers, seed):
     image = [size for size in range(1, sizes + 1) for _ in range(count)]
     batch = list(range(1, count + 1)) * sizes
     devices = Devices(
@@ -297,7 +297,7 @@ def test_a_kind_of_device_that_joins_late_is_not_given_what_was_only_seen_to_fit
     assert {kind for _, kind in plan.first} == {"small", "large"}
 
 
-def test_what_is_given_back_as_another_kind_of_device_joins_is_withheld_once():
+def test_a_trial_reclaimed_while_another_kind_of_device_joins_is_withheld_once():
     frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
     frontier.hold(range(8))
     frontier.join("large")
@@ -324,12 +324,12 @@ def test_a_further_device_of_a_kind_gets_what_fits_on_that_kind_alone():
     assert len(frontier.plan(states, {"large": 1}, all_joined=True).first) == 2
 
 
-def test_trials_that_nothing_is_comparable_with_are_free():
+def test_trials_without_a_comparable_one_are_free():
     frontier = MemoryFrontier({"lr": [0.1, 0.2, 0.3], "x": [1, 2, 3]}, {"x": "increasing"})
     assert frontier.hold(range(3)) == [0, 1, 2]
 
 
-def test_what_completed_before_counts_more_than_what_was_too_large_before():
+def test_a_completed_trial_outweighs_a_smaller_one_that_was_too_large():
     frontier = MemoryFrontier({"x": list(range(9))}, {"x": "increasing"})
     frontier.learn(3, "gpu", Evidence.TOO_LARGE)
     frontier.learn(5, "gpu", Evidence.FITS)
@@ -356,7 +356,7 @@ def test_the_next_probe_is_always_in_between(low, width, expected):
     (FAILED, FailureCause.CRASH, Evidence.NOTHING),
     (FAILED, FailureCause.LOST, Evidence.NOTHING),
 ])  # fmt: skip
-def test_what_an_end_says_about_memory(state, cause, shows):
+def test_the_evidence_of_each_end_about_memory(state, cause, shows):
     assert evidence_of(state, cause) is shows
 
 
@@ -372,7 +372,7 @@ def test_lines_know_where_each_trial_is():
     assert (lines.withheld, line.out, lines.out["gpu"]) == (1, {}, 0)
 
 
-def test_a_trial_that_none_is_comparable_with_is_in_no_line():
+def test_a_trial_without_a_comparable_one_is_in_no_line():
     lines = Lines({"x": [1, 2, 3], "lr": [1.0, 1.0, 2.0]}, {"x": "increasing"})
     assert sorted(lines.places) == [0, 1]
     assert [line.numbers for line in lines] == [[0, 1]]
@@ -407,10 +407,10 @@ def test_one_probe_is_under_way_and_idle_devices_get_the_next_ones_if_it_were_to
     assert [number for number, _ in first[1:]] == [7, 3, 1]
 
 
-def test_a_line_without_anything_left_for_idle_devices_is_looked_at_no_more():
+def test_a_line_without_anything_left_for_idle_devices_is_not_searched_again():
     lines, probing = probing_of(4)
     first: list[tuple[int, str]] = []
-    # What the first call hands out, the second one looks below.
+    # The second call searches below the trials of the first.
     probing.occupy("gpu", 40, first)
     probing.occupy("gpu", 40, first)
     probing.feed("gpu", 20, first)

@@ -9,7 +9,7 @@ import mpisweep as package
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-#: A MiB a size, not touched: what counts is what was asked for.
+#: One MiB per unit of size, never touched: the limit counts reserved memory.
 ARRAYS = """
 import numpy as np
 
@@ -57,7 +57,7 @@ def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_o
     assert f"largest size that fits in memory: {largest}" in said
     assert f"{len(first['infeasible'])} infeasible" in said
 
-    # A grown space: what is larger still is infeasible without being run.
+    # A larger space: still larger sizes are infeasible without a run.
     attempts = len(loaded.attempts)
     sweep.write_text(SIZES.format(to=800, limit="500MB"))
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5", "--quiet").returncode == 0
@@ -66,14 +66,14 @@ def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_o
     assert len(grown["infeasible"]) == len(first["infeasible"]) + 100
     assert len(package.load(results).attempts) == attempts
 
-    # More memory: what was too large then says nothing now.
+    # More memory: earlier failures no longer count.
     sweep.write_text(SIZES.format(to=800, limit="700MB"))
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5", "--quiet").returncode == 0
     more = states(results)
     assert largest + 150 < max(more["complete"]) < largest + 230
     assert len(more["failed"]) <= len(first["failed"]) + 10
 
-    # Nothing said of memory any more: everything runs.
+    # Without the memory key every trial runs.
     sweep.write_text(SIZES.format(to=800, limit="700MB").replace(', memory = "increasing"', ""))
     assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5", "--quiet").returncode == 0
     assert states(results)["infeasible"] == []
@@ -109,12 +109,12 @@ def test_the_largest_and_the_fastest_are_found_in_about_log2_trials(folder, mpis
     assert max(found["complete"]) + 1 in found["failed"]
     loaded = package.load(folder / "r.h5")
     assert loaded.best()["speed"][0] == 60
-    # Answered is answered.
+    # The search has its answer and adds no trials.
     assert mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5", "--quiet").returncode == 0
     assert len(package.load(folder / "r.h5").trials) == len(loaded.trials)
 
 
-def test_a_program_that_says_that_memory_is_at_an_end_has_a_frontier_too(folder, mpisweep: Run):
+def test_a_program_that_reports_out_of_memory_has_a_frontier_too(folder, mpisweep: Run):
     (folder / "s.toml").write_text(
         "workload = { command = \"python -c 'print(len(bytearray({x} << 20)))'\" }\n"
         '[parameters]\nx = { from = 100, to = 3000, step = 100, memory = "increasing" }\n'
@@ -125,7 +125,7 @@ def test_a_program_that_says_that_memory_is_at_an_end_has_a_frontier_too(folder,
     sweep = package.load(folder / "r.h5")
     assert sweep.trials["x"][sweep.trials["state"] == "complete"].tolist() == list(range(100, 1100, 100))[:10]
     assert (sweep.trials["state"] == "failed").sum() <= 5
-    # A program is a process of its own: it does not run once more.
+    # A program has its own process, so it does not run again.
     assert "not_fresh" not in sweep.attempts["end"].tolist()
 
 
@@ -140,7 +140,7 @@ def test_resnet50_has_a_frontier_on_a_cpu(folder, mpisweep: Run):
     trials = package.load(folder / "r.h5").trials
     complete = trials["batch_size"][trials["state"] == "complete"]
     out = trials["batch_size"][trials["cause"] == "out_of_memory"]
-    # About one trial in a hundred that has too little memory dies of it inside a library that does not look.
+    # About one in a hundred trials without enough memory crashes in a library that does not check.
     crashed = trials["cause"] == "crash"
     assert len(complete) > 0
     assert max(complete) < min(out)

@@ -1,8 +1,7 @@
-"""Bad input: whatever a sweep file, a journal or a results file holds, the answer is right or one clear
-sentence.
+"""Bad input: any sweep file, journal or results file gives an answer or one clear sentence.
 
-Nothing hangs, nothing takes more memory than there is, and nothing that is read can run code.  The cases are
-the same every time; with MPISWEEP_FUZZ_ANEW in the environment they are other ones.
+Reading never hangs, never takes more memory than the machine has, and never runs code from the input.  The
+cases are the same in every run, unless MPISWEEP_FUZZ_ANEW is set in the environment.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from mpisweep.spec.keys import names_of
 
 FOLDER = Path(__file__).parent
 SEGMENT = "20260101T000000-aaaaaa-000000.000000"
-#: Time of a core that a case may take.
+#: Processor time limit per case, in seconds.
 SECONDS = 5
 BYTES = 1 << 30
 ANEW = "MPISWEEP_FUZZ_ANEW" in os.environ
@@ -65,12 +64,12 @@ fuzz = settings(
 
 
 class HangError(BaseException):
-    """Something takes far longer than it may; no handler in the program holds this up."""
+    """A case exceeds its time limit; a BaseException, so no handler in the program catches it."""
 
 
 @contextlib.contextmanager
 def bounded(what: object) -> Iterator[None]:
-    """Within, little time of a core and little memory may be taken, and nothing may hang."""
+    """Limit processor time, wall time and memory of the block."""
 
     def told(number: int, frame: object) -> None:
         raise HangError(f"too long ({signal.Signals(number).name}): {what!r}"[:2000])
@@ -85,7 +84,7 @@ def bounded(what: object) -> Iterator[None]:
     try:
         yield
     finally:
-        # The memory first: there may be none left for anything else.
+        # Lift the memory limit first: no memory may be left for the rest.
         resource.setrlimit(resource.RLIMIT_AS, usual)
         for (number, timer, _), handler in zip(limits, before, strict=True):
             signal.setitimer(timer, 0)
@@ -96,7 +95,7 @@ def bounded(what: object) -> Iterator[None]:
 
 
 def judge_spec(make: Callable[[], Spec], what: object) -> None:
-    """A Spec that can be used, or an error of one line that says in which file."""
+    """Expect a usable Spec, or an error of one line that names the file."""
     with bounded(what):
         try:
             spec = make()
@@ -214,14 +213,14 @@ def mutated(text: str, changes: list[tuple[str, float, int, str]]) -> str:
 
 @given(st.binary(max_size=200))
 @fuzz
-def test_random_bytes_are_no_sweep_file(tmp_path, data):
+def test_random_bytes_are_not_a_sweep_file(tmp_path, data):
     (tmp_path / "sweep.toml").write_bytes(data)
     judge_spec(lambda: load_spec(tmp_path / "sweep.toml"), data)
 
 
 @given(st.text(max_size=100) | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
 @fuzz
-def test_random_text_is_no_sweep_file(text):
+def test_random_text_is_a_spec_or_one_sentence(text):
     judge_text(text)
 
 
@@ -322,7 +321,7 @@ def test_any_tables_of_fixed_values_and_limits_are_a_spec_or_one_sentence(table,
     ],
     ids=lambda text: text[:40],
 )
-def test_numbers_and_names_beyond_all_sense_are_told_in_one_sentence(text):
+def test_absurd_numbers_and_names_are_refused_in_one_sentence(text):
     with bounded(text), pytest.raises(SpecError) as caught:
         parse_spec(f'workload = "m:f"\n[parameters]\n{text}\n', source="sweep.toml", folder=Path())
     assert len(str(caught.value).splitlines()) == 1
@@ -336,7 +335,7 @@ def records() -> list[Any]:
 
 
 def look(path: Path) -> None:
-    """Read all that there is to read of a sweep."""
+    """Read everything in a sweep."""
     sweep = mpisweep.load(path)
     assert repr(sweep)
     for table in (sweep.trials.array, sweep.attempts, sweep.workers, sweep.allocations):
@@ -354,7 +353,7 @@ def look(path: Path) -> None:
 
 
 def judge(path: Path, what: object, use: Callable[[Path], object] = look) -> bool:
-    """Whether there was an answer; no error but a ResultsError of one line is allowed."""
+    """Whether `use` succeeds; the only error allowed is a ResultsError of one line."""
     with bounded(what):
         try:
             use(path)
@@ -366,7 +365,7 @@ def judge(path: Path, what: object, use: Callable[[Path], object] = look) -> boo
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Path of a results file that is not there, with a folder for its journal."""
+    """Path of a results file that does not exist, with a folder for its journal."""
     monkeypatch.setattr(merged.time, "sleep", lambda seconds: None)
     journal_folder(tmp_path / "s.h5").mkdir()
     return tmp_path / "s.h5"
@@ -382,8 +381,8 @@ def put(path: Path, data: bytes) -> None:
     | st.lists(st.sampled_from([b"mSj1", b"\0\0\0\0", b"\x10\0\0\0", b"{}"])).map(b"".join)
 )
 @fuzz
-def test_random_bytes_are_no_journal(sweep, data):
-    """Nothing is read from them, and they are told as damage; reading them is an error in one sentence."""
+def test_random_bytes_are_not_a_journal(sweep, data):
+    """The reader finds no record and reports damage; loading fails with one sentence."""
     put(sweep, data)
     damages: list[Damage] = []
     with bounded(data):
@@ -496,11 +495,11 @@ SAME_KIND: dict[type, list[Any]] = {
 
 @st.composite
 def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
-    """The JSON of a good record with some fields, or something within them, replaced."""
+    """The JSON of a good record in which some fields, or values inside them, are replaced."""
     kinds = {record.kind: record for record in records()}
     fields: dict[str, Any] = json.loads(encode(kinds[draw(st.sampled_from(sorted(kinds)))]))
     if "run" in fields and draw(st.booleans()):
-        # Another run, so that it is not skipped as known.
+        # A different run, because records of a known run are skipped.
         fields["run"] = "zz"
     for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
         name = draw(st.sampled_from(sorted(fields.keys() - {"kind"})))
@@ -528,12 +527,12 @@ def hostile_fields(draw: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _own(value: Any) -> Any:
-    """A copy: what is sampled is one object, and would come to lie within itself."""
+    """Copy a sampled value: it is one shared object and could end up inside itself."""
     return json.loads(json.dumps(value))
 
 
 def hostile_segment(hostiles: list[dict[str, Any]], at: int) -> bytes:
-    """A good segment with frames of these fields in it, every one with a right checksum."""
+    """A good segment with frames of these fields inserted, all with valid checksums."""
     bodies = [encode(record) for record in records()]
     bodies[at:at] = [json.dumps(fields).encode() for fields in hostiles]
     return b"".join(map(frame, bodies))
@@ -548,8 +547,8 @@ def test_records_with_senseless_fields_give_an_answer_or_one_sentence(sweep, hos
 
 @given(st.lists(hostile_fields(), min_size=1, max_size=3), st.sampled_from([1, 2, 9, 17]))
 @settings(fuzz, max_examples=CASES // 3)
-def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, hostiles, at):
-    """Never a results file that nobody can read any more, for the journal may be gone then."""
+def test_a_journal_with_senseless_fields_is_compacted_into_a_readable_file(sweep, hostiles, at):
+    """Compaction must never write an unreadable results file, because it deletes the journal."""
     put(sweep, hostile_segment(hostiles, at))
     if judge(sweep, hostiles, compact):
         (journal_folder(sweep) / SEGMENT).unlink()
@@ -559,7 +558,7 @@ def test_what_a_journal_with_senseless_fields_is_folded_into_can_be_read(sweep, 
 @pytest.mark.parametrize("number", [2**31, 2**40, 2**63, 10**30, -1, -5])
 @pytest.mark.parametrize("kind", ["trials", "assigned", "ended", "reports"])
 def test_a_gigantic_or_negative_trial_number_takes_no_memory(sweep, kind, number):
-    """The record is refused; the good ones are all there."""
+    """The record is refused; all good ones are read."""
     good = next(record for record in records() if record.kind == kind)
     fields = json.loads(encode(good))
     if kind == "reports":
@@ -596,8 +595,8 @@ METRICS = [
 
 
 @pytest.mark.parametrize("name", METRICS, ids=lambda name: ascii(name[:10]))
-def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
-    """Metrics are named by users: the values are in the journal, in the file, and after the next fold."""
+def test_the_values_of_a_metric_of_any_name_survive_compaction(sweep, name):
+    """The values are the same in the journal, in the file, and after another compaction."""
     run, trials, *_ = records()
     report = next(record for record in records() if isinstance(record, ReportBlock))
     made = [
@@ -617,8 +616,8 @@ def test_whatever_a_metric_is_called_its_values_survive_the_fold(sweep, name):
 
 
 @pytest.mark.parametrize("filler", [b"mSj1\xff\xff\x0f\0\0\0\0\0", b"mSj1\0\0\1\0\0\0\0\0", b"mSj1", b"\0"])
-def test_two_megabytes_of_damage_is_passed_over_at_once(sweep, filler):
-    """Also where every few bytes look like the beginning of a long frame."""
+def test_two_megabytes_of_damage_are_skipped_at_once(sweep, filler):
+    """Also if every few bytes look like the beginning of a long frame."""
     frames = [frame(encode(record)) for record in records()]
     put(sweep, b"".join(frames[:5]) + filler * ((1 << 21) // len(filler)) + b"".join(frames[5:]))
     with bounded(filler):
@@ -644,7 +643,7 @@ def test_a_body_that_json_cannot_take_is_damage(sweep, body):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A results file with something in every place."""
+    """A results file in which every table has rows."""
     path = tmp_path_factory.mktemp("whole") / "s.h5"
     journal_folder(path).mkdir()
     put(path, b"".join(frame(encode(record)) for record in records()))
@@ -658,13 +657,13 @@ def noise(rng: random.Random, image: bytes, path: Path) -> None:
 
 
 def truncated(rng: random.Random, image: bytes, path: Path) -> None:
-    """A file of which the end is gone, or zeros."""
+    """A file whose end is missing or zeroed."""
     at = rng.randrange(len(image))
     path.write_bytes(image[:at] + rng.choice([b"", bytes(len(image) - at)]))
 
 
 def flipped(rng: random.Random, image: bytes, path: Path) -> None:
-    """A real file with a few bytes changed."""
+    """A real file with a few changed bytes."""
     data = bytearray(image)
     for _ in range(rng.choice([1, 1, 2, 5, 50])):
         data[rng.randrange(len(data))] = rng.choice([0, 0xFF, rng.randrange(256)])
@@ -672,7 +671,7 @@ def flipped(rng: random.Random, image: bytes, path: Path) -> None:
 
 
 def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
-    """Sound HDF5 with the right attributes in which something is missing, or not what it should be."""
+    """Valid HDF5 in which some objects or attributes are missing or of another kind."""
     path.write_bytes(image)
     with h5py.File(path, "r+") as file:
         places: list[str] = []
@@ -706,7 +705,7 @@ def reshaped(rng: random.Random, image: bytes, path: Path) -> None:
             try:
                 length = file[place].size or 1 if isinstance(file[place], h5py.Dataset) else 4
             except (KeyError, RuntimeError, OSError):
-                # It went with its group, or a change before this one has made it a link to nowhere.
+                # It was deleted with its group, or an earlier change turned it into a dangling link.
                 continue
             del file[place]
             if rng.random() < 0.25:
@@ -777,18 +776,18 @@ REPLACEMENTS = [
     "loop",
     "outside",
 ]
-#: How the library ends a process: crashes, and the loop that it never leaves (2 s of processor time).
+#: Signals by which the HDF5 library ends a process: crashes, and endless loops (2 s of processor time).
 LIBRARY_ENDS = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGVTALRM}
 MAKERS = {maker.__name__: maker for maker in (noise, truncated, flipped, reshaped)}
 
 
 def read_many(maker: str, image: str, folder: str, seed: int, first: int, count: int) -> None:
-    """What a child does: damaged files one after another; one line for each, said before and after."""
+    """Read damaged files in a child; print the number of each before and its outcome after."""
     merged.time.sleep = lambda seconds: None
     path = Path(folder) / "s.h5"
     for case in range(first, count):
         print(case, end=" ", flush=True)
-        # This ends the process even where it is inside of the library.
+        # This ends the process even inside the library.
         signal.setitimer(signal.ITIMER_VIRTUAL, 2)
         path.unlink(missing_ok=True)
         MAKERS[maker](random.Random(f"{seed} {maker} {case}"), Path(image).read_bytes(), path)
@@ -815,7 +814,7 @@ def read_many(maker: str, image: str, folder: str, seed: int, first: int, count:
     [("noise", CASES), ("truncated", CASES // 2), ("flipped", CASES), ("reshaped", CASES // 2)],
 )
 def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole, tmp_path):
-    """In processes of their own, for the HDF5 library may crash; mpisweep itself never does."""
+    """Files are read in child processes, because the HDF5 library may crash; mpisweep may not."""
     (tmp_path / "whole").write_bytes(whole)
     seed = random.SystemRandom().randrange(2**32) if ANEW else 0
     outcomes: dict[int, str] = {}
@@ -857,7 +856,7 @@ def test_a_damaged_hdf5_file_gives_an_answer_or_one_sentence(maker, count, whole
 
 
 class _Payload:
-    """Whoever loads its pickle makes a folder."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -891,7 +890,7 @@ for path in map(Path, sys.argv[1:]):
 
 
 def texts_replaced(value: Any, text: str, spec: str) -> Any:
-    """The JSON value with every text in it replaced, but for those that make it a sweep at all."""
+    """The JSON value with every text replaced, except those that identify a record and a sweep."""
     if isinstance(value, dict):
         return {
             k: v if k in ("kind", "run") else spec if k == "spec" else texts_replaced(v, text, spec)
@@ -903,7 +902,7 @@ def texts_replaced(value: Any, text: str, spec: str) -> Any:
 
 
 def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
-    """Pickles wherever a text, an attribute or raw bytes can be; and the sweep's own module is not imported."""
+    """Texts, attributes and bytes hold pickles, and the sweep names a module that must not run."""
     made = tmp_path / "made by the payload"
     payloads = [pickle.dumps(_Payload(os.fspath(made)), protocol) for protocol in (0, 2, 5)]
     pickle.loads(payloads[0])
@@ -947,7 +946,7 @@ def test_nothing_in_a_results_file_or_a_journal_runs(tmp_path, whole):
 
 
 def fill_with(path: Path, payload: bytes, spec: str) -> None:
-    """Put the payload where texts are in an HDF5 file, and as raw bytes where other tools put pickles."""
+    """Put the payload into texts of an HDF5 file, and as bytes where other tools keep pickles."""
     text = payload.replace(b"\0", b" ")
     with h5py.File(path, "r+") as file:
         file.attrs["spec"] = spec
@@ -963,7 +962,7 @@ def fill_with(path: Path, payload: bytes, spec: str) -> None:
         file["trials/payload"].attrs["PSEUDOATOM"] = np.void(payload)
 
 
-def test_the_opening_record_is_what_it_was():
-    """The records that the cases here are made from are good ones."""
+def test_the_records_that_the_cases_are_made_from_are_valid():
+    """The records from which the cases are made are good ones."""
     assert isinstance(records()[0], RunRecord)
     assert parse_spec(records()[0].spec, source="s", folder=Path()).space.size == 4

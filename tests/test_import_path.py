@@ -1,6 +1,4 @@
-"""Nothing that lies beside a sweep is imported by mpisweep itself, and what trials import instead of it is
-said.
-"""
+"""mpisweep imports nothing from the folder of a sweep and reports shadowed files there."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ import mpisweep as package
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-#: Modules that ranks import, of the standard library and of others.
+#: Modules that ranks import, from the standard library and from packages, and one that does not exist.
 NAMES = ("random", "queue", "signal", "mmap", "numpy", "h5py", "mpi4py", "rich", "yaml_that_nobody_has")
 
 
 @pytest.fixture
 def hostile(folder: Path) -> Path:
-    """A folder with files of such names, which say so when they are imported."""
+    """A folder with files of these names that record their import."""
     for name in NAMES:
         (folder / f"{name}.py").write_text(
             f"open({str(folder / 'imported')!r}, 'a').write({name!r})\nmine = True\n"
@@ -83,7 +81,7 @@ def test_a_single_rank_imports_nothing_that_lies_beside_a_program(hostile, mpisw
     assert not (hostile / "imported").exists()
 
 
-def test_a_program_is_not_told_how_to_import(folder, mpisweep: Run):
+def test_a_program_keeps_its_usual_import_path(folder, mpisweep: Run):
     (folder / "beside.py").write_text("loss = 0.5\n")
     (folder / "program.py").write_text(
         "import beside, os\nassert 'PYTHONSAFEPATH' not in os.environ\nprint(f'loss: {beside.loss}')\n"
@@ -120,7 +118,9 @@ def run(trial):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_for_a_function_the_folder_comes_last_and_what_that_hides_is_said(hostile, mpisweep: Run, workers):
+def test_for_a_function_the_folder_comes_last_and_shadowed_files_are_reported(
+    hostile, mpisweep: Run, workers
+):
     (hostile / "mine.py").write_text(FUNCTION.format(folder=str(hostile)))
     said = (
         f"{hostile}: h5py.py, mmap.py, mpi4py.py, numpy.py, queue.py, random.py, rich.py and "
@@ -138,7 +138,7 @@ def test_for_a_function_the_folder_comes_last_and_what_that_hides_is_said(hostil
 
 
 @pytest.mark.mpi
-def test_a_typed_mpirun_says_it_once(hostile, mpisweep: Run):
+def test_under_mpirun_shadowed_files_are_reported_once(hostile, mpisweep: Run):
     (hostile / "mine.py").write_text(FUNCTION.format(folder=str(hostile)))
     done = mpisweep("run", "mine:run", "-p", "x=1:2", "-o", "r.h5", ranks=2)
     assert done.returncode == 0, done.stderr
@@ -158,12 +158,12 @@ def test_a_workload_whose_module_is_hidden_is_refused(hostile, mpisweep: Run, mo
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_the_user_puts_on_the_path_stays_there_and_first(folder, tmp_path, environment, mpisweep: Run):
+def test_the_users_pythonpath_is_kept_and_comes_first(folder, tmp_path, environment, mpisweep: Run):
     library = tmp_path / "library"
     library.mkdir()
     (library / "mine.py").write_text("def run(trial):\n    return 3.0\n")
     (folder / "mine.py").write_text("raise RuntimeError('the one of PYTHONPATH comes first')\n")
-    # An empty entry would be the working directory.
+    # An empty entry would mean the working directory.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(library)]))
     done = mpisweep("check", "mine:run", "-p", "x=1:2")
     assert done.returncode == 2
@@ -174,7 +174,7 @@ def test_what_the_user_puts_on_the_path_stays_there_and_first(folder, tmp_path, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_ranks_are_those_of_the_mpisweep_that_was_started_also_where_it_lies_in_the_folder(
+def test_ranks_run_the_mpisweep_that_was_started_even_from_the_folder_of_the_sweep(
     folder, environment, workers
 ):
     shutil.copytree(Path(package.__file__).parent, folder / "mpisweep")

@@ -1,6 +1,4 @@
-"""Every trial finds what the first one of a process finds, and what is sent to a whole job is no trial's own
-end.
-"""
+"""Isolation of trials: all start in the same state; none is blamed for signals to the job."""
 
 from __future__ import annotations
 
@@ -49,8 +47,8 @@ def stderr_of(folder: Path) -> str:
 
 # ------------------------------------------------------------------------------------- signals
 
-#: As bits of a mask. Signals 32 and 33 are the C library's own: no program can set them through it, and they
-#: stay as our parents left them.
+#: As bits of a mask.  The C library reserves signals 32 and 33: programs cannot change them through it, so
+#: they stay as inherited.
 OWN_OF_LIBC = 0b11 << 31
 MASKS = f"""
 for name in Ign Blk; do
@@ -61,10 +59,8 @@ done
 
 
 @contextlib.contextmanager
-def deaf_shell():
-    """As under nohup, in the background of a script, and under launchers that block signals while they start
-    something.
-    """
+def signals_ignored():
+    """Ignore and block signals as nohup, background jobs of a shell and some launchers do."""
     ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2, signal.SIGPIPE)
     before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGALRM])
@@ -85,7 +81,7 @@ def test_a_program_starts_with_no_signal_ignored_or_blocked(folder, mpisweep: Ru
         parameters=f"x = [1, 2]\nranks_per_trial = [{ranks}]",
         top='objective = "Ign"',
     )
-    with deaf_shell():
+    with signals_ignored():
         done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
     assert done.returncode == 0, done.stderr
     trials = package.load(folder / "r.h5").trials
@@ -114,7 +110,7 @@ def run(trial):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_function_finds_the_usual_signals_and_what_it_starts_does_too(folder, mpisweep: Run, ranks):
     spec = function(folder, SEES, parameters="x = [1, 2]", top=f"ranks_per_trial = {ranks}")
-    with deaf_shell():
+    with signals_ignored():
         done = mpisweep("run", spec, "-n", "2", "-o", "r.h5", "-q")
     assert done.returncode == 0, done.stderr
     saw = {path.name: path.read_text() for path in folder.glob("saw.*")}
@@ -159,11 +155,11 @@ def run(trial):
     assert package.load(folder / "r.h5").trials["loss"].tolist() == [1.0] * 4
 
 
-# ------------------------------------------------------------------------------------- signals to everybody
+# --------------------------------------------------------------------------------- signals to the whole job
 
 
-def send_to_everybody(process: subprocess.Popen[str], number: int, *, last_first: bool = True) -> None:
-    """As batch systems do it: to one process of the job after another."""
+def send_to_whole_job(process: subprocess.Popen[str], number: int, *, last_first: bool = True) -> None:
+    """Send a signal to one process of the job after another, as batch systems do."""
     numbers = [member.pid for member in family(process)]
     for pid in reversed(numbers) if last_first else numbers:
         with contextlib.suppress(ProcessLookupError):
@@ -179,12 +175,12 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGUSR1])
 @pytest.mark.parametrize("how", PROGRAMS)
-def test_a_program_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, environment, number, how):
+def test_a_program_that_ends_by_a_signal_to_the_whole_job_runs_again(folder, environment, number, how):
     (folder / "job.sh").write_text(PROGRAMS[how])
     spec = sweep(folder, '{ command = "bash job.sh {x}" }', "[limits]\ngrace = 60\n")
     process = start(folder, environment, "run", spec, "-n", "2", "-o", "r.h5")
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
-    send_to_everybody(process, number)
+    send_to_whole_job(process, number)
     assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["waiting"] * 4
@@ -230,7 +226,7 @@ def run(trial):
 
 @pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGUSR1])
 @pytest.mark.parametrize("how", FUNCTIONS)
-def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, environment, number, how):
+def test_a_function_that_ends_by_a_signal_to_the_whole_job_runs_again(folder, environment, number, how):
     process = start(
         folder,
         environment,
@@ -242,7 +238,7 @@ def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, 
         "r.h5",
     )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
-    send_to_everybody(process, number, last_first=how != "has a helper")
+    send_to_whole_job(process, number, last_first=how != "has a helper")
     assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["waiting"] * 4
@@ -252,8 +248,8 @@ def test_a_function_that_ends_by_what_the_whole_job_was_sent_runs_again(folder, 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
 @pytest.mark.parametrize("kind", ["function", "program"])
-def test_what_ends_the_trials_and_not_the_ranks_is_nobodys_fault(folder, environment, number, kind):
-    """Under nohup ranks do not notice what ends everything else."""
+def test_no_trial_is_blamed_for_a_signal_that_ends_trials_but_no_rank(folder, environment, number, kind):
+    """Under nohup the ranks ignore a signal that ends all other processes."""
     if kind == "program":
         (folder / "job.sh").write_text("echo x >> begun.$1; until test -e go; do sleep 0.02; done")
         spec = sweep(folder, '{ command = "bash job.sh {x}" }')
@@ -269,10 +265,10 @@ def run(trial):
     return 1.0
 """,
         )
-    with deaf_shell():
+    with signals_ignored():
         process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
     wait_for(lambda: any(path.read_text() for path in folder.glob("begun.*")))
-    send_to_everybody(process, number)
+    send_to_whole_job(process, number)
     wait_for(lambda: sum(len(path.read_text().split()) for path in folder.glob("begun.*")) >= 2)
     (folder / "go").touch()
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
@@ -281,7 +277,7 @@ def run(trial):
     assert "interrupted" in found.attempts["end"].tolist()
 
 
-def test_a_signal_that_a_trial_sends_itself_is_its_own_doing(folder, mpisweep: Run):
+def test_a_trial_is_blamed_for_a_signal_that_it_sends_itself(folder, mpisweep: Run):
     code = """
 def run(trial):
     how = trial.params["how"]
@@ -407,7 +403,7 @@ def test_every_trial_finds_what_the_first_one_found(folder, mpisweep: Run, libra
     assert len({pid for pid in trials["loss"].tolist() if pid == pid}) == 1, "the process was replaced"
     saw = [(folder / f"saw.{number}.0").read_text() for number in trials["started_at"].argsort()]
     if where == "function":
-        # The first trial imports the library, whose generator begins anywhere; the others begin alike.
+        # The first trial imports the library, whose generator starts at random; the later ones start alike.
         saw = saw[1:]
     assert len(set(saw)) == 1
 
@@ -445,7 +441,7 @@ def test_the_ranks_of_a_wide_trial_draw_the_same_default_numbers_whatever_ran_th
     )
 
 
-#: A program looks around, then leaves everything as no other program would like to find it.
+#: A program records its environment, then changes everything that it can.
 LOOKS_AROUND = """
 import json, os, random, resource, signal, sys
 own = ("MPISWEEP_TRIAL", "MPISWEEP_SEED", "MPISWEEP_REPORT", "MASTER_PORT")
@@ -530,7 +526,7 @@ def can_raise_limits() -> bool:
 
 
 @pytest.mark.parametrize("spoils", ["os.fchdir = None", "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"])
-def test_what_cannot_be_had_again_costs_the_process_and_no_trial(folder, mpisweep: Run, spoils):
+def test_state_that_cannot_be_restored_replaces_the_process_and_fails_no_trial(folder, mpisweep: Run, spoils):
     code = f"""
 import resource
 def run(trial):
@@ -543,7 +539,7 @@ def run(trial):
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 4
-    # A user who may raise the limit again needs no other process.
+    # If the user may raise the limit again, the process is kept.
     is_restored = "rlimit" in spoils and can_raise_limits()
     assert len(set(found.trials["loss"].tolist())) == (1 if is_restored else 2)
     assert "lost" not in found.attempts["end"].tolist()
@@ -599,7 +595,7 @@ def test_with_a_fresh_process_no_state_of_a_module_outlives_its_trial(folder, mp
     assert done.returncode == 0, done.stderr
     found = package.load(folder / "r.h5")
     assert found.trials["state"].tolist() == ["complete"] * 12
-    # An idle worker may have taken what another had not begun.
+    # An idle worker may have received a trial reclaimed from another.
     assert set(found.attempts["end"].tolist()) <= {"ended", "reclaimed"}
     ran = [path.read_text().split() for path in folder.glob("ran.*")]
     assert len(ran) == 12 * ranks
@@ -617,20 +613,18 @@ def test_check_shows_that_every_trial_has_a_new_process(folder, mpisweep: Run):
 
 
 @pytest.mark.parametrize("wrong", ['"yes"', "1", "[true]"])
-def test_whether_processes_are_fresh_is_true_or_false(folder, mpisweep: Run, wrong):
+def test_fresh_process_must_be_true_or_false(folder, mpisweep: Run, wrong):
     done = mpisweep("check", function(folder, COUNTS, top=f"fresh_process = {wrong}"))
     assert done.returncode == 2
     assert "fresh_process: is " in done.stderr
     assert "expected true or false" in done.stderr
 
 
-def test_what_a_workload_that_cannot_be_loaded_has_to_say_is_the_same_for_every_trial(
+def test_a_workload_that_cannot_be_loaded_fails_every_trial_with_the_same_traceback(
     folder, monkeypatch: pytest.MonkeyPatch
 ):
-    """One exception is raised for all of them; with every trial it would name more places, and keep more
-    trials.
-    """
-    # Loading puts the folder there, where other tests in this process would find its modules.
+    """All trials share one exception; its traceback must not grow, nor keep trials referenced."""
+    # Loading appends the folder to sys.path, where other tests in this process would find its modules.
     monkeypatch.setattr(sys, "path", list(sys.path))
     (folder / "broken.py").write_text("raise RuntimeError('at every trial')\n")
     spec = parse_spec('workload = "broken:run"\n[parameters]\nx = [1, 2]\n', source="s.toml", folder=folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import voice
@@ -115,6 +116,11 @@ def test_the_help_of_every_command_is_read():
         for text in voice.help_texts()
     )
     assert any(text.file == "mpisweep run output" for text in voice.option_helps())
+
+
+def test_the_tests_are_searched():
+    names = {Path(file).name for file, _ in voice.sources_of_tests()}
+    assert {"conftest.py", "test_allocation.py", "test_isolation.py"} <= names
 
 
 @pytest.mark.parametrize("kind", voice.FINDINGS)
