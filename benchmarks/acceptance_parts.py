@@ -186,7 +186,7 @@ def curves(part: Part) -> None:
         early = relative(usual, other)[:EARLY_STEPS].max()
         mean = abs(other.mean() / usual.mean() - 1)
         part.check(
-            f"{execution} and eager, default number format: first {EARLY_STEPS} steps within {early_bound:g}, "
+            f"{execution} and eager, default number format: {EARLY_STEPS} steps within {early_bound:g}, "
             f"mean of all {len(usual)} within {mean_bound:g}",
             early <= early_bound and mean <= mean_bound,
             f"{early:.2g} and {mean:.2g}; last loss {usual[-1]:.5f} and {other[-1]:.5f}",
