@@ -7,18 +7,18 @@
 # make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
 # make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
 # make bench      run the benchmarks
-# make storm      kill and stop processes at random until a sweep is done, then compare; STRIKES=200
+# make storm      kill and stop processes at random during sweeps, then check the results; STRIKES=200
 # make mutants    remove one mechanism at a time and check that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
 # make clean      remove build and test output, except .venv
 #
-# VENV=path       another environment
-# VENV=none       use the active environment: on a supercomputer torch and MPI come from modules
-# PYTHON=path     the Python to create the environment with
+# VENV=path       use another environment
+# VENV=none       use the active environment, e.g. on a supercomputer where torch and MPI come from modules
+# PYTHON=path     Python interpreter that creates the environment
 
 VENV   ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys, venv; print(sys.version_info >= (3, 11) and sys.executable or "")' 2>/dev/null)))
 
-# An MPI of the machine is used where there is one; otherwise Open MPI comes as a wheel.
+# Use the machine's MPI if there is one; otherwise install Open MPI as a wheel.
 comma     := ,
 EXTRAS     = test,lint$(if $(shell command -v mpirun 2>/dev/null),,$(comma)mpi)
 
@@ -26,7 +26,7 @@ ifeq ($(VENV),none)
 BIN   :=
 READY :=
 PY    := python3
-# mpisweep itself need not be installed there.
+# Works without an installed mpisweep.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
 BIN   := $(VENV)/bin/
@@ -34,7 +34,7 @@ READY := $(VENV)/.ready
 PY    := $(VENV)/bin/python
 endif
 
-# Most tests wait for processes more than they compute.
+# Two tests at a time: most of them wait for processes.
 JOBS   ?= 2
 STRIKES ?= 200
 SHARE  ?= 1/1
@@ -46,9 +46,9 @@ all: $(READY)
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
-# The stamp is written last: an environment whose making was cut off is made again.
+# The stamp is written last, so that an incomplete environment is made again.
 $(VENV)/.ready: setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer with its venv module was found; install one (Debian: python3-venv), or say PYTHON=path" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer with its venv module was found; install one (Debian: python3-venv), or set PYTHON=path" >&2; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip setuptools wheel
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[$(EXTRAS)]'
@@ -64,7 +64,7 @@ demo: $(READY)
 paper: $(READY)
 	$(PY) paper/run.py $(if $(WITHIN),--within $(WITHIN))
 
-# Hundreds of processes import mpisweep; where PYTHONDONTWRITEBYTECODE is set each of them would compile it.
+# Hundreds of processes import mpisweep; with PYTHONDONTWRITEBYTECODE each would compile it again.
 COMPILED = $(PY) -m compileall -q mpisweep
 
 test: $(READY)
@@ -98,7 +98,7 @@ storm: $(READY)
 	$(COMPILED)
 	$(PY) tests/storm.py --strikes $(STRIKES)
 
-# JOBS=0 means one after another, as for the tests.
+# JOBS=0: one after another, as for the tests.
 mutants: $(READY)
 	$(PY) tests/mutation.py --jobs $(if $(filter-out 0,$(JOBS)),$(JOBS),1) $(if $(ONLY),--only $(ONLY),--share $(SHARE)) $(if $(WITHIN),--within $(WITHIN))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The curves of all trials, coloured by a parameter; best, median and baseline on top.
+"""Learning curves of all trials, coloured by a parameter; best, median and baseline on top.
 
 python analysis/learning_curves.py resnet50.h5 --smooth 10
 """
@@ -20,13 +20,16 @@ def main() -> None:
     parser.add_argument("--metric", help="(default: the objective, else loss)")
     parser.add_argument("--parameter", help="colours the curves (default: the first one searched)")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="running mean over N reports")
-    parser.add_argument("--time", action="store_true", help="seconds on the axis instead of steps")
+    over = parser.add_mutually_exclusive_group()
+    over.add_argument("--time", action="store_true", help="seconds on the axis instead of steps")
+    over.add_argument("--samples", action="store_true", help="samples on the axis instead of steps")
     options = parser.parse_args()
     output = options.output or Path("learning_curves.png")
     sweep = mpisweep.load(options.file)
     metric = options.metric or (sweep.objective if sweep.objective in sweep.curve_names else "loss")
+    axis = "time" if options.time else "samples" if options.samples else "step"
     figure = figures.draw_learning_curves(
-        sweep, metric, parameter=options.parameter, over_time=options.time, smooth=options.smooth
+        sweep, metric, parameter=options.parameter, over=axis, smooth=options.smooth
     )
     figures.save(figure, output)
     print(output)

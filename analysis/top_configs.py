@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Table 1: the best trials by the objective with their times, and the baseline.
+"""Table 1: the best trials by the objective, with their times and the baseline.
 
 python analysis/top_configs.py resnet50.h5 -k 5
 python analysis/top_configs.py resnet50.h5 --format latex > table1.tex
@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import mpisweep
 from mpisweep.views import tables
+from mpisweep.views.reading import add_at, load_at
 from mpisweep.views.script import run_script
 
 FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables.to_latex}
@@ -28,8 +28,9 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of to the screen")
+    add_at(parser)
     options = parser.parse_args()
-    table = tables.top_table(mpisweep.load(options.file), options.k, options.metric, options.direction)
+    table = tables.top_table(load_at(options), options.k, options.metric, options.direction)
     if options.format == "text" and options.output is None:
         tables.print_top(table)
         return

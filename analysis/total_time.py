@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Figure 2: the sum of all trials' times vs. the wall time of the allocation.
+"""Figure 2: summed time of all trials vs. wall time of the allocation.
 
 python analysis/total_time.py resnet50.h5 -o figure2.pdf
 """

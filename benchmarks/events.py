@@ -1,14 +1,14 @@
-"""Microseconds that the scheduler takes per event, by the number of workers.
+"""Scheduler time per event vs. number of workers.
 
     python benchmarks/events.py [--workers 100,1000,10000] [--repeats 5] [--only wide] [--json]
 
-The real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time: no MPI, no files.  Workers of one
-slot, eight per node, run trials of 1 to 4 s, three per worker.  Each line is one mechanism at work.  What is
-measured is a whole sweep, from when all workers have joined to its end.
+Runs the real :class:`~mpisweep.scheduling.scheduler.Scheduler` in virtual time, without MPI or files.
+Workers of one slot, eight per node, run trials of 1 to 4 s, three per worker.  Each line exercises one
+mechanism.  The measurement covers a whole sweep, from the last join of a worker to the end.
 
-All repeats see the same events, so each event counts with the least time that it took in any of them: what
-the machine did meanwhile is left out, and what is rare and long is not.  The last column is the mean of most
-workers over that of the fewest.  ``tests/test_event_cost.py`` counts the steps of the same runs.
+All repeats have the same events, and each event counts with its shortest time: this removes noise of the
+machine but keeps rare, slow events.  The last column is the mean for the most workers over that for the
+fewest.  ``tests/test_event_cost.py`` counts the steps of the same runs.
 """
 
 from __future__ import annotations
@@ -52,32 +52,31 @@ COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 PER_NODE, WIDE = 8, 8
 #: Trials per worker.
 TRIALS = 3
-#: Events between two that a variant adds.
+#: Ends between two calls of a variant's `also`.
 EVERY = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One mechanism: how the scheduler is made, what trials do, and what else happens."""
+    """One mechanism: options of the scheduler, behaviour of trials, and periodic events."""
 
     options: Callable[[int], dict[str, Any]] = lambda count: {}
     wide: bool = False
     kinds: tuple[str, ...] = ("gpu",)
-    #: Where this share of a trial's size is reached, it runs out of memory on a device of the second kind; on
-    #: the first never.
+    #: Trials above this fraction of the largest size run out of memory on the second kind of device.
     room: float = 1.0
-    #: Ranks whose devices are slow or fail: one in so many; 0 for none.
+    #: One in this many ranks has a slow or failing device; 0 for none.
     ill_every: int = 0
-    #: Trials take up to this times what is expected of them, and no less than what is expected over it.
+    #: Largest factor between the real and the expected duration of a trial, in both directions.
     spread: float = 1.0
-    #: What else happens periodically.
+    #: Called periodically to add events.
     also: Callable[[Cluster], None] | None = None
 
 
 class Cluster:
-    """Workers in virtual time, and the time that their events take the scheduler."""
+    """Workers in virtual time; measures the scheduler's time for their events."""
 
-    #: Whether what happens is measured: from when all workers have joined.
+    #: Whether events are measured: only after all workers have joined.
     is_measured = False
 
     def __init__(self, variant: Variant, workers: int) -> None:
@@ -95,7 +94,7 @@ class Cluster:
         model.fit()
         model._next_fit = (
             2 * count
-        )  # what a fit costs is measured elsewhere: it is paid each time the ends have doubled
+        )  # no fit during the measurement: it runs only when the number of ends has doubled
         self.too_large = variant.room * sizes[-1]
         self.sizes = sizes
         options = variant.options(count)
@@ -109,7 +108,7 @@ class Cluster:
         self.ungranted = deque(range(count))
         self.now = 0.0
         self.held: dict[Slot, list[tuple[int, int]]] = {}
-        #: (when, in which order, slot, number, attempt) of each running trial.
+        #: (end time, order, slot, number, attempt) of each running trial.
         self.ends: list[tuple[float, int, Slot, int, int]] = []
         self.begun = 0
         self.microseconds: list[float] = []
@@ -129,7 +128,7 @@ class Cluster:
         self.feed(WorkerLost(rank))
 
     def feed(self, first: Event) -> None:
-        """Let an event in, and everything that follows from it at once."""
+        """Handle an event and all events that follow from it at once."""
         events = deque([first])
         while events and not self.is_over:
             event = events.popleft()
@@ -139,7 +138,7 @@ class Cluster:
                 self.carry_out(decision, events)
 
     def measure(self, event: Event) -> list[Decision]:
-        """Let the scheduler have an event, and take the time."""
+        """Handle an event and record the scheduler's time."""
         started = time.perf_counter_ns()
         decisions = self.scheduler.handle(event, self.now)
         self.microseconds.append((time.perf_counter_ns() - started) / 1000)
@@ -183,7 +182,7 @@ class Cluster:
         return self.takes[number] * (4 if self.is_ill(slot) and slot.rank % 2 else 1)
 
     def end_next(self) -> None:
-        """Let the trial end that is the next to."""
+        """End the trial that is due next."""
         when, _, slot, number, attempt = heappop(self.ends)
         if (number, attempt) not in self.held.get(slot, ())[:1]:
             return
@@ -204,7 +203,7 @@ class Cluster:
         )))  # fmt: skip
 
     def run(self) -> None:
-        """Measure what happens until the sweep is over."""
+        """Measure all events until the end of the sweep."""
         self.is_measured = True
         ended = idle_s = 0
         while not self.is_over:
@@ -223,7 +222,7 @@ class Cluster:
 
 
 def revoke(cluster: Cluster) -> None:
-    """Others take over one trial that waits here and one that is held."""
+    """Revoke one waiting trial and one that a slot holds."""
     waiting = next(iter(cluster.scheduler.core.waiting), None)
     slot = cluster.random.choice(list(cluster.held))
     held = [number for number, _ in cluster.held[slot]][-1:]
@@ -231,7 +230,7 @@ def revoke(cluster: Cluster) -> None:
 
 
 def lose_one(cluster: Cluster) -> None:
-    """A worker is lost, and is back."""
+    """Lose a worker and let it rejoin."""
     rank = cluster.random.choice(list(cluster.held)).rank
     cluster.lose(rank)
     cluster.join(rank)
@@ -266,7 +265,7 @@ def measure(variant: Variant, workers: int, repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", default="100,1000,10000", help="numbers of workers, the fewest first")
+    parser.add_argument("--workers", default="100,1000,10000", help="numbers of workers, in ascending order")
     parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
     parser.add_argument("--only", choices=VARIANTS, help="one mechanism")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,11 +1,10 @@
-"""Memory of a large sweep: of its master, of its snapshots, and of opening its file.
+"""Memory for a large sweep: of its master, its snapshots, and opening its file.
 
     python benchmarks/memory.py [--trials 20000] [--points 300] [--file-bytes 1000000000] [--workers 2]
 
-The first two lines are a real run on MPI ranks, every trial of which reports that often; their memory is
-looked at until it ends.  The others are each a process of its own that does what the master's snapshot
-process does.  "Beyond" is the most that a process had at a time, less what it had before; "tables" is what
-the same sweep takes without any curve.
+The first two lines come from a real run on MPI ranks, whose memory is sampled until its end.  Each other line
+comes from a separate process that does the work of the snapshot process.  "Beyond" is the peak of a process
+minus its memory before; "tables" is the memory for the same sweep without curves.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def train(trial):
         trial.report(step, loss=x / (step + 1))
     return x * 0.5
 """
-#: Steps, values and times, 8 bytes each.
+#: Step, value and time of a report, 8 bytes each.
 SAMPLE_BYTES = 24
 
 
@@ -41,7 +40,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=20_000)
-    parser.add_argument("--points", type=int, default=300, help="reports of each trial")
+    parser.add_argument("--points", type=int, default=300, help="reports per trial")
     parser.add_argument(
         "--file-bytes", type=int, default=1_000_000_000, help="size of the file that is opened"
     )
@@ -56,11 +55,11 @@ def main() -> None:
         print(f"  {'':<44} {'at first':>10} {'beyond':>10}")
         if options.workers:
             show_run(folder, trials, points, options.workers)
-        show_folding(folder, trials, points)
+        show_compaction(folder, trials, points)
         show_opening(folder, trials, options.file_bytes)
 
 
-# ------------------------------------------------------------------------------------- a run
+# ------------------------------------------------------------------------------------- the run
 
 
 def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
@@ -73,7 +72,7 @@ def show_run(folder: Path, trials: int, points: int, workers: int) -> None:
 
 
 def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
-    """Memory of the master and of its snapshot process: once the sweep is open, and at most."""
+    """Memory of the master and of its snapshot process: when the sweep is open, and the peak."""
     from mpisweep.batch.jobfacts import Allocation
     from mpisweep.batch.launch import mpi_environment
     from mpisweep.batch.launchers import find_launcher, start_command
@@ -114,13 +113,13 @@ def run(folder: Path, trials: int, workers: int) -> list[tuple[int, int]]:
                 if memory:
                     seen[one] = seen.get(one, (memory, 0))[0], most
     assert process.returncode == 0, (folder / "run.log").read_text()
-    # Trials are as nice as the master; one that was killed and replaced would be another process.
+    # Trial processes have the master's niceness; a replaced snapshot process is listed separately.
     own = seen.pop(master)
     return [own, max(seen.values(), key=lambda one: one[1])]
 
 
 def below(process: int) -> Iterator[int]:
-    """Processes that a process has started, and those that they have."""
+    """Yield all descendants of a process."""
     try:
         for thread in os.listdir(f"/proc/{process}/task"):
             for child in Path(f"/proc/{process}/task/{thread}/children").read_text().split():
@@ -147,7 +146,7 @@ def niceness(process: int) -> int:
 
 
 def status(process: int | str, key: str) -> int:
-    """Bytes, as the system counts them; 0 of a process that is gone."""
+    """A memory figure of a process in bytes; 0 if the process has ended."""
     try:
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(key + ":"):
@@ -157,15 +156,15 @@ def status(process: int | str, key: str) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------- snapshots, and opening
+# ------------------------------------------------------------------------------------- snapshots and opening
 
 
-def show_folding(folder: Path, trials: int, points: int) -> None:
-    path = folder / "fold.h5"
+def show_compaction(folder: Path, trials: int, points: int) -> None:
+    path = folder / "compact.h5"
     measure("journal", path, trials, points)
     costs = {}
     for where in ("the journal", "the file"):
-        costs[where] = measure("fold", path)
+        costs[where] = measure("compact", path)
         for segment in Path(f"{path}.journal").iterdir():
             segment.unlink()
     tables = measure("tables", path)
@@ -194,7 +193,7 @@ def megabytes(count: float) -> str:
 
 
 def measure(work: str, path: Path, *numbers: int, after: Path | None = None) -> dict[str, float]:
-    """What a process of its own needs for this, once it has opened and folded the sweep `after`."""
+    """Measure the work in a new process, which first opens and compacts the sweep `after`."""
     command = [sys.executable, __file__, work, str(path), str(after or ""), *map(str, numbers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
@@ -202,14 +201,14 @@ def measure(work: str, path: Path, *numbers: int, after: Path | None = None) -> 
 
 
 def measured(work: str, path: Path, after: Path | None, *numbers: int) -> dict[str, float]:
-    """Do it in this process; memory beyond what it had before, bytes read, seconds."""
-    # Whatever is imported is there before, as it is in a process that makes one snapshot after another.
+    """Do the work in this process; return the additional memory, bytes read and seconds."""
+    # Import everything before the measurement, as in a process that has already made a snapshot.
     import mpisweep.results.shares.merging
     import mpisweep.results.storing  # noqa: F401
 
     if after is not None:
         open_file(after)
-        fold(after)
+        compact_file(after)
     Path("/proc/self/clear_refs").write_text("5")
     before, read, started = status("self", "VmRSS"), bytes_read(), time.monotonic()
     kept = WORK[work](path, *numbers)
@@ -224,7 +223,7 @@ def bytes_read() -> int:
 
 
 def journal(path: Path, trials: int, points: int) -> None:
-    """Write the journal of a sweep that has ended, each trial of which has reported in one block."""
+    """Write the journal of a complete sweep; each trial reports in one block."""
     from mpisweep.blocks import AssignedBlock, Curve, EndedBlock, JoinedRecord, ReportBlock, encode
     from mpisweep.results.journal.writer import Journal
 
@@ -265,7 +264,7 @@ def introduction(trials: int):  # type: ignore[no-untyped-def]
 
 
 def large(path: Path, trials: int, file_bytes: int) -> None:
-    """Write a file of about so many bytes, all but its tables curves."""
+    """Write a results file of about this size, mostly curves."""
     import numpy as np
 
     from mpisweep.results.file.writing import write_file
@@ -293,14 +292,14 @@ def tables(path: Path) -> object:
     return read_sweep(path, reading=Reading.TABLES)
 
 
-def fold(path: Path) -> None:
+def compact_file(path: Path) -> None:
     from mpisweep.results.compaction import compact
 
     compact(path)
 
 
 def open_file(path: Path) -> object:
-    """What the master's process answers when it is asked for the tables."""
+    """Return the snapshot process's answer to a request for the tables."""
     from mpisweep.results.storing import _answer
 
     answer = _answer({"ask": "read", "path": str(path)})
@@ -319,7 +318,7 @@ WORK = {
     "journal": journal,
     "large": large,
     "tables": tables,
-    "fold": fold,
+    "compact": compact_file,
     "merge": merge,
     "open": open_file,
 }

@@ -1,8 +1,10 @@
-"""How many files the ranks of a ResNet50 sweep open until their trials run, with and without --stage-env.
+"""Files that each rank of a ResNet50 sweep opens until its trials run, with and without --stage-env.
 
-Needs strace.  ``python benchmarks/startup.py --ranks 1 16``; 16 ranks want some 16 GB of memory and take
-minutes.  What counts is installed Python: the standard library and site-packages, which a cluster keeps on
-its shared file system.  The launcher and mpirun are there once a job and are not counted.
+    python benchmarks/startup.py [--ranks 1 16]
+
+Needs strace; 16 ranks take about 16 GB of memory and some minutes.  Only files of the installed Python count:
+the standard library and site-packages, which a cluster keeps on its shared file system.  The launcher and
+mpirun run once per job and are not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ INSTALLED = tuple({
 
 
 def count(traces: list[Path]) -> Counter[str]:
-    """Calls of all processes of all ranks."""
+    """Count the file system calls of all processes of all ranks."""
     found: Counter[str] = Counter()
     for trace in traces:
         for line in trace.read_text(errors="replace").splitlines():
@@ -34,9 +36,9 @@ def count(traces: list[Path]) -> Counter[str]:
                 continue
             call, _, result = match.groups()
             if "open" in call:
-                found["opened" if int(result) >= 0 else "not there"] += 1
+                found["opened" if int(result) >= 0 else "missing"] += 1
             else:
-                found["asked about"] += 1
+                found["looked up"] += 1
     return found
 
 
@@ -67,7 +69,7 @@ def measure(ranks: int, staged: bool) -> Counter[str]:
         environment = os.environ | {"OMPI_MCA_mpi_yield_when_idle": "1"}
         subprocess.run([*trace, *command], cwd=folder, env=environment, check=True, capture_output=True)
         traces = sorted(Path(folder).glob("trace.*"), key=lambda path: int(path.suffix[1:]))
-        # The first process is the launcher.
+        # Skip the first process, the launcher.
         return count(traces[1:])
 
 
@@ -75,10 +77,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1])
     options = parser.parse_args()
-    names = ["opened", "not there", "asked about"]
-    print("| ranks | | " + " | ".join(f"{name}, a rank" for name in names) + " |")
+    names = ["opened", "missing", "looked up"]
+    print("per rank:\n\n| ranks | | " + " | ".join(names) + " |")
     print("|---|---|" + "---:|" * len(names))
-    # The first time makes the pack, and bytecode where there is none; that is done once for all jobs.
+    # Warm up: the pack and missing bytecode are made once for all jobs.
     measure(1, staged=True)
     for ranks in options.ranks:
         for staged in (False, True):

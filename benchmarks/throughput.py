@@ -1,10 +1,10 @@
-"""No-op trials per second through everything, beside two things that store nothing.
+"""No-op trials per second of mpisweep, compared with two baselines that store nothing.
 
     python benchmarks/throughput.py [--trials 400000] [--workers 4]
 
-In one run, on the same ranks: a bare mpi4py send/recv loop, mpi4py.futures, and mpisweep with its journal and
-fsync, isolated trial processes and the HDF5 file.  Rates are trials over wall time, without the start of the
-interpreters; that of mpisweep ends when the last snapshot is in place.  Then: what each step costs a trial.
+Runs on the same number of ranks: a bare mpi4py send/recv loop, mpi4py.futures, and mpisweep with journal and
+fsync, isolated trial processes and the HDF5 file.  A rate is trials over wall time, without the start of the
+interpreters; mpisweep's time ends with the last snapshot.  The last table is the cost of each step per trial.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def sweep(folder: Path, ranks: int, trials: int) -> tuple[float, int]:
 
 
 def steps(count: int = 128) -> None:
-    """Microseconds a trial of each step of the line, alone in this process, in blocks of `count`."""
+    """Print the microseconds per trial of each step, measured in this process in blocks of `count`."""
     from mpisweep import blocks
     from mpisweep.records import Slot
     from mpisweep.results.journal.reader import Entry
@@ -157,7 +157,7 @@ def steps(count: int = 128) -> None:
         "journal: frame and checksum both": lambda: (frame(assigned_body), frame(ended_body)),
         "snapshot: replay both": replay,
     }
-    print("microseconds a trial")
+    print("microseconds per trial")
     for name, part in parts.items():
         seconds = min(timeit.repeat(part, number=20, repeat=5)) / 20
         print(f"  {name:<36} {1e6 * seconds / count:6.2f}")

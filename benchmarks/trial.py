@@ -1,11 +1,11 @@
-"""What mpisweep costs a trial: a report(), the start of the next trial, the built-in training loop.
+"""Overhead per trial: a report(), the start of a trial, the built-in training loop.
 
     python benchmarks/trial.py                       all sizes: batch 8 to 1024, 64 and 224 px; needs a GPU
     python benchmarks/trial.py --quick               two small sizes: for a CPU
     python benchmarks/trial.py --only training --batch_sizes 64 256 --within 120 --json speed.json
 
 The training loop is compared with bare PyTorch loops (`bare.py`), each eager, as a CUDA graph and compiled;
-a CPU has no graphs.  Everything in one run, in turns, so that a busy machine is busy for both sides.
+a CPU has no graphs.  Both sides run in turns, so that other load on the machine affects them equally.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def costs(folder: Path) -> None:
     """What a report and the start of a trial take."""
     (folder / "bench_workloads.py").write_text(WORKLOADS)
     seconds = [one for _ in range(3) for one in trial_process(folder, "reports", [200_000])[1]]
-    print(f"report() of one metric, 200,000 in a row, curves shipped in blocks: {1e6 * min(seconds):.2f} us")
+    print(f"report() of one metric, 200,000 in a row, curves sent in blocks: {1e6 * min(seconds):.2f} us")
     starts, _ = trial_process(folder, "noop", list(range(1, 501)))
-    print(f"start of a trial on a warm worker, there and back: {1e3 * statistics.median(starts):.3f} ms")
+    print(f"round trip of a no-op trial on a warm worker: {1e3 * statistics.median(starts):.3f} ms")
 
 
 def training_loop(options: argparse.Namespace, folder: Path) -> None:
@@ -97,7 +97,7 @@ def training_loop(options: argparse.Namespace, folder: Path) -> None:
 
 
 def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[float], list[float]]:
-    """Run trials one by one in a real trial process: seconds there and back, and the loss of each."""
+    """Run trials one by one in a real trial process; return round-trip seconds and losses."""
     from mpisweep.blocks import AssignedBlock, EndedBlock, decode, encode
     from mpisweep.processes.child import ProcessSetting
     from mpisweep.processes.forkserver import ForkServer
@@ -124,7 +124,7 @@ def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[
                     losses.append(ended.metrics["loss"][0] or 0.0)
     process.close()
     server.close()
-    # The first one waits for the process to be ready.
+    # The first trial also waits for the start of the process.
     return seconds[1:], losses[1:]
 
 

@@ -1,6 +1,4 @@
-"""Write the ready-made job scripts of this folder: the poster's sweep on every kind of system (`make
-jobscripts`).
-"""
+"""Write the ready-made job scripts of this folder, the poster's sweep on each system: `make jobscripts`."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ POSTER = Payload(
     results="resnet50-batch-size.h5",
     venv="~/mpisweep/.venv",
 )
-#: Script -> site, what is asked for, what runs, and what its reader must fill in.
+#: Script -> site, request, payload, and a hint about placeholders.
 SCRIPTS = {
     "flow-cx-share": ("flow-cx-share", TWO_HOURS, POSTER, ""),
     "flow-cx": ("flow-cx", dataclasses.replace(TWO_HOURS, nodes=2), POSTER, ""),
@@ -85,9 +83,9 @@ SCRIPTS = {
 
 
 def script_text(name: str) -> str:
-    """The content of one of the scripts."""
+    """Return the text of one script."""
     site, wishes, payload, hint = SCRIPTS[name]
-    # The site as it comes with mpisweep, whatever the user has of that name.
+    # The shipped site, even if the user has one of the same name.
     shipped = known_sites([HERE / "sites"])[site]
     script = write_script(plan_job(load_site(str(shipped)), wishes), payload)
     return dataclasses.replace(script, head=(*script.head, *([hint] if hint else []))).text()

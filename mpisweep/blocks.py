@@ -14,6 +14,7 @@ Who writes what::
     RunRecord       master   first record of every journal segment: the writer and the sweep file
     TrialsBlock     master   new trials: their permanent numbers and configurations
     JoinedRecord    master   a worker has joined
+    CheckedRecord   trial    the check of a device; the master adds the result of the comparison
     AssignedBlock   master   about to be sent to a slot (also the message itself)
     ReportBlock     trial    one trial's metrics at some steps
     EndedBlock      trial    trials that have ended; the worker writes it for a trial whose process died
@@ -40,6 +41,7 @@ from mpisweep.records import Value
 __all__ = [
     "AssignedBlock",
     "BlockError",
+    "CheckedRecord",
     "ClosedRecord",
     "Curve",
     "EndedBlock",
@@ -116,6 +118,32 @@ class JoinedRecord:
     slots: int
     joined_at: float
     device_kind: str = ""
+    #: GPUs per slot, also a share of one.
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRecord:
+    """The check of a worker's device before its first trial; None for what was not measured.
+
+    Of several GPUs it holds the lowest rate, memory and clock, and the most errors.
+    """
+
+    kind: ClassVar[str] = "checked"
+
+    worker: int
+    at: float
+    #: Rate of a short matrix product, in TFLOP/s.
+    rate: float | None = None
+    free_bytes: int | None = None
+    #: Uncorrected ECC errors since the driver was loaded.
+    errors: int | None = None
+    #: Clock of the multiprocessors right after the product.
+    clock_mhz: int | None = None
+    #: Why the check failed; empty if it did not.
+    problem: str = ""
+    #: What the comparison with other devices found; empty for nothing.
+    finding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +183,8 @@ class EndedBlock:
     #: Whether leftovers of earlier trials may have caused the last failure: it ran out of memory or met a
     #: device error in a process that had run other trials before.
     warm: bool = False
+    #: Energy of each trial's GPUs in joules, None if unknown; empty if none of them is known.
+    energy_j: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +272,7 @@ Record = (
     RunRecord
     | TrialsBlock
     | JoinedRecord
+    | CheckedRecord
     | AssignedBlock
     | EndedBlock
     | InfeasibleBlock
@@ -258,6 +289,7 @@ _TYPES: dict[str, type[Any]] = {
         RunRecord,
         TrialsBlock,
         JoinedRecord,
+        CheckedRecord,
         AssignedBlock,
         EndedBlock,
         InfeasibleBlock,

@@ -6,6 +6,7 @@
                        Begun            the sweep is open, and the run has this name
     all -> master      Follow           this rank follows the master of this epoch, and no earlier one
     worker -> master   Hello            host, device and slots of a worker, and the trials that it holds
+                       DeviceChecked    the check of its device, before its first trial
                        Ended            a block of ended trials: store it, then acknowledge it
                        Reported         metrics of a running trial
                        ReclaimedTrials  trials without a result: reclaimed, interrupted, or abandoned
@@ -38,6 +39,7 @@ __all__ = [
     "Beat",
     "Begun",
     "Broken",
+    "DeviceChecked",
     "Ended",
     "Finish",
     "Follow",
@@ -105,6 +107,7 @@ class Hello:
         environment: per slot, the variables that select its device.
         kind: the devices and memory that a trial has there.
         gone: unusable slots.
+        gpus: number of GPUs per slot, also a share of one; 0 on a CPU.
     """
 
     host: str
@@ -117,6 +120,14 @@ class Hello:
     environment: tuple[tuple[tuple[str, str], ...], ...] = ()
     kind: str = ""
     gone: tuple[int, ...] = ()
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChecked:
+    """A CheckedRecord for the journal, and for the comparison with other devices."""
+
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +280,6 @@ class Finish:
 
 
 #: Messages that only a master receives, and messages that only a worker receives.
-ToMaster = Hello | Ended | Reported | ReclaimedTrials | Broken | RendezvousReady | StopWanted
+ToMaster = Hello | DeviceChecked | Ended | Reported | ReclaimedTrials | Broken | RendezvousReady | StopWanted
 ToWorker = Give | Rendezvous | AbandonTrial | ReclaimTrials | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish

@@ -175,3 +175,7 @@ class DeviceShare:
     #: Share of device and memory, e.g. ``1/2 of NVIDIA H100 80GB HBM3``; a trial that fits on one slot fits
     #: on every slot of the same kind.
     kind: str = ""
+    #: Number of GPUs, also a share of one; 0 on a CPU.
+    gpu_count: float = 0.0
+    #: The identities of these GPUs; NVIDIA's are UUIDs.
+    gpus: tuple[str, ...] = ()

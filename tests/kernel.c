@@ -1,12 +1,12 @@
-/* A kernel that cannot end some processes, and has no process to give, at any moment and without root.
+/* Simulates a kernel on which some processes cannot be killed, or fork fails; switchable, without root.
  *
  * Loaded with LD_PRELOAD.  KERNEL_FOLDER is a folder in which
  *
- *     stuck      holds numbers of processes, one a line: no signal reaches them, as inside a driver that hangs
- *     full       holds an errno, with which fork() fails while the file is there
- *     refused    gets a byte for each fork that has failed
+ *     stuck      holds process ids, one per line: no signal reaches them, as inside a driver that hangs
+ *     full       holds an errno, with which fork() fails while the file exists
+ *     refused    gets one byte per failed fork
  *
- * The files are looked up at every call, so that they can change under processes that run.
+ * The files are read at every call, so that they can change while processes run.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

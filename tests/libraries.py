@@ -1,4 +1,4 @@
-"""Shared libraries that stand between programs and the C library; takes a C compiler, as mpi4py does."""
+"""Shared libraries that override functions of the C library; building them takes a C compiler, as mpi4py does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["build_library"]
 
 
 def build_library(source: Path, library: Path) -> None:
-    """Write the shared library that this C file makes."""
+    """Compile a C file into a shared library."""
     library.write_bytes(_compiled(source))
 
 

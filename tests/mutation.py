@@ -12,13 +12,13 @@ Each file in ``tests/mutants`` lists changes of the source, one table per mutant
     new     = ''                                       # what replaces it; empty to delete it
     tests   = ["tests/test_writer_cuts.py::test_nothing_is_acknowledged_before_it_is_synced"]
 
-A mutant that takes more than one change has the others in ``[[mutant.also]]`` tables of `file`, `old` and
-`new`.  `seconds` is the longest its tests may take (default 120).
+A mutant of several changes lists the others in ``[[mutant.also]]`` tables of `file`, `old` and `new`.
+`seconds` limits the time of its tests (default 120).
 
 The named tests must pass on the unchanged source, and *each* of them must fail on the changed one.  Both run
 in a copy of the tree; the working tree is never touched.  Exit code 0: every mutant was caught.  1: one
-survived, its text no longer applies, or its tests prove nothing (they fail unchanged, or the change does not
-compile)::
+survived, its text no longer applies, or its tests prove nothing (they fail on the unchanged source, or the
+change does not compile)::
 
     python tests/mutation.py --list
     python tests/mutation.py --only journal-fsync
@@ -45,7 +45,7 @@ from xml.etree import ElementTree
 from started import end
 
 ROOT = Path(__file__).parent.parent
-#: Not copied: results, environments, and byte code, which goes by a file's size and second.
+#: Not copied: results, environments, and byte code, which Python matches by size and time in seconds.
 _LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "demo", "build", "*.egg-info", ".*_cache", ".hypothesis", "__pycache__", "*.h5", "*.h5.*"
 )
@@ -66,10 +66,10 @@ class Change:
     new: str
 
     def applied_to(self, text: str) -> str:
-        """The file's text with the change in it.
+        """Return the file's text with the change applied.
 
         Raises:
-            MutantError: when the old text is not there, or more than once, or the result does not compile.
+            MutantError: when the old text is missing or ambiguous, or the result does not compile.
         """
         found = text.count(self.old) if self.old else 0
         if found != 1:
@@ -96,7 +96,7 @@ class Mutant:
     seconds: float = _SECONDS
 
     def apply(self, root: Path) -> None:
-        """Change the files below `root`; raises MutantError when that cannot be done."""
+        """Change the files below `root`; raises MutantError when a change does not apply."""
         for change in self.changes:
             path = root / change.file
             if not path.is_file():
@@ -116,7 +116,7 @@ class Verdict:
 
     @property
     def is_bad(self) -> bool:
-        """Whether it makes the run fail."""
+        """Whether this outcome makes the run fail."""
         return self.outcome in ("survived", "error")
 
 
@@ -150,7 +150,7 @@ def read_mutants(folder: Path) -> list[Mutant]:
 
 
 def share_of(mutants: Sequence[Mutant], share: str) -> list[Mutant]:
-    """Every M-th mutant from the N-th on, for ``N/M``."""
+    """Return every M-th mutant, starting with the N-th, for ``N/M``."""
     number, _, of = share.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise MutantError(f"--share {share}: expected N/M with N from 1 to M")
@@ -167,13 +167,13 @@ class Ran:
     passed: frozenset[str]
     failed: frozenset[str]
     skipped: frozenset[str]
-    #: pytest's own exit code; None when it was ended for taking too long.
+    #: pytest's exit code; None after a timeout.
     exit_code: int | None
     output: str
 
 
 def run_tests(root: Path, tests: Sequence[str], seconds: float) -> Ran:
-    """Run `tests` against the package below `root`, in processes that are gone when this returns."""
+    """Run `tests` against the package below `root`; none of their processes survives the call."""
     report = root / "mutation-report.xml"
     command = [
         sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
@@ -210,7 +210,7 @@ def run_tests(root: Path, tests: Sequence[str], seconds: float) -> Ran:
 
 
 def _dotted(test: str) -> str:
-    """A node id as JUnit's report has it."""
+    """A node id in the form of JUnit's report."""
     return test.partition("[")[0].replace("/", ".").replace(".py::", ".").replace("::", ".")
 
 
@@ -218,7 +218,7 @@ def _dotted(test: str) -> str:
 
 
 def check_unchanged(root: Path, mutants: Sequence[Mutant]) -> dict[str, Verdict]:
-    """Run every named test once on the unchanged source; verdicts on the mutants that this settles."""
+    """Run every named test once on the unchanged source; return the verdicts that this settles."""
     tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     with _copy_of(root) as copy:
         ran = run_tests(copy, tests, sum({mutant.tests: mutant.seconds for mutant in mutants}.values()))
@@ -258,7 +258,7 @@ def try_mutant(root: Path, mutant: Mutant) -> Verdict:
 def run_all(
     root: Path, mutants: Sequence[Mutant], jobs: int = 1, within_s: float = float("inf")
 ) -> list[Verdict]:
-    """Try all of them, `jobs` at a time, and begin none after `within_s` seconds."""
+    """Try all mutants, `jobs` at a time; start none after `within_s` seconds."""
     until = time.monotonic() + within_s
     settled = {}
     for mutant in mutants:

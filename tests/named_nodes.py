@@ -1,4 +1,4 @@
-"""Nodes that are this machine, each with a host name of its own."""
+"""Nodes that all run on this machine, each with its own host name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts of the repository that belong to no package, as modules."""
+"""Import scripts of the repository that belong to no package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_script(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
+    # Dataclasses look up their module there.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Programs that a test starts and does not wait for at once."""
+"""Programs that a test runs in the background."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _started: list[subprocess.Popen[str]] = []
 
 
 def remember(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """Return the process, which :func:`end_all` ends after the test if it still runs then."""
+    """Register a process and return it; :func:`end_all` ends it after the test if it still runs."""
     _started.append(process)
     return process
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The process and its descendants; none once it was reaped."""
+    """The process and its descendants; empty once the process was reaped."""
     try:
         parent = psutil.Process(process.pid)
         return [parent, *parent.children(recursive=True)]
@@ -31,7 +31,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def kill_family(process: psutil.Process) -> list[psutil.Process]:
     """Kill a process and its descendants, and return them.
 
-    All are suspended first: none starts another process, or reacts to the end of one.
+    All are suspended first, so that none starts another process or reacts to the end of one.
     """
     members = [process]
     for member in members:
@@ -54,7 +54,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def end_all() -> None:
-    """End what a test has left running: it would take the cores of all tests after it."""
+    """End all programs that a test left running; they would slow down every later test."""
     while _started:
         process = _started.pop()
         if process.poll() is None:

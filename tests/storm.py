@@ -1,17 +1,17 @@
-"""A storm: kill and stop processes and spoil the disk until a sweep is done.
+"""The storm, a fault-injection test: kill and stop processes and break the disk until a sweep is complete.
 
-Run it by hand with a seed and a number of strikes; the tests run a small part of it::
+Run it with a seed and a number of strikes; the test suite runs a small part of it::
 
     python tests/storm.py --strikes 200 --seed 1 --workers 4
 
 It kills (SIGKILL) trial processes, worker ranks, masters, two ranks at once, fork servers and whole jobs.  It
 stops (SIGSTOP) ranks, masters, the processes that write the results file, fork servers and launchers for up
-to two and a half times as long as a rank may be silent, and lets them continue.  The disk is that of disk.c.
+to 2.5 times `silence`, then continues them.  disk.c makes the disk hang, fill up, fail or slow down.
 
-A grid of short trials runs again and again, each time into a new file, until there were enough strikes.  In
-every second sweep half of the trials have two ranks; in every third one the names of the ranks' hosts differ.
-Each sweep is resumed until it is done and then compared with an uninterrupted run: every trial once, with the
-right value and the right curve.  A trial that was once seen as ended must stay ended with the same value.
+It repeats a grid of short trials, each time into a new file, until the number of strikes is reached.  In
+every second sweep half of the trials have two ranks; in every third sweep the ranks have different host names.
+Each sweep is resumed until it is complete, then compared with an uninterrupted run: every trial once, with the
+right value and curve.  A trial that was once read as ended must stay ended with the same value.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ quarantine = false
 silence = 2
 """
 SILENCE_S = 2.0
-#: The parameters of one sweep and the next.
+#: Parameters of a sweep of one-rank trials, and of one in which half of the trials have two ranks.
 NARROW = f"x = {{ from = 1, to = {TRIALS} }}"
 WIDE = f"x = {{ from = 1, to = {TRIALS // 2} }}\nranks_per_trial = [1, 2]"
-#: What is struck how often, relative to the others.
+#: Target -> relative frequency of strikes.
 KILLS = {
     "trial process": 8,
     "worker rank": 4,
@@ -82,7 +82,7 @@ STOPS = {
 }  # fmt: skip
 DISKS = {"hanging disk": 2, "full disk": 2, "failing disk": 1, "slow disk": 1}
 KINDS = KILLS | STOPS | DISKS
-#: How the disk is then, see disk.c.
+#: Strike -> state of the disk, see disk.c.
 STATES = {"hanging disk": "hang", "full disk": "fail 28", "failing disk": "fail 5", "slow disk": "slow 0.1"}
 
 
@@ -97,11 +97,11 @@ class Storm:
     strikes: collections.Counter[str] = field(default_factory=collections.Counter)
     disk: Disk = field(init=False)
     sweeps: int = 0
-    #: When to do what: let a process continue, mend the disk.
+    #: Due time and action: continue a process, mend the disk.
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def run(self, strikes: int, seconds: float) -> None:
-        """Run sweep after sweep until there were so many strikes or the time is up."""
+        """Run sweeps until `strikes` are done or the time is up."""
         until = time.monotonic() + seconds
         (self.folder / "storm_workload.py").write_text(WORKLOAD)
         self.disk = Disk(self.folder / "disk", self.folder)
@@ -120,7 +120,7 @@ class Storm:
         check(path, seen, self.strikes["trial process"] - before)
 
     def _run_until_killed(self, path: Path, seen: dict[int, float], strikes: int, hosts: str) -> bool:
-        """Launch once; True when the sweep has ended, False when the whole job was killed or gave up."""
+        """Launch once; True when the sweep has ended, False when the job was killed or ended early."""
         self.disk_was_bad = False
         environment = os.environ | self.disk.environment | ({HOSTS_VARIABLE: hosts} if hosts else {})
         with (self.folder / "stderr.txt").open("a") as stderr:
@@ -150,15 +150,14 @@ class Storm:
                 self._bring_back(time.monotonic())
                 if self.strikes.total() >= strikes or not path.with_name(path.name + ".journal").exists():
                     continue
-                # Mostly once there are ranks to hit, sometimes while they start.
+                # Strike mostly while ranks run, sometimes while they start.
                 is_up = master_of(path) in [rank.pid for rank in ranks_of(launcher)]
                 if (is_up or self.random.random() < 0.004) and self._strike(launcher, path) == "job":
                     return False
                 if self.random.random() < 0.05:
                     remember(path, seen)
             self._bring_back(math.inf)
-            # 3: started again too often before any trial had ended.  2: it found a disk that it could not
-            # begin on.
+            # 3: restart limit reached before any trial ended.  2: the disk did not work at the start.
             expected = (0, 3, 2) if self.disk_was_bad else (0, 3)
             assert launcher.returncode in expected, (self.folder / "stderr.txt").read_text(errors="replace")[
                 -5000:
@@ -169,7 +168,7 @@ class Storm:
             kill(launcher, everything=True)
 
     def _bring_back(self, now: float) -> None:
-        """Do what is due."""
+        """Run the actions that are due."""
         due = [act for at, act in self.later if at <= now]
         self.later = [(at, act) for at, act in self.later if at > now]
         for act in due:
@@ -197,7 +196,7 @@ class Storm:
         self.strikes[kind] += bool(chosen)
 
     def _stop(self, kind: str, victims: list[psutil.Process]) -> None:
-        """Stop one of them for less or more time than a rank may be silent; one at a time."""
+        """Stop one process for a time shorter or longer than `silence`; one at a time."""
         if not victims or self.later:
             return
         victim = self.random.choice(victims)
@@ -239,7 +238,7 @@ def wake(process: psutil.Process) -> None:
 
 
 def kill(process: psutil.Process, *, everything: bool = False) -> None:
-    """Kill a process, or it and all of its descendants."""
+    """Kill a process, with all of its descendants if `everything`."""
     if everything:
         psutil.wait_procs(kill_family(process), timeout=PATIENCE_S)
     else:
@@ -248,7 +247,7 @@ def kill(process: psutil.Process, *, everything: bool = False) -> None:
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
-    """Children of a process; none when it has ended."""
+    """Children of a process; empty when it has ended."""
     try:
         return list(process.children())
     except psutil.NoSuchProcess:
@@ -256,7 +255,7 @@ def children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
-    """The ranks: mpirun's direct children that are ours."""
+    """The ranks: mpirun's direct children that run mpisweep."""
     found = []
     for mpirun in children(launcher):
         for child in children(mpirun):
@@ -269,14 +268,14 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 def writers_of(rank: psutil.Process) -> list[psutil.Process]:
     """Processes that write the results file for a rank.
 
-    They run no trial, and their niceness is that of the rank plus ten.
+    They run no trial, and their niceness is the rank's plus ten.
     """
     others = [child for server in children(rank) for child in children(server) if not runs_trials(child)]
     return [child for child in others if nice(child) == min(19, nice(rank) + 10)]
 
 
 def trials_of(rank: psutil.Process) -> list[psutil.Process]:
-    """Trial processes of a rank, whatever its niceness."""
+    """Trial processes of a rank of any niceness."""
     return [child for server in children(rank) for child in children(server) if runs_trials(child)]
 
 
@@ -308,7 +307,7 @@ def master_of(path: Path) -> int | None:
 
 
 def remember(path: Path, seen: dict[int, float]) -> None:
-    """Note the trials that have ended, and check that those noted before still have."""
+    """Note the trials that have ended, and check that those noted before are unchanged."""
     try:
         trials = mpisweep.load(path).trials
     except mpisweep.ResultsError:
@@ -322,7 +321,7 @@ def remember(path: Path, seen: dict[int, float]) -> None:
 
 
 def ended_values(trials: Any) -> Iterator[tuple[int, float]]:
-    """Number and value of each trial that has ended; NaN for a failed one."""
+    """Number and value of each ended trial; NaN for a failed one."""
     values = trials["loss"] if "loss" in trials.names else [math.nan] * len(trials)
     for number, state, value in zip(trials["number"], trials["state"], values, strict=True):
         if state in ("complete", "failed"):
@@ -330,7 +329,7 @@ def ended_values(trials: Any) -> Iterator[tuple[int, float]]:
 
 
 def same(one: float, other: float) -> bool:
-    """Whether two values are equal, NaN counting as equal to itself."""
+    """Whether two values are equal; NaN equals NaN."""
     return one == other or (math.isnan(one) and math.isnan(other))
 
 

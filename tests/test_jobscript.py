@@ -1,4 +1,4 @@
-"""Job scripts: what they ask for, how they quote, and that what is shipped is whole."""
+"""Job scripts: requested resources, quoting, signals, and the shipped scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 JOBSCRIPTS = sorted((ROOT / "jobscripts").glob("*.sh"))
 PAYLOAD = Payload(name="tiny", sweep="sweep.toml", results="tiny.h5")
 TWO_HOURS = Wishes(elapse_s=7200)
-#: It comes with the environment of the tests, which need not be on PATH.
+#: Installed in the environment of the tests, which need not be on PATH.
 SHELLCHECK = shutil.which(
     "shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 )
@@ -41,10 +41,10 @@ def directives(where: Site, payload: Payload = PAYLOAD, **wishes: object) -> lis
     return list(write_script(job, payload).directives)
 
 
-# ------------------------------------------------------------------------------------- what is asked for
+# ------------------------------------------------------------------------------------- requested resources
 
 
-def test_pjm_is_asked_for_nodes_and_one_rank_a_gpu():
+def test_pjm_is_asked_for_nodes_and_one_rank_per_gpu():
     asked = directives(site("flow-cx"), nodes=4)
     assert asked == [
         "-N tiny",
@@ -78,7 +78,7 @@ def test_a_container_asks_for_its_environment_and_keeps_mpi_outside():
     assert "module load gcc cuda openmpi_cuda nccl singularity" in text
 
 
-def test_slurm_is_asked_in_long_options_and_to_warn_the_shell():
+def test_slurm_gets_long_options_and_signals_the_shell_before_the_end():
     asked = directives(site("slurm", cores_per_node=64), nodes=2, gpus=4, group="gpu", project="p1")
     assert asked == [
         "--job-name=tiny",
@@ -101,7 +101,7 @@ def test_pbs_is_asked_for_chunks():
     assert "-l walltime=2:00:00" in asked
 
 
-def test_grid_engine_is_asked_as_the_site_says_and_to_warn_the_shell():
+def test_grid_engine_gets_the_site_s_options_and_signals_the_shell_before_the_end():
     asked = directives(site("tsubame4"), nodes=2, project="tga-mine")
     assert asked == [
         "-N tiny",
@@ -123,7 +123,7 @@ def test_grid_engine_is_asked_as_the_site_says_and_to_warn_the_shell():
     ]
 
 
-def test_a_project_stands_where_and_as_the_site_has_it():
+def test_a_project_is_written_in_the_site_s_place_and_form():
     job = plan_job(site("tsubame4"), dataclasses.replace(TWO_HOURS, project="tga-mine"))
     assert "#   qsub -g tga-mine THIS_SCRIPT\n" in write_script(job, PAYLOAD).text()
     assert "#   qsub THIS_SCRIPT\n" in write_script(plan_job(site("tsubame4"), TWO_HOURS), PAYLOAD).text()
@@ -140,19 +140,19 @@ def test_a_project_stands_where_and_as_the_site_has_it():
     ("pbs", "-l select={nodes}:ncpus={cores}:ngpus={gpus}", "-l select=2:ncpus=16:ngpus=4"),
     ("gridengine", "-pe mpi_{ranks_per_node} {ranks}", "-pe mpi_4 8"),
 ])  # fmt: skip
-def test_the_site_s_way_to_ask_for_nodes_comes_before_the_system_s_own(name: str, size: str, asked: str):
+def test_the_site_s_request_for_nodes_replaces_the_system_s_default(name: str, size: str, asked: str):
     written = directives(site(name, size=size), nodes=2, gpus=4)
     option = {"pjm": "-L node", "slurm": "--nodes", "pbs": "-l select", "gridengine": "-pe"}[name]
     assert [line for line in written if line.startswith(option)] == [asked]
 
 
 @pytest.mark.parametrize(("name", "changes", "wishes", "asked"), [
-    # What a site does not say is what its file proposes for a GPU; a rank without one has nothing to feed.
+    # The default is the site file's proposal per GPU; a rank without a GPU needs no cores for loading data.
     ("slurm", {}, {"gpus": 4}, "--cpus-per-task=4"),
     ("pbs", {}, {"gpus": 4, "nodes": 3}, "-l select=3:ncpus=16:ngpus=4:mpiprocs=4"),
     ("pbs", {}, {"gpus": 0, "ranks": 8}, "-l select=1:ncpus=8:mpiprocs=8"),
     ("slurm", {"cores_per_node": 64}, {"gpus": 4}, "--cpus-per-task=16"),
-    # The user's word comes first.
+    # --cores takes precedence.
     ("slurm", {}, {"gpus": 4, "cores": 9}, "--cpus-per-task=9"),
     ("slurm", {"cores_per_node": 64}, {"gpus": 4, "cores": 9}, "--cpus-per-task=9"),
     ("slurm", {}, {"gpus": 0, "ranks": 8, "cores": 2}, "--cpus-per-task=2"),
@@ -165,7 +165,7 @@ def test_a_rank_gets_cores_for_its_data(
     assert asked in directives(site(name, **changes), **wishes)
 
 
-def test_whole_nodes_have_their_cores_without_being_asked():
+def test_whole_nodes_include_their_cores_without_a_directive():
     asked = directives(site("flow-cx"), cores=10)
     assert asked == directives(site("flow-cx"))
     assert not [line for line in directives(site("slurm"), gpus=0, ranks=8) if "cpus" in line]
@@ -188,7 +188,7 @@ def test_whole_nodes_have_their_cores_without_being_asked():
     ("tsubame4", {"cores_per_node": None}, {}, ""),
     ("gridengine", {"cores_per_rank": None, "size": "-pe mpi {ranks}"}, {"gpus": 4}, "the number of cores per rank is not set, and Grid Engine gives one"),
 ])  # fmt: skip
-def test_gpus_that_would_wait_for_their_data_are_warned_of(
+def test_too_few_cores_to_feed_the_gpus_give_a_warning(
     name: str, changes: dict[str, object], wishes: dict[str, object], doubt: str
 ):
     said = plan_job(site(name, **changes), dataclasses.replace(TWO_HOURS, **wishes)).doubt()
@@ -204,7 +204,7 @@ def test_ranks_in_containers_get_their_cores_from_srun():
 
 
 @pytest.mark.parametrize("name", ["pjm", "slurm", "pbs", "gridengine"])
-def test_directives_of_the_user_s_own_come_last_in_the_head(name: str):
+def test_the_user_s_directives_come_last_in_the_head(name: str):
     where = site(name, directives=("--site-s-own",))
     given = (where.system.example, f"{where.system.marker} -Z 'two words'")
     script = write_script(plan_job(where, dataclasses.replace(TWO_HOURS, gpus=1, directives=given)), PAYLOAD)
@@ -216,12 +216,12 @@ def test_directives_of_the_user_s_own_come_last_in_the_head(name: str):
     ]
 
 
-def test_virtual_nodes_and_what_a_site_always_wants():
+def test_virtual_nodes_and_directives_that_a_site_always_needs():
     asked = directives(site("ito-b"))
     assert asked[1:6] == ["-L rscunit=ito-b", "-X", "-L rscgrp=ito-g-4", "-L vnode=1", "-L vnode-core=36"]
 
 
-def test_without_gpus_there_is_a_rank_a_core_or_as_the_site_says():
+def test_without_gpus_there_is_one_rank_per_core_or_the_site_s_number():
     assert "--mpi proc=12" in directives(site("fugaku"), nodes=3, project="g")
     assert "--ntasks-per-node=8" in directives(site("slurm", cores_per_node=8), gpus=0)
     assert "--ntasks-per-node=16" in directives(site("slurm", cores_per_node=64), gpus=0)
@@ -232,14 +232,14 @@ def test_ranks_follow_the_gpus_that_a_trial_gets(devices_per_trial: float, ranks
     assert plan_job(site("flow-cx"), TWO_HOURS, devices_per_trial).ranks == ranks
 
 
-def test_only_where_the_batch_system_does_not_tell_its_end_the_walltime_is_passed():
+def test_the_walltime_is_passed_only_if_the_batch_system_does_not_report_the_end():
     for name, is_passed in (("pjm", True), ("pbs", True), ("slurm", False), ("tsubame4", True)):
         text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), PAYLOAD).text()
         assert ("walltime=7200" in text) == is_passed
         assert ('--walltime "$((walltime - SECONDS))"' in text) == is_passed
 
 
-def test_names_of_jobs_are_such_as_the_systems_take():
+def test_job_names_are_valid_for_each_system():
     assert (
         directives(site("pjm"), dataclasses.replace(PAYLOAD, name="700.sizes"), gpus=1)[0]
         == "-N sweep-700.sizes"
@@ -253,11 +253,11 @@ def test_names_of_jobs_are_such_as_the_systems_take():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7200, "2:00:00"), (59, "0:00:59"), (604800, "168:00:00")])
-def test_times_are_written_as_all_systems_take_them(seconds: float, text: str):
+def test_times_are_written_in_the_form_that_all_systems_accept(seconds: float, text: str):
     assert clock(seconds) == text
 
 
-# ------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_times_are_written_as_all_systems_take_them(seconds: float, text: str):
         ("slurm", {"gpus": 0}, "does not state the cores per node, and there are no GPUs to count by; add --ranks"),
     ],
 )  # fmt: skip
-def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(
+def test_a_request_that_the_site_cannot_meet_is_refused_in_one_sentence(
     name: str, wishes: dict[str, object], words: str
 ):
     with pytest.raises(SiteError) as raised:
@@ -310,17 +310,17 @@ def test_what_is_known_not_to_be_had_is_refused_in_one_sentence(
     assert "\n" not in str(raised.value)
 
 
-def test_limits_that_are_not_known_refuse_nothing():
+def test_unknown_limits_refuse_nothing():
     job = plan_job(site("flow-cx"), dataclasses.replace(TWO_HOURS, nodes=500, elapse_s=1e6))
     assert "does not state the limits of" in write_script(job, PAYLOAD).text()
 
 
-def test_more_gpus_a_trial_than_a_node_has_are_refused():
+def test_more_gpus_per_trial_than_per_node_are_refused():
     with pytest.raises(SiteError, match="--gpus 4: is fewer than the 8 GPUs per trial"):
         plan_job(site("flow-cx"), TWO_HOURS, devices_per_trial=8)
 
 
-def test_a_job_with_fewer_ranks_than_a_trial_is_refused():
+def test_a_job_with_fewer_ranks_than_a_trial_needs_is_refused():
     with pytest.raises(
         SiteError, match=r"--nodes 1: gives 4 ranks, and a trial of the sweep has 8 \(ranks_per_trial\)"
     ):
@@ -385,7 +385,7 @@ def test_an_unknown_site_lists_the_known_ones(mpisweep):
         ("system = ", "is not TOML"),
     ],
 )  # fmt: skip
-def test_a_site_file_that_says_something_wrong_is_told_where(text: str, words: str):
+def test_a_mistake_in_a_site_file_is_reported_with_its_place(text: str, words: str):
     with pytest.raises(SiteError) as raised:
         parse_site(text, name="mine", source="mine.toml")
     assert str(raised.value).startswith("mine.toml: ")
@@ -400,7 +400,7 @@ def test_a_site_file_that_says_something_wrong_is_told_where(text: str, words: s
         max_leaves=4,
     ),
 ))  # fmt: skip
-def test_no_site_file_is_too_strange_to_be_told_what_is_wrong(raw: dict[str, object]):
+def test_any_site_file_is_read_or_refused_with_a_reason(raw: dict[str, object]):
     def toml(value: object) -> str:
         if isinstance(value, dict):
             return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
@@ -418,7 +418,7 @@ def test_no_site_file_is_too_strange_to_be_told_what_is_wrong(raw: dict[str, obj
         assert found.name == "mine"
 
 
-def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(
+def test_a_user_s_own_site_is_found_by_name_and_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     own = tmp_path / "mpisweep" / "sites"
@@ -429,7 +429,7 @@ def test_a_user_s_own_site_is_found_by_its_name_and_comes_first(
     assert load_site("genkai").gpus_per_node == 4
 
 
-def test_every_site_that_comes_along_is_read_and_names_its_sources():
+def test_every_shipped_site_is_read_and_names_its_sources():
     names = {
         "flow-cx",
         "flow-cx-share",
@@ -452,7 +452,7 @@ def test_every_site_that_comes_along_is_read_and_names_its_sources():
 
 # ------------------------------------------------------------------------------------- quoting
 
-#: Says what it was called with, so that a script can be run and looked at.
+#: Stands in for mpisweep and records its folder and arguments.
 FAKE = f"""#!{sys.executable}
 import json, os, sys
 with open(os.environ["CALLS"], "a") as calls:
@@ -462,7 +462,7 @@ HOSTILE = "a 'b\" $(touch oops) `touch oops` ${HOME}\n#PJM -L node=99\\ \t* ~ ü
 
 
 def run_script(tmp_path: Path, text: str, **environment: str) -> list[tuple[str, list[str]]]:
-    """Run a script with a `mpisweep` that notes its folder and arguments."""
+    """Run a script with a `mpisweep` that records its folder and arguments."""
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
     (programs / "mpisweep").write_text(FAKE)
@@ -518,7 +518,7 @@ def test_hostile_names_arrive_as_they_are(tmp_path: Path, name: str):
 @example("\x01f\x7f0")
 @example("-n")
 @example("!$'\\'")
-def test_one_word_of_the_shell_is_one_word_whatever_is_in_it(text: str):
+def test_any_text_is_quoted_as_one_word_of_the_shell(text: str):
     word = in_shell(text)
     assert "\n" not in word
     done = subprocess.run(
@@ -529,7 +529,7 @@ def test_one_word_of_the_shell_is_one_word_whatever_is_in_it(text: str):
     assert done.stdout == wanted.encode()
 
 
-def test_a_path_in_the_home_folder_follows_the_home_folder():
+def test_a_path_in_the_home_folder_is_written_relative_to_it():
     assert in_shell("~/my sweeps/s.toml") == "\"$HOME\"/'my sweeps/s.toml'"
 
 
@@ -539,12 +539,12 @@ def test_a_path_in_the_home_folder_follows_the_home_folder():
 @pytest.mark.parametrize(("name", "number"), [
     ("pjm", "XCPU"), ("pjm", "TERM"), ("slurm", "USR1"), ("pbs", "TERM"), ("tsubame4", "USR2"), ("tsubame4", "USR1"),
 ])  # fmt: skip
-def test_a_signal_to_the_shell_becomes_a_polite_request_and_the_script_waits(
+def test_a_signal_to_the_shell_stops_the_sweep_cleanly_and_the_script_waits(
     tmp_path: Path, name: str, number: str
 ):
     programs = tmp_path / "programs"
     programs.mkdir()
-    # A sweep that takes some time to stop after it was asked, as real ones do.
+    # Like a real sweep, it takes some time to stop.
     (programs / "mpisweep").write_text(f"""#!{sys.executable}
 import pathlib, signal, sys, time
 if sys.argv[1] == "top":
@@ -608,7 +608,7 @@ def test_the_quick_form_and_command_lines_become_scripts(folder: Path, mpisweep)
     assert "cd -- " in done.stdout
 
 
-def test_cores_and_directives_reach_the_script_and_doubts_the_user(folder: Path, mpisweep):
+def test_cores_and_directives_are_written_to_the_script_and_a_doubt_is_printed(folder: Path, mpisweep):
     done = mpisweep(
         "jobscript",
         "workloads:half",
@@ -632,20 +632,20 @@ def test_cores_and_directives_reach_the_script_and_doubts_the_user(folder: Path,
     assert "mpisweep: warning: 2 cores for 2 GPUs per node are fewer than 2 per GPU" in done.stderr
 
 
-def test_a_sweep_that_compute_nodes_cannot_see_is_warned_of(folder: Path, mpisweep):
+def test_a_sweep_that_compute_nodes_cannot_see_gives_a_warning(folder: Path, mpisweep):
     done = mpisweep("jobscript", "workloads:half", "-p", "x=1:3", "--site", "flow-cx", "--elapse", "1:00:00")
     assert done.returncode == 0
     assert done.stdout.startswith("#!/bin/bash")
     assert "warning: the sweep is in" in done.stderr
 
 
-# ------------------------------------------------------------------------------------- what is shipped
+# ------------------------------------------------------------------------------------- shipped scripts
 
 
 @pytest.mark.parametrize("script", JOBSCRIPTS, ids=lambda path: path.stem)
 def test_a_shipped_script_is_what_the_generator_writes(script: Path):
     assert script.read_text() == load_script("jobscripts/write_all.py").script_text(script.stem), (
-        "`make jobscripts` writes them anew"
+        "`make jobscripts` rewrites them"
     )
     assert os.access(script, os.X_OK)
 
@@ -670,7 +670,7 @@ def test_a_script_with_hostile_names_passes_shellcheck(tmp_path: Path, name: str
     )
     text = write_script(plan_job(site(name), dataclasses.replace(TWO_HOURS, gpus=1)), payload).text()
     (tmp_path / "job.sh").write_text(text)
-    # Names that would expand unquoted are what the hostile ones look like, and are meant.
+    # SC2016 reports literal `$` in single quotes; the hostile names contain it on purpose.
     done = subprocess.run(
         [SHELLCHECK, "-e", "SC2016", tmp_path / "job.sh"], capture_output=True, text=True, check=False
     )
@@ -695,7 +695,7 @@ def test_all_kinds_of_systems_have_a_shipped_script():
     }
 
 
-def test_a_job_that_shares_the_sweep_says_so_to_the_sweep_and_to_its_reader():
+def test_a_job_of_a_split_sweep_passes_split_and_explains_it():
     script = write_script(plan_job(site("flow-cx"), TWO_HOURS), dataclasses.replace(PAYLOAD, split=4)).text()
     assert 'mpisweep run "$sweep" -o "$results" --split 4 --walltime' in script
     assert "# Submit it several times: the jobs work on the sweep together." in script

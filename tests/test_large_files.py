@@ -1,4 +1,4 @@
-"""Curves that nobody asks for are neither read nor held, however long they are; and none is lost by that."""
+"""Long curves: opening and merging neither read nor hold them, and lose none."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mpisweep.results.shares.leases import Lease
 from mpisweep.results.shares.merging import read_sweep, write_whole
 from mpisweep.spec import parse_spec
 
-#: Reports of each trial and metric in the small sweep; the large one has ten times as many.
+#: Reports per trial and metric in the small sweep, and the factor between it and the large one.
 REPORTS, TIMES = 200, 10
 TRIALS = 400
 
@@ -44,7 +44,7 @@ memory = load_script("benchmarks/memory.py")
 
 
 def split(path: Path) -> Path:
-    """Share a sweep among two members, each of which has half of the trials in its part; returns the folder."""
+    """Split a sweep between two members, each with half of the trials in its part; return the shares folder."""
     count = mpisweep.load(path).trials["state"].size
     halves = [list(range(0, count, 2)), list(range(1, count, 2))]
     folder = shares_folder(path)
@@ -68,7 +68,7 @@ def split(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A sweep by where its curves are, and by how many times as many reports it has."""
+    """A folder of sweeps, one per place of the curves (file, journal, split) and length of the curves."""
     folder = tmp_path_factory.mktemp("made")
     for times in (1, TIMES):
         write_journal(folder / f"journal-{times}.h5", records(TRIALS, REPORTS * times // 2), opening())
@@ -87,12 +87,12 @@ def made(tmp_path_factory):
     [
         ("open", "file"),
         ("open", "split"),
-        ("fold", "file"),
-        ("fold", "journal"),
+        ("compact", "file"),
+        ("compact", "journal"),
         ("merge", "split"),
     ],
 )
-def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, where, tell):
+def test_memory_does_not_grow_with_the_length_of_the_curves(made, what, where, tell):
     few, many = (
         memory.measure(what, made / f"{where}-{times}.h5", after=made / "small.h5")["memory"]
         for times in (1, TIMES)
@@ -102,7 +102,7 @@ def test_memory_is_that_of_the_tables_however_long_the_curves_are(made, what, wh
         f"{what}, {where}: {few / 1e6:.1f} MB with {curves / 1e6:.0f} MB of curves, {many / 1e6:.1f} MB "
         f"with {TIMES} times that"
     )
-    # Two megabytes for what the system and its libraries round up to.
+    # The allocator and the libraries round up: allow 2 MB.
     assert many < 1.5 * few + 2e6
     assert many < curves * TIMES / 3
 
@@ -118,7 +118,7 @@ def test_opening_reads_no_curves(made, where, tell):
     assert few < 24 * TRIALS * REPORTS
 
 
-# ------------------------------------------------------------------------------------- nothing is lost
+# ------------------------------------------------------------------------------------- no curve is lost
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def rerun_records(number: int) -> list[object]:
-    """A trial that had ended is as it was; one that had not has more reports, and ends."""
+    """Records of a later attempt: no change for an ended trial; otherwise two more reports and an end."""
     steps = array("q", [100, 101])
     curves = {"loss": Curve(steps, array("d", [5.0, 4.0]), array("d", [1.0, 2.0]))}
     return [
@@ -145,7 +145,7 @@ def all_curves(path: Path) -> list[list[list[float]]]:
 
 
 def grow(path: Path) -> None:
-    """A file with every other trial's curves, and a journal that has some more, of this run and of another."""
+    """Make a file with the curves of every other trial, and a journal with more curves, from two epochs."""
     whole = records(12, 3)
     kept = [
         r
@@ -180,7 +180,7 @@ def test_curves_are_the_same_wherever_they_are_read_from(path, monkeypatch, wind
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, metric):
+def test_curves_in_another_tool_s_storage_layout_are_copied(path, metric):
     grow(path)
     compact_and_close(path)
     before = all_curves(path)
@@ -203,7 +203,7 @@ def test_curves_that_another_tool_has_stored_in_its_own_way_are_copied(path, met
         assert file[f"curves/{metric}/value"].dtype == np.dtype("<f8")
 
 
-def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_nobody_from_opening(path):
+def test_samples_that_cannot_be_decompressed_do_not_prevent_opening(path):
     grow(path)
     compact_and_close(path)
     other = path.with_name("other.h5")
@@ -227,11 +227,11 @@ def test_samples_that_another_tool_has_packed_and_that_cannot_be_unpacked_keep_n
     assert mpisweep.load(other).curve(5, "loss").value.tolist() == [5.0, 4.0]
 
 
-def test_members_that_go_on_while_their_parts_are_put_together_cost_no_curve(path, monkeypatch):
-    """What is copied was read before; meanwhile each member has replaced its file and removed its segments."""
+def test_no_curve_is_lost_when_members_rewrite_their_parts_during_the_merge(path, monkeypatch):
+    """Between the reading and the copy each member replaces its file and removes its segments."""
     grow(path)
     folder = split(path)
-    # One lease has what both files had: whatever a member has of its trials counts.
+    # Both members have the same file, and each counts for the trials of its lease.
     before = all_curves(path)
     assert sum(len(curve[0]) for curve in before) > 0
     write_file = merging.write_file
@@ -251,7 +251,7 @@ def test_members_that_go_on_while_their_parts_are_put_together_cost_no_curve(pat
     assert [name for name in os.listdir(folder) if name.startswith("merge-")] == []
 
 
-def test_curves_of_a_file_that_was_replaced_since_are_not_taken_from_another_one(path):
+def test_curves_are_not_read_from_a_file_or_segment_that_was_replaced_since(path):
     grow(path)
     state = read_merged(path, reading=Reading.PLACES)
     os.replace(path, path.with_name("old.h5"))
@@ -275,7 +275,7 @@ def test_curves_of_a_file_that_was_replaced_since_are_not_taken_from_another_one
 
 
 def damage_samples(path: Path) -> None:
-    """Change every sample of every curve, and nothing else."""
+    """Overwrite every sample of every curve, and nothing else."""
     with h5py.File(path) as file:
         places = [
             (d.id.get_offset(), d.nbytes)
@@ -289,7 +289,7 @@ def damage_samples(path: Path) -> None:
             file.write(b"\xee" * length)
 
 
-def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
+def test_damaged_samples_are_found_when_they_are_read(path):
     grow(path)
     whole = facts(path)
     damage_samples(path)
@@ -309,7 +309,7 @@ def test_samples_that_are_damaged_are_found_by_whoever_needs_them(path):
     assert mpisweep.load(path).curve(3, "loss").value.tolist() == [5.0, 4.0]
 
 
-def test_any_other_byte_that_has_changed_is_found_by_opening(path):
+def test_any_other_changed_byte_is_found_by_opening(path):
     grow(path)
     with h5py.File(path) as file:
         places = sorted(
@@ -321,8 +321,7 @@ def test_any_other_byte_that_has_changed_is_found_by_opening(path):
     data = bytearray(path.read_bytes())
     samples = {n for at, length in places for n in range(at, at + length)}
     others = [n for n in range(len(data)) if n not in samples]
-    # The last 16 bytes tell of the file as a whole, which opening does not look at, where the bytes before
-    # them are right.
+    # Opening ignores the last 16 bytes, the checksum of the whole file, if the checksums before them match.
     for at in [*others[::499], *others[-200:-8]]:
         data[at] ^= 4
         path.write_bytes(data)
@@ -333,7 +332,7 @@ def test_any_other_byte_that_has_changed_is_found_by_opening(path):
     assert read_sweep(path, reading=Reading.TABLES).count == 12
 
 
-def test_files_of_earlier_versions_are_opened_and_those_versions_open_what_is_written_now(path):
+def test_file_checksums_are_compatible_with_earlier_versions_in_both_directions(path):
     grow(path)
     data = path.read_bytes()
     magic, length, checksum = struct.unpack("<4sQI", data[-16:])
@@ -355,7 +354,7 @@ def test_files_of_earlier_versions_are_opened_and_those_versions_open_what_is_wr
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 100_000))
-def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros):
+def test_the_checksum_of_two_stretches_is_computed_from_their_checksums(first, second, zeros):
     second += bytes(zeros)
     assert image._combined(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
 
@@ -363,9 +362,7 @@ def test_the_checksum_of_two_stretches_follows_from_theirs(first, second, zeros)
 # ------------------------------------------------------------------------------------- the journal
 
 
-def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much_longer_than_others(
-    path, monkeypatch
-):
+def test_a_backlog_from_a_missing_disk_is_split_into_segments_of_the_usual_size(path, monkeypatch):
     from mpisweep.results.journal import writer as module
 
     monkeypatch.setattr(module, "_PART_BYTES", 1 << 16)
@@ -388,7 +385,7 @@ def test_what_has_gathered_while_the_disk_was_away_makes_no_segment_that_is_much
     ] == bodies
 
 
-def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeypatch):
+def test_reading_a_segment_does_not_depend_on_the_size_of_the_buffer(path, monkeypatch):
     from mpisweep.results.journal import reader as module
 
     write_journal(path, records(60, 5), opening())
@@ -419,7 +416,7 @@ def test_a_segment_is_read_alike_however_little_of_it_is_in_memory(path, monkeyp
     assert found[0] == (whole, damages)
 
 
-def test_opening_asks_hdf5_for_no_sample(path, monkeypatch):
+def test_opening_reads_no_sample_from_hdf5(path, monkeypatch):
     grow(path)
     read: list[str] = []
     for name in ("__getitem__", "read_direct"):

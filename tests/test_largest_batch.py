@@ -1,4 +1,4 @@
-"""The search for the largest batch that fits, and the fastest."""
+"""The search for the largest batch that fits in memory, and for the fastest."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mpisweep.spec.space import Choice, IntegerRange, SearchSpace
 COMPLETE, FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
 
 
-class Question:
-    """A search, and trials that run as it asks for them."""
+class SearchRun:
+    """A search, and trials that run as it requests them."""
 
     def __init__(self, parameter, fits, speed, broken=frozenset()) -> None:
         self.search = LargestBatch(SearchSpace((parameter,)), "speed", Direction.MAXIMIZE)
@@ -28,7 +28,7 @@ class Question:
         while waiting:
             for configuration in waiting:
                 [size] = configuration.values()
-                assert size not in self.ran, "a size was asked for twice"
+                assert size not in self.ran, "a size was requested twice"
                 number = len(self.ran)
                 self.ran.append(size)
                 self.search.add(number, configuration)
@@ -50,55 +50,53 @@ def saturating(size: float) -> float:
 @given(st.integers(1, 2000), st.data())
 def test_the_largest_that_fits_is_found_in_about_log2_trials(count, data):
     room = data.draw(st.integers(0, count))
-    question = Question(IntegerRange("n", 1, count), lambda size: size <= room, saturating)
-    fitting = [size for size in question.ran if size <= room]
+    run = SearchRun(IntegerRange("n", 1, count), lambda size: size <= room, saturating)
+    fitting = [size for size in run.ran if size <= room]
     assert max(fitting, default=0) == room
-    assert question.lost <= ceil(log2(count + 1))
-    assert len(question.ran) <= ceil(log2(count + 1)) + 3 + 4
+    assert run.lost <= ceil(log2(count + 1))
+    assert len(run.ran) <= ceil(log2(count + 1)) + 3 + 4
 
 
 @settings(deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700))
-def test_the_fastest_is_found_to_within_a_fifth_where_speed_has_one_peak_near_the_largest(room, peak):
+def test_the_fastest_is_found_to_within_a_factor_of_1_3_if_speed_has_one_peak_near_the_largest(room, peak):
     peak = max(min(peak, room), room // 4, 1)
-    question = Question(
+    run = SearchRun(
         IntegerRange("n", 1, 700), lambda size: size <= room, lambda size: -abs(log2(size / peak))
     )
-    fastest = min((size for size in question.ran if size <= room), key=lambda size: abs(log2(size / peak)))
+    fastest = min((size for size in run.ran if size <= room), key=lambda size: abs(log2(size / peak)))
     assert abs(log2(fastest / peak)) <= log2(1.3) or abs(fastest - peak) <= 2
 
 
-def test_a_noisy_speed_ends_the_search_too():
-    question = Question(
+def test_the_search_ends_with_a_noisy_speed_too():
+    run = SearchRun(
         IntegerRange("n", 1, 700), lambda size: size <= 412, lambda size: hash(size * 7919) % 1000
     )
-    assert len(question.ran) < 30
+    assert len(run.ran) < 30
 
 
 def test_sizes_in_any_order_and_with_gaps():
     sizes = (256, 16, 1024, 64, 512, 32)
-    question = Question(Choice("n", sizes), lambda size: size <= 512, saturating)
-    assert max(size for size in question.ran if size <= 512) == 512
-    assert 1024 in question.ran
+    run = SearchRun(Choice("n", sizes), lambda size: size <= 512, saturating)
+    assert max(size for size in run.ran if size <= 512) == 512
+    assert 1024 in run.ran
 
 
-def test_a_size_that_fails_for_another_reason_is_gone_around():
-    question = Question(
-        IntegerRange("n", 1, 100), lambda size: size <= 60, saturating, broken={50, 75, 63, 64}
-    )
-    assert max(size for size in question.ran if size <= 60) == 60
+def test_a_size_that_fails_for_another_reason_is_avoided():
+    run = SearchRun(IntegerRange("n", 1, 100), lambda size: size <= 60, saturating, broken={50, 75, 63, 64})
+    assert max(size for size in run.ran if size <= 60) == 60
 
 
-def test_nothing_fits():
-    question = Question(IntegerRange("n", 1, 700), lambda size: False, saturating)
-    assert len(question.ran) == question.lost <= 10
+def test_a_search_in_which_nothing_fits_ends():
+    run = SearchRun(IntegerRange("n", 1, 700), lambda size: False, saturating)
+    assert len(run.ran) == run.lost <= 10
 
 
 def parse(text: str):
     return parse_spec(text, source="s.toml", folder=Path("/"))
 
 
-def test_the_built_in_workload_knows_its_speed():
+def test_the_objective_of_the_built_in_workload_is_its_speed():
     spec = parse(
         'workload = "resnet50"\nsearch = "largest_batch"\n[parameters]\nbatch_size = { from = 1, to = 700 }\n'
     )
@@ -121,7 +119,7 @@ def test_the_built_in_workload_knows_its_speed():
      'n = { from = 1, to = 9 }\n', "trials: does not apply to search = \"largest_batch\", which ends by itself"),
     ("[parameters]\nn = { from = 1, to = 9 }\n", "objective: is missing"),
 ])  # fmt: skip
-def test_what_it_needs_is_said_in_one_sentence(text, problem):
+def test_a_search_that_lacks_something_is_refused_in_one_sentence(text, problem):
     with pytest.raises(SpecError, match=r"s\.toml: ") as raised:
         parse('workload = "m:f"\nsearch = "largest_batch"\n' + text)
     assert problem in str(raised.value)

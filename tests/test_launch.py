@@ -1,4 +1,4 @@
-"""How ranks are started, where, and again; when a run has to stop for the end of its allocation."""
+"""Starting and restarting ranks, their placement, and stopping before the end of the allocation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from mpisweep.records import EndReason
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# ----------------------------------------------------------------------------------- which node gets how many
+# ----------------------------------------------------------------------------------- ranks per node
 
 
 def allocation(system: str, *ranks: int | None, file: str = "") -> Allocation:
@@ -73,29 +73,29 @@ def test_without_gpus_a_node_gets_what_the_job_asked_for_there():
     assert counts(found) == {"n1": 3, "n2": 2}
 
 
-def test_where_the_job_asked_for_nothing_a_node_gets_what_this_one_would():
+def test_without_a_request_a_node_gets_as_many_ranks_as_this_one_would():
     found = place(allocation("pjm", None, None), usual=16, has_gpus=False, workers=None, idle_master=False)
     assert counts(found) == {"n1": 16, "n2": 16}
 
 
-def test_workers_are_spread_over_all_nodes_and_an_idle_master_comes_on_top():
+def test_workers_are_spread_over_all_nodes_and_an_idle_master_is_added():
     found = place(allocation("slurm", 1, 1, 1), usual=4, has_gpus=True, workers=7, idle_master=True)
     assert counts(found) == {"n1": 4, "n2": 2, "n3": 2}
 
 
-def test_fewer_workers_than_nodes_leave_nodes_out():
+def test_fewer_workers_than_nodes_leave_nodes_unused():
     found = place(allocation("slurm", 1, 1, 1), usual=4, has_gpus=True, workers=2, idle_master=False)
     assert counts(found) == {"n1": 1, "n2": 1}
     assert not found.everywhere
 
 
-def test_without_an_allocation_it_is_this_machine():
+def test_without_an_allocation_ranks_start_on_this_machine():
     found = place(Allocation("local", ""), usual=2, has_gpus=False, workers=None, idle_master=False)
     assert counts(found) == {"": 2}
 
 
 @given(st.integers(1, 40), st.integers(1, 200), st.booleans())
-def test_no_worker_is_lost_or_added_and_no_node_has_two_more_than_another(nodes, workers, idle):
+def test_workers_are_spread_evenly_and_their_number_is_exact(nodes, workers, idle):
     found = place(
         allocation("slurm", *[None] * nodes), usual=1, has_gpus=False, workers=workers, idle_master=idle
     )
@@ -146,11 +146,11 @@ BASE = "mpirun -n 4 --bind-to none --oversubscribe --with-ft ulfm"
         (Launcher(LauncherKind.UNKNOWN, "mpirun"), allocation("pjm", 2, 2), EVENLY, "mpirun -n 4"),
     ],
 )  # fmt: skip
-def test_each_launcher_is_told_what_it_does_not_know(launcher, where, placement, command):
+def test_each_launcher_gets_the_options_that_it_needs(launcher, where, placement, command):
     assert " ".join(start_command(launcher, where, placement, ["PATH"])) == command
 
 
-def test_daemons_under_slurm_do_not_die_of_the_signal_that_announces_the_end():
+def test_daemons_under_slurm_ignore_the_signal_before_the_end():
     command = start_command(
         Launcher(LauncherKind.OPEN_MPI, "mpirun", 5, deafens=True), allocation("slurm", 1, 1), EVENLY
     )
@@ -172,7 +172,7 @@ def test_daemons_under_slurm_do_not_die_of_the_signal_that_announces_the_end():
         ("", "/usr/bin/mpirun", (LauncherKind.UNKNOWN, 0)),
     ],
 )
-def test_a_launcher_is_known_by_what_it_says_and_where_it_lies(version, path, kind):
+def test_a_launcher_is_recognised_by_its_version_text_and_path(version, path, kind):
     assert kind_of(version, path) == kind
 
 
@@ -181,17 +181,17 @@ def test_a_launcher_is_known_by_what_it_says_and_where_it_lies(version, path, ki
     [("Open MPI v5.0.3", "pmix"), ("MPICH Version: 4.2", "pmi2"), ("Intel(R) MPI Library 2021.9", "pmi2"),
      ("MPI VERSION : CRAY MPICH version 8.1.25", "")],
 )  # fmt: skip
-def test_srun_is_told_the_interface_of_the_mpi_library(library, pmi):
+def test_srun_gets_the_pmi_of_the_mpi_library(library, pmi):
     assert pmi_of(library, "MPI plugin types are...\n\tpmix\n\tnone\n\tcray_shasta\n\tpmi2\n") == pmi
     assert pmi_of(library, "MPI plugin types are...\n\tnone\n") == ""
 
 
-# ------------------------------------------------------------------------------------- what is left of it
+# ------------------------------------------------------------------------------------- probing and restarting
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> str:
-    """A remote shell by which n2 cannot be reached and n3 never answers."""
+    """A remote shell that cannot reach n2 and hangs on n3."""
     path = tmp_path / "remote shell"
     path.write_text('#!/bin/sh\ncase $1 in n2) exit 255;; n3) exec sleep 1000;; esac\nshift\nexec "$@"\n')
     path.chmod(0o755)
@@ -211,14 +211,14 @@ def test_nodes_that_do_not_answer_in_time_are_left_out(shell, monkeypatch, caplo
     assert "--host n1:1,n4:1" in " ".join(left.command({"PATH": "/bin"}))
 
 
-def test_where_nobody_answers_it_is_the_question_that_is_wrong(shell):
+def test_if_no_node_answers_the_probe_is_wrong_and_all_nodes_are_kept(shell):
     where = allocation("pjm", 1, 1)
     assert answering(where, shell, ["n2", "n2b"]) == ["n2b"]
     assert answering(where, "/bin/false", ["n1", "n2"]) == ["n1", "n2"]
     assert answering(where, "/no/such/shell", ["n1", "n2"]) == ["n1", "n2"]
 
 
-def test_a_node_is_asked_by_what_starts_ranks_there():
+def test_a_node_is_probed_with_the_program_that_starts_ranks_there():
     assert probe_command(allocation("slurm", 1), "", "n1")[0] == "srun"
     assert probe_command(allocation("pjm", 1), "/bin/pjrsh", "n1") == ["/bin/pjrsh", "n1", "true"]
     assert probe_command(allocation("pbs", 1), "", "n1")[0] == "ssh"
@@ -231,22 +231,22 @@ def test_a_node_is_asked_by_what_starts_ranks_there():
     ]
 
 
-def test_a_single_rank_needs_no_mpi_unless_its_node_is_another_one():
+def test_a_single_rank_needs_no_mpi_unless_it_runs_on_another_node():
     one = Placement((NodeRanks("n1", 1),))
     assert plan_start(allocation("slurm", 1), one, ()).launcher is None
     away = replace(allocation("slurm", 1), is_elsewhere=True)
     assert plan_start(away, one, ()).launcher is not None
 
 
-def test_only_open_mpi_is_sent_what_others_die_of():
+def test_sigxcpu_is_forwarded_only_to_open_mpi_because_other_launchers_die_of_it():
     for kind in LauncherKind:
         start = Start(allocation("pjm", 2), EVENLY, Launcher(kind, "mpirun"), ())
         assert start.passes_on(signal.SIGXCPU) == (kind is LauncherKind.OPEN_MPI)
         assert start.passes_on(signal.SIGUSR1)
 
 
-class Told:
-    """What results say, as a test wants it: an end for each time that they are asked for it, the last one from then on."""
+class ScriptedResults:
+    """Scripted results: each query returns the next end; the last one repeats."""
 
     def __init__(self, *ends: RunEnd, ended: int = 1, begun: int = 1, running: bool = True) -> None:
         self._ends = list(ends)
@@ -254,7 +254,7 @@ class Told:
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         if returned is None:
-            # Nobody else has come.
+            # No other run has taken over.
             return RunEnd()
         return self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
 
@@ -268,12 +268,12 @@ class Told:
         return (1,) if self._running else ()
 
 
-#: What a rank prints as its sign of life, for programs that stand for mpirun.
+#: Prints a rank's sign of life, in programs that stand in for mpirun.
 LIVES = r"printf '\036alive\n' >&2"
 
 
 def mpirun_that(folder: Path, *lines: str) -> Start:
-    """How ranks are started by a program that is none of MPI's."""
+    """A start whose mpirun is a shell script of these lines."""
     program = folder / "mpirun"
     program.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
     program.chmod(0o755)
@@ -285,7 +285,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpisweep.batch.launch._RESTART_PAUSE_S", 0.0)
 
 
-def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, caplog, no_pause):
+def test_a_launcher_that_hangs_is_ended_and_started_again(tmp_path, caplog, no_pause):
     hanging = mpirun_that(
         tmp_path,
         f'echo x >> "{tmp_path}/starts"',
@@ -293,9 +293,9 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
         f'touch "{tmp_path}/again"',
         "sleep 1000",
     )
-    told = Told(RunEnd(), RunEnd(EndReason.COMPLETE))
+    results = ScriptedResults(RunEnd(), RunEnd(EndReason.COMPLETE))
     with caplog.at_level(logging.WARNING):
-        assert launch(hanging, console=None, restarts=3, results=told, patience_s=0.6) == Ended(
+        assert launch(hanging, console=None, restarts=3, results=results, patience_s=0.6) == Ended(
             0, EndReason.COMPLETE
         )
     assert (tmp_path / "starts").read_text() == "x\nx\n"
@@ -310,42 +310,42 @@ def test_a_launcher_that_waits_for_ever_is_ended_and_started_again(tmp_path, cap
         (EndReason.NO_WORKERS, "no workers were left"),
     ],
 )
-def test_the_launcher_says_why_it_starts_the_ranks_again_and_why_it_does_not(
+def test_the_launcher_reports_why_it_restarts_the_ranks_and_why_it_does_not(
     tmp_path, no_pause, caplog, reason, how
 ):
     ending = mpirun_that(tmp_path, LIVES, "exit 7")
     with caplog.at_level(logging.WARNING):
-        assert launch(ending, console=None, results=Told(RunEnd(reason)), restarts=1) == Ended(3)
+        assert launch(ending, console=None, results=ScriptedResults(RunEnd(reason)), restarts=1) == Ended(3)
     assert [record.getMessage() for record in caplog.records] == [
         f"{how}; restarting the ranks (1 trial has ended)",
         f"{how}; restart limit (limits.restarts) reached; run the same command to resume",
     ]
 
 
-def test_a_run_that_another_one_has_followed_is_not_started_again(tmp_path, no_pause, caplog):
+def test_a_superseded_run_is_not_restarted(tmp_path, no_pause, caplog):
     ending = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "exit 137")
-    told = Told(RunEnd(superseded_by="on n2, job 7"))
-    assert launch(ending, console=None, results=told, restarts=9) == Ended(3)
+    results = ScriptedResults(RunEnd(superseded_by="on n2, job 7"))
+    assert launch(ending, console=None, results=results, restarts=9) == Ended(3)
     assert caplog.messages == [
         "another run (on n2, job 7) has taken over this sweep; this launch ends and leaves the results to it"
     ]
     assert (tmp_path / "starts").read_text() == "x\n"
 
 
-def test_a_run_that_is_followed_while_the_launcher_pauses_is_not_started_again_either(
+def test_a_run_that_is_superseded_during_the_pause_before_a_restart_is_not_restarted(
     tmp_path, no_pause, caplog
 ):
-    class Followed(Told):
+    class Superseded(ScriptedResults):
         def end(self, launch: str, returned: int | None) -> RunEnd:
             return RunEnd(superseded_by="on n2" if returned is None else "")
 
     ending = mpirun_that(tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "exit 137")
-    assert launch(ending, console=None, results=Followed(RunEnd()), restarts=9) == Ended(3)
+    assert launch(ending, console=None, results=Superseded(RunEnd()), restarts=9) == Ended(3)
     assert (tmp_path / "starts").read_text() == "x\n"
 
 
 @pytest.mark.parametrize("code", [1, 126, 127, 213, 255])
-def test_a_launcher_that_cannot_start_any_rank_ends_at_once_in_its_own_words(tmp_path, capfd, code):
+def test_a_launcher_that_cannot_start_any_rank_ends_at_once_and_its_output_is_shown(tmp_path, capfd, code):
     failing = mpirun_that(
         tmp_path,
         f'echo x >> "{tmp_path}/starts"',
@@ -356,12 +356,12 @@ def test_a_launcher_that_cannot_start_any_rank_ends_at_once_in_its_own_words(tmp
         LaunchError,
         match=f"^mpirun could not start any rank \\(exit code {code}\\): mpirun: libpmix.so.2: cannot open$",
     ):
-        launch(failing, console=None, results=Told(RunEnd(), begun=0), restarts=20)
+        launch(failing, console=None, results=ScriptedResults(RunEnd(), begun=0), restarts=20)
     assert (tmp_path / "starts").read_text() == "x\n"
     assert capfd.readouterr().err == "", "the words are in the sentence"
 
 
-def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
+def test_output_of_several_ranks_is_shown_once(tmp_path):
     rule = "-" * 60
     failing = mpirun_that(
         tmp_path,
@@ -373,15 +373,13 @@ def test_words_of_several_lines_and_several_ranks_are_told_once(tmp_path):
         "exit 1",
     )
     with pytest.raises(LaunchError) as raised:
-        launch(failing, console=None, results=Told(RunEnd(), begun=0))
+        launch(failing, console=None, results=ScriptedResults(RunEnd(), begun=0))
     first, *words = str(raised.value).splitlines()
     assert first == "mpirun could not start any rank (exit code 1); it printed:"
     assert sorted(words) == ["  A daemon failed to report back.", "  python: No module named mpisweep"]
 
 
-def test_ranks_that_die_before_they_begin_are_a_loss_the_first_times_and_then_an_error(
-    tmp_path, no_pause, caplog
-):
+def test_ranks_that_die_before_they_begin_are_restarted_twice_and_then_reported(tmp_path, no_pause, caplog):
     dying = mpirun_that(
         tmp_path, f'echo x >> "{tmp_path}/starts"', LIVES, "echo 'PML add procs failed' >&2", "exit 14"
     )
@@ -389,40 +387,42 @@ def test_ranks_that_die_before_they_begin_are_a_loss_the_first_times_and_then_an
         LaunchError,
         match=r"no rank could begin the sweep: mpirun \(exit code 14, 3 times\): PML add procs failed",
     ):
-        launch(dying, console=None, results=Told(RunEnd(), ended=0, begun=0), restarts=20)
+        launch(dying, console=None, results=ScriptedResults(RunEnd(), ended=0, begun=0), restarts=20)
     assert (tmp_path / "starts").read_text() == "x\nx\nx\n"
 
 
-def test_an_mpirun_that_a_signal_has_ended_before_any_rank_was_alive_is_a_loss(tmp_path, no_pause, caplog):
+def test_an_mpirun_that_a_signal_ended_before_any_rank_started_is_restarted(tmp_path, no_pause, caplog):
     killed = mpirun_that(
         tmp_path,
         f'[ -e "{tmp_path}/again" ] && {{ {LIVES}; exit 0; }}',
         f'touch "{tmp_path}/again"',
         "kill -9 $$",
     )
-    told = Told(RunEnd(), RunEnd(EndReason.COMPLETE), begun=0)
-    assert launch(killed, console=None, results=told, restarts=2) == Ended(0, EndReason.COMPLETE)
+    results = ScriptedResults(RunEnd(), RunEnd(EndReason.COMPLETE), begun=0)
+    assert launch(killed, console=None, results=results, restarts=2) == Ended(0, EndReason.COMPLETE)
     assert "mpirun exited with 137 before the sweep reported an end; restarting the ranks" in caplog.text
 
 
-def test_an_mpirun_that_cannot_be_executed_is_one_sentence(tmp_path):
+def test_an_mpirun_that_cannot_be_executed_is_reported_in_one_sentence(tmp_path):
     start = mpirun_that(tmp_path, "exit 0")
     (tmp_path / "mpirun").chmod(0o644)
     with pytest.raises(LaunchError, match="mpirun cannot be started: Permission denied"):
-        launch(start, console=None, results=Told(RunEnd()))
+        launch(start, console=None, results=ScriptedResults(RunEnd()))
 
 
-def test_words_before_the_first_rank_lives_are_shown_once_it_does(tmp_path, capfd):
+def test_output_before_the_first_rank_is_shown_once_it_starts(tmp_path, capfd):
     warning = mpirun_that(tmp_path, "echo 'a warning' >&2", LIVES, "echo later >&2", "echo out", "exit 3")
-    assert launch(warning, console=None, results=Told(RunEnd(EndReason.SIGNAL))) == Ended(3, EndReason.SIGNAL)
+    assert launch(warning, console=None, results=ScriptedResults(RunEnd(EndReason.SIGNAL))) == Ended(
+        3, EndReason.SIGNAL
+    )
     assert capfd.readouterr() == ("out\n", "a warning\nlater\n")
 
 
-def test_an_mpirun_that_stays_after_its_run_has_ended_is_ended(tmp_path, monkeypatch, caplog):
+def test_an_mpirun_that_does_not_exit_after_its_run_is_ended(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.2)
     monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
 
-    class Over(Told):
+    class Over(ScriptedResults):
         def end(self, launch: str, returned: int | None) -> RunEnd:
             return RunEnd(EndReason.COMPLETE) if returned is None else RunEnd()
 
@@ -433,24 +433,24 @@ def test_an_mpirun_that_stays_after_its_run_has_ended_is_ended(tmp_path, monkeyp
     assert caplog.messages == ["a rank did not exit after the end of the run; ended mpirun"]
 
 
-def test_a_run_that_let_go_of_the_sweep_without_an_end_was_on_a_disk_that_took_nothing(tmp_path, monkeypatch):
+def test_a_run_that_released_its_claim_without_an_end_had_a_failed_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.1)
     monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
     staying = mpirun_that(tmp_path, LIVES, "sleep 1000")
-    assert launch(staying, console=None, results=Told(RunEnd(), running=False), restarts=3) == Ended(
-        3, EndReason.DISK
-    )
+    assert launch(
+        staying, console=None, results=ScriptedResults(RunEnd(), running=False), restarts=3
+    ) == Ended(3, EndReason.DISK)
 
 
 @pytest.mark.parametrize("asked", ["stamp", "end"])
-def test_a_file_system_that_hangs_does_not_keep_the_launcher_from_its_signals(tmp_path, environment, asked):
-    """The program itself, because signals come to a main thread; a FIFO that nobody opens is a disk that hangs."""
+def test_a_launcher_handles_signals_while_its_file_system_hangs(tmp_path, environment, asked):
+    """Runs in a process of its own, because only a main thread gets signals; an unopened FIFO is the hung disk."""
     (tmp_path / "hang.py").write_text(f"""
 import os, sys
-from test_launch import RunEnd, Told, launch, mpirun_that, LIVES
+from test_launch import RunEnd, ScriptedResults, launch, mpirun_that, LIVES
 from pathlib import Path
 
-class Hanging(Told):
+class Hanging(ScriptedResults):
     def {asked}(self, *_):
         Path("asked").touch()
         return open("fifo").read()
@@ -468,7 +468,7 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
         text=True,
     ) as hanging:
         wait_for((tmp_path / "asked").exists)
-        # Two different ones: of two alike that come at once the kernel delivers one.
+        # Two different signals: the kernel merges equal ones that are pending.
         hanging.send_signal(signal.SIGINT)
         hanging.send_signal(signal.SIGTERM)
         printed, _ = hanging.communicate(timeout=PATIENCE_S)
@@ -479,7 +479,7 @@ INTERRUPTED = """
 import signal, subprocess, sys
 from mpisweep.batch.stops import Stops
 
-# A shell cannot trap what was ignored when it began.
+# A shell cannot trap a signal that was ignored at its start.
 for number in (signal.SIGUSR1, signal.SIGXCPU):
     signal.signal(number, signal.SIG_DFL)
 ranks = subprocess.Popen(["sh", "-c", "trap 'exit 3' XCPU USR1; echo; while :; do sleep 0.01; done"],
@@ -489,7 +489,7 @@ stops = Stops(passes_hurry_on=True)
 interrupted = set()
 
 def at_every_line(frame, event, _):
-    # Once in each line of the handler, and of whatever it calls; a handler that interrupts one is not interrupted.
+    # Once in each line of the handler and its callees; the interrupting handler is not interrupted itself.
     if event == "line" and (place := (frame.f_code, frame.f_lineno)) not in interrupted:
         interrupted.add(place)
         sys.settrace(None)
@@ -511,10 +511,10 @@ with stops.watched(), stops.passed_on_to(ranks):
 """
 
 
-def test_a_signal_that_comes_while_another_one_is_handled_neither_hangs_the_launcher_nor_hurries_it(
+def test_a_signal_during_the_handling_of_another_neither_hangs_the_launcher_nor_shortens_the_grace(
     environment,
 ):
-    """At PJM's elapse limit the launcher gets SIGXCPU, and SIGUSR1 from the shell that has got it, too."""
+    """At PJM's elapse limit the launcher gets SIGXCPU from PJM and SIGUSR1 from the shell that traps SIGXCPU."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED],
         env=environment,
@@ -527,9 +527,7 @@ def test_a_signal_that_comes_while_another_one_is_handled_neither_hangs_the_laun
 
 
 @pytest.mark.mpi
-def test_what_a_killed_mpirun_has_left_behind_does_not_keep_the_next_one_from_starting(
-    folder, mpisweep: Run, tmp_path, monkeypatch
-):
+def test_files_of_a_killed_mpirun_do_not_prevent_the_next_start(folder, mpisweep: Run, tmp_path, monkeypatch):
     leaving = tmp_path / "mpirun"
     leaving.write_text(f"""#!/bin/sh
 mkdir "$TMPDIR/ompi.$$" && touch "$TMPDIR/ompi.$$/pmix.vm.tool"
@@ -557,7 +555,7 @@ exec "{shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).par
     )
 
 
-def test_who_has_said_where_open_mpi_keeps_its_sessions_is_not_contradicted():
+def test_a_session_folder_that_the_user_set_for_open_mpi_is_kept():
     said = {"PRTE_MCA_prte_tmpdir_base": "/scratch"}
     assert session_variables(OPEN_MPI, {}, "/tmp/x") == {"PRTE_MCA_prte_local_tmpdir_base": "/tmp/x"}
     assert session_variables(replace(OPEN_MPI, major=4), said, "/tmp/x") == {
@@ -577,7 +575,7 @@ def test_on_one_host_open_mpi_does_not_wait_for_a_fabric():
 
 
 @pytest.mark.parametrize(("hosts", "said"), [(["n1"], "^ofi"), (["n1", "n2"], "")])
-def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, hosts: list[str], said: str):
+def test_ranks_on_several_hosts_may_use_a_fabric(tmp_path, monkeypatch, hosts: list[str], said: str):
     monkeypatch.delenv("OMPI_MCA_btl", raising=False)
     start = mpirun_that(tmp_path, f'echo "$OMPI_MCA_btl" > "{tmp_path}/btl"', LIVES)
     start = replace(
@@ -585,17 +583,17 @@ def test_ranks_on_several_hosts_use_what_is_between_them(tmp_path, monkeypatch, 
         launcher=replace(OPEN_MPI, program=start.launcher.program),
         placement=Placement(tuple(NodeRanks(host, 2) for host in hosts)),
     )
-    launch(start, console=None, results=Told(RunEnd(EndReason.COMPLETE)))
+    launch(start, console=None, results=ScriptedResults(RunEnd(EndReason.COMPLETE)))
     assert (tmp_path / "btl").read_text() == f"{said}\n"
 
 
-def test_ranks_are_told_the_batch_system_and_need_not_look_for_it(tmp_path):
+def test_ranks_inherit_the_batch_system_from_the_launcher(tmp_path):
     start = mpirun_that(tmp_path, f'echo "$MPISWEEP_BATCH_SYSTEM" >> "{tmp_path}/system"', LIVES)
     for system in ("local", "tinyqueue"):
         launch(
             replace(start, allocation=Allocation(system, "")),
             console=None,
-            results=Told(RunEnd(EndReason.COMPLETE)),
+            results=ScriptedResults(RunEnd(EndReason.COMPLETE)),
         )
     assert (tmp_path / "system").read_text() == "local\ntinyqueue\n"
 
@@ -603,12 +601,12 @@ def test_ranks_are_told_the_batch_system_and_need_not_look_for_it(tmp_path):
 # ------------------------------------------------------------------------------------- when to stop
 
 
-def test_the_first_guess_of_the_time_for_closing_is_small_for_short_walltimes():
+def test_the_first_estimate_of_the_closing_time_is_small_for_short_walltimes():
     assert closing_s(60) == 3
     assert closing_s(86400) == 30
 
 
-def test_what_closing_took_before_is_what_is_kept_twice():
+def test_twice_the_measured_closing_time_is_reserved():
     assert closing_s(3600, [math.nan, 0.5]) == 3.0
     assert closing_s(3600, [50, 4, 3, 5]) == 12, "a file system is not slow for ever"
     assert closing_s(3600, [100]) == 202
@@ -616,7 +614,7 @@ def test_what_closing_took_before_is_what_is_kept_twice():
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e4), st.lists(st.floats() | st.none().map(lambda _: math.nan)))
-def test_the_plan_is_in_order_whatever_was_measured(left_s, grace_s, measured):
+def test_the_steps_of_a_stop_plan_are_in_order_for_any_measurement(left_s, grace_s, measured):
     plan = plan_stop(1000.0, left_s, grace_s, measured)
     assert plan is not None
     assert plan.stop_at <= plan.trials_end_at <= plan.ends_at
@@ -627,7 +625,7 @@ def test_without_an_end_there_is_no_plan():
     assert plan_stop(0.0, None, 10) is None
 
 
-def test_of_the_walltime_and_the_end_of_the_allocation_the_earlier_counts():
+def test_the_earlier_of_walltime_and_end_of_the_allocation_counts():
     ending = Allocation("slurm", "7", ends_at=1000.0, ends_by="squeue")
     assert earliest_end(ending, None, 0.0) == (1000.0, "squeue")
     assert earliest_end(ending, 500, 0.0) == (500.0, "--walltime")
@@ -635,7 +633,7 @@ def test_of_the_walltime_and_the_end_of_the_allocation_the_earlier_counts():
     assert earliest_end(Allocation("local", ""), None, 0.0) == (None, "")
 
 
-def test_a_dry_run_says_when_the_sweep_will_stop_and_who_says_so():
+def test_a_dry_run_prints_when_the_sweep_will_stop_and_the_source_of_the_end():
     lines = describe_end(allocation("pjm", 1), 1000.0, "pjstat", plan_stop(0.0, 400, 10), 600.0)
     assert lines[0].endswith("in 0:06:40 (pjstat)")
     assert "10 s of grace for running trials and 20.0 s for closing before that" in lines[1]
@@ -643,7 +641,7 @@ def test_a_dry_run_says_when_the_sweep_will_stop_and_who_says_so():
     assert unknown.endswith("unknown (PJM does not report it); set --walltime to the elapse limit of the job")
 
 
-def test_a_dry_run_shows_who_gets_what():
+def test_a_dry_run_prints_the_ranks_of_each_node():
     start = Start(allocation("slurm", 2, 2), EVENLY, OPEN_MPI, ("s.toml",))
     lines = describe_start(start, ["mpirun", "a b"], 4)
     assert lines[0] == "allocation  Slurm job 7: 2 nodes, 4 ranks asked for"
@@ -651,10 +649,10 @@ def test_a_dry_run_shows_who_gets_what():
     assert lines[-1] == "command     mpirun 'a b'"
 
 
-# ------------------------------------------------------------------------------------- as users meet it
+# ------------------------------------------------------------------------------------- whole runs
 
 
-def test_a_missing_launcher_is_told_in_one_sentence(folder, tmp_path, monkeypatch, capsys):
+def test_a_missing_launcher_is_reported_in_one_sentence(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     lone = tmp_path / "python"
     lone.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -672,7 +670,7 @@ def test_a_missing_launcher_is_told_in_one_sentence(folder, tmp_path, monkeypatc
     )
 
 
-def test_copies_that_srun_has_started_without_mpi_are_refused(folder, mpisweep: Run, environment):
+def test_copies_that_srun_started_without_mpi_are_refused(folder, mpisweep: Run, environment):
     environment |= {"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}
     command = [sys.executable, "-m", "mpisweep", "run", sweep_file(folder, "half", 3)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -682,7 +680,7 @@ def test_copies_that_srun_has_started_without_mpi_are_refused(folder, mpisweep: 
 
 @pytest.fixture
 def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
-    """The inside of a PJM job of three nodes that end in an hour; ranks start there, on this machine, by pjrsh."""
+    """The environment of a PJM job of three nodes that ends in an hour; pjrsh starts the ranks on this machine."""
     commands = folder / "pjm commands"
     commands.mkdir()
     (commands / "nodes").write_text("vn1\nvn2\nvn3\n")
@@ -692,7 +690,7 @@ def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
         "echo 'JOB_ID  JOB_NAME  MD  ST   USER   START_DATE      ELAPSE_LIM  NODE_REQUIRE  VNODE  CORE  V_MEM'\n"
         f"echo '17      my job    NM  RUN  user1  {began}  0001:00:00  3             -      -     -'\n"
     )
-    # What runs there finds an environment and a host name of its own, and a node that is gone answers nobody.
+    # Each node has its own environment and host name; a node that is gone does not answer.
     (commands / "pjrsh").write_text(
         "#!/bin/sh\n"
         'host=$1; shift\n[ ! -e "$(dirname "$0")/gone.$host" ] || exit 255\n'
@@ -701,7 +699,7 @@ def pjm(folder: Path, environment: dict[str, str]) -> dict[str, str]:
     )
     for name in ("pjstat", "pjrsh"):
         (commands / name).chmod(0o755)
-    # Of a folder with spaces in its name mpirun makes two words.
+    # mpirun splits a path with spaces into two words.
     link = folder.parent / "pjm"
     link.symlink_to(commands)
     return environment | {
@@ -744,7 +742,7 @@ def nodes_of(folder: Path) -> list[tuple[int, str]]:
 
 
 def on_node(process: psutil.Process) -> str:
-    """The node that a process is on; empty where it has ended."""
+    """The node of a process; empty when it has ended."""
     try:
         return process.environ().get("VNODE", "")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -753,7 +751,7 @@ def on_node(process: psutil.Process) -> str:
 
 @needs_named_nodes
 @pytest.mark.mpi
-def test_a_node_that_goes_away_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
+def test_a_node_that_is_lost_is_left_out_and_the_others_complete_the_sweep(folder, pjm):
     (folder / "workloads.py").write_text(NODES)
     process = start(folder, pjm, "run", sweep_file(folder, "run", 60), "-o", "r.h5")
     wait_for(
@@ -780,7 +778,7 @@ DEAF = "import time\ndef deaf(trial):\n    open(f'begun.{trial.number}', 'w').cl
 
 
 @pytest.mark.mpi
-def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, environment):
+def test_at_pjms_elapse_limit_a_sweep_ends_within_ten_seconds_with_any_grace(folder, environment):
     (folder / "workloads.py").write_text(DEAF)
     process = start(
         folder,
@@ -793,12 +791,12 @@ def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, 
         "r.h5",
     )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
-    # As PJM does it: SIGXCPU to every process of the job; ten seconds later it would send SIGKILL.
+    # As PJM does: SIGXCPU to every process of the job; SIGKILL would follow ten seconds later.
     members = family(process)
     for member in members:
         if member.is_running():
             member.send_signal(signal.SIGXCPU)
-    # It ends by itself, long before the grace does.
+    # It exits by itself, long before the grace period ends.
     assert process.wait(timeout=PATIENCE_S) == 3, (folder / "stderr.txt").read_text()
     found = package.load(folder / "r.h5")
     assert found.state == "stopped by a signal"
@@ -810,8 +808,8 @@ def test_at_pjms_elapse_limit_ten_seconds_are_enough_whatever_the_grace(folder, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("starter", ["launcher", "mpirun"])
-def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, starter):
-    """SIGUSR2 comes to the job's process group: to the launcher, or to an mpirun that was typed, which passes it on."""
+def test_grid_engine_s_warning_stops_the_sweep_cleanly(folder, environment, starter):
+    """SIGUSR2 goes to the job's process group: to the launcher, or to an mpirun called by hand, which forwards it."""
     where = environment | {"JOB_ID": "7", "SGE_O_WORKDIR": str(folder)}
     spec = sweep_file(folder, "gated", 6, "[limits]\ngrace = 1\n")
     if starter == "launcher":
@@ -828,7 +826,7 @@ def test_grid_engine_s_warning_stops_the_sweep_in_order(folder, environment, sta
 
 
 @pytest.mark.mpi
-def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
+def test_sigxcpu_shortens_a_grace_period_that_has_begun(folder, environment):
     (folder / "workloads.py").write_text(DEAF)
     process = start(
         folder,
@@ -850,7 +848,7 @@ def test_sigxcpu_cuts_a_grace_short_that_has_begun(folder, environment):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
-def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environment, number):
+def test_when_a_batch_system_ends_all_processes_no_trial_is_blamed(folder, environment, number):
     process = start(
         folder,
         environment,
@@ -863,7 +861,7 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
     )
     wait_for(lambda: len(list(folder.glob("begun.*"))) == 2)
     members = [member for member in family(process) if member.is_running()]
-    # It goes through a job's processes one by one; trial processes are met first here.
+    # A batch system signals a job's processes one by one; here trial processes come first.
     for member in reversed(members):
         if member.is_running():
             member.send_signal(number)
@@ -877,7 +875,7 @@ def test_when_a_batch_system_ends_everybody_no_trial_is_blamed(folder, environme
 
 
 @pytest.mark.mpi
-def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, environment, mpisweep: Run):
+def test_a_fresh_sweep_is_resumed_when_the_ranks_restart(folder, environment, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 3), "-n", "1", "-o", "r.h5").returncode == 0
     process = start(
         folder, environment, "run", sweep_file(folder, "slowly", 100), "-n", "2", "-o", "r.h5", "--fres"
@@ -892,7 +890,7 @@ def test_what_was_begun_anew_is_gone_on_with_when_the_ranks_start_again(folder, 
 
 
 @pytest.mark.mpi
-def test_what_closing_takes_is_kept_and_used_by_the_next_run(folder, mpisweep: Run):
+def test_the_closing_time_is_recorded_and_used_by_the_next_run(folder, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 5), "-n", "1", "-o", "r.h5").returncode == 0
     [took] = package.load(folder / "r.h5").allocations["closing_time"].tolist()
     assert took > 0

@@ -1,4 +1,4 @@
-"""Who may import whom, and which library has which one importer: the plan of the house, held to."""
+"""The layers: imports between modules, the importers of heavy libraries, and size limits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mpisweep"
 
-#: Packages whose modules are rooms of their own.
-PARTED = {"scheduling", "scheduling.rules", "processes", "results"}
+#: Packages whose modules are layers of their own.
+SPLIT_PACKAGES = {"scheduling", "scheduling.rules", "processes", "results"}
 
-#: The scheduler's rules, in an order in which each uses only those before it.
+#: The scheduler's rules, in an order in which each imports only those before it.
 RULES = (
     "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding",
     "blame", "several_ranks", "ends", "losses", "workers",
 )  # fmt: skip
 
-#: Room -> rooms it may import from; a room is a module or a subpackage.
+#: Unit -> units it may import from; a unit is a module or a subpackage.
 ALLOWED = {
     "records": set(),
     "bounds": set(),
@@ -127,6 +127,7 @@ ALLOWED = {
         "records",
     },
     "workloads": {
+        "devices",
         "processes.kernel",
         "processes.channel",
         "processes.shared_page",
@@ -205,8 +206,13 @@ ALLOWED = {
         "results",
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
+    "results.occupancy": {"results.trial_table", "records"},
+    "results.budgets": {"results.state", "results", "spec", "blocks"},
     "results.load": {
-        *(f"results.{below}" for below in ("shares", "trial_table", "file", "state", "journal")),
+        *(
+            f"results.{below}"
+            for below in ("shares", "trial_table", "file", "state", "journal", "occupancy", "budgets")
+        ),
         "results",
         "spec",
         "records",
@@ -291,7 +297,7 @@ ALLOWED = {
     "views": {
         *(
             f"results.{below}"
-            for below in ("columns", "comparison", "holder", "load", "shares", "trial_table")
+            for below in ("budgets", "columns", "comparison", "holder", "load", "shares", "trial_table")
         ),
         "results",
         "progress",
@@ -322,6 +328,7 @@ ALLOWED = {
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
+    "pynvml": {"devices/nvml.py"},
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
@@ -332,9 +339,10 @@ ONE_IMPORTER = {
     "torch": {
         *(
             f"workloads/resnet50/{name}.py"
-            for name in ("clock", "experiment", "recipe", "stepping", "validation")
+            for name in ("clock", "experiment", "noise", "recipe", "stepping", "validation")
         ),
         "workloads/datasets.py",
+        "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },
@@ -353,33 +361,33 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-def _room(module: str) -> str:
-    room, *parts = module.removeprefix("mpisweep").lstrip(".").split(".")
+def _unit(module: str) -> str:
+    unit, *parts = module.removeprefix("mpisweep").lstrip(".").split(".")
     for part in parts:
-        if room not in PARTED:
+        if unit not in SPLIT_PACKAGES:
             break
-        room += f".{part}"
-    return room
+        unit += f".{part}"
+    return unit
 
 
-def _room_of(file: Path) -> str:
-    return _room(".".join(file.with_suffix("").parts).removesuffix("__init__").rstrip("."))
+def _unit_of(file: Path) -> str:
+    return _unit(".".join(file.with_suffix("").parts).removesuffix("__init__").rstrip("."))
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_rooms_below_it(path: Path) -> None:
+def test_a_module_imports_only_from_layers_below_it(path: Path) -> None:
     inside = path.relative_to(PACKAGE)
-    room = _room_of(inside)
-    used = {_room(name) for name in _imports(path) if name == "mpisweep" or name.startswith("mpisweep.")}
-    known = {_room_of(p.relative_to(PACKAGE)) for p in FILES}
+    unit = _unit_of(inside)
+    used = {_unit(name) for name in _imports(path) if name == "mpisweep" or name.startswith("mpisweep.")}
+    known = {_unit_of(p.relative_to(PACKAGE)) for p in FILES}
     # `from mpisweep import __version__` is an import of the package itself.
     used = {name if name in known else "" for name in used}
     if all(name != "mpisweep" for name in _imports(path)):
         used.discard("")
-    assert used - {room} <= ALLOWED[room]
+    assert used - {unit} <= ALLOWED[unit]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -390,18 +398,18 @@ def test_a_module_imports_no_private_name_of_another(path: Path) -> None:
     assert private == set()
 
 
-def test_the_plan_has_no_circle() -> None:
-    plan = {room: set(below) for room, below in ALLOWED.items()}
+def test_the_layers_have_no_cycle() -> None:
+    layers = {unit: set(below) for unit, below in ALLOWED.items()}
     # The package itself exports lazily, by name.
-    plan = {room: below - {""} for room, below in plan.items() if room}
-    while plan:
-        leaves = {room for room, below in plan.items() if not below}
-        assert leaves, f"these rooms import each other in a circle: {sorted(plan)}"
-        plan = {room: below - leaves for room, below in plan.items() if room not in leaves}
+    layers = {unit: below - {""} for unit, below in layers.items() if unit}
+    while layers:
+        leaves = {unit for unit, below in layers.items() if not below}
+        assert leaves, f"these modules import each other in a cycle: {sorted(layers)}"
+        layers = {unit: below - leaves for unit, below in layers.items() if unit not in leaves}
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_of_the_scheduler_is_functions_over_its_data_and_keeps_none_of_its_own(name: str) -> None:
+def test_a_rule_of_the_scheduler_is_functions_over_the_core_without_state_of_its_own(name: str) -> None:
     tree = ast.parse((PACKAGE / "scheduling" / "rules" / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body[1:]:
         match node:
@@ -419,7 +427,7 @@ def test_a_rule_of_the_scheduler_is_functions_over_its_data_and_keeps_none_of_it
 
 
 @pytest.mark.parametrize("library", ONE_IMPORTER)
-def test_a_heavy_library_has_its_one_importer(library: str) -> None:
+def test_a_heavy_library_is_imported_only_where_allowed(library: str) -> None:
     importers = {
         str(path.relative_to(PACKAGE))
         for path in FILES

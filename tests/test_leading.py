@@ -1,6 +1,4 @@
-"""A rank that becomes master: whom it tells, whom it waits for, and what is read and synced before anything
-counts.
-"""
+"""A rank that becomes master: notifying the ranks, waiting for them, then reading and syncing the journal."""
 
 from __future__ import annotations
 
@@ -42,10 +40,10 @@ def outcome_of(leading: Leading) -> Opened | BaseException:
     return leading.outcome
 
 
-# ------------------------------------------------------------------------------------- who is waited for
+# ------------------------------------------------------------------------------------- waiting for the ranks
 
 
-def test_a_sweep_is_opened_once_everybody_follows_or_is_lost():
+def test_a_sweep_is_opened_once_every_rank_follows_or_is_lost():
     opened = threading.Event()
 
     def open_sweep() -> Opened:
@@ -66,7 +64,7 @@ def test_a_sweep_is_opened_once_everybody_follows_or_is_lost():
 
 
 class Ranks:
-    """A transport of three ranks, of which this is rank 1, and what was sent to each."""
+    """The transport of rank 1 of three; records the messages sent to each rank."""
 
     rank, size, host, node_ranks = 1, 3, "n2", (1,)
 
@@ -86,7 +84,7 @@ class Server:
 
 @pytest.fixture
 def second(tmp_path: Path) -> Iterator[Rank]:
-    """Rank 1 of three, which has followed rank 0 in a run that is over by now."""
+    """Rank 1 of three, which followed rank 0 in a run that has ended."""
     (tmp_path / "s.h5").touch()
     spec = parse_spec(SPEC, source="sweep.toml", folder=tmp_path)
     options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))
@@ -100,7 +98,7 @@ def second(tmp_path: Path) -> Iterator[Rank]:
         rank._office._leading.drop()
 
 
-def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_all_have_followed(second):
+def test_a_new_master_notifies_every_rank_and_reads_nothing_before_all_follow(second):
     transport = cast(Ranks, second._transport)
     second._on_lost(0, "it died", time.monotonic())
     lead = second._office.leader
@@ -111,7 +109,7 @@ def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_al
     leading = second._office._leading
     assert leading is not None
     second._deliver(1, [Follow(1)], time.monotonic())
-    # What was said to the master before, or follows that one, is no answer.
+    # Messages for the previous master, or that follow it, do not count as answers.
     second._deliver(2, [Beat(), Follow(0)], time.monotonic())
     assert leading._thread is None
     second._deliver(2, [Follow(1), Hello("n3", "cpu", 1, 1), Ended(1, b"")], time.monotonic())
@@ -123,7 +121,7 @@ def test_a_rank_that_takes_over_says_so_to_everybody_and_reads_nothing_before_al
     assert isinstance(outcome_of(leading), BaseException)
 
 
-def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(second):
+def test_a_rank_follows_the_master_of_the_highest_epoch_and_answers_it_alone(second):
     transport = cast(Ranks, second._transport)
     transport.sent.clear()
     second._deliver(2, [Lead("run", "n3", 9, 90, 2)], time.monotonic())
@@ -132,7 +130,7 @@ def test_a_rank_obeys_the_master_of_the_highest_epoch_and_says_so_to_it_alone(se
     assert transport.sent == [(2, Follow(2))]
 
 
-def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(second):
+def test_a_superseded_master_steps_down_at_the_first_message_of_its_successor(second):
     second._on_lost(0, "it died", time.monotonic())
     assert second._office._leading is not None
     assert second._office._snapshotter is not None
@@ -150,7 +148,7 @@ def test_a_master_that_is_followed_steps_down_at_the_first_word_of_the_next(seco
     assert second._office._master is None
 
 
-def test_what_a_disk_has_failed_to_open_is_tried_again_until_it_has_failed_for_too_long(monkeypatch):
+def test_a_failed_opening_is_retried_until_the_disk_limit(monkeypatch):
     monkeypatch.setattr("mpisweep.master.leading._AGAIN_S", 0.01)
     tries: list[float] = []
 
@@ -183,8 +181,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "s.h5"
 
 
-def test_what_a_master_before_wrote_is_synced_with_its_folder_before_it_counts(path, monkeypatch):
-    """It has died between its write and its fsync."""
+def test_records_of_an_earlier_master_are_synced_with_their_folder_before_they_count(path, monkeypatch):
+    """The previous master died between its write and its fsync."""
     first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
     first.journal.close()
     first.journal.join()
@@ -200,7 +198,7 @@ def test_what_a_master_before_wrote_is_synced_with_its_folder_before_it_counts(p
     counted: list[list[Path]] = []
 
     def start_and_count(journal: journal_module.Journal) -> None:
-        # Nothing is acknowledged, nor handed out, before there is a journal of this master.
+        # Nothing is acknowledged or assigned before this master has a journal.
         counted.append(list(synced))
         start(journal)
 
@@ -211,7 +209,7 @@ def test_what_a_master_before_wrote_is_synced_with_its_folder_before_it_counts(p
     second.journal.abandon()
 
 
-def test_what_a_former_master_writes_after_its_successor_has_read_does_not_count(path):
+def test_records_that_a_former_master_writes_after_its_successor_has_read_do_not_count(path):
     first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
     second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
     first.journal.append(encode(ENDED))
@@ -222,7 +220,7 @@ def test_what_a_former_master_writes_after_its_successor_has_read_does_not_count
     second.journal.abandon()
 
 
-def test_a_former_master_begins_no_segment_any_more(path, monkeypatch):
+def test_a_former_master_cannot_begin_a_segment(path, monkeypatch):
     monkeypatch.setattr(journal_module, "_PART_BYTES", 1)
     first = opened(path, Mastership("20260101T000000-aaaaaa", 0, is_first=True))
     second = opened(path, Mastership(first.claim.run, 1, is_first=False, has_begun=True))
@@ -248,27 +246,27 @@ def test_a_run_that_is_over_is_not_opened_again(path):
     assert sorted(os.listdir(journal_folder(path))) == before
 
 
-def test_who_follows_a_master_that_had_not_come_as_far_as_claiming_the_sweep_claims_it(path):
+def test_the_successor_of_a_master_that_had_not_claimed_the_sweep_claims_it(path):
     second = opened(path, Mastership("20260101T000000-aaaaaa", 1, is_first=False))
     assert second.claim.run == "20260101T000000-aaaaaa"
     second.claim.beat()
     second.journal.abandon()
 
 
-def test_a_sweep_that_was_begun_anew_is_not_begun_anew_by_the_next_master(path):
-    """`--fresh` is what every rank of a typed mpirun was told."""
+def test_a_fresh_sweep_is_not_started_afresh_by_the_next_master(path):
+    """With an mpirun called by hand, every rank has the option `--fresh`."""
     spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
 
-    def begun_anew(mastership: Mastership) -> Opened:
+    def open_fresh(mastership: Mastership) -> Opened:
         return open_sweep(
             spec, path, fresh=True, snapshotter=HERE, mastership=mastership,
             facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
         )  # fmt: skip
 
     write_journal(path, [], opening())
-    first = begun_anew(Mastership("20270101T000000-aaaaaa", 0, is_first=True))
+    first = open_fresh(Mastership("20270101T000000-aaaaaa", 0, is_first=True))
     assert len(list(path.parent.glob("s.*.h5.journal"))) == 1
-    second = begun_anew(Mastership(first.claim.run, 1, is_first=False))
+    second = open_fresh(Mastership(first.claim.run, 1, is_first=False))
     assert len(list(path.parent.glob("s.*.h5.journal"))) == 1, "what the first one has begun is still there"
     for one in (first, second):
         one.journal.abandon()

@@ -1,4 +1,4 @@
-"""Who owns which trial of a shared sweep, whatever the members do, and in whatever order their steps come."""
+"""Ownership of the trials of a split sweep, under any order of the members' steps."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ def ask(view: Leases, *, gone=(), beside=(), left=None, shortest=False) -> Lease
 # ------------------------------------------------------------------------------------- rules
 
 
-def test_the_longest_chunk_is_first_and_the_shortest_one_when_time_is_short():
+def test_the_longest_chunk_is_leased_first_and_the_shortest_if_time_is_short():
     view = Leases([[0, 1], [2], [3]], "a")
     assert ask(view) == lease(0, 1, "a", [0, 1])
     assert ask(view, shortest=True) == lease(2, 1, "a", [3])
 
 
-def test_what_a_live_member_holds_is_left_to_it():
+def test_leases_of_a_live_member_are_left_to_it():
     view = Leases([[0, 1]], "a")
     view.learn([lease(0, 1, "b", [0, 1])])
     assert ask(view) is None
     assert view.holders == {"b"}
 
 
-def test_of_what_a_member_has_left_the_rest_is_taken_over():
+def test_unfinished_trials_of_a_dead_member_are_taken_over():
     view = Leases([[0, 1, 2, 3]], "a")
     view.learn([lease(0, 1, "b", [0, 1, 2, 3])])
     left = {"b": {0: Left(True, 1), 1: Left(False, 2, was_running=True), 2: Left(False, 1)}}
     taken = ask(view, gone={"b"}, beside={"b"}, left=left)
     assert taken == Lease(0, 2, "a", (1, 2, 3), (2, 1, 0), (1, 0, 0))
-    # Who was gone before this member came may have been ended by its user.
+    # A member that was gone before this one came may have been ended by its user: no loss is counted.
     assert ask(view, gone={"b"}, left=left) == Lease(0, 2, "a", (1, 2, 3), (2, 1, 0), (0, 0, 0))
 
 
@@ -83,14 +83,14 @@ def test_a_chunk_whose_trials_have_all_ended_is_done():
     assert view.holders == set()
 
 
-def test_an_end_of_an_attempt_from_before_the_lease_is_no_end():
+def test_an_end_of_an_attempt_from_before_the_lease_does_not_count():
     view = Leases([[0]], "a")
     view.learn([lease(0, 1, "b", [0]), lease(0, 2, "c", [0], [3])])
     taken = ask(view, gone={"c"}, left={"c": {0: Left(True, 3)}})
     assert taken == lease(0, 3, "a", [0], [3])
 
 
-def test_a_member_never_takes_back_what_it_has_lost():
+def test_a_member_never_reclaims_a_lease_that_it_lost():
     view = Leases([[0]], "a")
     view.learn([lease(0, 1, "a", [0]), lease(0, 2, "b", [0], [1])])
     assert view.mine == []
@@ -108,7 +108,7 @@ def test_the_last_lease_that_lists_a_trial_owns_it():
 # ------------------------------------------------------------------------------------- files
 
 
-def test_of_two_that_want_one_lease_one_gets_it(tmp_path: Path):
+def test_of_two_members_that_want_one_lease_one_gets_it(tmp_path: Path):
     assert create_shares(tmp_path / "s", SHARED, tmp_path / "none.h5")
     ours, theirs = lease(0, 1, "a", [0, 1]), lease(0, 1, "b", [0, 1])
     assert take_lease(tmp_path / "s", ours)
@@ -117,7 +117,7 @@ def test_of_two_that_want_one_lease_one_gets_it(tmp_path: Path):
     assert sorted(os.listdir(tmp_path / "s")) == ["00000-000001.lease", "sweep.json"]
 
 
-def test_shares_come_into_being_whole_and_once(tmp_path: Path):
+def test_shares_are_created_atomically_and_once(tmp_path: Path):
     (tmp_path / "r.h5").write_bytes(b"before")
     assert read_shared(tmp_path / "s") is None
     assert create_shares(tmp_path / "s", SHARED, tmp_path / "r.h5")
@@ -127,7 +127,7 @@ def test_shares_come_into_being_whole_and_once(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == ["r.h5", "s"]
 
 
-def test_shares_stay_when_somebody_has_come_meanwhile(tmp_path: Path):
+def test_shares_are_kept_if_a_member_has_joined_meanwhile(tmp_path: Path):
     create_shares(tmp_path / "s", SHARED, tmp_path / "none.h5")
     (tmp_path / "s" / "a.h5").touch()
     (tmp_path / "s" / "b.h5.journal").mkdir()
@@ -142,7 +142,7 @@ def test_shares_stay_when_somebody_has_come_meanwhile(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"chunk": 1}', "\0"])
-def test_a_damaged_lease_is_named(tmp_path: Path, text: str):
+def test_a_damaged_lease_is_reported_by_name(tmp_path: Path, text: str):
     (tmp_path / "00000-000001.lease").write_text(text)
     with pytest.raises(ResultsError, match=r"00000-000001\.lease: is damaged"):
         read_leases(tmp_path)
@@ -154,13 +154,13 @@ def watched(tmp_path: Path) -> tuple[MemberWatch, Claim]:
     return MemberWatch(tmp_path, silence_s=10, every_s=1), Claim.take(journal, "7")
 
 
-def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tmp_path: Path):
+def test_a_member_is_alive_while_its_claim_changes_and_dead_after_the_silence(tmp_path: Path):
     watch, claim = watched(tmp_path)
     now = 100.0
     watch.look(["a"], now)
     assert watch.life("a") is Life.UNCERTAIN
     assert watch.seen_alive == set()
-    time.sleep(0.01)  # The clock of the file system must have moved on.
+    time.sleep(0.01)  # The file system's clock must advance.
     claim.beat()
     watch.look(["a"], now + 1)
     assert watch.life("a") is Life.ALIVE
@@ -179,16 +179,16 @@ def test_a_member_lives_while_its_claim_changes_and_is_dead_after_the_silence(tm
 
 
 @pytest.mark.parametrize(("host", "life"), [("node7", Life.DEAD), ("node8", Life.UNCERTAIN)])
-def test_a_member_of_this_host_is_asked_about_by_its_process_under_the_name_that_ranks_have(
+def test_a_member_of_this_host_is_checked_by_its_process_under_the_host_name_of_its_ranks(
     host: str, life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """`mpisweep stop` once compared the system's name with the one under which ranks write their claims."""
+    """Regression: `mpisweep stop` compared the system's host name with the one that ranks write into claims."""
     monkeypatch.setenv("MPISWEEP_HOSTS", "node7")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     watch, _ = watched(tmp_path)
     holder = json.loads((tmp_path / "a.h5.journal" / "claim.json").read_text())
     assert holder["host"] == "node7"
-    # Its process is not there any more.
+    # Its process no longer exists.
     (tmp_path / "a.h5.journal" / "claim.json").write_text(
         json.dumps(holder | {"host": host, "process_start": 1})
     )
@@ -197,7 +197,7 @@ def test_a_member_of_this_host_is_asked_about_by_its_process_under_the_name_that
     assert watch.life("a") is life
 
 
-def test_time_in_which_nobody_looked_is_nobodys_silence(tmp_path: Path):
+def test_time_without_polling_does_not_count_as_silence(tmp_path: Path):
     watch, _ = watched(tmp_path)
     watch.look(["a"], 0.0)
     watch.look(["a"], 1000.0)
@@ -205,7 +205,7 @@ def test_time_in_which_nobody_looked_is_nobodys_silence(tmp_path: Path):
     assert watch.gone == set()
 
 
-def test_who_ends_in_order_has_left_at_once_and_who_never_came_is_given_time(tmp_path: Path):
+def test_a_member_that_ends_cleanly_is_gone_at_once_and_one_that_never_came_gets_time(tmp_path: Path):
     watch, claim = watched(tmp_path)
     claim.release()
     watch.look(["a"], 0.0)
@@ -222,14 +222,14 @@ def test_who_ends_in_order_has_left_at_once_and_who_never_came_is_given_time(tmp
     weights=st.lists(st.floats(1e-3, 1e6), max_size=300),
     split=st.integers(1, 20),
 )
-def test_chunks_hold_every_trial_once_and_none_is_more_than_its_share(weights, split):
+def test_chunks_hold_every_trial_once_and_none_exceeds_its_share(weights, split):
     longest_first = sorted(range(len(weights)), key=lambda n: -weights[n])
     chunks = cut(longest_first, weights.__getitem__, split)
     assert [number for chunk in chunks for number in chunk] == longest_first
     assert all(chunks)
     for chunk in chunks:
         assert len(chunk) <= max(1, len(weights) / (2 * split))
-    # The last ones are small, so that the members end together.
+    # The last chunks are small, so that the members end together.
     assert not chunks or len(chunks[-1]) <= max(1, len(weights) / (64 * split))
 
 
@@ -258,10 +258,10 @@ def test_very_long_trials_do_not_all_go_to_one_member():
 
 
 class Members:
-    """Members take every step of the protocol on its own; any may be given up at any time, dead or not.
+    """Members of a split sweep that take random steps of the protocol; any may be declared dead at any time.
 
-    What is on disk is a list of leases, made exclusively, and for each member what it has of each trial.  The
-    steps come in a random order, and after each one all that the protocol promises is looked at.
+    The disk is a list of leases, created exclusively, and for each member its last attempt at each trial.
+    After every step all guarantees of the protocol are checked.
     """
 
     CHUNKS = ([0, 1], [2])
@@ -270,28 +270,28 @@ class Members:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.disk: list[Lease] = []
-        #: Member -> trial -> what it has of it; the last attempt only.
+        #: Member -> trial -> its last attempt at it.
         self.parts: dict[str, dict[int, Left]] = {}
         self.views: dict[str, Leases] = {}
-        #: Members that count as dead, and those that are.
+        #: Members that were declared dead, and those that are dead.
         self.gone: set[str] = set()
         self.dead: set[str] = set()
-        #: Member -> a lease that it is about to make.
+        #: Member -> the lease that it is about to create.
         self.about: dict[str, Lease] = {}
-        #: Trial -> (member, attempt) that ended it when nobody was about to take it over.
+        #: Trial -> (member, attempt) that ended it while no other member was about to take it over.
         self.firm: dict[int, tuple[str, int]] = {}
         #: (Member, trial, attempt) of all attempts.
         self.attempts: list[tuple[str, int, int]] = []
         for _ in range(3):
-            self.a_member_comes()
+            self.a_member_joins()
 
     def live(self) -> str | None:
-        """Some member that is not dead."""
+        """Pick a random member that is not dead; None if there is none."""
         names = sorted(self.views.keys() - self.dead)
         return self.random.choice(names) if names else None
 
     def counted(self) -> dict[int, tuple[str, int]]:
-        """What a reader sees as ended."""
+        """Ended trials as a reader sees them: trial -> (member, attempt)."""
         ends = {}
         for number, (owner, known) in owners(self.disk).items():
             found = self.parts[owner.member].get(number, Left(False, 0))
@@ -299,20 +299,20 @@ class Members:
                 ends[number] = owner.member, found.attempt
         return ends
 
-    # Steps.
+    # Steps
 
-    def a_member_comes(self) -> None:
+    def a_member_joins(self) -> None:
         name = f"m{len(self.views):02d}"
         self.views[name] = Leases(self.CHUNKS, name)
         self.parts[name] = {}
 
-    def it_reads_the_leases_that_a_listing_shows(self) -> None:
+    def it_reads_the_leases_in_a_listing(self) -> None:
         """A listing may be out of date."""
         if (name := self.live()) is not None:
             until = len(self.disk) - self.random.choice([0, 0, 1, 2])
             self.views[name].learn(self.disk[: max(0, until)])
 
-    def it_decides_what_to_ask_for(self) -> None:
+    def it_decides_what_to_lease(self) -> None:
         if (name := self.live()) is None:
             return
         found = self.views[name].next(
@@ -324,7 +324,7 @@ class Members:
         if found is not None:
             self.about[name] = found
 
-    def it_makes_the_lease_unless_somebody_was_faster(self) -> None:
+    def it_creates_the_lease_unless_another_was_faster(self) -> None:
         if not (names := sorted(self.about.keys() - self.dead)):
             return
         wanted = self.about.pop(self.random.choice(names))
@@ -332,7 +332,7 @@ class Members:
             self.disk.append(wanted)
             self.views[wanted.member].learn([wanted])
 
-    def it_tries_a_trial_that_it_believes_to_be_its_own(self) -> None:
+    def it_runs_a_trial_that_it_believes_to_own(self) -> None:
         name = self.live()
         if name is None or not self.views[name].mine:
             return
@@ -349,25 +349,25 @@ class Members:
         if self.counted().get(number) == (name, attempt) and not is_wanted:
             self.firm[number] = name, attempt
 
-    def it_is_given_up(self) -> None:
+    def it_is_declared_dead(self) -> None:
         if names := sorted(self.views.keys() - self.gone):
             name = self.random.choice(names)
             self.gone.add(name)
             if self.random.random() < 0.3:
                 self.dead.add(name)
 
-    def it_is_heard_of_again(self) -> None:
+    def it_is_seen_alive_again(self) -> None:
         if names := sorted(self.gone - self.dead):
             self.gone.discard(self.random.choice(names))
 
     STEPS = (
-        (it_reads_the_leases_that_a_listing_shows, 6),
-        (it_decides_what_to_ask_for, 6),
-        (it_makes_the_lease_unless_somebody_was_faster, 5),
-        (it_tries_a_trial_that_it_believes_to_be_its_own, 6),
-        (it_is_given_up, 2),
-        (it_is_heard_of_again, 1),
-        (a_member_comes, 1),
+        (it_reads_the_leases_in_a_listing, 6),
+        (it_decides_what_to_lease, 6),
+        (it_creates_the_lease_unless_another_was_faster, 5),
+        (it_runs_a_trial_that_it_believes_to_own, 6),
+        (it_is_declared_dead, 2),
+        (it_is_seen_alive_again, 1),
+        (a_member_joins, 1),
     )
 
     def step(self) -> None:
@@ -375,34 +375,34 @@ class Members:
         self.random.choices(steps, weights)[0](self)
         self.check()
 
-    # Promises.
+    # Guarantees
 
     def check(self) -> None:
-        # An end stays, unless its member was just being given up.
+        # An end stays, unless another member was about to take the trial over.
         assert self.firm.items() <= self.counted().items()
-        # No two attempts that count have one number.
+        # No two attempts that count have the same number.
         limit = superseded(self.disk)
         kept = [
             (n, attempt) for name, n, attempt in self.attempts if attempt <= limit.get((name, n), attempt)
         ]
         assert len(kept) == len(set(kept))
-        # Whatever a member holds it can still end.
+        # A member can still end every trial that it holds.
         for name, view in self.views.items():
             for held in view.mine:
                 for number, known in zip(held.numbers, held.attempts, strict=True):
                     found = self.parts[name].get(number, Left(False, 0))
                     assert not found.ended or found.attempt > known
-        # The epochs of a chunk have no gap.
+        # The epochs of a chunk have no gaps.
         for chunk in range(len(self.CHUNKS)):
             epochs = [one.epoch for one in self.disk if one.chunk == chunk]
             assert epochs == list(range(1, len(epochs) + 1))
 
-    def come_to_an_end(self) -> None:
-        """One healthy member that is left alone ends the sweep, and runs nothing that had ended."""
+    def complete(self) -> None:
+        """Let one new member complete the sweep alone; it must not rerun an ended trial."""
         self.gone |= set(self.views)
         self.dead |= set(self.views)
         ended = self.counted()
-        self.a_member_comes()
+        self.a_member_joins()
         (name,) = self.views.keys() - self.dead
         view = self.views[name]
         view.learn(self.disk)
@@ -419,13 +419,13 @@ class Members:
         assert ended.items() <= self.counted().items()
 
 
-def test_whatever_the_order_of_steps_every_trial_has_one_end_that_stays():
+def test_in_any_order_of_steps_every_trial_has_one_end_that_stays():
     taken_over = 0
     for seed in range(1500):
-        all_of_them = Members(seed)
+        walk = Members(seed)
         for _ in range(60):
-            all_of_them.step()
-        taken_over += max((one.epoch for one in all_of_them.disk), default=0) > 1
-        all_of_them.come_to_an_end()
-    # The walk has been to where it is difficult.
+            walk.step()
+        taken_over += max((one.epoch for one in walk.disk), default=0) > 1
+        walk.complete()
+    # Enough of the random walks include takeovers.
     assert taken_over > 400

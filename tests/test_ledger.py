@@ -1,4 +1,4 @@
-"""The ledger of a trial process: whatever happens, each trial is answered for exactly once or still held."""
+"""The ledger of a trial process: each trial is accounted for exactly once or still held, in any history."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def tasks(*numbers: int) -> list[Task]:
 
 
 class History:
-    """A process that runs what it is given, and the worker that keeps the ledger of it."""
+    """A simulated trial process, and the worker that keeps its ledger."""
 
     def __init__(self) -> None:
         self.numbers = 0
-        #: Trial -> how it was answered for.
+        #: Trial -> its outcome.
         self.answers: dict[Task, str] = {}
         self.start()
 
     def start(self) -> None:
         self.ledger = Ledger()
-        #: What the process has of what it was given, and of its page.
+        #: The process's view: trials that it received, and whether each needs a pristine process.
         self.line: list[tuple[Task, bool]] = []
         self.begun = 0
         self.reclaim_below = 0
@@ -41,7 +41,7 @@ class History:
         self.gathered: list[Task] = []
         #: Frames that the worker has not read.
         self.sent: deque[tuple[str, int, list[Task]]] = deque()
-        self.is_wanted = False
+        self.is_requested = False
 
     def answer(self, how: str, found: list[Task]) -> None:
         for task in found:
@@ -89,7 +89,7 @@ class History:
 
     # ------------------------------------------------------------------------------------- the worker
 
-    def listen(self) -> None:
+    def receive(self) -> None:
         if not self.sent:
             return
         how, index, of = self.sent.popleft()
@@ -107,30 +107,30 @@ class History:
 
     def begin_reclaim(self) -> None:
         self.reclaim_below = self.ledger.begin_reclaim()
-        self.is_wanted = True
+        self.is_requested = True
 
     def reclaim(self) -> None:
         back = self.ledger.reclaimed(self.begun)
-        assert self.is_wanted or not back
-        self.is_wanted = False
-        self.answer("taken back", back)
+        assert self.is_requested or not back
+        self.is_requested = False
+        self.answer("reclaimed", back)
 
-    def let_go_of_one_that_has_not_begun(self, reach: int) -> None:
+    def abandon_one_that_has_not_begun(self, reach: int) -> None:
         self.reclaim_below = max(self.reclaim_below, min(self.begun + reach, len(self.line)))
 
     def die(self, *, carries: bool) -> None:
-        """Everything that was sent is read after a process has ended; the rest it takes with it."""
+        """End the process: the worker reads all frames that were sent; the rest is lost."""
         while self.sent:
-            self.listen()
+            self.receive()
         carried = self.ledger.carried(self.begun) if carries else []
         kept = sum(part.size for part in carried)
         first = self.begun
         held = self.ledger.held
         remains = self.ledger.close(self.begun, carried)
         assert self.ledger.is_settled
-        # The last that has begun counts as running until something is heard of its end.
-        unheard = [*self.gathered, *([] if self.running is None else [self.running])]
-        assert (remains.lost, remains.running) == (unheard[:-1], unheard[-1:])
+        # The last trial that began counts as running until its end is received.
+        unreceived = [*self.gathered, *([] if self.running is None else [self.running])]
+        assert (remains.lost, remains.running) == (unreceived[:-1], unreceived[-1:])
         self.answer("lost", remains.lost)
         self.answer("blamed", remains.running)
         self.answer("waiting", remains.waiting)
@@ -142,7 +142,7 @@ class History:
             self.hand_over([task for task, _ in moved[: part.size]], moved[0][1])
             moved = moved[part.size :]
 
-    def the_sum_is_whole(self) -> None:
+    def check_totals(self) -> None:
         held = self.ledger.held
         assert self.ledger.is_settled or self.line
         assert not held or not self.ledger.is_settled
@@ -153,34 +153,34 @@ class History:
             assert self.line[index][0] == task
 
 
-#: What can happen, the usual more often; it takes a number.
+#: Possible events, frequent ones repeated; each takes a number.
 EVENTS: list[Callable[[History, int], None]] = [
     *[lambda history, size: history.give(size, fresh=False)] * 3,
     *[lambda history, size: history.give(size, fresh=True)] * 2,
     *[lambda history, _: history.begin()] * 8,
     *[lambda history, _: history.end()] * 8,
     *[lambda history, _: history.send()] * 3,
-    *[lambda history, _: history.listen()] * 3,
+    *[lambda history, _: history.receive()] * 3,
     *[lambda history, _: history.begin_reclaim()] * 2,
     *[lambda history, _: history.reclaim()] * 2,
     lambda history, _: history.be_interrupted(),
-    lambda history, reach: history.let_go_of_one_that_has_not_begun(reach),
+    lambda history, reach: history.abandon_one_that_has_not_begun(reach),
     lambda history, _: history.die(carries=False),
     *[lambda history, _: history.die(carries=True)] * 2,
 ]
 
 
-# To make a history that fails shorter takes minutes; it is printed as it was found.
+# No shrinking: it would take minutes.  A failing history is printed as found.
 @settings(max_examples=300, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(st.lists(st.tuples(st.integers(0, len(EVENTS) - 1), st.integers(1, 4)), min_size=30, max_size=90))
-def test_each_trial_is_answered_for_once_or_still_held_whatever_happens(events: list[tuple[int, int]]):
+def test_each_trial_is_accounted_for_once_or_still_held_in_any_history(events: list[tuple[int, int]]):
     history = History()
     for event, size in events:
         EVENTS[event](history, size)
-        history.the_sum_is_whole()
+        history.check_totals()
 
 
-def test_what_has_begun_is_not_taken_back():
+def test_a_trial_that_has_begun_is_not_reclaimed():
     ledger = Ledger()
     ledger.give(block([1, 2, 3]), 3)
     assert ledger.begin_reclaim() == 3
@@ -189,7 +189,7 @@ def test_what_has_begun_is_not_taken_back():
     assert ledger.reclaimed(begun=2) == [], "that was answered"
 
 
-def test_a_process_that_ends_before_a_trial_for_a_pristine_one_leaves_that_and_what_follows_to_the_next():
+def test_trials_from_the_first_that_needs_a_pristine_process_are_carried_to_the_next_process():
     ledger = Ledger()
     ledger.give(block([1]), 1)
     ledger.give(block([2], fresh=True), 1)
@@ -201,14 +201,14 @@ def test_a_process_that_ends_before_a_trial_for_a_pristine_one_leaves_that_and_w
 
 
 @pytest.mark.parametrize("begun", [0, 2])
-def test_nothing_is_left_to_the_next_process_where_the_next_trial_does_not_need_it(begun: int):
+def test_nothing_is_carried_if_the_next_trial_needs_no_pristine_process(begun: int):
     ledger = Ledger()
     ledger.give(block([1]), 1)
     ledger.give(block([2, 3], fresh=True), 2)
     assert ledger.carried(begun) == []
 
 
-def test_what_was_reclaimed_is_not_left_to_the_next_process():
+def test_reclaimed_trials_are_not_carried_to_the_next_process():
     ledger = Ledger()
     ledger.give(block([1], fresh=True), 1)
     ledger.begin_reclaim()

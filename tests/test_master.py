@@ -1,4 +1,4 @@
-"""The master's loop without MPI and without a disk: what is sent, and when."""
+"""The master's loop without MPI and without a disk: which messages are sent, and when."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mpisweep.spec import parse_spec
 
 
 class SlowDisk:
-    """A journal, and a maker of snapshots, whose disk has come as far as it is told."""
+    """A journal and a snapshotter on a disk that the test advances."""
 
     segment = ""
     failure = waits_since = busy_since = None
@@ -46,7 +46,7 @@ class SlowDisk:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.written = self.synced = -1
-        self.folds = 0
+        self.snapshots = 0
         self.answer: Answer | None = None
 
     def append(self, body: bytes) -> int:
@@ -64,28 +64,28 @@ class SlowDisk:
         return 0
 
     def poll(self) -> Answer | None:
-        """No snapshot is done unless it is told so."""
+        """Return the answer that the test has set, once."""
         answer, self.answer = self.answer, None
         return answer
 
     def keep_time(self, now: float) -> None:
-        """It does not hang."""
+        """Never times out."""
 
     def compact(self, segment: str) -> None:
-        self.folds += 1
+        self.snapshots += 1
 
     def close(self) -> None:
-        """The run ends."""
+        """Do nothing."""
 
     def abandon(self) -> None:
-        """The run is somebody else's."""
+        """Do nothing."""
 
     def compact_and_close(self, closing_since: float) -> None:
-        """Its last snapshot is not done either."""
+        """Start the last snapshot, which never ends."""
 
 
-class Watchful:
-    """A vigil that has found the claim held just now, or when it is told."""
+class ConfirmedVigil:
+    """A vigil that confirmed the claim at the time that the test sets."""
 
     lease_s = 1.0
     stop_seen = False
@@ -93,11 +93,11 @@ class Watchful:
     confirmed_at = 0.0
 
     def end(self) -> None:
-        """It looks no more."""
+        """Do nothing."""
 
 
-class Silent:
-    """Shows nothing."""
+class NoProgress:
+    """A progress sink that shows nothing."""
 
     def wants(self, now: float) -> bool:
         return False
@@ -107,13 +107,13 @@ class Silent:
 
 
 class Ranks:
-    """A master, and what every rank was sent, in order."""
+    """A master, and the messages sent to each rank, in order."""
 
-    def __init__(self, sweep: str, lease_client: object = None) -> None:
+    def __init__(self, sweep: str, lease_client: object = None, *, ranks: int = 2) -> None:
         spec = parse_spec(sweep, source="sweep.toml", folder=Path())
         trials = number_trials(spec, make_sampler(spec), None)
         self.disk = SlowDisk()
-        self.vigil = Watchful()
+        self.vigil = ConfirmedVigil()
         self.now = 0.0
         self.sent: dict[int, list[Message]] = {}
         self.master = Master(
@@ -123,7 +123,7 @@ class Ranks:
                 widths=trial_widths(spec, trials), shared=lease_client is not None,
             ),
             journal=cast(Journal, self.disk), snapshotter=cast(Any, self.disk), vigil=cast(Vigil, self.vigil),
-            send=self.send, sink=Silent(), stop_at=None, folders=(), now=0.0, clock=lambda: self.now,
+            send=self.send, sink=NoProgress(), stop_at=None, folders=(), ranks=ranks, now=0.0, clock=lambda: self.now,
             lease_client=cast(Any, lease_client),
         )  # fmt: skip
 
@@ -134,14 +134,14 @@ class Ranks:
         self.master.on_messages(rank, [Hello("node", "cpu", 1, 1, environment=((),))], 0.0)
 
     def end(self, rank: int, delivery: int, number: int, attempt: int = 1) -> None:
-        """A worker sends the result of a trial."""
+        """Deliver a worker's result of a trial to the master."""
         block = EndedBlock(
             rank, 0, [number], [attempt], [int(TrialState.COMPLETE)], [1.0], [1.0], {"loss": [1.0]}
         )
         self.master.on_messages(rank, [Ended(delivery, encode(block))], 0.0)
 
     def take(self, rank: int) -> list[type[Message]]:
-        """What a rank is sent when the master goes on, by kind."""
+        """Step the master; return the types of the messages sent to a rank since the last call."""
         self.master.step(self.now, set())
         return [type(message) for message in self.sent.pop(rank, [])]
 
@@ -150,7 +150,7 @@ ONE_TRIAL = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 1 }\n'
 
 
 def test_an_assignment_is_sent_once_its_record_is_written_and_a_result_acknowledged_once_it_is_synced():
-    """What is not written when the master dies was never sent; what is not synced may be gone with the power."""
+    """A record that is not written when the master dies was never sent; a power cut may lose one that is not synced."""
     ranks = Ranks(ONE_TRIAL)
     ranks.join(1)
     assert ranks.take(1) == []
@@ -181,8 +181,8 @@ def test_a_result_of_several_ranks_is_acknowledged_to_each_once_the_trial_s_end_
     assert ranks.sent == {0: [Acknowledge((3,))], 1: [Acknowledge((7,))]}
 
 
-def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
-    """It would not know what that is about, and wait for ever for the others when it is given it."""
+def test_an_abandonment_is_not_sent_before_its_assignment():
+    """Otherwise the rank ignores the abandonment and, once assigned, waits for the others forever."""
     ranks = Ranks('workload = "m:f"\nranks_per_trial = 2\n[parameters]\nx = { from = 1, to = 1 }\n')
     ranks.join(0)
     ranks.join(1)
@@ -195,21 +195,19 @@ def test_a_rank_is_not_told_to_let_go_of_what_it_has_not_been_given_yet():
     ]
 
 
-def test_a_rank_is_not_asked_to_give_back_what_it_has_not_been_given_yet():
-    """It would give back nothing, nobody would ask it again, and the trial would wait behind a long one for
-    ever.
-    """
+def test_a_reclaim_is_not_sent_before_its_assignment():
+    """Otherwise the rank returns nothing, and the trial waits behind a long one although a slot is idle."""
     ranks = Ranks(ONE_TRIAL.replace("to = 1", "to = 2"))
     ranks.join(1)
     ranks.join(2)
-    # It is long since the first one was given both trials, but for the disk.
+    # Rank 1 was assigned both trials long ago; only the disk delays them.
     ranks.now = 1.0
     assert ranks.take(1) == []
     ranks.disk.write()
     assert ranks.take(1) == [Give, Give, ReclaimTrials]
 
 
-def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
+def test_the_rendezvous_of_an_earlier_attempt_is_not_sent_to_a_later_one():
     ranks = Ranks('workload = "m:f"\nranks_per_trial = 2\n[parameters]\nx = { from = 1, to = 1 }\n')
     ranks.join(0)
     ranks.join(1)
@@ -221,10 +219,8 @@ def test_where_an_earlier_attempt_meets_is_not_told_to_a_later_one():
     ]
 
 
-def test_a_master_that_was_held_up_acknowledges_nothing_before_it_knows_that_the_sweep_is_still_its_own():
-    """While it was, another one may have read what was on disk, and whatever came to it later counts for
-    nothing.
-    """
+def test_a_master_that_stalled_acknowledges_nothing_before_its_claim_is_confirmed():
+    """Meanwhile a successor may have read the disk; results that arrived after that do not count."""
     ranks = Ranks(ONE_TRIAL)
     ranks.join(0)
     ranks.disk.sync()
@@ -239,7 +235,7 @@ def test_a_master_that_was_held_up_acknowledges_nothing_before_it_knows_that_the
     assert Acknowledge in ranks.take(0)
 
 
-def test_a_disk_that_does_not_confirm_the_claim_holds_acknowledgements_up_and_nothing_else():
+def test_a_disk_that_does_not_confirm_the_claim_delays_only_acknowledgements():
     ranks = Ranks(ONE_TRIAL)
     for tenth in range(20):
         ranks.now = tenth / 10
@@ -253,7 +249,7 @@ def test_a_disk_that_does_not_confirm_the_claim_holds_acknowledgements_up_and_no
 
 
 @pytest.mark.parametrize("lost", [RunOverError("r"), FollowedError("r")])
-def test_a_master_that_was_fenced_says_so_and_acknowledges_nothing(lost):
+def test_a_fenced_master_reports_it_and_acknowledges_nothing(lost):
     ranks = Ranks(ONE_TRIAL)
     ranks.join(0)
     ranks.disk.sync()
@@ -268,13 +264,13 @@ def test_a_master_that_was_fenced_says_so_and_acknowledges_nothing(lost):
 
 
 @pytest.mark.parametrize("error", ["", "No space left on device"])
-def test_a_snapshot_is_made_again_after_fifty_times_what_it_took_whether_it_failed_or_not(error):
-    """At most two hundredths of the time go into snapshots."""
+def test_the_next_snapshot_starts_after_fifty_times_the_last_one_s_duration_also_if_it_failed(error):
+    """Snapshots take up to 2% of the time."""
     ranks = Ranks(ONE_TRIAL.replace("to = 1", "to = 3"))
     ranks.join(0)
     ranks.disk.sync()
     ranks.take(0)
-    assert ranks.disk.folds == 1
+    assert ranks.disk.snapshots == 1
     ranks.disk.answer = Answer(3.0, error)
     ranks.now = 3.0
     ranks.end(0, 1, 0)
@@ -282,16 +278,14 @@ def test_a_snapshot_is_made_again_after_fifty_times_what_it_took_whether_it_fail
     for second in range(3, 153):
         ranks.now = float(second)
         ranks.take(0)
-    assert ranks.disk.folds == 1
+    assert ranks.disk.snapshots == 1
     ranks.now = 153.0
     ranks.take(0)
-    assert ranks.disk.folds == 2
+    assert ranks.disk.snapshots == 2
 
 
-class Overtaken:
-    """A client of the process that keeps leases, which tells that others have ended the sweep; once closed it
-    is no more.
-    """
+class EndedByOthersClient:
+    """A lease client that reports that other members have ended the sweep, and that must not be used once closed."""
 
     is_closed = False
 
@@ -308,12 +302,12 @@ class Overtaken:
         assert not self.is_closed
 
     def keep_time(self, now: float) -> None:
-        """It does not hang."""
+        """Never times out."""
 
 
-def test_a_member_without_which_the_sweep_was_ended_asks_for_nothing_more():
-    """The scheduler, which has been held up for a while, would ask for trials at once."""
-    lease_client = Overtaken()
+def test_a_member_requests_no_lease_after_others_have_ended_the_sweep():
+    """The scheduler, which was stalled for a while, would request trials at once."""
+    lease_client = EndedByOthersClient()
     ranks = Ranks(ONE_TRIAL, lease_client)
     ranks.join(1)
     ranks.now = 100.0

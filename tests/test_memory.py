@@ -1,4 +1,4 @@
-"""The scheduler and memory: once more in a fresh process, withheld, bound, inferred."""
+"""The scheduler and memory: retries in a fresh process, withheld trials, probes, infeasible trials."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def frontier_of(count: int) -> MemoryFrontier:
 
 
 class Ranks:
-    """Ranks of one slot each, whose trial processes know what they have run; `room` is what fits on each
-    kind.
-    """
+    """Ranks of one slot each with simulated trial processes; `room` is the largest size that fits per kind."""
 
     def __init__(self, scheduler: Scheduler, kinds: list[str], room: dict[str, int]) -> None:
         self.scheduler = scheduler
@@ -116,21 +114,20 @@ class Ranks:
             )
         )
         if not fits:
-            # Its process is gone, and what else it had is given back, but for what is to be the first of the
-            # next.
+            # The process has ended: its other trials are reclaimed, except those for a fresh process.
             back = [task for task in self.held[rank] if not task[2]]
             self.held[rank] = deque(task for task in self.held[rank] if task[2])
-            self.give_back(rank, back)
+            self.deliver_reclaimed(rank, back)
 
-    def give_back(self, rank: int, tasks, end: AttemptEnd = AttemptEnd.RECLAIMED) -> None:
+    def deliver_reclaimed(self, rank: int, tasks, end: AttemptEnd = AttemptEnd.RECLAIMED) -> None:
         numbers, attempts = tuple(task[0] for task in tasks), tuple(task[1] for task in tasks)
         self.feed(TrialsReclaimed(Slot(rank, 0), numbers, attempts, end))
 
     def answer(self, rank: int) -> None:
-        """Give back what was not begun."""
+        """Answer a reclaim: return all trials that have not begun."""
         self.asked.discard(rank)
         back = [self.held[rank].pop() for _ in range(len(self.held[rank]) - 1)][::-1]
-        self.give_back(rank, back)
+        self.deliver_reclaimed(rank, back)
 
     def pass_time(self) -> None:
         self.now += 0.5
@@ -165,7 +162,7 @@ class Ranks:
         return list(self.scheduler.core.trials.states)
 
 
-def test_what_runs_out_of_memory_in_a_process_that_has_run_others_runs_once_more_in_a_fresh_one():
+def test_a_trial_that_runs_out_of_memory_in_a_used_process_is_retried_in_a_fresh_one():
     ranks = Ranks(scheduler_of(3), ["gpu"], {"gpu": 2})
     ranks.warm[0] = True
     ranks.end(0)
@@ -177,7 +174,7 @@ def test_what_runs_out_of_memory_in_a_process_that_has_run_others_runs_once_more
 
 
 @pytest.mark.parametrize("frontier", [None, frontier_of(2)])
-def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_process(frontier):
+def test_a_failure_that_a_used_device_may_have_caused_is_retried_in_a_fresh_process(frontier):
     scheduler = scheduler_of(2, frontier=frontier)
     [assign, *_] = scheduler.handle(WorkerJoined(0, 1, (), "n", "gpu"), 5.0)
     [number], [attempt] = assign.numbers, assign.attempts
@@ -202,7 +199,7 @@ def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_proces
 
     made = fail(attempt, warm=True)
     assert GiveUp(0, [number], [attempt], AttemptEnd.NOT_FRESH) in made
-    # Another one may have been handed out ahead.
+    # The trial after it may be assigned first.
     [again] = [
         decision
         for decision in [*made, *scheduler.handle(TimePassed(), 7.0)]
@@ -212,7 +209,7 @@ def test_what_a_used_device_may_be_to_blame_for_runs_once_more_in_a_fresh_proces
     assert any(isinstance(decision, Commit) for decision in fail(again.attempts[0], warm=False))
 
 
-def test_what_runs_out_of_memory_in_a_fresh_process_has_failed_at_once():
+def test_a_trial_that_runs_out_of_memory_in_a_fresh_process_fails_at_once():
     ranks = Ranks(scheduler_of(3), ["gpu"], {"gpu": 2})
     ranks.end(0)
     assert ranks.failed == [2]
@@ -224,7 +221,7 @@ def test_a_new_master_still_asks_for_a_fresh_process():
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_a_sweep_over_seven_hundred_sizes_loses_about_ten_and_calls_the_others_infeasible(workers):
+def test_a_sweep_over_700_sizes_loses_up_to_ten_trials_and_marks_the_others_infeasible(workers):
     ranks = Ranks(scheduler_of(700, frontier=frontier_of(700)), ["gpu"] * workers, {"gpu": 412})
     assert ranks.run(Random(workers)) is EndReason.COMPLETE
     assert ranks.states.count(COMPLETE) == 412
@@ -234,8 +231,8 @@ def test_a_sweep_over_seven_hundred_sizes_loses_about_ten_and_calls_the_others_i
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_no_device_is_blamed_for_what_is_too_large(seed):
-    """In most orders of ends one of them fails twice in a row while the others complete what is small enough."""
+def test_no_device_is_blamed_for_trials_that_are_too_large(seed):
+    """In most orders one device fails twice in a row while the others complete smaller trials."""
     ranks = Ranks(scheduler_of(200, frontier=frontier_of(200), quarantine=True), ["gpu"] * 3, {"gpu": 150})
     assert ranks.run(Random(seed)) is EndReason.COMPLETE
     assert ranks.states.count(COMPLETE) == 150
@@ -252,7 +249,7 @@ def test_a_trial_that_is_too_large_for_one_kind_of_device_runs_on_the_other():
     assert all("on large" in infer.why and "on small" in infer.why for infer in ranks.made(MarkInfeasible))
 
 
-def test_when_the_larger_kind_is_lost_the_rest_is_infeasible():
+def test_when_the_larger_kind_of_device_is_lost_larger_trials_are_infeasible():
     ranks = Ranks(
         scheduler_of(100, frontier=frontier_of(100)), ["small", "large"], {"small": 20, "large": 80}
     )
@@ -267,7 +264,7 @@ def test_when_the_larger_kind_is_lost_the_rest_is_infeasible():
     assert all(state == COMPLETE for state in ranks.states[:20])
 
 
-def test_what_was_found_before_is_not_found_again():
+def test_results_of_an_earlier_run_need_no_new_probe():
     frontier = frontier_of(100)
     for number in range(60):
         frontier.learn(number, "gpu", Evidence.FITS)
@@ -280,7 +277,7 @@ def test_what_was_found_before_is_not_found_again():
     assert ranks.made(Assign) == []
 
 
-def test_on_another_kind_of_device_everything_is_open_again():
+def test_on_another_kind_of_device_all_sizes_are_probed_again():
     frontier = frontier_of(100)
     frontier.learn(60, "gpu", Evidence.TOO_LARGE)
     states = bytes([COMPLETE] * 60 + [FAILED] + [0] * 39)
@@ -289,14 +286,14 @@ def test_on_another_kind_of_device_everything_is_open_again():
     assert ranks.states.count(COMPLETE) == 89
 
 
-def test_a_stop_leaves_what_is_withheld_for_the_next_run():
+def test_a_stop_leaves_withheld_trials_to_the_next_run():
     ranks = Ranks(scheduler_of(100, frontier=frontier_of(100)), ["gpu"], {"gpu": 50})
     ranks.feed(StopRequested(EndReason.SIGNAL))
-    ranks.give_back(0, list(ranks.held[0]), AttemptEnd.INTERRUPTED)
+    ranks.deliver_reclaimed(0, list(ranks.held[0]), AttemptEnd.INTERRUPTED)
     assert ranks.made(End) == [End(EndReason.SIGNAL)]
 
 
-def test_before_the_walltime_what_cannot_be_probed_any_more_stays():
+def test_trials_that_cannot_be_probed_before_the_walltime_stay_waiting():
     model = DurationModel({"x": list(range(1, 101))}, [float(n) for n in range(1, 101)], 100)
     model.observe([0, 1, 2], [1.0, 2.0, 3.0])
     model.fit()
@@ -311,10 +308,10 @@ def test_before_the_walltime_what_cannot_be_probed_any_more_stays():
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 4), st.booleans(), st.data())
-def test_whatever_happens_what_fits_runs_and_what_does_not_is_lost_or_inferred(
+def test_in_any_history_trials_that_fit_complete_and_others_fail_or_are_infeasible(
     seed, count, workers, mixed, data
 ):
-    """Ends in any order, lost workers that come back, answers that come late, masters that take over."""
+    """Random ends, reclaims, late answers, and workers that are lost and rejoin."""
     random = Random(seed)
     kinds = [random.choice(["small", "large"]) if mixed else "large" for _ in range(workers)]
     small = data.draw(st.integers(0, count))
@@ -328,8 +325,8 @@ def test_whatever_happens_what_fits_runs_and_what_does_not_is_lost_or_inferred(
         if what < 0.05:
             rank = random.choice(list(ranks.kinds))
             if ranks.held.get(rank):
-                # Nothing has run: no retry is used up for it.
-                ranks.give_back(rank, [ranks.held[rank].pop()])
+                # The trial had not begun: this uses no retry.
+                ranks.deliver_reclaimed(rank, [ranks.held[rank].pop()])
         elif what < 0.08 and len(ranks.held) > 1:
             rank = random.choice(list(ranks.held))
             if not ranks.held[rank]:
@@ -357,7 +354,7 @@ def test_whatever_happens_what_fits_runs_and_what_does_not_is_lost_or_inferred(
         assert COMPLETE not in ranks.states[best:]
 
 
-def test_too_few_workers_for_every_trial_that_is_left_end_the_run_with_trials_withheld_too():
+def test_too_few_workers_for_every_trial_left_end_the_run_although_trials_are_withheld():
     scheduler = Scheduler(
         bytes(9), [0] * 9, DurationModel({"x": list(range(9))}, None, 9), retries=1, grace_s=1.0,
         frontier=frontier_of(9), widths=[4] * 9, patience_s=60.0,
@@ -366,7 +363,7 @@ def test_too_few_workers_for_every_trial_that_is_left_end_the_run_with_trials_wi
     assert ranks.run() is EndReason.TOO_FEW
 
 
-def test_a_trial_of_several_ranks_that_ran_out_of_memory_in_a_used_process_has_fresh_ones_next():
+def test_a_trial_of_several_ranks_that_ran_out_of_memory_in_a_used_process_is_retried_in_fresh_ones():
     scheduler = Scheduler(
         bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2]
     )
@@ -394,7 +391,7 @@ def test_a_trial_of_several_ranks_that_ran_out_of_memory_in_a_used_process_has_f
     assert over == End(EndReason.NOTHING_COMPLETED)
 
 
-def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
+def test_a_search_that_learns_adds_trials_until_it_has_found_its_answer():
     space = SearchSpace((IntegerRange("x", 1, 700),))
     search = LargestBatch(space, "loss", Direction.MAXIMIZE)
     search.add(0, search[0])
@@ -428,7 +425,7 @@ def test_a_search_that_learns_adds_trials_until_its_questions_are_answered():
     assert len(sizes) <= 20
 
 
-def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
+def test_a_stopped_search_that_would_add_trials_is_not_complete():
     search = LargestBatch(SearchSpace((IntegerRange("x", 1, 700),)), "loss", Direction.MAXIMIZE)
     search.add(0, search[0])
     scheduler = Scheduler(
@@ -436,12 +433,12 @@ def test_a_search_that_would_ask_for_more_is_not_complete_when_it_is_stopped():
     )
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.handle(StopRequested(EndReason.WALLTIME), 1.0)
-    # It ends well before its grace is over.
+    # The trial ends well before the grace period does.
     block = EndedBlock(0, 0, [0], [1], [COMPLETE], [0.0], [1.0], {"loss": [350.0]})
     assert scheduler.handle(TrialsEnded(block), 2.0) == [Commit(block), End(EndReason.WALLTIME)]
 
 
-def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
+def test_after_a_takeover_running_trials_may_still_show_that_larger_ones_fit():
     frontier = frontier_of(100)
     frontier.learn(49, "gpu", Evidence.TOO_LARGE)
     states = bytearray(100)
@@ -459,7 +456,7 @@ def test_after_a_takeover_what_runs_may_still_show_that_larger_ones_fit():
     assert inferred.numbers in ([], list(range(80, 100)))
 
 
-def test_probes_that_are_too_wide_for_the_slots_that_are_left_hold_nobody_up():
+def test_probes_that_are_too_wide_for_the_remaining_slots_delay_no_other_trial():
     sizes, widths = [*range(1, 201), *range(1, 9)], [4] * 200 + [1] * 8
     frontier = MemoryFrontier({"ranks_per_trial": widths, "x": sizes}, {"x": "increasing"})
     scheduler = Scheduler(
@@ -478,7 +475,7 @@ def test_probes_that_are_too_wide_for_the_slots_that_are_left_hold_nobody_up():
     assert ranks.states[:200].count(WAITING) == 200
 
 
-def test_a_probe_that_became_too_wide_is_withheld_again_and_runs_when_there_are_slots_again():
+def test_a_probe_that_became_too_wide_is_withheld_until_there_are_enough_slots():
     sizes, widths = list(range(1, 9)) * 2, [2] * 8 + [1] * 8
     frontier = MemoryFrontier({"ranks_per_trial": widths, "x": sizes}, {"x": "increasing"})
     scheduler = Scheduler(

@@ -1,4 +1,4 @@
-"""The mutation run itself, and that every mutant of tests/mutants fits the source as it is."""
+"""The mutation run itself, and a check that every mutant of tests/mutants applies to the current source."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MUTANTS = read_mutants(ROOT / "tests" / "mutants")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_applies_to_the_source_as_it_is_and_its_tests_are_there(mutant: Mutant):
-    """Whoever changes what it replaces is told here which mutant is to be brought up to date."""
+def test_every_mutant_applies_to_the_current_source_and_its_tests_exist(mutant: Mutant):
+    """After a change of the quoted source, this failure names the mutant to update."""
     texts = {change.file: (ROOT / change.file).read_text(encoding="utf-8") for change in mutant.changes}
     for change in mutant.changes:
         texts[change.file] = change.applied_to(texts[change.file])
@@ -101,7 +101,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
         ),
         mutant("one of two tests is deaf", "number / 2", "number / 3", "test_half", "test_anything"),
         mutant("nobody looks", REFUSAL, "", "test_half"),
-        mutant("it is not there any more", "number / 7", "number", "test_half"),
+        mutant("the text is missing", "number / 7", "number", "test_half"),
         mutant("it is there twice", "number", "n", "test_half"),
         mutant("it is no Python", "return number / 2", "return number /", "test_half"),
         mutant("it hangs", "number / 2", "number / 3", "test_waits", seconds=3.0),
@@ -114,7 +114,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
         "two lines, each by itself": "caught",
         "one of two tests is deaf": "survived",
         "nobody looks": "survived",
-        "it is not there any more": "error",
+        "the text is missing": "error",
         "it is there twice": "error",
         "it is no Python": "error",
         "it hangs": "error",
@@ -123,7 +123,7 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
     }
     assert verdicts["one of two tests is deaf"].told == "pass without it: test_program.py::test_anything"
     assert (
-        verdicts["it is not there any more"].told
+        verdicts["the text is missing"].told
         == "does not apply: program.py holds its old text 0 times, expected once"
     )
     assert verdicts["it is no Python"].told.startswith("does not compile: program.py, line 5: ")
@@ -137,13 +137,13 @@ def test_a_mutant_is_caught_when_each_of_its_tests_fails_and_survives_otherwise(
     )
 
 
-def test_a_test_that_is_not_there_is_an_error_for_its_mutant(tree: Path):
+def test_a_missing_test_is_an_error_of_its_mutant(tree: Path):
     [verdict] = run_all(tree, [mutant("m", REFUSAL, "", "test_of_long_ago")])
     assert verdict.outcome == "error"
     assert "its tests did not run: ['tests/test_program.py::test_of_long_ago']" in verdict.told
 
 
-def test_when_the_time_is_over_no_mutant_is_begun_and_that_is_no_failure(tree: Path):
+def test_no_mutant_is_started_after_the_time_limit_and_that_is_not_a_failure(tree: Path):
     [verdict] = run_all(tree, [mutant("m", REFUSAL, "", "test_refusal")], within_s=0.0)
     assert (verdict.outcome, verdict.is_bad) == ("not tried", False)
 
@@ -159,7 +159,7 @@ def test_shares_hold_every_mutant_once():
             share_of(MUTANTS, wrong)
 
 
-def test_a_list_that_does_not_say_what_it_must_is_refused(tmp_path: Path):
+def test_a_list_with_missing_or_unknown_keys_is_refused(tmp_path: Path):
     one = 'name = "a"\nremoves = "b"\nfile = "c"\nold = "d"\nnew = ""\ntests = []\n'
     (tmp_path / "list.toml").write_text(f"[[mutant]]\n{one}[[mutant]]\n{one}")
     with pytest.raises(MutantError, match=r"more than one mutant is named \['a'\]"):

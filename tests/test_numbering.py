@@ -23,13 +23,13 @@ def test_trials_are_numbered_in_the_order_of_the_space_and_the_baseline_comes_la
     assert trials.baseline == 3
 
 
-def test_a_baseline_that_the_space_holds_is_not_run_twice():
+def test_a_baseline_inside_the_space_is_not_run_twice():
     trials = numbered(["x=1:3"], baseline=["x=2"])
     assert trials.count == 3
     assert trials.baseline == 1
 
 
-def test_a_baseline_may_differ_in_what_is_fixed():
+def test_a_baseline_may_differ_in_fixed_values():
     trials = numbered(["x=1:2", "mode=fast"], baseline=["x=1", "mode=slow"])
     assert trials.parameters == {"x": [1, 2, 1], "mode": ["fast", "fast", "slow"]}
 
@@ -54,7 +54,7 @@ def test_more_trials_of_a_random_search_continue_it():
     assert new.parameters["x"][:5] == old.parameters["x"]
 
 
-def test_a_sweep_that_has_all_it_asks_for_gets_nothing_new():
+def test_a_complete_sweep_gets_no_new_trials():
     old = numbered(["x=1:3"])
     assert numbered(["x=1:3"], known_of(old)).first_new == 3
 
@@ -65,6 +65,6 @@ def test_one_trial_without_parameters_is_a_sweep():
     assert numbered([], known_of(old)).count == 1
 
 
-def test_what_all_trials_of_a_block_share_travels_once():
+def test_values_that_all_trials_of_a_block_share_are_sent_once():
     trials = numbered(["x=1:3", "mode=fast"])
     assert trials.columns([0, 2]) == {"x": [1, 3], "mode": "fast"}

@@ -1,4 +1,4 @@
-"""What a master makes of the results file and the journal before it, where trials have several ranks."""
+"""State of trials of several ranks that a master derives from the results file and the journal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_crash_of_everything_is_one_loss_for_a_trial_whatever_the_number_of_it
     assert known.losses_of_crash("another") == {}
 
 
-def test_a_worker_whose_record_is_damaged_is_not_taken_for_another_one(tmp_path):
+def test_a_worker_with_a_damaged_record_is_not_mistaken_for_another(tmp_path):
     known = known_after(tmp_path / "s.h5", joined(0), joined(2), assigned(0, 0, 1))
     assert Slot(2, 0) not in known.teams.get(0, [])
     assert known.held[Slot(2, 0)] == {}

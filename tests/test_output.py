@@ -1,4 +1,4 @@
-"""What the launcher shows of what mpirun and the ranks print; the texts are those of real launchers."""
+"""Filtering the output of mpirun and the ranks; the texts are those of real launchers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
 You may or may not see output from other processes, depending on
 exactly when Open MPI kills them.
 {RULE}"""
-#: Open MPI 4 prints two blocks, one behind the other.
+#: Open MPI 4 prints two successive blocks.
 FOUR = f"""{RULE}
 Primary job  terminated normally, but 1 process returned
 a non-zero exit code. Per user-direction, the job has been aborted.
@@ -46,7 +46,7 @@ HYDRA = f"""
 {"=" * 83}
 YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)"""
 SRUN = "srun: error: n1: task 0: Exited with exit code 2\nsrun: error: n2: tasks 1-3: Exited with exit code 2"
-#: A warning that users want to see.
+#: A warning that must be shown.
 WARNING = f"""{RULE}
 WARNING: No preset parameters were found for the device that Open MPI
 detected:
@@ -58,7 +58,7 @@ not launch the job.
 
 
 def filtered(text: str) -> tuple[str, str]:
-    """What passes, in its order, and what was taken out."""
+    """The text that passes, in its order, and the complaints that were removed."""
     taken = ComplaintFilter()
     passed = [line for fed in text.split("\n") for line in taken.feed(fed)]
     return "\n".join(passed + taken.rest()), "\n".join(taken.complaints)
@@ -67,11 +67,11 @@ def filtered(text: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     "complaint", [EXITED, ABORTED, FOUR, SRUN], ids=["exited", "aborted", "four", "srun"]
 )
-def test_what_mpirun_says_of_ranks_that_returned_a_code_is_taken_out(complaint: str):
+def test_mpirun_s_complaints_about_exit_codes_of_ranks_are_removed(complaint: str):
     assert filtered(f"before\n{complaint}\nafter") == ("before\nafter", complaint)
 
 
-def test_hydras_complaint_is_taken_out_as_well():
+def test_hydra_s_complaint_is_removed_too():
     passed, complaints = filtered(HYDRA)
     assert passed == ""
     assert complaints == HYDRA.lstrip("\n")
@@ -80,18 +80,18 @@ def test_hydras_complaint_is_taken_out_as_well():
 @pytest.mark.parametrize(
     "text", [WARNING, MISSING, f"a\n{RULE}\nb", RULE, f"{RULE}\n{RULE}", f"{RULE}\n\n{RULE}\nb"]
 )
-def test_everything_else_passes_as_it_is(text: str):
+def test_all_other_output_passes_unchanged(text: str):
     assert filtered(text) == (text, "")
 
 
-def test_a_complaint_without_an_end_passes():
+def test_an_incomplete_complaint_passes():
     cut = EXITED.rpartition("\n")[0]
     assert filtered(cut) == (cut, "")
     endless = EXITED.rpartition("\n")[0] + "\nx" * 100
     assert filtered(endless) == (endless, "")
 
 
-def test_words_are_told_without_rules_and_repetitions():
+def test_printed_lines_are_quoted_without_rules_and_repetitions():
     assert words_of([RULE, "  a ", "", "b", "a", "b"]) == ["a", "b"]
     assert words_of([str(n) for n in range(40)]) == [
         "0",
@@ -111,5 +111,5 @@ def test_words_are_told_without_rules_and_repetitions():
 
 
 @pytest.mark.parametrize("line", ['{"total": 3', "{}", "[1]", ""])
-def test_progress_that_was_cut_off_is_no_progress(line: str):
+def test_a_truncated_progress_line_is_ignored(line: str):
     assert parse(MARK + line) is None

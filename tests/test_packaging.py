@@ -1,4 +1,4 @@
-"""What is shipped is whole, and what is written about it works."""
+"""The wheel is complete, and the examples in the documentation work."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_the_wheel_holds_the_package_the_analysis_and_the_job_scripts(tmp_path: 
     assert "mpisweep = mpisweep.cli:main" in entry_points
 
 
-def test_what_is_cited_is_this_version():
+def test_the_citation_names_this_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall("^version: (.+)$", text, flags=re.MULTILINE) == [mpisweep.__version__]
     assert "  - name: The mpisweep developers\n" in text
 
 
-def test_without_an_environment_of_its_own_make_uses_the_folder_it_is_in(tmp_path: Path, environment):
+def test_make_without_a_virtual_environment_uses_its_own_folder(tmp_path: Path, environment):
     shutil.copytree(ROOT / "mpisweep", tmp_path / "mpisweep")
     shutil.copy(ROOT / "Makefile", tmp_path)
     done = subprocess.run(
@@ -94,7 +94,7 @@ def blocks_of(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def mpisweep_in(tmp_path: Path, environment):
-    """Run ``mpisweep ARGUMENTS`` beside a training script, and see that it is content."""
+    """Run ``mpisweep ARGUMENTS`` beside a training script, and check that it exits with 0."""
     (tmp_path / "train.py").touch()
 
     def run(*arguments: str) -> None:
@@ -108,19 +108,19 @@ def mpisweep_in(tmp_path: Path, environment):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/sweep-file.md", "docs/workloads.md", "docs/resnet50.md"])
-def test_every_sweep_file_that_is_shown_is_fine(tmp_path: Path, mpisweep_in, page):
+def test_every_documented_sweep_file_passes_check(tmp_path: Path, mpisweep_in, page):
     (tmp_path / "my_train.py").write_text("def train(trial): pass\n", encoding="utf-8")
     shown = blocks_of(page, "toml")
     assert shown
     for block in shown:
-        # Of some only a part is shown, and the workload elsewhere.
+        # Some blocks show only part of a file, without the workload.
         workload = "" if "workload" in block else 'workload = "my_train:train"\n'
         (tmp_path / "sweep.toml").write_text(workload + block, encoding="utf-8")
         mpisweep_in("check", "sweep.toml")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/workloads.md"])
-def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page):
+def test_every_documented_run_without_a_sweep_file_passes_check(mpisweep_in, page):
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", "")
     shown = re.findall(r"(?:^|`)mpisweep run ((?:resnet50 )?-p [^`\n]+)", text, flags=re.MULTILINE)
     assert shown
@@ -128,7 +128,7 @@ def test_every_run_without_a_sweep_file_that_is_shown_is_fine(mpisweep_in, page)
         mpisweep_in("check", *shlex.split(line))
 
 
-def test_every_command_that_the_readme_names_is_there(environment):
+def test_every_command_in_the_readme_exists(environment):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)mpisweep ([a-z]+)", text, flags=re.MULTILINE))
     assert "run" in named
@@ -141,9 +141,7 @@ def test_every_command_that_the_readme_names_is_there(environment):
         )
 
 
-def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_reads_them(
-    tmp_path: Path, mpisweep_in, environment
-):
+def test_the_readme_s_function_runs_and_its_code_reads_the_results(tmp_path: Path, mpisweep_in, environment):
     [function] = [block for block in blocks_of("README.md", "python") if "def " in block]
     [reading] = [block for block in blocks_of("README.md", "python") if "load(" in block]
     (tmp_path / "my_train.py").write_text(function, encoding="utf-8")
@@ -174,12 +172,10 @@ def test_the_function_in_the_readme_runs_and_its_results_are_read_as_the_readme_
 
 
 @pytest.mark.parametrize("page", ["pjm", "slurm", "pbs", "grid-engine", "workstation"])
-def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(
-    page: str, tmp_path: Path, environment
-):
+def test_the_commands_of_a_page_write_scripts_that_pass_check(page: str, tmp_path: Path, environment):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", "")
     shown = re.findall(r"(?:^|`)mpisweep ((?:check|jobscript|submit) [^`#\n]+)", text, flags=re.MULTILINE)
-    # In running text the reader is to put in something of their own.
+    # Commands with placeholders are for the reader to complete.
     commands = [command for command in shown if "SWEEP.toml" not in command and "..." not in command]
     assert commands
     work = tmp_path / "mpisweep"
@@ -187,7 +183,7 @@ def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(
     (work / "examples").mkdir(parents=True)
     shutil.copy(ROOT / "examples" / "resnet50-batch-size.toml", work / "examples")
     for command in commands:
-        # There is nothing to submit to: the script that would be submitted, but for the chain.
+        # No batch system here: write the script that would be submitted, without the chain.
         arguments = shlex.split(
             re.sub(r" --chain \w+| > job.sh", "", re.sub("^submit", "jobscript", command))
         )
@@ -201,5 +197,5 @@ def test_the_commands_of_a_page_write_scripts_in_which_nothing_is_wrong(
         )
         assert done.returncode == 0, (command, done.stdout + done.stderr)
         if done.stdout.startswith("#!"):
-            # Where tests are run is a node's own folder.
+            # The folder of the tests is node-local, which `jobscript --check` reports.
             (work / "job.sh").write_text(done.stdout.replace(str(tmp_path), "$WORK"))

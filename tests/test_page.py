@@ -26,13 +26,13 @@ def test_the_page_has_the_table_the_figures_and_the_failures(made):
     assert "batch_size = { from = 16, to = 640, step = 16 }" in made
 
 
-def test_the_page_needs_nothing_and_runs_nothing(made):
+def test_the_page_is_self_contained_and_has_no_scripts(made):
     assert "<script" not in made
     links = re.findall(r'(?:href|src)="([^"]*)"', made)
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
 
 
-def test_every_figure_in_it_is_whole(made):
+def test_every_figure_in_it_is_well_formed(made):
     found = re.findall(r"<svg.*?</svg>", made, re.DOTALL)
     assert len(found) == made.count("<svg") > 0
     assert all(ET.fromstring(figure).tag.endswith("svg") for figure in found)
@@ -43,13 +43,13 @@ def test_the_same_sweep_gives_the_same_page(tmp_path: Path):
     assert page(sweep) == page(sweep)
 
 
-def test_a_sweep_in_which_nothing_has_ended_has_a_page(tmp_path: Path):
+def test_a_sweep_without_ended_trials_has_a_page(tmp_path: Path):
     made = page(mpisweep.load(resnet_sweep(tmp_path / "flow.h5", last=0)))
     assert "<svg" not in made
     assert made.endswith("</html>\n")
 
 
-def test_the_command_writes_it_beside_the_results_and_says_where(tmp_path: Path):
+def test_the_command_writes_the_page_beside_the_results_and_prints_its_path(tmp_path: Path):
     resnet_sweep(tmp_path / "flow.h5")
     done = subprocess.run(
         [sys.executable, "-m", "mpisweep", "report", "flow.h5"],

@@ -188,7 +188,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a package is installed of which nothing can be used."""
+    """A folder with an installed package whose plugins all fail to load."""
     folder = tmp_path_factory.mktemp("broken")
     install(BROKEN, folder / "source", folder / "target")
     return folder / "target"
@@ -196,7 +196,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, environment: dict[str, str], mpisweep: Run) -> Run:
-    """Run ``mpisweep ARGUMENTS`` with the packages in `folders`; ``ranks=N`` has a typed mpirun start it."""
+    """Run ``mpisweep ARGUMENTS`` with the packages in `folders`; ``ranks=N`` starts it with mpirun."""
     (folder / "sweep.toml").write_text(SWEEP, encoding="utf-8")
     before = environment.get("PYTHONPATH")
 
@@ -211,7 +211,7 @@ def run(folder: Path, environment: dict[str, str], mpisweep: Run) -> Run:
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command says that refuses its input."""
+    """The one line that a command prints when it refuses its input."""
     assert done.returncode == 2, done.stdout + done.stderr
     [line] = done.stderr.splitlines()
     return line
@@ -224,7 +224,7 @@ def test_a_sweep_runs_with_the_workload_and_the_search_of_an_installed_package(f
     done = run("run", "sweep.toml", "-o", "r.h5", *workers, folders=[tiny], ranks=ranks)
     assert done.returncode == 0, done.stdout + done.stderr
     with h5py.File(folder / "r.h5") as file:
-        # Six, from the top, and the baseline.
+        # The six largest in descending order, then the baseline.
         assert list(file["trials/parameters/width"][()]) == [9, 8, 7, 6, 5, 4, 2]
         assert list(file["trials/metrics/loss"][()]) == [1 / width for width in (9, 8, 7, 6, 5, 4, 2)]
         assert file["trials/metrics/loss"].attrs["units"] == "nat"
@@ -232,7 +232,7 @@ def test_a_sweep_runs_with_the_workload_and_the_search_of_an_installed_package(f
         assert file.attrs["workload"] == "tiny"
 
 
-def test_the_results_are_read_where_the_package_is_not_installed(folder, tiny, run: Run):
+def test_results_are_readable_without_the_package(folder, tiny, run: Run):
     assert run("run", "sweep.toml", "-o", "r.h5", "-n", "1", folders=[tiny]).returncode == 0
     for command in (["status", "r.h5"], ["top", "r.h5"]):
         done = run(*command, folders=[])
@@ -244,7 +244,7 @@ def test_the_results_are_read_where_the_package_is_not_installed(folder, tiny, r
     )
 
 
-def test_a_sweep_without_a_file_names_them_as_well(folder, tiny, run: Run):
+def test_a_sweep_without_a_sweep_file_can_use_them_too(folder, tiny, run: Run):
     arguments = [
         "run",
         "tiny",
@@ -268,7 +268,7 @@ def test_a_sweep_without_a_file_names_them_as_well(folder, tiny, run: Run):
     assert "invalid choice: 'downwards' (choose from" in refused.stderr
 
 
-def test_its_options_are_checked_like_those_of_a_built_in_workload(folder, tiny, run: Run):
+def test_options_of_a_plugin_are_checked_like_those_of_a_built_in_workload(folder, tiny, run: Run):
     for wrong, message in (
         ("[fixed]\nbent = 'tanh'", "sweep.toml: fixed.bent: tiny has no such option; did you mean 'bend'?"),
         (
@@ -285,7 +285,7 @@ def test_its_options_are_checked_like_those_of_a_built_in_workload(folder, tiny,
     )
 
 
-def test_the_schema_that_check_prints_has_what_is_installed(tiny, broken, run: Run):
+def test_the_schema_that_check_prints_includes_installed_plugins(tiny, broken, run: Run):
     sweep = {
         "workload": "tiny",
         "search": "downwards",
@@ -306,7 +306,7 @@ def test_the_schema_that_check_prints_has_what_is_installed(tiny, broken, run: R
         unknown(sweep)
 
 
-def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
+def test_a_plugin_s_site_is_listed_and_has_job_scripts(tiny, run: Run):
     listed = run("jobscript", "--sites", folders=[tiny])
     assert listed.returncode == 0, listed.stderr
     assert any(
@@ -333,7 +333,7 @@ def test_its_site_is_listed_and_has_job_scripts(tiny, run: Run):
 
 @pytest.fixture
 def venv(tmp_path: Path, tiny: Path, environment: dict[str, str], standins) -> Path:
-    """An environment with the tiny package for jobs of Tiny Queue, whose commands are on PATH."""
+    """An environment for jobs of Tiny Queue: the tiny package, and the queue's commands on PATH."""
     environment |= standins.environment
     environment["PATH"] = os.pathsep.join([str(QUEUE), environment["PATH"]])
     scripts = tmp_path / "with the package" / "bin"
@@ -346,7 +346,7 @@ def venv(tmp_path: Path, tiny: Path, environment: dict[str, str], standins) -> P
 
 
 @pytest.mark.mpi
-def test_its_batch_system_runs_a_chain_of_jobs(folder, tiny, venv, standins, run: Run):
+def test_a_plugin_s_batch_system_runs_a_chain_of_jobs(folder, tiny, venv, standins, run: Run):
     job = ("sweep.toml", "--site", "tinyqueue", "--elapse", "1:00:00", "-o", "r.h5", "--venv", str(venv))
     submitted = run("submit", *job, "--chain", "2", folders=[tiny])
     assert submitted.returncode == 0, submitted.stderr
@@ -363,7 +363,7 @@ def test_its_batch_system_runs_a_chain_of_jobs(folder, tiny, venv, standins, run
         assert json.loads(status.stdout)["jobs"] == jobs
 
 
-def test_its_job_scripts_are_written_and_checked(folder, tiny, run: Run):
+def test_job_scripts_of_a_plugin_s_batch_system_are_written_and_checked(folder, tiny, run: Run):
     job = ("sweep.toml", "--site", "tinyqueue", "--nodes", "3", "--elapse", "1:00:00", "--project", "p1")
     written = run("jobscript", *job, "--venv", "/shared/venv", folders=[tiny])
     assert written.returncode == 0, written.stderr
@@ -379,9 +379,7 @@ def test_its_job_scripts_are_written_and_checked(folder, tiny, run: Run):
     assert "#SBATCH means nothing to Tiny Queue" in checked.stdout
 
 
-def test_jobs_of_a_batch_system_that_is_not_installed_are_named_all_the_same(
-    folder, tiny, venv, standins, run: Run
-):
+def test_jobs_of_a_batch_system_that_is_not_installed_are_still_named(folder, tiny, venv, standins, run: Run):
     note(folder / "r.h5", [Submitted("9714", "tinyqueue", "job.sh", str(folder), 1.0)])
     known = run("status", "r.h5", folders=[tiny])
     assert known.stdout.splitlines()[-1] == "  no Tiny Queue job of this sweep is waiting or running"
@@ -396,7 +394,7 @@ def test_jobs_of_a_batch_system_that_is_not_installed_are_named_all_the_same(
     )
 
 
-def test_a_job_of_a_built_in_system_is_not_taken_for_one_of_a_plugin(tiny, environment, run: Run):
+def test_a_job_of_a_built_in_system_is_not_mistaken_for_a_plugin_s(tiny, environment, run: Run):
     environment |= {"TINY_JOB": "5"}
     shown = run("run", "sweep.toml", "-n", "1", "--dry-run", folders=[tiny])
     assert shown.stdout.startswith("allocation  Tiny Queue job 5: nodes not known"), shown.stderr
@@ -406,7 +404,7 @@ def test_a_job_of_a_built_in_system_is_not_taken_for_one_of_a_plugin(tiny, envir
     assert shown.stdout.startswith("allocation  Slurm job 7"), shown.stderr
 
 
-#: Entry -> why it cannot be used.
+#: Entry point -> why it cannot be used.
 UNUSABLE = {
     "absent": "cannot be loaded: ModuleNotFoundError: No module named 'broken_queues.absent'",
     "raising": "cannot be loaded: RuntimeError: the licence has run out",
@@ -421,7 +419,7 @@ UNUSABLE = {
 
 @pytest.fixture
 def broken_queues(tmp_path: Path) -> Path:
-    """A folder with an installed package that registers batch systems of which none can be used."""
+    """A folder with an installed package whose batch systems all fail to load."""
     target = tmp_path / "queues"
     package, notes = target / "broken_queues", target / "broken_queues-0.4.dist-info"
     package.mkdir(parents=True)
@@ -456,9 +454,7 @@ LOCAL = queue(name="local")
 """
 
 
-def test_a_batch_system_that_cannot_be_used_is_told_where_a_site_names_it(
-    folder, broken_queues, tiny, run: Run
-):
+def test_an_unusable_batch_system_is_an_error_if_a_site_names_it(folder, broken_queues, tiny, run: Run):
     for name, why in UNUSABLE.items():
         (folder / "site.toml").write_text(f'system = "{name}"\ngpus_per_node = 1\n')
         refused = run("jobscript", "sweep.toml", "--site", "./site.toml", folders=[tiny, broken_queues])
@@ -467,7 +463,7 @@ def test_a_batch_system_that_cannot_be_used_is_told_where_a_site_names_it(
         )
 
 
-def test_a_batch_system_that_cannot_be_used_stops_no_sweep(
+def test_an_unusable_batch_system_does_not_prevent_a_sweep(
     folder, environment, broken_queues, tiny, run: Run
 ):
     folders = [tiny, broken_queues]
@@ -486,7 +482,7 @@ def test_a_batch_system_that_cannot_be_used_stops_no_sweep(
     assert "no time limit is set" in checked.stdout
 
 
-# ------------------------------------------------------------------------------------- what cannot be used
+# ------------------------------------------------------------------------------------- broken plugins
 
 
 @pytest.mark.parametrize(
@@ -509,7 +505,7 @@ def test_a_batch_system_that_cannot_be_used_stops_no_sweep(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_a_plugin_that_cannot_be_used_is_one_sentence_that_names_its_package(
+def test_an_unusable_plugin_is_refused_in_one_sentence_that_names_its_package(
     folder, broken, run: Run, command, workload, search, message
 ):
     (folder / "m.py").write_text("def f(trial): return 1.0\n", encoding="utf-8")
@@ -522,14 +518,14 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence_that_names_its_package(
     assert not list(folder.glob("*.h5*"))
 
 
-def test_a_name_that_two_packages_have_is_refused(tiny, broken, run: Run):
+def test_a_name_in_two_packages_is_refused(tiny, broken, run: Run):
     assert sentence(run("check", "sweep.toml", folders=[tiny, broken])) == (
         "mpisweep: sweep.toml: search: 'downwards' is in the packages broken-plugin 0.3 and tiny-plugin "
         "1.5; uninstall one of them"
     )
 
 
-def test_sites_that_cannot_be_found_do_not_hide_the_others(tiny, broken, run: Run):
+def test_missing_sites_do_not_hide_the_others(tiny, broken, run: Run):
     listed = run("jobscript", "--sites", folders=[tiny, broken])
     assert listed.returncode == 0
     assert "tinycluster" in listed.stdout
@@ -540,7 +536,7 @@ def test_sites_that_cannot_be_found_do_not_hide_the_others(tiny, broken, run: Ru
     )
 
 
-def test_what_is_built_in_is_registered_like_a_plugin():
+def test_built_in_entries_are_registered_like_plugins():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     registered = {
@@ -556,7 +552,7 @@ def test_what_is_built_in_is_registered_like_a_plugin():
 
 
 @pytest.mark.parametrize("has_plugin", [False, True])
-def test_outside_of_jobs_only_a_package_with_a_batch_system_is_asked_for_it(tiny, has_plugin: bool):
+def test_outside_of_jobs_only_packages_with_a_batch_system_are_loaded(tiny, has_plugin: bool):
     program = """
 import sys
 before = "importlib.metadata" in sys.modules
@@ -573,7 +569,7 @@ print("tiny_plugin" in sys.modules)
     assert (done.stdout, done.stderr) == (f"{has_plugin}\n", "")
 
 
-def test_what_is_built_in_is_found_without_a_look_at_what_is_installed():
+def test_built_in_entries_are_found_without_reading_installed_packages():
     program = """
 import importlib.metadata
 importlib.metadata.entry_points = None
@@ -594,7 +590,7 @@ assert load_site("genkai").gpus_per_node == 4
 for name in BUILT_IN["mpisweep.batch"]:
     assert find_system(name).name == name
 assert this_allocation({"SLURM_JOB_ID": "7"}).system == "slurm"
-# What a launcher tells its ranks outside of a job.
+# A launcher outside of a job sets this for its ranks.
 assert this_allocation({}, known="local").system == "local"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -617,7 +613,7 @@ def run(trial):
 
 @pytest.fixture
 def fast(tmp_path: Path) -> Path:
-    """A folder in which that package is installed."""
+    """A folder with that package installed."""
     install(FAST, tmp_path / "fast-source", tmp_path / "fast-target")
     return tmp_path / "fast-target"
 
@@ -625,13 +621,13 @@ def fast(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("search", "space"),
     [
-        # The baseline leaves `width` at its default, which the workload's description knows.
+        # The baseline leaves `width` at its default, which comes from the workload's description.
         ('search = "downwards"\ntrials = 3', "width = { from = 1, to = 9 }\n[baseline]\nbend = 'tanh'"),
-        # The objective is left at the speed, of which the workload's description tells.
+        # The objective defaults to the speed, which comes from the workload's description.
         ('search = "largest_batch"', "width = { from = 1, to = 9 }"),
     ],
 )
-def test_results_say_what_the_sweep_left_to_the_package_where_it_is_not_installed(
+def test_defaults_of_a_plugin_are_shown_from_the_results_without_the_package(
     tmp_path, fast, run: Run, search, space
 ):
     (tmp_path / "sweep.toml").write_text(

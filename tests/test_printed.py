@@ -1,4 +1,4 @@
-"""Numbers in what programs print: whatever a hundred programs write is read back, and nothing else is."""
+"""Reading numbers from program output: all common notations are read, ambiguous ones are not."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from mpisweep.spec.printed import plain, read_number
 
 
 def fortran(value: float) -> str:
-    """As D format writes it: a mantissa below one, and D."""
+    """Write a number like Fortran's D format: a mantissa below one, and D."""
     mantissa, exponent = f"{value:.15e}".split("e")
     sign, digits = ("-", mantissa[1:]) if mantissa.startswith("-") else ("", mantissa)
     return f"{sign}0.{digits.replace('.', '')}D{int(exponent) + 1:+03d}"
 
 
-def letterless(value: float) -> str:
-    """As Fortran writes exponents of three digits."""
+def exponent_without_letter(value: float) -> str:
+    """Write a number like Fortran with an exponent of three digits, which has no letter."""
     mantissa, exponent = f"{value:.16e}".split("e")
     return f"{mantissa}{exponent}" if abs(int(exponent)) >= 100 else f"{mantissa}E{exponent}"
 
 
-#: How a program may write a number; each gives back what it was given.
+#: Ways in which programs write a number; each must be read back as the same number.
 NUMBERS = {
     "repr": repr, "e": "{:.16e}".format, "E": "{:.16E}".format, "g": "{:.17g}".format, "G": "{:.17G}".format,
-    "plus": "{:+.17g}".format, "fortran": fortran, "letterless": letterless, "json": json.dumps,
+    "plus": "{:+.17g}".format, "fortran": fortran, "exponent_without_letter": exponent_without_letter, "json": json.dumps,
     "d": lambda value: f"{value:.16e}".replace("e", "d"),
 }  # fmt: skip
-#: And a line around it.
+#: Lines around the number.
 LINES = [
     "loss: {}",
     "loss = {}",
@@ -63,7 +63,7 @@ def found_in(line: str) -> list[float | None]:
 
 
 @given(style=st.sampled_from(STYLES), value=st.floats(-1e300, 1e300, allow_subnormal=False))
-def test_what_was_written_is_read(style: tuple[str, str], value: float):
+def test_every_common_notation_is_read(style: tuple[str, str], value: float):
     number, line = style
     [found] = [one for one in found_in(line.format(NUMBERS[number](value))) if one is not None]
     assert found == value or math.isclose(found, value, rel_tol=1e-14)
@@ -76,16 +76,14 @@ def test_thousands_are_read(value: float, mark: str):
 
 
 @given(st.text(alphabet="0123456789.,:+-eEdDx_ '", max_size=12))
-def test_nothing_is_read_that_was_not_printed(text: str):
-    """Whatever is read is what Python reads of the same characters, marks of thousands and letters of
-    exponents aside.
-    """
+def test_only_printed_digits_are_read(text: str):
+    """Except for thousands separators and exponent letters, the number is the one that Python reads."""
     found = read_number(text)
     if found is None:
         return
     digits = {"".join(c for c in text[:end] if c.isdigit()) for end in range(len(text) + 1)}
     mantissa = f"{abs(found):.17g}".split("e")[0].replace(".", "").strip("0")
-    # The digits that are read stand at the beginning of the text, in this order.
+    # The digits of the number are the leading digits of the text, in order.
     assert (
         found == 0
         or math.isinf(found)
@@ -97,7 +95,7 @@ def test_nothing_is_read_that_was_not_printed(text: str):
 @pytest.mark.parametrize(
     "text", ["NaN", "NAN", "nan", "-nan", "nan(ind)", "null", "-1.#IND", "1.#QNAN", "nan,", "NaN]"]
 )
-def test_nan_in_any_form(text: str):
+def test_nan_is_read_in_any_form(text: str):
     value = read_number(text)
     assert value is not None
     assert math.isnan(value)
@@ -114,7 +112,7 @@ def test_nan_in_any_form(text: str):
         ("1e999", math.inf),
     ],
 )
-def test_infinity_in_any_form(text: str, value: float):
+def test_infinity_is_read_in_any_form(text: str, value: float):
     assert read_number(text) == value
 
 
@@ -126,7 +124,7 @@ def test_infinity_in_any_form(text: str, value: float):
         ("\u22120.5", -0.5), ("3/10", 3.0), ("7:", 7.0), ("1_000", 1000.0), ("0.5\"", 0.5), ("9.", 9.0),
     ],
 )  # fmt: skip
-def test_what_a_person_reads(text: str, value: float):
+def test_other_unambiguous_numbers_are_read(text: str, value: float):
     assert read_number(text) == value
 
 
@@ -137,16 +135,16 @@ def test_what_a_person_reads(text: str, value: float):
         "", ".", "abc", "e5", "nano", "infer", "nullable", "12_a", "--5", "1d", "1.5e3.2",
     ],
 )  # fmt: skip
-def test_what_could_be_something_else_is_not_read(text: str):
+def test_ambiguous_text_is_not_read(text: str):
     assert read_number(text) is None
 
 
-def test_colours_links_and_cursors_are_not_seen():
+def test_escape_sequences_for_colours_links_and_cursors_are_removed():
     shown = "\x1b[36mloss\x1b[0m: \x1b[1;32m0.25\x1b[0m \x1b]8;;http://x\x1b\\here\x1b]8;;\x07 \x1b[2K\x1b(B"
     assert plain(shown) == "loss: 0.25 here "
 
 
-def test_an_expression_with_a_group_means_what_it_says():
+def test_a_regular_expression_with_a_group_is_used_unchanged():
     pattern = parse_pattern("loss", r"loss=(?P<value>\S+) at (?P<step>\d+)").compiled()
     match = pattern.search("loss=3.0} at 7")
     assert match is not None
@@ -156,5 +154,5 @@ def test_an_expression_with_a_group_means_what_it_says():
 @pytest.mark.parametrize(
     "line", ["loss of step 3", "loss (train) 0.5", "loss: none, 0.5", "loss is 3", "losses 3", "loss == 3"]
 )
-def test_only_a_mark_stands_between_a_word_and_its_number(line: str):
+def test_only_a_separator_may_stand_between_a_name_and_its_number(line: str):
     assert found_in(line) == []

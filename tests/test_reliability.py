@@ -1,4 +1,4 @@
-"""What docs/reliability.md promises: real processes are killed, stopped and starved, one test a promise."""
+"""The guarantees of docs/reliability.md, one test each: real processes are killed, stopped and starved."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def my_sweep(folder: Path, last: int, limits: str = "") -> str:
 
 
 def python_path(folder: Path, environment: dict[str, str]) -> str:
-    """Where Python looks for modules: in the folder first."""
+    """Value of PYTHONPATH with the folder first."""
     return os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
 
 
@@ -73,7 +73,7 @@ def run(trial):
 """
 
 
-# ------------------------------------------------------------------------------------- trials that go wrong
+# ------------------------------------------------------------------------------------- failing trials
 
 
 def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mpisweep: Run):
@@ -93,7 +93,7 @@ def test_a_traceback_is_kept_whole_in_the_log_and_its_end_in_the_file(folder, mp
     assert "Traceback" not in done.stderr
 
 
-def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_and_the_next_has_one_as_well(
+def test_out_of_memory_in_a_fresh_process_fails_with_the_peak_and_the_next_trial_gets_a_fresh_process(
     folder, mpisweep: Run
 ):
     workload(
@@ -111,7 +111,7 @@ def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_a
     sweep = package.load(folder / "r.h5")
     trials, attempts = sweep.trials, sweep.attempts
     assert trials["cause"].tolist() == ["", "out_of_memory", "", ""]
-    # Where its turn comes before the new process is there, it is taken back once more.
+    # If its turn comes before the new process has started, it is reclaimed once more.
     tried = attempts[(attempts["trial"] == 1) & (attempts["end"] != "reclaimed")]
     assert tried["end"].tolist() == ["not_fresh", "ended"]
     assert "peak" in trials["message"][1]
@@ -124,7 +124,7 @@ def test_out_of_memory_is_told_with_its_peak_when_a_fresh_process_runs_out_too_a
     assert used not in trials["loss"][2:].tolist()
 
 
-def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpisweep: Run):
+def test_a_trial_that_hangs_is_ended_with_all_processes_it_started(folder, mpisweep: Run):
     workload(
         folder,
         "def run(trial):\n"
@@ -133,7 +133,7 @@ def test_a_trial_that_hangs_is_ended_with_everything_it_has_started(folder, mpis
         "        child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
         "        open('child', 'w').write(str(child.pid))\n"
         "        import re\n"
-        "        re.match(r'(a+)+$', 'a' * 60 + 'b')\n"  # holds the GIL for ever
+        "        re.match(r'(a+)+$', 'a' * 60 + 'b')\n"  # holds the GIL forever
         "    return 1\n",
     )
     done = mpisweep("run", my_sweep(folder, 3, "timeout = 1"), "-n", "1", "-o", "r.h5")
@@ -158,7 +158,7 @@ def test_a_trial_whose_reports_stop_is_ended(folder, mpisweep: Run):
     assert trials["message"][1] == "killed after 1 s without a report (limits.stall)"
 
 
-def test_what_a_trial_leaves_running_is_gone_before_the_next_one_starts(folder, mpisweep: Run):
+def test_processes_that_a_trial_leaves_running_are_ended_before_the_next_one_starts(folder, mpisweep: Run):
     workload(
         folder,
         "def run(trial):\n"
@@ -195,11 +195,11 @@ def test_a_clock_that_jumps_does_not_change_durations(folder, mpisweep: Run):
     assert all(0.05 <= seconds < 5 for seconds in package.load(folder / "r.h5").trials["wall_time"])
 
 
-# ------------------------------------------------------------------------------------- ranks that die
+# ------------------------------------------------------------------------------------- lost ranks
 
 
 def running(folder: Path, environment: dict[str, str], last: int, ranks: int, limits: str = ""):
-    """A sweep of slow trials that is well under way, and its ranks by number."""
+    """Start a sweep of slow trials and wait for four ends; return the launcher and the ranks by number."""
     workload(folder, SLOW)
     process = start(
         folder, environment, "run", my_sweep(folder, last, limits), "-o", "r.h5", "-n", str(ranks)
@@ -230,8 +230,8 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, te
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     ran = assert_done_once(folder, 60)
     assert sum(event == "ended" for _, _, event in ran) <= 61
-    assert_only_theirs_were_repeated(ran, own)
-    # The one that ran, and the one before it, where its end had not arrived.
+    assert_repeated_only_those_of(ran, own)
+    # Repeated: the running trial, and the one before it if its end had not arrived.
     assert len([1 for _, _, event in ran if event == "begun"]) <= 62
     sweep = package.load(folder / "r.h5")
     assert len(sweep.allocations) == 1, "the others went on"
@@ -242,8 +242,8 @@ def test_a_killed_worker_costs_at_most_its_running_trial(folder, environment, te
     )
 
 
-def assert_only_theirs_were_repeated(ran: list[list[str]], processes: set[int]) -> None:
-    """What has begun more than once has begun in one of these processes."""
+def assert_repeated_only_those_of(ran: list[list[str]], processes: set[int]) -> None:
+    """Assert that every trial that began more than once had begun in one of these processes."""
     begun = [(number, int(pid)) for number, pid, event in ran if event == "begun"]
     numbers = [number for number, _ in begun]
     assert {number for number in numbers if numbers.count(number) > 1} <= {
@@ -252,7 +252,7 @@ def assert_only_theirs_were_repeated(ran: list[list[str]], processes: set[int]) 
 
 
 def recovery_s(sweep, rank: int, killed_at: float) -> float:
-    """From the kill to the first assignment after the loss was written down."""
+    """Seconds from the kill to the first assignment after the loss was recorded."""
     workers = sweep.workers
     left_at = workers["left_at"][workers["rank"] == rank][0]
     later = sweep.attempts["assigned_at"][sweep.attempts["assigned_at"] >= left_at - 0.001]
@@ -275,7 +275,7 @@ def test_a_killed_master_stops_no_running_trial_and_loses_and_repeats_nothing(fo
     ran = assert_done_once(folder, 60)
     begun = [number for number, _, event in ran if event == "begun"]
     assert all(begun.count(str(number)) == 1 for number in before), "an acknowledged trial ran again"
-    assert_only_theirs_were_repeated(ran, own)
+    assert_repeated_only_those_of(ran, own)
     assert {int(pid) for _, pid, _ in ran[-6:]} <= survivors, (
         "the survivors' trial processes are still the same"
     )
@@ -315,7 +315,7 @@ def test_a_rank_that_hangs_counts_as_lost_and_is_ended(folder, environment, numb
     assert "no message from it for 2 s" in stderr_of(folder)
 
 
-def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environment):
+def test_when_all_ranks_are_gone_the_launcher_restarts_them(folder, environment):
     process, ranks = running(folder, environment, 60, 2)
     for rank in ranks.values():
         rank.kill()
@@ -327,7 +327,7 @@ def test_when_all_ranks_are_gone_the_launcher_starts_them_again(folder, environm
     assert len(set(sweep.allocations["launch"].tolist())) == 1
 
 
-def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment):
+def test_the_launcher_stops_restarting_ranks_without_progress(folder, environment):
     workload(
         folder,
         "import psutil\ndef run(trial):\n"
@@ -340,7 +340,7 @@ def test_the_launcher_does_not_start_ranks_for_ever_in_vain(folder, environment)
     assert "no trial has ended in 3 starts in a row" in stderr_of(folder)
 
 
-def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_used_up(folder, mpisweep: Run):
+def test_a_trial_that_always_kills_its_worker_is_lost_after_its_retries(folder, mpisweep: Run):
     workload(
         folder,
         "import psutil\ndef run(trial):\n    time.sleep(0.05)\n"
@@ -355,7 +355,7 @@ def test_a_trial_that_costs_its_worker_every_time_is_lost_when_its_retries_are_u
     assert (trials["state"] == "complete").sum() == 29
 
 
-def test_a_killed_fork_server_or_process_that_writes_the_file_is_got_over(folder, environment):
+def test_a_sweep_recovers_from_a_killed_fork_server_and_a_killed_snapshot_process(folder, environment):
     process, ranks = running(folder, environment, 60, 3)
     [writer] = storm.writers_of(ranks[0])
     writer.kill()
@@ -363,7 +363,7 @@ def test_a_killed_fork_server_or_process_that_writes_the_file_is_got_over(folder
     server.kill()
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
     assert_done_once(folder, 60)
-    # The others were told, and did not wait until it had been silent for long.
+    # The other ranks were notified and did not wait for `silence`.
     assert "rank 1 is lost (it died)" in stderr_of(folder)
 
 
@@ -372,7 +372,7 @@ def test_a_killed_fork_server_or_process_that_writes_the_file_is_got_over(folder
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGXCPU])
 @pytest.mark.parametrize("target", ["launcher", "mpirun", "rank"])
-def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisweep: Run, number, target):
+def test_a_signal_to_any_process_stops_the_sweep_cleanly(folder, environment, mpisweep: Run, number, target):
     process, ranks = running(folder, environment, 200, 2)
     victim = {
         "launcher": psutil.Process(process.pid),
@@ -384,11 +384,11 @@ def test_a_signal_to_anybody_stops_the_sweep_in_order(folder, environment, mpisw
     sweep = package.load(folder / "r.h5")
     assert sweep.state == "stopped by a signal"
     assert set(sweep.trials["state"]) == {"complete", "waiting"}
-    assert stderr_of(folder).count("running trials have") == 1  # however many ranks have got it
+    assert stderr_of(folder).count("running trials have") == 1  # no matter how many ranks received it
     assert not (folder / "r.h5.journal").exists()
 
 
-def test_a_stop_file_stops_the_sweep_and_is_used_up(folder, environment):
+def test_a_stop_file_stops_the_sweep_and_is_removed(folder, environment):
     process, _ = running(folder, environment, 200, 2)
     (folder / "r.h5.stop").touch()
     assert process.wait(timeout=PATIENCE_S) == 3, stderr_of(folder)
@@ -408,7 +408,7 @@ def run(trial):
 """
 
 
-def test_a_stop_outlives_the_master_that_it_was_asked_of(folder, environment):
+def test_a_stop_survives_the_master_that_received_it(folder, environment):
     workload(folder, STUBBORN)
     process = start(folder, environment, "run", my_sweep(folder, 20, "grace = 600"), "-o", "r.h5", "-n", "3")
     wait_for((folder / "r.h5").exists)
@@ -445,8 +445,8 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_acknowledged(folder, en
     assert ended(folder / "r.h5") >= before
 
 
-def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run):
-    """Some 12 trials of 0.4 s fit; the next one would have to be interrupted, and is not begun."""
+def test_near_the_walltime_only_trials_that_still_fit_start(folder, mpisweep: Run):
+    """About 12 trials of 0.4 s fit; the next one would be interrupted and does not start."""
     workload(folder, "def run(trial):\n    time.sleep(0.4)\n    return 1\n")
     done = mpisweep("run", my_sweep(folder, 60, "grace = 1"), "-o", "r.h5", "-n", "1", "--walltime", "8")
     assert done.returncode == 3, done.stderr
@@ -454,13 +454,15 @@ def test_near_the_walltime_only_what_still_fits_is_started(folder, mpisweep: Run
     assert sweep.state == "stopped before the walltime"
     [took_s] = sweep.allocations["ended_at"] - sweep.allocations["started_at"]
     assert took_s + sweep.allocations["closing_time"][0] < 8
-    # Not that it has begun few, either: the worker was busy nearly all the time.
+    # Nor did it start too few: the worker was busy most of the time.
     busy_s = sweep.trials["wall_time"][sweep.trials["state"] == "complete"].sum()
     assert busy_s > 0.6 * took_s
     assert set(sweep.attempts["end"]) <= {"ended", "reclaimed"}, "nothing was begun in vain"
 
 
-def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpisweep: Run, environment):
+def test_a_sweep_stops_before_the_end_that_slurm_reports_without_a_walltime(
+    folder, mpisweep: Run, environment
+):
     workload(folder, "def run(trial):\n    time.sleep(0.2)\n    return 1\n")
     environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 9)}
     process = start(folder, environment, "run", my_sweep(folder, 500, "grace = 1"), "-o", "r.h5", "-n", "2")
@@ -476,7 +478,7 @@ def test_the_end_that_slurm_states_is_kept_to_without_a_walltime(folder, mpiswee
 
 @pytest.fixture
 def small_disk(folder: Path):
-    """A file system of half a megabyte, with what the sweep needs beside it."""
+    """A file system of 512 kB for the results; the sweep's other files are outside of it."""
     disk = folder / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -488,7 +490,7 @@ def small_disk(folder: Path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(folder, small_disk, mpisweep: Run):
+def test_an_unwritable_place_is_refused_in_one_sentence(folder, small_disk, mpisweep: Run):
     workload(folder, "def run(trial):\n    return 1.0\n")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for workers in "12":
@@ -525,7 +527,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_nothing_lost(folder, small_dis
     assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
 
 
-def test_a_disk_that_is_full_for_a_moment_only_delays(folder, small_disk, environment):
+def test_a_disk_that_is_full_for_a_while_only_delays_the_sweep(folder, small_disk, environment):
     workload(folder, CHATTY)
     process = start(folder, environment, "run", my_sweep(folder, 40), "-n", "2", "-o", "disk/r.h5")
     wait_for(lambda: "cannot be written" in stderr_of(folder) or "cannot be replaced" in stderr_of(folder))
@@ -536,7 +538,7 @@ def test_a_disk_that_is_full_for_a_moment_only_delays(folder, small_disk, enviro
     assert all(len(sweep.curve(number, "loss").step) == 3000 for number in range(40))
 
 
-def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk, environment):
+def test_a_file_system_that_is_away_for_a_while_only_delays_the_sweep(folder, small_disk, environment):
     workload(folder, CHATTY)
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     view = folder / "view"
@@ -556,7 +558,7 @@ def test_a_file_system_that_is_gone_for_a_moment_only_delays(folder, small_disk,
     assert not list(view.iterdir()), "nothing was written into the place where the file system belongs"
 
 
-# ------------------------------------------------------------------------------------- bad code, bad devices
+# ------------------------------------------------------------------------------------- bugs and bad devices
 
 
 def test_the_same_bug_in_every_trial_stops_the_sweep(folder, mpisweep: Run):
@@ -572,14 +574,14 @@ def test_the_same_bug_in_every_trial_stops_the_sweep(folder, mpisweep: Run):
     assert sweep.state == "stopped because the first trials all failed alike"
 
 
-def test_different_bugs_do_not(folder, mpisweep: Run):
+def test_different_bugs_do_not_stop_the_sweep(folder, mpisweep: Run):
     workload(folder, "def run(trial):\n    raise [KeyError, ValueError][trial.number % 2]('no')\n")
     done = mpisweep("run", my_sweep(folder, 60, "same_failures = 8"), "-n", "1", "-o", "r.h5")
     assert done.returncode == 4
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["failed"] * 60
 
 
-def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpisweep: Run):
+def test_a_device_that_fails_while_others_do_not_is_quarantined(folder, mpisweep: Run):
     workload(
         folder,
         "def run(trial):\n"
@@ -607,7 +609,7 @@ def test_a_device_that_fails_where_the_others_do_not_is_quarantined(folder, mpis
 
 
 def ends_beyond_the_file(folder: Path) -> list[tuple[Path, int]]:
-    """Segment and place of each record of an end that the HDF5 file does not cover."""
+    """Segment and offset of each record of an end that the HDF5 file does not cover."""
     with h5py.File(folder / "r.h5") as file:
         covered = json.loads(file.attrs["covered"])
     return [
@@ -622,8 +624,8 @@ def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(
     folder, environment, mpisweep: Run
 ):
     process, _ranks = running(folder, environment, 40, 2)
-    # What the file has already is not read in the journal.  Others follow the damaged record: one at the end could
-    # also be one that a kill has cut off.
+    # The journal is not read where the file covers it.  More records must follow the damaged one: the last
+    # could also be torn by a kill.
     wait_for(lambda: len(ends_beyond_the_file(folder)) > 1)
     storm.kill(psutil.Process(process.pid), everything=True)
     process.wait()
@@ -644,9 +646,7 @@ def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 40
 
 
-def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(
-    folder, environment, mpisweep: Run
-):
+def test_a_torn_file_is_refused_and_the_message_names_repair(folder, environment, mpisweep: Run):
     workload(folder, SLOW)
     assert mpisweep("run", my_sweep(folder, 6), "-n", "1", "-o", "r.h5").returncode == 0
     data = (folder / "r.h5").read_bytes()
@@ -658,7 +658,7 @@ def test_a_torn_file_is_refused_with_a_way_out_and_repaired_from_its_journal(
     assert (folder / "r.h5").read_bytes() == data[: len(data) // 2], "and it is left as it is"
 
 
-def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run):
+def test_a_foreign_file_is_refused_and_left_unchanged(folder, mpisweep: Run):
     with h5py.File(folder / "r.h5", "w") as file:
         file["x"] = 1
     data = (folder / "r.h5").read_bytes()
@@ -679,9 +679,7 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(folder, mpisweep: Run
 
 @pytest.mark.parametrize("strikes", [10, pytest.param(30, marks=pytest.mark.long)])
 def test_a_storm(folder, tell, strikes: int):
-    """Some real strikes, on a sweep that is nice to others; the counts by kind are printed.  `make storm`
-    strikes hundreds of times.
-    """
+    """A short storm at low priority; prints the strikes by kind.  `make storm` strikes hundreds of times."""
     done = subprocess.run(
         [
             "nice",
@@ -718,7 +716,7 @@ def test_files_follow_the_umask(folder, environment):
     assert (folder / "r.h5").stat().st_mode & 0o777 == 0o640
 
 
-#: Has every Python process note what it binds a port for.
+#: Makes every Python process record the ports that it binds.
 NOTES_PORTS = """
 import os, sys
 
@@ -732,11 +730,11 @@ sys.addaudithook(note)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_no_process_of_ours_opens_a_port(folder, environment, ranks):
-    """The launcher, ranks, fork servers, trial processes and those that write; Open MPI's own are not ours."""
+def test_mpisweep_opens_no_port(folder, environment, ranks):
+    """Covers launcher, ranks, fork servers, trial processes and side processes, but not Open MPI's processes."""
     (folder / "sitecustomize.py").write_text(NOTES_PORTS)
     environment |= {"PYTHONPATH": python_path(folder, environment), "NOTED": str(folder / "noted")}
-    # Trial 3 does, so that it is seen that this would be noted.
+    # Trial 3 opens one, as a check that the recording works.
     opens = (
         "    if trial.number == 3:\n        import socket\n        socket.socket().bind(('127.0.0.1', 0))\n"
     )
@@ -769,10 +767,8 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") in ("0", "1"):
 """
 
 
-def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, mpisweep):
-    """Open MPI's Finalize has been seen to wait for dead ranks for ever; here two ranks never come back from
-    it.
-    """
+def test_a_hanging_mpi_finalize_does_not_hang_the_sweep(folder, environment, mpisweep):
+    """Open MPI's Finalize sometimes waits forever after a rank has died; here it never returns on two ranks."""
     (folder / "sitecustomize.py").write_text(SLOW_END)
     environment["PYTHONPATH"] = python_path(folder, environment)
     done = mpisweep("run", sweep_file(folder, "half", 10), "-n", "3", "-o", "r.h5")
@@ -780,4 +776,4 @@ def test_an_end_of_mpi_that_hangs_does_not_hang_the_sweep(folder, environment, m
     sweep = package.load(folder / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 10
     assert len(sweep.allocations) == 1
-    assert "starting them again" not in done.stderr
+    assert "restarting the ranks" not in done.stderr

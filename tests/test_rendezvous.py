@@ -1,4 +1,4 @@
-"""Where the ranks of one trial meet."""
+"""The rendezvous of the ranks of one trial: its reserved port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def port_of(address: str) -> int:
 @pytest.mark.parametrize(
     ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::")]
 )
-def test_a_server_can_listen_on_a_reserved_port_and_nobody_else_is_given_it(team: Team, family, host: str):
+def test_a_server_can_listen_on_a_reserved_port_that_no_other_socket_gets(team: Team, family, host: str):
     with reserved(team) as address, socket.socket(family) as server:
         with socket.socket(family) as other, pytest.raises(OSError, match="in use"):
             other.bind((host, port_of(address)))
@@ -36,7 +36,7 @@ def test_a_server_can_listen_on_a_reserved_port_and_nobody_else_is_given_it(team
             assert client.recv(1) == b"x"
 
 
-def test_a_trial_leaves_nothing_on_its_port():
+def test_a_port_is_free_after_its_trial():
     with reserved(ON_ONE_NODE) as address:
         pass
     with socket.socket() as other:

@@ -1,4 +1,4 @@
-"""mpisweep replay: one trial again, exactly as it was."""
+"""mpisweep replay: rerun one trial with its original configuration and seed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_changed_code_shows_where_it_differs(swept: Path, mpisweep: Run):
         ([3.0, 2.0, 1.0], "the same at every step"),
     ],
 )
-def test_how_two_curves_differ_is_told_as_it_is(
+def test_the_first_and_largest_difference_of_two_curves_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float], told: str
 ):
     write_journal(tmp_path / "s.h5", [
@@ -97,7 +97,7 @@ def test_a_failed_trial_shows_how_it_fails(swept: Path, mpisweep: Run):
     assert "state: failed then, complete now" in done.stdout
 
 
-def test_what_cannot_be_replayed_is_one_sentence(swept: Path, mpisweep: Run):
+def test_a_trial_that_cannot_be_replayed_is_refused_in_one_sentence(swept: Path, mpisweep: Run):
     for arguments, complaint in (
         (("r.h5", "4"), "there is no trial 4; the last is 3"),
         (("missing.h5", "0"), "missing.h5"),
@@ -109,7 +109,7 @@ def test_what_cannot_be_replayed_is_one_sentence(swept: Path, mpisweep: Run):
         assert "Traceback" not in done.stderr
 
 
-def test_the_file_knows_the_code_that_ran(folder: Path, mpisweep: Run, environment):
+def test_the_file_records_the_code_that_ran(folder: Path, mpisweep: Run, environment):
     (folder / "mine.py").write_text(MODULE.replace("SCALE", "1.0"))
     (folder / "s.toml").write_text("workload = 'mine:train'\n[parameters]\nx = { from = 1, to = 2 }\n")
     environment["LOADEDMODULES"] = "gcc/13:openmpi/5"

@@ -1,4 +1,4 @@
-"""Journal, replay, the HDF5 file and reading: what is promised about results, without MPI."""
+"""Journal, replay, the HDF5 file and reading: the guarantees for results, without MPI."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def curve(*values: float) -> Curve:
 
 
 def history() -> list[object]:
-    """A small sweep from its first record to its last: one trial fails, one is tried twice."""
+    """All records of a small sweep in which one trial fails and one is tried twice."""
     return [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=1),
         JoinedRecord(1, "node1", "cpu 0", 1, 1, 1001.0),
@@ -127,7 +127,7 @@ def write_journal(path: Path, records: list[object], run: RunRecord | None = Non
 
 
 def facts(path: Path) -> dict[str, object]:
-    """Everything a reader can see, in a form that compares."""
+    """Everything a reader can see, in a comparable form."""
     sweep = mpisweep.load(path)
     table = sweep.trials.array
     return {
@@ -151,7 +151,7 @@ def path(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------- blocks
 
 
-def test_a_record_survives_the_way_to_bytes_and_back():
+def test_a_record_is_the_same_after_encoding_and_decoding():
     for record in history()[:-2]:
         assert decode(encode(record)) == record
 
@@ -160,7 +160,7 @@ def test_a_record_survives_the_way_to_bytes_and_back():
     st.binary(max_size=60)
     | st.dictionaries(st.text(max_size=4), st.integers(), max_size=3).map(lambda d: json.dumps(d).encode())
 )
-def test_bytes_that_are_no_record_are_refused(body):
+def test_bytes_that_are_not_a_record_are_refused(body):
     with pytest.raises(BlockError):
         decode(body)
 
@@ -168,14 +168,14 @@ def test_bytes_that_are_no_record_are_refused(body):
 # ------------------------------------------------------------------------------------- journal
 
 
-def test_what_was_synced_is_there_in_order(path):
+def test_synced_records_are_read_in_order(path):
     journal = write_journal(path, history())
     assert journal.synced == len(history())
     entries = list(read_journal(journal_folder(path), {}, []))
     assert [encode(e.record) for e in entries] == [encode(r) for r in [opening(), *history()]]
 
 
-def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
+def test_a_segment_cut_at_any_byte_yields_exactly_the_whole_records_before():
     frames = [frame(encode(record)) for record in [opening(), *history()]]
     data = b"".join(frames)
     ends = np.cumsum([len(f) for f in frames])
@@ -188,7 +188,7 @@ def test_cut_at_any_byte_everything_before_is_read_and_nothing_wrong():
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_flipped_bit_costs_its_record_and_no_other(data):
+def test_a_flipped_bit_loses_only_its_record(data):
     records = [opening(), *history()]
     bodies = [encode(record) for record in records]
     whole = bytearray(b"".join(map(frame, bodies)))
@@ -207,8 +207,8 @@ def test_damage_in_the_middle_is_reported():
     assert damages == [Damage("s", len(frames[0]) + len(frames[1]), 50)]
 
 
-def test_a_disk_that_is_full_for_a_while_costs_nothing(path):
-    """A real limit on the size of files: the segment is abandoned and everything unsynced is written again."""
+def test_a_disk_that_is_full_for_a_while_loses_no_record(path):
+    """With a real limit on file sizes the segment is abandoned and all unsynced records are rewritten."""
     program = f"""
 import os, resource, signal, sys, time
 sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
@@ -238,7 +238,7 @@ journal.close(); journal.join()
 # ------------------------------------------------------------------------------------- replay and file
 
 
-def test_the_journal_alone_is_a_sweep(path):
+def test_a_sweep_is_read_from_the_journal_alone(path):
     write_journal(path, history())
     sweep = mpisweep.load(path)
     assert sweep.trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
@@ -258,7 +258,7 @@ def test_the_journal_alone_is_a_sweep(path):
 
 
 @pytest.mark.parametrize("cut", range(len(history()) + 1))
-def test_folding_at_any_moment_changes_nothing(path, cut):
+def test_compacting_at_any_moment_changes_nothing(path, cut):
     write_journal(path, history())
     whole = facts(path)
     shutil.rmtree(journal_folder(path))
@@ -268,7 +268,7 @@ def test_folding_at_any_moment_changes_nothing(path, cut):
     before = facts(path)
     compact(path)
     assert facts(path) == before
-    # The rest is written by the same run, to its next segment.
+    # The same run writes the other records to its next segment.
     write_journal(path, records[cut:])
     assert facts(path) == whole
     compact_and_close(path)
@@ -280,8 +280,8 @@ def closing_in(path: Path) -> list[float]:
     return mpisweep.load(path).allocations["closing_time"].tolist()
 
 
-def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_was_read(path, monkeypatch):
-    """A master that was followed while it made its last snapshot."""
+def test_the_last_compaction_keeps_segments_of_a_later_master_and_segments_that_grew(path, monkeypatch):
+    """A master is superseded while it writes its last snapshot."""
     folder = journal_folder(path)
     write_journal(path, history())
     write_journal(path, history()[:3], replace(opening(), epoch=1))
@@ -303,7 +303,7 @@ def test_the_last_fold_leaves_what_a_later_master_writes_and_what_came_after_it_
     assert segments(folder) == [own, later]
 
 
-def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segment(path):
+def test_a_fenced_master_neither_replaces_the_file_nor_removes_a_segment(path):
     write_journal(path, history())
     token = token_of(journal_folder(path), opening().run, 0)
     with pytest.raises(FileNotFoundError):
@@ -312,13 +312,13 @@ def test_a_master_that_was_fenced_neither_replaces_the_file_nor_removes_a_segmen
     assert len(segments(journal_folder(path))) == 1
 
 
-def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
+def test_the_closing_time_is_in_the_file_that_closing_wrote(path):
     write_journal(path, history())
     assert math.isnan(closing_in(path)[0]), "it is not over"
     compact(path)
     assert math.isnan(closing_in(path)[0]), "nor does any snapshot end it"
     compact_and_close(path, closing_since=time.time() - 100)
-    # That the file is read means that its checksum is right.
+    # Loading the file also verifies its checksum.
     assert closing_in(path)[0] == pytest.approx(100, abs=30)
     write_journal(path, history()[-1:], opening("20990102T000000-bbbbbb"))
     compact_and_close(path, closing_since=time.time() - 1000)
@@ -327,11 +327,11 @@ def test_how_long_closing_took_is_in_the_file_that_closing_has_written(path):
     assert second == pytest.approx(1000, abs=30)
 
 
-def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
+def test_a_file_of_an_earlier_version_without_a_column_is_read_and_resumed(path):
     write_journal(path, history())
     compact_and_close(path)
     older = path.with_name("older.h5")
-    # Copied by another tool, which leaves out the checksum.
+    # Written by another tool, without the checksum.
     with h5py.File(path) as file, h5py.File(older, "w") as copy:
         copy.attrs.update(file.attrs)
         for name in file:
@@ -348,7 +348,7 @@ def test_a_file_of_a_version_that_lacks_a_column_is_read_and_gone_on_with(path):
         assert file["ranks/trial"].shape == (0,)
 
 
-def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
+def test_columns_that_an_earlier_version_did_not_write_are_not_reported_lost(path):
     write_journal(path, history())
     compact_and_close(path)
     with h5py.File(path, "r+") as file:
@@ -373,7 +373,7 @@ def test_what_an_earlier_version_did_not_write_is_not_called_lost(path):
         "allocations/run",
     ],
 )
-def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone_on_with(path, what):
+def test_after_the_loss_of_any_table_a_repaired_file_can_be_read_and_resumed(path, what):
     write_journal(
         path, [*history()[:4], AssignedBlock([[1, 0], [2, 0]], 1002.0, [1], [1], {"x": 2, "mode": "fast"})]
     )
@@ -390,7 +390,7 @@ def test_whatever_table_is_lost_a_repair_leaves_a_file_that_can_be_read_and_gone
 
 
 def change(path: Path, name: str, data: bytes) -> None:
-    """Other bytes where the values of a column begin, as a disk leaves them."""
+    """Overwrite the first bytes of a column, like a failing disk."""
     with h5py.File(path) as file:
         at = file[name].id.get_offset()
     with path.open("r+b") as out:
@@ -405,7 +405,7 @@ def finished(path: Path) -> Path:
     return path
 
 
-def test_a_file_of_which_some_byte_has_changed_is_repaired_and_the_doubt_is_told(finished, capsys):
+def test_a_file_with_a_changed_byte_is_repaired_with_a_warning(finished, capsys):
     change(finished, "trials/metrics/loss", b"\1")
     damaged = finished.read_bytes()
     with pytest.raises(ResultsError, match="mpisweep repair"):
@@ -420,7 +420,7 @@ def test_a_file_of_which_some_byte_has_changed_is_repaired_and_the_doubt_is_told
 
 
 @pytest.mark.parametrize("name", ["trials/state", "attempts/end", "curves/loss/offset"])
-def test_a_column_with_values_that_it_cannot_have_is_lost_and_the_others_are_not(finished, name):
+def test_a_column_with_impossible_values_is_lost_and_the_others_are_kept(finished, name):
     change(finished, name, b"\x63\x63\x63")
     found = repair(finished)
     assert found.lost == (f"/{name}".removesuffix("/offset"),)
@@ -430,7 +430,7 @@ def test_a_column_with_values_that_it_cannot_have_is_lost_and_the_others_are_not
 
 
 @pytest.mark.parametrize("name", ["trials/parameters", "trials/parameters/x"])
-def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
+def test_every_command_works_without_lost_parameters(finished, name, capsys):
     with h5py.File(finished, "r+") as file:
         del file[name]
     repair(finished)
@@ -440,7 +440,7 @@ def test_parameters_that_are_lost_cost_no_command(finished, name, capsys):
     assert (status["best"], status["best_parameters"]) == (1.0, {"x": None})
 
 
-def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished, monkeypatch):
+def test_columns_on_which_hdf5_hangs_or_crashes_are_lost_and_the_others_are_kept(finished, monkeypatch):
     usual = salvage.read_column
 
     def column(dataset, size):
@@ -458,7 +458,7 @@ def test_what_hdf5_does_not_come_back_from_is_lost_and_the_rest_is_not(finished,
     assert mpisweep.load(finished).trials["state"].tolist() == ["complete", "complete", "failed", "complete"]
 
 
-def test_the_sweep_file_that_damage_has_taken_is_put_back_by_the_next_run(finished):
+def test_a_lost_sweep_file_is_restored_by_the_next_run(finished):
     with h5py.File(finished, "r+") as file:
         del file.attrs["spec"]
     assert repair(finished).lost == ("/ attribute spec",)
@@ -470,7 +470,7 @@ def test_the_sweep_file_that_damage_has_taken_is_put_back_by_the_next_run(finish
     assert mpisweep.load(finished).best(1)["number"].tolist() == [3]
 
 
-def test_what_waited_behind_a_rank_of_another_trial_had_not_begun_when_the_run_died(path):
+def test_a_trial_behind_a_rank_of_another_trial_had_not_begun_when_the_run_died(path):
     write_journal(path, [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=1),
         *(JoinedRecord(rank, "node1", "cpu 0", 1, 1, 1001.0) for rank in (0, 1)),
@@ -489,19 +489,19 @@ def test_a_run_that_died_leaves_its_trials_waiting_for_the_next(path):
     write_journal(path, [], opening("20260102T000000-bbbbbb"))
     sweep = mpisweep.load(path)
     assert sweep.trials["state"].tolist() == ["waiting"] * 4
-    # The first one of a slot may have run; the one behind it had not begun.
+    # The first trial of a slot may have run; the one behind it had not begun.
     assert sweep.attempts["end"].tolist() == ["lost", "reclaimed", "lost"]
     assert len(sweep.allocations) == 2
 
 
-@pytest.mark.parametrize("folded", [False, True])
-def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_worker_that_was_declared_dead_and_rejoined_has_not_left(path, compacted):
     trials, first, second, *_ = history()
     write_journal(
         path, [trials, first, second, LeftRecord(1, 1002.0, "silent"), LeftRecord(2, 1002.5, "silent")]
     )
     assert mpisweep.load(path).workers["left_at"].tolist() == [1002.0, 1002.5]
-    if folded:
+    if compacted:
         compact(path)
     write_journal(path, [JoinedRecord(1, "node1", "cpu 0", 1, 1, 1003.0)])
     sweep = mpisweep.load(path)
@@ -511,7 +511,7 @@ def test_a_worker_that_was_given_up_and_is_back_has_not_left(path, folded):
     assert mpisweep.load(path).workers["left_at"].tolist() == [1009.0, 1002.5]
 
 
-def test_a_run_sorts_after_those_before_it_whatever_the_clock_says(path):
+def test_run_names_sort_in_order_with_any_clock(path):
     from mpisweep.results.runs import new_run_name
 
     folder = journal_folder(path)
@@ -540,7 +540,7 @@ def test_one_long_message_does_not_make_all_trials_large(path):
     assert trials[trials["message"] != ""]["number"].tolist() == [7]
 
 
-def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
+def test_a_metric_is_not_mistaken_for_a_parameter_of_the_same_name(path):
     spec = 'workload = "m:f"\nobjective = "x"\n[parameters]\nx = [1, 2]\nparameter_y = [7]\ny = [8]\n'
     write_journal(
         path,
@@ -571,7 +571,7 @@ def test_a_metric_is_not_taken_for_the_parameter_of_the_same_name(path):
     ]
 
 
-def test_the_file_is_what_the_table_says_and_says_what_it_is(path):
+def test_the_file_has_the_documented_columns_and_describes_itself(path):
     write_journal(path, history())
     compact_and_close(path)
     with h5py.File(path) as file:
@@ -605,7 +605,7 @@ def test_h5dump_reads_the_file(path):
     assert "failed" in done.stdout
 
 
-def test_a_column_that_there_is_not_is_told_with_the_one_that_is_meant(path):
+def test_an_unknown_column_is_reported_with_a_suggestion(path):
     write_journal(path, history())
     sweep = mpisweep.load(path)
     for ask in (
@@ -645,7 +645,7 @@ def test_printed_trials_are_a_table(path):
         "     0  complete  0.00012346  a\ufffd\ufffdb  0.33333          1",
         "     1  complete  0.00012346  a\ufffd\ufffdb   123457     12.346",
     ]
-    # The same values as the other tables have.
+    # The other tables print the same values.
     assert tables.top_table(sweep, 1).rows[0].parameters[0] == "0.00012346"
     assert "lr=0.00012346" in "".join(status.status_lines(status.sweep_status(sweep)))
     assert figure_curves._configuration(sweep, 0).startswith(": lr 0.00012346, mode a")
@@ -680,7 +680,7 @@ def test_foreign_files_are_refused_in_one_sentence(path, make, message):
 
 
 @pytest.mark.parametrize("command", ["status", "repair"])
-def test_what_the_disk_refuses_is_one_sentence(finished, command, capsys, monkeypatch):
+def test_a_refusal_of_the_disk_is_reported_in_one_sentence(finished, command, capsys, monkeypatch):
     assert main([command, str(finished / "below.h5")]) == 2
     assert capsys.readouterr().err == f"mpisweep: {finished}/below.h5: no such results file\n"
 
@@ -701,7 +701,7 @@ def test_a_newer_format_is_refused(path):
         mpisweep.load(path)
 
 
-def test_the_documented_table_is_the_table():
+def test_the_documented_columns_are_the_columns():
     from mpisweep.results.columns import markdown
 
     page = Path(__file__).parent.parent / "docs" / "file-format.md"
@@ -744,7 +744,7 @@ def test_a_failed_write_leaves_the_old_file(path):
     assert mpisweep.load(path).state == "complete", "what was not written is still in the journal"
 
 
-def test_the_segment_that_is_being_written_stays(path):
+def test_the_segment_that_is_being_written_is_kept(path):
     write_journal(path, history())
     write_journal(path, history()[-1:])
     before, now = segments(journal_folder(path))
@@ -755,8 +755,8 @@ def test_the_segment_that_is_being_written_stays(path):
     assert before < now
 
 
-def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
-    """A master that was given up, and lives, may still have synced something in the meantime."""
+def test_a_segment_that_has_grown_since_it_was_read_is_kept(path, monkeypatch):
+    """A master that was declared dead but is alive may still have synced records meanwhile."""
     write_journal(path, history()[:8])
     [segment] = segments(journal_folder(path))
     late = b"".join(frame(encode(record)) for record in history()[8:])
@@ -777,7 +777,7 @@ def test_a_segment_that_has_grown_since_it_was_read_stays(path, monkeypatch):
 # ------------------------------------------------------------------------------------- claim
 
 
-def test_a_second_run_is_refused_and_told_who_holds_the_sweep(tmp_path):
+def test_a_second_run_is_refused_and_the_holder_is_named(tmp_path):
     held = Claim.take(tmp_path, "job 7")
     with pytest.raises(
         ClaimedError, match=rf"another run is writing it: process {os.getpid()} on .*, job job 7, since"
@@ -798,7 +798,7 @@ def test_a_dead_holder_on_this_host_is_recognised_at_once(tmp_path):
     Claim.take(tmp_path, "").release()
 
 
-def test_a_process_with_the_holders_number_is_not_the_holder(tmp_path):
+def test_a_process_with_the_holder_s_id_but_another_start_time_is_not_the_holder(tmp_path):
     Claim.take(tmp_path, "")
     holder = json.loads((tmp_path / "claim.json").read_text())
     (tmp_path / "claim.json").write_text(json.dumps(holder | {"process_start": 1}))
@@ -806,28 +806,28 @@ def test_a_process_with_the_holders_number_is_not_the_holder(tmp_path):
 
 
 def elsewhere(folder: Path, host: str = "node7") -> Claim:
-    """The claim of a run on another host, about which nothing but the claim's file can be known."""
+    """Take a claim that looks like that of a run on another host, whose process cannot be checked."""
     taken = Claim.take(folder, "")
     holder = json.loads((folder / "claim.json").read_text())
     (folder / "claim.json").write_text(json.dumps(holder | {"host": host, "boot_id": "another", "pid": 1}))
     return taken
 
 
-def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_dead(tmp_path, monkeypatch):
+def test_a_holder_on_another_host_without_a_heartbeat_is_dead(tmp_path, monkeypatch):
     monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     elsewhere(tmp_path)
     Claim.take(tmp_path, "").release()
 
 
-def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_without_comparing_clocks(tmp_path):
+def test_a_heartbeat_from_another_host_is_recognised_without_comparing_clocks(tmp_path):
     elsewhere(tmp_path)
     file = tmp_path / "claim.json"
 
-    def beat(of_the_other_host: float = 1.0) -> None:
-        # Its clock is decades behind.
+    def beat(other_time_s: float = 1.0) -> None:
+        # The other host's clock is decades behind.
         while not stopped.wait(0.05):
-            of_the_other_host += 1
-            os.utime(file, (of_the_other_host, of_the_other_host))
+            other_time_s += 1
+            os.utime(file, (other_time_s, other_time_s))
 
     stopped = threading.Event()
     other = threading.Thread(target=beat)
@@ -840,18 +840,18 @@ def test_a_holder_on_another_host_that_gives_a_sign_of_life_is_told_apart_withou
         other.join()
 
 
-def test_a_holder_on_another_host_that_lets_go_is_followed_at_once(tmp_path, monkeypatch):
+def test_a_claim_that_another_host_releases_is_taken_at_once(tmp_path, monkeypatch):
     elsewhere(tmp_path)
-    letting_go = threading.Timer(0.3, (tmp_path / "claim.json").unlink)
-    letting_go.start()
-    # Nobody waits until it would be taken for dead.
+    releasing = threading.Timer(0.3, (tmp_path / "claim.json").unlink)
+    releasing.start()
+    # The release is noticed without waiting for the heartbeat timeout.
     monkeypatch.setattr(holder_module, "STALE_S", math.inf)
     Claim.take(tmp_path, "").release()
-    letting_go.join()
+    releasing.join()
 
 
-def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
-    """The other one takes it over between this one's last look and its own step."""
+def test_of_two_runs_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, monkeypatch):
+    """The faster run takes the claim over between the slower one's last check and its takeover."""
     elsewhere(tmp_path)
     is_dead = holder_module._is_dead
 
@@ -872,7 +872,7 @@ def test_of_two_that_find_a_holder_dead_at_once_one_gets_the_sweep(tmp_path, mon
     faster[0].beat()
 
 
-def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tmp_path):
+def test_a_superseded_holder_does_not_take_the_sweep_from_its_successor(tmp_path):
     first = Claim.take(tmp_path, "hangs")
     second = Claim.inherit(tmp_path, "follows", run=first.run, epoch=1)
     with pytest.raises(FollowedError):
@@ -884,7 +884,7 @@ def test_a_holder_that_others_have_followed_does_not_take_the_sweep_from_them(tm
     assert not tmp_path.exists()
 
 
-def test_a_run_that_was_closed_is_over_for_all_of_its_masters(tmp_path):
+def test_a_closed_run_is_over_for_all_of_its_masters(tmp_path):
     folder = tmp_path / "s.h5.journal"
     run = Claim.take(folder, "")
     (tmp_path / "s.h5").touch()
@@ -897,7 +897,7 @@ def test_a_run_that_was_closed_is_over_for_all_of_its_masters(tmp_path):
 
 
 def test_a_run_whose_file_system_is_away_is_not_over(tmp_path):
-    """Nothing of the sweep is there, not even the results."""
+    """All files of the sweep are gone, including the results."""
     place = tmp_path / "place"
     folder = place / "s.h5.journal"
     run = Claim.take(folder, "")
@@ -913,7 +913,7 @@ def test_a_run_whose_file_system_is_away_is_not_over(tmp_path):
 
 
 def test_a_claim_is_inherited_within_its_run_only(tmp_path):
-    """A rank of a run that has ended wakes up while the next run is under way."""
+    """A rank of an ended run wakes up during the next run."""
     earlier = Claim.take(tmp_path, "")
     earlier.release()
     later = Claim.take(tmp_path, "later")
@@ -925,17 +925,17 @@ def test_a_claim_is_inherited_within_its_run_only(tmp_path):
     assert "later" in (tmp_path / "claim.json").read_text()
 
 
-def test_a_master_of_a_lower_epoch_does_not_follow_one_of_a_higher(tmp_path):
+def test_a_master_cannot_take_over_from_one_of_a_higher_epoch(tmp_path):
     run = Claim.take(tmp_path, "").run
     Claim.inherit(tmp_path, "", run=run, epoch=5)
     with pytest.raises(FollowedError):
         Claim.inherit(tmp_path, "", run=run, epoch=3)
-    # One that was cut off in the middle of it begins again.
+    # A takeover that was interrupted may be repeated.
     Claim.inherit(tmp_path, "", run=run, epoch=5).beat()
 
 
-def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch):
-    """It was paused on another host for so long that it counted as dead."""
+def test_a_run_that_takes_over_the_sweep_fences_the_earlier_run(tmp_path, monkeypatch):
+    """The earlier run was paused on another host until it was declared dead."""
     monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.2)
     paused = elsewhere(tmp_path)
     (paused.token / "made").write_text("a snapshot that was ready to take its place")
@@ -950,8 +950,8 @@ def test_a_run_that_takes_the_sweep_fences_the_one_before(tmp_path, monkeypatch)
     assert (tmp_path / "claim.json").exists()
 
 
-def test_a_successor_comes_right_behind_and_keeps_what_it_has_made(tmp_path, monkeypatch):
-    """It takes the claim the moment that the holder lets it go, while the holder is still clearing up."""
+def test_an_immediate_successor_keeps_its_token(tmp_path, monkeypatch):
+    """The successor takes the claim as soon as the holder releases it, while the holder still cleans up."""
     first = Claim.take(tmp_path, "")
     take_away = claim._fence
     successors: list[Claim] = []
@@ -968,10 +968,8 @@ def test_a_successor_comes_right_behind_and_keeps_what_it_has_made(tmp_path, mon
     assert "prompt" in (tmp_path / "claim.json").read_text()
 
 
-def test_a_successor_that_is_expected_is_waited_for(tmp_path):
-    """The master has died and its mpirun lives: another rank is about to follow, and is not to lose its
-    sweep.
-    """
+def test_another_run_waits_for_an_expected_successor(tmp_path):
+    """The master has died but its mpirun is alive: another rank is about to take over and must not lose the sweep."""
     take = (
         "import sys; from pathlib import Path; from mpisweep.results.claim import Claim; "
         "print(Claim.take(Path(sys.argv[1]), '').run, flush=True)"
@@ -993,8 +991,8 @@ def test_a_successor_that_is_expected_is_waited_for(tmp_path):
     mpirun.communicate("")
 
 
-def test_another_machine_of_the_same_name_is_another_machine(tmp_path, monkeypatch):
-    """Cloud images and containers have equal host names: whether its process lives cannot be seen from here."""
+def test_another_machine_with_the_same_host_name_is_told_apart(tmp_path, monkeypatch):
+    """Cloud images and containers may share a host name, so the holder's process cannot be checked from here."""
     monkeypatch.setattr("mpisweep.results.holder.STALE_S", 0.5)
     elsewhere(tmp_path, host=this_host())
     before = claim_file(tmp_path).stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Whole sweeps as users run them: real ranks, real kills, real files."""
+"""Whole sweeps as users run them, with real ranks, kills and files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def start(
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_a_typed_mpirun_runs_every_trial_once(folder, mpisweep: Run, ranks):
+def test_mpirun_called_by_hand_runs_every_trial_once(folder, mpisweep: Run, ranks):
     done = mpisweep("run", sweep_file(folder, "half", 300), "-o", "r.h5", ranks=ranks)
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
@@ -89,13 +89,13 @@ def test_the_quick_form_needs_no_file(folder, mpisweep: Run):
     assert package.load(folder / "r.h5").baseline["x"] == 7
 
 
-def test_a_master_that_does_not_work_leaves_the_trials_to_the_others(folder, mpisweep: Run):
+def test_an_idle_master_runs_no_trial(folder, mpisweep: Run):
     done = mpisweep("run", sweep_file(folder, "half", 20), "-o", "r.h5", "-n", "1", "--master", "idle")
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").workers["rank"].tolist() == [1]
 
 
-def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
+def test_bad_trials_affect_only_themselves(folder, mpisweep: Run):
     done = mpisweep("run", sweep_file(folder, "unlucky", 12, "[limits]\ntimeout = 1\n"), "-n", "2")
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "s.h5")
@@ -113,7 +113,7 @@ def test_bad_trials_cost_themselves_and_nothing_else(folder, mpisweep: Run):
     assert sweep.best(1)["x"].tolist() == [1]
 
 
-def test_a_sweep_in_which_nothing_completes_says_so(folder, mpisweep: Run):
+def test_a_sweep_in_which_no_trial_completes_exits_with_4(folder, mpisweep: Run):
     (folder / "workloads.py").write_text(
         "def never(trial):\n    raise RuntimeError('no')\n", encoding="utf-8"
     )
@@ -121,7 +121,7 @@ def test_a_sweep_in_which_nothing_completes_says_so(folder, mpisweep: Run):
     assert done.returncode == 4, done.stderr
 
 
-def test_a_trial_does_not_take_itself_for_an_mpi_rank(folder, mpisweep: Run):
+def test_a_trial_does_not_look_like_an_mpi_rank(folder, mpisweep: Run):
     done = mpisweep("run", sweep_file(folder, "strayed", 3), "-o", "r.h5", ranks=2)
     assert done.returncode == 0, done.stderr
     assert package.load(folder / "r.h5").trials["loss"].tolist() == [0.0] * 3
@@ -165,13 +165,13 @@ def test_killing_everything_in_the_middle_loses_and_repeats_nothing(
     assert sweep.trials["state"].tolist() == ["complete"] * 24
     assert sweep.trials["loss"].tolist() == [float(x) for x in range(1, 25)]
     ran = [int(line) for line in (folder / "ran.txt").read_text().split()]
-    # What had ended before the kill has run once.  At most what was running or unacknowledged ran twice.
+    # Trials that ended before the kill ran once; only running or unacknowledged trials may have run twice.
     assert all(ran.count(number) == 1 for number in ended)
     assert set(ran) == set(range(24))
     assert len(sweep.allocations) == 2
 
 
-def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
+def test_status_shows_that_a_run_was_killed(folder, environment, mpisweep: Run):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 4), "-o", "r.h5", "-n", "1")
     wait_for(lambda: (folder / "begun.0").exists())
     assert mpisweep("status", "r.h5").stdout.startswith("s: running\n")
@@ -181,7 +181,7 @@ def test_status_says_that_a_run_was_killed(folder, environment, mpisweep: Run):
     assert "running" not in said
 
 
-def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, environment):
+def test_the_file_can_be_read_at_any_moment_of_the_run(folder, environment):
     process = start(folder, environment, "run", sweep_file(folder, "slowly", 60), "-n", "2", "-o", "r.h5")
     path = folder / "r.h5"
     wait_for(path.exists)
@@ -199,7 +199,7 @@ def test_the_file_can_be_read_by_anybody_at_any_moment_of_the_run(folder, enviro
     assert looks > 3
 
 
-def test_nothing_outlives_its_rank(folder, environment):
+def test_no_process_outlives_its_rank(folder, environment):
     process = start(
         folder,
         environment,
@@ -223,7 +223,7 @@ def test_nothing_outlives_its_rank(folder, environment):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environment, mpisweep: Run, number):
+def test_a_clean_stop_loses_nothing_and_can_be_resumed(folder, environment, mpisweep: Run, number):
     spec = sweep_file(folder, "gated", 6)
     process = start(folder, environment, "run", spec, "-n", "2", "-o", "r.h5")
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
@@ -239,7 +239,7 @@ def test_a_polite_stop_keeps_everything_and_can_be_gone_on_with(folder, environm
     assert package.load(folder / "r.h5").trials["state"].tolist() == ["complete"] * 6
 
 
-def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep: Run):
+def test_a_trial_that_ignores_a_stop_is_killed_after_the_grace(folder, mpisweep: Run):
     (folder / "workloads.py").write_text(
         "import time\ndef deaf(trial):\n    time.sleep(1000)\n", encoding="utf-8"
     )
@@ -251,15 +251,15 @@ def test_a_trial_that_does_not_listen_is_killed_after_the_grace(folder, mpisweep
     assert "interrupted" in sweep.attempts["end"].tolist()
 
 
-def test_a_rank_that_waits_for_a_long_trial_costs_next_to_nothing(folder, environment, tell):
+def test_a_rank_that_waits_for_a_long_trial_uses_little_cpu(folder, environment, tell):
     process = start(folder, environment, "run", sweep_file(folder, "gated", 2), "-o", "r.h5", ranks=3)
     wait_for(lambda: len(list(folder.glob("begun.*"))) >= 2)
     ranks = psutil.Process(process.pid).children()
     assert len(ranks) == 3
-    time.sleep(1.0)  # they have just been busy; what is measured is how they are after that
+    time.sleep(1.0)  # let the ranks become idle
     before = [sum(p.cpu_times()[:2]) for p in ranks]
     started = time.monotonic()
-    time.sleep(4.0)  # the quantity itself: CPU seconds over a stretch of time
+    time.sleep(4.0)  # the measurement: CPU time in this period
     share = [
         (sum(p.cpu_times()[:2]) - old) / (time.monotonic() - started)
         for p, old in zip(ranks, before, strict=True)
@@ -291,7 +291,7 @@ def test_a_second_run_on_the_same_file_is_refused(folder, environment, mpisweep:
     assert process.wait(timeout=PATIENCE_S) == 0
 
 
-def test_going_on_with_a_finished_sweep_does_nothing(folder, mpisweep: Run):
+def test_resuming_a_complete_sweep_does_nothing(folder, mpisweep: Run):
     spec = sweep_file(folder, "half", 10)
     assert mpisweep("run", spec, "-n", "1").returncode == 0
     before = package.load(folder / "s.h5").trials["started_at"].tolist()
@@ -305,7 +305,7 @@ def test_the_best_trial_of_an_earlier_run_is_still_the_best(folder, mpisweep: Ru
     assert "best loss 0.5 (x=1)" in done.stderr
 
 
-def test_a_grown_space_goes_on_and_keeps_its_numbers(folder, mpisweep: Run):
+def test_a_sweep_with_a_grown_space_is_resumed_and_keeps_its_numbers(folder, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 4, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
     assert mpisweep("run", sweep_file(folder, "half", 7, "[baseline]\nx = 9\n"), "-n", "1").returncode == 0
     sweep = package.load(folder / "s.h5")
@@ -314,7 +314,7 @@ def test_a_grown_space_goes_on_and_keeps_its_numbers(folder, mpisweep: Run):
     assert sweep.trials["state"].tolist() == ["complete"] * 8
 
 
-def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(folder, mpisweep: Run):
+def test_a_changed_sweep_file_is_refused_with_the_differences_unless_fresh(folder, mpisweep: Run):
     assert mpisweep("run", sweep_file(folder, "half", 4), "-n", "1").returncode == 0
     old = (folder / "s.h5").read_bytes()
     changed = sweep_file(folder, "seeded", 3)
@@ -352,14 +352,14 @@ def test_a_changed_sweep_file_is_refused_with_what_differs_unless_it_is_fresh(fo
         (["run", "workloads:half", "-p", "x=1:3", "-n", "0"], "'0' is not an integer of at least 1"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(mpisweep: Run, arguments, message):
+def test_a_mistake_is_reported_in_one_sentence_with_exit_code_2(mpisweep: Run, arguments, message):
     done = mpisweep(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_top_and_status_print_what_there_is(folder, mpisweep: Run):
+def test_top_and_status_print_the_results(folder, mpisweep: Run):
     import json
 
     mpisweep("run", sweep_file(folder, "half", 6, "[baseline]\nx = 4\n"), "-n", "1")
@@ -372,7 +372,7 @@ def test_top_and_status_print_what_there_is(folder, mpisweep: Run):
     assert "6 of 6 trials have ended" in mpisweep("status", "s.h5").stdout
 
 
-def test_check_says_what_would_run(folder, mpisweep: Run):
+def test_check_prints_the_size_of_the_sweep(folder, mpisweep: Run):
     done = mpisweep("check", sweep_file(folder, "half", 6))
     assert done.returncode == 0
     assert "grid, 6 configurations" in done.stdout
@@ -383,7 +383,7 @@ def test_check_says_what_would_run(folder, mpisweep: Run):
     assert not list(folder.glob("*.h5*"))
 
 
-def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpisweep: Run):
+def test_check_prints_the_duration_and_the_trials_that_fit_the_walltime(folder, mpisweep: Run):
     bounded = mpisweep(
         "check", sweep_file(folder, "half", 6, "[limits]\ntimeout = 60\n"), "-n", "2", "--walltime", "2:00"
     )
@@ -401,7 +401,7 @@ def test_check_says_how_long_it_takes_and_what_fits_the_walltime(folder, mpiswee
     assert "all fit into 2 min" in grown.stdout
 
 
-def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
+def test_an_objective_that_no_trial_reports_is_an_error(folder, mpisweep: Run):
     (folder / "other.py").write_text("def f(trial):\n    return {'los': 1.0}\n")
     done = mpisweep("run", "other:f", "-p", "x=1:3", "-n", "1", "-o", "r.h5")
     assert done.returncode == 4
@@ -415,7 +415,7 @@ def test_a_sweep_whose_objective_nobody_reports_says_so(folder, mpisweep: Run):
     assert "no trial has reported the objective, 'loss'; metrics there are: los" in top.stderr
 
 
-def test_an_objective_that_is_named_must_be_reported_though_nothing_else_is(folder, mpisweep: Run):
+def test_a_named_objective_must_be_reported_even_if_no_metric_is_required(folder, mpisweep: Run):
     text = 'name = "s"\nworkload = {{ command = "echo accuracy: 5 at {{x}}" }}\n{}[parameters]\nx = [1, 2]\n'
     (folder / "s.toml").write_text(text.format('objective = "accuracy"\n'))
     done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
@@ -425,14 +425,14 @@ def test_an_objective_that_is_named_must_be_reported_though_nothing_else_is(fold
     assert mpisweep("run", "s.toml", "-n", "1", "-o", "files.h5").returncode == 0
 
 
-def test_a_sweep_that_varies_nothing_is_one_trial(folder, mpisweep: Run):
+def test_a_sweep_without_parameters_is_one_trial(folder, mpisweep: Run):
     (folder / "one.toml").write_text('workload = "resnet50"\nname = "one"\n[limits]\ntimeout = 1\n')
     assert "grid, 1 configuration\n" in mpisweep("check", "one.toml").stdout
     assert mpisweep("run", "one.toml", "-n", "1").returncode == 4
     assert package.load(folder / "one.h5").trials["cause"].tolist() == ["timeout"]
 
 
-def test_what_cannot_start_is_refused_by_ranks_that_somebody_else_started_too(folder, mpisweep: Run):
+def test_ranks_started_by_mpirun_also_refuse_a_workload_that_cannot_be_loaded(folder, mpisweep: Run):
     done = mpisweep("run", "nonsense_1:f", "-p", "x=1:3", "-o", "r.h5", ranks=2)
     assert done.returncode == 2, done.stderr
     assert (
@@ -451,7 +451,7 @@ def test_progress_is_a_line_in_a_log_and_quiet_is_quiet(folder, mpisweep: Run):
     assert mpisweep("run", spec, "-n", "1", "--fresh", "--quiet").stderr == ""
 
 
-def test_on_a_terminal_there_is_a_bar(folder, environment):
+def test_a_progress_bar_is_shown_on_a_terminal(folder, environment):
     pid, terminal = os.forkpty()
     if pid == 0:
         os.chdir(folder)
@@ -477,7 +477,7 @@ def test_on_a_terminal_there_is_a_bar(folder, environment):
         while data := os.read(terminal, 65536):
             seen += data
     except OSError:
-        # Linux says so when the last process on the terminal has gone.
+        # Linux raises this when the last process on the terminal has ended.
         pass
     assert os.waitpid(pid, 0)[1] == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
@@ -516,7 +516,7 @@ def train(trial):
 """
 
 
-def test_a_limit_of_memory_costs_the_trials_that_need_more(folder, mpisweep: Run):
+def test_a_memory_limit_fails_the_trials_that_need_more(folder, mpisweep: Run):
     (folder / "mine.py").write_text(MEMORY)
     (folder / "s.toml").write_text(
         "workload = 'mine:train'\n[parameters]\nx = [1, 2, 100, 200]\n[limits]\nmemory = '2.5GB'\n"
@@ -529,7 +529,7 @@ def test_a_limit_of_memory_costs_the_trials_that_need_more(folder, mpisweep: Run
     assert "GiB of main memory" in trials["message"][2]
 
 
-def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
+def test_a_program_inherits_the_memory_limit(folder, mpisweep: Run):
     (folder / "s.toml").write_text(
         f"workload = {{ command = '{sys.executable} -c \"b = bytearray({{x}}000000); print(1)\"' }}\n"
         "[parameters]\nx = [1, 4000]\n[metrics]\nloss = '^'\n[limits]\nmemory = '1 GiB'\n"
@@ -544,13 +544,13 @@ def test_a_program_inherits_the_limit_of_memory(folder, mpisweep: Run):
                                           "an exception"
 ])  # fmt: skip
 def test_an_interpreter_without_memory_for_the_exception_has_run_out_of_memory(text: str):
-    """CPython 3.11 did, in one of three imports of torch under a limit of 1 MiB."""
-    told = cause_of(SystemError(text), memory_is_limited=True, uses_gpu=False)
-    assert told == (FailureCause.OUT_OF_MEMORY, False)
+    """CPython 3.11 raised these in one of three imports of torch under a limit of 1 MiB."""
+    found_cause = cause_of(SystemError(text), memory_is_limited=True, uses_gpu=False)
+    assert found_cause == (FailureCause.OUT_OF_MEMORY, False)
     assert cause_of(SystemError(text), memory_is_limited=False, uses_gpu=False)[0] is FailureCause.EXCEPTION
 
 
-def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisweep: Run):
+def test_a_memory_limit_too_small_for_a_library_is_out_of_memory(folder, mpisweep: Run):
     (folder / "mine.py").write_text("def train(trial):\n    import torch\n    return float(torch.ones(1))\n")
     (folder / "s.toml").write_text(
         "workload = 'mine:train'\n[parameters]\nx = [1]\n[limits]\nmemory = '1MiB'\n"
@@ -562,8 +562,8 @@ def test_a_limit_that_leaves_no_room_for_a_library_is_told_as_that(folder, mpisw
     assert "of main memory" in trials["message"][0]
 
 
-def test_a_link_to_a_results_file_stays_and_what_is_behind_it_is_written(folder, mpisweep: Run):
-    """Results on scratch, a link to them in the home folder."""
+def test_a_link_to_a_results_file_is_kept_and_its_target_is_written(folder, mpisweep: Run):
+    """The results are on scratch, with a link to them in the home folder."""
     scratch = folder / "scratch"
     scratch.mkdir()
     link = folder / "r.h5"

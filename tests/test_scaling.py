@@ -17,7 +17,7 @@ RANKS, SIZES = (1, 2, 4), (64, 128)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Images per second grow with the ranks; a fifth is lost with each doubling."""
+    """A sweep whose images per second grow with the ranks; each doubling loses a fifth."""
     spec = (
         'name = "flow"\n'
         'workload = "resnet50"\n'
@@ -69,7 +69,7 @@ def test_speedup_and_efficiency_are_against_the_fewest_ranks_of_the_same_configu
     assert large.ranks.tolist() == [1, 2], "a trial that has failed is no point"
 
 
-def test_a_baseline_with_other_fixed_values_is_compared_with_nothing(tmp_path):
+def test_a_baseline_with_other_fixed_values_gets_no_speedup(tmp_path):
     spec = (
         'workload = "m:f"\n'
         'objective = "speed"\n'
@@ -103,7 +103,7 @@ def test_a_duration_is_better_when_it_is_shorter(path):
     assert last.speedup.tolist() == [1.0, 1.0]
 
 
-def test_every_rank_of_a_wide_trial_has_its_box_and_its_share_of_the_time(path):
+def test_the_timeline_has_a_box_for_every_rank_of_a_wide_trial(path):
     sweep = mpisweep.load(path)
     found = figures.spans(sweep)
     assert sorted(found.worker.tolist()) == sorted([0] * 6 + [1] * 4 + [2] * 2 + [3] * 2)
@@ -118,7 +118,7 @@ def test_the_script_draws_every_format(path, suffix):
     assert (path.parent / f"s{suffix}").stat().st_size > 3000
 
 
-def test_a_sweep_of_trials_of_one_rank_has_no_scaling_and_says_what_would_have(tmp_path):
+def test_a_sweep_of_one_rank_trials_has_no_scaling_and_the_message_says_how_to_get_it(tmp_path):
     done = script("scaling.py", resnet_sweep(tmp_path / "flow.h5"), cwd=tmp_path)
     assert done.returncode == 2
     assert (

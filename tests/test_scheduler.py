@@ -82,12 +82,12 @@ def test_the_longest_expected_trial_goes_first():
     assert (first.numbers, second.numbers) == ([1], [2])
 
 
-def test_parameters_with_well_known_names_say_how_long_a_trial_is():
+def test_parameters_with_well_known_names_predict_durations():
     assert work_from_names({"batch_size": [2, 4], "epochs": [3, 1], "lr": [0.1, 0.2]}) == [6.0, 4.0]
     assert work_from_names({"lr": [0.1, 0.2]}) is None
 
 
-def test_durations_are_learned_from_what_was_measured():
+def test_durations_are_learned_from_measurements():
     model = DurationModel({"x": [1, 2, 4, 8, 16]}, None, 5)
     model.observe([0, 1, 3], [1.0, 2.0, 8.0])
     assert model.is_due
@@ -96,7 +96,7 @@ def test_durations_are_learned_from_what_was_measured():
     assert model.shortest_first([4, 0, 2]) == [0, 2, 4]
 
 
-def test_short_trials_travel_together_and_long_ones_alone():
+def test_short_trials_are_assigned_in_batches_and_long_ones_alone():
     scheduler = scheduler_of(10_000)
     slot = Slot(0, 0)
     given = deque()
@@ -132,7 +132,7 @@ def test_a_late_result_of_an_old_attempt_is_dropped():
     assert end == End(EndReason.COMPLETE)
 
 
-def test_a_trial_whose_workers_are_lost_too_often_has_failed():
+def test_a_trial_whose_workers_are_lost_too_often_fails():
     scheduler = scheduler_of(1, retries=1)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
@@ -144,7 +144,7 @@ def test_a_trial_whose_workers_are_lost_too_often_has_failed():
     assert end == End(EndReason.NOTHING_COMPLETED)
 
 
-def test_a_slot_that_fails_costs_the_trial_that_it_ran_an_attempt_and_stays():
+def test_a_slot_that_fails_uses_an_attempt_of_its_trial_and_stays_in_use():
     scheduler = scheduler_of(1, retries=1)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     [give_up, again] = scheduler.handle(SlotBroken(Slot(1, 0), (0, 1), "no process", is_gone=False), 0.0)
@@ -158,7 +158,7 @@ def test_a_slot_that_fails_costs_the_trial_that_it_ran_an_attempt_and_stays():
     assert commit.block.messages == ["no process, and no retry is left"]
 
 
-def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begun_is_nobody_s_fault():
+def test_an_abandoned_slot_gets_no_trials_and_its_backlog_loses_no_retry():
     scheduler = scheduler_of(4, retries=1)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
@@ -187,9 +187,7 @@ def test_a_slot_that_is_of_no_use_any_more_gets_nothing_and_what_it_had_not_begu
 @pytest.mark.parametrize(
     ("worker_lost", "reason"), [(False, EndReason.NO_DEVICES), (True, EndReason.NO_WORKERS)]
 )
-def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_workers_that_may_be_back(
-    worker_lost, reason
-):
+def test_without_usable_slots_the_run_ends_and_is_restarted_only_if_workers_may_return(worker_lost, reason):
     scheduler = scheduler_of(4)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
@@ -201,7 +199,7 @@ def test_where_no_slot_is_of_any_use_the_run_ends_and_is_started_again_only_for_
     assert reason.exit_code == 3
 
 
-def test_a_new_master_is_told_which_slots_are_of_no_use_and_waits_for_others():
+def test_a_new_master_learns_the_abandoned_slots_and_waits_for_others():
     scheduler = scheduler_of(2, held={Slot(1, 0): {0: 1}}, states=[1, 0], attempts=[1, 0], patience_s=10.0)
     [back] = scheduler.handle(WorkerJoined(1, 1, ((),), gone=(0,)), 0.0)
     assert back == GiveUp(1, [0], [1], AttemptEnd.RECLAIMED)
@@ -210,7 +208,7 @@ def test_a_new_master_is_told_which_slots_are_of_no_use_and_waits_for_others():
     assert scheduler.handle(TimePassed(), 11.0) == [End(EndReason.NO_DEVICES)]
 
 
-def test_a_worker_with_a_slot_that_is_of_no_use_says_hello_to_the_same_master_again():
+def test_a_worker_with_an_abandoned_slot_may_rejoin_the_same_master():
     scheduler = scheduler_of(3)
     scheduler.handle(WorkerJoined(1, 2), 0.0)
     decisions = scheduler.handle(WorkerJoined(1, 2, (((0, 1),), ()), gone=(1,)), 0.0)
@@ -220,18 +218,18 @@ def test_a_worker_with_a_slot_that_is_of_no_use_says_hello_to_the_same_master_ag
 
 
 def known(count: int, seconds: float = 0.0003) -> DurationModel:
-    """All trials are expected to take equally long."""
+    """A model that expects the same duration for every trial."""
     model = DurationModel({"x": list(range(1, count + 1))}, None, count)
     model.observe([0, 1, 2], [seconds] * 3)
     model.fit()
     return model
 
 
-class Poisoned:
-    """One worker at a time, which dies in one trial, as it begins.
+class PoisonedSweep:
+    """One worker at a time; one trial, the poison, kills the worker when it begins.
 
-    What was assigned together ends in one block, and the end of what ran before the poison has not left by
-    then.
+    Trials that were assigned together end in one block.  The end of the trial before the poison is lost with
+    the worker.
     """
 
     def __init__(self, poison: int, *, retries: int, count: int = 200, seconds: float = 0.0003) -> None:
@@ -276,7 +274,7 @@ class Poisoned:
         self.runs.update(number for number, _ in unit)
         begins = [*unit, *(self.units[slot][0] if self.units[slot] else ())]
         if self.poison in [number for number, _ in begins]:
-            # Another is there before it is lost: the sweep goes on.
+            # Another worker joins before the loss, so the sweep continues.
             lost = self.rank
             self.join()
             self.feed(WorkerLost(lost))
@@ -286,27 +284,23 @@ class Poisoned:
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
 @pytest.mark.parametrize("poison", [0, 1, 17, 29, 60, 199])
-def test_of_trials_that_were_assigned_together_only_the_one_that_takes_the_worker_along_is_lost(
-    poison, retries
-):
-    sweep = Poisoned(poison, retries=retries)
+def test_of_trials_that_were_assigned_together_only_the_one_that_kills_the_worker_is_lost(poison, retries):
+    sweep = PoisonedSweep(poison, retries=retries)
     assert sweep.lost == [poison]
     assert len(sweep.committed) == 200
-    # Once with the others, then alone; one that was running with it is tried once more.
+    # Once with the others, then alone; trials that ran together with the poison are tried once more.
     assert max(runs for number, runs in sweep.runs.items() if number != poison) <= 3
 
 
 @pytest.mark.parametrize("retries", [1, 2])
 @pytest.mark.parametrize("poison", range(6))
-def test_a_trial_whose_end_was_lost_because_the_next_one_took_the_worker_along_does_not_fail_for_it(
-    poison, retries
-):
-    sweep = Poisoned(poison, retries=retries, count=6, seconds=1.0)
+def test_a_trial_whose_end_was_lost_because_the_next_one_killed_the_worker_does_not_fail(poison, retries):
+    sweep = PoisonedSweep(poison, retries=retries, count=6, seconds=1.0)
     assert sweep.lost == [poison]
     assert len(sweep.committed) == 6
 
 
-def test_what_a_worker_held_that_is_lost_with_the_master_is_tried_alone_and_nobody_is_blamed_at_once():
+def test_trials_of_a_worker_lost_with_the_master_are_tried_alone_without_blame():
     held = {Slot(1, 0): {0: 1, 1: 1}}
     scheduler = scheduler_of(
         3, retries=0, states=[int(TrialState.RUNNING)] * 2 + [0], attempts=[1, 1, 0], held=held
@@ -320,7 +314,7 @@ def test_what_a_worker_held_that_is_lost_with_the_master_is_tried_alone_and_nobo
     assert (commit.block.numbers, commit.block.causes) == ([0], [FailureCause.LOST])
 
 
-def test_trials_that_were_lost_together_are_tried_one_by_one_with_nothing_behind_them():
+def test_trials_that_were_lost_together_are_retried_one_by_one_with_no_backlog():
     scheduler = Scheduler(bytes(60), [0] * 60, known(60), retries=0, grace_s=1.0)
     [first, *_] = scheduler.handle(WorkerJoined(1, 1), 0.0)
     assert len(first.numbers) == 30
@@ -338,7 +332,7 @@ def test_trials_that_were_lost_together_are_tried_one_by_one_with_nothing_behind
     assert sorted(tried) == sorted(given_up.numbers)
 
 
-def test_an_idle_slot_takes_what_another_has_not_begun():
+def test_an_idle_slot_gets_the_backlog_of_another():
     scheduler = scheduler_of(2)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
@@ -360,8 +354,8 @@ def test_a_stop_lets_the_running_trials_return_and_starts_no_new_ones():
     assert end == End(EndReason.SIGNAL)
 
 
-def test_a_worker_that_comes_to_a_new_master_after_the_stop_is_told_of_it():
-    """Each survivor passes the signal on when it has said hello: the first one must not stop itself alone."""
+def test_a_worker_that_joins_a_new_master_after_the_stop_is_stopped():
+    """Each survivor forwards the signal after its Hello; the first must not be the only one that stops."""
     held = {Slot(1, 0): {0: 1}, Slot(2, 0): {1: 1}}
     scheduler = scheduler_of(2, states=[int(TrialState.RUNNING)] * 2, attempts=[1, 1], held=held)
     scheduler.handle(WorkerJoined(1, 1, (((0, 1),),)), 0.0)
@@ -370,7 +364,7 @@ def test_a_worker_that_comes_to_a_new_master_after_the_stop_is_told_of_it():
     assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.25) == []
 
 
-def test_a_sweep_that_has_ended_before_ends_at_once():
+def test_a_sweep_that_had_ended_ends_at_once():
     scheduler = scheduler_of(2, states=[COMPLETE, FAILED])
     assert scheduler.handle(TimePassed(), 0.0) == [End(EndReason.COMPLETE)]
 
@@ -381,12 +375,12 @@ def test_an_illegal_move_names_trial_and_states():
         scheduler.core.trials.move(0, COMPLETE)
 
 
-def test_no_end_is_left():
+def test_no_transition_leaves_an_end_state():
     assert all(not old.is_end for old, _ in MOVES)
 
 
 class Pool:
-    """Slots of one rank each; what was handed out to them, in order."""
+    """Ranks of one slot each, and the trials assigned to them, in order."""
 
     def __init__(self, scheduler: Scheduler, ranks: int) -> None:
         self.scheduler = scheduler
@@ -425,7 +419,7 @@ class Pool:
         return [decision for decision in self.decisions if isinstance(decision, kind)]
 
 
-def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and_the_second_tried_elsewhere():
+def test_a_device_with_two_failures_in_a_row_is_quarantined_and_the_second_trial_runs_elsewhere():
     pool = Pool(scheduler_of(40, quarantine=True), 3)
     pool.end(0, fails="ECC")
     for rank in (1, 2, 1, 2):
@@ -436,7 +430,7 @@ def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and
     assert given_up.numbers == [number]
     assert [d.slot for d in pool.made(Quarantine)] == [Slot(0, 0)]
     assert not [d for d in pool.end(1) if isinstance(d, Assign) and d.slots[0].rank == 0]
-    # It is the next to run elsewhere; where it completes the device stays out.
+    # The failed trial runs next elsewhere; when it completes there, the device stays quarantined.
     while any(number not in [n for n, _ in held] for held in [pool.held[Slot(1, 0)]]):
         pool.end(1)
     pool.held[Slot(1, 0)].rotate(-[n for n, _ in pool.held[Slot(1, 0)]].index(number))
@@ -444,7 +438,7 @@ def test_a_device_on_which_two_in_a_row_fail_and_nowhere_else_is_quarantined_and
     assert len(pool.made(Quarantine)) == 1
 
 
-def test_a_device_is_taken_back_when_the_trial_fails_elsewhere_too():
+def test_a_quarantine_ends_when_the_trial_fails_elsewhere_too():
     pool = Pool(scheduler_of(40, quarantine=True), 3)
     pool.end(0, fails="bug")
     for rank in (1, 2, 1, 2):
@@ -459,12 +453,12 @@ def test_a_device_is_taken_back_when_the_trial_fails_elsewhere_too():
     assert [d.why == "" for d in pool.made(Quarantine)] == [False, True]
 
 
-def test_what_a_quarantined_device_has_begun_is_tried_elsewhere_also_where_one_other_is_left():
+def test_a_trial_begun_on_a_quarantined_device_is_tried_elsewhere_even_if_one_other_device_is_left():
     pool = Pool(scheduler_of(40, quarantine=True), 2)
     pool.end(0, fails="ECC")
     for _ in range(4):
         pool.end(1)
-    # It begins the next one before it is asked for it.
+    # The slot begins the next trial before the reclaim arrives.
     [running, begun] = pool.held[Slot(0, 0)]
     block = ended(Slot(0, 0), [running], state=FAILED)
     pool.scheduler.handle(block, 0.0)
@@ -474,7 +468,7 @@ def test_what_a_quarantined_device_has_begun_is_tried_elsewhere_also_where_one_o
 
 
 @pytest.mark.parametrize("others_fail", [False, True])
-def test_failures_that_others_have_too_blame_nobody(others_fail: bool):
+def test_failures_on_several_devices_quarantine_none(others_fail: bool):
     pool = Pool(scheduler_of(40, quarantine=True), 3)
     pool.end(0, fails="bug")
     for rank in (1, 2, 1, 2):
@@ -507,7 +501,7 @@ def test_first_trials_that_fail_alike_stop_the_sweep(messages, stops):
     assert bool(pool.made(Stop)) is stops
 
 
-def test_one_that_has_completed_keeps_the_sweep_going():
+def test_one_completed_trial_keeps_the_sweep_running():
     pool = Pool(scheduler_of(40, same_failures=3), 1)
     pool.end(0)
     for _ in range(5):
@@ -515,7 +509,7 @@ def test_one_that_has_completed_keeps_the_sweep_going():
     assert pool.made(Stop) == []
 
 
-def test_near_the_deadline_the_longest_that_still_fits_goes_first_and_what_does_not_fit_stays():
+def test_near_the_deadline_the_longest_trial_that_fits_goes_first_and_others_stay_waiting():
     work = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 4.0, 8.0, 16.0]
     model = DurationModel({"x": work}, work, 10)
     model.observe([0, 1, 2, 6, 7, 8], [1.0, 1.0, 1.0, 2.0, 4.0, 8.0])
@@ -532,7 +526,7 @@ def test_near_the_deadline_the_longest_that_still_fits_goes_first_and_what_does_
     assert pool.made(End) == [End(EndReason.WALLTIME)]
 
 
-# ------------------------------------------------------------------------------------- a shared sweep
+# ------------------------------------------------------------------------------------- split sweeps
 
 
 def shared_of(count: int, **more) -> Scheduler:
@@ -544,7 +538,7 @@ def grant(*numbers: int, attempt: int = 0, lost: int = 0) -> TrialsGranted:
 
 
 @pytest.mark.parametrize(("deadline", "more"), [(9.0, 1), (2.5, 0)])
-def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_one_if_that_ends_in_time(
+def test_a_worker_that_joins_a_new_master_with_a_running_trial_gets_the_next_one_if_it_ends_in_time(
     deadline, more
 ):
     states = [COMPLETE] * 3 + [int(TrialState.RUNNING)] + [0] * 6
@@ -557,30 +551,30 @@ def test_a_worker_that_comes_to_a_new_master_with_a_running_trial_gets_the_next_
     scheduler.check()
 
 
-def test_of_a_shared_sweep_nothing_runs_before_it_is_granted_and_more_is_asked_for_in_time():
+def test_in_a_split_sweep_only_granted_trials_run_and_leases_are_requested_in_time():
     scheduler = shared_of(6)
     assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [RequestLease(shortest=False)]
     assert scheduler.handle(TimePassed(), 0.1) == []
     given = scheduler.handle(grant(0, 1, 2, 3), 0.2)
     assert given == [Assign((Slot(0, 0),), [0], [1]), Assign((Slot(0, 0),), [1], [1])]
-    # Two wait still.  When none does, though two are held, it is time.
+    # Two trials still wait.  The next lease is requested when none waits, although two are held.
     done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
     assert [type(decision) for decision in done] == [Commit, Assign]
     done = scheduler.handle(ended(Slot(0, 0), [(1, 1)]), 0.4)
     assert done[-1] == RequestLease(shortest=False)
-    # What was granted before is not granted again.
+    # A trial is granted only once.
     assert scheduler.handle(grant(0, 3, 4), 0.5) == []
     scheduler.check()
     assert scheduler.elsewhere == 1
 
 
-def test_trials_of_several_ranks_that_wait_for_workers_to_join_are_no_reason_to_ask_for_more():
+def test_wide_trials_that_wait_for_workers_to_join_request_no_lease():
     scheduler = shared_of(12, widths=[2] * 12)
     assert scheduler.handle(TimePassed(), 100.0) == []
     assert scheduler.handle(WorkerJoined(0, 1), 100.1) == []
     assert scheduler.handle(WorkerJoined(1, 1), 100.2) == [RequestLease(shortest=False)]
     assert scheduler.handle(grant(0, 1, 2, 3), 100.3) == [Assign((Slot(0, 0), Slot(1, 0)), [0], [1])]
-    # Where one of the two is lost, others may have something that one worker can run.
+    # After one of the two is lost, other leases may hold trials that one worker can run.
     assert [type(decision) for decision in scheduler.handle(WorkerLost(1), 100.4)] == [Abandon]
     assert [
         type(decision)
@@ -589,7 +583,7 @@ def test_trials_of_several_ranks_that_wait_for_workers_to_join_are_no_reason_to_
     scheduler.check()
 
 
-def test_where_workers_are_too_few_only_trials_that_they_can_run_are_asked_for():
+def test_with_too_few_workers_only_leases_that_they_can_run_are_requested():
     scheduler = shared_of(12, widths=[4] * 6 + [1] * 6)
     assert scheduler.handle(WorkerJoined(0, 1), 0.1) == []
     assert scheduler.handle(WorkerJoined(1, 1), 0.2) == []
@@ -600,7 +594,7 @@ def test_where_workers_are_too_few_only_trials_that_they_can_run_are_asked_for()
     assert scheduler.handle(NothingToLease(sure=True), 2.4) == [End(EndReason.SHARE)]
 
 
-def test_a_share_is_done_when_nothing_is_to_be_had_and_nothing_runs():
+def test_a_share_is_done_when_no_lease_is_available_and_no_trial_runs():
     scheduler = shared_of(2)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.handle(grant(0), 0.1)
@@ -608,20 +602,20 @@ def test_a_share_is_done_when_nothing_is_to_be_had_and_nothing_runs():
     done = scheduler.handle(ended(Slot(0, 0), [(0, 1)]), 0.3)
     assert [type(decision) for decision in done] == [Commit]
     assert scheduler.handle(TimePassed(), 1.21) == [RequestLease(shortest=False)]
-    # A holder that is silent may be dead.
+    # A silent holder may be dead.
     assert scheduler.handle(NothingToLease(sure=False), 1.25) == []
     assert scheduler.handle(TimePassed(), 2.15) == []
     assert scheduler.handle(TimePassed(), 2.26) == [RequestLease(shortest=False)]
     assert scheduler.handle(NothingToLease(sure=True), 2.3) == [End(EndReason.SHARE)]
 
 
-def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
+def test_revoked_trials_do_not_start_and_running_ones_may_end():
     scheduler = shared_of(5)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     scheduler.handle(grant(0, 1, 2, 3), 0.1)
     assert scheduler.handle(TrialsRevoked((0, 1, 2)), 0.2) == [Reclaim(Slot(0, 0))]
-    given_back = scheduler.handle(TrialsReclaimed(Slot(0, 0), (1,), (1,), AttemptEnd.RECLAIMED), 0.3)
-    assert [decision for decision in given_back if isinstance(decision, Assign)] == [
+    decisions = scheduler.handle(TrialsReclaimed(Slot(0, 0), (1,), (1,), AttemptEnd.RECLAIMED), 0.3)
+    assert [decision for decision in decisions if isinstance(decision, Assign)] == [
         Assign((Slot(0, 0),), [3], [1])
     ]
     scheduler.check()
@@ -629,17 +623,17 @@ def test_what_others_have_taken_over_is_not_begun_and_what_runs_may_end():
     scheduler.check()
 
 
-def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
-    def when_a_trial_ends_at(now: float) -> tuple[Scheduler, list[Decision]]:
+def test_after_a_stall_no_trial_starts_before_the_leases_are_confirmed():
+    def end_a_trial_at(now: float) -> tuple[Scheduler, list[Decision]]:
         scheduler = shared_of(5)
         scheduler.handle(WorkerJoined(0, 1), 0.0)
         scheduler.handle(grant(0, 1, 2), 0.1)
         return scheduler, scheduler.handle(ended(Slot(0, 0), [(0, 1)]), now)
 
-    _, (commit, *more) = when_a_trial_ends_at(0.9)
+    _, (commit, *more) = end_a_trial_at(0.9)
     assert isinstance(commit, Commit)
     assert more == [Assign((Slot(0, 0),), [2], [1]), RequestLease(shortest=False)]
-    scheduler, (commit, *more) = when_a_trial_ends_at(40.0)
+    scheduler, (commit, *more) = end_a_trial_at(40.0)
     assert isinstance(commit, Commit)
     assert more == [RequestLease(shortest=False)]
     assert scheduler.handle(TrialsRevoked((1, 2)), 40.1) == []
@@ -647,7 +641,7 @@ def test_after_being_held_up_nothing_is_begun_before_it_is_known_what_is_ours():
     scheduler.check()
 
 
-def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
+def test_a_trial_lost_with_whole_allocations_uses_up_its_retries():
     scheduler = shared_of(2, retries=1)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
     assert scheduler.handle(grant(0, attempt=1, lost=1), 0.1)[0] == Assign((Slot(0, 0),), [0], [2])
@@ -659,7 +653,7 @@ def test_a_trial_that_whole_allocations_were_lost_with_is_lost_in_the_end():
     scheduler.check()
 
 
-def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they_fit():
+def test_near_the_deadline_the_shortest_leases_are_requested_until_none_fits():
     work = [1000.0, 1000.0, 1000.0, 1.0, 1.0, 2000.0]
     scheduler = shared_of(6, work=work, deadline=50.0)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
@@ -673,7 +667,7 @@ def test_near_the_deadline_the_shortest_trials_are_asked_for_until_not_even_they
 
 
 class Sweep(RuleBasedStateMachine):
-    """Workers join, work, die, answer late and repeat themselves; the rules of the scheduler hold throughout."""
+    """Workers join, work, die, answer late and repeat messages; the scheduler's invariants always hold."""
 
     COUNT = 12
 
@@ -691,7 +685,7 @@ class Sweep(RuleBasedStateMachine):
 
     def feed(self, event) -> None:
         self.now += 0.03
-        # Events cross a process boundary.
+        # Events must survive pickling.
         for decision in self.scheduler.handle(pickle.loads(pickle.dumps(event)), self.now):
             match decision:
                 case Assign((slot,), numbers, attempts):
@@ -726,14 +720,14 @@ class Sweep(RuleBasedStateMachine):
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())
-    def an_old_message_comes_again(self, data) -> None:
+    def an_old_message_arrives_again(self, data) -> None:
         before = dict(self.committed)
         self.feed(data.draw(st.sampled_from(self.late)))
         assert self.committed == before
 
     @precondition(lambda self: self.asked & set(self.alive))
     @rule(data=st.data())
-    def a_worker_gives_back(self, data) -> None:
+    def a_worker_returns_reclaimed_trials(self, data) -> None:
         rank = data.draw(st.sampled_from(sorted(self.asked & set(self.alive))))
         self.asked.discard(rank)
         held = self.alive[rank]
@@ -766,12 +760,12 @@ class Sweep(RuleBasedStateMachine):
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
-    def a_silent_worker_is_given_up_and_comes_back(self, data) -> None:
+    def a_silent_worker_is_declared_lost_and_rejoins(self, data) -> None:
         rank = data.draw(st.sampled_from(sorted(self.alive)))
         held = self.alive.pop(rank)
         self.feed(WorkerLost(rank))
         if self.end is None:
-            # What it holds was given to others, or waits: it counts again only where nobody was given it yet.
+            # Its trials wait or were assigned to others: it keeps only those that were not assigned again.
             self.alive[rank] = deque()
             self.feed(WorkerJoined(rank, 1, (tuple(held),)))
             believed = self.scheduler.held.get(Slot(rank, 0), {})
@@ -796,7 +790,7 @@ class Sweep(RuleBasedStateMachine):
         for rank in sorted(self.alive):
             held = self.alive[rank]
             if data.draw(st.booleans()) and held:
-                # The last that was given to it never arrived.
+                # The last assignment never arrived.
                 held.pop()
             self.feed(WorkerJoined(rank, 1, (tuple(held),)))
 
@@ -806,7 +800,7 @@ class Sweep(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.stopping)
     @rule(really=st.integers(0, 9))
-    def somebody_stops_it(self, really) -> None:
+    def a_stop_is_requested(self, really) -> None:
         if really == 0:
             self.feed(StopRequested(EndReason.SIGNAL))
             for rank, held in list(self.alive.items()):
@@ -822,14 +816,14 @@ class Sweep(RuleBasedStateMachine):
                 )
 
     @invariant()
-    def every_invariant_holds(self) -> None:
+    def invariants_hold(self) -> None:
         if self.end is None:
             self.scheduler.check()
             states = [TrialState(s) for s in self.scheduler.core.trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:
-        """Left alone with one healthy worker, every sweep comes to its end."""
+        """With one healthy worker and no more faults every sweep ends."""
         if self.end is None and not self.stopping:
             self.a_worker_joins()
             for _ in range(500):
@@ -839,9 +833,9 @@ class Sweep(RuleBasedStateMachine):
                     if held:
                         self.feed(ended(Slot(rank, 0), [held.popleft()]))
                 self.feed(TimePassed())
-            nobody = (EndReason.NO_WORKERS, EndReason.NO_DEVICES)
-            assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, *nobody)
-            if self.end not in nobody:
+            without_workers = (EndReason.NO_WORKERS, EndReason.NO_DEVICES)
+            assert self.end in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, *without_workers)
+            if self.end not in without_workers:
                 assert len(self.committed) == self.COUNT
 
 
@@ -858,7 +852,7 @@ TestSweep.settings = settings(max_examples=60, stateful_step_count=40, deadline=
         [2.0**62] * 4,
     ],
 )
-def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list[float]):
+def test_values_near_the_limits_of_a_float_are_planned(values: list[float]):
     work = work_from_names({"width": values, "depth": values})
     model = DurationModel({"width": values, "depth": values}, work, 4)
     model.observe([0, 1, 2], [1.0, 2.0, 3.0])
@@ -867,13 +861,13 @@ def test_values_near_the_end_of_what_a_float_holds_are_planned_with(values: list
     assert sorted(model.shortest_first(range(4))) == [0, 1, 2, 3]
 
 
-def test_a_rank_that_was_given_up_and_is_back_lets_go_of_what_others_run_and_keeps_what_nobody_does():
+def test_a_rank_that_rejoins_abandons_trials_that_others_run_and_keeps_the_rest():
     scheduler = scheduler_of(5)
     scheduler.handle(WorkerJoined(1, 1), 0.0)
     scheduler.handle(WorkerJoined(2, 1), 0.0)
     held = scheduler.held[Slot(1, 0)].copy()
     scheduler.handle(WorkerLost(1), 1.0)
-    # What was lost runs alone: when rank 2 has ended both that it holds.
+    # Lost trials run alone: after rank 2 has ended both trials that it holds.
     for pair in list(scheduler.held[Slot(2, 0)].items()):
         [_, *assigned] = scheduler.handle(ended(Slot(2, 0), [pair]), 2.0)
     [elsewhere] = assigned[0].numbers

@@ -1,6 +1,4 @@
-"""Rules of the scheduler that only show where something comes late, twice or out of turn, each in a few
-events.
-"""
+"""Rules of the scheduler for late, repeated and reordered events, each in a few events."""
 
 from __future__ import annotations
 
@@ -24,6 +22,7 @@ from mpisweep.scheduling.decisions import (
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.events import (
+    DeviceSuspected,
     SlotBroken,
     StopRequested,
     TimePassed,
@@ -61,7 +60,7 @@ def ends(
 
 
 class Ranks:
-    """Ranks of one slot; each ends, when it is told to, the first trial that the scheduler thinks it holds."""
+    """Ranks of one slot; ``end`` ends the first trial that the scheduler believes a rank to hold."""
 
     def __init__(self, scheduler: Scheduler, ranks: int) -> None:
         self.scheduler = scheduler
@@ -87,7 +86,7 @@ class Ranks:
 # ------------------------------------------------------------------------------------- attempts
 
 
-def test_a_rank_of_a_wide_trial_that_ends_an_old_attempt_late_ends_nothing():
+def test_a_late_end_of_an_old_attempt_of_a_wide_trial_is_ignored():
     ranks = Ranks(scheduler_of(1, widths=[2]), 2)
     ranks.feed(TrialsReclaimed(FIRST, (0,), (1,), AttemptEnd.INTERRUPTED))
     ranks.feed(TrialsReclaimed(SECOND, (0,), (1,), AttemptEnd.INTERRUPTED))
@@ -96,8 +95,8 @@ def test_a_rank_of_a_wide_trial_that_ends_an_old_attempt_late_ends_nothing():
     assert ranks.scheduler.held[FIRST] == {0: 2}
 
 
-def test_a_worker_that_holds_another_attempt_than_it_was_thought_to_lets_go_of_it():
-    """Its journal has attempt 2, which never reached it."""
+def test_a_worker_that_holds_another_attempt_than_recorded_abandons_it():
+    """The journal has attempt 2, whose assignment never reached the worker."""
     scheduler = scheduler_of(1, states=[RUNNING], attempts=[2], held={FIRST: {0: 2}})
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
     assert made == [
@@ -105,29 +104,29 @@ def test_a_worker_that_holds_another_attempt_than_it_was_thought_to_lets_go_of_i
     ]  # fmt: skip
 
 
-def test_a_worker_that_comes_back_with_an_attempt_that_was_followed_lets_go_of_it():
+def test_a_worker_that_rejoins_with_a_superseded_attempt_abandons_it():
     scheduler = scheduler_of(1, attempts=[2])
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
     assert made == [Abandon(FIRST, 0, 1, 0.0), Assign((FIRST,), [0], [3])]
 
 
-def test_what_was_given_back_before_is_not_given_back_again():
-    """The same message twice: trial 1 is with the slot again by then, as attempt 2."""
+def test_a_repeated_reclaim_message_is_ignored():
+    """The message arrives twice; by then the slot holds trial 1 again, as attempt 2."""
     ranks = Ranks(scheduler_of(2), 1)
-    given_back = TrialsReclaimed(FIRST, (1,), (1,), AttemptEnd.RECLAIMED)
-    assert ranks.feed(given_back) == [GiveUp(0, [1], [1], AttemptEnd.RECLAIMED), Assign((FIRST,), [1], [2])]
-    assert ranks.feed(given_back) == []
+    message = TrialsReclaimed(FIRST, (1,), (1,), AttemptEnd.RECLAIMED)
+    assert ranks.feed(message) == [GiveUp(0, [1], [1], AttemptEnd.RECLAIMED), Assign((FIRST,), [1], [2])]
+    assert ranks.feed(message) == []
     assert ranks.scheduler.held[FIRST] == {0: 1, 1: 2}
 
 
-def test_what_a_worker_was_thought_to_hold_and_does_not_runs_again():
-    """Its assignment was written, and was lost with the master that was to send it."""
+def test_a_trial_that_a_worker_should_hold_but_does_not_runs_again():
+    """The assignment was written, but the master died before sending it."""
     scheduler = scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}})
     made = scheduler.handle(WorkerJoined(0, 1), 0.0)
     assert made == [GiveUp(0, [0], [1], AttemptEnd.RECLAIMED), Assign((FIRST,), [0], [2])]
 
 
-def test_a_worker_that_comes_back_with_what_was_not_granted_here_lets_go_of_it():
+def test_a_worker_that_rejoins_with_a_trial_not_granted_here_abandons_it():
     scheduler = scheduler_of(3, shared=True)
     made = scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 0.0)
     assert made == [Abandon(FIRST, 0, 1, 0.0), RequestLease(shortest=False)]
@@ -136,8 +135,8 @@ def test_a_worker_that_comes_back_with_what_was_not_granted_here_lets_go_of_it()
 # ------------------------------------------------------------------------------------- lost workers
 
 
-def test_what_has_ended_in_a_slot_that_is_gone_runs_elsewhere():
-    """Its end was not acknowledged before the master died, and the next one is told of the slot first."""
+def test_a_trial_whose_end_was_lost_with_its_slot_runs_elsewhere():
+    """Its end was not acknowledged before the master died, and the next master learns of the slot first."""
     ranks = Ranks(scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}}), 0)
     made = ranks.feed(WorkerJoined(0, 1, (((0, 1),),), gone=(0,)))
     assert made == [GiveUp(0, [0], [1], AttemptEnd.RECLAIMED)]
@@ -146,14 +145,14 @@ def test_what_has_ended_in_a_slot_that_is_gone_runs_elsewhere():
     assert ranks.end(1)[-1] == End(EndReason.COMPLETE)
 
 
-def test_why_a_slot_lost_a_trial_of_several_ranks_is_said_though_the_slot_goes_on():
+def test_the_reason_of_a_lost_wide_trial_is_kept_even_if_the_slot_stays_in_use():
     ranks = Ranks(scheduler_of(1, widths=[2], retries=0), 2)
     ranks.feed(SlotBroken(SECOND, (0, 1), "no process could be started", is_gone=False))
     [commit, *_] = ranks.feed(TrialsReclaimed(FIRST, (0,), (1,), AttemptEnd.RECLAIMED))
     assert commit.block.messages == ["no process could be started, and no retry is left"]
 
 
-def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
+def test_a_lost_worker_uses_a_retry_of_its_running_trial_and_not_of_its_backlog():
     ranks = Ranks(scheduler_of(4, retries=0), 2)
     assert list(ranks.scheduler.held[FIRST]) == [0, 1]
     [commit, given_up, *_] = ranks.feed(WorkerLost(0))
@@ -162,7 +161,7 @@ def test_a_lost_worker_costs_what_it_ran_a_retry_and_not_what_was_next():
     assert given_up == GiveUp(0, [1], [1], AttemptEnd.RECLAIMED)
 
 
-def test_what_may_have_cost_a_worker_waits_for_a_slot_that_holds_nothing():
+def test_a_trial_suspected_of_killing_a_worker_waits_for_an_empty_slot():
     ranks = Ranks(scheduler_of(6), 2)
     ranks.feed(WorkerLost(0))
     assert list(ranks.scheduler.held[SECOND]) == [2, 3]
@@ -171,7 +170,7 @@ def test_what_may_have_cost_a_worker_waits_for_a_slot_that_holds_nothing():
     assert ranks.scheduler.held[SECOND] == {0: 2}
 
 
-def test_what_was_tried_before_and_has_no_end_runs_with_nothing_behind_it():
+def test_a_trial_with_an_unfinished_attempt_runs_without_a_backlog():
     scheduler = scheduler_of(3, attempts=[1, 0, 0])
     assert scheduler.handle(WorkerJoined(0, 1), 0.0) == [Assign((FIRST,), [0], [2])]
     made = scheduler.handle(ends(FIRST, 0, 2), 0.0)
@@ -185,8 +184,8 @@ def test_losses_of_earlier_runs_count_as_retries():
     assert commit.block.causes == [FailureCause.LOST]
 
 
-def test_trials_that_have_a_process_each_travel_alone():
-    """However short they are: one that is given to a process that has run another waits for the next process."""
+def test_trials_with_a_fresh_process_each_are_assigned_alone():
+    """Even short ones: a trial assigned to a used process waits for the next process."""
     scheduler = scheduler_of(2000, fresh_process=True)
     made = scheduler.handle(WorkerJoined(0, 1), 0.0)
     for _ in range(50):
@@ -201,6 +200,27 @@ def test_trials_that_have_a_process_each_travel_alone():
 # ------------------------------------------------------------------------------------- quarantine
 
 
+def test_the_backlog_of_a_suspected_device_is_reclaimed_and_one_device_stays_in_use():
+    ranks = Ranks(scheduler_of(40), 2)
+    ranks.feed(DeviceSuspected(0, "slow"))
+    ranks.feed(DeviceSuspected(1, "slow"))
+    assert ranks.quarantined() == [(0, True)], "the other one is the last"
+    assert any(isinstance(made, Reclaim) and made.slot == FIRST for made in ranks.made)
+    ranks.feed(WorkerJoined(2, 1))
+    assert ranks.quarantined() == [(0, True), (1, True)]
+    ranks.feed(DeviceSuspected(0, ""))
+    ranks.feed(DeviceSuspected(2, ""))
+    assert ranks.quarantined() == [(0, True), (1, True), (0, False)]
+
+
+def test_a_suspected_device_that_joins_gets_no_trial():
+    ranks = Ranks(scheduler_of(40), 1)
+    ranks.feed(DeviceSuspected(1, "slow"))
+    made = ranks.feed(WorkerJoined(1, 1))
+    assert made == [Quarantine(SECOND, "slow")]
+    assert not ranks.scheduler.held[SECOND]
+
+
 def test_no_device_is_blamed_before_others_have_shown_that_trials_can_complete():
     ranks = Ranks(scheduler_of(40, quarantine=True), 3)
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (0, True)):
@@ -208,22 +228,22 @@ def test_no_device_is_blamed_before_others_have_shown_that_trials_can_complete()
     assert ranks.quarantined() == []
 
 
-def test_where_others_have_failed_meanwhile_nobody_is_blamed():
+def test_no_device_is_blamed_if_others_failed_meanwhile():
     ranks = Ranks(scheduler_of(40, quarantine=True), 3)
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False), (1, True), (0, True)):
         ranks.end(rank, fails=fails)
     assert ranks.quarantined() == []
 
 
-def test_a_device_on_which_a_trial_has_completed_between_two_failures_is_not_blamed():
+def test_a_device_that_completed_a_trial_between_two_failures_is_not_blamed():
     ranks = Ranks(scheduler_of(40, quarantine=True), 3)
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False), (0, False), (0, True)):
         ranks.end(rank, fails=fails)
     assert ranks.quarantined() == []
 
 
-def test_a_trial_that_is_too_large_blames_no_device():
-    """Trials 0 to 15 differ in what memory goes with, the others in something else."""
+def test_trials_that_are_too_large_blame_no_device():
+    """Trials 0 to 15 differ in the parameter that determines memory, the others in another one."""
     columns = {"x": [*range(16), *[0] * 20], "lr": [*[0] * 16, *range(1, 21)]}
     ranks = Ranks(scheduler_of(36, quarantine=True, frontier=MemoryFrontier(columns, {"x": "increasing"})), 2)
     assert list(ranks.scheduler.held[FIRST]) == [7, 16]
@@ -236,7 +256,7 @@ def test_a_trial_that_is_too_large_blames_no_device():
     assert ranks.quarantined() == []
 
 
-def test_a_quarantined_device_gives_back_what_it_has_not_begun():
+def test_the_backlog_of_a_quarantined_device_is_reclaimed():
     ranks = Ranks(scheduler_of(40, quarantine=True), 3)
     for rank, fails in ((0, True), (1, False), (2, False), (1, False), (2, False)):
         ranks.end(rank, fails=fails)
@@ -244,8 +264,8 @@ def test_a_quarantined_device_gives_back_what_it_has_not_begun():
     assert [decision for decision in made if isinstance(decision, Reclaim)] == [Reclaim(FIRST)]
 
 
-def test_while_another_device_is_half_as_slow_none_is_called_slow():
-    """What two of five have in common says more of the trials than of one of them."""
+def test_no_device_is_quarantined_as_slow_while_another_is_half_as_slow():
+    """A slowness that two of five devices share points to the trials, not to a device."""
     for beside, is_called_slow in ((1.0, True), (2.5, False)):
         devices = Devices()
         for _ in range(SLOW_TRIALS):
@@ -265,7 +285,7 @@ def test_the_last_device_is_not_blamed():
     assert ranks.quarantined() == []
 
 
-def test_a_quarantined_device_is_back_when_all_others_are_lost():
+def test_a_quarantine_ends_when_all_other_devices_are_lost():
     ranks = Ranks(scheduler_of(40, quarantine=True), 2)
     ranks.end(0, fails=True)
     for _ in range(4):
@@ -275,19 +295,17 @@ def test_a_quarantined_device_is_back_when_all_others_are_lost():
     assert ranks.quarantined() == [(0, True), (0, False)]
 
 
-# ------------------------------------------------------------------------------------- taking back
+# ------------------------------------------------------------------------------------- reclaiming
 
 
-def test_no_more_slots_are_asked_to_give_back_than_there_are_idle_ones():
+def test_no_more_slots_are_asked_for_their_backlog_than_are_idle():
     ranks = Ranks(scheduler_of(4), 3)
     assert ranks.feed(TimePassed(), 1.0) == [Reclaim(FIRST)]
     assert ranks.feed(TimePassed(), 2.0) == []
 
 
-def test_what_only_another_kind_of_device_can_run_is_taken_back_only_for_one_of_that_kind():
-    """An idle device cannot run it: it would be handed out to the same slot at once, and be asked for again
-    20 ms later.
-    """
+def test_a_trial_is_reclaimed_only_for_a_device_that_can_run_it():
+    """No idle device can run it: the same slot would get it back at once and be asked again 20 ms later."""
     frontier = MemoryFrontier({"x": list(range(4))}, {"x": "increasing"})
     frontier.learn(3, "large", Evidence.FITS)
     frontier.learn(0, "small", Evidence.TOO_LARGE)
@@ -305,7 +323,7 @@ def test_what_only_another_kind_of_device_can_run_is_taken_back_only_for_one_of_
     assert made == [GiveUp(0, [number], [1], AttemptEnd.RECLAIMED), Assign((Slot(2, 0),), [number], [2])]
 
 
-def test_a_worker_that_says_hello_again_is_the_last_one_to_be_asked():
+def test_a_worker_that_rejoins_is_asked_for_its_backlog_last():
     ranks = Ranks(scheduler_of(4), 3)
     ranks.feed(WorkerJoined(0, 1, (tuple(ranks.scheduler.held[FIRST].items()),)), 1.0)
     assert ranks.feed(TimePassed(), 1.01) == [], "the idle slot has asked the second"
@@ -313,7 +331,7 @@ def test_a_worker_that_says_hello_again_is_the_last_one_to_be_asked():
 
 
 def test_a_slot_that_is_asked_twice_answers_for_both():
-    """It was idle when its answer was still under way, and was given more."""
+    """It became idle while its answer was on the way, and got more trials."""
     slots = scheduler_of(3).core.slots
     slots.join(FIRST, {}, 0.0)
     slots.give(FIRST, [0, 1], [1, 1], 0.0)
@@ -323,7 +341,7 @@ def test_a_slot_that_is_asked_twice_answers_for_both():
     assert sum(slots.asked_of_kind.values()) == len(slots.asked) == 0
 
 
-def test_what_a_used_process_says_of_its_last_trial_is_said_of_no_other():
+def test_the_mark_of_a_used_process_applies_only_to_its_last_trial():
     block = EndedBlock(
         0, 0, [0, 1], [1, 1], [COMPLETE, FAILED], [0.0] * 2, [1.0] * 2, {}, [0, 1], ["", "x"], warm=True
     )
@@ -340,8 +358,8 @@ def test_what_a_used_process_says_of_its_last_trial_is_said_of_no_other():
     assert not without(block, frozenset({1})).warm
 
 
-def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():
-    """Its answer is under way: it would give back what it was just given, or run it before others."""
+def test_nothing_is_assigned_to_a_slot_with_a_pending_reclaim():
+    """Its answer is on the way: it would return the new trial at once, or run it out of order."""
     ranks = Ranks(scheduler_of(3, shared=True), 1)
     ranks.feed(TrialsGranted((0, 1), (0, 0), (0, 0)))
     assert ranks.feed(TrialsRevoked((1,))) == [Reclaim(FIRST)]
@@ -350,10 +368,10 @@ def test_nothing_is_handed_out_to_a_slot_that_was_asked_to_give_back():
     assert not isinstance(commit, Assign)
 
 
-# ------------------------------------------------------------------------------------- what is handed out
+# ------------------------------------------------------------------------------------- assignments
 
 
-def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_milliseconds():
+def test_a_batch_takes_up_to_a_fair_share_and_up_to_ten_milliseconds():
     for count, expected in ((60, 30), (400, 33)):
         scheduler = Scheduler(bytes(count), [0] * count, known(count, 0.0003), retries=1, grace_s=1.0)
         [first, *_] = scheduler.handle(WorkerJoined(0, 1), 0.0)
@@ -361,7 +379,7 @@ def test_a_batch_is_no_more_than_a_fair_share_and_no_longer_than_ten_millisecond
         assert len(first.numbers) == expected
 
 
-def test_a_slot_is_given_no_more_while_it_holds_what_it_runs_next():
+def test_a_slot_with_a_backlog_gets_no_more_trials():
     scheduler = Scheduler(bytes(400), [0] * 400, known(400, 0.0003), retries=1, grace_s=1.0)
     assert [
         len(made.numbers) for made in scheduler.handle(WorkerJoined(0, 1), 0.0) if isinstance(made, Assign)
@@ -371,8 +389,8 @@ def test_a_slot_is_given_no_more_while_it_holds_what_it_runs_next():
     assert len(scheduler.held[FIRST]) == 65
 
 
-def test_what_was_set_aside_runs_when_it_turns_out_to_be_shorter():
-    """Trial 3 is expected to take 20 s, and 10 s are left; those like it take 1 s."""
+def test_a_trial_that_seemed_too_long_runs_when_similar_ones_are_shorter():
+    """Trial 3 is expected to take 20 s with 10 s left; similar trials turn out to take 1 s."""
     model = DurationModel({"x": [1, 1, 1, 1]}, None, 4)
     model._expected_s, model._uncertainty = [1.0, 1.0, 1.0, 20.0], 1.0
     scheduler = Scheduler(bytes(4), [0] * 4, model, retries=1, grace_s=1.0, deadline=50.0)
@@ -384,7 +402,7 @@ def test_what_was_set_aside_runs_when_it_turns_out_to_be_shorter():
     assert made[1:] == [Assign((FIRST,), [3], [1])]
 
 
-def test_slots_that_were_kept_are_for_everybody_when_the_trial_has_begun():
+def test_slots_kept_for_a_trial_are_free_again_once_it_has_begun():
     ranks = Ranks(scheduler_of(7, widths=[1, 1, 1, 1, 1, 1, 2]), 2)
     for _ in range(20):
         for rank in (0, 1):
@@ -393,10 +411,10 @@ def test_slots_that_were_kept_are_for_everybody_when_the_trial_has_begun():
     assert ranks.made[-1] == End(EndReason.COMPLETE)
 
 
-# ------------------------------------------------------------------------------------- shared sweeps
+# ------------------------------------------------------------------------------------- split sweeps
 
 
-def test_what_others_have_taken_over_is_not_granted_here_again():
+def test_revoked_trials_are_not_granted_here_again():
     ranks = Ranks(scheduler_of(3, shared=True), 1)
     ranks.feed(TrialsGranted((0, 1), (0, 0), (0, 0)))
     assert ranks.feed(TrialsRevoked((1,))) == [Reclaim(FIRST)]
@@ -409,7 +427,7 @@ def test_what_others_have_taken_over_is_not_granted_here_again():
 # ------------------------------------------------------------------------------------- the end
 
 
-def test_the_grace_begins_with_the_stop_and_not_again_with_what_happens_after_it():
+def test_the_grace_begins_with_the_stop_and_is_not_restarted():
     ranks = Ranks(scheduler_of(4), 1)
     assert ranks.feed(StopRequested(EndReason.SIGNAL), 10.0) == [Stop(1.0)]
     assert ranks.feed(TimePassed(), 10.5) == []
@@ -425,7 +443,7 @@ def test_a_run_ends_once_and_decides_nothing_after_that():
     assert ranks.scheduler.handle(WorkerLost(0), 3.0) == []
 
 
-def test_a_run_is_not_over_while_a_worker_is_away_with_its_last_trial():
+def test_a_run_does_not_end_while_a_worker_that_is_away_holds_its_last_trial():
     scheduler = scheduler_of(1, states=[RUNNING], attempts=[1], held={FIRST: {0: 1}})
     assert scheduler.handle(TimePassed(), 0.0) == []
     assert scheduler.handle(WorkerJoined(1, 1), 1.0) == []
@@ -433,13 +451,13 @@ def test_a_run_is_not_over_while_a_worker_is_away_with_its_last_trial():
     assert scheduler.handle(ends(FIRST, 0, 1), 3.0)[-1] == End(EndReason.COMPLETE)
 
 
-def test_a_run_all_of_whose_workers_are_lost_is_over_with_what_waits_left():
+def test_a_run_ends_when_all_workers_are_lost_and_trials_stay_waiting():
     ranks = Ranks(scheduler_of(3), 1)
     made = ranks.feed(WorkerLost(0))
     assert made[-1] == End(EndReason.NO_WORKERS)
     assert not [decision for decision in made if isinstance(decision, Commit)]
 
 
-def test_a_run_whose_trials_all_failed_says_so():
+def test_a_run_whose_trials_all_failed_ends_with_that_reason():
     ranks = Ranks(scheduler_of(1), 1)
     assert ranks.end(0, fails=True)[-1] == End(EndReason.NOTHING_COMPLETED)

@@ -8,7 +8,7 @@ from mpisweep.spec import spec_from_flags
 
 
 class SamplerContract:
-    """What any sampler must hold to; a new one inherits this and names itself."""
+    """The contract of every sampler; the tests of a new one inherit this class and set its name."""
 
     search: str
 
@@ -16,21 +16,21 @@ class SamplerContract:
         options = {"search": self.search, "trials": trials, "seed": seed}
         return make_sampler(spec_from_flags("m:f", parameters, options=options, folder=Path()))
 
-    def test_it_gives_as_many_configurations_as_were_asked_for(self):
+    def test_it_yields_the_requested_number_of_configurations(self):
         assert len(list(self.make(40))) == 40
 
     def test_no_configuration_comes_twice(self):
         found = [tuple(c.values()) for c in self.make(60, parameters=("x=1:8", "y=1:8"))]
         assert len(found) == len(set(found)) == 60
 
-    def test_the_same_seed_gives_the_same_sequence_and_another_another(self):
+    def test_the_seed_determines_the_sequence(self):
         assert list(self.make(seed=1)) == list(self.make(seed=1))
         assert list(self.make(seed=1)) != list(self.make(seed=2))
 
     def test_more_trials_continue_the_sequence(self):
         assert list(self.make(90))[:40] == list(self.make(40))
 
-    def test_a_small_space_is_exhausted_and_no_more(self):
+    def test_a_small_space_is_exhausted(self):
         assert len(self.make(100, parameters=("x=1:3", "y=a,b"))) == 6
 
     def test_a_range_with_fewer_numbers_than_trials_is_exhausted_too(self):

@@ -1,4 +1,4 @@
-"""Trials of several ranks as users run them: torch.distributed over gloo, real ranks, real kills."""
+"""Trials of several ranks as users run them: torch.distributed over gloo, with real ranks and kills."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(trial):
 """
 
 
-def test_ranks_find_each_other_whatever_the_size_of_their_trial(folder, mpisweep: Run):
+def test_ranks_of_trials_of_any_size_find_each_other(folder, mpisweep: Run):
     file = sweep(folder, TOGETHER, "ranks_per_trial = [1, 2, 4]\nx = { from = 1, to = 3 }")
     done = mpisweep("run", file, "-o", "r.h5", "-n", "4")
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_ranks_find_each_other_whatever_the_size_of_their_trial(folder, mpisweep
     assert trials["loss"].tolist() == [sum(range(ranks)) for ranks in trials["ranks_per_trial"]]
 
 
-def test_the_file_says_who_ran_which_rank_and_all_of_them_were_busy(folder, mpisweep: Run):
+def test_the_file_records_the_worker_of_every_rank_and_its_busy_time(folder, mpisweep: Run):
     code = (
         "def run(trial):\n"
         "    time.sleep(0.1)\n"
@@ -126,7 +126,7 @@ def run(trial):
 """
 
 
-def test_a_trial_of_several_ranks_is_replayed_with_as_many(folder, mpisweep: Run):
+def test_a_trial_of_several_ranks_is_replayed_with_the_same_number(folder, mpisweep: Run):
     assert (
         mpisweep("run", sweep(folder, SPLIT, "ranks_per_trial = [1, 3]"), "-o", "r.h5", "-n", "3").returncode
         == 0
@@ -164,7 +164,7 @@ def run(trial):
 """
 
 
-def test_what_one_rank_dies_of_is_what_the_trial_dies_of_and_the_sweep_goes_on(folder, mpisweep: Run):
+def test_a_trial_fails_with_the_cause_of_its_failing_rank_and_the_sweep_continues(folder, mpisweep: Run):
     file = sweep(folder, FAILS, 'how = ["raises", "exits", "forgets", "fine"]', "ranks_per_trial = 3")
     done = mpisweep("run", file, "-o", "r.h5", "-n", "3")
     assert done.returncode == 0, done.stderr
@@ -188,7 +188,7 @@ def run(trial):
 
 
 def slow(folder: Path, environment: dict[str, str], last: int):
-    """A sweep of trials of two ranks that is well under way on four."""
+    """Start a sweep of two-rank trials on four workers; return the launcher and the ranks by number."""
     file = sweep(folder, SLOW, f"x = {{ from = 1, to = {last} }}", "ranks_per_trial = 2")
     process = start(folder, environment, "run", file, "-o", "r.h5", "-n", "4")
     wait_for(
@@ -207,7 +207,7 @@ def assert_done_once(folder: Path, last: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_killed_worker_costs_the_trial_that_it_was_in_one_attempt(folder, environment, number):
+def test_a_killed_worker_costs_its_trial_one_attempt(folder, environment, number):
     process, ranks = slow(folder, environment, 12)
     ranks[number].kill()
     assert process.wait(timeout=PATIENCE_S) == 0, stderr_of(folder)
@@ -249,10 +249,10 @@ def test_more_ranks_than_workers_are_refused_before_anything_starts(folder, mpis
         "mpisweep: s.toml: ranks_per_trial: trials have up to 3 ranks, but there are 2 workers; "
         "set -n 3, or run the sweep with more devices"
     )
-    typed = mpisweep("run", file, ranks=2)
-    assert typed.returncode == 2
-    assert "trials have up to 3 ranks, but there are 2 workers; start more ranks" in typed.stderr
-    assert "Traceback" not in typed.stderr
+    by_hand = mpisweep("run", file, ranks=2)
+    assert by_hand.returncode == 2
+    assert "trials have up to 3 ranks, but there are 2 workers; start more ranks" in by_hand.stderr
+    assert "Traceback" not in by_hand.stderr
 
 
 RESNET = """
@@ -272,7 +272,7 @@ grace = 60
 """
 
 
-def test_resnet50_on_two_ranks_that_was_stopped_goes_on_bit_for_bit(folder, environment, mpisweep: Run):
+def test_resnet50_on_two_ranks_resumes_bit_for_bit(folder, environment, mpisweep: Run):
     (folder / "s.toml").write_text(RESNET)
     assert mpisweep("run", "s.toml", "-o", "whole.h5", "-n", "2").returncode == 0
     process = start(folder, environment, "run", "s.toml", "-o", "cut.h5", "-n", "2")

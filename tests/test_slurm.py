@@ -1,6 +1,6 @@
-"""Whole sweeps under a real Slurm: one controller and three node daemons of our own on this machine.
+"""Whole sweeps under a real Slurm: a controller and three node daemons that the tests start on this machine.
 
-Skipped where this is not root, or Slurm's and munge's programs are not installed; `.ci/run` installs them.
+Skipped without root, or if Slurm's and munge's programs are not installed; `.ci/run` installs them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class Cluster:
-    """A Slurm of three nodes; `environment` is what its commands need."""
+    """A Slurm cluster of three nodes; its commands need `environment`."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class Cluster:
         self._run(node, "slurmd", "-D", "-N", node)
 
     def stop(self) -> None:
-        """End what was started here, and nothing else."""
+        """End the daemons that this cluster started."""
         self.ask("scancel", "--user=root")
         with contextlib.suppress(AssertionError):
             wait_for(lambda: self.ask("squeue", "--noheader") == "", 20)
@@ -110,12 +110,10 @@ class Cluster:
             daemon.wait()
 
     def lose(self, node: str) -> list[psutil.Process]:
-        """End everything of a node at once: its daemon, the daemons of its job steps, and all they have
-        started.
-        """
+        """Kill all processes of a node at once: its daemon, the daemons of its job steps, and their children."""
         ours = [process for process in psutil.process_iter() if node_of(process) == node]
         steps = {step for process in ours for step in process.parents() if step.name() == "slurmstepd"}
-        # The launcher's own machine goes on, whatever it is called.
+        # Not the launcher's own node.
         lost = [psutil.Process(self._daemons[node].pid), *steps, *ours]
         for act in (psutil.Process.suspend, psutil.Process.kill):
             for process in lost:
@@ -131,7 +129,7 @@ class Cluster:
         return done.stdout.strip()
 
     def submit(self, folder: Path, *lines: str, options: tuple[str, ...] = ()) -> str:
-        """Submit a script over all nodes; returns the job's id."""
+        """Submit a script on all nodes; return the job's id."""
         (folder / "job.sh").write_text("#!/bin/bash\n" + "\n".join(lines) + '\necho "$?" > rc\n')
         (folder / "rc").unlink(missing_ok=True)
         command = [
@@ -157,7 +155,7 @@ class Cluster:
         return done.stdout.strip()
 
     def wait(self, job: str, seconds: float = 120) -> None:
-        """Until the job is over."""
+        """Wait for the end of a job."""
         wait_for(lambda: self.ask("squeue", "--noheader", "--jobs", job, "--states=PD,R,CG") == "", seconds)
 
     def _run(self, name: str, *command: str) -> None:
@@ -173,7 +171,7 @@ class Cluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports in a row that nobody listens at."""
+    """Find consecutive free ports."""
     for first in range(20000 + os.getpid() % 8000, 32000, count):
         with contextlib.suppress(OSError), contextlib.ExitStack() as sockets:
             for port in range(first, first + count):
@@ -183,9 +181,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def node_of(process: psutil.Process) -> str:
-    """The Slurm node that a process runs on; empty for none, and for what a launcher on another one has
-    started.
-    """
+    """The Slurm node of a process; empty outside of nodes and for processes that a remote launcher started."""
     try:
         return process.environ().get("SLURMD_NODENAME", "")
     except (psutil.AccessDenied, psutil.NoSuchProcess):
@@ -265,8 +261,8 @@ def rc(folder: Path) -> int:
     return int((folder / "rc").read_text())
 
 
-def go_on(cluster: Cluster, folder: Path, last: int, known: set[int]) -> None:
-    """Submit again, and see that the sweep is completed, and nothing that was known is lost or has run again."""
+def resume(cluster: Cluster, folder: Path, last: int, known: set[int]) -> None:
+    """Submit again; check that the sweep completes, keeps every known end and reruns none of them."""
     before = ran(folder, "begun")
     cluster.wait(cluster.submit(folder, RUN))
     assert rc(folder) == 0, log_of(folder)
@@ -293,11 +289,11 @@ def test_plain_run_works_on_every_node_of_the_allocation(cluster: Cluster, folde
     assert "(squeue)" in dry
 
 
-def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on(
+def test_a_sweep_stops_before_the_end_that_slurm_reports_and_the_next_job_resumes_it(
     cluster: Cluster, folder: Path
 ):
     sweep(folder, 400)
-    # A limit counts in minutes, an end in seconds.
+    # Time limits are in minutes; an end time is exact to a second.
     shorten = "scontrol update JobId=$SLURM_JOB_ID EndTime=$(date -d '+16 seconds' +%Y-%m-%dT%H:%M:%S)"
     job = cluster.submit(
         folder,
@@ -315,13 +311,13 @@ def test_a_sweep_stops_before_the_end_that_slurm_states_and_the_next_job_goes_on
     assert stopped.allocations["closing_time"][0] > 0
     known = ended(folder)
     assert 0 < len(known) < 400
-    # What is left is as good as nothing.
+    # Make the remaining trials short.
     (folder / "mine.py").write_text(WORKLOAD.replace("range(10)", "range(0)"))
-    go_on(cluster, folder, 400, known)
+    resume(cluster, folder, 400, known)
 
 
 @pytest.mark.parametrize("how", [("--signal=USR1",), ()], ids=["asked by a signal", "cancelled"])
-def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(
+def test_a_job_that_is_ended_from_outside_can_be_resumed(
     cluster: Cluster, folder: Path, how: tuple[str, ...]
 ):
     sweep(folder, 90)
@@ -338,7 +334,7 @@ def test_a_job_that_is_ended_from_outside_can_be_gone_on_with(
     if how:
         assert rc(folder) == 3, log_of(folder)
         assert found.state == "stopped by a signal"
-    go_on(cluster, folder, 90, ended(folder))
+    resume(cluster, folder, 90, ended(folder))
 
 
 def test_when_a_node_is_lost_the_others_complete_the_sweep_in_the_same_job(cluster: Cluster, folder: Path):

@@ -1,4 +1,4 @@
-"""The handle on the process that reads and writes the results file."""
+"""The client of the snapshot process, which reads and writes the results file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answer_of(snapshotter: Snapshotter) -> Answer:
     return answers[0]
 
 
-def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(server, tmp_path, monkeypatch):
+def test_a_process_that_does_not_answer_is_replaced_and_its_time_is_reported(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_HANGS_S", 0.3)
     snapshotter = Snapshotter(server)
     snapshotter.write(tmp_path / "s.h5", tmp_path / "token")
@@ -50,7 +50,7 @@ def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(ser
     answer = answer_of(snapshotter)
     assert "does not answer" in answer.error
     assert answer.seconds >= 0.3
-    # Another one answers, however long it takes.
+    # Its replacement answers.
     monkeypatch.setattr(module, "_HANGS_S", PATIENCE_S)
     snapshotter.compact("~")
     assert "does not answer" not in answer_of(snapshotter).error
@@ -58,7 +58,7 @@ def test_a_process_that_does_not_answer_is_replaced_and_what_it_took_is_told(ser
     snapshotter.close()
 
 
-def test_a_snapshot_that_fails_says_how_long_it_took(server, tmp_path):
+def test_a_failed_snapshot_reports_its_duration(server, tmp_path):
     snapshotter = Snapshotter(server)
     snapshotter.write(Path("/proc/self/s.h5"), tmp_path / "token")
     snapshotter.compact("~")

@@ -43,13 +43,13 @@ def test_a_value_comes_back_from_the_unit_interval(parameter, unit):
 
 
 @given(integers | log_integers | choices, st.data())
-def test_a_grid_point_knows_its_index(parameter, data):
+def test_the_index_of_a_grid_point_is_found(parameter, data):
     index = data.draw(st.integers(0, parameter.count - 1))
     assert parameter.index(parameter.at(index)) == index
 
 
 @given(st.lists(integers | choices, min_size=1, max_size=3), st.data())
-def test_a_point_of_the_space_knows_its_index(made, data):
+def test_the_index_of_a_point_of_the_space_is_found(made, data):
     named = tuple(_named(p, f"p{i}") for i, p in enumerate(made))
     space = SearchSpace(named)
     index = data.draw(st.integers(0, space.size - 1))
@@ -95,7 +95,7 @@ def test_numbers_far_smaller_than_the_largest_are_told_apart():
     assert not parameter.contains(2e-10)
 
 
-def test_true_is_no_integer():
+def test_true_is_not_an_integer():
     assert not IntegerRange("n", 0, 2).contains(True)
     assert not Choice("c", (0, 1)).contains(True)
 
@@ -118,7 +118,7 @@ def test_true_is_no_integer():
         (["a", 1], "found ['a', 1]; expected choices of one kind: all numbers, all strings or all booleans"),
     ],
 )
-def test_a_wrong_parameter_is_told_in_one_sentence(raw, message):
+def test_a_wrong_parameter_is_refused_in_one_sentence(raw, message):
     with pytest.raises(SpaceError) as caught:
         parse_parameter("p", raw)
     assert str(caught.value) == message
@@ -133,15 +133,15 @@ def test_a_wrong_parameter_is_told_in_one_sentence(raw, message):
         ("1e-4:1e-1:log:points=4", FloatRange("p", 1e-4, 1e-1, log=True, points=4)),
         ("sgd,adamw", Choice("p", ("sgd", "adamw"))),
         ("300", 300), ("0.5", 0.5), ("digits", "digits"), ("true", True),
-        # Names that are made of digits stay what was typed.
+        # Names made of digits stay texts.
         ("007", "007"), ("007,008", Choice("p", ("007", "008"))), ("008,010,100", Choice("p", ("008", "010", "100"))),
         ("2024_01", "2024_01"), ("0", 0), ("-3", -3), ("0.50", 0.5), (".5", 0.5), ("5.", 5.0), ("1E3", 1000.0), ("0e0", 0.0),
         ("\u0663", "\u0663"),
-        # What stands in brackets is one value.
+        # A text in brackets is one value.
         ("(0.9,0.99),(0.8,0.9)", Choice("p", ("(0.9,0.99)", "(0.8,0.9)"))), ("a[1:2]", "a[1:2]"), ("{1,2},3x", Choice("p", ("{1,2}", "3x"))),
     ],
 )  # fmt: skip
-def test_the_quick_form_means_what_it_seems_to(text, meant):
+def test_the_quick_form_is_parsed_as_expected(text, meant):
     assert parse_quick("p", text) == meant
 
 
@@ -151,16 +151,16 @@ def test_the_quick_form_means_what_it_seems_to(text, meant):
     ({"values": [16, 64, 256], "memory": "increasing"}, "increasing"),
     ({"from": 1, "to": 700}, ""),
 ])  # fmt: skip
-def test_a_parameter_may_say_how_the_memory_goes_with_it(raw, memory):
+def test_a_parameter_may_declare_how_memory_depends_on_it(raw, memory):
     parameter = parse_parameter("n", raw)
     assert parameter.memory == memory
     assert SearchSpace((parameter,)).memory == ({"n": memory} if memory else {})
-    # What was searched is the same whatever was said of memory.
+    # The `memory` key does not change the searched values.
     raw.pop("memory", None)
     assert parameter == (Choice("n", tuple(raw["values"])) if "values" in raw else parse_parameter("n", raw))
 
 
-def test_the_quick_form_may_say_it_too():
+def test_the_quick_form_may_declare_it_too():
     assert parse_quick("n", "1:700:memory=increasing").memory == "increasing"
     assert parse_quick("n", "16,64,256:memory=increasing") == Choice("n", (16, 64, 256))
     assert parse_quick("n", "16,64,256:memory=decreasing").memory == "decreasing"
@@ -180,11 +180,11 @@ def test_the_quick_form_may_say_it_too():
     ("[1,2]", "found '[1,2]'; write choices without brackets: 1,2"),
     ("01:10", "'from' is '01'; expected a finite number"),
     ("9" * 5000 + ",1", "found inf among the choices; expected finite numbers"),
-    # What would be right, as it is typed here and not as a sweep file has it.
+    # The suggestion has the form of the command line, not of a sweep file.
     ("1:9:2:log", "set FROM:TO:log:points=N instead"),
     ("1:9:points=3", "set FROM:TO:STEP instead"),
 ])  # fmt: skip
-def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
+def test_a_mistake_in_the_quick_form_is_reported(text, problem):
     with pytest.raises(SpaceError) as raised:
         parse_quick("n", text)
     assert problem in str(raised.value)
@@ -198,7 +198,7 @@ def test_what_is_wrong_with_the_quick_form_is_said_too(text, problem):
     ({"values": 3, "memory": "increasing"}, "'values' is 3; expected a list"),
     ({"values": [1, 2], "from": 1, "memory": "increasing"}, "found the key 'from' beside 'values'"),
 ])  # fmt: skip
-def test_what_is_wrong_with_it_is_said_in_one_sentence(raw, problem):
+def test_a_wrong_declaration_of_memory_is_refused_in_one_sentence(raw, problem):
     with pytest.raises(SpaceError) as raised:
         parse_parameter("n", raw)
     assert problem in str(raised.value)

@@ -20,7 +20,7 @@ def parse(text: str):
 RESNET = 'workload = "resnet50"\n'
 
 
-def test_a_whole_sweep_file_is_understood():
+def test_a_sweep_file_with_every_table_is_parsed():
     spec = parse(
         'name = "a"\nworkload = "resnet50"\nobjective = "loss"\nsearch = "grid"\nseed = 1\n'
         "[parameters]\nbatch_size = { from = 1, to = 700 }\n[fixed]\nnum_iter = 300\n"
@@ -103,13 +103,13 @@ def test_a_whole_sweep_file_is_understood():
          "name: is '../x'; expected letters, digits, '.', '_' and '-', as in a file name"),
     ],
 )  # fmt: skip
-def test_every_mistake_is_told_in_one_sentence(text, message):
+def test_every_mistake_is_reported_in_one_sentence(text, message):
     with pytest.raises(SpecError) as caught:
         parse(text)
     assert str(caught.value) == f"sweep.toml: {message}"
 
 
-def test_broken_files_are_told(tmp_path):
+def test_broken_files_are_reported(tmp_path):
     with pytest.raises(SpecError, match=r"no\.toml: cannot be read: No such file"):
         load_spec(tmp_path / "no.toml")
     (tmp_path / "broken.toml").write_text("a = [1\nb", encoding="utf-8")
@@ -146,7 +146,7 @@ keys = st.sampled_from(
     st.dictionaries(st.text(max_size=6), toml_values, max_size=3),
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_a_sweep_file_holds_it_is_a_spec_or_one_sentence(top, inner):
+def test_any_sweep_file_is_a_spec_or_one_sentence(top, inner):
     from mpisweep.spec.sweepfile import _Parser
 
     raw = {"workload": "m:f"} | top | {"parameters": inner}
@@ -170,7 +170,7 @@ def test_a_file_that_was_saved_on_windows_is_read_like_any_other(tmp_path):
     assert load_spec(tmp_path / "windows.toml").text == text
 
 
-def test_flags_say_the_same_as_a_file():
+def test_flags_give_the_same_spec_as_a_file():
     spec = spec_from_flags(
         "resnet50",
         ["batch_size=1:700", "learning_rate=1e-4:1e-1:log:points=3", "optimizer=sgd,adamw", "num_iter=300"],
@@ -186,7 +186,7 @@ def test_flags_say_the_same_as_a_file():
     assert spec.seed == 3
 
 
-def test_flags_say_of_a_list_how_the_memory_goes_with_it():
+def test_flags_may_declare_how_memory_depends_on_a_list():
     spec = spec_from_flags(
         "resnet50", ["batch_size=16,64,256:memory=increasing", "num_iter=3"], folder=Path()
     )
@@ -217,7 +217,7 @@ def test_any_text_may_be_a_choice_on_the_command_line(text):
                                    "to run it anyway, set --max-points 2000000"),
     ],
 )  # fmt: skip
-def test_wrong_flags_are_told(parameters, message):
+def test_wrong_flags_are_reported(parameters, message):
     with pytest.raises(SpecError) as caught:
         spec_from_flags("resnet50", parameters, folder=Path())
     assert str(caught.value) == message
@@ -244,14 +244,14 @@ def test_wrong_flags_are_told(parameters, message):
         ({"workload": ["echo"]}, "command line: -p x: is not used: the command does not contain {x}"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_the_form_that_was_typed(flags, message):
+def test_mistakes_on_the_command_line_are_reported_in_its_form(flags, message):
     with pytest.raises(SpecError) as caught:
         spec_from_flags(**({"workload": "m:f", "parameters": ["x=1:3"], "folder": Path()} | flags))
     assert str(caught.value).startswith(message)
 
 
-def test_what_the_help_shows_of_parameters_is_taken_as_it_stands(capsys):
-    """All that the help of -p shows, without a flag more than it names."""
+def test_the_examples_in_the_help_of_parameters_work(capsys):
+    """Every example in the help of -p works with only the flags that the help names."""
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -265,7 +265,7 @@ def test_what_the_help_shows_of_parameters_is_taken_as_it_stands(capsys):
     }
 
 
-def test_the_baseline_of_texts_is_a_text_whatever_it_looks_like():
+def test_the_baseline_of_a_text_parameter_is_always_a_text():
     spec = spec_from_flags("m:f", ["x=001,010,100"], baseline=["x=100"], folder=Path())
     assert spec.baseline == {"x": "100"}
     assert spec.space.contains(spec.baseline)
@@ -280,7 +280,7 @@ def test_durations(raw, seconds):
     assert parse_duration(raw) == seconds
 
 
-def test_what_may_change_between_two_runs_and_what_may_not():
+def test_allowed_and_refused_changes_between_two_runs():
     old = parse(RESNET + "[parameters]\nbatch_size = { from = 1, to = 7 }")
     grown = parse(RESNET + "[parameters]\nbatch_size = { from = 1, to = 9 }\n[limits]\ntimeout = 5")
     shrunk = parse(RESNET + "seed = 2\n[parameters]\nbatch_size = { from = 2, to = 9 }")
@@ -293,7 +293,7 @@ def test_what_may_change_between_two_runs_and_what_may_not():
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.name)
-def test_the_shipped_sweep_files_are_fine(path):
+def test_the_shipped_sweep_files_are_valid(path):
     assert load_spec(path).space.size
 
 
@@ -308,12 +308,12 @@ def test_the_shipped_sweep_files_are_fine(path):
         ("3KiB", 3072),
     ],
 )
-def test_a_size_of_memory(text, size):
+def test_a_size_of_memory_is_parsed(text, size):
     made = parse_spec(f'workload = "m:f"\n[limits]\nmemory = "{text}"\n', source="s", folder=Path("/"))
     assert made.limits.memory_bytes == size
 
 
 @pytest.mark.parametrize("wrong", ['"4"', "4", '"4G"', '"-1GB"', '"1e9B"', "true", '"9" '])
-def test_a_size_that_is_none(wrong):
+def test_an_invalid_size_is_refused(wrong):
     with pytest.raises(SpecError, match=r"limits\.memory: is .*; expected a size such as"):
         parse_spec(f'workload = "m:f"\n[limits]\nmemory = {wrong}\n', source="s", folder=Path("/"))

@@ -1,6 +1,4 @@
-"""Several runs on one sweep: real processes that are killed, stopped and started again, and one file in the
-end.
-"""
+"""Split sweeps: several runs on one sweep are killed, stopped and restarted, and end with one file."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.mpi
 
-#: A member that is silent for so long is dead, in seconds.
+#: After this silence, in seconds, a member is declared dead.
 SILENCE = "[limits]\nsilence = 3\n"
 
 WORKLOAD = """
@@ -72,7 +70,7 @@ def my_sweep(folder: Path, last: int, function: str = "run", more: str = "", nam
 
 @pytest.fixture
 def member(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``mpisweep run`` with some arguments; what it prints is in ``member-NUMBER.txt``."""
+    """Start ``mpisweep run`` with some arguments; its stderr goes to ``member-NUMBER.txt``."""
     numbers = itertools.count()
 
     def start(*arguments: str) -> subprocess.Popen[str]:
@@ -91,12 +89,12 @@ def member(folder: Path, environment: dict[str, str]) -> Callable[..., subproces
     return start
 
 
-def said(folder: Path, number: int) -> str:
+def stderr_of_member(folder: Path, number: int) -> str:
     return (folder / f"member-{number}.txt").read_text(encoding="utf-8")
 
 
-def all_is_well(folder: Path, last: int) -> package.Sweep:
-    """Every trial once, with the values and the curves of an unsplit run, and nothing but the file."""
+def check_complete(folder: Path, last: int) -> package.Sweep:
+    """Check that every trial ran once, with the results of an unsplit run, and that only the file is left."""
     sweep = package.load(folder / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * last
     assert sweep.trials["number"].tolist() == list(range(last))
@@ -132,36 +130,38 @@ def shares(folder: Path) -> Path:
     return folder / "r.h5.shares"
 
 
-def at_work(folder: Path) -> int:
-    """Members that have a lease."""
+def members_with_lease(folder: Path) -> int:
+    """Number of members that hold a lease."""
     with contextlib.suppress(FileNotFoundError):
         return len({lease.member for lease in read_leases(shares(folder))})
     return 0
 
 
 @pytest.mark.parametrize("workers", [("1", "1"), ("1", "1", "1"), ("2", "2")])
-def test_members_do_one_sweep_together_and_every_trial_runs_once(folder, member, workers):
+def test_members_complete_one_sweep_together_and_every_trial_runs_once(folder, member, workers):
     sweep = my_sweep(folder, 60)
     running = [member(sweep, "-o", "r.h5", "-n", n, "--split", str(len(workers))) for n in workers]
     codes = [process.wait(PATIENCE_S) for process in running]
-    done = all_is_well(folder, 60)
-    # Whoever has nothing left to do while others work says so and leaves.
+    done = check_complete(folder, 60)
+    # A member without work exits with 3 and names the others if they are still active.
     assert 0 in codes
     assert set(codes) <= {0, 3}
     assert set(runs_of(folder).values()) == {1}
     assert len(done.allocations) == len(workers)
     for number, code in enumerate(codes):
-        assert (code == 3) == ("other runs of the sweep are active: process" in said(folder, number))
-        assert "Traceback" not in said(folder, number)
+        assert (code == 3) == (
+            "other runs of the sweep are active: process" in stderr_of_member(folder, number)
+        )
+        assert "Traceback" not in stderr_of_member(folder, number)
     assert sum(done.workers["trials_done"].tolist()) == 60
 
 
-def test_a_member_that_comes_when_all_is_done_has_nothing_to_do(folder, mpisweep: Run):
+def test_a_member_that_joins_a_complete_sweep_ends_at_once(folder, mpisweep: Run):
     sweep = my_sweep(folder, 5)
     for _ in range(2):
         done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "4")
         assert done.returncode == 0, done.stderr
-    assert len(all_is_well(folder, 5).allocations) == 1
+    assert len(check_complete(folder, 5).allocations) == 1
     assert "every trial has ended" in done.stderr
 
 
@@ -169,24 +169,24 @@ def test_a_killed_members_share_is_taken_over(folder, member):
     sweep = my_sweep(folder, 80)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
+    wait_for(lambda: members_with_lease(folder) == 2 and ended_in(folder / "r.h5") >= 10)
     before = package.load(folder / "r.h5").trials
     kept = before["number"][before["state"] == "complete"].tolist()
     end(first)
-    assert second.wait(PATIENCE_S) == 0, said(folder, 1)
-    all_is_well(folder, 80)
+    assert second.wait(PATIENCE_S) == 0, stderr_of_member(folder, 1)
+    check_complete(folder, 80)
     runs = runs_of(folder)
-    # At most what was running is repeated, and what was not yet acknowledged; nothing that was seen as ended.
+    # Only running or unacknowledged trials are repeated, none that was read as ended.
     assert all(runs[number] == 1 for number in kept)
     assert sum(runs.values()) <= 80 + 2
 
 
-def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
+def test_a_member_that_returns_after_a_silence_changes_no_result(folder, member):
     sweep = my_sweep(folder, 80)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    wait_for(lambda: at_work(folder) == 1 and ended_in(folder / "r.h5") >= 3)
+    wait_for(lambda: members_with_lease(folder) == 1 and ended_in(folder / "r.h5") >= 3)
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    wait_for(lambda: at_work(folder) == 2)
+    wait_for(lambda: members_with_lease(folder) == 2)
     frozen = family(first)
     for process in frozen:
         process.suspend()
@@ -196,14 +196,14 @@ def test_a_member_that_was_silent_and_is_back_spoils_nothing(folder, member):
     codes = {first.wait(PATIENCE_S), second.wait(PATIENCE_S)}
     assert 0 in codes
     assert codes <= {0, 3}
-    all_is_well(folder, 80)
-    assert "this member was silent and was declared dead" in said(folder, 0)
-    # Some run twice: the other may take one more of its chunks before it sees that it is back, and it hears
-    # of that later.
+    check_complete(folder, 80)
+    assert "this member was silent and was declared dead" in stderr_of_member(folder, 0)
+    # Some trials run twice: the other member may take one more chunk before it sees that this one is back,
+    # and this one learns that later.
     assert sum(runs_of(folder).values()) <= 80 + 20
 
 
-def test_a_member_that_wakes_up_when_all_is_over_leaves_quietly(folder, member):
+def test_a_member_that_wakes_up_after_the_end_exits_and_changes_nothing(folder, member):
     sweep = my_sweep(folder, 20)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 3)
@@ -211,33 +211,33 @@ def test_a_member_that_wakes_up_when_all_is_over_leaves_quietly(folder, member):
     for process in frozen:
         process.suspend()
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    assert second.wait(PATIENCE_S) == 0, said(folder, 1)
+    assert second.wait(PATIENCE_S) == 0, stderr_of_member(folder, 1)
     before = (folder / "r.h5").read_bytes()
     for process in frozen:
         process.resume()
-    assert first.wait(PATIENCE_S) == 0, said(folder, 0)
+    assert first.wait(PATIENCE_S) == 0, stderr_of_member(folder, 0)
     assert (folder / "r.h5").read_bytes() == before
-    all_is_well(folder, 20)
-    assert "others have ended the sweep without it" in said(folder, 0)
+    check_complete(folder, 20)
+    assert "others have ended the sweep without it" in stderr_of_member(folder, 0)
 
 
-def test_killing_everybody_and_starting_again_goes_on(folder, member, mpisweep: Run):
+def test_a_new_member_resumes_after_all_members_were_killed(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 60)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
-    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 10)
+    wait_for(lambda: members_with_lease(folder) == 2 and ended_in(folder / "r.h5") >= 10)
     for process in running:
         end(process)
     kept = ended_in(folder / "r.h5")
     again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert again.returncode == 0, again.stderr
-    done = all_is_well(folder, 60)
+    done = check_complete(folder, 60)
     assert len(done.allocations) == 3
-    # Of each at most what was running is repeated, and what was not yet acknowledged.
+    # Each member repeats only running or unacknowledged trials.
     assert sum(runs_of(folder).values()) <= 60 + 2 * 2
     assert kept >= 10
 
 
-def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, member, mpisweep: Run):
+def test_a_run_without_split_merges_the_parts_and_resumes(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 30, "half")
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "3")
     wait_for(lambda: ended_in(folder / "r.h5") >= 5)
@@ -250,7 +250,7 @@ def test_without_split_the_parts_are_put_together_and_one_run_goes_on(folder, me
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
     assert "was split between several runs; their parts are merged" in alone.stderr
-    all_is_well(folder, 30)
+    check_complete(folder, 30)
 
 
 def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpisweep: Run):
@@ -264,14 +264,14 @@ def test_a_crashed_run_without_split_can_be_split_and_grown(folder, member, mpis
     (folder / "go").touch()
     shared = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert shared.returncode == 0, shared.stderr
-    all_is_well(folder, 30)
+    check_complete(folder, 30)
     grown = mpisweep("run", my_sweep(folder, 40, "half"), "-o", "r.h5", "-n", "1", "--split", "2")
     assert grown.returncode == 0, grown.stderr
-    assert len(all_is_well(folder, 40).allocations) == 3
+    assert len(check_complete(folder, 40).allocations) == 3
     assert sum(runs_of(folder).values()) <= 40 + 2
 
 
-def test_who_does_it_differently_is_refused_with_the_differences(folder, member, mpisweep: Run):
+def test_a_member_with_other_settings_is_refused_with_the_differences(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 20, "gated")
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: list(folder.glob("begun.*")))
@@ -287,32 +287,32 @@ def test_who_does_it_differently_is_refused_with_the_differences(folder, member,
     assert "--fresh with --split" in fresh.stderr
     another = my_sweep(folder, 20, "run", name="u.toml")
     end(first)
-    # Nobody is at work: another K is fine, another workload is not.
+    # No member is active: another K is accepted, another workload is not.
     other = mpisweep("run", another, "-o", "r.h5", "-n", "1", "--split", "2")
     assert other.returncode == 2
     assert "workload: the results file has 'mine:gated', u.toml has 'mine:run'" in other.stderr
     (folder / "go").touch()
     again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "5")
     assert again.returncode == 0, again.stderr
-    all_is_well(folder, 20)
+    check_complete(folder, 20)
 
 
-def test_fresh_moves_what_several_runs_have_left_aside(folder, member, mpisweep: Run):
+def test_fresh_moves_the_merged_parts_of_several_runs_aside(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 20)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 3)
     end(first)
     done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--fresh")
     assert done.returncode == 0, done.stderr
-    assert len(all_is_well(folder, 20).allocations) == 1
+    assert len(check_complete(folder, 20).allocations) == 1
     (old,) = folder.glob("r.2*.h5")
     assert ended_in(old) >= 3
 
 
-def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member, mpisweep: Run):
+def test_a_request_to_stop_stops_all_members_and_the_sweep_can_be_resumed(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 200)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
-    wait_for(lambda: at_work(folder) == 2)
+    wait_for(lambda: members_with_lease(folder) == 2)
     asked = mpisweep("stop", "r.h5")
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.count("process ") == 2
@@ -321,55 +321,55 @@ def test_a_request_to_stop_stops_all_members_and_they_go_on_later(folder, member
     assert not (folder / "r.h5.stop").exists()
     stopped = package.load(folder / "r.h5")
     assert set(stopped.allocations["end"].tolist()) == {"stopped on request"}
-    # The file alone has it all, for those who know nothing of parts.
+    # The file alone is complete, for tools that do not read parts.
     with h5py.File(folder / "r.h5") as file:
         states = file["trials/state"][()].tolist()
     assert states.count(2) == ended_in(folder / "r.h5")
-    # One that was left behind stops nobody who comes later.
+    # A leftover stop file does not stop a later run.
     (folder / "r.h5.stop").touch()
     again = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     assert again.returncode == 0, again.stderr
-    all_is_well(folder, 200)
+    check_complete(folder, 200)
 
 
-def test_a_request_to_stop_that_nobody_waits_for_does_not_stop_whoever_goes_on(folder, member, mpisweep: Run):
+def test_a_stop_with_no_wait_does_not_stop_the_next_run(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 100)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
-    wait_for(lambda: at_work(folder) == 2)
+    wait_for(lambda: members_with_lease(folder) == 2)
     assert mpisweep("stop", "r.h5", "--no-wait").returncode == 0
     assert [process.wait(PATIENCE_S) for process in running] == [3, 3]
     assert not (folder / "r.h5.stop").exists()
     alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert alone.returncode == 0, alone.stderr
-    all_is_well(folder, 100)
+    check_complete(folder, 100)
 
 
 def test_a_signal_stops_one_member_and_the_other_takes_its_share(folder, member):
     sweep = my_sweep(folder, 80)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
-    wait_for(lambda: at_work(folder) == 2)
+    wait_for(lambda: members_with_lease(folder) == 2)
     running[0].send_signal(signal.SIGTERM)
     assert running[0].wait(PATIENCE_S) == 3
-    assert "other runs of the sweep are active: process" in said(folder, 0)
+    assert "other runs of the sweep are active: process" in stderr_of_member(folder, 0)
     assert running[1].wait(PATIENCE_S) == 0
-    all_is_well(folder, 80)
+    check_complete(folder, 80)
 
 
-def test_a_master_that_dies_is_followed_inside_its_member(folder, member):
+def test_another_rank_of_the_member_replaces_a_killed_master(folder, member):
     sweep = my_sweep(folder, 120)
     first = member(sweep, "-o", "r.h5", "-n", "3", "--split", "2")
     second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
-    wait_for(lambda: at_work(folder) == 2 and ended_in(folder / "r.h5") >= 5)
+    wait_for(lambda: members_with_lease(folder) == 2 and ended_in(folder / "r.h5") >= 5)
     ranks_by_number(first)[0].kill()
     codes = {first.wait(PATIENCE_S), second.wait(PATIENCE_S)}
     assert 0 in codes
     assert codes <= {0, 3}
-    done = all_is_well(folder, 120)
+    done = check_complete(folder, 120)
     assert len(done.allocations) == 2
-    assert "is the master now" in said(folder, 0)
+    assert "is the master now" in stderr_of_member(folder, 0)
 
 
-def test_a_sweep_is_read_while_members_are_at_work(folder, member, mpisweep: Run):
+def test_a_split_sweep_can_be_read_while_members_are_active(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 40)
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     seen: dict[int, float] = {}
@@ -380,15 +380,15 @@ def test_a_sweep_is_read_while_members_are_at_work(folder, member, mpisweep: Run
             now = (
                 dict(zip(ended["number"].tolist(), ended["loss"].tolist(), strict=True)) if len(ended) else {}
             )
-            # What was once seen as ended stays as it was.
+            # A trial that was once read as ended stays unchanged.
             assert seen.items() <= now.items()
             seen = now
-    all_is_well(folder, 40)
+    check_complete(folder, 40)
     status = mpisweep("status", "r.h5")
     assert "40 of 40 trials have ended" in status.stdout
 
 
-def test_unlucky_trials_end_as_they_do_without_others(folder, member):
+def test_failing_trials_end_as_in_an_unsplit_sweep(folder, member):
     sweep = sweep_file(folder, "unlucky", 12, f"{SILENCE}timeout = 1\n")
     running = [member(sweep, "-o", "r.h5", "-n", "1", "--split", "2") for _ in range(2)]
     assert 0 in [process.wait(PATIENCE_S) for process in running]
@@ -400,7 +400,7 @@ def test_unlucky_trials_end_as_they_do_without_others(folder, member):
     }  # fmt: skip
 
 
-def test_shares_that_are_damaged_are_named(folder, mpisweep: Run):
+def test_damaged_shares_are_reported_by_name(folder, mpisweep: Run):
     sweep = my_sweep(folder, 3)
     shares(folder).mkdir()
     (shares(folder) / "sweep.json").write_text("{", encoding="utf-8")
@@ -411,7 +411,7 @@ def test_shares_that_are_damaged_are_named(folder, mpisweep: Run):
     shutil.rmtree(shares(folder))
 
 
-def test_a_damaged_part_is_repaired_and_what_was_damaged_is_kept(folder, member, mpisweep: Run):
+def test_a_damaged_part_is_repaired_and_the_original_is_kept(folder, member, mpisweep: Run):
     sweep = my_sweep(folder, 40)
     first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
     wait_for(lambda: ended_in(folder / "r.h5") >= 10)
@@ -430,7 +430,7 @@ def test_a_damaged_part_is_repaired_and_what_was_damaged_is_kept(folder, member,
     assert not shares(folder).exists()
     done = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
     assert done.returncode == 0, done.stderr
-    all_is_well(folder, 40)
+    check_complete(folder, 40)
 
 
 def test_a_member_leaves_a_part_like_any_results_file(folder, member):

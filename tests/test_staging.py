@@ -1,4 +1,4 @@
-"""Imports from one file: the same modules from the same places, and no surprises when something has changed."""
+"""Imports from a pack: the same modules and paths as usual, and a new pack when a module has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpisweep.processes.staging import PackError, imported_from, pack_file, prep
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-#: Something of the standard library that the tests themselves have not imported, with packages and a library.
+#: Modules of the standard library that the tests do not import, with packages and an extension module.
 MODULES = ("xml.dom.minidom", "wsgiref.simple_server")
 
 LOOK = """
@@ -50,7 +50,7 @@ def look(how: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_what_is_imported_is_the_same_and_no_file_of_it_is_opened(cache: Path):
+def test_imports_from_a_pack_are_the_same_and_open_no_module_file(cache: Path):
     usual = look("if True:")
     staged = look("with imported_from(pack):")
     assert len(usual[0].split()) > 10
@@ -58,12 +58,12 @@ def test_what_is_imported_is_the_same_and_no_file_of_it_is_opened(cache: Path):
     assert staged[1:] == usual[1:]
 
 
-def test_a_pack_is_made_once_and_again_when_a_file_has_changed(cache: Path):
+def test_a_pack_is_made_once_and_remade_when_a_file_has_changed(cache: Path):
     path = prepare_pack(MODULES)
     made = path.stat()
     assert prepare_pack(MODULES).stat().st_ino == made.st_ino
     data = path.read_bytes()
-    # As if the file had been another one when the pack was made.
+    # As if the file had been different when the pack was made.
     origin = str(Path(sysconfig.get_path("stdlib")) / "xml" / "dom" / "minidom.py")
     changed = str(Path(origin).stat().st_mtime_ns)
     assert changed.encode() in data
@@ -73,7 +73,7 @@ def test_a_pack_is_made_once_and_again_when_a_file_has_changed(cache: Path):
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 100])
-def test_a_file_that_is_no_pack_is_refused_and_replaced(cache: Path, data: bytes):
+def test_a_file_that_is_not_a_pack_is_refused_and_replaced(cache: Path, data: bytes):
     path = pack_file(MODULES)
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_pack_is_refused_and_replaced(cache: Path, data: bytes
         pass
 
 
-def test_a_pack_that_a_kill_or_a_disk_has_damaged_is_refused(cache: Path):
+def test_a_damaged_pack_is_refused(cache: Path):
     path = prepare_pack(MODULES)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -93,7 +93,7 @@ def test_a_pack_that_a_kill_or_a_disk_has_damaged_is_refused(cache: Path):
         pass
 
 
-def test_what_cannot_be_packed_is_said_in_one_sentence(cache: Path):
+def test_a_failure_to_pack_is_reported_in_one_sentence(cache: Path):
     with pytest.raises(
         PackError,
         match=r"cannot pack the imports of trials into .* \(ModuleNotFoundError: No module named 'nothing_of",
@@ -105,7 +105,7 @@ def test_what_cannot_be_packed_is_said_in_one_sentence(cache: Path):
         prepare_pack(MODULES)
 
 
-def test_another_import_path_is_another_pack(cache: Path, monkeypatch):
+def test_another_import_path_needs_another_pack(cache: Path, monkeypatch):
     path = prepare_pack(MODULES)
     monkeypatch.setattr(sys, "path", [sys.path[0], "elsewhere", *sys.path[1:]])
     assert pack_file(MODULES) != path
@@ -122,9 +122,7 @@ def test_users_own_modules_are_not_packed(cache: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.mpi
-def test_a_sweep_of_resnet50_runs_from_the_pack_and_gives_the_same(
-    folder, mpisweep: Run, cache: Path, environment
-):
+def test_resnet50_from_a_pack_gives_the_same_results(folder, mpisweep: Run, cache: Path, environment):
     environment["XDG_CACHE_HOME"] = os.fspath(cache)
     quick = ["resnet50", "-p", "batch_size=2", "-p", "num_iter=1", "-p", "image_size=32", "-n", "1"]
     for name, more in (("usual.h5", []), ("staged.h5", ["--stage-env"])):
@@ -135,7 +133,9 @@ def test_a_sweep_of_resnet50_runs_from_the_pack_and_gives_the_same(
     assert list(cache.glob("mpisweep/imports-*.pack"))
 
 
-def test_a_cache_that_cannot_be_written_costs_a_sentence(folder, mpisweep: Run, cache: Path, environment):
+def test_an_unwritable_cache_is_reported_and_the_sweep_runs_without_it(
+    folder, mpisweep: Run, cache: Path, environment
+):
     cache.mkdir()
     (cache / "mpisweep").write_text("in the way")
     environment["XDG_CACHE_HOME"] = os.fspath(cache)
@@ -147,7 +147,7 @@ def test_a_cache_that_cannot_be_written_costs_a_sentence(folder, mpisweep: Run, 
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_home_folder_there_is_no_pack_and_one_sentence_says_so(monkeypatch, tmp_path):
+def test_without_a_home_folder_the_pack_is_refused_in_one_sentence(monkeypatch, tmp_path):
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 

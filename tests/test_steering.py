@@ -1,4 +1,4 @@
-"""From events to effects, and to the end of a run; the devices and cores of the ranks."""
+"""Steering: from events to effects and to the end of a run; the devices and cores of the ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpisweep.spec import parse_spec
 
 
 class Run:
-    """Everything around a steering: what it was asked for, in order."""
+    """The collaborators of a steering; records all calls in order."""
 
     def __init__(self, *decisions: Any) -> None:
         self.decisions = decisions
@@ -83,7 +83,7 @@ def test_the_first_request_to_stop_sets_when_the_grace_ends(caplog):
 
 
 @pytest.mark.parametrize(("ranks", "refusal"), [(1, ""), (2, "there are 1 workers; start more ranks")])
-def test_a_trial_of_more_ranks_than_there_are_workers_is_refused(tmp_path: Path, ranks: int, refusal: str):
+def test_a_trial_of_more_ranks_than_workers_is_refused(tmp_path: Path, ranks: int, refusal: str):
     text = f'workload = "m:f"\nranks_per_trial = {ranks}\n[parameters]\nx = [1, 2]\n'
     spec = parse_spec(text, source="sweep.toml", folder=tmp_path)
     options = RankOptions(tmp_path / "s.h5", False, "auto", None, cast(Any, None))

@@ -1,6 +1,4 @@
-"""Processes that cannot be ended, and processes that cannot be had: what they cost, in whole runs and in one
-worker.
-"""
+"""Processes that cannot be killed and forks that fail: their consequences in whole runs and in one worker."""
 
 from __future__ import annotations
 
@@ -59,11 +57,11 @@ def run(trial):
 """
 
 
-# ------------------------------------------------------------------------------ whole runs: what does not end
+# ------------------------------------------------------------------------------ whole runs: stuck processes
 
 
 @pytest.mark.mpi
-def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device_not_used_again(
+def test_a_trial_whose_process_cannot_be_killed_runs_elsewhere_and_its_device_is_abandoned(
     folder, kernel, mpisweep: Run
 ):
     done = mpisweep("run", sweep(folder, HANGS_ONCE, "timeout = 1"), "-n", "2", "-o", "r.h5")
@@ -82,7 +80,7 @@ def test_a_trial_whose_process_cannot_be_ended_is_tried_elsewhere_and_its_device
 
 
 @pytest.mark.mpi
-def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_goes_on(
+def test_when_the_only_device_hangs_the_run_ends_with_the_reason_and_the_next_run_resumes(
     folder, kernel, mpisweep: Run
 ):
     spec = sweep(folder, HANGS_ONCE.replace("get_stuck()", "get_stuck(keeps_output=True)"), "timeout = 1")
@@ -100,7 +98,7 @@ def test_where_the_only_device_hangs_the_run_ends_and_says_so_and_the_next_one_g
 
 
 @pytest.mark.mpi
-def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_cannot_be_ended(
+def test_a_wide_trial_runs_elsewhere_when_the_process_of_one_rank_cannot_be_killed(
     folder, kernel, mpisweep: Run
 ):
     spec = sweep(folder, HANGS_ONCE, "timeout = 1", top="ranks_per_trial = 2")
@@ -115,12 +113,12 @@ def test_a_wide_trial_is_tried_elsewhere_when_the_process_of_one_of_its_ranks_ca
 LEAVES = """
 def run(trial):
     if trial.params["x"] == 1:
-        # In a group of its own: nobody's signal to the trial's group is to reach it.
+        # In a group of its own, out of reach of signals to the trial's group.
         subprocess.Popen([sys.executable, "-c", "import mine; mine.get_stuck()"], start_new_session=True)
         while not (Path(os.environ["KERNEL_FOLDER"]) / "stuck").exists():
             time.sleep(0.01)
     else:
-        # The run lasts until the device is given up.
+        # Keep the run going until the device is abandoned.
         while "did not end within" not in Path("stderr.txt").read_text():
             time.sleep(0.01)
     return 1.0
@@ -128,7 +126,7 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not_the_trial(
+def test_an_unkillable_process_that_a_trial_leaves_behind_costs_the_device_and_not_the_trial(
     folder, kernel, environment
 ):
     process = start(folder, environment, "run", sweep(folder, LEAVES), "-n", "2", "-o", "r.h5")
@@ -144,7 +142,7 @@ def test_what_a_trial_leaves_behind_and_cannot_be_ended_costs_the_device_and_not
 
 
 @pytest.mark.mpi
-def test_a_program_that_cannot_be_ended_after_its_time_is_lost_and_tried_elsewhere(
+def test_a_program_that_cannot_be_killed_after_its_timeout_is_lost_and_runs_elsewhere(
     folder, kernel, mpisweep: Run
 ):
     (folder / "mine.py").write_text(STUCK)
@@ -167,9 +165,7 @@ def test_a_program_that_cannot_be_ended_after_its_time_is_lost_and_tried_elsewhe
 
 
 @pytest.mark.mpi
-def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_same(
-    folder, kernel, environment
-):
+def test_a_stop_ends_the_run_although_a_process_cannot_be_killed(folder, kernel, environment):
     process = start(
         folder, environment, "run", sweep(folder, HANGS_ONCE, "grace = 1"), "-n", "2", "-o", "r.h5"
     )
@@ -181,7 +177,7 @@ def test_a_stop_that_a_process_does_not_heed_nor_die_of_ends_the_run_all_the_sam
     assert found.attempts["end"][0] == "interrupted", "nobody has lost it"
 
 
-# ----------------------------------------------------------------------------- whole runs: what cannot be had
+# ----------------------------------------------------------------------------- whole runs: failing forks
 
 
 CRASHES = """
@@ -196,9 +192,7 @@ def run(trial):
 
 
 @pytest.mark.mpi
-def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_lost(
-    folder, kernel, environment
-):
+def test_a_fork_that_fails_for_a_while_is_retried_and_nothing_is_lost(folder, kernel, environment):
     spec = sweep(folder, CRASHES, "grace = 30")
     process = start(folder, environment, "run", spec, "-n", "1", "-o", "r.h5")
     wait_for(lambda: list(folder.glob("begun.*")))
@@ -213,7 +207,7 @@ def test_a_process_that_there_is_no_room_for_is_asked_for_again_and_nothing_is_l
 
 
 @pytest.mark.mpi
-def test_a_program_that_there_is_no_room_for_is_started_a_little_later(folder, kernel, environment):
+def test_a_program_whose_fork_fails_is_started_later(folder, kernel, environment):
     (folder / "prog.sh").write_text("touch begun.$1; until test -e go; do sleep 0.01; done; echo loss: $1\n")
     (folder / "s.toml").write_text(
         'workload = { command = "sh prog.sh {x}" }\n'
@@ -240,7 +234,7 @@ import os, subprocess, time
 from pathlib import Path
 
 def get_stuck(process):
-    # Whole as soon as it is there.
+    # Create the file atomically.
     Path("number").write_text(str(process))
     Path("number").rename("stuck")
 
@@ -261,7 +255,7 @@ def run(trial):
 
 
 class Rank:
-    """A worker of two slots, and what it tells its master."""
+    """A worker of two slots, and its messages to the master."""
 
     def __init__(self, folder: Path, timeout_s: float | None, patience_s: float = 0.3) -> None:
         self._folder = folder
@@ -298,7 +292,7 @@ class Rank:
             wait_for(came_true)
 
     def end_stuck(self) -> None:
-        """Let the kernel do what it was asked for."""
+        """Let the pending SIGKILL take effect."""
         stuck = self._folder / "stuck"
         if stuck.exists():
             process = int(stuck.read_text())
@@ -328,29 +322,31 @@ class Rank:
 
 
 @pytest.fixture
-def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a workload; no signal reaches the process whose number the file `stuck` there holds."""
+def unkillable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a workload; no signal reaches the process whose id is in its file `stuck`."""
     (tmp_path / "work.py").write_text(WORK)
     stuck = tmp_path / "stuck"
 
-    def spared(process: int) -> bool:
+    def is_unkillable(process: int) -> bool:
         return stuck.exists() and stuck.read_text() == str(process)
 
     kill, killpg = os.kill, os.killpg
     monkeypatch.setattr(
-        os, "kill", lambda process, number: None if spared(process) else kill(process, number)
+        os, "kill", lambda process, number: None if is_unkillable(process) else kill(process, number)
     )
-    monkeypatch.setattr(os, "killpg", lambda group, number: None if spared(group) else killpg(group, number))
+    monkeypatch.setattr(
+        os, "killpg", lambda group, number: None if is_unkillable(group) else killpg(group, number)
+    )
     return tmp_path
 
 
 @pytest.mark.parametrize("timeout_s", [0.2, None])
-def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
-    rank = Rank(deaf, timeout_s)
+def test_a_worker_abandons_one_slot_and_continues_with_the_other(unkillable, timeout_s):
+    rank = Rank(unkillable, timeout_s)
     try:
         rank.give(0, [5, 6], [77, 1])
         rank.give(0, [7], [2])
-        rank.until((deaf / "stuck").exists)
+        rank.until((unkillable / "stuck").exists)
         if timeout_s is None:
             rank.worker.on_messages([StopTrials(0.0)], time.monotonic())
         rank.until(rank.broken)
@@ -358,13 +354,13 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         assert (broken.slot, broken.is_gone) == (0, True)
         assert (
             broken.why
-            == f"process {(deaf / 'stuck').read_text()} did not end within 0.3 s after it was killed"
+            == f"process {(unkillable / 'stuck').read_text()} did not end within 0.3 s after it was killed"
         )
         stopped = timeout_s is None
         assert broken.trial == (None if stopped else (5, 1)), "who was stopped has lost nothing"
         back = dict.fromkeys((6, 7), AttemptEnd.RECLAIMED)
         assert rank.returned() == back | ({5: AttemptEnd.INTERRUPTED} if stopped else {})
-        # What is given before the master knows is not kept, and a new master is told.
+        # Assignments that cross the message are returned, and a new master learns of the abandoned slot.
         rank.give(0, [8], [3])
         rank.told.clear()
         rank.worker.follow()
@@ -378,14 +374,14 @@ def test_a_worker_gives_one_slot_up_and_the_other_goes_on(deaf, timeout_s):
         rank.close()
 
 
-def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
-    rank = Rank(deaf, 0.1, patience_s=600.0)
+def test_a_process_that_ends_within_the_patience_costs_no_slot(unkillable):
+    rank = Rank(unkillable, 0.1, patience_s=600.0)
     try:
         rank.give(0, [5], [77])
-        rank.until((deaf / "stuck").exists)
-        process = int((deaf / "stuck").read_text())
+        rank.until((unkillable / "stuck").exists)
+        process = int((unkillable / "stuck").read_text())
         rank.until(lambda: rank.worker._slots[0]._child.killed)
-        (deaf / "stuck").unlink()
+        (unkillable / "stuck").unlink()
         os.kill(process, signal.SIGKILL)
         rank.until(lambda: 5 in rank.ended())
         rank.give(0, [6], [1])
@@ -395,10 +391,8 @@ def test_a_process_that_ends_late_but_in_time_costs_its_trial_and_no_slot(deaf):
         rank.close()
 
 
-def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_several_times_the_slot(
-    deaf, monkeypatch
-):
-    fork, full, owner = os.fork, deaf / "full", os.getpid()
+def test_a_fork_that_keeps_failing_costs_a_trial_an_attempt_and_finally_the_slot(unkillable, monkeypatch):
+    fork, full, owner = os.fork, unkillable / "full", os.getpid()
     monkeypatch.setattr("mpisweep.processes.fork_loop.FORK_PAUSES_S", (0.01, 0.02))
 
     def refuse() -> int:
@@ -407,7 +401,7 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         return fork()
 
     monkeypatch.setattr(os, "fork", refuse)
-    rank = Rank(deaf, None)
+    rank = Rank(unkillable, None)
     why = "no process could be started for 0.0 s: Resource temporarily unavailable"
     try:
         for number in (0, 1):
@@ -416,7 +410,7 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         full.touch()
         rank.give(0, [5], [99])
         rank.until(lambda: 5 in rank.ended())
-        # The process was ended by its trial, and there is none to take its place.
+        # The trial has ended its process, and no replacement can be forked.
         rank.give(0, [6, 7], [1, 2])
         rank.until(rank.broken)
         assert rank.broken()[0] == Broken(0, (6, 1), why, is_gone=False)
@@ -432,8 +426,8 @@ def test_a_process_that_cannot_be_had_costs_the_next_trial_an_attempt_and_severa
         rank.close()
 
 
-def test_what_a_trial_has_left_and_cannot_be_ended_costs_its_slot_and_holds_nobody_up(deaf):
-    rank = Rank(deaf, None)
+def test_an_unkillable_leftover_costs_its_slot_and_delays_no_other(unkillable):
+    rank = Rank(unkillable, None)
     try:
         rank.give(0, [5, 6], [88, 1])
         rank.until(lambda: 5 in rank.ended())
@@ -448,14 +442,14 @@ def test_what_a_trial_has_left_and_cannot_be_ended_costs_its_slot_and_holds_nobo
         rank.close()
 
 
-def test_a_fork_server_ends_although_a_process_of_it_does_not(deaf):
+def test_a_fork_server_ends_although_one_of_its_processes_does_not(unkillable):
     others = children_of(os.getpid())
-    rank = Rank(deaf, None)
+    rank = Rank(unkillable, None)
     [server] = [child for child in children_of(os.getpid()) if child not in others]
     rank.give(0, [5], [77])
-    rank.until((deaf / "stuck").exists)
+    rank.until((unkillable / "stuck").exists)
     rank.worker.close()
-    # What the kernel tells it when its rank has died; nobody is left then who would kill it.
+    # The kernel sends this signal when the rank dies; no rank is left to kill the fork server.
     os.kill(server, signal.SIGRTMIN)
     try:
         wait_for(lambda: process_start(server) == -1)

@@ -1,6 +1,4 @@
-"""Submitting: jobs under stand-ins for PJM, PBS and Grid Engine run real sweeps; chains end by their rule;
-stop and status.
-"""
+"""Submitting: real sweeps in jobs of stand-ins for PJM, PBS and Grid Engine; chains, stop and status."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ def half(trial):
 
 
 def gated(trial):
-    """Runs until the file `go` is there; says that it has begun."""
+    """Runs until the file `go` exists; records that it has begun."""
     Path(f"begun.{trial.number}").touch()
     while not Path("go").exists():
         if trial.should_stop():
@@ -63,7 +61,7 @@ def gated(trial):
 
 
 def one_a_job(trial):
-    """The first trials of every job have the sweep stopped, as its time limit would, and end in time."""
+    """The first trials of every job request a stop, like a time limit, and end in time."""
     Path("r.h5.stop").touch()
     while Path("r.h5.stop").exists():
         time.sleep(0.002)
@@ -71,7 +69,7 @@ def one_a_job(trial):
 
 
 def first_of_its_job(trial):
-    """The first trial of each job ends and has the sweep stopped, as its time limit would; the others do not end."""
+    """The first trial of each job ends and requests a stop, like a time limit; the others do not end."""
     job = Path("job." + next(os.environ[name] for name in ("PJM_SUBJOBID", "SLURM_JOB_ID", "PBS_JOBID", "JOB_ID") if name in os.environ))
     if not job.exists():
         job.touch()
@@ -83,7 +81,7 @@ def first_of_its_job(trial):
 
 
 def together(trial):
-    """Ends when one of another job has begun, too."""
+    """Ends once a trial of another job has begun, too."""
     Path(f"begun.{trial.params['x']}").touch()
     while len(list(Path().glob("begun.*"))) < 2:
         time.sleep(0.002)
@@ -91,7 +89,7 @@ def together(trial):
 
 
 def never_done(trial):
-    """Is stopped before it ends, every time."""
+    """Is stopped before it ends, in every job."""
     Path("r.h5.stop").touch()
     while not trial.should_stop():
         time.sleep(0.002)
@@ -112,7 +110,7 @@ def record(*ended: int, stopped_at: float = 0.0) -> Record:
     ("known", "link", "standing", "words"),
     [
         (record(), "9_0", Standing(), ""),
-        (record(), "9_0", Standing(7, 7), ""),  # the first runs whatever is there: the sweep may have grown
+        (record(), "9_0", Standing(7, 7), ""),  # the first job always runs: the sweep may have grown
         (record(0), "9_1", Standing(5, 10), ""),
         (record(0), "9_1", Standing(10, 10), "all 10 trials have ended"),
         (
@@ -138,16 +136,16 @@ def test_a_chain_ends_by_its_rule(known: Record, link: str, standing: Standing, 
     assert bool(over) == bool(words)
 
 
-def test_a_job_that_never_began_does_not_count_as_one_without_progress():
+def test_a_job_that_never_began_does_not_count_as_a_job_without_progress():
     known = Record(LINKS, {"9_0": Began("9_0", 0, 0.0), "9_2": Began("9_2", 0, 0.0)})
     assert why_over(known, "9_3", Standing(1, 10)) == ""
 
 
-def test_a_job_before_which_no_other_of_its_chain_has_begun_runs():
+def test_the_first_job_of_a_chain_that_begins_runs_the_sweep():
     assert why_over(record(), "9_1", Standing(1, 10)) == ""
 
 
-def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path: Path):
+def test_the_record_is_append_only_and_skips_unreadable_lines(tmp_path: Path):
     results = tmp_path / "r.h5"
     assert read_record(results) == Record()
     note(results, [LINKS[0], LINKS[1]])
@@ -163,12 +161,10 @@ def test_the_record_is_appended_to_and_passes_over_what_it_cannot_read(tmp_path:
     assert found.chain("") == []
 
 
-# ------------------------------------------------------------------------------------- words of the systems
+# ------------------------------------------------------------------------------------- output of the systems
 
 
-def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_refusal_with_exit_code_0_is_still_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "pjsub").write_text(
         "#!/bin/sh\necho '[ERR.] PJM 0007 pjsub Staging option error (3).'\necho '  Refer to the file.'\n"
     )
@@ -181,7 +177,7 @@ def test_a_refusal_that_ends_with_0_is_a_refusal_all_the_same(
         submit(PJM, tmp_path / "job.sh", folder=tmp_path)
 
 
-def test_jobs_follow_each_other_in_each_system_s_way():
+def test_jobs_of_a_chain_use_each_system_s_dependencies():
     assert PJM.follow_options(chained=False, after="") == []
     assert PJM.follow_options(chained=True, after="") == ["--step"]
     assert PJM.follow_options(chained=True, after="64856_0") == [
@@ -272,7 +268,7 @@ def test_the_states_of_jobs_are_read_by_header_and_name(system, text: str, state
     assert {job: str(found.state) for job, found in parse_answer(system, text).items()} == states
 
 
-def test_why_a_job_waits_is_told_in_the_system_s_words():
+def test_the_system_s_reason_for_waiting_is_shown():
     assert parse_answer(SLURM, "43 PENDING Dependency\n")["43"].words == "PENDING, Dependency"
     assert parse_answer(PBS, QSTAT)["1.server"].words == "R, Job run at Tue Nov 24 at 19:00"
     assert parse_answer(PJM, PJSTAT)["242"].state is JobState.WAITING
@@ -380,7 +376,7 @@ def test_a_submitted_sweep_runs_in_its_job(here: Path, run: Run, standins, syste
         ("gridengine", ["--directive", "-l gpus=1"], 'Unable to run job: unknown resource "gpus". Exiting.'),
     ],
 )
-def test_a_refusal_is_shown_in_the_system_s_own_words(
+def test_the_output_of_a_refused_submission_is_shown(
     here: Path, run: Run, standins, system: str, options: list[str], words: str
 ):
     standins.use(system)
@@ -395,7 +391,7 @@ def test_a_refusal_is_shown_in_the_system_s_own_words(
     assert not (here / "r.h5.jobs").exists()
 
 
-def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Path, run: Run, standins):
+def test_an_invalid_submission_is_refused_before_anything_is_written(here: Path, run: Run, standins):
     sweep(here, "half", 5)
     arguments = ["submit", "s.toml", "--elapse", "1:00:00", "-o", "r.h5", "--site"]
     without = os.pathsep.join(
@@ -419,7 +415,7 @@ def test_what_cannot_be_submitted_is_refused_before_anything_is_written(here: Pa
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
-def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(
+def test_a_chain_continues_until_the_sweep_is_complete_and_then_ends(
     here: Path, run: Run, standins, system: str
 ):
     sweep(here, "one_a_job", 3)
@@ -430,8 +426,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_no_further(
     assert set(ended.trials["state"].tolist()) == {"complete"}
     ran = [job for job in jobs if job["started"] is not None]
     assert 2 <= len(ran) < 6
-    # PJM deletes those after a script that ends with 0; the others are told so by the job that finds nothing
-    # to do.
+    # PJM deletes the jobs after one that exits with 0; elsewhere the job that finds nothing to do cancels them.
     assert [job["code"] for job in ran][-1] == 0
     assert all(job["code"] is None for job in jobs[len(ran) :])
 
@@ -452,7 +447,7 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
-def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(
+def test_jobs_of_a_split_sweep_are_submitted_at_once_and_work_together(
     here: Path, run: Run, standins, system: str
 ):
     sweep(here, "together", 6)
@@ -470,9 +465,7 @@ def test_jobs_that_share_a_sweep_are_submitted_at_once_and_work_together(
     pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete"),
     pytest.param("gridengine", "7", marks=pytest.mark.long),
 ])  # fmt: skip
-def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(
-    here: Path, run: Run, standins, system: str, length: str
-):
+def test_each_job_of_a_split_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
     sweep(here, "first_of_its_job", 5)
     ids = submit_it(run, standins, system, "--split", "2", "--chain", length)
     assert len(ids) == (4 if length == "complete" else 14)
@@ -489,7 +482,7 @@ def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(
 
 
 @pytest.mark.mpi
-def test_jobs_that_share_a_sweep_are_stopped_together_and_those_that_wait_are_cancelled(
+def test_jobs_of_a_split_sweep_are_stopped_together_and_waiting_ones_are_cancelled(
     here: Path, run: Run, standins
 ):
     sweep(here, "gated", 6)
@@ -515,7 +508,7 @@ def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: s
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
-def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, system: str):
+def test_status_shows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, system, "--chain", "2")
     title, waits = {
@@ -525,8 +518,8 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     }[system]
     assert f"{title} job {waiting}: {waits}" in run("status", "r.h5").stdout
     wait_for((here / "begun.0").exists)
-    said = run("status", "r.h5").stdout
-    assert f"{title} job {running}: running ({'r' if system == 'gridengine' else 'R'}" in said
+    printed = run("status", "r.h5").stdout
+    assert f"{title} job {running}: running ({'r' if system == 'gridengine' else 'R'}" in printed
     state = json.loads(run("status", "r.h5", "--json").stdout)
     assert {(job["job"], job["state"]) for job in state["jobs"]} >= {(running, "running")}
     done = run("stop", "r.h5")
@@ -542,13 +535,13 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert not (here / "r.h5.stop").exists()
 
 
-def test_stop_says_when_there_is_no_such_sweep(run: Run):
+def test_stop_refuses_a_sweep_that_does_not_exist(run: Run):
     done = run("stop", "none.h5")
     assert done.returncode == 2
     assert done.stderr == "mpisweep: none.h5: no such results file, and no job was submitted for it here\n"
 
 
-def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_stop_still_stops(
+def test_without_a_writable_record_the_submitted_job_is_named_and_stop_still_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     results = tmp_path / "r.h5"
@@ -573,7 +566,7 @@ def test_where_nothing_can_be_noted_the_job_that_was_submitted_is_named_and_a_st
     )
 
 
-def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
+def test_stop_reports_jobs_of_a_split_sweep_that_have_not_reached_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     results = tmp_path / "r.h5"
@@ -589,7 +582,7 @@ def test_of_jobs_that_share_a_sweep_and_have_not_come_to_it_stop_says_so(
         assert capsys.readouterr().out == f"{results}: {words}\n"
 
 
-def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, run: Run, standins):
+def test_when_grid_engine_does_not_answer_status_names_the_last_job(here: Path, run: Run, standins):
     standins.use("gridengine")
     note(here / "r.h5", [Submitted("9714", "gridengine", "job.sh", "/", 1.0)])
     assert (
@@ -599,7 +592,7 @@ def test_grid_engine_that_does_not_answer_leaves_the_last_job_named(here: Path, 
     assert "no Grid Engine job of this sweep is waiting or running" in run("status", "r.h5").stdout
 
 
-def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: Run):
+def test_status_works_when_the_batch_system_does_not_answer(here: Path, run: Run):
     note(here / "r.h5", [LINKS[0]])
     done = run("status", "r.h5", STANDIN_PJSTAT="broken")
     assert done.returncode == 0
@@ -608,7 +601,7 @@ def test_status_copes_with_a_batch_system_that_does_not_answer(here: Path, run: 
     assert json.loads(done.stdout) == {"path": "r.h5", "state": "submitted", "jobs": None}
 
 
-def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, standins):
+def test_jobs_are_found_with_the_columns_of_another_site(here: Path, run: Run, standins):
     (here / "wait.sh").write_text(
         "#PJM -L node=1\n#PJM -L elapse=0:10:00\nwhile [ ! -e go ]; do sleep 0.05; done\n"
     )
@@ -620,9 +613,7 @@ def test_jobs_are_known_under_the_columns_of_another_site(here: Path, run: Run, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("system", ["pjm", "gridengine"])
-def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(
-    here: Path, run: Run, standins, system: str
-):
+def test_at_the_limit_the_sweep_stops_cleanly_within_ten_seconds(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
     wait_for((here / "begun.0").exists)
@@ -638,7 +629,7 @@ def test_at_the_limit_the_sweep_stops_in_order_within_ten_seconds(
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel"), ("gridengine", "qdel")])
-def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(
+def test_a_deleted_job_ends_and_the_next_one_resumes(
     here: Path, run: Run, standins, system: str, command: str
 ):
     sweep(here, "gated", 3)
@@ -653,10 +644,10 @@ def test_a_job_that_is_deleted_ends_and_the_next_one_goes_on(
 
 
 @pytest.mark.mpi
-def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a_chain(
+def test_a_project_given_with_the_command_is_passed_to_every_job_of_a_chain(
     here: Path, run: Run, standins, monkeypatch
 ):
-    """As on TSUBAME, where it is no directive; the second job is submitted by the first one."""
+    """As on TSUBAME, where the project is not a directive; the first job submits the second."""
     sweep(here, "one_a_job", 3)
     site = here / "gridengine.toml"
     site.write_text(site.read_text() + 'project = "-g {project}"\nproject_with_command = true\n')
@@ -673,9 +664,9 @@ def test_a_project_that_is_named_with_the_command_goes_along_with_every_job_of_a
     assert "h_rt can not be longer than 10 mins with this group" in done.stderr
 
 
-# ------------------------------------------------------------------------------------- what is shipped
+# ------------------------------------------------------------------------------------- shipped scripts
 
-#: For an mpirun that somebody typed: PJM's sites have in their own settings that nodes are reached by pjrsh.
+#: For an mpirun called by hand: PJM sites configure pjrsh as the remote shell in their own settings.
 SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 
 

@@ -1,4 +1,4 @@
-"""Submitting to a real Slurm: chains, status, stop, the warning that scripts ask for, and the shipped script."""
+"""Submitting to a real Slurm: chains, status, stop, the signal before the end, and the shipped script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpisweep.batch.chain import read_record
 from mpisweep.batch.slurm import SLURM
 from mpisweep.progress import counted
 
-#: One controller and three node daemons of our own; skips where Slurm is not installed.
+#: A controller and three node daemons of the tests; skips if Slurm is not installed.
 cluster = test_slurm.cluster
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slurm]
@@ -73,7 +73,7 @@ def log(here: Path, job_id: str) -> str:
     return (here / f"r.{job_id}.log").read_text()
 
 
-def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(
+def test_a_chain_continues_until_the_sweep_is_complete_and_cancels_the_rest(
     here: Path, run: Run, standins, cluster
 ):
     sweep(here, "one_a_job", 3)
@@ -88,7 +88,7 @@ def test_a_chain_goes_on_until_the_sweep_is_complete_and_cancels_the_rest(
     assert f"cancelled {counted(8 - len(began), 'job')} after it" in log(here, last)
 
 
-def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):
+def test_each_job_of_a_split_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):
     sweep(here, "first_of_its_job", 6)
     ids = submit_it(run, standins, "--split", "2", "--chain", "7")
     assert len(ids) == 14
@@ -100,7 +100,7 @@ def test_each_of_the_jobs_that_share_a_sweep_begins_a_chain(here: Path, run: Run
     assert not (here / "r.h5.shares").exists()
 
 
-def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, cluster):
+def test_status_shows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins, cluster):
     sweep(here, "gated", 3)
     running, waiting = submit_it(run, standins, "--chain", "2")
     wait_for((here / "begun.0").exists)
@@ -117,18 +117,20 @@ def test_status_knows_the_jobs_and_stop_ends_them(here: Path, run: Run, standins
     assert not (here / f"r.{waiting}.log").exists()
 
 
-def test_the_warning_comes_to_the_shell_and_stops_the_sweep_in_order(here: Path, run: Run, standins, cluster):
+def test_the_signal_before_the_end_reaches_the_shell_and_stops_the_sweep_cleanly(
+    here: Path, run: Run, standins, cluster
+):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, "--nodes", "2")
     wait_for((here / "begun.0").exists)
-    # As --signal=B:USR1 does when the time comes.
+    # As --signal=B:USR1 does before the time limit.
     assert run("scancel", "--batch", "--signal=USR1", job_id).returncode == 0
     cluster.wait(job_id)
     assert package.load(here / "r.h5").state == "stopped by a signal"
     assert "submit this script again" in log(here, job_id)
 
 
-def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins):
+def test_slurm_s_refusal_is_shown(here: Path, run: Run, standins):
     sweep(here, "half", 3)
     done = run(
         "submit", "s.toml", "--site", "./mine.toml", "--elapse", "1:00:00", "-o", "r.h5", "--group", "nowhere"
@@ -141,7 +143,7 @@ def test_a_refusal_is_shown_in_slurm_s_own_words(here: Path, run: Run, standins)
 def test_the_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, cluster):
     sweep(here, "half", 30)
     passed = f"ALL,MPISWEEP_SWEEP=s.toml,MPISWEEP_VENV={standins.folder.parent / 'venv'}"
-    # This Slurm has no GPUs, and four cores a node; what else the script asks for it gets.
+    # This Slurm has no GPUs and four cores per node; it grants everything else.
     done = run(
         "sbatch",
         "--gpus-per-node=0",

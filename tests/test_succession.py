@@ -1,4 +1,4 @@
-"""Who becomes master when ranks die, hang and wake up: simulated without MPI, driven by hypothesis."""
+"""The choice of the master when ranks die, hang and wake up, simulated without MPI by hypothesis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SILENCE_S = 3.0
 
 
 class World:
-    """Ranks with a clock, a FIFO channel for each pair, and the rules of :mod:`mpisweep.rank.loop`."""
+    """Ranks with a clock, a FIFO channel per pair, and the rules of :mod:`mpisweep.rank.loop`."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -27,7 +27,7 @@ class World:
         self.noticed: set[tuple[int, int]] = set()
         self.is_master = [False] * size
         self.last_turn = [0.0] * size
-        #: Epochs in the order in which they began.
+        #: Epochs in order of their beginning.
         self.epochs: list[int] = []
         self.maybe_lead(0)
 
@@ -71,7 +71,7 @@ class World:
                 self.maybe_lead(rank)
 
     def turn(self, rank: int) -> None:
-        """A rank beats, and looks who is silent; MPI would have it beat to nobody it knows to be dead."""
+        """Send a rank's heartbeats, except to ranks that it knows to be dead, and check for silent ranks."""
         if not self.runs(rank):
             return
         view = self.views[rank]
@@ -89,7 +89,7 @@ class World:
             self.turn(rank)
 
     def settle(self) -> None:
-        """No more faults: everybody runs, everything arrives, every death is noticed."""
+        """End the faults: every rank runs, every message arrives, every death is detected."""
         self.paused.clear()
         for _ in range(80 * self.size):
             for rank in range(self.size):
@@ -119,8 +119,8 @@ def events(draw):
 @given(events())
 @example((3, [("pause", 0, 0), ("deliver", 0, 2), *[("second", 0, 0)] * 3]))
 @settings(max_examples=400, deadline=None)
-def test_in_the_end_all_who_live_follow_one_master(story):
-    """Whatever dies, hangs or is late: one of the living leads, and the others follow it."""
+def test_finally_all_live_ranks_follow_one_master(story):
+    """After any deaths, hangs and delays one live rank leads and all others follow it."""
     size, happenings = story
     world = World(size)
     for what, one, other in happenings:
@@ -149,8 +149,8 @@ def test_in_the_end_all_who_live_follow_one_master(story):
     assert len(set(world.epochs)) == len(world.epochs), "two masters had the same epoch"
 
 
-def test_an_earlier_epoch_is_never_obeyed_again():
-    """The word of a master that was followed by another is worth nothing."""
+def test_an_earlier_epoch_is_never_followed_again():
+    """Messages from a superseded master are ignored."""
     view = Succession(3, 4, silence_s=SILENCE_S, now=0.0)
     assert view.accept_lead(0, 0, 1.0)
     assert view.accept_lead(2, 2, 2.0)
@@ -158,8 +158,8 @@ def test_an_earlier_epoch_is_never_obeyed_again():
     assert view.master == 2
 
 
-def test_a_former_master_that_is_needed_again_begins_a_new_epoch():
-    """Nothing of its second time can pass for something of its first."""
+def test_a_former_master_that_leads_again_begins_a_new_epoch():
+    """Messages of its second term cannot be mistaken for those of its first."""
     view = Succession(0, 2, silence_s=SILENCE_S, now=0.0)
     view.lead()
     assert view.epoch == 0
@@ -170,8 +170,8 @@ def test_a_former_master_that_is_needed_again_begins_a_new_epoch():
     assert view.epoch == 2
 
 
-def test_time_in_which_a_rank_did_not_run_is_nobodys_silence():
-    """After a suspend of the whole job nobody is given up."""
+def test_time_in_which_a_rank_did_not_run_does_not_count_as_silence():
+    """After the whole job was suspended, no rank is declared lost."""
     view = Succession(0, 3, silence_s=SILENCE_S, now=0.0)
     view.lead()
     assert view.silent(2.0) == []

@@ -1,4 +1,4 @@
-"""The table of keys, and what is made of it: the parser's checks, the reference, the schema for editors."""
+"""The table of keys and its products: the parser's checks, the reference, the schema for editors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 validate = fastjsonschema.compile(schema(), use_default=False)
 
 
-def editor_takes(raw: dict[str, Any]) -> bool:
+def editor_accepts(raw: dict[str, Any]) -> bool:
     try:
         validate(raw)
     except fastjsonschema.JsonSchemaValueException:
@@ -38,7 +38,7 @@ def editor_takes(raw: dict[str, Any]) -> bool:
     return True
 
 
-def parser_takes(raw: dict[str, Any]) -> bool:
+def parser_accepts(raw: dict[str, Any]) -> bool:
     try:
         _Parser("sweep.toml").spec(raw, "", Path())
     except SpecError:
@@ -51,7 +51,7 @@ def reference():
     return load_script("docs/write_reference.py")
 
 
-def test_what_the_pages_say_of_keys_and_options_is_made_of_the_tables(reference):
+def test_the_pages_on_keys_and_options_are_generated_from_the_tables(reference):
     shown = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -78,15 +78,15 @@ def test_check_prints_the_schema(capsys):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda path: path.parent.name
 )
-def test_editors_take_the_examples(path):
-    assert editor_takes(tomllib.loads(path.read_text(encoding="utf-8")))
+def test_editors_accept_the_examples(path):
+    assert editor_accepts(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 SHOWING = [page for page in (ROOT / "README.md", *PAGES) if "\n```toml\n" in page.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.stem)
-def test_editors_take_what_the_pages_show(page):
+def test_editors_accept_the_documented_sweep_files(page):
     shown = re.findall(
         r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -94,8 +94,8 @@ def test_editors_take_what_the_pages_show(page):
     for block in shown:
         raw = tomllib.loads(block)
         if raw.keys() <= set(names_of("")):
-            # Of some only a part is shown.
-            assert editor_takes({"workload": "my_train:train"} | raw), block
+            # Some blocks show only part of a file.
+            assert editor_accepts({"workload": "my_train:train"} | raw), block
 
 
 RESNET = {"workload": "resnet50"}
@@ -165,12 +165,13 @@ PROGRAM = {"workload": {"command": "train {x}"}, "parameters": {"x": [1, 2]}}
         ),
     ],
 )  # fmt: skip
-def test_what_the_parser_refuses_for_its_form_the_editor_refuses_too(raw):
-    assert not parser_takes(raw)
-    assert not editor_takes(raw)
+def test_editors_refuse_every_form_that_the_parser_refuses(raw):
+    assert not parser_accepts(raw)
+    assert not editor_accepts(raw)
 
 
 VALUES = [
+    "exclude",
     -1,
     0,
     1,
@@ -222,7 +223,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("key", [*keys_of(""), *keys_of("limits")], ids=lambda key: key.path)
-def test_editor_and_parser_take_the_same_values_of_every_key(key: Key):
+def test_editor_and_parser_accept_the_same_values_of_every_key(key: Key):
     raw: dict[str, Any] = {"workload": "m:f", "search": "random", "trials": 3, "parameters": {"x": [1, 2, 3]}}
     taken = []
     for value in VALUES:
@@ -230,19 +231,19 @@ def test_editor_and_parser_take_the_same_values_of_every_key(key: Key):
         if key.path == "search" and value == "grid":
             del given["trials"]
         if key.path == "parameters" and value == {}:
-            # No form is wrong with it, but a search that samples has nothing to sample.
+            # Its form is valid, but a sampling search has nothing to sample.
             continue
         is_whole = isinstance(value, float) and value == round(value)
         if (key.kind == "integer" and is_whole) or (key.kind == "devices" and value == 0.4):
-            # JSON has one kind of number, and a schema no reciprocals.
+            # JSON has one number type, and a schema cannot express reciprocals.
             continue
         if key.path == "metrics":
             given = PROGRAM | {"metrics": value}
         if key.path == "baseline" and isinstance(value, dict):
             value = given["baseline"] = {"x": 1, **value}
-        assert editor_takes(given) == parser_takes(given), value
-        taken += [value] if editor_takes(given) else []
-    # Otherwise it has compared nothing.
+        assert editor_accepts(given) == parser_accepts(given), value
+        taken += [value] if editor_accepts(given) else []
+    # The comparison must have covered both outcomes.
     assert taken
     assert len(taken) < len(VALUES)
 
@@ -278,13 +279,13 @@ options = st.sampled_from(["x", "y", *(option.name for option in BUILTIN["resnet
     ),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_an_editor_never_refuses_what_the_parser_takes(workload, parameters, fixed, limits, others):
+def test_an_editor_never_refuses_a_file_that_the_parser_accepts(workload, parameters, fixed, limits, others):
     raw = others | {"workload": workload, "parameters": parameters, "fixed": fixed, "limits": limits}
-    if parser_takes(raw):
-        assert editor_takes(raw)
+    if parser_accepts(raw):
+        assert editor_accepts(raw)
 
 
-def test_what_a_file_does_not_say_is_what_the_reference_says():
+def test_missing_keys_have_the_documented_defaults():
     spec = parse_spec('workload = "m:f"', source="sweep.toml", folder=Path())
     said = {
         "name": spec.name,
@@ -306,7 +307,7 @@ def test_what_a_file_does_not_say_is_what_the_reference_says():
     )  # fmt: skip
 
 
-def test_a_default_is_a_value_that_the_key_may_have():
+def test_every_default_is_a_valid_value_of_its_key():
     for key in KEYS:
         if key.default is not None:
             assert key.problem(key.default) is None, key
@@ -321,8 +322,8 @@ def test_the_largest_grid_is_the_default_of_its_key():
         parse_spec(text.format(key.default + 1), source="s", folder=Path())
 
 
-def test_numbers_that_json_does_not_have_are_left_to_the_parser():
-    assert not parser_takes({"workload": "m:f", "fixed": {"x": math.inf}})
+def test_numbers_outside_json_are_left_to_the_parser():
+    assert not parser_accepts({"workload": "m:f", "fixed": {"x": math.inf}})
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ def test_numbers_that_json_does_not_have_are_left_to_the_parser():
         ("data = 'digits'\nval_every = 0", "val_loss", None),
     ],
 )
-def test_check_warns_of_an_objective_that_says_little(
+def test_check_warns_of_an_uninformative_objective(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, objective: str, warning: str | None
 ):
     text = f"workload = 'resnet50'\nobjective = '{objective}'\n[parameters]\nbatch_size = [2, 4]\n[fixed]\n"

@@ -35,7 +35,7 @@ def slots(*ranks: int) -> tuple[Slot, ...]:
 
 
 def on_nodes(*sizes: int) -> dict[Slot, str]:
-    """Nodes of so many slots each: n0, n1, ..."""
+    """Nodes n0, n1, ... with these numbers of slots."""
     nodes: dict[Slot, str] = {}
     for node, size in enumerate(sizes):
         for _ in range(size):
@@ -43,7 +43,7 @@ def on_nodes(*sizes: int) -> dict[Slot, str]:
     return nodes
 
 
-# ------------------------------------------------------------------------------------- where
+# ------------------------------------------------------------------------------------- placement
 
 
 def room_of(nodes: dict[Slot, str], idle=(), free_at=None, kept=()) -> Room:
@@ -62,13 +62,13 @@ def gather(width: int, free_at, nodes) -> list[Slot]:
     return list(room_of(nodes, free_at=free_at).gather(width))
 
 
-def test_a_trial_that_fits_a_node_runs_on_the_fullest_one_that_has_room():
+def test_a_trial_that_fits_a_node_runs_on_the_fullest_node_with_room():
     nodes = on_nodes(4, 4)
     assert place(2, slots(0, 1, 2, 3, 5, 6), nodes) == slots(5, 6)
     assert place(3, slots(0, 1, 2, 3, 5, 6), nodes) == slots(0, 1, 2)
 
 
-def test_a_trial_that_fits_a_node_waits_for_one_and_does_not_straddle_two():
+def test_a_trial_that_fits_a_node_waits_for_one_and_is_not_split_over_two():
     nodes = on_nodes(4, 4)
     assert place(4, slots(0, 1, 4, 5), nodes) is None
 
@@ -79,7 +79,7 @@ def test_a_trial_that_fits_no_node_takes_the_emptiest_nodes_first():
     assert place(6, slots(0, 4, 5, 8, 9), nodes) is None
 
 
-def test_slots_that_are_kept_for_one_trial_are_not_for_others():
+def test_slots_kept_for_one_trial_are_not_given_to_others():
     room = room_of(on_nodes(4), slots(0, 1, 2), kept=slots(0, 1))
     assert room.place(2, also_kept=False) is None
     assert room.place(2, also_kept=True) == slots(0, 1)
@@ -104,11 +104,11 @@ def test_slots_that_are_free_long_before_a_trial_can_start_are_not_gathered_for_
     ) == list(slots(1, 2, 3))
 
 
-class Searched:
-    """What :class:`Room` says, found by looking at all slots."""
+class SearchedRoom:
+    """A reference implementation of :class:`Room` that searches all slots."""
 
     def __init__(self) -> None:
-        #: Slot -> its node, whether it is idle, whether it is kept, when it is free.
+        #: Slot -> its node, whether it is idle, whether it is kept, and when it will be free.
         self.slots: dict[Slot, tuple[str, bool, bool, float]] = {}
 
     def by_node(self) -> list[list[Slot]]:
@@ -127,8 +127,8 @@ class Searched:
 @given(st.lists(
     st.tuples(st.integers(0, 7), st.sampled_from(["gone", "idle", "busy"]), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40,
 ), st.integers(1, 6))  # fmt: skip
-def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
-    room, searched = Room(), Searched()
+def test_the_ordered_index_agrees_with_a_search_of_all_slots(changes, width):
+    room, searched = Room(), SearchedRoom()
     nodes = on_nodes(1, 2, 2, 3)
     for rank, how, is_kept, free_at in changes:
         slot = Slot(rank, 0)
@@ -161,12 +161,12 @@ def test_what_is_kept_in_order_says_the_same_as_a_search(changes, width):
                 assert max(gathered.values()) == min(searched.start(some, width) for some in fitting)
 
 
-def test_a_wide_trial_of_which_one_slot_is_of_no_use_any_more_is_let_go_of_and_says_why_it_failed():
+def test_a_wide_trial_on_an_abandoned_slot_is_abandoned_and_fails_with_the_reason():
     pool = Pool([2], nodes=(3,), retries=0)
     [first, second] = sorted(pool.running()[0])
     made = pool.feed(SlotBroken(Slot(second, 0), (0, 1), "it hangs", is_gone=True))
     assert of(Abandon, made) == [Abandon(Slot(first, 0), 0, 1, LINGER_S)]
-    [commit] = of(Commit, pool.give_back(first))
+    [commit] = of(Commit, pool.return_reclaimed(first))
     assert commit.block.messages == ["it hangs, and no retry is left"]
     assert commit.block.causes == [FailureCause.LOST]
 
@@ -176,11 +176,11 @@ def test_the_devices_of_all_ranks_of_a_node_are_joined():
     assert all_devices(own) == (("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"), ("X", "1"))
 
 
-# ------------------------------------------------------------------------------------- one after another
+# ------------------------------------------------------------------------------------- sequences of events
 
 
 class Pool:
-    """A scheduler and the slots that it drives, one a rank."""
+    """A scheduler and its slots, one per rank."""
 
     def __init__(self, widths: list[int], nodes: tuple[int, ...] = (4,), *, durations=None, **more) -> None:
         count = len(widths)
@@ -212,7 +212,7 @@ class Pool:
         cause: FailureCause = FailureCause.EXCEPTION,
         seconds: float = 1.0,
     ):
-        """The first trial that this rank holds ends there."""
+        """End the first trial that this rank holds."""
         slot = Slot(rank, 0)
         number, attempt = self.held[slot].pop(0)
         failed = state == FAILED
@@ -222,7 +222,7 @@ class Pool:
         )  # fmt: skip
         return self.feed(TrialsEnded(block), seconds)
 
-    def give_back(self, rank: int, how: AttemptEnd = AttemptEnd.RECLAIMED):
+    def return_reclaimed(self, rank: int, how: AttemptEnd = AttemptEnd.RECLAIMED):
         slot = Slot(rank, 0)
         number, attempt = self.held[slot].pop(0)
         return self.feed(TrialsReclaimed(slot, (number,), (attempt,), how))
@@ -244,7 +244,7 @@ def of(kind, decisions):
     return [decision for decision in decisions if isinstance(decision, kind)]
 
 
-def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_of_rank_0():
+def test_a_wide_trial_starts_on_all_its_slots_at_once_and_rank_0_gives_its_result():
     pool = Pool([2, 2])
     assert pool.running() == {0: {0, 1}, 1: {2, 3}}
     assert of(Commit, pool.end(1)) == []
@@ -252,37 +252,37 @@ def test_a_wide_trial_starts_on_all_of_its_slots_at_once_and_its_result_is_that_
     assert (commit.block.numbers, commit.block.worker, commit.block.metrics) == ([0], 0, {"loss": [0.0]})
 
 
-def test_it_is_over_only_when_every_rank_has_let_go_and_they_are_given_time():
+def test_a_wide_trial_ends_when_every_rank_has_ended_and_ranks_get_time_for_it():
     pool = Pool([3])
     assert of(Abandon, pool.end(0)) == [
         Abandon(Slot(1, 0), 0, 1, RETURN_S),
         Abandon(Slot(2, 0), 0, 1, RETURN_S),
     ]
-    pool.give_back(1)
+    pool.return_reclaimed(1)
     [commit] = of(Commit, pool.end(2))
     assert commit.block.states == [COMPLETE]
 
 
-def test_one_rank_that_fails_takes_the_others_with_it_and_the_most_telling_cause_counts():
+def test_one_failing_rank_ends_the_others_and_the_most_specific_cause_counts():
     pool = Pool([3])
     told = of(Abandon, pool.end(0, FAILED))
-    assert [(letting.slot.rank, letting.linger_s) for letting in told] == [(1, LINGER_S), (2, LINGER_S)]
+    assert [(abandon.slot.rank, abandon.linger_s) for abandon in told] == [(1, LINGER_S), (2, LINGER_S)]
     pool.end(2, FAILED, FailureCause.OUT_OF_MEMORY)
-    [commit] = of(Commit, pool.give_back(1))
+    [commit] = of(Commit, pool.return_reclaimed(1))
     assert commit.block.causes == [FailureCause.OUT_OF_MEMORY]
     assert commit.block.messages == ["rank 2 of 3: out_of_memory at 2"]
     assert (commit.block.worker, commit.block.slot) == (0, 0)
 
 
-def test_a_failure_shortens_the_time_that_a_farewell_has_given():
+def test_a_failure_shortens_the_time_that_ranks_get_to_end():
     pool = Pool([3])
     pool.end(0)
-    assert [letting.linger_s for letting in of(Abandon, pool.end(1, FAILED))] == [LINGER_S]
+    assert [abandon.linger_s for abandon in of(Abandon, pool.end(1, FAILED))] == [LINGER_S]
 
 
-def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do_not_count():
+def test_a_lost_rank_uses_a_retry_and_resulting_failures_of_the_others_do_not_count():
     pool = Pool([2], nodes=(3,))
-    assert [letting.slot.rank for letting in of(Abandon, pool.lose(1))] == [0]
+    assert [abandon.slot.rank for abandon in of(Abandon, pool.lose(1))] == [0]
     decisions = pool.end(0, FAILED)
     assert of(GiveUp, decisions) == [GiveUp(0, [0], [1], AttemptEnd.LOST)]
     assert pool.running() == {0: {0, 2}}
@@ -292,16 +292,16 @@ def test_a_lost_rank_costs_the_trial_a_retry_and_the_complaints_of_the_others_do
     assert commit.block.messages == ["the worker of rank 2 was lost, and no retry is left"]
 
 
-def test_what_is_interrupted_runs_again():
+def test_an_interrupted_wide_trial_runs_again():
     pool = Pool([2], nodes=(2,))
     assert of(Stop, pool.feed(StopRequested(EndReason.SIGNAL)))
-    pool.give_back(1, AttemptEnd.INTERRUPTED)
+    pool.return_reclaimed(1, AttemptEnd.INTERRUPTED)
     decisions = pool.end(0, FAILED)
     assert of(GiveUp, decisions) == [GiveUp(0, [0], [1], AttemptEnd.INTERRUPTED)]
     assert of(End, decisions) == [End(EndReason.SIGNAL)]
 
 
-def test_the_widest_go_first_and_narrow_ones_fill_what_they_leave():
+def test_the_widest_trials_go_first_and_narrow_ones_fill_the_gaps():
     pool = Pool([1, 2, 3, 3], nodes=())
     pool.scheduler.handle(WorkerJoined(0, 4, ((),) * 4, "n0"), 0.0)
     held = pool.scheduler.held
@@ -333,7 +333,7 @@ def test_when_a_slot_that_waits_for_others_is_lost_another_takes_its_place():
 
 
 def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
-    # 0: a long narrow trial; 1: a wide one; the others are short.
+    # Trial 0 is long and narrow, the last one is wide; the others are short.
     pool = Pool([1] * 8 + [2], nodes=(2,), durations=[100.0, *[1.0] * 7, 5.0])
     model = pool.scheduler.core.model
     model.observe([0, 1, 2, 8], [100.0, 1.0, 1.0, 5.0])
@@ -354,26 +354,26 @@ def test_narrow_trials_that_end_in_time_run_on_slots_that_wait_for_others():
     assert pool.running() == {8: {0, 1}}
 
 
-def test_a_trial_that_is_too_wide_for_what_is_left_ends_the_run_when_patience_does():
+def test_a_trial_too_wide_for_the_remaining_slots_ends_the_run_after_the_patience():
     pool = Pool([3], nodes=(3,), patience_s=60.0)
     pool.lose(2)
-    pool.give_back(0)
-    assert not of(End, pool.give_back(1))
+    pool.return_reclaimed(0)
+    assert not of(End, pool.return_reclaimed(1))
     assert not of(End, pool.feed(TimePassed(), 30.0))
     assert of(End, pool.feed(TimePassed(), 60.0)) == [End(EndReason.TOO_FEW)]
 
 
-def test_a_worker_that_comes_back_with_a_trial_that_goes_on_without_it_is_told_to_let_go():
+def test_a_worker_that_rejoins_with_a_trial_that_others_continue_abandons_it():
     pool = Pool([2], nodes=(3,))
     pool.lose(1)
-    pool.give_back(0)
+    pool.return_reclaimed(0)
     assert pool.running() == {0: {0, 2}}
     pool.held[Slot(1, 0)] = []
     assert of(Abandon, pool.feed(WorkerJoined(1, 1, (((0, 1),),), "n0"))) == [Abandon(Slot(1, 0), 0, 1, 0.0)]
 
 
-def test_an_attempt_of_a_wide_trial_that_a_new_master_never_heard_of_is_not_taken_for_the_next_one():
-    """Its assignment was written on a node that is gone, and never reached the disk."""
+def test_an_unrecorded_attempt_of_a_wide_trial_is_not_mistaken_for_the_next_one():
+    """Its assignment was written on a node that was lost and never reached the disk."""
     scheduler = Scheduler(
         bytes(1), [0], DurationModel({"x": [1]}, None, 1), retries=1, grace_s=1.0, widths=[2]
     )
@@ -409,19 +409,19 @@ def test_a_new_master_keeps_a_wide_trial_that_all_of_its_ranks_hold(missing):
         assert not made
         assert scheduler.team(0) == slots(0, 1)
     else:
-        assert [letting.slot.rank for letting in of(Abandon, made)] == [1 - missing]
+        assert [abandon.slot.rank for abandon in of(Abandon, made)] == [1 - missing]
 
 
-# ------------------------------------------------------------------------------------- how busy
+# ------------------------------------------------------------------------------------- utilisation
 
 
 def simulate(widths: list[int], seconds: list[float], nodes: tuple[int, ...]) -> float:
-    """Run a whole sweep by a clock of its own; returns the share of the slots' time in which they ran trials."""
+    """Simulate a whole sweep; return the fraction of slot time spent in trials."""
     pool = Pool(widths, nodes=nodes, quarantine=False)
     scheduler, now = pool.scheduler, pool.now
     begun = dict.fromkeys(pool.held, now)
     while not of(End, pool.made):
-        # A slot begins its first trial when it has it; a wide one begins everywhere at once.
+        # A slot begins a trial as soon as it is assigned; a wide trial begins on all slots at once.
         ends = {slot: begun[slot] + seconds[held[0][0]] for slot, held in pool.held.items() if held}
         slot = min(ends, key=lambda slot: (ends[slot], slot))
         now = max(now, ends[slot])
@@ -444,12 +444,12 @@ def simulate(widths: list[int], seconds: list[float], nodes: tuple[int, ...]) ->
 def test_trials_of_mixed_sizes_keep_the_workers_busy(seed):
     random = Random(seed)
     widths = [random.choice([1, 1, 2, 4]) for _ in range(200)]
-    # As if each were the same work, shared by its ranks; and some spread.
+    # Equal work per trial, shared by its ranks, with some spread.
     seconds = [120 * random.lognormvariate(0, 0.3) / width**0.8 for width in widths]
     assert simulate(widths, seconds, (4, 4)) > 0.9
 
 
-# ------------------------------------------------------------------------------------- whatever happens
+# ------------------------------------------------------------------------------------- random histories
 
 
 class WideSweep(RuleBasedStateMachine):
@@ -461,7 +461,7 @@ class WideSweep(RuleBasedStateMachine):
         model = DurationModel({"x": list(range(1, len(widths) + 1))}, None, len(widths))
         self.scheduler = self.make(bytes(len(widths)), [0] * len(widths), model)
         self.now = 0.0
-        #: Slot -> what its worker holds, the running one first.
+        #: Slot -> trials that its worker holds, the running one first.
         self.alive: dict[Slot, deque[tuple[int, int]]] = {}
         self.told: set[tuple[Slot, int, int]] = set()
         self.late: list[object] = []
@@ -493,11 +493,11 @@ class WideSweep(RuleBasedStateMachine):
                 case Reclaim(slot):
                     held = self.alive[slot]
                     back = [held.pop() for _ in range(len(held) - 1)][::-1]
-                    self.give_back(slot, back, AttemptEnd.RECLAIMED)
+                    self.return_reclaimed(slot, back, AttemptEnd.RECLAIMED)
                 case End(reason):
                     self.end = reason
 
-    def give_back(self, slot: Slot, back, how: AttemptEnd) -> None:
+    def return_reclaimed(self, slot: Slot, back, how: AttemptEnd) -> None:
         event = TrialsReclaimed(slot, tuple(n for n, _ in back), tuple(a for _, a in back), how)
         self.late.append(event)
         self.feed(event)
@@ -526,16 +526,16 @@ class WideSweep(RuleBasedStateMachine):
 
     @precondition(lambda self: self.told)
     @rule(data=st.data())
-    def a_rank_lets_go_as_it_was_told(self, data) -> None:
+    def a_rank_abandons_as_requested(self, data) -> None:
         slot, number, attempt = data.draw(st.sampled_from(sorted(self.told)))
         self.told.discard((slot, number, attempt))
         if (number, attempt) in self.alive.get(slot, ()):
             self.alive[slot].remove((number, attempt))
-            self.give_back(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
+            self.return_reclaimed(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())
-    def an_old_message_comes_again(self, data) -> None:
+    def an_old_message_arrives_again(self, data) -> None:
         before = dict(self.committed)
         event = data.draw(st.sampled_from(self.late))
         slot = (
@@ -577,7 +577,7 @@ class WideSweep(RuleBasedStateMachine):
         held = {slot: dict(trials) for slot, trials in old.held.items()}
         for number, where in teams.items():
             for slot in where:
-                # What a rank has said of it was not acknowledged, so it holds it still; or it is gone.
+                # The rank's part was not acknowledged, so a live rank still holds the trial.
                 if slot in self.alive and number not in held.get(slot, {}):
                     held[slot] = {number: old.core.trials.attempts[number]} | held[slot]
                     self.alive[slot].appendleft((number, old.core.trials.attempts[number]))
@@ -597,7 +597,7 @@ class WideSweep(RuleBasedStateMachine):
         for rank in sorted({slot.rank for slot in self.alive}):
             own = sorted(slot for slot in self.alive if slot.rank == rank)
             if data.draw(st.booleans()) and self.alive[own[0]]:
-                # The last that was given to it never arrived.
+                # The last assignment never arrived.
                 self.alive[own[0]].pop()
             self.feed(
                 WorkerJoined(rank, len(own), tuple(tuple(self.alive[slot]) for slot in own), f"n{rank % 2}")
@@ -614,14 +614,14 @@ class WideSweep(RuleBasedStateMachine):
         self.feed(TimePassed())
 
     @invariant()
-    def every_invariant_holds(self) -> None:
+    def invariants_hold(self) -> None:
         if getattr(self, "end", 0) is None:
             self.scheduler.check()
             states = [TrialState(s) for s in self.scheduler.core.trials.states]
             assert {n for n, s in enumerate(states) if s.is_end} == set(self.committed)
 
     def teardown(self) -> None:
-        """Left alone with four healthy workers, every sweep comes to its end."""
+        """With four healthy workers and no more faults every sweep ends."""
         if getattr(self, "end", 0) is not None:
             return
         for _ in range(4):
@@ -634,7 +634,7 @@ class WideSweep(RuleBasedStateMachine):
                 slot, number, attempt = told
                 if (number, attempt) in self.alive.get(slot, ()):
                     self.alive[slot].remove((number, attempt))
-                    self.give_back(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
+                    self.return_reclaimed(slot, [(number, attempt)], AttemptEnd.RECLAIMED)
             for slot in list(self.alive):
                 if self.alive[slot]:
                     self.end_at(slot)
@@ -649,9 +649,9 @@ TestWideSweep = WideSweep.TestCase
 TestWideSweep.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
-def test_a_quarantined_device_is_back_when_all_that_waits_needs_it():
+def test_a_quarantine_ends_when_all_waiting_trials_need_the_device():
     pool = Pool([1] * 20 + [3], nodes=(3,), quarantine=True)
-    pool.lose(2)  # and the wide trial must wait
+    pool.lose(2)  # the wide trial has to wait
     while not of(Quarantine, pool.made):
         assert pool.now < 100.0
         if pool.held[Slot(1, 0)] and pool.now > 10.0 and pool.scheduler.count(TrialState.COMPLETE) % 5 == 0:

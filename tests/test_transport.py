@@ -1,4 +1,4 @@
-"""Messages between ranks, where one takes nothing, and where MPI does not receive any more."""
+"""Messages between ranks when one rank receives nothing, and when MPI fails to receive."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mpisweep.rank.transport import MpiTransport, TransportError
 
 
 class RefusedError(Exception):
-    """What MPI raises."""
+    """The exception that MPI raises."""
 
 
 class Request:
-    """A send that is complete once its receiver takes anything."""
+    """A send request that completes when its receiver accepts messages."""
 
     def __init__(self, takes: set[int], rank: int) -> None:
         self._takes, self._rank = takes, rank
@@ -26,7 +26,7 @@ class Request:
 
 
 class World:
-    """A communicator of four ranks; those in `takes` take what they are sent."""
+    """A communicator of four ranks; only those in `takes` receive messages."""
 
     def __init__(self) -> None:
         self.takes = {0, 2, 3}
@@ -45,7 +45,7 @@ def transport() -> MpiTransport:
     return made
 
 
-def test_a_rank_that_takes_nothing_keeps_only_what_was_sent_to_itself(transport, monkeypatch):
+def test_a_rank_that_receives_nothing_delays_only_its_own_messages(transport, monkeypatch):
     monkeypatch.setattr(transport, "_next", lambda: None)
     transport.send(1, [Beat()])
     for _ in range(1000):
@@ -58,7 +58,7 @@ def test_a_rank_that_takes_nothing_keeps_only_what_was_sent_to_itself(transport,
     assert transport._sends == {}
 
 
-def test_a_flood_of_messages_lets_the_loop_have_its_turn(transport, monkeypatch):
+def test_a_flood_of_messages_does_not_starve_the_loop(transport, monkeypatch):
     waiting = deque([(1, [Beat()])] * 10_000)
     monkeypatch.setattr(transport, "_next", lambda: waiting.popleft() if waiting else None)
     taken = len(transport.receive())
@@ -68,21 +68,21 @@ def test_a_flood_of_messages_lets_the_loop_have_its_turn(transport, monkeypatch)
     assert taken == 10_000
 
 
-def test_an_mpi_that_does_not_receive_any_more_is_told_and_not_asked_for_ever(transport, monkeypatch):
-    """After a first death, whose acknowledgement does not help."""
+def test_an_mpi_that_cannot_receive_is_reported_and_not_retried_forever(transport, monkeypatch):
+    """A rank has died, and acknowledging the failure does not help."""
 
     def refuse() -> None:
         raise RefusedError
 
     monkeypatch.setattr(transport, "_next", refuse)
     monkeypatch.setattr(transport, "_look_for_dead", lambda: transport._dead.add(3))
-    # Every turn comes back, so that heartbeats go on.
+    # Each call returns, so that heartbeats continue.
     turns = (transport.receive() for _ in range(100_000))
     with pytest.raises(TransportError, match="MPI does not receive any more"):
         any(turns)
 
 
-def test_one_failure_to_receive_is_got_over(transport, monkeypatch):
+def test_one_failure_to_receive_is_retried(transport, monkeypatch):
     answers: list[Any] = [RefusedError(), (1, [Beat()]), None]
 
     def answer() -> Any:

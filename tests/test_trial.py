@@ -1,4 +1,4 @@
-"""The trial as user code sees it: what may be reported."""
+"""The trial as user code sees it: valid reports and steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trial(sent: list[dict[str, Curve]], tmp_path: Path) -> Trial:
 @pytest.mark.parametrize(
     "step", [0.5, float("nan"), float("inf"), "3", None, 2**63, 1e300, 1j, np.float32(0.25)]
 )
-def test_a_step_that_is_no_integer_is_refused_and_the_curve_stays_whole(trial: Trial, sent, step):
+def test_a_step_that_is_not_an_integer_is_refused_and_the_curve_stays_intact(trial: Trial, sent, step):
     trial.report(0, loss=1.0)
     with pytest.raises(TypeError, match="expected an integer"):
         trial.report(step, loss=2.0)
@@ -47,17 +47,17 @@ def test_a_step_that_is_no_integer_is_refused_and_the_curve_stays_whole(trial: T
     assert len(curves["loss"].time) == 2
 
 
-def test_a_step_may_be_an_integer_of_numpy_or_a_float_that_is_whole(trial: Trial, sent):
+def test_a_step_may_be_a_numpy_integer_or_a_float_with_an_integer_value(trial: Trial, sent):
     for step in (np.int32(1), 2.0, np.float64(3.0), np.array(4)):
         trial.report(step, loss=0.0)
     trial.flush()
     assert sent[0]["loss"].step.tolist() == [1, 2, 3, 4]
 
 
-def test_a_program_is_told_too_also_when_it_runs_by_itself():
+def test_a_wrong_step_is_also_refused_outside_of_a_sweep():
     with pytest.raises(TypeError, match=r"the step of a report is 0\.5"):
         report(step=0.5, loss=1.0)  # type: ignore[arg-type]
 
 
-def test_a_step_that_a_program_prints_and_that_no_integer_can_hold_is_counted_instead():
+def test_a_printed_step_too_large_for_an_integer_is_replaced_by_a_count():
     assert read_json_line('{"step": 1e300, "loss": 1}') == (None, {"loss": 1.0})

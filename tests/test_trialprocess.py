@@ -47,7 +47,7 @@ SPEC = 'workload = "work:train"\n[parameters]\nx = { from = 1, to = 1000 }\n'
 
 
 class Slot:
-    """A trial process, and what has come from it."""
+    """A trial process, and its messages."""
 
     def __init__(
         self, folder: Path, spec: str = SPEC, timeout_s: float | None = None, stall_s: float | None = None
@@ -115,7 +115,7 @@ def slot(folder: Path) -> Iterator[Slot]:
     made.close()
 
 
-def test_a_batch_comes_back_whole(slot):
+def test_a_batch_returns_every_result(slot):
     slot.give(list(range(1, 13)))
     slot.until(lambda: len(slot.ended) == 12)
     assert set(slot.ended.values()) == {"complete"}
@@ -123,7 +123,7 @@ def test_a_batch_comes_back_whole(slot):
     assert not slot.process.busy
 
 
-def test_a_crash_is_blamed_on_the_trial_that_ran_and_the_others_are_given_back(slot):
+def test_a_crash_is_blamed_on_the_running_trial_and_the_others_are_reclaimed(slot):
     slot.give([1, 2, 13, 14, 15])
     slot.give([16])
     slot.until(lambda: 13 in slot.ended)
@@ -139,7 +139,7 @@ def test_a_crash_is_blamed_on_the_trial_that_ran_and_the_others_are_given_back(s
     slot.until(lambda: 20 in slot.ended)
 
 
-def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
+def test_trials_assigned_to_a_process_that_has_just_died_are_reclaimed(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
     slot.give([13])
@@ -149,13 +149,13 @@ def test_what_is_given_to_a_process_that_has_just_died_is_given_back(slot):
         return slot.process.fileno() < 0
 
     wait_for(is_closed)
-    # The line is closed, and the fork server's notice has not been read.
+    # The channel is closed, and the fork server's notice has not been read.
     slot.give([40, 41])
     slot.until(lambda: 13 in slot.ended)
     assert [r.numbers for r in slot.returned] == [(40, 41)]
 
 
-def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
+def test_the_backlog_behind_a_long_trial_is_reclaimed(slot):
     slot.give([77, 78, 79])
     slot.give([80])
     slot.until((slot.folder / "long").exists)
@@ -170,7 +170,7 @@ def test_what_has_not_begun_is_taken_back_from_behind_a_long_trial(slot):
     assert not slot.process.busy
 
 
-def test_what_is_given_while_it_is_taken_back_is_kept(slot):
+def test_trials_assigned_during_a_reclaim_are_kept(slot):
     slot.give([77, 78])
     slot.until((slot.folder / "long").exists)
     slot.process.reclaim()
@@ -183,7 +183,7 @@ def test_what_is_given_while_it_is_taken_back_is_kept(slot):
     assert slot.ended == {77: "complete", 79: "complete"}
 
 
-def test_taking_back_from_a_process_that_dies_meanwhile_gives_back_once(slot):
+def test_a_reclaim_from_a_process_that_dies_meanwhile_returns_each_trial_once(slot):
     slot.give([1])
     slot.until(lambda: slot.ended)
     slot.give([13, 14])
@@ -205,7 +205,7 @@ def test_a_trial_that_takes_too_long_is_killed(folder):
 
 
 @pytest.mark.parametrize(("rank", "ends"), [(0, "failed"), (1, "complete")])
-def test_only_the_rank_that_speaks_for_its_trial_must_report(folder, rank, ends):
+def test_only_the_rank_that_gives_the_result_must_report(folder, rank, ends):
     slot = Slot(folder, stall_s=0.2)
     slot.give([77], team=Team(rank, 2, rank, 2))
     slot.process.set_rendezvous(77, 1, "127.0.0.1:1")
@@ -239,8 +239,8 @@ def test_a_trial_that_has_begun_when_the_one_before_it_is_killed_for_its_time_is
     slot.close()
 
 
-def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
-    """A second signal may hurry the others, and a new master may not know yet that everything stops."""
+def test_a_stopped_slot_without_a_process_still_answers(slot):
+    """A second signal may shorten the grace, and a new master may not know about the stop yet."""
     slot.give([77])
     slot.until((slot.folder / "long").exists)
     slot.process.reclaim()
@@ -257,8 +257,8 @@ def test_a_stopped_slot_whose_process_has_ended_still_answers(slot):
     assert slot.process.held == []
 
 
-def given_until_it_ends(folder: Path) -> Slot:
-    """A trial, given again to a slot of its own for as long as it is given back."""
+def assign_until_it_ends(folder: Path) -> Slot:
+    """Assign a trial to its own slot again each time it is reclaimed, until it ends."""
     slot = Slot(folder)
     for attempt in range(1, 5):
         slot.give([1], attempt)
@@ -271,7 +271,7 @@ def given_until_it_ends(folder: Path) -> Slot:
 
 def test_a_process_that_cannot_start_fails_its_trials_with_the_reason(folder):
     (folder / "work.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
-    slot = given_until_it_ends(folder)
+    slot = assign_until_it_ends(folder)
     assert slot.results[-1].messages == [
         "the trial process ended 3 times before a trial began: it exited with code 9"
     ]
@@ -295,14 +295,14 @@ def run(trial):
 """,
         encoding="utf-8",
     )
-    slot = given_until_it_ends(folder)
+    slot = assign_until_it_ends(folder)
     assert slot.results[-1].messages == [
         "the trial process ended 3 times before a trial began: it exited with code 9"
     ]
     slot.close()
 
 
-def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing(folder):
+def test_a_process_that_cannot_start_fails_no_trial_after_all_were_reclaimed(folder):
     waits = "while not Path('die').exists():\n    time.sleep(0.001)\nPath('die').unlink()\nos._exit(9)\n"
     (folder / "work.py").write_text("import os, time\nfrom pathlib import Path\n" + waits, encoding="utf-8")
     slot = Slot(folder)
@@ -320,7 +320,7 @@ def test_a_process_that_cannot_start_and_has_given_everything_back_fails_nothing
     slot.close()
 
 
-def test_an_import_that_fails_is_every_trials_message(folder):
+def test_a_failed_import_is_the_message_of_every_trial(folder):
     (folder / "work.py").write_text("import no_such_module\n", encoding="utf-8")
     slot = Slot(folder)
     slot.give([1, 2])
@@ -329,7 +329,7 @@ def test_an_import_that_fails_is_every_trials_message(folder):
     slot.close()
 
 
-def test_a_signal_that_reaches_the_fork_server_late_still_takes_the_blame_from_the_trial(folder, monkeypatch):
+def test_a_signal_that_reaches_the_fork_server_late_still_clears_the_trial(folder, monkeypatch):
     monkeypatch.setattr("mpisweep.processes.fork_loop.delivery_s", lambda: PATIENCE_S)
     slot = Slot(folder)
     server = slot.server._process
@@ -345,7 +345,7 @@ def test_a_signal_that_reaches_the_fork_server_late_still_takes_the_blame_from_t
     slot.close()
 
 
-def test_a_signal_takes_longer_to_reach_everybody_where_processes_wait_for_a_core(monkeypatch):
+def test_a_signal_takes_longer_to_reach_all_processes_when_they_wait_for_a_core(monkeypatch):
     cores = os.cpu_count()
     found = []
     for load in (0.0, 0.5, 2.0, 100.0):
@@ -357,7 +357,7 @@ def test_a_signal_takes_longer_to_reach_everybody_where_processes_wait_for_a_cor
 
 
 @pytest.mark.parametrize("has_left_the_group", [False, True])
-def test_children_that_a_trial_leaves_are_gone_with_its_process(folder, has_left_the_group):
+def test_children_that_a_trial_leaves_are_ended_with_its_process(folder, has_left_the_group):
     (folder / "work.py").write_text(
         "import os, subprocess\n"
         "def train(trial):\n"
@@ -386,7 +386,7 @@ def test_a_sweep_file_may_be_larger_than_any_packet(folder):
         slot.close()
 
 
-def test_a_trial_that_others_have_is_let_go_of_and_the_one_before_it_goes_on(folder, slot):
+def test_an_abandoned_trial_is_skipped_and_the_one_before_it_continues(folder, slot):
     slot.give([77, 5])
     slot.until((folder / "long").exists)
     slot.process.abandon(5, 1, time.monotonic())
@@ -397,7 +397,7 @@ def test_a_trial_that_others_have_is_let_go_of_and_the_one_before_it_goes_on(fol
     assert [returned.numbers for returned in slot.returned] == [(5,)]
 
 
-def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
+def test_several_abandoned_trials_are_all_skipped(folder, slot):
     slot.give([77])
     slot.give([5])
     slot.until((folder / "long").exists)
@@ -410,7 +410,7 @@ def test_of_several_trials_that_others_have_all_are_let_go_of(folder, slot):
     slot.until(lambda: slot.ended == {6: "complete"})
 
 
-def test_what_follows_a_trial_that_needs_another_process_goes_there_with_it(folder, slot):
+def test_trials_behind_one_that_needs_another_process_follow_it_there(folder, slot):
     slot.give([1])
     slot.until(lambda: slot.ended == {1: "complete"})
     child = slot.process._child.number
@@ -422,10 +422,8 @@ def test_what_follows_a_trial_that_needs_another_process_goes_there_with_it(fold
     assert slot.process._child.number == child + 2, "one process for 2, and one for 3 and what follows it"
 
 
-def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folder, slot):
-    """Of several ranks those that are not rank 0 are told to let go of a trial that they may have ended
-    already.
-    """
+def test_an_abandonment_that_comes_too_late_affects_no_other_trial(folder, slot):
+    """Ranks other than rank 0 are told to abandon a trial that they may already have ended."""
     slot.give([77])
     slot.until((folder / "long").exists)
     slot.process.abandon(77, 1, time.monotonic() + 600.0)
@@ -436,7 +434,7 @@ def test_a_trial_that_was_let_go_of_before_keeps_no_other_from_its_process(folde
     assert slot.returned == []
 
 
-def test_a_process_that_an_import_has_forked_takes_no_trial(folder):
+def test_a_process_forked_by_an_import_runs_no_trial(folder):
     (folder / "work.py").write_text(
         "import os, time\nfrom pathlib import Path\nif os.fork() == 0:\n    Path('forked').touch()\n"
         "while not Path('forked').exists():\n    time.sleep(0.001)\n"

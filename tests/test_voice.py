@@ -1,4 +1,4 @@
-"""How the project writes: phrases that must not come back, and first lines of docstrings."""
+"""The voice of the project: phrases that must not come back, and first lines of docstrings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import voice
 from phrases import HELP_PHRASES, PHRASES, Phrase
 
-#: Sentences that say the same in the words to use.
+#: The same statements in the words to use.
 BETTER = (
     "cannot be resumed",
     "recovering from a lost rank; process lifetimes; life of a trial; modules",
@@ -51,7 +51,7 @@ def test_a_phrase_is_found_in_each_of_its_examples(phrase: Phrase):
         assert found(example, (phrase,))
 
 
-def test_the_better_words_are_free_of_phrases():
+def test_the_better_words_contain_no_phrase():
     for sentence in BETTER:
         assert not found(sentence, PHRASES)
     for sentence in BETTER_HELP:

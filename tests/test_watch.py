@@ -1,4 +1,4 @@
-"""Watching a sweep from its files: what there is to see, while it runs, when it ends and when it is gone."""
+"""Watching a sweep from its files, while it runs, after its end and after its run has died."""
 
 from __future__ import annotations
 
@@ -40,14 +40,12 @@ from mpisweep.views.watch import _change_times, look_at, watch
 HERE = cast(Snapshotter, SimpleNamespace(read=read_here))
 
 
-#: What runs is held; a claim that nobody keeps would be let go.
+#: Claims of the running sweeps; a claim without a reference would be released.
 claims: list[Claim] = []
 
 
 def running_sweep(path: Path, *more: object) -> Path:
-    """Two slots; trial 3 has ended, 2 runs in its place and has reported, 0 waits behind it, 1 runs in the
-    other.
-    """
+    """A sweep on two slots: the first has ended trial 3, runs 2 and has 0 next; the second runs 1."""
     records: list[object] = [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
@@ -59,12 +57,12 @@ def running_sweep(path: Path, *more: object) -> Path:
         *more,
     ]
     write_journal(path, records, opening())
-    # This process lives.
+    # Held by this process, which is alive.
     claims.append(Claim.take(journal_folder(path), ""))
     return path
 
 
-def test_what_runs_where_since_when_and_how_far_it_is(tmp_path):
+def test_running_trials_are_shown_with_worker_start_and_progress(tmp_path):
     watched = look_at(mpisweep.load(running_sweep(tmp_path / "s.h5")), now=1010.0)
     assert [
         (trial.number, trial.parameters, trial.where, trial.for_s, trial.last) for trial in watched.running
@@ -90,7 +88,7 @@ def test_status_and_watch_agree_on_what_runs(tmp_path, capsys):
     status, watched = sweep_status(sweep), look_at(sweep, now=1010.0)
     assert (status.running, status.waiting) == (2, 1)
     assert watched.progress.running == len(watched.running) == status.running
-    # Its process is no more: what it ran waits for the next run, and whoever watches is told at once.
+    # After the process has ended, its trials wait for the next run, and watch shows it at once.
     claims.pop().release()
     watched = look_at(mpisweep.load(path), now=1010.0)
     assert (watched.state, watched.progress.running, watched.running) == (GONE, 0, ())
@@ -98,8 +96,8 @@ def test_status_and_watch_agree_on_what_runs(tmp_path, capsys):
     assert "the last run died without closing" in capsys.readouterr().out
 
 
-def share_of_a_sweep(path: Path, member: str, first: int) -> None:
-    """The part of a member that began at 1000 and has ended one trial at 1005; another runs."""
+def part_of_a_sweep(path: Path, member: str, first: int) -> None:
+    """The part of a member that began at 1000 and ended one trial at 1005; another one runs."""
     records: list[object] = [
         TrialsBlock([0, 1, 2, 3], {"x": [1, 2, 3, 4], "mode": "fast"}, baseline=None),
         JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
@@ -113,17 +111,17 @@ def share_of_a_sweep(path: Path, member: str, first: int) -> None:
 
 
 def split_sweep(path: Path) -> Path:
-    """Two members are at work on it."""
+    """A split sweep with two active members."""
     shared = SharedSweep(SPEC, "sweep.toml", 2, 4, "", [[0, 1], [2, 3]])
     assert create_shares(shares_folder(path), shared, path)
     for chunk, member in enumerate(("20260101T000000-aaaaaa", "20260101T000001-bbbbbb")):
         numbers = tuple(shared.chunks[chunk])
         assert take_lease(shares_folder(path), Lease(chunk, 1, member, numbers, (0, 0), (0, 0)))
-        share_of_a_sweep(path, member, numbers[0])
+        part_of_a_sweep(path, member, numbers[0])
     return path
 
 
-def test_of_a_split_sweep_all_members_are_seen(tmp_path):
+def test_all_members_of_a_split_sweep_are_shown(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
     held = [
         Claim.take(journal_folder(part_file(shares_folder(path), member)), "")
@@ -138,7 +136,7 @@ def test_of_a_split_sweep_all_members_are_seen(tmp_path):
     assert (watched.progress.ended, watched.progress.rate) == (2, pytest.approx(0.2))
 
 
-def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one(tmp_path):
+def test_a_split_sweep_without_any_records_is_not_complete(tmp_path):
     path = tmp_path / "not" / "there" / "s.h5"
     join(
         parse_spec(SPEC, source="sweep.toml", folder=tmp_path),
@@ -155,7 +153,7 @@ def test_a_split_sweep_of_which_no_member_has_said_a_word_yet_is_no_complete_one
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_others(tmp_path, capsys):
+def test_a_part_without_any_data_does_not_prevent_the_repair_of_the_others(tmp_path, capsys):
     path = split_sweep(tmp_path / "s.h5")
     lost, _ = (part_file(shares_folder(path), member) for member in members(shares_folder(path)))
     compact_and_close(lost)
@@ -169,7 +167,7 @@ def test_a_part_of_which_nothing_is_left_does_not_hold_up_the_repair_of_the_othe
     assert not shares_folder(path).exists()
 
 
-def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):
+def test_a_split_sweep_is_gone_when_all_members_are_gone(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
     assert sweep_status(mpisweep.load(path)).state == GONE
     claim = Claim.take(journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa")), "")
@@ -177,7 +175,7 @@ def test_a_split_sweep_is_gone_when_all_members_are(tmp_path):
     claim.release()
 
 
-def test_a_split_sweep_lives_while_a_member_does(tmp_path):
+def test_a_split_sweep_is_alive_while_a_member_is(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
     before = _change_times(path)
     journal = journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa"))
@@ -185,7 +183,7 @@ def test_a_split_sweep_lives_while_a_member_does(tmp_path):
     assert _change_times(path) != before
 
 
-def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
+def test_an_ended_run_is_shown_with_its_exit_code(tmp_path, capsys):
     path = running_sweep(tmp_path / "s.h5", ClosedRecord(1010.0, "stopped by a signal"))
     lines = io.StringIO()
     assert watch(path, every_s=0.01, console=Console(file=lines)) == 3
@@ -193,13 +191,13 @@ def test_a_run_that_has_ended_is_told_with_its_exit_code(tmp_path, capsys):
     assert "1 of 4 trials have ended" in capsys.readouterr().out
 
 
-def test_a_run_whose_files_do_not_change_any_more_is_gone(tmp_path, capsys, monkeypatch):
+def test_a_run_whose_files_stop_changing_is_gone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.05)
     assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
     assert "no active run; run the same command to resume" in capsys.readouterr().out
 
 
-def test_on_a_terminal_there_is_a_picture_with_what_runs(tmp_path, monkeypatch):
+def test_a_live_view_of_the_running_trials_is_shown_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.0)
     drawn = io.StringIO()
     watch(

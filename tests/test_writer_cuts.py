@@ -1,9 +1,9 @@
-"""A kill or a power cut at every point of every write: what was acknowledged is there, and nothing is wrong.
+"""Kills and power cuts at every point of every write: all acknowledged results survive, and none is wrong.
 
-The writes of one journal are recorded, with what was acknowledged when.  Disks are then made as a crash could
-have left them: cut at any byte, with any of the writes that no fsync followed turned into zeros, without the
-files whose names no fsync of their folder followed, and without what a failed fsync was asked to write.  The
-HDF5 file is replaced on a machine that stops at any step and may forget whatever was not synced.
+The writes of one journal are recorded with the acknowledgements between them.  From these the tests make
+every disk that a crash could leave: cut at any byte, with any unsynced writes turned into zeros, without files
+whose folder was not synced, and without the data of a failed fsync.  The HDF5 file is replaced on a machine
+that stops at any step and may forget everything that was not synced.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ RUN = RunRecord(
 SEGMENT = f"{RUN.run}-000000.000000"
 COMPLETE = int(TrialState.COMPLETE)
 FAILED = int(TrialState.FAILED)
-#: The same cases every time; with this variable set, other ones.
+#: The same cases in every run, or new ones if this variable is set.
 fuzz = settings(
     deadline=None,
     derandomize="MPISWEEP_FUZZ_ANEW" not in os.environ,
@@ -66,11 +66,11 @@ fuzz = settings(
 )
 
 
-# ------------------------------------------------------------------------------------- a sweep that is known
+# ------------------------------------------------------------------------------------- the recorded sweep
 
 
 def value_at(number: int, attempt: int, step: int) -> float:
-    """What this attempt at this trial reports at this step: no two of them are equal."""
+    """The value that an attempt reports at a step; all are different."""
     return 1000.0 * number + 100.0 * attempt + step
 
 
@@ -86,7 +86,7 @@ def ended(number: int, attempt: int) -> EndedBlock:
     return EndedBlock(1, 0, [number], [attempt], [COMPLETE], [1003.0], [number + 0.5], {"loss": [loss]})
 
 
-#: What is appended together; each group is acknowledged before the next one is appended.
+#: Records that are appended together; each group is acknowledged before the next is appended.
 GROUPS: list[list[Record]] = [
     [TrialsBlock([0, 1, 2, 3, 4, 5], {"x": [1, 2, 3, 4, 5, 6], "mode": "fast"})],
     [JoinedRecord(1, "n1", "cpu 0", 1, 1, 1001.0), JoinedRecord(2, "n2", "cpu 0", 1, 1, 1001.0)],
@@ -114,7 +114,7 @@ WRITTEN = {encode(record) for record in [RUN, *RECORDS]}
 
 
 def check(entries: Sequence[Entry], acknowledged: Sequence[Record]) -> SweepState:
-    """Everything acknowledged is there, and whatever is there is as it was."""
+    """Check that every acknowledged record was recovered and that every recovered record is correct."""
     bodies = {encode(entry.record) for entry in entries}
     assert bodies <= WRITTEN
     assert {encode(record) for record in acknowledged} <= bodies
@@ -144,7 +144,7 @@ def check_results(state: SweepState, acknowledged: Sequence[Record]) -> None:
 
 
 def check_curve(state: SweepState, number: int, acknowledged: Sequence[Record]) -> None:
-    """The reports of one attempt, each once and in order, and all that were acknowledged."""
+    """Check the reports of one attempt: each once, in order, including all acknowledged ones."""
     curve = state.curve(number, "loss")
     steps = list(curve.step)
     assert steps == sorted(set(steps)), f"trial {number} has steps {steps}"
@@ -167,14 +167,12 @@ def check_curve(state: SweepState, number: int, acknowledged: Sequence[Record]) 
 # ------------------------------------------------------------------------------------- recording the writes
 
 
-#: A segment that is being made in its master's token.
+#: Name of a segment that is still in its master's token.
 UNNAMED = ""
 
 
 class RecordingOs:
-    """The os module as the writer of a journal sees it: writes a piece at a time, fails when told to,
-    remembers the order.
-    """
+    """A substitute for the journal writer's os module: records calls, writes in pieces, fails on demand."""
 
     def __init__(
         self, piece: int, failing_syncs: Sequence[int] = (), failing_writes: Sequence[int] = ()
@@ -198,7 +196,7 @@ class RecordingOs:
         return file
 
     def link(self, made: Path, path: Path) -> None:
-        """A segment that was made elsewhere gets its name."""
+        """Record that a finished segment gets its name."""
         os.link(made, path)
         self._names = {
             file: Path(path).name if name == UNNAMED else name for file, name in self._names.items()
@@ -236,14 +234,13 @@ class RecordingOs:
 
 @dataclass
 class Disk:
-    """What is certainly on the disk, and what was written but not synced, each write by itself."""
+    """The synced contents of the disk, and each write that is not synced yet."""
 
-    #: Whether an fsync that fails drops what it was asked to write, as Linux does: the next one succeeds, and
-    #: lies.
+    #: Whether a failed fsync drops its data, as on Linux, so that the next one falsely succeeds.
     drops: bool = False
     synced: dict[str, bytes] = field(default_factory=dict)
     pending: list[tuple[str, bytes]] = field(default_factory=list)
-    #: Names that were given, and the folders that were synced since with how many of them.
+    #: Names in order of creation; folder -> how many of them its last fsync covers.
     created: list[str] = field(default_factory=list)
     named: dict[str, int] = field(default_factory=dict)
     acknowledged: int = 0
@@ -272,18 +269,16 @@ class Disk:
 
     @property
     def certain(self) -> dict[str, bytes]:
-        """Segments as they are when nothing of what was not synced has reached the disk."""
+        """Segments if no unsynced write has reached the disk."""
         return {name: data for name, data in self.synced.items() if name != UNNAMED}
 
     def with_lasting_names(self, folder: Path) -> dict[str, bytes]:
-        """What is left where the names are gone that no fsync of their folder followed; as is the folder's
-        own.
-        """
+        """The segments whose names survive: those that an fsync of their folder, and of the folder's parent, covers."""
         lasting = self.created[: self.named.get(folder.name, 0)] if folder.parent.name in self.named else []
         return {name: self.synced.get(name, b"") for name in lasting}
 
     def after_crash(self, zeroed: set[int], cut: int = 0) -> dict[str, bytes]:
-        """Segments when the pending writes in `zeroed` did not reach the disk, nor the last `cut` bytes."""
+        """Segments if neither the pending writes in `zeroed` nor the last `cut` bytes reached the disk."""
         found = dict(self.synced)
         for index, (name, data) in enumerate(self.pending):
             found[name] += bytes(len(data)) if index in zeroed else data
@@ -295,7 +290,7 @@ class Disk:
 
 
 def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> list[tuple[str, Any, Any]]:
-    """Write GROUPS to a journal in `folder`; what was written, synced and acknowledged, in order."""
+    """Write GROUPS to a journal in `folder`; return writes, fsyncs and acknowledgements in order."""
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "os", fake)
@@ -309,8 +304,8 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
         journal = Journal(folder, RUN, token)
         journal.start()
         for group in GROUPS:
-            # The thread gets its turn when the group is complete: the same writes in every run of the test.
-            with undisturbed():
+            # The thread runs only when the group is complete, so that every run of the test has the same writes.
+            with without_other_threads():
                 for record in group:
                     token = journal.append(encode(record))
             while journal.synced < token:
@@ -324,16 +319,16 @@ def record_run(folder: Path, fake: RecordingOs, part_bytes: int = 8 << 20) -> li
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """No other thread gets the interpreter within."""
+def without_other_threads() -> Iterator[None]:
+    """Let no other thread run inside the block."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(100)
     yield
     sys.setswitchinterval(usual)
 
 
-def disks(events: Sequence[tuple[str, Any, Any]], *, drops: bool = False) -> Iterator[Disk]:
-    """The disk after each event."""
+def disks_after_each_event(events: Sequence[tuple[str, Any, Any]], *, drops: bool = False) -> Iterator[Disk]:
+    """Yield the disk after each event."""
     for at in range(len(events) + 1):
         disk = Disk(drops)
         for event in events[:at]:
@@ -354,19 +349,21 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
-#: The journal whose writes are recorded: its folder, in the folder of the results file.
+#: Folder of the recorded journal, relative to the scratch folder.
 RECORDED = Path("recorded", "s.h5.journal")
 
 
 def recorded(
     tmp_path_factory: pytest.TempPathFactory, *, part_bytes: int = 8 << 20, **how: Any
 ) -> list[Disk]:
-    """The disks of a run of its own; the fake's arguments in `how`.  A failed fsync drops its data, or does
-    not.
-    """
+    """The disks_after_each_event of one recorded run; with failing fsyncs, each disk with and without their data."""
     folder = tmp_path_factory.mktemp("runs") / RECORDED
     events = record_run(folder, RecordingOs(**how), part_bytes)
-    return [*disks(events), *disks(events, drops=True)] if "failing_syncs" in how else list(disks(events))
+    return (
+        [*disks_after_each_event(events), *disks_after_each_event(events, drops=True)]
+        if "failing_syncs" in how
+        else list(disks_after_each_event(events))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -396,8 +393,8 @@ def failing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 # ------------------------------------------------------------------------------------- journal
 
 
-def test_the_recorded_run_is_whole(coarse, scratch):
-    """The model of the disk is right: at the end it holds what the real files hold."""
+def test_the_model_of_the_disk_equals_the_real_files(coarse, scratch):
+    """The model of the disk is correct: at the end it equals the real files."""
     entries = recover(scratch, coarse[-1].after_crash(set()))
     assert [encode(entry.record) for entry in entries] == [encode(record) for record in [RUN, *RECORDS]]
     assert coarse[-1].acknowledged == len(RECORDS)
@@ -406,21 +403,19 @@ def test_the_recorded_run_is_whole(coarse, scratch):
 
 
 def test_nothing_is_acknowledged_before_it_is_synced(fine, coarse, failing, scratch):
-    """Whatever no fsync has followed may be gone at any time; what was acknowledged may not."""
+    """Unsynced data may be lost at any time; acknowledged data must not be."""
     for disk in [*fine, *coarse, *failing]:
         check(recover(scratch, disk.certain), RECORDS[: disk.acknowledged])
 
 
 def test_nothing_is_acknowledged_before_its_segment_has_a_lasting_name(fine, coarse, failing, scratch):
-    """A file whose folder was not synced may be there without a name, which is not to be there; the folder
-    too.
-    """
+    """A file whose folder was not synced may lose its name and thereby be lost; so may the folder."""
     for disk in [*fine, *coarse, *failing]:
         check(recover(scratch, disk.with_lasting_names(RECORDED)), RECORDS[: disk.acknowledged])
 
 
-def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
-    """Every prefix of the segment that a kill can leave: it has no name before its first record is in it."""
+def test_acknowledged_results_survive_a_cut_at_any_byte(coarse, scratch):
+    """Every prefix of a segment that a kill can leave; it has no name before its first record is written."""
     cuts: set[int] = set()
     for disk in coarse:
         for cut in range(len(disk.pending[-1][1]) + 1 if disk.pending else 1):
@@ -431,8 +426,8 @@ def test_cut_at_any_byte_the_acknowledged_results_are_there(coarse, scratch):
     assert cuts == set(range(len(frame(encode(RUN))), len(whole) + 1))
 
 
-def test_whichever_unsynced_writes_are_lost_the_acknowledged_results_are_there(coarse, scratch):
-    """Every subset of the writes since the last fsync, as zeros of the same length."""
+def test_acknowledged_results_survive_the_loss_of_any_unsynced_writes(coarse, scratch):
+    """Every subset of the writes since the last fsync is replaced by zeros of the same length."""
     tried = 0
     for disk in coarse:
         count = min(len(disk.pending), 8)
@@ -445,16 +440,18 @@ def test_whichever_unsynced_writes_are_lost_the_acknowledged_results_are_there(c
 
 @given(data=st.data())
 @settings(fuzz, max_examples=600)
-def test_small_writes_lost_and_a_torn_tail_over_several_parts_cost_nothing(fine, scratch, data):
-    """As before with many more writes, the last one cut anywhere, in a run of several segments."""
+def test_acknowledged_results_survive_lost_small_writes_and_a_torn_tail_over_several_parts(
+    fine, scratch, data
+):
+    """Like the previous test, with many more writes in several segments and a cut anywhere in the last write."""
     disk = data.draw(st.sampled_from(fine))
     zeroed = data.draw(st.sets(st.integers(0, max(len(disk.pending) - 1, 0))))
     cut = data.draw(st.integers(0, sum(len(part) for _, part in disk.pending)))
     check(recover(scratch, disk.after_crash(zeroed, cut)), RECORDS[: disk.acknowledged])
 
 
-def test_whatever_a_failed_disk_kept_the_acknowledged_results_are_there_once(failing, scratch):
-    """After a failed write or fsync the old segment may hold all, some or none of it, in any combination."""
+def test_acknowledged_results_are_read_once_whatever_a_failed_disk_kept(failing, scratch):
+    """After a failed write or fsync the old segment may hold any subset of the unsynced writes."""
     for disk in failing:
         names = sorted({name for name, _ in disk.pending})
         of_segment = {name: {i for i, (of, _) in enumerate(disk.pending) if of == name} for name in names}
@@ -466,8 +463,8 @@ def test_whatever_a_failed_disk_kept_the_acknowledged_results_are_there_once(fai
 
 
 @pytest.mark.parametrize("lost", range(1, len(RECORDS) + 1), ids=lambda n: f"{n}-{RECORDS[n - 1].kind}")
-def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
-    """Any one record turned into zeros: what is told of the trials is less, but never wrong."""
+def test_a_damaged_record_makes_no_other_wrong(scratch, lost):
+    """With any one record turned into zeros, readers know less about the trials, but nothing wrong."""
     frames = [frame(encode(record)) for record in [RUN, *RECORDS]]
     frames[lost] = bytes(len(frames[lost]))
     entries = recover(scratch, {SEGMENT: b"".join(frames)})
@@ -480,8 +477,8 @@ def test_a_record_that_is_damaged_makes_no_other_wrong(scratch, lost):
 
 @given(data=st.data())
 @settings(fuzz, max_examples=1000)
-def test_flipped_bits_are_noticed(fine, scratch, data):
-    """Up to eight bits flipped anywhere: every record that is read is one that was written."""
+def test_flipped_bits_are_detected(fine, scratch, data):
+    """With up to eight flipped bits anywhere, every record that is read was written."""
     files = {name: bytearray(content) for name, content in fine[-1].synced.items()}
     for _ in range(data.draw(st.integers(1, 8))):
         content = files[data.draw(st.sampled_from(sorted(files)))]
@@ -491,8 +488,8 @@ def test_flipped_bits_are_noticed(fine, scratch, data):
     assert {encode(entry.record) for entry in recover(scratch, flipped)} <= WRITTEN
 
 
-def test_a_flipped_bit_in_the_first_record_of_a_segment_costs_no_result(fine, scratch):
-    """The run is known from another segment of it, so the results of this one count."""
+def test_a_flipped_bit_in_the_first_record_of_a_segment_loses_no_result(fine, scratch):
+    """Another segment identifies the run, so the records of this one count."""
     last = max(fine[-1].synced)
     assert last != min(fine[-1].synced)
     files = dict(fine[-1].synced)
@@ -500,8 +497,8 @@ def test_a_flipped_bit_in_the_first_record_of_a_segment_costs_no_result(fine, sc
     check(recover(scratch, files), RECORDS)
 
 
-def test_a_frame_inside_a_message_is_no_record(scratch):
-    """A trial's message may hold the bytes of a frame; with the frame around it damaged, it is still none."""
+def test_a_frame_inside_a_message_is_not_a_record(scratch):
+    """A message may contain the bytes of a frame; they are not a record even if the frame around them is damaged."""
     inner = frame(encode(ended(5, 7))).decode("latin-1")
     message = EndedBlock(1, 0, [1], [1], [FAILED], [1.0], [1.0], {}, [1], [inner])
     around = bytearray(frame(encode(message)))
@@ -517,15 +514,15 @@ def test_a_frame_inside_a_message_is_no_record(scratch):
 
 
 class PowerCutError(BaseException):
-    """The machine has stopped; nothing in the program may hold this up."""
+    """The machine has stopped; the program must not catch this."""
 
 
 class Machine:
-    """Counts the steps that change the disk and stops at one of them; afterwards nothing works any more.
+    """Counts the steps that change the disk, stops at one of them, and refuses all later ones.
 
     Args:
-        folder: what lies outside of it is none of its business.
-        stops_at: which step is never done; None for none.
+        folder: only steps inside of it count.
+        stops_at: the step that is never done; None to do all.
     """
 
     def __init__(self, folder: Path, stops_at: int | None) -> None:
@@ -558,7 +555,7 @@ class Machine:
         self.steps.append(name)
 
     def forget(self, data: bool, names: bool) -> None:
-        """What may be lost of what was not synced: the data of files, and that they were renamed or copied."""
+        """Lose what was not synced: the data of files, renames and copies."""
         if data:
             for path in self._unsynced:
                 if Path(path).exists():
@@ -616,7 +613,7 @@ class Machine:
 
 
 class _Written:
-    """A file whose write is three steps."""
+    """A file whose every write is three steps."""
 
     def __init__(self, machine: Machine, file: Any) -> None:
         self._machine, self._file = machine, file
@@ -640,7 +637,7 @@ class _Written:
 
 
 def facts(path: Path) -> tuple[Any, ...]:
-    """Everything a reader can see, in a form that compares."""
+    """Everything a reader can see, in a comparable form."""
     sweep = mpisweep.load(path)
     curves = [[part.tolist() for part in sweep.curve(n, "loss")] for n in range(len(sweep.trials))]
     rows = [[repr(value) for value in row.tolist()] for row in sweep.trials]
@@ -655,7 +652,7 @@ def facts(path: Path) -> tuple[Any, ...]:
 
 
 def prepare(folder: Path, fine: list[Disk], kind: str) -> Path:
-    """A sweep to be folded: its journal in several segments, with or without a file of its beginning."""
+    """Prepare a sweep to compact: a journal of several segments, with or without a file that covers its start."""
     path = folder / "s.h5"
     journal_folder(path).mkdir()
     last = len(fine) - 1 if kind == "the first file" else len(fine) // 2
@@ -672,15 +669,15 @@ KINDS = ["the first file", "a file replaced", "the last fold"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
-    """The machine stops before and after every step, forgetting what was not synced or not."""
+def test_all_results_survive_a_compaction_cut_at_any_step(fine, tmp_path, kind):
+    """The machine stops before and after every step, with and without losing unsynced data."""
     (tmp_path / "made").mkdir()
     made = prepare(tmp_path / "made", fine, kind)
     whole = facts(made)
     names = segments(journal_folder(made))
     assert len(names) > 2
 
-    def folded(stops_at: int | None, data: bool, names_too: bool) -> list[str]:
+    def cut_compaction(stops_at: int | None, data: bool, names_too: bool) -> list[str]:
         folder = tmp_path / "copy"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made.parent, folder)
@@ -697,23 +694,21 @@ def test_wherever_a_fold_is_cut_off_all_results_are_there(fine, tmp_path, kind):
         told = f"cut at step {stops_at} {machine.steps}, data lost: {data}, names lost: {names_too}"
         assert facts(folder / "s.h5") == whole, told
         compact(folder / "s.h5", names[-1])
-        assert facts(folder / "s.h5") == whole, f"{told}, and folded again"
+        assert facts(folder / "s.h5") == whole, f"{told}, and compacted again"
         compact_and_close(folder / "s.h5")
-        assert facts(folder / "s.h5") == whole, f"{told}, and finished"
+        assert facts(folder / "s.h5") == whole, f"{told}, and compacted completely"
         assert segments(journal_folder(folder / "s.h5")) == []
         return machine.steps
 
-    steps = folded(None, False, False)
+    steps = cut_compaction(None, False, False)
     assert {"before write", "half written", "after fsync", "after rename", "before unlink"} <= set(steps)
     assert steps.index("before create") < steps.index("before write") < steps.index("before rename")
     for stops_at, data, names_too in itertools.product(range(len(steps)), [False, True], [False, True]):
-        folded(stops_at, data, names_too)
+        cut_compaction(stops_at, data, names_too)
 
 
-def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
-    """A damaged segment is in the journal until a copy of it is on the disk, its folder and its name
-    included.
-    """
+def test_damaged_segments_are_kept_by_a_compaction_cut_at_any_step(fine, tmp_path):
+    """A damaged segment stays in the journal until its copy, with folder and name, is on the disk."""
     (tmp_path / "made").mkdir()
     made = prepare(tmp_path / "made", fine, "the first file")
     hurt = journal_folder(made) / segments(journal_folder(made))[0]
@@ -721,7 +716,7 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
     data[len(frame(encode(RUN))) + 20] ^= 1
     hurt.write_bytes(data)
 
-    def finished(stops_at: int | None, lost: bool, names_too: bool) -> list[str]:
+    def cut_last_compaction(stops_at: int | None, lost: bool, names_too: bool) -> list[str]:
         folder = tmp_path / "copy"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made.parent, folder)
@@ -739,14 +734,14 @@ def test_wherever_a_fold_is_cut_off_what_is_damaged_is_kept(fine, tmp_path):
         assert bytes(data) in kept, told
         return machine.steps
 
-    steps = finished(None, True, True)
+    steps = cut_last_compaction(None, True, True)
     assert steps.index("after mkdir") < steps.index("after copy") < steps.index("before unlink")
     for stops_at, lost, names_too in itertools.product(range(len(steps)), [False, True], [False, True]):
-        finished(stops_at, lost, names_too)
+        cut_last_compaction(stops_at, lost, names_too)
 
 
-def test_what_a_cut_off_fold_leaves_aside_is_no_results_file(fine, tmp_path):
-    """The name leads to the old file until the new one is complete."""
+def test_files_that_an_interrupted_compaction_leaves_are_not_results_files(fine, tmp_path):
+    """The path refers to the old file until the new one is complete."""
     path = prepare(tmp_path, fine, "a file replaced")
     before = path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,7 @@
-"""Where phrases are looked for that must not come back: pages, help, messages, docstrings, comments.
+"""Search pages, help, messages, docstrings and comments for phrases that must not come back.
 
-``python tests/voice.py`` prints every phrase with its place and the better wording;
-``python tests/voice.py docs mpisweep/cli`` prints those of some files.
+``python tests/voice.py`` prints every phrase with its place and the wording to use instead;
+``python tests/voice.py docs mpisweep/cli`` does so for some files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import NamedTuple
 from phrases import HELP_PHRASES, PHRASES, Phrase
 
 ROOT = Path(__file__).parent.parent
-#: Characters of a docstring's first line.
+#: Longest first line of a docstring, in characters.
 FIRST_LINE = 90
 
 
 class Text(NamedTuple):
-    """A text in which phrases are looked for, with single spaces between its words."""
+    """A text to search, with its whitespace reduced to single spaces."""
 
     file: str
     line: int
@@ -33,7 +33,7 @@ class Text(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What was found in a text, and what would be better."""
+    """A phrase that was found in a text, and the words to use instead."""
 
     text: Text
     found: str
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 
 def findings(texts: Iterable[Text], phrases: Iterable[Phrase] = PHRASES) -> Iterator[Finding]:
-    """All phrases in some texts."""
+    """Yield every phrase that occurs in the texts."""
     compiled = [(re.compile(phrase.pattern, re.IGNORECASE), phrase.better) for phrase in phrases]
     for text in texts:
         for pattern, better in compiled:
@@ -61,7 +61,7 @@ def _single_spaced(text: str) -> str:
 
 # ------------------------------------------------------------------------------------- pages
 
-#: Read as they are, except for the generated blocks of pages, whose words come from tables of the package.
+#: Searched whole, except for the generated blocks of pages, whose words come from tables of the package.
 PAGES = (
     "README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.py", "examples/*.toml", "examples/*/*", "Makefile",
     "analysis/*.py", "benchmarks/*.py", "jobscripts/*.sh", "jobscripts/*.py", ".pre-commit-config.yaml",
@@ -71,11 +71,11 @@ GENERATED = re.compile(r"<!-- made by .+? -->.*?<!-- end -->", re.DOTALL)
 
 
 def paragraphs(file: str, text: str) -> Iterator[Text]:
-    """The paragraphs, rows and comments of a page or of another text."""
+    """Yield the paragraphs, rows and comments of a page or of another text."""
     text = GENERATED.sub(lambda found: "\n" * found[0].count("\n"), text)
     line = 1
     for paragraph in re.split(r"(\n(?:[ #*]*\n|(?=[|*-] )))", text):
-        # Comment marks stand between the words of a sentence.
+        # Comment marks interrupt a sentence.
         words = re.sub(r"^[ \t]*#+[:!]?(?= )", "", paragraph, flags=re.MULTILINE)
         if words.strip():
             yield Text(file, line, _single_spaced(words))
@@ -98,7 +98,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 #: Patterns of names of test files that are not searched yet; to be empty in the end.
-EXEMPT_TESTS = ("[l-s]*.py", "test_[j-z]*.py", "[u-z]*.py", "test_datasets*.py", "test_preflight*.py")
+EXEMPT_TESTS = ("test_resnet50*.py", "test_datasets*.py", "test_preflight*.py")
 
 
 def sources_of_tests() -> Iterator[tuple[str, str]]:
@@ -109,7 +109,7 @@ def sources_of_tests() -> Iterator[tuple[str, str]]:
 
 
 class Docstring(NamedTuple):
-    """A docstring and whose it is."""
+    """A docstring and its owner."""
 
     name: str
     is_public: bool
@@ -118,7 +118,7 @@ class Docstring(NamedTuple):
 
 
 def docstrings(source: str) -> Iterator[Docstring]:
-    """All docstrings of a module; what is below something private or inside of a function is not public."""
+    """Yield all docstrings of a module; anything below a private name or inside a function is not public."""
     tree = ast.parse(source)
     below: list[tuple[ast.AST, str, bool]] = [(tree, "", True)]
     while below:
@@ -137,7 +137,7 @@ def docstrings(source: str) -> Iterator[Docstring]:
 
 
 def messages(file: str, source: str) -> Iterator[Text]:
-    """Every literal text of a module that is no docstring; ``{}`` stands for an inserted value."""
+    """Yield every string literal of a module except docstrings; ``{}`` stands for an inserted value."""
     tree = ast.parse(source)
     seen = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -150,7 +150,7 @@ def messages(file: str, source: str) -> Iterator[Text]:
 
 
 def prose(file: str, source: str) -> Iterator[Text]:
-    """The docstrings and comments of a module; comments on successive lines are one text."""
+    """Yield the docstrings and comments of a module; comments on successive lines are one text."""
     for docstring in docstrings(source):
         yield Text(file, docstring.line, _single_spaced(docstring.text))
     blocks: list[tuple[int, list[str]]] = []
@@ -167,7 +167,7 @@ def prose(file: str, source: str) -> Iterator[Text]:
 
 
 def long_first_lines(file: str, source: str) -> Iterator[Text]:
-    """First lines of public docstrings that are too long, or in which the first sentence does not end."""
+    """Yield first lines of public docstrings that are too long or do not end with their sentence."""
     for docstring in docstrings(source):
         paragraph = docstring.text.partition("\n\n")[0]
         first = paragraph.partition("\n")[0]
@@ -179,7 +179,7 @@ def long_first_lines(file: str, source: str) -> Iterator[Text]:
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those of its commands."""
+    """Yield a parser and those of its commands."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -188,20 +188,20 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def program() -> argparse.ArgumentParser:
-    """The parser of all commands, the hidden one included."""
+    """Return the parser of all commands, including the hidden one."""
     from mpisweep.cli.program import _parser
 
     return _parser(["chain"])
 
 
 def help_texts() -> Iterator[Text]:
-    """What ``--help`` prints of each command."""
+    """Yield the ``--help`` output of each command."""
     for parser in parsers(program()):
         yield Text(parser.prog, 0, _single_spaced(parser.format_help()))
 
 
 def option_helps() -> Iterator[Text]:
-    """The help of each option, argument and command of the program, and of the scripts."""
+    """Yield the help of each option, argument and command of the program and of the scripts."""
     for parser in parsers(program()):
         for action in parser._actions:
             shown = [action]
@@ -241,7 +241,7 @@ FINDINGS: dict[str, Callable[[], Iterator[Finding]]] = {
 
 
 def main() -> None:
-    """Print all findings, or those of the files that are named."""
+    """Print all findings, or those in the given files."""
     wanted = tuple(sys.argv[1:])
     for find in FINDINGS.values():
         for finding in find():

@@ -1,4 +1,4 @@
-/* Pi by the midpoint rule.  Reads a small input file, as many old programs do, and prints its error. */
+/* Pi by the midpoint rule; reads a small input file, like many older programs, and prints the error. */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,5 +1,4 @@
-"""An ordinary script for torchrun that knows nothing of mpisweep: DistributedDataParallel on scikit-learn's
-digits.
+"""An ordinary torchrun script without mpisweep: DistributedDataParallel on scikit-learn's digits.
 
 torchrun --nproc-per-node=2 train.py --batch_size=64
 """

@@ -20,7 +20,7 @@ class Classifier(lightning.LightningModule):
         images, labels = batch
         loss = functional.cross_entropy(self.model(images), labels)
         self.trial.report(self.global_step, loss=loss.item())
-        # Lightning ends after this batch, and mpisweep runs the trial again later.
+        # Lightning stops after this batch; mpisweep reruns the trial in the next run.
         self.trainer.should_stop |= self.trial.should_stop()
         return loss
 

@@ -1,4 +1,4 @@
-"""An ordinary PyTorch script that knows nothing of mpisweep: scikit-learn's digits, one hidden layer."""
+"""An ordinary PyTorch script without mpisweep: scikit-learn's digits, one hidden layer."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator as a function of a trial; data and imports stay warm from trial to trial."""
+"""A scikit-learn estimator as a function of a trial; data and imports stay loaded between trials."""
 
 from functools import cache
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mpisweep.cli.arguments import Commands, add_file, add_trial, at_least_1, duration, sweep_with_trial
 from mpisweep.results import ResultsError
+from mpisweep.views.reading import add_at, load_at
 
 __all__ = ["add_commands"]
 
@@ -24,6 +25,7 @@ def add_commands(commands: Commands) -> None:
         choices=("minimize", "maximize"),
         help="direction of that metric (default: the sweep's)",
     )
+    add_at(top)
     top.set_defaults(command=_top)
 
     status = commands.add_parser("status", help="print the progress of a sweep")
@@ -65,6 +67,7 @@ def _add_writers(commands: Commands) -> None:
     report.add_argument(
         "-k", type=at_least_1, default=5, metavar="K", help="number of trials in the table (default: 5)"
     )
+    add_at(report)
     report.set_defaults(command=_report)
 
     export = commands.add_parser(
@@ -86,10 +89,9 @@ def _add_writers(commands: Commands) -> None:
 
 
 def _top(options: argparse.Namespace) -> int:
-    from mpisweep.results.load import load
     from mpisweep.views.tables import print_top, top_table
 
-    print_top(top_table(load(options.file), options.k, options.by, options.direction))
+    print_top(top_table(load_at(options), options.k, options.by, options.direction))
     return 0
 
 
@@ -137,13 +139,12 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mpisweep.results.load import load
     from mpisweep.views.html_page import page
 
     output: Path = options.output or options.file.with_suffix(".html")
     if output.exists() and output.samefile(options.file):
         raise ResultsError(f"{output}: is the results file; set -o to another file")
-    made = page(load(options.file), options.k)
+    made = page(load_at(options), options.k)
     try:
         output.write_text(made, encoding="utf-8")
     except OSError as error:

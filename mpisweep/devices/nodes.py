@@ -97,7 +97,9 @@ def lay_out(
         kind = _kind(own, devices_per_trial, memory_bytes, workers[worker].memory_bytes)
         if own:
             label = f"{own[0].name} #{','.join(gpu.selector for gpu in own)}"
-            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own), kind))
+            identities = tuple(gpu.identity for gpu in own)
+            count = min(devices_per_trial, float(len(own)))
+            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own), kind, count, identities))
         else:
             shares.append(DeviceShare("cpu", f"cpu {_ranges(cores)}", cores, kind=kind))
     return shares

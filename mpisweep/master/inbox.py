@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mpisweep.blocks import EndedBlock, JoinedRecord, LeftRecord, decode, encode
+from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.effects import Effects
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
 from mpisweep.master.steering import Steering
 from mpisweep.messages import (
     Broken,
+    DeviceChecked,
     Ended,
     Hello,
     Kill,
@@ -47,6 +49,7 @@ class Inbox:
         effects: takes records.
         outbox: takes acknowledgements.
         roster: the ranks that have joined.
+        checks: compares their devices, and lets them join.
         send: sends messages to a rank at once.
     """
 
@@ -57,6 +60,7 @@ class Inbox:
         effects: Effects,
         outbox: Outbox,
         roster: Roster,
+        checks: DeviceChecks,
         send: Callable[[int, Sequence[Message]], None],
     ) -> None:
         self._steering = steering
@@ -64,6 +68,7 @@ class Inbox:
         self._effects = effects
         self._outbox = outbox
         self._roster = roster
+        self._checks = checks
         self._send = send
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
@@ -83,6 +88,10 @@ class Inbox:
                     handle(SlotBroken(Slot(rank, slot), trial, why, is_gone), now)
                 case Hello():
                     self._on_hello(rank, message, now)
+                case DeviceChecked(body):
+                    hello = self._roster.hello(rank)
+                    if hello is not None:
+                        self._checks.on_checked(rank, hello, body, now)
                 case RendezvousReady(number, attempt, address):
                     self._pass_rendezvous_on(rank, number, attempt, address)
                 case StopWanted():
@@ -96,6 +105,7 @@ class Inbox:
             logging.WARNING if hello else logging.DEBUG,
             "rank %d is lost (%s); its trials are retried elsewhere", rank, why,
         )  # fmt: skip
+        self._checks.on_lost(rank, now)
         self._steering.handle(WorkerLost(rank), now)
         self._effects.append(encode(LeftRecord(rank, time.time(), why)))
         if hello is not None:
@@ -140,11 +150,11 @@ class Inbox:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)
         self._roster.join(rank, hello)
         joined = JoinedRecord(
-            rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind
+            rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind, hello.gpus
         )
         self._effects.append(encode(joined))
         joins = WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone)
-        self._steering.handle(joins, now)
+        self._checks.on_hello(rank, joins, now)
 
     def _pass_rendezvous_on(self, rank: int, number: int, attempt: int, address: str) -> None:
         lead, *others = self._scheduler.team(number) or (None,)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mpisweep.master.closing import Closing, Stage
+from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.disk_watch import DiskWatch
 from mpisweep.master.effects import Effects
 from mpisweep.master.inbox import Inbox
@@ -69,6 +70,7 @@ class Master:
         sink: shows progress.
         stop_at: when to stop for the walltime, by the monotonic clock; None for never.
         folders: removed at the end if they are empty.
+        ranks: number of MPI ranks.
         now: the monotonic clock now.
         clock: that clock.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
@@ -93,6 +95,7 @@ class Master:
         sink: ProgressSink,
         stop_at: float | None,
         folders: Sequence[Path],
+        ranks: int,
         now: float,
         clock: Callable[[], float] = time.monotonic,
         lease_client: LeaseClient | None = None,
@@ -125,7 +128,16 @@ class Master:
         self._steering = Steering(
             scheduler, self._effects, self._standing, self._closing, spec.limits.grace_s
         )
-        self._inbox = Inbox(self._steering, scheduler, self._effects, self._outbox, self._roster, send)
+        self._checks = DeviceChecks(
+            excludes=spec.limits.slow_devices == "exclude",
+            ranks=ranks,
+            roster=self._roster,
+            steering=self._steering,
+            effects=self._effects,
+        )
+        self._inbox = Inbox(
+            self._steering, scheduler, self._effects, self._outbox, self._roster, self._checks, send
+        )
         self.fenced: FollowedError | RunOverError | None = None
 
     @property
@@ -173,6 +185,8 @@ class Master:
             if self._closing.stage is Stage.OVER:
                 # Others have ended the sweep: nobody would serve what the scheduler still asks for.
                 return True
+        if self._closing.stage is Stage.RUNNING:
+            self._checks.step(now)
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -281,5 +295,9 @@ class Master:
                 self._spec.name,
                 reason.value,
             )
+        for text in self._roster.findings:
+            # A device that is kept out for its check is told once.
+            if text not in self._roster.quarantines:
+                log.warning("device check: %s", text)
         for text in self._roster.quarantines:
             log.warning("quarantined: %s", text)

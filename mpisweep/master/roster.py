@@ -21,11 +21,18 @@ class Roster:
         #: Rank -> its Hello, in the order of joining.
         self._hellos: dict[int, Hello] = {}
         self._quarantines: dict[Slot, str] = {}
+        #: Rank -> what the check of its device has found.
+        self._findings: dict[int, str] = {}
 
     @property
     def ranks(self) -> list[int]:
         """All present ranks, in the order of joining."""
         return list(self._hellos)
+
+    @property
+    def findings(self) -> list[str]:
+        """Description of each device that is far below its peers."""
+        return list(self._findings.values())
 
     @property
     def quarantines(self) -> list[str]:
@@ -35,6 +42,10 @@ class Roster:
     def join(self, rank: int, hello: Hello) -> None:
         """Add a rank, or update it after another Hello."""
         self._hellos[rank] = hello
+
+    def hello(self, rank: int) -> Hello | None:
+        """What a present rank has said about itself; None if it is not present."""
+        return self._hellos.get(rank)
 
     def leave(self, rank: int) -> Hello | None:
         """Remove a rank; returns its Hello if it was present."""
@@ -54,6 +65,18 @@ class Roster:
             del self._quarantines[slot]
             back = "its trials fail elsewhere too, or no other device is left"
             log.warning("rank %d is released from quarantine: %s", slot.rank, back)
+
+    def note_finding(self, rank: int, why: str, *, is_new: bool) -> None:
+        """Note that a device is far below its peers, or is not any more if `why` is empty."""
+        hello = self._hellos[rank]
+        device = f"{hello.device} on {hello.host} (rank {rank})"
+        if not why:
+            self._findings.pop(rank, None)
+            log.warning("device check: %s is as its peers are, now that there are more", device)
+            return
+        self._findings[rank] = f"{device}: {why}"
+        if is_new:
+            log.warning("device check: %s", self._findings[rank])
 
     def teams(self, slots: Sequence[Slot]) -> list[Team]:
         """Team of each rank of a trial of several ranks."""

@@ -12,6 +12,7 @@ To the trial process::
 From the trial process::
 
     READY                                    the workload is loaded
+    CHECKED           body                   a CheckedRecord of its device, before READY
     ENDED             count, body            an EndedBlock of `count` trials
     REPORTS           number, attempt, body  a ReportBlock of this trial
     SKIPPED           index, count           `count` trials from `index` on were reclaimed and skipped
@@ -29,6 +30,7 @@ from collections import deque
 from typing import NamedTuple
 
 __all__ = [
+    "CHECKED",
     "ENDED",
     "GIVEN",
     "INTERRUPTED",
@@ -52,6 +54,7 @@ GIVEN = 6
 TEAM = 7
 RENDEZVOUS = 8
 RENDEZVOUS_READY = 9
+CHECKED = 10
 
 _HEADER = struct.Struct("<IBqq")
 _READ_BYTES = 1 << 18

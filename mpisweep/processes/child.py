@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mpisweep.messages import Team
 from mpisweep.processes.channel import (
+    CHECKED,
     ENDED,
     GIVEN,
     INTERRUPTED,
@@ -33,7 +34,14 @@ from mpisweep.processes.channel import (
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.ledger import Given, Ledger, Task
 from mpisweep.processes.shared_page import Page, page_file
-from mpisweep.processes.trial_events import Reclaimed, RendezvousOpened, Reports, Result, TrialEvent
+from mpisweep.processes.trial_events import (
+    Checked,
+    Reclaimed,
+    RendezvousOpened,
+    Reports,
+    Result,
+    TrialEvent,
+)
 from mpisweep.records import AttemptEnd, DeviceShare, FailureCause
 
 __all__ = ["Child", "Kill", "ProcessSetting", "reclaimed"]
@@ -78,10 +86,18 @@ class Child:
         slot: index of its slot in its worker.
         share: its devices and cores.
         left_by: a trial that ended with the previous process; this one cleans up after it.
+        checks: whether it checks the device before its first trial.
     """
 
     def __init__(
-        self, server: ForkServer, setting: ProcessSetting, slot: int, share: DeviceShare, left_by: int | None
+        self,
+        server: ForkServer,
+        setting: ProcessSetting,
+        slot: int,
+        share: DeviceShare,
+        left_by: int | None,
+        *,
+        checks: bool = False,
     ) -> None:
         self._server = server
         self._setting = setting
@@ -104,6 +120,8 @@ class Child:
                 "device": share.device,
                 "cores": list(share.cores),
                 "environment": dict(share.environment),
+                "gpus": list(share.gpus),
+                "checks": checks,
             },
         )
         self.page = Page(file)
@@ -227,6 +245,8 @@ class Child:
             case k if k == READY:
                 self.is_ready = True
                 return []
+            case k if k == CHECKED:
+                return [Checked(frame.body)]
             case k if k == REPORTS:
                 task, count = self._reported
                 now = Task(frame.first, frame.second)

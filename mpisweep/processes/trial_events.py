@@ -6,11 +6,17 @@ from typing import NamedTuple
 
 from mpisweep.records import AttemptEnd
 
-__all__ = ["Broke", "Reclaimed", "RendezvousOpened", "Reports", "Result", "TrialEvent"]
+__all__ = ["Broke", "Checked", "Reclaimed", "RendezvousOpened", "Reports", "Result", "TrialEvent"]
 
 
 class Result(NamedTuple):
     """An EndedBlock for the master."""
+
+    body: bytes
+
+
+class Checked(NamedTuple):
+    """A CheckedRecord of the device, for the master."""
 
     body: bytes
 
@@ -47,4 +53,4 @@ class Broke(NamedTuple):
     is_gone: bool
 
 
-TrialEvent = Result | Reports | Reclaimed | RendezvousOpened | Broke
+TrialEvent = Result | Checked | Reports | Reclaimed | RendezvousOpened | Broke

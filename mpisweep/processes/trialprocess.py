@@ -54,10 +54,11 @@ class TrialProcess:
         self._left_by: int | None = None
         #: The arguments of the last :meth:`set_rendezvous`.
         self._rendezvous: tuple[int, int, str] | None = None
-        self._child = self._started()
+        # Only the first process checks the device: the check itself may have been the end of it.
+        self._child = self._started(checks=True)
 
-    def _started(self) -> Child:
-        return Child(self._server, self._setting, self._slot, self._share, self._left_by)
+    def _started(self, *, checks: bool = False) -> Child:
+        return Child(self._server, self._setting, self._slot, self._share, self._left_by, checks=checks)
 
     # ------------------------------------------------------------------------------------- requests
 

@@ -139,6 +139,7 @@ class MasterSetup:
             sink=self._options.sink,
             stop_at=None if opened.stop is None else opened.stop.stop_at,
             folders=(trials_folder(self._place.path),),
+            ranks=self._transport.size,
             now=now,
             lease_client=lease_client,
         )

@@ -15,6 +15,7 @@ from mpisweep.messages import (
     AbandonTrial,
     Acknowledge,
     Broken,
+    DeviceChecked,
     Ended,
     Give,
     Hello,
@@ -30,7 +31,7 @@ from mpisweep.messages import (
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer, Notice
 from mpisweep.processes.kernel import process_start
-from mpisweep.processes.trial_events import Broke, RendezvousOpened, Reports, Result, TrialEvent
+from mpisweep.processes.trial_events import Broke, Checked, RendezvousOpened, Reports, Result, TrialEvent
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare
 
@@ -66,6 +67,8 @@ class Worker:
         self._host = host
         self._tell_master = tell_master
         self._slots = [TrialProcess(server, setting, index, share) for index, share in enumerate(shares)]
+        #: Slot -> the check of its device.
+        self._checks: dict[int, DeviceChecked] = {}
         self._deliveries = 0
         #: Delivery number -> result, until it is acknowledged.
         self._unacknowledged: dict[int, bytes] = {}
@@ -87,10 +90,11 @@ class Worker:
             self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
             tuple(share.environment for share in self._shares), self._shares[0].kind,
             tuple(slot for slot, process in enumerate(self._slots) if process.is_gone),
+            self._shares[0].gpu_count,
         )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]
-        self._tell_master([hello, *reports, *ended, *self._rendezvous.values()])
+        self._tell_master([hello, *self._checks.values(), *reports, *ended, *self._rendezvous.values()])
 
     def _held(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         held: list[list[tuple[int, int]]] = [[] for _ in self._slots]
@@ -177,6 +181,9 @@ class Worker:
                     self._deliveries += 1
                     self._unacknowledged[self._deliveries] = body
                     out.append(Ended(self._deliveries, body))
+                case Checked(body):
+                    self._checks[slot] = DeviceChecked(body)
+                    out.append(self._checks[slot])
                 case RendezvousOpened(number, attempt, address):
                     self._rendezvous[slot] = RendezvousReady(number, attempt, address)
                     out.append(self._rendezvous[slot])

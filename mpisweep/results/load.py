@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, Direction, TrialState, Value
+from mpisweep.records import Direction, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
+from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
+from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
@@ -46,10 +48,14 @@ class Sweep:
         spec: the sweep file of the last run.
         trials: all trials, in number order.
         damages: parts of the journal that could not be read.
+        budget: of :meth:`at`; None for the sweep as it ended.
     """
 
-    def __init__(self, path: Path, state: SweepState, damages: list[Damage]) -> None:
+    def __init__(
+        self, path: Path, state: SweepState, damages: list[Damage], budget: Budget | None = None
+    ) -> None:
         self.path = path
+        self.budget = budget
         self.damages = damages
         self._state = state
         if not state.spec:
@@ -151,34 +157,12 @@ class Sweep:
         A run that was killed ends with its last trial; a run whose start was lost to damage starts with its
         first trial.  NaN if it has no trials either.
         """
-        allocations, trials = self.allocations, self.trials
-        found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
-        owner = np.append(self.workers["allocation"], -1)[trials["worker"]]
-        for run, end in np.argwhere(~np.isfinite(found)):
-            own = trials["ended_at" if end else "started_at"][owner == run]
-            own = own[np.isfinite(own)]
-            if len(own):
-                found[run, end] = own.max() if end else own.min()
-        return found
+        return run_spans(self.allocations, self.workers, self.trials)
 
     @property
     def most_workers(self) -> int:
         """The largest number of workers at one time, over all runs."""
-        workers, attempts = self.workers, self.attempts
-        started, ended = self.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
-        # A run without an end may still be running if its trials are.
-        at_work = np.isin(
-            np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label]
-        )
-        at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
-        ended = np.where(
-            at_work & np.isnan(self.allocations["ended_at"][workers["allocation"]]), np.inf, ended
-        )
-        joined = np.fmax(workers["joined_at"], started)
-        left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
-        steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
-        order = np.lexsort((-steps, np.concatenate([joined, left])))
-        return int(steps[order].cumsum().max(initial=0))
+        return most_workers(self.allocations, self.workers, self.attempts, self.spans)
 
     def count(self, state: TrialState) -> int:
         """The number of trials in this state."""
@@ -211,6 +195,35 @@ class Sweep:
             np.array(curve.value, dtype=np.float64),
             np.array(curve.time, dtype=np.float64),
         )
+
+    def progress(self, number: int, metric: str) -> Progress:
+        """Steps, samples and seconds that a trial had used at each report of a metric."""
+        self.curve(number, metric)  # checks both
+        return progress_of(self._state, self.spec, number, metric)
+
+    def at(
+        self, *, step: float | None = None, samples: float | None = None, seconds: float | None = None
+    ) -> Sweep:
+        """The sweep when each trial had used this budget; see :mod:`mpisweep.results.budgets`.
+
+        Its metrics are those with curves, smoothed, and ``at_steps``, ``at_samples`` and ``at_seconds``; they
+        are NaN for trials that used less.
+
+        Raises:
+            ValueError: unless exactly one budget above 0 is given.
+            ResultsError: when no trial says how much it has used.
+        """
+        budget = Budget.of({"step": step, "samples": samples, "seconds": seconds})
+        try:
+            return Sweep(self.path, state_at(self._state, self.spec, budget), self.damages, budget)
+        except ResultsError as error:
+            raise ResultsError(f"{self.path}: {error}") from None
+
+    @property
+    def unreached(self) -> int:
+        """The number of complete trials that used less than :attr:`budget`."""
+        complete = self.trials["state"] == TrialState.COMPLETE.label
+        return int(np.isnan(self.trials["at_steps"][complete]).sum()) if self.budget else 0
 
     def configuration(self, number: int) -> dict[str, Value]:
         """The searched and fixed parameters of one trial.
@@ -251,9 +264,8 @@ class Sweep:
                 return columns[name]
         if name in self.trials.names:
             return name
-        raise KeyError(
-            f"there is no parameter or metric {name!r}; {nearest(name, (*self.parameters, *self.metrics))}"
-        )
+        what = f"metric {name!r} with a curve" if self.budget else f"parameter or metric {name!r}"
+        raise KeyError(f"there is no {what}; {nearest(name, (*self.parameters, *self.metrics))}")
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from mpisweep.blocks import (
     AssignedBlock,
+    CheckedRecord,
     ClosedRecord,
     ColumnValues,
     EndedBlock,
@@ -135,9 +136,26 @@ def _on_joined(state: SweepState, record: JoinedRecord, run: int) -> None:
     _append(
         state.workers,
         allocation=run, rank=record.worker, host=record.host, device=record.device,
-        device_kind=record.device_kind, cores=record.cores, slots=record.slots,
-        joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0, quarantine="",
+        device_kind=record.device_kind, cores=record.cores, slots=record.slots, gpus=float(record.gpus),
+        joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0, matmul_rate=_NAN,
+        memory_free=-1, ecc_errors=-1, sm_clock=-1, device_check="", quarantine="",
     )  # fmt: skip
+
+
+def _on_checked(state: SweepState, record: CheckedRecord, run: int) -> None:
+    row = state.worker_rows.get((run, record.worker))
+    if row is None:
+        return
+    workers = state.workers
+    workers["matmul_rate"][row] = _NAN if record.rate is None else float(record.rate)
+    workers["memory_free"][row] = _or_unknown(record.free_bytes)
+    workers["ecc_errors"][row] = _or_unknown(record.errors)
+    workers["sm_clock"][row] = _or_unknown(record.clock_mhz)
+    workers["device_check"][row] = record.finding
+
+
+def _or_unknown(value: int | None) -> int:
+    return -1 if value is None else value
 
 
 def _on_left(state: SweepState, record: LeftRecord, run: int) -> None:
@@ -218,6 +236,8 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["worker"][number] = worker
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
+        energy_j = record.energy_j[position] if record.energy_j else None
+        trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
         row = state.attempt_rows.get((number, attempt))
         if row is not None:
             state.attempts["ended_at"][row] = started_at + wall_time_s
@@ -322,6 +342,7 @@ def _values(column: ColumnValues, skip: int, rows: int) -> list[Value]:
 _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     TrialsBlock: _on_trials,
     JoinedRecord: _on_joined,
+    CheckedRecord: _on_checked,
     LeftRecord: _on_left,
     QuarantineRecord: _on_quarantined,
     AssignedBlock: _on_assigned,

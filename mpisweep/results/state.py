@@ -110,6 +110,11 @@ class SweepState:
             for state, value in zip(self.trials["state"], values, strict=True)
         ]
 
+    def device_power(self) -> list[float]:
+        """For each trial, the mean power of its GPUs in watts; NaN if unknown."""
+        pairs = zip(self.trials["device_energy"], self.trials["wall_time"], strict=True)
+        return [energy / wall_time if wall_time > 0 else _NAN for energy, wall_time in pairs]
+
     def begun(self) -> set[int]:
         """Rows of the attempts that may be running: the first one of each slot's queue."""
         attempts, ranks = self.attempts, self.ranks
@@ -160,6 +165,7 @@ class SweepState:
         trials["worker"].extend([-1] * new)
         trials["started_at"].extend([_NAN] * new)
         trials["wall_time"].extend([_NAN] * new)
+        trials["device_energy"].extend([_NAN] * new)
         for column in self.parameters.values():
             column.extend([None] * new)
         for values in self.metrics.values():
@@ -179,7 +185,7 @@ class SweepState:
 
 
 #: Columns of the trials that are computed on writing or reading.
-_COMPUTED = {"trials": ("host", "device", "ended_at", "diverged")}
+_COMPUTED = {"trials": ("host", "device", "ended_at", "device_power", "diverged")}
 
 
 def _empty(group: str) -> Table:

@@ -135,6 +135,8 @@ def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
             columns[column.name] = np.array([*state.workers[column.name], ""], dtype=str)[workers]
         elif column.name == "ended_at":
             columns["ended_at"] = columns["started_at"] + np.array(state.trials["wall_time"], dtype=float)
+        elif column.name == "device_power":
+            columns["device_power"] = np.array(state.device_power(), dtype=float)
         elif column.name == "diverged":
             columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
         else:

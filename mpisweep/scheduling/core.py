@@ -116,9 +116,10 @@ class Core:
         self.room = Room()
         #: The trial of several ranks for which slots are kept.
         self.kept_for = -1
-        #: Unusable slots -> why; and whether any worker was lost.
+        #: Unusable slots -> why; whether any worker was lost; ranks of devices far below their peers -> why.
         self.gone: dict[Slot, str] = {}
         self.any_worker_lost = False
+        self.suspected: dict[int, str] = {}
         #: Since when the workers are too few for every waiting trial; None while they are enough.
         self.too_few_since: float | None = None
         self.stopping: EndReason | None = None

@@ -12,6 +12,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, Slot
 
 __all__ = [
+    "DeviceSuspected",
     "Event",
     "NothingToLease",
     "ShareEvent",
@@ -40,6 +41,14 @@ class WorkerJoined:
     host: str = ""
     kind: str = ""
     gone: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSuspected:
+    """A worker's device is far below its peers and must get no trials; an empty `why` ends that."""
+
+    rank: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class TimePassed:
 ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 
 Event = (
-    WorkerJoined | WorkerLost | SlotBroken
+    WorkerJoined | DeviceSuspected | WorkerLost | SlotBroken
     | TrialsEnded | TrialsReclaimed | StopRequested
     | ShareEvent | TimePassed
 )  # fmt: skip

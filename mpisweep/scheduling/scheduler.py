@@ -30,6 +30,7 @@ from mpisweep.scheduling.core import Core, Policy, Start
 from mpisweep.scheduling.decisions import Decision, End
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import (
+    DeviceSuspected,
     Event,
     NothingToLease,
     SlotBroken,
@@ -42,7 +43,7 @@ from mpisweep.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.scheduling.rules.blame import release
+from mpisweep.scheduling.rules.blame import on_device_suspected, release
 from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
 from mpisweep.scheduling.rules.handout import fill
 from mpisweep.scheduling.rules.learning import ask_search, learn_durations
@@ -204,6 +205,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_trials_ended(core, block)
         case WorkerJoined():
             return on_worker_joined(core, event, now)
+        case DeviceSuspected(rank, why):
+            return on_device_suspected(core, rank, why)
         case TrialsReclaimed(slot, numbers, attempts, end):
             return on_trials_reclaimed(core, slot, numbers, attempts, end)
         case SlotBroken(slot, trial, why, is_gone):

@@ -76,21 +76,29 @@ class TeamTrial:
             return self._failure(failed)
         lead = [block for block in self.ends if self.rank_of(Slot(block.worker, block.slot)) == 0]
         if lead and not failed:
-            return lead[0]
+            return self._with_energy(lead[0])
         # The other ranks of a lost or interrupted one fail with broken connections, which are not the cause.
         for end in (AttemptEnd.LOST, AttemptEnd.INTERRUPTED):
             if end in self.returns.values():
                 return end
         return self._failure(failed) if failed else AttemptEnd.RECLAIMED
 
+    def _with_energy(self, block: EndedBlock) -> EndedBlock:
+        """The end of the trial with the energy of all its ranks, if that of each is known."""
+        found = [end.energy_j[0] for end in self.ends if end.energy_j]
+        known = [energy_j for energy_j in found if energy_j is not None]
+        is_whole = len(known) == len(self.slots)
+        return replace(block, energy_j=[sum(known)] if is_whole else []) if found else block
+
     def _failure(self, failed: Sequence[EndedBlock]) -> EndedBlock:
         cause = min(failed, key=lambda block: _CAUSES.index(FailureCause(block.causes[0])))
         rank = self.rank_of(Slot(cause.worker, cause.slot))
         lead = next((block for block in failed if self.rank_of(Slot(block.worker, block.slot)) == 0), cause)
-        return replace(
+        failure = replace(
             cause, worker=self.slots[0].rank, slot=self.slots[0].place, metrics=lead.metrics,
             messages=[f"rank {rank} of {len(self.slots)}: {cause.messages[0]}"],
         )  # fmt: skip
+        return self._with_energy(failure)
 
 
 def all_devices(own: Sequence[Sequence[tuple[str, str]]]) -> tuple[tuple[str, str], ...]:

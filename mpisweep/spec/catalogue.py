@@ -8,13 +8,14 @@ A plugin describes its workload in the same way, see :mod:`mpisweep.plugins`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
 from mpisweep.records import Value
+from mpisweep.spec.training import contradiction, planned_steps, target_problem
 
 __all__ = [
     "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe",
@@ -27,17 +28,21 @@ class Option:
     """One parameter of a workload."""
 
     name: str
-    kind: Literal["integer", "number", "choice", "boolean", "text"]
+    kind: Literal["integer", "number", "choice", "boolean", "text", "target"]
     default: Value
     description: str
     units: str = ""
     #: Smallest allowed number.
     low: float | None = None
     values: tuple[str, ...] = ()
+    #: Options in whose presence the default is 0.
+    unless: tuple[str, ...] = ()
 
     def problem(self, value: Value) -> str | None:
         """Why `value` is invalid, as the end of a sentence; None if it is valid."""
         match self.kind:
+            case "target":
+                return target_problem(value)
             case "boolean":
                 wanted = "true or false"
                 fits = isinstance(value, bool)
@@ -66,14 +71,20 @@ class Metric:
     name: str
     description: str
     units: str = ""
+    #: The curve of which it is the mean over the last tenth of the reports; empty if it is none.
+    smooths: str = ""
 
 
 def _unit_work(_: Mapping[str, Value]) -> float:
     return 1.0
 
 
-def _needs_no_folder(_: Mapping[str, Value]) -> bool:
-    return False
+def _no_folders(_: Mapping[str, Value]) -> tuple[str, ...]:
+    return ()
+
+
+def _no_contradiction(_: Mapping[str, Value]) -> tuple[str, str] | None:
+    return None
 
 
 def _no_caution(_: Mapping[str, Value], objective: str) -> str:
@@ -91,8 +102,10 @@ class WorkloadDescription:
         metrics: the metrics that it reports.
         preload: modules that the fork server imports once, before it forks trial processes.
         work: relative work of a configuration, in any unit; the planner estimates durations from it.
-        folder: the option that names the data folder; empty for none.
-        needs_folder: whether a configuration needs the data folder.
+        folders: the options that must name a folder, for a configuration.
+        contradiction: the option of a configuration that contradicts others, and why, as the end of a
+            sentence; None if all agree.
+        samples_per_step: the option that says how many samples a step trains on; empty if none does.
         caution: a sentence on an objective that says little about a configuration; empty for none.
     """
 
@@ -102,8 +115,9 @@ class WorkloadDescription:
     metrics: tuple[Metric, ...]
     preload: tuple[str, ...] = ()
     work: Callable[[Mapping[str, Value]], float] = _unit_work
-    folder: str = ""
-    needs_folder: Callable[[Mapping[str, Value]], bool] = _needs_no_folder
+    folders: Callable[[Mapping[str, Value]], tuple[str, ...]] = _no_folders
+    contradiction: Callable[[Mapping[str, Value]], tuple[str, str] | None] = _no_contradiction
+    samples_per_step: str = ""
     caution: Callable[[Mapping[str, Value], str], str] = _no_caution
 
     def option(self, name: str) -> Option | None:
@@ -115,10 +129,26 @@ class WorkloadDescription:
         """Defaults of all options."""
         return {option.name: option.default for option in self.options}
 
+    def defaults_beside(self, given: Container[str]) -> dict[str, Value]:
+        """Defaults of all options, for a configuration that sets the given ones."""
+        return {
+            option.name: 0 if any(name in given for name in option.unless) else option.default
+            for option in self.options
+        }
+
 
 def _resnet50_work(params: Mapping[str, Value]) -> float:
-    """Images times pixels, to which the cost of convolutions is proportional."""
-    return float(params["batch_size"]) * float(params["num_iter"]) * float(params["image_size"]) ** 2
+    """Images times pixels, to which the cost of convolutions is proportional; else seconds."""
+    steps = planned_steps(params)
+    if steps is None:
+        return float(params["seconds"])
+    return float(params["batch_size"]) * steps * float(params["image_size"]) ** 2
+
+
+def _resnet50_folders(params: Mapping[str, Value]) -> tuple[str, ...]:
+    validates = params["data"] == "imagefolder" and int(params["val_every"]) >= 0
+    needs = params["data"] in ("cifar10", "imagefolder")
+    return ("data_root",) * needs + ("val_root",) * validates
 
 
 def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
@@ -131,12 +161,21 @@ def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
         return "loss is that of the last step's batch, which is noisy; use loss_mean, or val_loss"
     if objective.startswith("val_") and int(params["val_every"]) < 0:
         return f"{objective} is only measured with val_every of at least 0"
+    if objective.endswith("_to_target") and not params["until"]:
+        return f"{objective} is only measured with until"
+    if params["noise_scale"] and params["batch_size"] == 1:
+        return "noise_scale is not measured at batch_size 1, which has no two halves"
     return ""
 
 
 _RESNET50_OPTIONS = (
     Option("batch_size", "integer", 256, "images per optimiser step", "images", 1),
-    Option("num_iter", "integer", 300, "optimiser steps", "", 1),
+    Option("num_iter", "integer", 300, "most optimiser steps; 0, and by default beside num_samples or "
+           "seconds: no bound", "", 0, unless=("num_samples", "seconds")),
+    Option("num_samples", "integer", 0, "most training images, in whole steps; 0: no bound", "images", 0),
+    Option("seconds", "number", 0.0, "most training time, as in train_time; 0: no bound", "s", 0),
+    Option("until", "target", "", "ends the training at a value of loss_mean, accuracy, val_loss or "
+           "val_accuracy, e.g. { loss_mean = 0.5 }"),
     Option("data", "choice", "synthetic", "source of the images",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of the cifar10 or imagefolder data"),
@@ -175,6 +214,8 @@ _RESNET50_OPTIONS = (
            values=("auto", "eager", "graph")),
     Option("cudnn_benchmark", "boolean", False, "let cuDNN time its kernels during the warm-up"),
     Option("compile", "boolean", False, "torch.compile the model, once for all batch sizes"),
+    Option("noise_scale", "integer", 0,
+           "steps between measurements of the gradient noise scale; 0: never", "", 0),
     Option("deterministic", "boolean", False, "reproducible curves on GPUs too; slower"),
     Option("checkpoint_every", "integer", 0, "steps between checkpoints; 0: only when the sweep stops",
            low=0),
@@ -183,7 +224,7 @@ _RESNET50_OPTIONS = (
 
 _RESNET50_METRICS = (
     Metric("loss", "mean cross entropy of the last batch, before its update", ""),
-    Metric("loss_mean", "mean of the loss over the last tenth of the steps", ""),
+    Metric("loss_mean", "mean of the loss over the last tenth of the steps", "", smooths="loss"),
     Metric("iteration_time", "duration of one step", "s"),
     Metric("train_time", "duration of all steps at a steady pace", "s"),
     Metric("step_time", "median duration of a step after the warm-up", "s"),
@@ -196,6 +237,16 @@ _RESNET50_METRICS = (
     Metric("val_loss", "mean cross entropy over the held-out images", ""),
     Metric("val_accuracy", "share of correct predictions over the held-out images", ""),
     Metric("accuracy", "share of correct predictions over the last tenth of the steps", ""),
+    Metric("steps", "optimiser steps taken", ""),
+    Metric("samples", "images trained on", "images"),
+    Metric("reached_target", "1 if the target of until was reached, else 0", ""),
+    Metric("steps_to_target", "steps to the target of until; NaN if it was not reached", ""),
+    Metric("samples_to_target", "images to the target of until; NaN if it was not reached", "images"),
+    Metric("seconds_to_target", "train_time to the target of until; NaN if it was not reached", "s"),
+    Metric("noise_scale", "gradient noise scale: ratio of the next two, averaged over the trial", "images"),
+    Metric("noise_scale_error", "standard error of noise_scale", "images"),
+    Metric("gradient_variance", "sum of the variances of one image's gradient, estimated", ""),
+    Metric("gradient_square", "squared norm of the expected gradient, estimated", ""),
 )
 
 #: The metric for the speed of a workload, if it reports one.
@@ -208,8 +259,9 @@ RESNET50 = WorkloadDescription(
     metrics=_RESNET50_METRICS,
     preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
     work=_resnet50_work,
-    folder="data_root",
-    needs_folder=lambda params: params["data"] in ("cifar10", "imagefolder"),
+    folders=_resnet50_folders,
+    contradiction=contradiction,
+    samples_per_step="batch_size",
     caution=_resnet50_caution,
 )
 
@@ -250,17 +302,24 @@ def describe_if_there(name: str) -> WorkloadDescription | None:
         return None
 
 
-def units_of(workload: str, name: str) -> str:
+def units_of(workload: str, name: str, *, is_metric: bool = False) -> str:
     """Units of an option or metric of a workload; empty if it has none or is unknown."""
-    entry = entry_of(workload, name)
+    entry = entry_of(workload, name, is_metric=is_metric)
     return entry.units if entry else ""
 
 
-def entry_of(workload: str, name: str) -> Option | Metric | None:
-    """Find an option or metric of a workload; None if there is none of that name."""
+def entry_of(workload: str, name: str, *, is_metric: bool = False) -> Option | Metric | None:
+    """Find an option or metric of a workload; None if there is none of that name.
+
+    Args:
+        workload: its name.
+        name: of the option or metric.
+        is_metric: whether the metric is meant if there are both.
+    """
     # A snapshot asks this for every column.
     described = describe_if_there(workload) if workload else None
     if described is None:
         return None
-    entries: tuple[Option | Metric, ...] = (*described.options, *described.metrics)
+    options: tuple[Option | Metric, ...] = described.options
+    entries = (*described.metrics, *options) if is_metric else (*options, *described.metrics)
     return next((entry for entry in entries if entry.name == name), None)

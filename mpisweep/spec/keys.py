@@ -210,6 +210,11 @@ KEYS: tuple[Key, ...] = (
         low=0, unit="trials"),
     Key("limits", "quarantine", "flag", True,
         "give no more trials to a device that fails, or is slow, while others are not"),
+    Key("limits", "slow_devices", "choice", None,
+        "what happens to a device that is far below its peers in the check before its first trial: `warn` "
+        "names it, `exclude` also gives it no trials; `off`: no check",
+        values=("warn", "exclude", "off"),
+        usual="`warn`, for GPUs only, and without a matrix product if the workload does not import torch"),
     Key("limits", "memory", "size", None,
         "main memory per trial process, and per program that it starts", usual="no limit"),
 

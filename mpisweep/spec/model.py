@@ -56,6 +56,7 @@ class Limits:
         same_failures: stop the sweep if this many first trials all fail alike; 0 for never.
         quarantine: whether a device that fails, or is slow, while others are not gets no more trials.
         memory_bytes: main memory per trial process; None for no limit.
+        slow_devices: ``warn``, ``exclude`` or ``off``; None if the sweep file does not set it.
     """
 
     timeout_s: float | None
@@ -68,6 +69,7 @@ class Limits:
     same_failures: int
     quarantine: bool
     memory_bytes: int | None
+    slow_devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class Spec:
 
     def full(self, configuration: Mapping[str, Value]) -> Configuration:
         """The workload's defaults, overridden by fixed values, overridden by `configuration`."""
-        defaults = self.built_in.defaults if self.built_in else {}
+        given = {*self.space.names, *self.fixed, *configuration}
+        defaults = self.built_in.defaults_beside(given) if self.built_in else {}
         if RANKS in self.space.names or RANKS in (self.baseline or {}):
             defaults = defaults | {RANKS: 1}
         return defaults | self.fixed | dict(configuration)

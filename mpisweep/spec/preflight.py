@@ -6,6 +6,7 @@ module cannot be imported.  Found here, the error costs a second; found later, a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shlex
@@ -22,13 +23,17 @@ from mpisweep.processes.kernel import python_command
 from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
+from mpisweep.spec.model import ends
 from mpisweep.spec.searches import load_search
+from mpisweep.spec.space import Configuration
 from mpisweep.spec.wording import Wording
 
 __all__ = ["check_startable"]
 
 #: Seconds after which the import check gives up and the sweep starts unchecked.
 _IMPORT_S = 120.0
+#: Most configurations whose options are checked.
+_MOST_COMBINED = 4096
 #: Python options that take the place of a script.
 _NO_SCRIPT = ("-m", "-c", "-")
 
@@ -36,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def check_startable(spec: Spec) -> None:
-    """Check data folder, program and template, or import the function in a new process.
+    """Check options, folders, program and template, or import the function in a new process.
 
     Raises:
         SpecError: if the workload or the search cannot start.
@@ -44,7 +49,7 @@ def check_startable(spec: Spec) -> None:
     if spec.search not in SEARCH_NAMES:
         load_search(spec)
     if spec.built_in is not None:
-        _check_data(spec, spec.built_in)
+        _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:
             _check_plugin(spec, spec.built_in)
     elif isinstance(spec.workload, CommandWorkload):
@@ -55,12 +60,35 @@ def check_startable(spec: Spec) -> None:
         _check_function(spec, spec.workload)
 
 
-def _check_data(spec: Spec, built_in: WorkloadDescription) -> None:
-    values = spec.full({})
-    if not built_in.folder or built_in.folder in spec.space.names or not built_in.needs_folder(values):
-        return
-    wording, key = Wording(spec.source), f"fixed.{built_in.folder}"
-    folder = str(values[built_in.folder])
+def _check_options(spec: Spec, built_in: WorkloadDescription) -> None:
+    """Check options that contradict each other, and the folders of the data."""
+    for values in _configurations(spec):
+        found = built_in.contradiction(values)
+        if found is not None:
+            Wording(spec.source).fail(_key_of(spec, found[0]), found[1])
+        for name in built_in.folders(values):
+            _check_data(spec, name, values)
+
+
+def _configurations(spec: Spec) -> Iterator[Configuration]:
+    """All choices and the ends of all ranges, in every combination, as far as they are not too many."""
+    names = spec.space.names
+    combined = itertools.product(*map(ends, spec.space.parameters))
+    for point in itertools.islice(combined, _MOST_COMBINED):
+        yield spec.full(dict(zip(names, point, strict=True)))
+    if spec.baseline is not None:
+        yield spec.full(spec.baseline)
+
+
+def _key_of(spec: Spec, option: str) -> str:
+    """The key that sets an option; or that can, if none does."""
+    tables = {"parameters": spec.space.names, "fixed": spec.fixed, "baseline": spec.baseline or ()}
+    return f"{next((table for table, names in tables.items() if option in names), 'fixed')}.{option}"
+
+
+def _check_data(spec: Spec, option: str, values: Configuration) -> None:
+    wording, key = Wording(spec.source), _key_of(spec, option)
+    folder = str(values[option])
     if not folder:
         of_images = f"data = {values.get('data')!r} needs the folder of the images"
         needs = of_images if "data" in values else "set it to the folder of the data"

@@ -43,6 +43,10 @@ _DURATION = (
 _SIZE = r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B\s*$"
 _BESIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))"
 _TEXT: Schema = {"type": "string", "minLength": 1}
+#: One metric and its value.
+_TARGET: Schema = {
+    "type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1, "maxProperties": 1,
+}  # fmt: skip
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
 _RANGE: Schema = {"$ref": "#/definitions/range"}
 _LIST: Schema = {"$ref": "#/definitions/list"}
@@ -66,8 +70,9 @@ def schema(*, with_plugins: bool = False) -> Schema:
         "workload": _workload(workloads),
         "search": {"enum": searches},
         "parameters": _named(_parameter()),
-        "fixed": _named(_VALUE),
-        "baseline": _named(_VALUE),
+        # A table is only for the options of a workload that take one.
+        "fixed": _named({"anyOf": [_VALUE, _TARGET]}),
+        "baseline": _named({"anyOf": [_VALUE, _TARGET]}),
         # `step` is the axis of curves.
         "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
@@ -211,6 +216,8 @@ def _value(option: Option) -> Schema:
             return {"type": "boolean"}
         case "text":
             return {"type": "string"}
+        case "target":
+            return {"anyOf": [{"type": "string"}, _TARGET]}
         case "integer":
             return {"type": "integer", **least}
         case "number":
@@ -219,7 +226,7 @@ def _value(option: Option) -> Schema:
 
 def _searched(option: Option) -> Schema:
     """Build the schema of a searched option."""
-    one = _value(option)
+    one: Schema = {"type": "string"} if option.kind == "target" else _value(option)
     if option.kind not in ("integer", "number"):
         return _choices(one)
     step = {"step": {"type": "integer"}} if option.kind == "integer" else {}

@@ -23,6 +23,7 @@ from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, 
 from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
+from mpisweep.spec.training import target_problem, target_text
 from mpisweep.spec.wording import Wording
 
 __all__ = ["load_spec", "parse_spec"]
@@ -74,6 +75,7 @@ class _Parser:
     def __init__(self, source: str, *, is_recorded: bool = False) -> None:
         self._wording = Wording(source)
         self._is_recorded = is_recorded
+        self._options: WorkloadDescription | None = None
 
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         wording = self._wording
@@ -83,7 +85,7 @@ class _Parser:
             wording.fail(
                 "metrics", "only applies to a command line; other workloads report their metrics themselves"
             )
-        described = self._described(workload)
+        described = self._options = self._described(workload)
         space = self._space(raw)
         fixed = self._fixed(raw, space)
         baseline = self._configuration(raw, "baseline") if "baseline" in raw else None
@@ -218,6 +220,10 @@ class _Parser:
         table = self._table(raw, key)
         for name, value in table.items():
             self._parameter_name(key, name)
+            if isinstance(value, dict) and self._is_target(name):
+                value = table[name] = target_text(value) or value
+                if isinstance(value, dict):
+                    self._wording.fail(f"{key}.{name}", str(target_problem(value)))
             if not isinstance(value, (int, float, str, bool)):
                 self._wording.fail(f"{key}.{name}", f"is {value!r}; expected one number, string or boolean")
             if isinstance(value, float) and not math.isfinite(value):
@@ -225,6 +231,11 @@ class _Parser:
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 self._wording.fail(f"{key}.{name}", f"is {value}; expected an integer of at most 64 bits")
         return dict(table)
+
+    def _is_target(self, name: str) -> bool:
+        """Whether an option may be a table, { METRIC = VALUE }; a recorded sweep is trusted."""
+        option = self._options.option(name) if self._options else None
+        return self._is_recorded or (option is not None and option.kind == "target")
 
     def _table(self, raw: Mapping[str, Any], name: str) -> dict[str, Any]:
         return self._get(raw, name) or {}
@@ -249,6 +260,7 @@ class _Parser:
             same_failures=self._get(table, "same_failures", "limits"),
             quarantine=self._get(table, "quarantine", "limits"),
             memory_bytes=self._get(table, "memory", "limits"),
+            slow_devices=self._get(table, "slow_devices", "limits"),
         )
 
 

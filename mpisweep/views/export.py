@@ -23,12 +23,14 @@ __all__ = ["FORMATS", "write_csv", "write_json"]
 def write_csv(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
     """Write one row per trial, or, with `curves`, one row per report."""
     if curves:
-        _write_row(out, ("number", "metric", "step", "time", "value"))
+        _write_row(out, ("number", "metric", "step", "time", "value", "samples"))
         for number in range(len(sweep.trials)):
             for metric in sweep.curve_names:
-                curve = sweep.curve(number, metric)
-                for step, time_s, value in zip(curve.step, curve.time, curve.value, strict=True):
-                    _write_row(out, (number, metric, int(step), float(time_s), float(value)))
+                curve, samples = sweep.curve(number, metric), sweep.progress(number, metric).samples
+                for step, time_s, value, used in zip(
+                    curve.step, curve.time, curve.value, samples, strict=True
+                ):
+                    _write_row(out, (number, metric, int(step), float(time_s), float(value), float(used)))
         return
     _write_row(out, sweep.trials.names)
     for row in _rows(sweep):
@@ -74,9 +76,9 @@ def _json_curves(sweep: Sweep, number: int) -> dict[str, dict[str, list[Any]]]:
     for metric in sweep.curve_names:
         curve = sweep.curve(number, metric)
         if len(curve.value):
+            columns = curve._asdict() | {"samples": sweep.progress(number, metric).samples}
             curves[metric] = {
-                name: [_json_value(value) for value in column.tolist()]
-                for name, column in curve._asdict().items()
+                name: [_json_value(value) for value in column.tolist()] for name, column in columns.items()
             }
     return curves
 

@@ -77,6 +77,8 @@ def _table(sweep: Sweep, k: int) -> Iterator[str]:
         kind = ' class="baseline"' if cells[0] == "baseline" else ""
         yield f"<tr{kind}>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
     yield "</table>"
+    if table.unreached:
+        yield f"<p>{_text(table.unreached)}</p>"
 
 
 def _figures(sweep: Sweep) -> Iterator[str]:

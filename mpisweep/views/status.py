@@ -16,6 +16,7 @@ from mpisweep.results.holder import is_surely_gone
 from mpisweep.results.load import Sweep
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
+from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
 
 __all__ = ["GONE", "Status", "print_status", "running_attempts", "status_lines", "sweep_status"]
@@ -43,6 +44,7 @@ class Status:
     workers: int
     allocations: int
     trial_time_s: float
+    usage: Usage
     objective: str
     best: float | None
     best_trial: int | None
@@ -58,11 +60,15 @@ class Status:
     extreme: str
     #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
+    #: Devices of the same runs that are far below their peers, and what is wrong.
+    low_devices: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
         known = {name: value if value == value else None for name, value in self.best_parameters.items()}
-        return asdict(self) | {"best_parameters": known}
+        found = asdict(self)
+        usage: dict[str, Any] = found.pop("usage")
+        return found | usage | {"best_parameters": known}
 
 
 def sweep_status(sweep: Sweep) -> Status:
@@ -88,6 +94,7 @@ def sweep_status(sweep: Sweep) -> Status:
         workers=sweep.most_workers,
         allocations=len(sweep.allocations),
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
+        usage=usage_of(sweep),
         objective=sweep.objective,
         best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
@@ -99,11 +106,17 @@ def sweep_status(sweep: Sweep) -> Status:
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         largest_that_fits=_largest_that_fits(sweep),
         extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
-        quarantined=tuple(
-            f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker['quarantine']}"
-            for worker in sweep.workers
-            if worker["quarantine"] and worker["allocation"] in present
-        ),
+        quarantined=_devices(sweep, "quarantine", present),
+        low_devices=_devices(sweep, "device_check", present),
+    )
+
+
+def _devices(sweep: Sweep, column: str, allocations: Any) -> tuple[str, ...]:
+    """The workers of these allocations for which a column says something, and what it says."""
+    return tuple(
+        f"{worker['device']} on {worker['host']} (rank {worker['rank']}): {worker[column]}"
+        for worker in sweep.workers
+        if worker[column] and worker["allocation"] in allocations
     )
 
 
@@ -173,6 +186,9 @@ def status_lines(status: Status) -> list[str]:
         f"  {duration_text(status.trial_time_s)} of trials, "
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
+    lines += usage_lines(status.usage, status.complete)
+    # A device that is kept out for its check is told once.
+    lines += [f"  device check: {why}" for why in status.low_devices if why not in status.quarantined]
     lines += [f"  quarantined: {why}" for why in status.quarantined]
     if status.damaged_bytes:
         lines.append(f"  {status.damaged_bytes} bytes of the journal are damaged; everything else is used")

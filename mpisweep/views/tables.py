@@ -21,7 +21,7 @@ from mpisweep.results.load import Sweep
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
-from mpisweep.views.wording import without_finite
+from mpisweep.views.wording import at_budget, not_reached, without_finite
 
 __all__ = ["TopRow", "TopTable", "print_top", "to_csv", "to_latex", "to_markdown", "top_table"]
 
@@ -47,6 +47,8 @@ class TopTable:
     rows: tuple[TopRow, ...]
     #: Completed trials without a finite value of the metric, which have no rank.
     unranked: int = 0
+    #: How many trials used less than the budget at which the sweep is read; empty if none did.
+    unreached: str = ""
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -84,7 +86,8 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     if by is None and metric not in sweep.metrics:
         if len(complete):
             raise ResultsError(
-                f"{sweep.path}: no trial has reported the objective, {metric!r}; metrics there are: "
+                f"{sweep.path}: no trial has reported the objective, {metric!r}"
+                f"{', as a curve' if sweep.budget else ''}; metrics there are: "
                 f"{', '.join(sweep.metrics) or 'none'}"
             )
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
@@ -92,8 +95,9 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
     if sweep.baseline is not None:
         rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
+    unranked = max(0, len(complete) - len(ranked) - sweep.unreached)
     return TopTable(
-        _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), len(complete) - len(ranked)
+        _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), unranked, not_reached(sweep)
     )
 
 
@@ -105,6 +109,7 @@ def print_top(table: TopTable) -> None:
     console = Console()
     if not table.rows:
         none = "no completed trial has a finite one" if table.unranked else "no trial has completed"
+        none = table.unreached or none
         console.print(f"{table.title}: {none}", markup=False, highlight=False)
         return
     drawn = Table(header_style="bold", box=box.SIMPLE_HEAD)
@@ -116,6 +121,8 @@ def print_top(table: TopTable) -> None:
     print_whole(console, drawn)
     if table.unranked:
         console.print(without_finite(table.unranked, table.metrics[0]), markup=False, highlight=False)
+    if table.unreached:
+        console.print(table.unreached, markup=False, highlight=False)
 
 
 def to_csv(table: TopTable) -> str:
@@ -149,7 +156,7 @@ def to_latex(table: TopTable) -> str:
 
 def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
     better = "smallest" if direction == Direction.MINIMIZE else "largest"
-    return f"{sweep.name}: best trials by {better} {metric}"
+    return f"{sweep.name}: best trials by {better} {metric}{at_budget(sweep)}"
 
 
 def _ranked(sweep: Sweep, complete: TrialTable, metric: str, direction: Direction) -> TrialTable:
@@ -168,7 +175,8 @@ def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: 
         number=int(row["number"]),
         parameters=tuple(value_text(row[sweep.column(name)].item()) for name in names),
         values=(float(row[sweep.metric_column(metric)]),),
-        wall_time_s=float(row["wall_time"]),
+        # At a budget, the time until there.
+        wall_time_s=float(row["at_seconds" if sweep.budget else "wall_time"]),
     )
 
 

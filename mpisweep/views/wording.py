@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 from mpisweep.progress import counted
+from mpisweep.results.budgets import AT_METRICS
 from mpisweep.results.columns import columns_of
 from mpisweep.results.load import Sweep
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.catalogue import units_of
 
-__all__ = ["units", "without_finite"]
+__all__ = ["at_budget", "not_reached", "units", "without_finite"]
 
 
 def units(sweep: Sweep, name: str) -> str:
     """Units of a parameter, metric or column; empty if none are stated."""
     workload = sweep.spec.workload
+    if sweep.budget is not None and name in AT_METRICS:
+        return AT_METRICS[name]
     if name in sweep.parameters or name in sweep.metrics:
-        return units_of(workload.name, name) if isinstance(workload, BuiltinWorkload) else ""
+        is_metric = name in sweep.metrics
+        return (
+            units_of(workload.name, name, is_metric=is_metric)
+            if isinstance(workload, BuiltinWorkload)
+            else ""
+        )
     return next((column.units for column in columns_of("trials") if column.name == name), "")
 
 
 def without_finite(count: int, metric: str) -> str:
     """Say how many completed trials have no finite value of a metric."""
     return f"{counted(count, 'completed trial')} {'has' if count == 1 else 'have'} no finite {metric}"
+
+
+def at_budget(sweep: Sweep) -> str:
+    """The end of a title: the budget at which a sweep is read; empty if it is read as it ended."""
+    return "" if sweep.budget is None else f" at {sweep.budget}"
+
+
+def not_reached(sweep: Sweep) -> str:
+    """Say how many completed trials used less than the budget; empty if none did."""
+    if not sweep.unreached:
+        return ""
+    return f"{counted(sweep.unreached, 'completed trial')} used less than {sweep.budget}"

@@ -10,13 +10,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from mpisweep.bounds import LOG_CHARS, shortened
 from mpisweep.records import FailureCause
 from mpisweep.workloads.devicefailure import is_of_device, lacks_memory, text_of
+from mpisweep.workloads.leftovers import exit_now
 from mpisweep.workloads.trial import TrialFailedError
 
-__all__ = ["cause_of", "killed_by", "log_failure", "message_of"]
+__all__ = ["cause_of", "exit_by", "killed_by", "log_failure", "message_of"]
 
 #: torch's texts for a full device or full main memory.
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
@@ -108,3 +110,14 @@ def log_failure(log_file: Path, trial: str, error: BaseException) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab", buffering=0) as log:
             log.write(text.encode("utf-8", "backslashreplace"))
+
+
+def exit_by(error: BaseException, where: str, log_file: Path) -> NoReturn:
+    """Exit a process that a trial has forked, with Python's usual status for this exception."""
+    if not isinstance(error, SystemExit):
+        log_failure(log_file, where, error)
+        exit_now(1)
+    if error.code is None or isinstance(error.code, int):
+        exit_now(error.code or 0)
+    print(error.code, file=sys.stderr)
+    exit_now(1)

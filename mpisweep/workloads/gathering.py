@@ -35,6 +35,8 @@ class Gathered:
         self._metrics: dict[str, list[float | None]] = {}
         self._causes: list[int] = []
         self._messages: list[str] = []
+        #: Empty while none is known.
+        self._energy_j: list[float | None] = []
 
     def add_complete(
         self,
@@ -67,6 +69,12 @@ class Gathered:
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
         self._note(cause, message)
 
+    def note_energy(self, energy_j: float | None) -> None:
+        """Note the energy of the trial that was added last."""
+        if energy_j is not None or self._energy_j:
+            self._energy_j += [None] * (len(self.numbers) - 1 - len(self._energy_j))
+            self._energy_j.append(energy_j)
+
     def _note(self, cause: FailureCause, message: str) -> None:
         message = shortened(message, MESSAGE_CHARS)
         self._chars += len(message)
@@ -87,7 +95,7 @@ class Gathered:
         """The finished block."""
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
-            self._wall_time_s, self._metrics, self._causes, self._messages, self.warm,
+            self._wall_time_s, self._metrics, self._causes, self._messages, self.warm, self._energy_j,
         )  # fmt: skip
 
     def _add(

@@ -11,28 +11,39 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mpisweep.blocks import AssignedBlock, Curve, ReportBlock, encode
+from mpisweep.devices.energy import EnergyMeter
 from mpisweep.messages import Team
-from mpisweep.processes.channel import ENDED, INTERRUPTED, READY, REPORTS, SKIPPED, Line, LineClosedError
+from mpisweep.processes.channel import (
+    CHECKED,
+    ENDED,
+    INTERRUPTED,
+    READY,
+    REPORTS,
+    SKIPPED,
+    Line,
+    LineClosedError,
+)
 from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.workloads.command import make_run
-from mpisweep.workloads.failure import cause_of, killed_by, log_failure, message_of
+from mpisweep.workloads.devicecheck import TrialDevice
+from mpisweep.workloads.failure import cause_of, exit_by, killed_by, log_failure, message_of
 from mpisweep.workloads.function import load_function, to_metrics
 from mpisweep.workloads.gathering import Gathered
 from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
+from mpisweep.workloads.placement import take_place
 from mpisweep.workloads.rendezvous import TrialRendezvous
 from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
 from mpisweep.workloads.trial import Trial, remove_checkpoint
@@ -46,8 +57,6 @@ _CHILDLESS_S = 0.0002
 #: A trial shorter than this is not checked for rare changes, because the check takes 10 microseconds; in
 #: seconds.
 _CHANGELESS_S = 0.0002
-#: Prefixes of the variables with which MPI launchers mark a process as a rank.
-_MPI_PREFIXES = ("OMPI_COMM_", "PMIX_", "PMI_", "PRTE_", "MV2_COMM_")
 
 
 def serve(files: list[int], arguments: dict[str, Any]) -> None:
@@ -62,11 +71,8 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     for file in files[1:]:
         os.close(file)
     take_usual_signals()
-    _forget_mpi()
     adopt_orphans()
-    os.environ.update(arguments["environment"])
-    if arguments["cores"]:
-        _pin_to_cores(arguments["cores"])
+    take_place(arguments["environment"], arguments["cores"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
@@ -79,7 +85,13 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         spec,
         worker=arguments["worker"],
         slot=arguments["slot"],
-        device=arguments["device"],
+        device=TrialDevice(
+            arguments["device"],
+            arguments["gpus"],
+            worker=arguments["worker"],
+            checks=arguments["checks"],
+            spec=spec,
+        ),
         cores=max(1, len(arguments["cores"])),
         trials_folder=Path(arguments["trials_folder"]),
         log_file=Path(arguments["log_file"]),
@@ -95,20 +107,6 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def _forget_mpi() -> None:
-    """Remove the variables of MPI, so that a trial with MPI does not take itself for a rank."""
-    for name in [name for name in os.environ if name.startswith(_MPI_PREFIXES)]:
-        del os.environ[name]
-
-
-def _pin_to_cores(cores: list[int]) -> None:
-    count = str(len(cores))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, count)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-
-
 class _Loop:
     """The state of one trial process."""
 
@@ -121,7 +119,7 @@ class _Loop:
         *,
         worker: int,
         slot: int,
-        device: str,
+        device: TrialDevice,
         cores: int,
         trials_folder: Path,
         log_file: Path,
@@ -145,12 +143,11 @@ class _Loop:
         self._is_limited = limit is not None or memory_is_limited()
         #: The memory limit applies to the workload only, so that results can be sent after it.
         self._limited = contextlib.nullcontext() if limit is None else MemoryLimit(limit)
-        self._defaults: dict[str, Value] = {}
-        if spec.built_in is not None:
-            self._defaults = spec.built_in.defaults
+        self._built_in = spec.built_in
         #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
-        self._uses_gpu = self._runs_here and device != "cpu"
+        self._uses_gpu = self._runs_here and device.name != "cpu"
+        self._meter = EnergyMeter(())
         self._is_warm = False
         #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
@@ -173,6 +170,9 @@ class _Loop:
             run = load_or_report(self._spec, outputs, self._signals)
         if os.getpid() != self._process:
             exit_now(0)
+        if (checked := self._device.check()) is not None:
+            self._line.send(CHECKED, encode(checked))
+        self._meter = self._device.open_meter()
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
@@ -185,8 +185,9 @@ class _Loop:
             # The worker gives the block to the next process.
             raise SystemExit(0)
         begin = self._page.begin
+        defaults = self._built_in.defaults_beside(block.parameters) if self._built_in else {}
         for number, attempt, params in zip(
-            block.numbers, block.attempts, configurations(block, self._defaults), strict=True
+            block.numbers, block.attempts, configurations(block, defaults), strict=True
         ):
             if begin(self._next):
                 self._run_trial(number, attempt, params, run, team)
@@ -212,6 +213,7 @@ class _Loop:
             # Results of others must not wait for this trial, nor its result for theirs.
             self._send_gathered()
         trial = self._trial(number, attempt, params, team)
+        self._meter.begin()
         started_at = time.time()
         started = time.perf_counter()
         try:
@@ -222,10 +224,13 @@ class _Loop:
                 metrics, odd = to_metrics(returned, self._spec.objective)
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
+            self._meter.end(wall_time_s)
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
-                self._exit_by(error, f"trial {number}, attempt {attempt}, in a process that it has forked")
+                where = f"trial {number}, attempt {attempt}, in a process that it has forked"
+                exit_by(error, where, self._log_file)
+            self._meter.end(wall_time_s)
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
             if not self._on_returned(trial, metrics, odd, started_at, wall_time_s):
@@ -246,6 +251,7 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported, cause,
             message_of(error, cause, below=__file__),
         )  # fmt: skip
+        gathered.note_energy(self._meter.energy_j)
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
             # The trial may have left memory on the device, fragmentation or connections behind: a new process
             # for the next trial costs less than another trial that fails for that.
@@ -267,6 +273,7 @@ class _Loop:
         if self._objective not in metrics and trial.rank == 0:
             odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
+        self._gathered.note_energy(self._meter.energy_j)
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:
@@ -289,7 +296,7 @@ class _Loop:
             number,
             params,
             sweep_seed=self._spec.seed,
-            device=self._device,
+            device=self._device.name,
             cores=self._cores,
             folder=self._trials_folder,
             send=_drop_curves
@@ -313,16 +320,6 @@ class _Loop:
             # For example a limit that only root can raise; the next trial gets a new process.
             self._is_unrestorable = True
             return True
-
-    def _exit_by(self, error: BaseException, where: str) -> NoReturn:
-        """Exit a process that a trial has forked, with Python's usual status for this exception."""
-        if not isinstance(error, SystemExit):
-            log_failure(self._log_file, where, error)
-            exit_now(1)
-        if error.code is None or isinstance(error.code, int):
-            exit_now(error.code or 0)
-        print(error.code, file=sys.stderr)
-        exit_now(1)
 
     def _was_job_signalled(self, number: int, wall_time_s: float) -> bool:
         """Whether the whole job was signalled during a trial that ended by this signal or by none."""

@@ -1,14 +1,14 @@
-"""What the stand-ins for batch systems share: jobs on disk, and a keeper process for each of them.
+"""Common part of the stand-ins for batch systems: jobs on disk, and a keeper process per job.
 
 Every job is a JSON file in ``$STANDIN_FOLDER``, and a keeper that waits until the jobs before it have ended,
-runs its script in the background with the batch system's environment, sends the signals that the system sends
-at the time limit and at a deletion, and kills ten seconds later what is left.  Processes belong to a job by a
-variable in their environment, as they do by a container on a real node: also those in a session of their own.
+runs its script in the background with the batch system's environment, sends the system's signals at the time
+limit and at a deletion, and kills the remaining processes ten seconds later.  A variable in their environment
+marks the processes of a job, including those in their own session, like a container on a real node.
 
 ``$STANDIN_LIMITS`` is JSON, ``{"GROUP": {"node": 24, "elapse": 3600}}``; a job in any other group is refused
 then.  ``$STANDIN_KILL_S`` shortens the ten seconds.  A file ``ID.limit`` in the folder makes the time limit
 of a job come at once, so that tests wait for events and not for time.  ``$STANDIN_MODULES`` is a folder that
-loading any module puts on PATH.
+every module puts on PATH.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ["STANDIN_FOLDER"])
 KILL_S = float(os.environ.get("STANDIN_KILL_S", "10"))
 _LOOK_S = 0.02
-#: How often a job that waits looks, in seconds: of a chain there are many.
+#: Polling interval of waiting jobs, in seconds; a chain has many of them.
 _WAITING_LOOK_S = 0.1
 
 Job = dict[str, Any]
 
 
 def refuse(words: str, code: int = 1) -> NoReturn:
-    """Say why and leave."""
+    """Print the reason and exit."""
     print(words, file=sys.stderr)
     sys.exit(code)
 
 
 def limits() -> dict[str, dict[str, float]]:
-    """Of the resource groups; empty when every group is taken."""
+    """Limits of the resource groups; empty if any group is accepted."""
     return json.loads(os.environ.get("STANDIN_LIMITS", "{}"))
 
 
 def directives(script: str, marker: str) -> list[str]:
-    """The words of all directives that the system sees: those before the first command."""
+    """Words of all effective directives, which are those before the first command."""
     words: list[str] = []
     for line in script.splitlines():
         if line.strip() and not line.startswith("#"):
@@ -60,7 +60,7 @@ def directives(script: str, marker: str) -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """``1:00:00``, ``10:00`` or ``30``; raises ValueError for anything else."""
+    """Parse ``1:00:00``, ``10:00`` or ``30``; raises ValueError for anything else."""
     parts = [int(part) for part in text.split(":")]
     if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
         raise ValueError(text)
@@ -68,7 +68,7 @@ def seconds(text: str) -> float:
 
 
 def hours(total: float, digits: int = 2) -> str:
-    """As pjstat and qstat print a time limit."""
+    """Format a time limit like pjstat and qstat."""
     whole = int(total)
     return f"{whole // 3600:0{digits}d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
@@ -77,7 +77,7 @@ def hours(total: float, digits: int = 2) -> str:
 
 
 def new_number() -> int:
-    """The next job's."""
+    """Reserve the number of the next job."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(FOLDER / "counter", "a+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
@@ -97,7 +97,7 @@ def write(job: Job) -> None:
 
 
 def read(job_id: str) -> Job | None:
-    """A job, or None."""
+    """Read a job; None if it does not exist."""
     try:
         return json.loads((FOLDER / f"{job_id}.json").read_text())
     except FileNotFoundError:
@@ -105,13 +105,13 @@ def read(job_id: str) -> Job | None:
 
 
 def jobs() -> list[Job]:
-    """All of them, in the order of their submission."""
+    """All jobs in order of submission."""
     found = [json.loads(path.read_text()) for path in FOLDER.glob("*.json")]
     return sorted(found, key=lambda job: job["submitted"])
 
 
 def launch(job: Job, script: str) -> None:
-    """Put a job into the queue and start its keeper."""
+    """Queue a job and start its keeper."""
     job |= {
         "state": "queued",
         "submitted": time.time(),
@@ -129,13 +129,13 @@ def launch(job: Job, script: str) -> None:
             stderr=complaints,
             start_new_session=True,
             cwd="/",
-            # Whoever submits from within a job does not take the keeper into it.
+            # The keeper must not belong to a job that submits this one.
             env={name: value for name, value in os.environ.items() if name != "STANDIN_JOB"},
         )
 
 
 def delete(job_id: str) -> bool:
-    """Ask a job's keeper to end it; False when it has ended or is not known."""
+    """Ask a job's keeper to end it; False if the job has ended or is unknown."""
     job = read(job_id)
     if job is None or job["state"] == "ended":
         return False
@@ -144,9 +144,9 @@ def delete(job_id: str) -> bool:
 
 
 def environment(job: Job, own: dict[str, str], passed: dict[str, str]) -> dict[str, str]:
-    """What a job sees: a login's, the system's own variables, and what was passed on purpose.
+    """Environment of a job: that of a login, the system's variables, and those passed explicitly.
 
-    `module` is there, as a function of the shell as on real systems; it notes what it was asked to load.
+    `module` is a shell function, as on real systems; it records the modules to load.
     """
     found = os.environ.get("STANDIN_MODULES", "")
     module = f'() {{ echo "$*" >> {shlex.quote(str(FOLDER / "modules"))}; PATH=$PATH:{shlex.quote(found)}; }}'
@@ -167,7 +167,7 @@ def environment(job: Job, own: dict[str, str], passed: dict[str, str]) -> dict[s
 
 
 def node_names(count: int) -> list[str]:
-    """The nodes of a job: this machine as often as it is asked for, or the names in ``$STANDIN_NODES``."""
+    """The nodes of a job: this machine once per requested node, or the names in ``$STANDIN_NODES``."""
     named = os.environ.get("STANDIN_NODES", "").split()
     return named[:count] if named else [socket.gethostname()] * count
 
@@ -177,7 +177,7 @@ def node_names(count: int) -> list[str]:
 
 def processes_of(job_id: str) -> list[int]:
     """Every process of a job."""
-    # Tests that run beside each other have jobs of the same names.
+    # Concurrent tests may have jobs of the same name.
     marks = {f"STANDIN_JOB={job_id}".encode(), f"STANDIN_FOLDER={FOLDER}".encode()}
     found = []
     for folder in Path("/proc").iterdir():
@@ -196,7 +196,7 @@ def send(job_id: str, number: int) -> None:
 
 
 def keep(job_id: str) -> None:
-    """Be the keeper of a job: wait, run, limit, end."""
+    """Run the keeper of a job: wait, start it, enforce its limit, end it."""
     job = read(job_id)
     assert job is not None
     while not _may_start(job):
@@ -234,9 +234,7 @@ def keep(job_id: str) -> None:
 
 
 def _warn(job: Job, script: int, name: str) -> None:
-    """What a job gets before it is killed: all of its processes, or those that the shell has in its process
-    group.
-    """
+    """Send a job's warning signal to all of its processes, or to the process group of its shell."""
     if job.get("warns_group"):
         with contextlib.suppress(OSError):
             os.killpg(script, getattr(signal, name))
@@ -257,7 +255,7 @@ def _may_start(job: Job) -> bool:
 
 
 def _delete_by_condition(job: Job, before: dict[str, Job]) -> None:
-    """PJM's ``sd``: delete this sub job, those after it, or all, when the exit code of earlier ones is such."""
+    """PJM's ``sd``: delete this sub job, later ones or all, depending on exit codes of earlier ones."""
     condition = job.get("sd")
     if not condition:
         return

@@ -165,8 +165,8 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
         _create(parameters, made, native_column(values))
     metrics = file["trials"].create_group("metrics", track_order=True)
     for name, values_of in state.metrics.items():
-        described = "final value" + _described(workload, name)
-        made = Column("", name, "number", described, units_of(workload, name))
+        described = "final value" + _described(workload, name, is_metric=True)
+        made = Column("", name, "number", described, units_of(workload, name, is_metric=True))
         _create(metrics, made, np.array(values_of, dtype=np.float64))
     curves = file.create_group("curves", track_order=True)
     lengths = _curve_lengths(state)
@@ -174,7 +174,7 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
     for name in state.curve_names:
         group = curves.create_group(to_link(name))
         group.attrs["name"] = as_text(name)
-        made_extents = _write_curve(group, lengths[name], order, units_of(workload, name))
+        made_extents = _write_curve(group, lengths[name], order, units_of(workload, name, is_metric=True))
         extents |= {(name, column): extent for column, extent in made_extents.items()}
     return extents
 
@@ -186,8 +186,8 @@ def _spec_of(state: SweepState) -> Spec | None:
         return None
 
 
-def _described(workload: str, name: str) -> str:
-    entry = entry_of(workload, name)
+def _described(workload: str, name: str, *, is_metric: bool = False) -> str:
+    entry = entry_of(workload, name, is_metric=is_metric)
     return f": {entry.description}" if entry else f" {name}"
 
 
@@ -199,6 +199,8 @@ def _column_data(state: SweepState, column: Column, objective: str) -> Any:
         return _texts(known)[np.array(table["worker"], dtype=np.int64)]
     if column.group == "trials" and column.name == "ended_at":
         return np.array(table["started_at"], dtype=float) + np.array(table["wall_time"], dtype=float)
+    if column.group == "trials" and column.name == "device_power":
+        return np.array(state.device_power(), dtype=float)
     if column.group == "trials" and column.name == "diverged":
         return np.array(state.diverged(objective), dtype=bool)
     values = table[column.name]

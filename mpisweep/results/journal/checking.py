@@ -77,7 +77,12 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
-        "joined_at": _is_number, "device_kind": _is_text,
+        "joined_at": _is_number, "device_kind": _is_text, "gpus": _is_number,
+    },
+    "checked": {
+        "worker": _is_count, "at": _is_number, "rate": _or_none(_is_number),
+        "free_bytes": _or_none(_is_count), "errors": _or_none(_is_count),
+        "clock_mhz": _or_none(_is_count), "problem": _is_text, "finding": _is_text,
     },
     "assigned": {
         "slots": _are_slots, "assigned_at": _is_number, "numbers": _list_of(_is_count),
@@ -92,7 +97,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "started_at": _list_of(_is_number), "wall_time_s": _list_of(_is_number),
         "metrics": _dict_of(_list_of(_or_none(_is_number))),
         "causes": _list_of(_one_of(*map(int, FailureCause))), "messages": _list_of(_is_text),
-        "warm": _is_flag,
+        "warm": _is_flag, "energy_j": _list_of(_or_none(_is_number)),
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
@@ -121,7 +126,8 @@ def _lengths_agree(record: Record) -> bool:
     columns = [getattr(record, name, numbers) for name in ("attempts", "states", "started_at", "wall_time_s")]
     columns += getattr(record, "metrics", {}).values()
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
-    columns += [column for name in ("causes", "messages") if (column := getattr(record, name, None))]
+    optional = ("causes", "messages", "energy_j")
+    columns += [column for name in optional if (column := getattr(record, name, None))]
     if record.kind == "trials" and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
         return False
     if bool(getattr(record, "causes", None)) != bool(getattr(record, "messages", None)):

@@ -20,7 +20,7 @@ from mpisweep.scheduling.rules.retries import wait_again
 from mpisweep.scheduling.rules.stops import check_common_error
 from mpisweep.scheduling.trials import COMPLETE, FAILED
 
-__all__ = ["judge", "note_slowness", "release"]
+__all__ = ["judge", "note_slowness", "on_device_suspected", "quarantine_suspected", "release"]
 
 
 def judge(core: Core, slot: Slot, block: EndedBlock) -> list[Decision]:
@@ -88,6 +88,26 @@ def release(core: Core, slot: Slot) -> Quarantine:
     core.memory.note_present(slot)
     core.slots.note(slot)
     return Quarantine(slot, "")
+
+
+def on_device_suspected(core: Core, rank: int, why: str) -> list[Decision]:
+    """Quarantine a device that is far below its peers, or release it if it is not any more."""
+    if why:
+        core.suspected[rank] = why
+        return quarantine_suspected(core)
+    if core.suspected.pop(rank, "") == "":
+        return []
+    return [release(core, slot) for slot in core.slots.of_rank(rank) if slot in core.devices.quarantined]
+
+
+def quarantine_suspected(core: Core) -> list[Decision]:
+    """Quarantine the suspected devices that have joined, as long as another one stays in use."""
+    decisions: list[Decision] = []
+    for rank, why in core.suspected.items():
+        for slot in core.slots.of_rank(rank):
+            if slot not in core.devices.quarantined and core.slots.count_usable > 1:
+                decisions += _quarantine(core, slot, why)
+    return decisions
 
 
 def note_slowness(core: Core, slot: Slot, number: int, wall_time_s: float) -> list[Decision]:

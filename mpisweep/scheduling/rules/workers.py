@@ -6,6 +6,7 @@ from mpisweep.records import AttemptEnd, Slot
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Abandon, Decision, Stop
 from mpisweep.scheduling.events import WorkerJoined
+from mpisweep.scheduling.rules.blame import quarantine_suspected
 from mpisweep.scheduling.rules.ends import requeue
 from mpisweep.scheduling.rules.losses import leave
 from mpisweep.scheduling.trials import RUNNING, WAITING
@@ -47,6 +48,7 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
             core.memory.note_present(slot)
         core.slots.join(slot, kept, now)
         core.losses.note_assigned(list(kept))
+    decisions += quarantine_suspected(core)
     if core.stopping is not None:
         decisions.append(Stop(max(0.0, core.grace_over_at - now), rank))
     return decisions

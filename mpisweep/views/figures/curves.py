@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -31,11 +31,13 @@ from mpisweep.views.figures.style import (
 )
 from mpisweep.views.wording import units
 
-__all__ = ["draw_learning_curves"]
+__all__ = ["Axis", "draw_learning_curves"]
+
+Axis = Literal["step", "samples", "time"]
 
 
 def draw_learning_curves(
-    sweep: Sweep, metric: str, *, parameter: str | None = None, over_time: bool = False, smooth: int = 1
+    sweep: Sweep, metric: str, *, parameter: str | None = None, over: Axis = "step", smooth: int = 1
 ) -> Figure:
     """Draw the curves of all trials, coloured by a parameter; best, median and baseline on top.
 
@@ -43,12 +45,12 @@ def draw_learning_curves(
         sweep: from :func:`mpisweep.load`.
         metric: a metric with curves.
         parameter: colours the curves; default the first searched one.
-        over_time: whether the axis is the time since the trial's start, not the step.
+        over: the axis: the step, the samples so far, or the time since the trial's start.
         smooth: number of reports in the running mean.
 
     Raises:
         KeyError: if there is no such curve or parameter.
-        FigureError: if no trial has reported the metric.
+        FigureError: if no trial has reported the metric, or said how many samples it has used.
     """
     names = sweep.spec.space.names or sweep.parameters
     colour_by = parameter or (names[0] if names else None)
@@ -56,9 +58,12 @@ def draw_learning_curves(
     for number in range(len(sweep.trials)):
         curve = sweep.curve(number, metric)
         if len(curve.value):
-            drawn[number] = (curve.time if over_time else curve.step, _smoothed(curve.value, smooth))
+            x = sweep.progress(number, metric).samples if over == "samples" else getattr(curve, over)
+            drawn[number] = (x, _smoothed(curve.value, smooth))
     if not drawn:
         raise FigureError(f"{sweep.path}: no trial has reported {metric!r}")
+    if not any(np.isfinite(x).any() for x, _ in drawn.values()):
+        raise FigureError(f"{sweep.path}: the trials do not say how many samples they have used")
     with mpl.rc_context(STYLE):
         figure = Figure()
         axes = figure.add_subplot()
@@ -69,16 +74,15 @@ def draw_learning_curves(
             x, y = drawn[number]
             axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
             axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=text)
-        axes.set_xlabel("time since the trial's start [s]" if over_time else "step")
+        axes.set_xlabel("time since the trial's start [s]" if over == "time" else over)
         smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
         axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
         if spans_decades(np.concatenate([y for _, y in drawn.values()])):
             axes.set_yscale("log")
-        if not over_time:
+        if over != "time":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(figure, axes)
-        variable = "time" if over_time else "step"
-        axes.set_title(f"{sweep.name}: {words(metric)} vs. {variable}", loc="left", fontsize=11)
+        axes.set_title(f"{sweep.name}: {words(metric)} vs. {over}", loc="left", fontsize=11)
     return figure
 
 

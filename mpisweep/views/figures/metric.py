@@ -33,7 +33,7 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
-from mpisweep.views.wording import units
+from mpisweep.views.wording import at_budget, units
 
 __all__ = ["Series", "draw_metric", "first_parameter", "metric_series"]
 
@@ -64,6 +64,8 @@ class Series:
     #: Ranges of the axis in which no trial fits in memory, and the number of trials not run because of them.
     too_large: tuple[tuple[float, float], ...] = ()
     infeasible: int = 0
+    #: Why trials have no finite value, as a label.
+    without: str = ""
 
 
 def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
@@ -91,6 +93,7 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
         _entry_of(next(iter(sweep.best(1)), None), numbers), _entry_of(sweep.baseline, numbers),
         where[failed], tuple(str(c) for c in trials["cause"][failed]), where[complete & ~shown], numbers,
         trials["wall_time"][shown][order], *_too_large(trials, where, categories),
+        f"no finite {words(metric)}" + (f" or less than {sweep.budget}" if sweep.unreached else ""),
     )  # fmt: skip
 
 
@@ -157,7 +160,8 @@ def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
         if spans_decades(series.y):
             axes.set_yscale("log")
         legend(figure, axes, covers=count > 150 or bool(series.categories))
-        axes.set_title(f"{sweep.name}: {words(metric)} vs. {words(parameter)}", loc="left", fontsize=11)
+        title = f"{sweep.name}: {words(metric)} vs. {words(parameter)}{at_budget(sweep)}"
+        axes.set_title(title, loc="left", fontsize=11)
     return figure
 
 
@@ -184,10 +188,9 @@ def _mark_failed(axes: Axes, series: Series) -> None:
     causes = ", ".join(
         f"{series.failed_causes.count(cause)} {words(cause)}" for cause in sorted(set(series.failed_causes))
     )
-    metric = words(series.metric)
     for where, colour, text in (
         (series.failed_x, RED, f"failed: {causes}"),
-        (series.without_x, GREY, f"no finite {metric}: {len(series.without_x)}"),
+        (series.without_x, GREY, f"{series.without}: {len(series.without_x)}"),
     ):
         if len(where):
             axes.plot(

@@ -1,4 +1,4 @@
-"""ResNet50, trained for `num_iter` steps at one batch size, on one or several ranks.
+"""ResNet50, trained at one batch size within a budget, on one or several ranks.
 
 Metrics
 -------
@@ -9,21 +9,26 @@ Metrics
 ``setup_time``         seconds for model, data, capturing the step, compiling and choosing kernels.
 ``compile_time``       seconds of these for `torch.compile`; only if the model is compiled.
 ``train_time``         seconds for all steps at a steady pace: a warm-up step counts as the median of the
-                       others, and what it took beyond that is part of ``setup_time``.
+                       others so far, and what it took beyond that is part of ``setup_time``.
 ``step_time``          median seconds of a step after the warm-up.
 ``images_per_second``  images over seconds after the warm-up.
 ``data_wait``          seconds that the training waited for its next batch.
 ``peak_memory``        bytes: on a GPU, the most that torch had allocated; on a CPU, the most that this
                        process held since the trial began.  Of several ranks, the most of any.
 ``reserved_memory``    bytes: the most that torch had reserved of the GPU; only on a GPU.
+``steps, samples``     steps taken, and images trained on.
+``*_to_target``        steps, images and seconds of ``train_time`` to the target of `until`, NaN if it was not
+                       reached; ``reached_target`` is then 0.
+``noise_scale``        see ``noise``; with ``noise_scale_error``, ``gradient_variance``, ``gradient_square``.
 
 Each attempt has a warm-up of `warmup_iter` steps, also one that resumes from a checkpoint.
 
 With several ranks (:mod:`mpisweep.workloads.ranks`) `batch_size` is that of all ranks together, losses and
 accuracies are means over the whole batch, and times are those of rank 0.
 
-Loss and time of every step are curves.  On a GPU, CUDA events time the steps, and losses stay on the device
-until up to 20 of them are read at once, at least every half second.
+Loss and time of every step are curves, as is ``train_time`` once the first warm-up is over.  On a GPU, CUDA
+events time the steps, and losses stay on the device until up to 20 of them are read at once, at least every
+half second.
 
 The same seed on the same device gives the same curve, whatever ran in this process before; on a GPU exactly
 the same only with ``deterministic``, which forbids kernels that add in a varying order.
@@ -35,7 +40,8 @@ Batch normalisation needs two values per channel.  In the last stage an image of
 batch size 1 needs an image_size above 32.
 
 Modules: ``recipe`` (model, optimiser, learning rate, number format), ``stepping`` (one step, eager or as a
-CUDA graph), ``clock`` (durations of steps), ``history`` (curves and metrics), ``experiment`` (the trial).
+CUDA graph), ``clock`` (durations of steps), ``train_time`` (their sum), ``history`` (curves and metrics),
+``budget`` (when a trial ends), ``noise`` (the gradient noise scale), ``experiment`` (the trial).
 """
 
 from __future__ import annotations

@@ -26,8 +26,10 @@ from mpisweep.workloads.datasets import (
     without_held_out,
 )
 from mpisweep.workloads.ranks import Ranks
+from mpisweep.workloads.resnet50.budget import Budget
 from mpisweep.workloads.resnet50.clock import make_clock
 from mpisweep.workloads.resnet50.history import History
+from mpisweep.workloads.resnet50.noise import NoiseMeter
 from mpisweep.workloads.resnet50.recipe import (
     Precision,
     Schedule,
@@ -43,7 +45,6 @@ from mpisweep.workloads.resnet50.stepping import (
     capture_cuda_graph,
 )
 from mpisweep.workloads.resnet50.validation import Validation
-from mpisweep.workloads.resnet50.validation import is_due as is_due_validation
 from mpisweep.workloads.trial import remove_checkpoint
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class _Experiment:
         self._ranks = ranks
         self._options = options = trial.params
         self._started = time.perf_counter()
+        self._budget = Budget(options, ranks)
         self._is_captured = _is_captured(options, device, ranks)
         bare = make_model(options, device)
         optimizer = make_optimizer(options, bare, device, is_captured=self._is_captured)
@@ -110,8 +112,9 @@ class _Experiment:
         )
         self._record = Record(READ_BACK, device)
         self._history = History(
-            trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"])
-        )
+            trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"]),
+            target=self._budget.target, has_noise=int(options["noise_scale"]) > 0,
+        )  # fmt: skip
         self._done, measured = self._checkpoint.restore()
         ranks.agree(self._done, "checkpoint")
         # After the checkpoint, which brings a learning rate in main memory.
@@ -122,21 +125,24 @@ class _Experiment:
         self._data = _data(options, trial, device, ranks, first=self._done)
         self._bare = bare
         self._validation = _validation(options, trial, device, ranks, precision)
+        self._noise = NoiseMeter(options, bare, precision, ranks)
         self._clock = make_clock(device)
         self._data_wait = 0.0
+        #: Steps whose losses and times were not read yet.
+        self._unread = 0
 
     def run(self) -> dict[str, float]:
         """Train to the end, or until the sweep is stopped; then the trial is interrupted."""
-        options, history, clock, ranks = self._options, self._history, self._clock, self._ranks
-        num_iter, checkpoint_every = int(options["num_iter"]), int(options["checkpoint_every"])
+        budget, history, clock, ranks = self._budget, self._history, self._clock, self._ranks
         step: Step = self._train
-        unread = 0
-        setup_time = 0.0
+        number, setup_time = self._done, 0.0
         history.begin_attempt()
-        for number in range(self._done, num_iter):
-            asked = time.perf_counter()
-            images, labels = next(self._data)  # (B, 3, S, S), (B,): this rank's piece of the batch
-            self._data_wait += time.perf_counter() - asked
+        if self._is_due("val_every", number) and history.last_validation != number - 1:
+            self._validate(number)  # it was stopped between the step and its validation
+        read_after = budget.steps_to_read(history, READ_BACK)
+        is_over = budget.is_over(history)
+        while not is_over:
+            images, labels = self._next_batch()
             self._schedule.set(number)
             if number == self._done:
                 if self._is_captured:
@@ -144,36 +150,59 @@ class _Experiment:
                 setup_time = time.perf_counter() - self._started
                 clock.start()
                 last_read = time.monotonic()
+            if self._noise.is_due(number):
+                self._measure_noise(number, images, labels)
             step(images, labels)
             clock.mark()
             clock.pace()
-            unread += 1
-            is_due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0 and number + 1 < num_iter
-            now = time.monotonic()
+            number += 1
+            self._unread += 1
             # Several ranks decide together, each after the same step.
-            asks = ranks.size == 1 or self._reads_each or unread == READ_BACK
-            late = ranks.size == 1 and now - last_read >= READ_EVERY_S
-            if is_due or late or self._reads_each or unread == READ_BACK:
-                self._read(unread)
-                unread, last_read = 0, now
-            stop = asks and ranks.any(self._trial.should_stop())
-            if stop or is_due:
-                self._read(unread)
-                unread = 0
-            if not stop and is_due_validation(int(options["val_every"]), number + 1, num_iter):
-                self._read(unread)
-                unread = 0
+            asks = ranks.size == 1 or self._reads_each or self._unread >= read_after
+            late = ranks.size == 1 and time.monotonic() - last_read >= READ_EVERY_S
+            saves, validates = self._is_due("checkpoint_every", number), self._is_due("val_every", number)
+            if saves or validates or late or self._reads_each or self._unread >= read_after:
+                self._read()
+                last_read = time.monotonic()
+                read_after = budget.steps_to_read(history, READ_BACK)
+            is_over = budget.is_last(number) or (not self._unread and budget.is_over(history))
+            stop = not is_over and asks and ranks.any(self._trial.should_stop())
+            if validates and not stop:
                 self._validate(number)
-                clock.start()  # no step includes the time of the validation
-            if stop or is_due:
-                if ranks.leads:
-                    self._checkpoint.save(number + 1, history.measured)
-                clock.start()  # no step includes the time of the save
+                is_over = is_over or budget.is_over(history)
+            if stop or (saves and not is_over):
+                self._save(number)
             if stop:
                 self._trial.stop()
                 return {}
-        self._read(unread)
-        return self._metrics(setup_time)
+        self._read()
+        if int(self._options["val_every"]) >= 0 and history.last_validation != number - 1:
+            self._validate(number)
+        return self._metrics(setup_time or time.perf_counter() - self._started)
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        """The next batch, of which this rank takes its piece: (B, 3, S, S), (B,)."""
+        asked = time.perf_counter()
+        found = next(self._data)
+        self._data_wait += time.perf_counter() - asked
+        return found
+
+    def _measure_noise(self, number: int, images: Tensor, labels: Tensor) -> None:
+        self._read()
+        self._history.add_noise(number, self._noise.measure(images, labels))
+        self._clock.start()  # no step includes the time of the measurement
+
+    def _is_due(self, option: str, step: int) -> bool:
+        """Whether a step, counted from 1, is one of every so many."""
+        every = int(self._options[option])
+        return every > 0 and step > 0 and step % every == 0
+
+    def _save(self, step: int) -> None:
+        """Save a checkpoint after this many steps."""
+        self._read()
+        if self._ranks.leads:
+            self._checkpoint.save(step, self._history.measured)
+        self._clock.start()  # no step includes the time of the save
 
     def _captured(self, images: Tensor, labels: Tensor) -> Step:
         """The captured step; the eager one if the capture fails and nobody asked for a graph."""
@@ -194,16 +223,19 @@ class _Experiment:
         """Whether each step is read at once, which is free on a CPU."""
         return self._device.type == "cpu"
 
-    def _read(self, count: int) -> None:
-        """Read the last steps; a CPU-GPU sync point."""
-        if count:
-            values = self._record.last(count)
+    def _read(self) -> None:
+        """Read the steps that were not read yet; a CPU-GPU sync point."""
+        if self._unread:
+            values = self._record.last(self._unread)
             means = [self._ranks.mean(column.contiguous()).tolist() for column in values.unbind(1)]
             self._history.add(self._clock.read(), list(zip(*means, strict=True)))
+            self._unread = 0
 
-    def _validate(self, number: int) -> None:
+    def _validate(self, step: int) -> None:
+        """Validate after this many steps."""
         assert self._validation is not None
-        self._history.add_validation(number, *self._validation.measure(self._bare))
+        self._history.add_validation(step - 1, *self._validation.measure(self._bare))
+        self._clock.start()  # no step includes the time of the validation
 
     def _metrics(self, setup_time: float) -> dict[str, float]:
         metrics = self._history.metrics(real_labels=self._options["data"] != "synthetic")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from mpisweep.records import Value
+from mpisweep.spec.training import planned_steps
 
 __all__ = ["Precision", "Schedule", "is_channels_last", "make_model", "make_optimizer", "peak_rate"]
 
@@ -91,7 +92,8 @@ class Schedule:
                 group["lr"] = torch.tensor(float(group["lr"]), device=device)
         self._peak = peak_rate(options)
         self._kind = str(options["lr_schedule"])
-        self._steps = int(options["num_iter"])
+        # Only a constant rate, which needs none, is allowed without a number of steps.
+        self._steps = planned_steps(options) or 0
         self._warmup = int(options["lr_warmup_iter"])
 
     def rate(self, step: int) -> float:

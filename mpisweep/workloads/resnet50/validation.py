@@ -16,7 +16,7 @@ from mpisweep.workloads.datasets import Batches, every_image_once, folder_images
 from mpisweep.workloads.ranks import Ranks
 from mpisweep.workloads.resnet50.recipe import Precision, is_channels_last
 
-__all__ = ["Validation", "is_due"]
+__all__ = ["Validation"]
 
 #: Images per batch; without gradients this fits in memory if the training does.
 _AT_A_TIME = 256
@@ -64,11 +64,6 @@ class Validation:
         model.train()
         loss_sum, right, count = self._ranks.sum(sums).tolist()
         return loss_sum / count, right / count
-
-
-def is_due(every: int, step: int, last: int) -> bool:
-    """Whether a step, counted from 1, is followed by a validation."""
-    return every >= 0 and (step == last or (every > 0 and step % every == 0))
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,4 @@
-"""What shells and containers leave out or set otherwise: homes, temporary folders, locales, spaces in every
-path.
-"""
+"""Unusual environments of shells and containers: no home or temporary folder, locales, spaces in paths."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.mpi
 
-#: What a run prints where all is well: our own lines, and nothing of MPI's.
+#: The only lines that a run without problems prints: none of MPI's.
 OURS = re.compile(r"\d\d:\d\d:\d\d (3/3 trials, .*|s: complete; 3 of 3 trials have ended)")
 
 
@@ -36,7 +34,7 @@ def sweep_file(folder: Path, value: str = "ş") -> str:
 
 @pytest.fixture(scope="session")
 def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with locales of Turkish, of one byte for each character and of UTF-8."""
+    """A folder with two Turkish locales, a single-byte one and UTF-8."""
     if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/tr_TR").exists():
         pytest.skip("needs localedef and the sources of locales (Debian: locales)")
     folder = tmp_path_factory.mktemp("locales")
@@ -51,7 +49,7 @@ def turkish(tmp_path_factory: pytest.TempPathFactory) -> Path:
     {"HOME": None}, {"HOME": "/dev/null/home"}, {"HOME": "", "TMPDIR": ""}, {"TMPDIR": "/dev/null/folder"}, {"TMPDIR": "s.toml"},
     {"TMPDIR": "with spaces"}, {"LC_ALL": "C", "LANG": None}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "POSIX", "HOME": None, "TMPDIR": None},
 ], ids=str)  # fmt: skip
-def test_a_sweep_runs_whatever_the_shell_has_left_out(
+def test_a_sweep_runs_without_variables_that_shells_usually_set(
     folder: Path, environment: dict[str, str], mpisweep: Run, changes: dict[str, str | None]
 ):
     (folder / "with spaces").mkdir()
@@ -65,10 +63,10 @@ def test_a_sweep_runs_whatever_the_shell_has_left_out(
 
 
 @pytest.mark.parametrize("locale", ["tr_TR", "tr_TR.UTF-8"])
-def test_in_turkish_a_sweep_runs_and_is_looked_at(
+def test_a_sweep_runs_and_is_shown_in_a_turkish_locale(
     folder: Path, environment: dict[str, str], mpisweep: Run, turkish: Path, locale: str
 ):
-    """The small i of Turkish is no reason to miss a name, and what the locale cannot write is escaped."""
+    """Turkish case rules must not break names, and characters that the locale cannot write are escaped."""
     environment |= {"LOCPATH": os.fspath(turkish), "LC_ALL": locale, "PYTHONIOENCODING": ""}
     sweep_file(folder, "日 ış")
 
@@ -96,7 +94,7 @@ def test_in_turkish_a_sweep_runs_and_is_looked_at(
     assert package.load(folder / "ö.h5").trials["x"][0] == "日 ış"
 
 
-def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
+def test_without_a_writable_temporary_folder_the_run_is_refused_in_one_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(folder)
@@ -111,7 +109,7 @@ def test_where_nothing_can_be_written_for_a_while_it_is_one_sentence(
     assert len(said.splitlines()) == 1
 
 
-def test_what_a_locale_cannot_write_is_printed_as_an_escape_and_names_as_their_bytes(
+def test_characters_outside_the_locale_are_escaped_and_file_names_keep_their_bytes(
     folder: Path, environment: dict[str, str]
 ):
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}

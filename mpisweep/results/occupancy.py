@@ -1,0 +1,41 @@
+"""When the runs of the program were active, and how many workers they had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisweep.records import AttemptEnd
+from mpisweep.results.trial_table import Rows
+
+__all__ = ["most_workers", "run_spans"]
+
+
+def run_spans(allocations: Rows, workers: Rows, trials: Any) -> NDArray[np.float64]:
+    """Start and end of each run, shape (runs, 2); see :attr:`mpisweep.results.load.Sweep.spans`."""
+    found = np.stack([allocations["started_at"], allocations["ended_at"]], axis=1)
+    owner = np.append(workers["allocation"], -1)[trials["worker"]]
+    for run, end in np.argwhere(~np.isfinite(found)):
+        own = trials["ended_at" if end else "started_at"][owner == run]
+        own = own[np.isfinite(own)]
+        if len(own):
+            found[run, end] = own.max() if end else own.min()
+    return found
+
+
+def most_workers(allocations: Rows, workers: Rows, attempts: Rows, spans: NDArray[np.float64]) -> int:
+    """The largest number of workers at one time, over all runs."""
+    started, ended = spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
+    # A run without an end may still be running if its trials are.
+    at_work = np.isin(
+        np.arange(len(workers)), attempts["worker"][attempts["end"] == AttemptEnd.RUNNING.label]
+    )
+    at_work = np.isin(workers["allocation"], workers["allocation"][at_work])
+    ended = np.where(at_work & np.isnan(allocations["ended_at"][workers["allocation"]]), np.inf, ended)
+    joined = np.fmax(workers["joined_at"], started)
+    left = np.fmax(np.where(np.isfinite(workers["left_at"]), workers["left_at"], ended), joined)
+    steps = np.concatenate([np.ones(len(workers), int), -np.ones(len(workers), int)])
+    order = np.lexsort((-steps, np.concatenate([joined, left])))
+    return int(steps[order].cumsum().max(initial=0))
