@@ -202,7 +202,8 @@ def losses_of(part: Part, options: dict[str, Any]) -> np.ndarray:
     from mpisweep.workloads.trial import Trial
 
     params = BUILTIN["resnet50"].defaults | {
-        "data": "digits", "num_classes": 10, "learning_rate": 0.01, "warmup_iter": 1, "zero_init_gamma": True,
+        "data": "digits", "num_classes": 10, "learning_rate": 0.001, "warmup_iter": 1,
+        "zero_init_gamma": True,
     } | options  # fmt: skip
     found: list[float] = []
     trial = Trial(
