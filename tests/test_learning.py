@@ -130,7 +130,7 @@ def test_64_workers_do_not_get_64_copies_of_a_point():
             search.ask(1)
             search.end(number)
         cells.append(len({(int(4 * one["x"]), one["n"] // 4) for one in search.ask(64)}))
-    # A sampler that does not know the running trials draws around the best one again and again.
+    # A sampler that does not know the running trials draws around the best one repeatedly.
     assert cells[0] > 1.2 * cells[1], cells
 
 

@@ -248,7 +248,7 @@ def test_editor_and_parser_accept_the_same_values_of_every_key(key: Key):
         if key.path == "points":
             given = {"workload": "m:f", "points": value}
             if isinstance(value, str) and value:
-                # No file is there.
+                # The file does not exist.
                 continue
         if key.path == "metrics":
             given = PROGRAM | {"metrics": value}

@@ -1,4 +1,4 @@
-"""Events from the side processes of a master: leases of a split sweep, proposals of a learning search."""
+"""Events from a master's side processes: leases and proposals."""
 
 from __future__ import annotations
 

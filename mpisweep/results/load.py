@@ -29,7 +29,7 @@ from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
 from mpisweep.spec import LEARNING, Spec, SpecError, nearest, parse_spec
 
-__all__ = ["CurveArrays", "Sweep", "load"]
+__all__ = ["CurveArrays", "Sweep", "load", "trials_to_come"]
 
 
 class CurveArrays(NamedTuple):
@@ -119,14 +119,6 @@ class Sweep:
     def environment(self) -> dict[str, str]:
         """Versions, the command line and the environment of the last run."""
         return dict(self._state.environment)
-
-    @property
-    def to_come(self) -> int:
-        """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
-        ends = [reason for reason in EndReason if reason == self.state]
-        if self.spec.search not in LEARNING or self.spec.trials is None or any(e.is_final for e in ends):
-            return 0
-        return max(0, self.spec.trials - int((self.trials["proposed_after"] >= 0).sum()))
 
     @property
     def allocations(self) -> Rows:
@@ -296,6 +288,14 @@ class Sweep:
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
+
+
+def trials_to_come(sweep: Sweep) -> int:
+    """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
+    is_over = any(reason == sweep.state and reason.is_final for reason in EndReason)
+    if sweep.spec.search not in LEARNING or sweep.spec.trials is None or is_over:
+        return 0
+    return max(0, sweep.spec.trials - int((sweep.trials["proposed_after"] >= 0).sum()))
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:

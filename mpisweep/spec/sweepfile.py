@@ -223,7 +223,7 @@ class _Parser:
         if not isinstance(name, str) or name in SEARCH_NAMES:
             return str(self._get(raw if name is None else {"search": name}, "search"))
         if not self._is_plugin(SEARCHES, "search", name):
-            self._wording.fail("search", f"is {name!r}; expected one of {', '.join(plugin_names(SEARCHES))}")
+            self._wording.fail("search", f"is {name!r}; expected one of {_searches_text()}")
         return name
 
     def _sampler(self, raw: Mapping[str, Any]) -> SamplerChoice | None:
@@ -331,6 +331,10 @@ class _Parser:
             memory_bytes=self._get(table, "memory", "limits"),
             slow_devices=self._get(table, "slow_devices", "limits"),
         )
+
+
+def _searches_text() -> str:
+    return ", ".join(name for name in plugin_names(SEARCHES) if name != OPTUNA)
 
 
 def _workloads_text() -> str:

@@ -13,7 +13,7 @@ from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.holder import is_surely_gone
-from mpisweep.results.load import Sweep
+from mpisweep.results.load import Sweep, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
 from mpisweep.views.usage import Usage, usage_lines, usage_of
@@ -82,7 +82,7 @@ def sweep_status(sweep: Sweep) -> Status:
     is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
     # A trial that was handed out and has not begun waits; those of a dead run all run again.
     running = 0 if is_gone else len(running_attempts(sweep))
-    waiting = counts["waiting"] + counts["running"] - running + sweep.to_come
+    waiting = counts["waiting"] + counts["running"] - running + trials_to_come(sweep)
     counts |= {"waiting": waiting, "running": running}
     started, ended = sweep.spans.T
     present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
@@ -90,7 +90,7 @@ def sweep_status(sweep: Sweep) -> Status:
         name=sweep.name,
         path=str(sweep.path),
         state=GONE if is_gone else sweep.state,
-        trials=len(sweep.trials) + sweep.to_come,
+        trials=len(sweep.trials) + trials_to_come(sweep),
         **counts,
         workers=sweep.most_workers,
         allocations=len(sweep.allocations),
