@@ -1,5 +1,6 @@
 # make            create or update the environment .venv
 # make demo       run a real ResNet50 sweep, one worker per GPU or core; table and figures go to demo/
+# make paper      run the poster's sweep, as large as the device allows; table, figures and page go to docs/results/
 # make test       run the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: only these
 # make test-long  run the tests, including the long variants that `make test` skips, and more random inputs
 # make lint       run ruff, mypy --strict and the test of the layers
@@ -37,9 +38,9 @@ endif
 JOBS   ?= 2
 STRIKES ?= 200
 SHARE  ?= 1/1
-FIGURES := loss_vs_batch_size total_time learning_curves timeline
+FIGURES := loss_vs_batch_size total_time timeline
 
-.PHONY: all demo test test-long lint jobscripts reference bench storm mutants clean help
+.PHONY: all demo paper test test-long lint jobscripts reference bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -58,6 +59,10 @@ demo: $(READY)
 	$(PY) -m mpisweep run examples/demo.toml -o demo/digits.h5
 	$(PY) analysis/top_configs.py demo/digits.h5
 	@for name in $(FIGURES); do $(PY) analysis/$$name.py demo/digits.h5 -o demo/$$name.png || exit 1; done
+	$(PY) analysis/learning_curves.py demo/digits.h5 --smooth 5 -o demo/learning_curves.png
+
+paper: $(READY)
+	$(PY) paper/run.py $(if $(WITHIN),--within $(WITHIN))
 
 # Hundreds of processes import mpisweep; with PYTHONDONTWRITEBYTECODE each would compile it again.
 COMPILED = $(PY) -m compileall -q mpisweep

@@ -1,13 +1,17 @@
 """Overhead per trial: a report(), the start of a trial, the built-in training loop.
 
-    python benchmarks/trial.py [--batch_size 4] [--steps 30] [--device cpu]
+    python benchmarks/trial.py                       all sizes: batch 8 to 1024, 64 and 224 px; needs a GPU
+    python benchmarks/trial.py --quick               two small sizes: for a CPU
+    python benchmarks/trial.py --only training --batch_sizes 64 256 --within 120 --json speed.json
 
-Both sides of each ratio run in turns, so that other load on the machine affects them equally.
+The training loop is compared with bare PyTorch loops (`bare.py`), each eager, as a CUDA graph and compiled;
+a CPU has no graphs.  Both sides run in turns, so that other load on the machine affects them equally.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -28,21 +32,68 @@ def noop(trial):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
-    options = parser.parse_args()
+    options = parse_options()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        (folder / "bench_workloads.py").write_text(WORKLOADS)
-        seconds = [one for _ in range(3) for one in trial_process(folder, "reports", [200_000])[1]]
-        print(f"report() of one metric, 200,000 in a row, curves sent in blocks: {1e6 * min(seconds):.2f} us")
-        starts, _ = trial_process(folder, "noop", list(range(1, 501)))
-        print(f"round trip of a no-op trial on a warm worker: {1e3 * statistics.median(starts):.3f} ms")
-        loop(options, folder)
+        if options.only != "training":
+            costs(folder)
+        if options.only != "costs":
+            training_loop(options, folder)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=("costs", "training"), help="(default: both)")
+    parser.add_argument("--quick", action="store_true", help="batch 4 and 16 at 64 px")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256, 512, 1024])
+    parser.add_argument("--image_sizes", type=int, nargs="+", default=[64, 224])
+    parser.add_argument("--executions", nargs="+", help="(default: all that the device has)")
+    parser.add_argument("--compile_sizes", type=int, nargs="*", help="batch sizes to compile (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each loop")
+    parser.add_argument("--steps", type=int, help="timed steps of a turn (default: 30; on a CPU 3)")
+    parser.add_argument(
+        "--within", type=float, default=math.inf, metavar="SECONDS", help="begin no size after"
+    )
+    parser.add_argument("--device", help="cpu or cuda:0 (default: the GPU if there is one)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    return parser.parse_args()
+
+
+def costs(folder: Path) -> None:
+    """What a report and the start of a trial take."""
+    (folder / "bench_workloads.py").write_text(WORKLOADS)
+    seconds = [one for _ in range(3) for one in trial_process(folder, "reports", [200_000])[1]]
+    print(f"report() of one metric, 200,000 in a row, curves sent in blocks: {1e6 * min(seconds):.2f} us")
+    starts, _ = trial_process(folder, "noop", list(range(1, 501)))
+    print(f"round trip of a no-op trial on a warm worker: {1e3 * statistics.median(starts):.3f} ms")
+
+
+def training_loop(options: argparse.Namespace, folder: Path) -> None:
+    """The built-in loop beside the bare ones."""
+    # Imported here: nothing above runs in a process that has loaded torch.
+    import bare
+    import torch
+    import training
+
+    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    is_gpu = device.startswith("cuda")
+    batch_sizes = [4, 16] if options.quick else options.batch_sizes
+    compile_sizes = batch_sizes if options.compile_sizes is None else options.compile_sizes
+    plan = training.Plan(
+        device=device,
+        image_sizes=(64,) if options.quick else tuple(options.image_sizes),
+        batch_sizes=tuple(batch_sizes),
+        executions=tuple(options.executions or (bare.EXECUTIONS if is_gpu else bare.CPU_EXECUTIONS)),
+        compile_sizes=tuple(compile_sizes),
+        rounds=options.rounds,
+        steps=options.steps or (30 if is_gpu else 3),
+        warmup=5 if is_gpu else 1,
+        within_s=options.within,
+    )
+    found = training.compare(plan, folder)
+    training.print_table(found)
+    if options.json:
+        training.write_json(found, options.json)
 
 
 def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[float], list[float]]:
@@ -75,70 +126,6 @@ def trial_process(folder: Path, function: str, values: list[int]) -> tuple[list[
     server.close()
     # The first trial also waits for the start of the process.
     return seconds[1:], losses[1:]
-
-
-def loop(options: argparse.Namespace, folder: Path) -> None:
-    """Compare the built-in loop with the same loop in plain PyTorch, in turns."""
-    import torch
-    from torch.nn import functional
-    from torchvision.models import resnet50
-
-    from mpisweep.spec.catalogue import BUILTIN
-    from mpisweep.workloads import resnet50 as built_in
-    from mpisweep.workloads.trial import Trial, trial_seed
-
-    device = torch.device(options.device)
-    cores = torch.get_num_threads()
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def bare() -> float:
-        # Same random numbers as the built-in loop: the speed of a processor may depend on the values.
-        torch.manual_seed(trial_seed(1, 0))
-        model = resnet50(num_classes=1000).to(device).train()
-        if device.type == "cuda":
-            model = model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-        generator = torch.Generator(device).manual_seed(trial_seed(1, 0))
-        size = options.image_size
-        images = torch.randn(options.batch_size, 3, size, size, generator=generator, device=device)
-        labels = torch.randint(1000, (options.batch_size,), generator=generator, device=device)
-        for step in range(options.steps + 5):
-            if step == 5:
-                synchronize()
-                started = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = functional.cross_entropy(model(images), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        synchronize()
-        return time.perf_counter() - started
-
-    def ours() -> float:
-        params = BUILTIN["resnet50"].defaults | {
-            "batch_size": options.batch_size, "image_size": options.image_size, "num_iter": options.steps + 5,
-        }  # fmt: skip
-        trial = Trial(
-            0, params, sweep_seed=1, device=options.device, cores=cores, folder=folder,
-            send=lambda curves: None, stop_asked=lambda: False,
-        )  # fmt: skip
-        metrics = built_in.run(trial)
-        return options.batch_size * options.steps / metrics["images_per_second"]
-
-    torch.backends.cudnn.benchmark = True
-    bare(), ours()
-    pairs = [(bare(), ours()) for _ in range(options.rounds)]
-    ratio = statistics.median(mine / theirs for theirs, mine in pairs)
-    rate = options.batch_size * options.steps / min(mine for _, mine in pairs)
-    print("  seconds, plain and built-in: " + ", ".join(f"{theirs:.2f} {mine:.2f}" for theirs, mine in pairs))
-    print(
-        f"built-in loop over plain PyTorch, {options.device}, batch {options.batch_size} at "
-        f"{options.image_size} px, {options.steps} steps, median of {options.rounds} pairs: {ratio:.4f} "
-        f"({rate:.1f} images/s)"
-    )
 
 
 if __name__ == "__main__":

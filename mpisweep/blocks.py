@@ -63,8 +63,8 @@ class BlockError(ValueError):
     """Bytes that are not a valid record."""
 
 
-#: A parameter's values for the trials of a block: one each, or one value for all.
-ColumnValues = list[Value] | Value
+#: A parameter's values for the trials of a block: one each, or one value for all; None where it is absent.
+ColumnValues = list[Value | None] | Value | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ class TrialsBlock:
     parameters: dict[str, ColumnValues]
     #: The number of the baseline's trial, in the block that adds it.
     baseline: int | None = None
+    #: Number of ends that a learning search knew when it proposed them; None for other trials.
+    known: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
     WORKLOADS: {"resnet50": "mpisweep.spec.catalogue:RESNET50"},
     SEARCHES: {
         "grid": "mpisweep.search.grid:GridSampler",
+        "points": "mpisweep.search.grid:GridSampler",
         "random": "mpisweep.search.random:RandomSampler",
         "sobol": "mpisweep.search.sobol:SobolSampler",
         "largest_batch": "mpisweep.search.largest_batch:LargestBatch",
+        **dict.fromkeys(("tpe", "gp", "cmaes", "nsga2", "optuna"), "mpisweep.search.learning:LearningSearch"),
     },
     SITES: {"mpisweep": "mpisweep.batch.sites"},
     # In the order in which a job's environment is searched for them.

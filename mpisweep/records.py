@@ -107,6 +107,7 @@ class EndReason(StrEnum):
     NO_DEVICES = "no usable devices were left"
     TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
+    SEARCH = "stopped because the search failed"
     DISK = "stopped because the disk did not take the results"
     SUPERSEDED = "superseded by another run"
 

@@ -207,7 +207,7 @@ def test_a_change_in_states_or_stages_changes_the_tables(copy, file, old, new, r
 @pytest.mark.parametrize("picture", architecture.PICTURES, ids=lambda path: path.stem)
 def test_a_picture_has_a_white_background_and_no_text_leaves_it(picture):
     root = ElementTree.fromstring(picture.read_text(encoding="utf-8"))
-    assert float(root.attrib["width"]) <= 1000
+    assert float(root.attrib["width"]) <= 1200
     ground = root.find(f"{SVG}rect")
     assert ground is not None
     assert (ground.attrib["width"], ground.attrib["height"], ground.attrib["fill"]) == (

@@ -28,6 +28,7 @@ from mpisweep.results.journal.writer import Journal
 from mpisweep.search import make_sampler
 from mpisweep.search.numbering import number_trials
 from mpisweep.spec import Spec, SpecError, parse_spec
+from mpisweep.workloads.devicecheck import TrialDevice
 from mpisweep.workloads.serve import _Loop
 from mpisweep.workloads.trial import Trial
 
@@ -194,7 +195,7 @@ class Alone(Line):
             spec,
             worker=0,
             slot=0,
-            device="cpu",
+            device=TrialDevice("cpu", (), worker=0, checks=False, spec=spec),
             cores=1,
             trials_folder=folder,
             log_file=folder / "log",

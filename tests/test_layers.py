@@ -38,6 +38,7 @@ ALLOWED = {
     "scheduling.durations": {"records"},
     "scheduling.trials": {"records"},
     "scheduling.slots": {"scheduling.ranking", "records"},
+    "scheduling.proposals": set(),
     "scheduling.memory": {"search", "blocks", "records"},
     "scheduling.queues": {"scheduling.durations"},
     "scheduling.health": {"scheduling.ranking", "blocks", "records"},
@@ -54,6 +55,7 @@ ALLOWED = {
                 "health",
                 "leasing",
                 "memory",
+                "proposals",
                 "queues",
                 "room",
                 "slots",
@@ -76,6 +78,7 @@ ALLOWED = {
                     "ended",
                     "events",
                     "leasing",
+                    "proposals",
                     "teams",
                     "timetable",
                     "trials",
@@ -83,13 +86,17 @@ ALLOWED = {
             ),
             *(f"scheduling.rules.{above}" for above in RULES[:place]),
             "search",
+            "spec",
             "blocks",
             "records",
         }
         for place, name in enumerate(RULES)
     },
     "scheduling.scheduler": {
-        *(f"scheduling.{below}" for below in ("core", "decisions", "durations", "events", "trials")),
+        *(
+            f"scheduling.{below}"
+            for below in ("core", "decisions", "durations", "events", "proposals", "trials")
+        ),
         *(f"scheduling.rules.{name}" for name in RULES),
         "search",
         "records",
@@ -241,6 +248,7 @@ ALLOWED = {
         "scheduling.decisions",
         "scheduling.durations",
         "scheduling.events",
+        "scheduling.proposals",
         "scheduling.scheduler",
         "scheduling.teams",
         "processes.forkserver",
@@ -335,18 +343,33 @@ ONE_IMPORTER = {
         f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")
     },
     "scipy": {"search/sobol.py"},
+    "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
         *(
             f"workloads/resnet50/{name}.py"
-            for name in ("clock", "experiment", "noise", "recipe", "stepping", "validation")
+            for name in (
+                "allocator",
+                "clock",
+                "compiling",
+                "experiment",
+                "noise",
+                "recipe",
+                "stepping",
+                "validation",
+            )
         ),
+        *(f"workloads/folder/{name}.py" for name in ("batches", "device", "loading", "reading")),
         "workloads/datasets.py",
         "workloads/matmul.py",
         "workloads/checkpoint.py",
         "workloads/ranks.py",
     },
-    "torchvision": {"workloads/resnet50/recipe.py", "workloads/datasets.py"},
+    "torchvision": {
+        "workloads/resnet50/recipe.py",
+        "workloads/datasets.py",
+        *(f"workloads/folder/{name}.py" for name in ("device", "scan")),
+    },
 }
 
 

@@ -23,12 +23,13 @@ from mpisweep.workloads.datasets import (
     DataError,
     Images,
     cropped_and_flipped,
-    folder_batches,
     held_out,
     load_images,
     memory_batches,
     without_held_out,
 )
+from mpisweep.workloads.folder.batches import Target, folder_batches
+from mpisweep.workloads.folder.scan import find_images
 from mpisweep.workloads.resnet50 import experiment, recipe, run, validation
 from mpisweep.workloads.resnet50.clock import QUEUED, GpuClock
 from mpisweep.workloads.resnet50.history import History
@@ -836,8 +837,9 @@ def test_folders_of_images_are_trained_on_by_any_number_of_loaders(image_folder)
 
 
 def test_folders_of_images_are_labels_and_every_image_has_its_turn(image_folder):
-    endless, classes = folder_batches(str(image_folder), 4, 16, 3, torch.device("cpu"), loaders=0)
-    assert classes == 2
+    files = find_images(str(image_folder))
+    assert files.classes == ("dark", "light")
+    endless = folder_batches(files, 4, 3, Target(16, CPU))
     images, labels = (torch.cat(parts) for parts in zip(*(next(endless) for _ in range(3)), strict=True))
     assert images.shape == (12, 3, 16, 16)
     brightness = images.mean(dim=(1, 2, 3))

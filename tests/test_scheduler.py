@@ -93,7 +93,7 @@ def test_durations_are_learned_from_measurements():
     assert model.is_due
     model.fit()
     assert model.expected_s(2) == pytest.approx(4, rel=0.25)
-    assert model.shortest_first([4, 0, 2]) == [0, 2, 4]
+    assert model.next_last([4, 0, 2]) == [0, 2, 4]
 
 
 def test_short_trials_are_assigned_in_batches_and_long_ones_alone():
@@ -858,7 +858,7 @@ def test_values_near_the_limits_of_a_float_are_planned(values: list[float]):
     model.observe([0, 1, 2], [1.0, 2.0, 3.0])
     model.fit()
     assert all(0 < (model.expected_s(number) or 0) < 100 for number in range(4))
-    assert sorted(model.shortest_first(range(4))) == [0, 1, 2, 3]
+    assert sorted(model.next_last(range(4))) == [0, 1, 2, 3]
 
 
 def test_a_rank_that_rejoins_abandons_trials_that_others_run_and_keeps_the_rest():

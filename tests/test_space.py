@@ -108,7 +108,7 @@ def test_true_is_not_an_integer():
         ({"from": 1}, "'to' is missing; expected a range such as { from = 1, to = 700 }"),
         (
             {"from": 1, "to": 2, "setp": 1},
-            "found the key 'setp'; a range has from, to, step, scale, points, memory",
+            "found the key 'setp'; a range has from, to, step, scale, points, memory, when, else",
         ),
         ({"from": 1, "to": 9, "step": 0}, "'step' is 0; expected a number above 0"),
         ({"from": True, "to": 9}, "'from' is True; expected a finite number"),

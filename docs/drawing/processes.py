@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from drawing.source import Source
-from drawing.spoken import FORKS, LAUNCHER, LEASES, MASTER, RANK, SNAPSHOTS, TRIAL, WORKER, Spoken, spoken
+from drawing.spoken import (
+    FORKS,
+    LAUNCHER,
+    LEASES,
+    MASTER,
+    RANK,
+    SEARCH,
+    SNAPSHOTS,
+    TRIAL,
+    WORKER,
+    Spoken,
+    spoken,
+)
 from drawing.svg import MONO_PX, Canvas, wrapped
 
 __all__ = ["processes_picture"]
 
-_WIDTH = 1000
+_WIDTH = 1180
 _LINE = 15
 #: Above a list of names.
 _SPACE = 4
@@ -145,19 +157,19 @@ def _draw_ranks(picture: _Picture, y: float) -> float:
         ("MPI: between all ranks", said.between_ranks, "both"),
     )
     height = 20 + sum(30 + _LINE * len(wrapped(names, 200)) for _, names, _ in lists)
-    canvas.box(20, y, 960, height + 50, _RANK, dashed=True)
+    canvas.box(20, y, 1140, height + 50, _RANK, dashed=True)
     canvas.text(34, y + 21, RANK, size=14, bold=True)
     canvas.text(126, y + 21, said.entries[RANK], mono=True)
     top = y + 34
-    picture.box(master, 40, top, 420, _OWN, height)
-    picture.box(worker, 690, top, 270, _OWN, height)
+    picture.box(master, 40, top, 600, _OWN, height)
+    picture.box(worker, 872, top, 268, _OWN, height)
     at = top + 20
     for what, names, heading in lists:
-        canvas.text(475, at, what, pale=True)
-        ends = [(688, at + 9), (462, at + 9)]
+        canvas.text(655, at, what, pale=True)
+        ends = [(870, at + 9), (642, at + 9)]
         canvas.arrow(ends if heading == "left" else ends[::-1], both=heading == "both")
         lines = wrapped(names, 205)
-        canvas.lines(475, at + 25, lines, _LINE, mono=True)
+        canvas.lines(655, at + 25, lines, _LINE, mono=True)
         at += 30 + _LINE * len(lines)
     return top + height
 
@@ -167,15 +179,19 @@ def _draw_children(picture: _Picture, y: float) -> float:
     said, canvas = picture.said, picture.canvas
     columns = (
         (
-            30, 260, SNAPSHOTS, _SIDE, "reads and writes HDF5",
+            30, 240, SNAPSHOTS, _SIDE, "reads and writes HDF5",
             (("lines of JSON ask", said.snapshot_asks), ("and are answered with", said.snapshot_answers)),
         ),
         (
-            310, 330, LEASES, _SIDE, "if several allocations share the sweep",
+            285, 290, LEASES, _SIDE, "for a sweep of several jobs",
             (("lines of JSON ask", said.lease_asks), ("and are told", said.lease_tells)),
         ),
         (
-            660, 310, TRIAL, _RUNS, "one per slot; owns the slot's device",
+            590, 245, SEARCH, _SIDE, "for a search that learns",
+            (("lines of JSON ask", said.search_asks), ("and are answered with", said.search_answers)),
+        ),
+        (
+            850, 300, TRIAL, _RUNS, "one per slot; owns the slot's device",
             (
                 ("frames to it", said.frames_there),
                 ("frames from it", said.frames_back),
@@ -186,7 +202,7 @@ def _draw_children(picture: _Picture, y: float) -> float:
     start = y + 44
     top = start + max(picture.height_of_names(named, width - 56) for _, width, _, _, _, named in columns)
     boxes = [
-        _Box(title, said.entries[title], [what], [("changes", said.changes[title])])
+        _Box(title, said.entries[title], [what], [("changes", said.changes.get(title, ["nothing"]))])
         for _, _, title, _, what, _ in columns
     ]
     height = max(picture.height_of(box, column[1]) for box, column in zip(boxes, columns, strict=True))
@@ -207,10 +223,10 @@ def _draw_fork_server(picture: _Picture, ranks_top: float, y: float) -> float:
         (("asked by the rank to", said.requests), ("and tells it", said.notices)),
     )
     top = y + 46
-    bottom = picture.box(box, 30, top, 940, _PLAIN)
-    for x in (160, 475, 815):
+    bottom = picture.box(box, 30, top, 1120, _PLAIN)
+    for x in (150, 430, 710, 1000):
         canvas.arrow([(x, top), (x, y)])
         canvas.text(x + 8, top - 18, "forks", pale=True)
     middle = (top + bottom) / 2
-    canvas.arrow([(980, ranks_top + 60), (991, ranks_top + 60), (991, middle), (970, middle)], both=True)
+    canvas.arrow([(1160, ranks_top + 60), (1171, ranks_top + 60), (1171, middle), (1150, middle)], both=True)
     return bottom

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from drawing.source import Source, calls_in, word_of
 
 __all__ = [
-    "FORKS", "LAUNCHER", "LEASES", "MASTER", "RANK", "SNAPSHOTS", "TRIAL", "WORKER",
+    "FORKS", "LAUNCHER", "LEASES", "MASTER", "RANK", "SEARCH", "SNAPSHOTS", "TRIAL", "WORKER",
     "Spoken", "files_table", "spoken",
 ]  # fmt: skip
 
@@ -27,6 +27,7 @@ class Writer(NamedTuple):
 
 LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
 FORKS, TRIAL, SNAPSHOTS, LEASES = "fork server", "trial process", "snapshot process", "lease agent"
+SEARCH = "search process"
 STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
 
 #: The functions that name a place, or write or move the results file, and who changes something by them.
@@ -55,7 +56,12 @@ WRITERS = (
 #: Functions that write the results file itself, or move it.
 _WHOLE = ("write_file", "write_whole", "close_with", "move_aside")
 #: Module that has a process started -> what the picture calls that process.
-_STARTERS = {"processes.child": TRIAL, "master.snapshotter": SNAPSHOTS, "master.lease_client": LEASES}
+_STARTERS = {
+    "processes.child": TRIAL,
+    "master.snapshotter": SNAPSHOTS,
+    "master.lease_client": LEASES,
+    "master.search_client": SEARCH,
+}
 #: Process -> module and name of its code, where no other process names that when it starts it.
 _CODE = {
     LAUNCHER: ("batch.launch", "launch"),
@@ -84,6 +90,8 @@ class Spoken:
     snapshot_answers: list[str]
     lease_asks: list[str]
     lease_tells: list[str]
+    search_asks: list[str]
+    search_answers: list[str]
     variables: list[str]
     threads: list[str]
     output: list[str]
@@ -110,6 +118,8 @@ def spoken(source: Source) -> Spoken:
         snapshot_answers=_slots(source.definition("master.snapshotter", "Answer")),
         lease_asks=source.keys_of_dicts("master.lease_client", "ask"),
         lease_tells=_keywords(source, "results.shares.lease_agent", "_send"),
+        search_asks=source.keys_of_dicts("master.search_client", "ask"),
+        search_answers=_subscripts(source, "search.serving", "answer"),
         variables=_variables(source),
         threads=_threads(source),
         output=[word for name in ("ALIVE", "JsonProgress") if (word := source.defined("progress", name))],
@@ -155,6 +165,20 @@ def _keywords(source: Source, module: str, function: str) -> list[str]:
     """The first keyword of each call of a function in its module, which says what is asked or told."""
     calls = calls_in(source.trees[module], function)
     return list(dict.fromkeys(call.keywords[0].arg or "" for call in calls if call.keywords))
+
+
+def _subscripts(source: Source, module: str, name: str) -> list[str]:
+    """The constant keys under which a module stores in a dictionary of this name."""
+    found = [
+        target.slice.value
+        for node in ast.walk(source.trees[module])
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Subscript)
+        and isinstance(target.slice, ast.Constant)
+        and word_of(target.value) == name
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _slots(node: ast.ClassDef | ast.FunctionDef) -> list[str]:

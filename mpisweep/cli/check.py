@@ -15,13 +15,16 @@ from mpisweep.records import TrialState, Value
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import SPECIAL_NAMES, render
 from mpisweep.spec.preflight import check_startable
-from mpisweep.spec.space import SearchSpace
+from mpisweep.spec.space import Choice, Parameter, SearchSpace, ends
 from mpisweep.spec.units import configuration_text, value_text
 
 if TYPE_CHECKING:
     from mpisweep.search import Sampler
 
 __all__ = ["add_commands"]
+
+#: A list of more values is not printed.
+_VALUES_SHOWN = 16
 
 
 def add_commands(commands: Commands) -> None:
@@ -68,7 +71,7 @@ def _check(options: argparse.Namespace) -> int:
     from mpisweep.search import make_sampler
 
     sampler = make_sampler(spec)
-    check_startable(spec)
+    check_startable(spec, has_sampler=True)
     _print_sweep(spec, sampler)
     _print_remaining(options, spec, sampler)
     return 0
@@ -76,7 +79,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     from mpisweep.progress import counted
-    from mpisweep.search import LargestBatch
+    from mpisweep.search import LargestBatch, LearningSearch
 
     print(f'{spec.source}: OK (sweep "{spec.name}")')
     print(f"  workload    {_workload_text(spec)}")
@@ -87,20 +90,46 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     print(f"  objective   {spec.objective}, {spec.direction.value}")
     if caution := _caution(spec, sampler):
         print(f"  warning     {caution}")
+    for warning in getattr(sampler, "warnings", ()):
+        print(f"  warning     {warning}")
     if isinstance(sampler, LargestBatch):
         searched = f"about {sampler.about} configurations"
+    elif isinstance(sampler, LearningSearch):
+        searched = f"{counted(sampler.trials, 'configuration')}, proposed from the results so far"
     else:
         searched = counted(len(sampler), "configuration")
-    print(f"  search      {spec.search}, {searched}")
+    spread = ", spread evenly over time" if spec.order == "spread" else ""
+    print(f"  search      {spec.search_text}, {searched}{spread}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
-        memory = f", memory {parameter.memory}" if parameter.memory else ""
-        print(f"  {parameter.name:<{width}} {parameter.describe()}{memory}")
+        print(f"  {parameter.name:<{width}} {_parameter_text(spec.space, parameter)}")
+    for constraint in spec.space.constraints:
+        print(f"  where       {constraint.text}")
     for name, value in spec.fixed.items():
         print(f"  {name:<{width}} {value_text(value)}, fixed")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_baseline_text(spec.space, baseline)}")
+
+
+def _parameter_text(space: SearchSpace, parameter: Parameter) -> str:
+    """The domain of a parameter, and the rules for it."""
+    values = ends(parameter)
+    if isinstance(parameter, Choice) and len(values) > _VALUES_SHOWN:
+        text = f"{len(values):,} values"
+        text += "" if isinstance(values[0], str) else f" from {min(values)} to {max(values)}"
+    else:
+        text = parameter.describe()
+    if parameter.memory:
+        text += f", memory {parameter.memory}"
+    for group in space.zipped:
+        if parameter.name in group[1:]:
+            text += f", together with {group[0]}"
+    for condition in space.conditions:
+        if condition.name == parameter.name:
+            otherwise = "absent" if condition.otherwise is None else value_text(condition.otherwise)
+            text += f", when {condition.when.text}, else {otherwise}"
+    return text
 
 
 def _caution(spec: Spec, sampler: Sampler) -> str:
@@ -172,4 +201,5 @@ def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping
 
 
 def _baseline_text(space: SearchSpace, configuration: Mapping[str, object]) -> str:
-    return configuration_text({name: configuration[name] for name in space.names}) or "the fixed values"
+    searched = {name: configuration[name] for name in space.names if name in configuration}
+    return configuration_text(searched) or "the fixed values"

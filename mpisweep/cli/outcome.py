@@ -154,12 +154,14 @@ def _run_text(row: Any) -> str:
 
 def standing(path: Path) -> Standing:
     """Read how far the sweep is."""
+    from mpisweep.results.load import trials_to_come
+
     sweep = _sweep(path)
     if sweep is None:
         return Standing()
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
-    trials = len(sweep.trials)
+    trials = len(sweep.trials) + trials_to_come(sweep)
     if sweep.spec.search == "largest_batch" and _final(last) is None:
         # The search was stopped before it had proposed all its trials.
         trials += 1

@@ -10,7 +10,7 @@ from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec import ADAPTIVE, COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
 from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
@@ -29,8 +29,8 @@ __all__ = [
 #: The commands that take a sweep, and so possibly a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
 #: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits].
-_REPEATED = {"-p": "parameter", "--baseline": "baseline", "--metric": "metric"}
-_KEYS = ("name", "objective", "direction", "search", "trials", "seed", "max_points")
+_REPEATED = {"-p": "parameter", "--where": "where", "--baseline": "baseline", "--metric": "metric"}
+_KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 
 
@@ -62,11 +62,13 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         "command line with {parameter} placeholders",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
-    _add_quick_form(parser.add_argument_group("without a sweep file"))
+    quick = parser.add_argument_group("without a sweep file")
+    _add_space(quick)
+    _add_quick_form(quick)
 
 
-def _add_quick_form(quick: argparse._ActionsContainer) -> None:
-    """Add the flags of the quick form."""
+def _add_space(quick: argparse._ActionsContainer) -> None:
+    """Add the flags for the search space."""
     quick.add_argument(
         "-p",
         "--parameter",
@@ -77,6 +79,26 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         "or one fixed value; real ranges need no points with --search random --trials N; append "
         ":memory=increasing if larger values need more memory; repeatable",
     )
+    quick.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="constraint that every configuration satisfies, e.g. 'batch_size * ranks_per_trial <= 4096'; "
+        "repeatable",
+    )
+    quick.add_argument(
+        "--points", metavar="FILE", help="CSV file of configurations, in place of -p NAME=RANGE"
+    )
+    quick.add_argument(
+        "--order",
+        choices=("longest", "spread"),
+        help="trials that run first: the longest (default), or those that cover the space evenly",
+    )
+
+
+def _add_quick_form(quick: argparse._ActionsContainer) -> None:
+    """Add the other flags of the quick form."""
     quick.add_argument(
         "--baseline",
         action="append",
@@ -156,10 +178,10 @@ def check_split(spec: Spec, split: int | None) -> None:
     Raises:
         SpecError: if the sweep cannot be split.
     """
-    if split is not None and spec.search == "largest_batch":
+    if split is not None and spec.search in ADAPTIVE:
         raise SpecError(
-            f"{spec.source}: search: {spec.search!r} chooses trials by earlier results and cannot be shared "
-            "between runs; remove --split"
+            f"{spec.source}: search: {spec.search_text!r} chooses trials by earlier results and cannot be "
+            "shared between runs; remove --split"
         )
 
 
@@ -187,6 +209,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
             options=keys,
             limits=limits,
             metrics=options.metric,
+            where=options.where,
         )
     spec = load_spec(Path(name))
     given = [key for key, value in (keys | limits).items() if value is not None]

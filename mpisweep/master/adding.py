@@ -1,4 +1,4 @@
-"""The first records of a run about trials: new trials, and infeasible ones that wait again."""
+"""The first records of a run about trials: new, reopened and excluded ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mpisweep.records import TrialState
 from mpisweep.results.journal.writer import Journal
 from mpisweep.search.numbering import Trials
 
-__all__ = ["record_trials", "reopen_infeasible"]
+__all__ = ["exclude", "record_trials", "reopen_infeasible"]
 
 #: Maximum number of trials per block.
 _TRIALS_A_BLOCK = 4096
@@ -40,3 +40,12 @@ def reopen_infeasible(journal: Journal, trials: Trials) -> None:
         trials.states[number] = int(TrialState.WAITING)
     if infeasible:
         journal.append(encode(InfeasibleBlock(infeasible, "")))
+
+
+def exclude(journal: Journal, trials: Trials) -> None:
+    """Mark unended trials that violate a constraint as infeasible; a later run reopens them."""
+    for text in dict.fromkeys(trials.excluded.values()):
+        numbers = [number for number, broken in trials.excluded.items() if broken == text]
+        for number in numbers:
+            trials.states[number] = int(TrialState.INFEASIBLE)
+        journal.append(encode(InfeasibleBlock(numbers, f"where: {text!r} does not hold for it")))

@@ -45,7 +45,7 @@ class DeviceChecks:
     """
 
     def __init__(
-        self, *, excludes: bool, ranks: int, roster: Roster, steering: Steering, effects: Effects
+        self, excludes: bool, ranks: int, roster: Roster, steering: Steering, effects: Effects
     ) -> None:
         self._excludes = excludes
         self._missing = set(range(ranks))

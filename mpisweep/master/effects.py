@@ -17,6 +17,7 @@ from mpisweep.blocks import (
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
+from mpisweep.master.search_client import SearchClient
 from mpisweep.master.standing import Standing
 from mpisweep.messages import AbandonTrial, Give, Message, ReclaimTrials, StopTrials, Team
 from mpisweep.records import Slot
@@ -29,6 +30,7 @@ from mpisweep.scheduling.decisions import (
     Decision,
     GiveUp,
     MarkInfeasible,
+    Propose,
     Quarantine,
     Reclaim,
     RequestLease,
@@ -53,6 +55,7 @@ class Effects:
         roster: the ranks.
         standing: notes results.
         lease_client: leases trials of a shared sweep; None if it is not shared.
+        search_client: asks a learning search for proposals; None for other searches.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Effects:
         roster: Roster,
         standing: Standing,
         lease_client: LeaseClient | None,
+        search_client: SearchClient | None,
     ) -> None:
         self._trials = trials
         self._journal = journal
@@ -72,6 +76,7 @@ class Effects:
         self._roster = roster
         self._standing = standing
         self._lease_client = lease_client
+        self._search_client = search_client
         #: Token of the last record.
         self.last_token = 0
 
@@ -96,11 +101,18 @@ class Effects:
                 self.append(body if body is not None and is_unchanged else encode(block))
                 self._outbox.decide(block.numbers, self.last_token)
                 self._standing.note(block)
-            case AddTrials(numbers, configurations):
+                if self._search_client is not None:
+                    self._search_client.tell(block)
+            case AddTrials(numbers, configurations, known):
                 self._trials.grow(configurations)
-                self.append(encode(TrialsBlock(numbers, self._trials.columns(numbers))))
+                self.append(encode(TrialsBlock(numbers, self._trials.columns(numbers), known=known)))
+            case Propose(count):
+                assert self._search_client is not None
+                self._search_client.propose(count)
             case MarkInfeasible(numbers, why):
                 self.append(encode(InfeasibleBlock(numbers, why)))
+                if self._search_client is not None:
+                    self._search_client.tell_infeasible(numbers)
                 log.info("%d trials are infeasible: %s", len(numbers), why)
             case GiveUp(rank, numbers, attempts, end):
                 self.append(encode(UnfinishedBlock(rank, numbers, attempts, int(end), time.time())))

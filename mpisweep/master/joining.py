@@ -152,17 +152,19 @@ def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id:
             snapshotter.close_journal(path, claim.token)
         known = known_trials(spec, path, snapshotter.read)
         trials = number_trials(spec, make_sampler(spec), known)
-        waiting = [n for n, state in enumerate(trials.states) if not TrialState(state).is_end]
+        waiting = [
+            number
+            for number, state in enumerate(trials.states)
+            if not TrialState(state).is_end and number not in trials.excluded
+        ]
         if not waiting and known is not None:
             raise AlreadyCompleteError(_exit_code(spec, known))
         model = duration_model(spec, trials, known)
-        longest_first = list(reversed(model.shortest_first(waiting)))
+        first_first = list(reversed(model.next_last(waiting)))
         widths = trial_widths(spec, trials) or [1] * trials.count
         chunks: list[list[int]] = []
         for width in sorted({widths[number] for number in waiting}, reverse=True):
-            chunks += cut(
-                [number for number in longest_first if widths[number] == width], model.weight, split
-            )
+            chunks += cut([number for number in first_first if widths[number] == width], model.weight, split)
         chunk_widths = [widths[chunk[0]] for chunk in chunks]
         shared = SharedSweep(
             spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths

@@ -19,6 +19,7 @@ from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
+from mpisweep.search.spread import places
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
@@ -52,6 +53,10 @@ class KnownSweep(Known):
     causes: Sequence[int] = ()
     #: Objective per trial; empty if no trial has reported it.
     objectives: Sequence[float] = ()
+    #: Per trial, the number of ends that a learning search knew when it proposed it; -1 for others.
+    proposed_after: Sequence[int] = ()
+    #: Per trial, its position in the order of ends; -1 before its end.
+    end_order: Sequence[int] = ()
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
 
@@ -103,6 +108,20 @@ class KnownSweep(Known):
             if is_running and worker >= 0 and workers["allocation"][worker] == last:
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
+
+    def ends(self) -> list[tuple[int, float | None]]:
+        """(trial, objective) of the ended trials, in the order in which their ends were recorded."""
+        objectives = self.objectives or [math.nan] * len(self.states)
+        ended = [n for n, state in enumerate(self.states) if TrialState(state).is_end]
+        # Files of earlier versions have no order: their ends come first.
+        ended.sort(key=lambda number: (self.end_order[number], number))
+        return [
+            (number, objectives[number] if self._is_result(number, objectives) else None) for number in ended
+        ]
+
+    def _is_result(self, number: int, objectives: Sequence[float]) -> bool:
+        is_whole = self.states[number] in (TrialState.COMPLETE, TrialState.PRUNED)
+        return is_whole and math.isfinite(objectives[number])
 
     def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
         """Source files that changed since ended trials ran them, and those trials.
@@ -223,6 +242,8 @@ def known_trials(
         allocations_table=state.allocations,
         causes=state.trials["cause"],
         objectives=state.metrics.get(spec.objective, []),
+        proposed_after=state.trials["proposed_after"],
+        end_order=state.trials["end_order"],
         has_metrics=bool(state.metrics),
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
@@ -300,9 +321,8 @@ def _listed(texts: Sequence[str]) -> str:
 
 def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
     """Duration model of the trials, fitted to the measurements in `known`."""
-    model = DurationModel(
-        {name: trials.parameters[name] for name in spec.space.names}, _work(spec, trials), trials.count
-    )
+    searched = {name: trials.parameters[name] for name in spec.space.names}
+    model = DurationModel(searched, _work(spec, trials), trials.count, places(spec, trials))
     if known is not None:
         # The measurements of earlier runs still hold.
         model.observe(*known.measured)
@@ -316,7 +336,9 @@ def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
     if spec.most_ranks == 1:
         return None
     columns = trials.parameters.get(RANKS)
-    return [spec.ranks({RANKS: value}) for value in columns] if columns else [spec.ranks({})] * trials.count
+    return (
+        [spec.ranks({RANKS: value or 1}) for value in columns] if columns else [spec.ranks({})] * trials.count
+    )
 
 
 def _work(spec: Spec, trials: Trials) -> list[float] | None:
@@ -331,11 +353,7 @@ def _whole_work(spec: Spec, trials: Trials) -> list[float] | None:
     built_in = spec.built_in
     if built_in is None:
         return work_from_names(trials.parameters)
-    names = tuple(trials.parameters)
     usual = spec.full({})
-    if not names:
+    if not trials.parameters:
         return [built_in.work(usual)] * trials.count
-    return [
-        built_in.work(usual | dict(zip(names, values, strict=True)))
-        for values in zip(*trials.parameters.values(), strict=True)
-    ]
+    return [built_in.work(usual | trials.configuration(number)) for number in range(trials.count)]

@@ -24,9 +24,11 @@ from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.disk_watch import DiskWatch
 from mpisweep.master.effects import Effects
 from mpisweep.master.inbox import Inbox
-from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
+from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.roster import Roster
+from mpisweep.master.search_client import SearchClient
+from mpisweep.master.side_events import SideEvents
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.standing import Standing
 from mpisweep.master.steering import Steering
@@ -36,7 +38,7 @@ from mpisweep.progress import ProgressSink
 from mpisweep.records import EndReason
 from mpisweep.results.claim import FollowedError, RunOverError
 from mpisweep.results.journal.writer import Journal
-from mpisweep.scheduling.events import StopRequested, TimePassed
+from mpisweep.scheduling.events import TimePassed
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -74,6 +76,7 @@ class Master:
         now: the monotonic clock now.
         clock: that clock.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
+        search_client: asks a learning search for proposals; None for other searches.
 
     Attributes:
         fenced: set once a later master or another run has taken over the sweep.
@@ -99,27 +102,26 @@ class Master:
         now: float,
         clock: Callable[[], float] = time.monotonic,
         lease_client: LeaseClient | None = None,
+        search_client: SearchClient | None = None,
     ) -> None:
         self._spec = spec
         self._journal = journal
         self._snapshotter = snapshotter
         self._vigil = vigil
-        self._lease_client = lease_client
+        self._is_shared = lease_client is not None
         self._sink = sink
         self._stop_at = stop_at
         self._clock = clock
-        self._last_step = now
-        #: Ignore confirmations from before this time: this rank was stalled since.
-        self._confirm_after = now
+        #: Time of the last step; and before which confirmations do not count: this rank was stalled since.
+        self._last_step = self._confirm_after = now
         self._roster = Roster()
-        self._next_tick = now
-        self._next_snapshot = now
+        self._next_tick = self._next_snapshot = now
         self._recorded_token = -1
         self._tells_end = tells_end
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
         self._effects = Effects(
-            trials, journal, self._outbox, send, self._roster, self._standing, lease_client
+            trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client
         )
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
@@ -128,12 +130,9 @@ class Master:
         self._steering = Steering(
             scheduler, self._effects, self._standing, self._closing, spec.limits.grace_s
         )
+        self._side_events = SideEvents(spec.name, self._steering, self._closing, lease_client, search_client)
         self._checks = DeviceChecks(
-            excludes=spec.limits.slow_devices == "exclude",
-            ranks=ranks,
-            roster=self._roster,
-            steering=self._steering,
-            effects=self._effects,
+            spec.limits.slow_devices == "exclude", ranks, self._roster, self._steering, self._effects
         )
         self._inbox = Inbox(
             self._steering, scheduler, self._effects, self._outbox, self._roster, self._checks, send
@@ -147,9 +146,7 @@ class Master:
 
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to do."""
-        others = [self._snapshotter.fileno()]
-        if self._lease_client is not None:
-            others.append(self._lease_client.fileno())
+        others = [self._snapshotter.fileno(), *self._side_events.files()]
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
@@ -180,11 +177,11 @@ class Master:
             self._journal.drain()
         if self._snapshotter.fileno() in ready:
             self._snapshotter.listen()
-        if self._lease_client is not None and self._lease_client.fileno() in ready:
-            self._hear(self._lease_client, now)
-            if self._closing.stage is Stage.OVER:
-                # Others have ended the sweep: nobody would serve what the scheduler still asks for.
-                return True
+        was_over = self._closing.stage is Stage.OVER
+        self._side_events.hear(ready, now)
+        if self._closing.stage is Stage.OVER and not was_over:
+            # Other members have ended the sweep: nobody would serve what the scheduler still asks for.
+            return True
         if self._closing.stage is Stage.RUNNING:
             self._checks.step(now)
         sent = self._closing.journal_open and self._release()
@@ -197,8 +194,7 @@ class Master:
             if self._closing.journal_open and self._disk.check(now):
                 self._closing.give_up_disk()
             self._look_at_vigil(now)
-            if self._lease_client is not None:
-                self._lease_client.keep_time(now)
+            self._side_events.keep_time(now)
         if self._closing.stage is Stage.RUNNING:
             self._snapshot(now)
         elif self._closing.step(now, self._is_settled()):
@@ -245,44 +241,8 @@ class Master:
             log.info("stop requested (the stop file exists)")
             self._steering.request_stop(EndReason.REQUEST, now)
         # If the other members have ended a split sweep, the lease agent says so.
-        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and self._lease_client is None:
+        if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and not self._is_shared:
             self.fenced = vigil.lost
-
-    # ------------------------------------------------------------------------------------- a shared sweep
-
-    def _hear(self, lease_client: LeaseClient, now: float) -> None:
-        for told in lease_client.hear():
-            match told:
-                case MemberLeft(code, who):
-                    self._on_left(code, who)
-                case EndedByOthers(code):
-                    self._on_over(code)
-                case StopRequested(reason):
-                    self._steering.request_stop(reason, now)
-                case _:
-                    self._steering.handle(told, now)
-
-    def _on_left(self, code: int, who: str) -> None:
-        is_whole = code != EndReason.SHARE.exit_code
-        if is_whole:
-            log.info("%s: all trials of all members have ended and are in one file", self._spec.name)
-        elif who:
-            log.warning("%s: other runs of the sweep are active: %s", self._spec.name, who)
-        else:
-            log.warning(
-                "%s: some trials have not ended and no run is active: run the same command to resume",
-                self._spec.name,
-            )
-        self._closing.left_share(code if is_whole else None)
-
-    def _on_over(self, code: int) -> None:
-        """End: the other members have ended the sweep, and the results file holds everything."""
-        if self._closing.stage is Stage.RUNNING:
-            log.warning("%s: this member was silent; others have ended the sweep without it", self._spec.name)
-        else:
-            log.info("%s: all trials of all members have ended and are in one file", self._spec.name)
-        self._closing.abandon()
-        self._closing.end(EndReason.SHARE, code)
 
     # ------------------------------------------------------------------------------------- the end
 

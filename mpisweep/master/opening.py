@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import sys
 import time
@@ -24,21 +23,22 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import RunRecord
-from mpisweep.master.adding import record_trials, reopen_infeasible
+from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
+from mpisweep.master.searching import LearningPast, learning_past, make_frontier, make_search
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.processes.kernel import this_host
-from mpisweep.records import EndReason, TrialState
+from mpisweep.records import EndReason
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim, FollowedError, RunOverError
 from mpisweep.results.holder import ClaimedError
 from mpisweep.results.journal.segments import sync_segments
 from mpisweep.results.journal.writer import Journal
 from mpisweep.results.runs import move_aside
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import LargestBatch, Sampler, make_sampler
-from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search import LargestBatch, make_sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
 
@@ -75,6 +75,8 @@ class Opened:
     stop: StopPlan | None
     #: This run's part of a split sweep; None if the sweep is not split.
     share: Share | None = None
+    #: The learning search; None for any other.
+    learning: LearningPast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +168,21 @@ def open_sweep(
         journal = _start_journal(
             path, claim, _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
         )
-    search = _search(spec, sampler, trials, past.known)
+    search = make_search(spec, sampler, trials, past.known)
     record_trials(journal, trials)
     if share is None:
         reopen_infeasible(journal, trials)
+    exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
-    scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, is_shared=share is not None)
+    learning = learning_past(sampler, trials, past.known)
+    proposals = None if learning is None else Proposals(learning.search.trials, learning.made)
+    scheduler = _scheduler(
+        spec, trials, past, facts.launch, stop, search, proposals, is_shared=share is not None
+    )
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
-    return Opened(path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share)
+    return Opened(
+        path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share, learning
+    )
 
 
 @contextlib.contextmanager
@@ -260,6 +269,7 @@ def _scheduler(
     launch: str,
     stop: StopPlan | None,
     search: LargestBatch | None,
+    proposals: Proposals | None,
     *,
     is_shared: bool,
 ) -> Scheduler:
@@ -280,8 +290,9 @@ def _scheduler(
         widths=trial_widths(spec, trials),
         teams=known.teams if known and past.follows else {},
         # Members do not exchange evidence about memory, and most trials run elsewhere.
-        frontier=None if is_shared else _frontier(spec, trials, known),
+        frontier=None if is_shared or proposals is not None else make_frontier(spec, trials, known),
         search=search,
+        proposals=proposals,
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.
@@ -342,32 +353,3 @@ def end_shares(spec: Spec, path: Path, snapshotter: Snapshotter, *, fresh: bool)
             "%s was split between several runs; their parts are merged, and this run resumes it alone",
             path.name,
         )
-
-
-def _search(spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LargestBatch | None:
-    """Search that adds trials as results come in, with the results so far; None for any other."""
-    if not isinstance(sampler, LargestBatch):
-        return None
-    names = [name for name in trials.parameters if name not in spec.space.names]
-    for number in range(trials.count):
-        # A baseline with other fixed options is no evidence about the searched trials.
-        if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
-            sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
-    if known is not None:
-        objectives = known.objectives or [math.nan] * len(known.states)
-        for number, (state, cause, value) in enumerate(
-            zip(known.states, known.causes, objectives, strict=True)
-        ):
-            if TrialState(state).is_end:
-                sampler.note(number, state, cause, value)
-    return sampler
-
-
-def _frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:
-    """Memory frontier with the evidence of earlier runs; None if the sweep has none."""
-    if not spec.space.memory or spec.search == "largest_batch":
-        return None
-    frontier = MemoryFrontier(trials.parameters, spec.space.memory)
-    for number, kind, evidence in known.memory_evidence() if known else ():
-        frontier.learn(number, kind, evidence)
-    return frontier

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.progress import Progress
-from mpisweep.records import ENDED_WELL, Direction, EndReason, FailureCause, TrialState
+from mpisweep.records import ENDED_WELL, Direction, EndReason, FailureCause, TrialState, Value
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -73,7 +73,7 @@ class Standing:
         """Compute the current progress."""
         ended = self._ended_count()
         # Without the trials of other members.
-        total = self._trials.count - self._scheduler.elsewhere
+        total = self._trials.count + self._scheduler.to_come - self._scheduler.elsewhere
         elapsed_s = now - self._started
         infeasible = self._scheduler.count(TrialState.INFEASIBLE)
         # Infeasible trials never ran, so they do not count in the rate.
@@ -91,10 +91,13 @@ class Standing:
             objective=self._spec.objective,
             best=self._best_value,
             best_number=number,
-            best_parameters={}
-            if number is None
-            else {name: self._trials.parameters[name][number] for name in self._spec.space.names},
+            best_parameters={} if number is None else self._searched(number),
         )
+
+    def _searched(self, number: int) -> dict[str, Value]:
+        """The searched parameters of a trial."""
+        values = self._trials.configuration(number)
+        return {name: values[name] for name in self._spec.space.names if name in values}
 
     def _ended_count(self) -> int:
         return sum(self._scheduler.count(state) for state in TrialState if state.is_end)

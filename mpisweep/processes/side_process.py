@@ -32,6 +32,7 @@ class SideProcess:
         arguments: for the entry.
 
     Attributes:
+        arguments: for the entry of the next process that replaces this one.
         asked: the open request; None if there is none.
         asked_at: when it was sent, by the monotonic clock.
     """
@@ -40,14 +41,14 @@ class SideProcess:
         self._server = server
         self._name = name
         self._entry = entry
-        self._arguments = arguments
+        self.arguments = arguments
         self.asked: dict[str, Any] | None = None
         self.asked_at = 0.0
         self._start()
 
     def _start(self) -> None:
         self._line, theirs = socket.socketpair()
-        self._child = self._server.spawn(self._entry, [theirs.fileno()], self._arguments)
+        self._child = self._server.spawn(self._entry, [theirs.fileno()], self.arguments)
         theirs.close()
         self._unread = b""
 

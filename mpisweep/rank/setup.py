@@ -10,6 +10,7 @@ from mpisweep import __version__
 from mpisweep.master.joining import Share, join
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
+from mpisweep.master.search_client import SearchClient
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.processes.forkserver import ForkServer
@@ -125,6 +126,16 @@ class MasterSetup:
                 job_id=self._place.allocation.job_id,
                 silence_s=self._spec.limits.silence_s,
             )
+        search_client = None
+        if opened.learning is not None:
+            search_client = SearchClient(
+                self._server,
+                self._spec,
+                opened.learning.search,
+                opened.trials,
+                opened.learning.known,
+                opened.learning.ends,
+            )
         return Master(
             spec=self._spec,
             trials=opened.trials,
@@ -142,6 +153,7 @@ class MasterSetup:
             ranks=self._transport.size,
             now=now,
             lease_client=lease_client,
+            search_client=search_client,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
 __all__ = [
+    "ABSENT",
     "CODE",
     "COLUMNS",
     "CURVE_COLUMNS",
@@ -25,6 +26,10 @@ __all__ = [
 
 FORMAT = "mpisweep"
 FORMAT_VERSION = 1
+
+#: The attribute of a parameter's column of which some entries are absent: NaN, or empty in a column of text.
+#: Its value is the type of the others: ``integer``, ``number``, ``boolean`` or ``string``.
+ABSENT = "type"
 
 #: The entry of /environment that holds the last run's /allocations/code.
 CODE = "code"
@@ -85,6 +90,20 @@ COLUMNS: tuple[Column, ...] = (
         "number",
         "mean power of its GPUs: device_energy by wall_time",
         "W",
+        added=True,
+    ),
+    Column(
+        "trials",
+        "end_order",
+        "integer",
+        "counts the trials in the order in which their ends were recorded, from 0; -1 before",
+        added=True,
+    ),
+    Column(
+        "trials",
+        "proposed_after",
+        "integer",
+        "number of ends that a learning search knew when it proposed the trial; -1 for any other trial",
         added=True,
     ),
     Column("attempts", "trial", "integer", "number of the trial"),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import Direction, TrialState, Value
+from mpisweep.records import Direction, EndReason, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
 from mpisweep.results.file.writing import native_column
@@ -27,9 +27,9 @@ from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
-from mpisweep.spec import Spec, SpecError, nearest, parse_spec
+from mpisweep.spec import LEARNING, Spec, SpecError, nearest, parse_spec
 
-__all__ = ["CurveArrays", "Sweep", "load"]
+__all__ = ["CurveArrays", "Sweep", "load", "trials_to_come"]
 
 
 class CurveArrays(NamedTuple):
@@ -234,8 +234,17 @@ class Sweep:
         if not 0 <= number < len(self.trials):
             raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
         known = ((name, column[number]) for name, column in self._state.parameters.items())
-        # Values that were lost to damage are left out.
+        # Values that the trial does not have, or that were lost to damage, are left out.
         return {name: value for name, value in known if value is not None}
+
+    def searched(self, number: int) -> dict[str, Value]:
+        """The searched parameters that one trial has.
+
+        Raises:
+            IndexError: when there is no such trial.
+        """
+        values = self.configuration(number)
+        return {name: values[name] for name in self.spec.space.names if name in values}
 
     @property
     def baseline(self) -> Any:
@@ -279,6 +288,14 @@ class Sweep:
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
+
+
+def trials_to_come(sweep: Sweep) -> int:
+    """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
+    is_over = any(reason == sweep.state and reason.is_final for reason in EndReason)
+    if sweep.spec.search not in LEARNING or sweep.spec.trials is None or is_over:
+        return 0
+    return max(0, sweep.spec.trials - int((sweep.trials["proposed_after"] >= 0).sum()))
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:

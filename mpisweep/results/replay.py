@@ -188,6 +188,8 @@ def _on_trials(state: SweepState, record: TrialsBlock, run: int) -> None:
     state.grow(first + rows)
     for name, column in record.parameters.items():
         state.parameter_column(name)[first : first + rows] = _values(column, skip, rows)
+    if record.known is not None:
+        state.trials["proposed_after"][first : first + rows] = [record.known] * rows
 
 
 def _on_assigned(state: SweepState, record: AssignedBlock, run: int) -> None:
@@ -236,6 +238,9 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["worker"][number] = worker
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
+        if trials["end_order"][number] < 0:
+            trials["end_order"][number] = state.ends
+            state.ends += 1
         energy_j = record.energy_j[position] if record.energy_j else None
         trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
         row = state.attempt_rows.get((number, attempt))
@@ -273,6 +278,9 @@ def _on_infeasible(state: SweepState, record: InfeasibleBlock, run: int) -> None
         if state.trials["state"][number] == old:
             state.trials["state"][number] = new
             state.trials["message"][number] = record.why
+            if record.why and state.trials["end_order"][number] < 0:
+                state.trials["end_order"][number] = state.ends
+                state.ends += 1
 
 
 def _on_unfinished(state: SweepState, record: UnfinishedBlock, run: int) -> None:
@@ -335,7 +343,7 @@ def _append(table: Table, **row: Any) -> None:
         column.append(row[name])
 
 
-def _values(column: ColumnValues, skip: int, rows: int) -> list[Value]:
+def _values(column: ColumnValues, skip: int, rows: int) -> list[Value | None]:
     return column[skip : skip + rows] if isinstance(column, list) else [column] * rows
 
 

@@ -49,6 +49,8 @@ class SweepState:
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Where the curves are.
     curves: Curves = field(default_factory=Curves)
+    #: Number of trials whose end was recorded.
+    ends: int = 0
     #: Trial -> sequences of the ReportBlocks of its last attempt that arrived after a gap.
     report_gaps: dict[int, set[int]] = field(default_factory=dict)
     #: Trial numbers from here on are damage: every added trial takes some bytes of the journal.
@@ -68,6 +70,7 @@ class SweepState:
 
     def index(self) -> None:
         """Build the look-up tables after the columns were filled from a file."""
+        self.ends = max(self.trials["end_order"], default=-1) + 1
         w = self.workers
         self.worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
         a = self.attempts
@@ -165,6 +168,8 @@ class SweepState:
         trials["worker"].extend([-1] * new)
         trials["started_at"].extend([_NAN] * new)
         trials["wall_time"].extend([_NAN] * new)
+        trials["end_order"].extend([-1] * new)
+        trials["proposed_after"].extend([-1] * new)
         trials["device_energy"].extend([_NAN] * new)
         for column in self.parameters.values():
             column.extend([None] * new)

@@ -15,6 +15,7 @@ from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
 from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.queues import Waiting
 from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.slots import Slots
@@ -63,6 +64,7 @@ class Core:
         widths: number of ranks that each trial needs; None if all need one.
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
         search: adds trials as results come in; None if all trials are known beforehand.
+        proposals: of a learning search, which adds trials too; None if there is none.
         shared: whether a trial must be granted before it may run.
     """
 
@@ -75,29 +77,28 @@ class Core:
         widths: Sequence[int] | None,
         frontier: MemoryFrontier | None,
         search: LargestBatch | None,
+        proposals: Proposals | None,
         shared: bool,
     ) -> None:
         self.policy = policy
         self.model = model
         self.search = search
+        self.proposals = proposals
         #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
         self.away_of: dict[int, list[Slot]] = {}
         for slot in self.away:
             self.away_of.setdefault(slot.rank, []).append(slot)
         away = {number for trials in self.away.values() for number in trials}
-        self.trials = TrialStates(
-            [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)],
-            start.attempts,
-        )
+        states = [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)]
+        self.trials = TrialStates(states, start.attempts)
         self.memory = Memory(frontier, start.fresh)
         self.memory.note_running(away)
         waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
         #: Trials that are not granted to this allocation; None if the sweep is not shared.
         self.supply = Supply(waiting) if shared else None
         self.losses = Losses(start.losses, [number for number in waiting if start.attempts[number]])
-        for trials in self.away.values():
-            # The journal does not say which of them were assigned together.
+        for trials in self.away.values():  # the journal does not say which were assigned together
             self.losses.note_assigned(list(trials))
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)
@@ -110,8 +111,8 @@ class Core:
             for number, slots in start.teams.items()
             if number in away
         }
+        #: When slots will be free, and whether any decision depends on it.
         self.timetable = Timetable(self.slots, model, policy.deadline)
-        #: Whether any decision depends on when a slot will be free.
         self.is_timed = policy.deadline < inf or self.waiting.any_widths
         self.room = Room()
         #: The trial of several ranks for which slots are kept.

@@ -19,6 +19,7 @@ __all__ = [
     "End",
     "GiveUp",
     "MarkInfeasible",
+    "Propose",
     "Quarantine",
     "Reclaim",
     "RequestLease",
@@ -50,6 +51,8 @@ class AddTrials:
 
     numbers: list[int]
     configurations: list[dict[str, Value]]
+    #: Number of ends that a learning search knew when it proposed them; None for other searches.
+    known: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,13 @@ class RequestLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask the learning search for this many configurations."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is over."""
 
@@ -130,5 +140,6 @@ Decision = (
     | Stop
     | Quarantine
     | RequestLease
+    | Propose
     | End
 )

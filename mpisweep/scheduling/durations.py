@@ -1,6 +1,7 @@
 """Expected durations of trials, and hence which trial to start next.
 
-The longest expected trial goes first: a long trial that starts late keeps a whole allocation waiting.  Before
+The longest expected trial goes first: a long trial that starts late keeps a whole allocation waiting.  A
+sweep may ask for another order (``order``), and then each trial has a fixed *place*.  Before
 the first measurement, the expectation comes from the parameters: a built-in workload states the work of a
 configuration; for other workloads the model multiplies the parameters with well-known names
 (:data:`WORK_NAMES`).  From the third measured trial on, it fits the logarithm of the duration to the
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ _SIGMAS = 2.0
 _PRIOR_SPREAD = 0.3
 
 
-def work_from_names(columns: Mapping[str, Sequence[Value]]) -> list[float] | None:
+def work_from_names(columns: Mapping[str, Sequence[Value | None]]) -> list[float] | None:
     """Guess each trial's relative work from its parameters' names; None if no name is known."""
     known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
     if not known:
@@ -56,18 +58,32 @@ class DurationModel:
     """Expected duration of every trial of a sweep.
 
     Args:
-        columns: the searched parameters, one entry per trial; row *n* is trial *n*.
+        columns: the searched parameters, one entry per trial; row *n* is trial *n*, None where it lacks it.
         work: relative work of each trial in any unit, or None if unknown.
         count: number of trials.
+        places: place of each trial in the order in which they start; None for the longest first.
     """
 
     def __init__(
-        self, columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
+        self,
+        columns: Mapping[str, Sequence[Value | None]],
+        work: Sequence[float] | None,
+        count: int,
+        places: Sequence[int] | None = None,
     ) -> None:
+        #: The first one to start has the largest.
+        self._fixed_keys = None if places is None else [-float(place) for place in places]
         self._columns = columns
         self._count = count
         self._work = list(work) if work is not None else None
         self._features: NDArray[np.float64] | None = None
+        self._map: _FeatureMap | None = None
+        self._weights: NDArray[np.float64] | None = None
+        #: Bounds of the logarithm of a prediction.
+        self._bounds: tuple[float, float] = (-math.inf, math.inf)
+        #: Whether the columns are this model's own lists, which may grow.
+        self._owns_columns = False
+        self._usual_s: float | None = None
         self._numbers: list[int] = []
         self._durations_s: list[float] = []
         self._expected_s: list[float] | None = None
@@ -88,28 +104,54 @@ class DurationModel:
         """Fit the model to all observations."""
         self._next_fit = 2 * len(self._numbers)
         if self._features is None:
-            self._features = _features(self._columns, self._work, self._count)
+            self._map = _FeatureMap(self._columns, self._work)
+            self._features = self._map.rows(self._columns, self._work, self._count)
         stride = max(1, len(self._numbers) // _MAX_FIT)
         rows = np.array(self._numbers[::stride])
         durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
-        weights = _ridge(self._features[rows], np.log(durations))
-        bounds = np.log([durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED])
-        self._expected_s = np.exp(np.clip(self._features @ weights, *bounds)).tolist()
-        residuals = np.log(durations) - self._features[rows] @ weights
+        self._weights = _ridge(self._features[rows], np.log(durations))
+        shortest, longest = durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED
+        self._bounds = math.log(shortest), math.log(longest)
+        self._expected_s = self._predicted_s(self._features)
+        self._usual_s = float(np.exp(np.log(durations).mean()))
+        residuals = np.log(durations) - self._features[rows] @ self._weights
         # A few measurements underestimate their spread: add two pseudo-measurements at the prior.
         spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
         self._uncertainty = math.exp(_SIGMAS * spread)
 
+    def _predicted_s(self, features: NDArray[np.float64]) -> list[float]:
+        """Expected durations in seconds of rows of features, shape (trials, features)."""
+        assert self._weights is not None
+        predicted: list[float] = np.exp(np.clip(features @ self._weights, *self._bounds)).tolist()
+        return predicted
+
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """Add trials, whose work is unknown beforehand."""
-        self._columns = {
-            name: [*column, *(configuration[name] for configuration in configurations)]
-            for name, column in self._columns.items()
-        }
+        """Add trials, whose work is unknown beforehand; once fitted, their durations are predicted."""
+        if not self._owns_columns:
+            # Others may grow the lists that they passed.
+            self._columns = {name: list(column) for name, column in self._columns.items()}
+            self._owns_columns = True
+        new = {name: [one.get(name) for one in configurations] for name in self._columns}
+        for name, values in new.items():
+            cast(list[Value | None], self._columns[name]).extend(values)
+        if self._fixed_keys is not None:
+            # After all others; places are below the number of trials.
+            self._fixed_keys += [-float(self._count + place) for place in range(len(configurations))]
         self._count += len(configurations)
-        self._work = self._features = self._expected_s = None
-        if len(self._numbers) >= 3:
-            self.fit()
+        # The next fit sees all trials.
+        self._features = None
+        if self._work is not None:
+            self._work = self._expected_s = None
+            if len(self._numbers) >= 3:
+                self.fit()
+        elif self._expected_s is not None:
+            assert self._map is not None
+            self._expected_s += self._predicted_s(self._map.rows(new, None, len(configurations)))
+
+    @property
+    def usual_s(self) -> float | None:
+        """Geometric mean of the measured durations in seconds, or None before the first fit."""
+        return self._usual_s
 
     def expected_s(self, number: int) -> float | None:
         """Expected duration in seconds, or None before the first fit."""
@@ -136,8 +178,21 @@ class DurationModel:
         return self._uncertainty
 
     @property
+    def keys(self) -> list[float] | None:
+        """Sort keys of the trials, a new list after each fit; None if all are equal.
+
+        The trial with the largest starts first.
+        """
+        return self._fixed_keys or self.weights
+
+    @property
+    def has_places(self) -> bool:
+        """Whether trials start in a fixed order, and not the longest first."""
+        return self._fixed_keys is not None
+
+    @property
     def weights(self) -> list[float] | None:
-        """Sort keys of the trials, a new list after each fit; None if nothing is known."""
+        """Expected work of the trials relative to each other; None if nothing is known."""
         return self._expected_s or self._work
 
     def weight(self, number: int) -> float:
@@ -149,51 +204,95 @@ class DurationModel:
         """Longest expected duration of any trial, or None before the first fit."""
         return None if self._expected_s is None else max(self._expected_s)
 
-    def shortest_first(self, numbers: Sequence[int]) -> list[int]:
-        """Sort `numbers` by expected duration; among equals the larger number comes first.
+    def next_last(self, numbers: Sequence[int]) -> list[int]:
+        """Sort `numbers` such that the trial to start next is the last one.
 
-        The trial to start next is the last one, so a list pops it in constant time.
+        So a list pops it in constant time.  Among equals the larger number comes first.
         """
-        keys = self.weights
+        keys = self.keys
         backwards = sorted(numbers, reverse=True)
         return backwards if keys is None else sorted(backwards, key=keys.__getitem__)
 
 
-def _is_positive(column: Sequence[Value]) -> bool:
-    return all(not isinstance(value, (bool, str)) and value > 0 for value in column)
+def _is_positive(column: Sequence[Value | None]) -> bool:
+    return all(isinstance(value, (int, float)) and value is not True and value > 0 for value in column)
 
 
-def _features(
-    columns: Mapping[str, Sequence[Value]], work: Sequence[float] | None, count: int
-) -> NDArray[np.float64]:  # (trials, features)
-    """Feature matrix with one row per trial: a constant, then standardised features."""
-    raw: list[NDArray[np.float64]] = []
-    if work is not None:
-        log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
-        raw += [log_work, log_work**2]
-    for column in columns.values():
-        raw += _column_features(column)
-    standardised = [_standardised(feature) for feature in raw]
-    return np.column_stack([np.ones(count), *standardised])
+class _FeatureMap:
+    """The map from parameters to features: a constant, then standardised features.
+
+    Args:
+        columns: the parameters of the trials that fix scales and levels.
+        work: their relative work; None if unknown.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None) -> None:
+        #: Parameter -> its levels, or None for a number; and whether its logarithm is a feature too.
+        self._levels = {name: _levels(column) for name, column in columns.items()}
+        self._has_log = {
+            name: self._levels[name] is None and _is_positive(column) for name, column in columns.items()
+        }
+        #: Parameters that some trials lack -> their mean, which stands in for a missing value.
+        self._means = {
+            name: _mean(column)
+            for name, column in columns.items()
+            if self._levels[name] is None and None in column
+        }
+        #: Scale, mean and spread of each feature.
+        self._scales = [_scale(feature) for feature in self._raw(columns, work)]
+
+    def rows(
+        self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None, count: int
+    ) -> NDArray[np.float64]:  # (trials, features)
+        """Features of `count` trials, one row each."""
+        standardised = [
+            (feature / scale - mean) / spread
+            for feature, (scale, mean, spread) in zip(self._raw(columns, work), self._scales, strict=True)
+        ]
+        return np.column_stack([np.ones(count), *standardised])
+
+    def _raw(
+        self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None
+    ) -> list[NDArray[np.float64]]:
+        raw: list[NDArray[np.float64]] = []
+        if work is not None:
+            log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
+            raw += [log_work, log_work**2]
+        for name, column in columns.items():
+            levels = self._levels[name]
+            if levels is not None:
+                raw += [np.array([str(v) == level for v in column], dtype=float) for level in levels[1:]]
+                continue
+            values = np.array([math.nan if value is None else value for value in column], dtype=float)
+            has = ~np.isnan(values)
+            if name in self._means:
+                raw += [has.astype(float), np.where(has, values, self._means[name])]
+                continue
+            # A later trial may lack what all had before.
+            values = np.where(has, values, 1.0)
+            # A later value may be outside the domain of the logarithm.
+            raw += [values, np.log(np.maximum(values, 1e-300))] if self._has_log[name] else [values]
+        return raw
 
 
-def _column_features(column: Sequence[Value]) -> list[NDArray[np.float64]]:
-    if any(isinstance(value, (bool, str)) for value in column):
-        levels = sorted({str(value) for value in column})
-        if len(levels) > _MAX_LEVELS:
-            return []
-        return [np.array([str(value) == level for value in column], dtype=float) for level in levels[1:]]
-    values = np.asarray(column, dtype=float)
-    if np.all(values > 0):
-        return [values, np.log(values)]
-    return [values]
+def _levels(column: Sequence[Value | None]) -> list[str] | None:
+    """The levels of a parameter that is not a number, empty if there are too many; None for a number."""
+    if not any(isinstance(value, (bool, str)) for value in column):
+        return None
+    levels = sorted({str(value) for value in column})
+    return levels if len(levels) <= _MAX_LEVELS else []
 
 
-def _standardised(feature: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean(column: Sequence[Value | None]) -> float:
+    values = [float(value) for value in column if value is not None]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _scale(feature: NDArray[np.float64]) -> tuple[float, float, float]:
     # Scaled first: the squares of values near the maximum of a float overflow.
-    feature = feature / (np.abs(feature).max(initial=0.0) or 1.0)
-    spread = float(feature.std())
-    return np.asarray((feature - feature.mean()) / (spread if spread > 0 else 1.0), dtype=np.float64)
+    scale = float(np.abs(feature).max(initial=0.0)) or 1.0
+    spread = float((feature / scale).std())
+    return scale, float((feature / scale).mean()), spread if spread > 0 else 1.0
 
 
 def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:

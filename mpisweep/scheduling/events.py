@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, EndReason, Slot
+from mpisweep.records import AttemptEnd, EndReason, Slot, Value
 
 __all__ = [
     "DeviceSuspected",
     "Event",
     "NothingToLease",
+    "Proposed",
     "ShareEvent",
     "SlotBroken",
     "StopRequested",
@@ -121,6 +122,25 @@ class NothingToLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """A learning search answered a request.
+
+    Attributes:
+        configurations: new configurations, complete.
+        widths: number of ranks that each needs.
+        known: number of ends that the search knew.
+        seconds: how long it took.
+        is_exhausted: whether it has no more; also if it failed.
+    """
+
+    configurations: tuple[dict[str, Value], ...]
+    widths: tuple[int, ...]
+    known: int
+    seconds: float
+    is_exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Time passed without another event."""
 
@@ -131,5 +151,5 @@ ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 Event = (
     WorkerJoined | DeviceSuspected | WorkerLost | SlotBroken
     | TrialsEnded | TrialsReclaimed | StopRequested
-    | ShareEvent | TimePassed
+    | ShareEvent | Proposed | TimePassed
 )  # fmt: skip

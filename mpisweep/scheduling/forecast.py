@@ -62,7 +62,7 @@ def forecast(
     """
     expected: list[float] = []
     upper: list[float] = []
-    ordered = model.shortest_first(numbers)
+    ordered = model.next_last(numbers)
     for number in ordered:
         likely, bound = model.expected_s(number), model.upper_s(number)
         if likely is None or bound is None:

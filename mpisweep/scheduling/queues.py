@@ -1,7 +1,7 @@
 """Trials that wait for a slot, in the order in which they are handed out.
 
 Each number of ranks has a queue of its own, so a trial that fits the free slots is found without a search.
-The longest expected trial of a queue is next, after the reclaimed ones.
+The longest expected trial of a queue is next, or the one with the first place, after the reclaimed ones.
 
 If the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but is
 not handed out unless the expectation changes.
@@ -32,8 +32,8 @@ class _Queue:
     def __init__(self, model: DurationModel) -> None:
         self._model = model
         #: Sort keys of the last sort.
-        self._weights = model.weights
-        #: The shortest one first, among equals the one with the larger number.
+        self._keys = model.keys
+        #: The next one is the last: the longest, or the one with the first place.
         self._sorted: list[int] = []
         #: Reclaimed trials; the last one is the next.
         self._first: dict[int, None] = {}
@@ -64,13 +64,15 @@ class _Queue:
         return taken
 
     def next_and_shortest(self) -> tuple[int, ...]:
+        if self._model.has_places and self._sorted:
+            return (self.next(), min(self._sorted, key=self._model.weight))
         return (self.next(), *self._sorted[:1])
 
     def put_back(self, number: int) -> None:
         self._first[number] = None
 
     def add(self, numbers: Sequence[int]) -> None:
-        if self._weights is not self._model.weights or len(numbers) > _MANY * len(self._sorted):
+        if self._keys is not self._model.keys or len(numbers) > _MANY * len(self._sorted):
             self._sort([*self._sorted, *numbers])
         else:
             for number in numbers:
@@ -92,13 +94,13 @@ class _Queue:
         self._first.clear()
 
     def _sort(self, numbers: list[int]) -> None:
-        self._weights = self._model.weights
-        self._sorted = self._model.shortest_first(numbers)
+        self._keys = self._model.keys
+        self._sorted = self._model.next_last(numbers)
 
     def _key(self, number: int) -> tuple[float, int]:
-        weights = self._weights
-        # A trial added after the last sort has no weight in these keys.
-        return (0.0 if weights is None or number >= len(weights) else weights[number], -number)
+        keys = self._keys
+        # A trial added after the last sort has no key.
+        return (0.0 if keys is None or number >= len(keys) else keys[number], -number)
 
 
 class Waiting:
@@ -119,7 +121,7 @@ class Waiting:
         alone: Container[int] = (),
     ) -> None:
         self._model = model
-        self._widths = widths
+        self._widths = None if widths is None else list(widths)
         self._alone = alone
         #: Largest number of ranks that any trial needs, waiting or not.
         self.widest = max(widths or [1])
@@ -182,10 +184,12 @@ class Waiting:
         for number in reversed(numbers):
             self._queue_of(number).put_back(number)
 
-    def grow(self, count: int) -> None:
-        """Add `count` trials to the widths; they need as many ranks as trial 0."""
+    def grow(self, count: int, widths: Sequence[int] | None = None) -> None:
+        """Add `count` trials and their widths, without which they need as many ranks as trial 0."""
         if self._widths is not None:
-            self._widths = [*self._widths, *[self._widths[0]] * count]
+            added = list(widths) if widths is not None else [self._widths[0]] * count
+            self._widths += added
+            self.widest = max([self.widest, *added])
 
     def add(self, numbers: Iterable[int]) -> None:
         """Add trials in sorted order."""

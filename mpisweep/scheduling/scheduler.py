@@ -33,6 +33,7 @@ from mpisweep.scheduling.events import (
     DeviceSuspected,
     Event,
     NothingToLease,
+    Proposed,
     SlotBroken,
     StopRequested,
     TimePassed,
@@ -43,10 +44,11 @@ from mpisweep.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.blame import on_device_suspected, release
 from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
 from mpisweep.scheduling.rules.handout import fill
-from mpisweep.scheduling.rules.learning import ask_search, learn_durations
+from mpisweep.scheduling.rules.learning import ask_ahead, ask_search, learn_durations, on_proposed
 from mpisweep.scheduling.rules.leases import (
     ask_after_stall,
     on_nothing_to_lease,
@@ -85,6 +87,7 @@ class Scheduler:
         teams: running trials of several ranks -> their slots, according to the journal.
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
         search: adds trials as results come in; None if all trials are known beforehand.
+        proposals: of a learning search, which adds trials too; None if there is none.
         fresh: trials that run again in a fresh process.
         fresh_process: whether every trial needs a fresh process.
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
@@ -108,6 +111,7 @@ class Scheduler:
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
         search: LargestBatch | None = None,
+        proposals: Proposals | None = None,
         fresh: Iterable[int] = (),
         fresh_process: bool = False,
         patience_s: float = 60.0,
@@ -128,6 +132,7 @@ class Scheduler:
             widths=widths,
             frontier=frontier,
             search=search,
+            proposals=proposals,
             shared=shared,
         )
 
@@ -151,6 +156,11 @@ class Scheduler:
     def held(self) -> Mapping[Slot, Mapping[int, int]]:
         """Slot -> the trials that it holds and their attempts, in the order in which it runs them."""
         return self.core.slots.held
+
+    @property
+    def to_come(self) -> int:
+        """Number of trials that a learning search is still to propose."""
+        return 0 if self.core.proposals is None else self.core.proposals.left
 
     @property
     def elsewhere(self) -> int:
@@ -221,6 +231,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_trials_revoked(core, numbers)
         case NothingToLease(sure):
             return on_nothing_to_lease(core, sure, now)
+        case Proposed():
+            return on_proposed(core, event)
         case TimePassed():
             return []
 
@@ -230,6 +242,8 @@ def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
     note_changes(core, decisions, now)
     if core.search is not None:
         ask_search(core, core.search, decisions)
+    if core.proposals is not None:
+        ask_ahead(core, core.proposals, decisions)
     if core.memory.is_rationed:
         ration(core, decisions, now)
     if core.supply is None or not core.supply.must_ask_first:
@@ -249,6 +263,11 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
         reason = core.stopping or EndReason.SHARE
     elif core.stopping is not None and core.search is not None and core.search.ask():
         # All trials of the search have ended, and it would add more.
+        reason = core.stopping
+    elif core.proposals is not None and not core.proposals.is_done and not core.waiting and not core.memory:
+        if core.stopping is None:
+            # The search is about to add some.
+            return
         reason = core.stopping
     elif not core.waiting and not core.memory:
         some = core.trials.counts[COMPLETE] + core.trials.counts[PRUNED] > 0 or core.total == 0

@@ -6,10 +6,11 @@ from typing import cast
 
 from mpisweep.search.base import DistinctSampler, Sampler
 from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.search.learning import LearningSearch
 from mpisweep.spec import Spec
 from mpisweep.spec.searches import load_search
 
-__all__ = ["DistinctSampler", "LargestBatch", "Sampler", "make_sampler"]
+__all__ = ["DistinctSampler", "LargestBatch", "LearningSearch", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:

@@ -64,7 +64,7 @@ class MemoryFrontier:
         directions: the memory parameters: ``increasing`` or ``decreasing``.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Value]], directions: Mapping[str, str]) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Value | None]], directions: Mapping[str, str]) -> None:
         self._columns = {name: columns[name] for name in directions}
         self._lines = Lines(columns, directions)
         self._probing = Probing(self._lines)

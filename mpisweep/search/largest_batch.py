@@ -21,7 +21,9 @@ from mpisweep.records import Direction, FailureCause
 from mpisweep.search.bisection import aim
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.spec import Spec
+from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.space import Configuration, SearchSpace
+from mpisweep.spec.wording import Wording
 
 __all__ = ["NEAR", "LargestBatch"]
 
@@ -42,11 +44,15 @@ class LargestBatch:
 
     def __init__(self, space: SearchSpace, objective: str, direction: Direction) -> None:
         [self._parameter] = space.parameters
+        name = self._parameter.name
         self._objective = objective
         self._sign = 1.0 if direction is Direction.MAXIMIZE else -1.0
         count = self._parameter.count or 0
-        #: Indices of the parameter's values, by size.
-        self._order = sorted(range(count), key=lambda index: float(self._parameter.at(index)))
+        #: Indices of the parameter's values that satisfy the constraints, by size.
+        self._order = sorted(
+            (i for i in range(count) if space.broken_constraint({name: self._parameter.at(i)}) is None),
+            key=lambda index: float(self._parameter.at(index)),
+        )
         self._sizes = [float(self._parameter.at(index)) for index in self._order]
         #: Trial -> position of its size.
         self._positions: dict[int, int] = {}
@@ -57,8 +63,25 @@ class LargestBatch:
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """Create the search of a sweep."""
-        return cls(spec.space, spec.objective, spec.direction)
+        """Create the search of a sweep.
+
+        Raises:
+            SpecError: if no size satisfies the constraints.
+        """
+        wording = Wording(spec.source)
+        try:
+            made = cls(spec.space, spec.objective, spec.direction)
+        except ExpressionError as error:
+            wording.fail("where", str(error))
+        if not made.sizes:
+            texts = ", ".join(repr(constraint.text) for constraint in spec.space.constraints)
+            wording.fail("where", f"no value of {spec.space.names[0]} satisfies {texts}")
+        return made
+
+    @property
+    def sizes(self) -> int:
+        """Number of sizes to choose from."""
+        return len(self._sizes)
 
     @property
     def about(self) -> int:
@@ -77,8 +100,12 @@ class LargestBatch:
         """Register a trial."""
         value = configuration[self._parameter.name]
         index = self._parameter.index(value) if isinstance(value, (int, float)) else None
-        if index is not None:
-            position = bisect_right(self._sizes, float(self._parameter.at(index))) - 1
+        if index is None:
+            return
+        size = float(self._parameter.at(index))
+        position = bisect_right(self._sizes, size) - 1
+        # A constraint that was added since may exclude the trial.
+        if position >= 0 and self._sizes[position] == size:
             self._positions[number] = position
             self._shown.setdefault(position, None)
 

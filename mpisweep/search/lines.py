@@ -123,7 +123,7 @@ class Lines:
         can_run: whether there are slots enough for a trial; None where every trial takes one.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Value]], directions: Mapping[str, str]) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Value | None]], directions: Mapping[str, str]) -> None:
         self._lines: list[Line] = []
         self.groups: list[list[Line]] = []
         self.places: dict[int, tuple[Line, int]] = {}
@@ -133,16 +133,16 @@ class Lines:
         self.out: Counter[str] = Counter()
         self.can_run: Callable[[int], bool] | None = None
 
-    def _arrange(self, columns: Mapping[str, Sequence[Value]], directions: Mapping[str, str]) -> None:
+    def _arrange(self, columns: Mapping[str, Sequence[Value | None]], directions: Mapping[str, str]) -> None:
         alike = list(
             zip(*(column for name, column in columns.items() if name not in directions), strict=True)
         )
         signs = [-1.0 if word == "decreasing" else 1.0 for word in directions.values()]
         needs = [
-            tuple(sign * float(value) for sign, value in zip(signs, values, strict=True))
+            tuple(sign * _number(value) for sign, value in zip(signs, values, strict=True))
             for values in zip(*(columns[name] for name in directions), strict=True)
         ]
-        groups: dict[tuple[Value, ...], dict[tuple[float, ...], list[tuple[float, int]]]] = {}
+        groups: dict[tuple[Value | None, ...], dict[tuple[float, ...], list[tuple[float, int]]]] = {}
         for number, (first, *others) in enumerate(needs):
             lines = groups.setdefault(alike[number] if alike else (), {})
             lines.setdefault(tuple(others), []).append((first, number))
@@ -198,6 +198,11 @@ class Lines:
         if kind is not None:
             self.out[kind] -= 1
         return kind is not None
+
+
+def _number(value: Value | None) -> float:
+    assert value is not None, "a parameter with 'memory' has no condition"
+    return float(value)
 
 
 def needs_at_most(some: tuple[float, ...], others: tuple[float, ...]) -> bool:

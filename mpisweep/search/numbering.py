@@ -10,7 +10,7 @@ Pure: configurations in, columns out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from mpisweep.blocks import ColumnValues
 from mpisweep.records import TrialState, Value
@@ -18,6 +18,12 @@ from mpisweep.search import Sampler
 from mpisweep.spec import Spec
 
 __all__ = ["Known", "Trials", "number_trials"]
+
+#: Ends that a run has observed; a trial that was inferred to be infeasible may still run.
+_OBSERVED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+
+#: Parameter -> its value in every trial; None where it is absent.
+Columns = dict[str, list[Value | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,19 @@ class Known:
 class Trials:
     """All trials of a sweep; entry *n* of each list belongs to trial *n*."""
 
-    parameters: dict[str, list[Value]]
+    #: None where a trial does not have the parameter.
+    parameters: dict[str, list[Value | None]]
     states: list[int]
     attempts: list[int]
     baseline: int | None
     #: Number of the first new trial.
     first_new: int
+    #: The value of a parameter in a trial that does not say it.
+    usual: Mapping[str, Value] = field(default_factory=dict)
+    #: Parameters that some configurations do not have.
+    absentable: frozenset[str] = frozenset()
+    #: Unended trials that violate a constraint that the sweep file has now -> that constraint.
+    excluded: dict[int, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -49,9 +62,10 @@ class Trials:
         return len(self.states)
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """Append trials; a missing parameter takes the value of the first trial."""
+        """Append trials; a missing parameter is absent if it may be, else it takes its usual value."""
         for name, column in self.parameters.items():
-            column.extend(configuration.get(name, column[0]) for configuration in configurations)
+            usual = None if name in self.absentable else self.usual.get(name)
+            column.extend(configuration.get(name, usual) for configuration in configurations)
         self.states.extend([int(TrialState.WAITING)] * len(configurations))
         self.attempts.extend([0] * len(configurations))
 
@@ -62,6 +76,11 @@ class Trials:
             values = [column[number] for number in numbers]
             columns[name] = values[0] if _all_equal(values) else values
         return columns
+
+    def configuration(self, number: int) -> dict[str, Value]:
+        """The parameters that one trial has."""
+        values = ((name, column[number]) for name, column in self.parameters.items())
+        return {name: value for name, value in values if value is not None}
 
 
 def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
@@ -74,15 +93,16 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
     """
     asked, count, baseline_row = _asked_for(spec, sampler)
     if known is None or not known.states:
-        return Trials(asked, [int(TrialState.WAITING)] * count, [0] * count, baseline_row, 0)
+        waiting = [int(TrialState.WAITING)] * count
+        return Trials(asked, waiting, [0] * count, baseline_row, 0, spec.full({}), spec.space.absentable)
     return _continued(spec, asked, count, baseline_row, known)
 
 
-def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], int, int | None]:
+def _asked_for(spec: Spec, sampler: Sampler) -> tuple[Columns, int, int | None]:
     """Columns of the configurations in the sweep file, their count, and the baseline's row."""
     count = len(sampler)
     rows = [sampler[index] for index in range(count)]
-    columns: dict[str, list[Value]] = {name: [row[name] for row in rows] for name in spec.space.names}
+    columns: Columns = {name: [row.get(name) for row in rows] for name in spec.space.names}
     for name, value in spec.fixed.items():
         columns.setdefault(name, [value] * count)
     baseline = spec.baseline_configuration()
@@ -92,33 +112,36 @@ def _asked_for(spec: Spec, sampler: Sampler) -> tuple[dict[str, list[Value]], in
     usual = spec.full({})
     for name in names:
         if name not in columns:
-            columns[name] = [usual.get(name, baseline[name])] * count
-    complete = usual | baseline
-    wanted = tuple(complete[name] for name in names)
+            filler: Value | None = usual.get(name, baseline[name])
+            columns[name] = [filler] * count
+    wanted = tuple(map(baseline.get, names))
     for row, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
         if values == wanted:
             return columns, count, row
-    for name, value in zip(names, wanted, strict=True):
-        columns[name].append(value)
+    for name, own in zip(names, wanted, strict=True):
+        columns[name].append(own)
     return columns, count + 1, count
 
 
 def _continued(
-    spec: Spec, asked: dict[str, list[Value]], asked_count: int, baseline_row: int | None, known: Known
+    spec: Spec, asked: Columns, asked_count: int, baseline_row: int | None, known: Known
 ) -> Trials:
     usual = spec.full({})
     names = [*asked, *(name for name in known.parameters if name not in asked)]
     known_count = len(known.states)
     # Values lost to damage become the workload's defaults; "" matches no configuration.
-    parameters: dict[str, list[Value]] = {
+    lost: dict[str, Value | None] = {
+        name: None if name in spec.space.absentable else usual.get(name, "") for name in names
+    }
+    parameters: Columns = {
         name: [
-            usual.get(name, "") if value is None else value
+            lost[name] if value is None else value
             for value in known.parameters.get(name) or [None] * known_count
         ]
         for name in names
     }
-    wanted: dict[str, list[Value]] = {
-        name: asked.get(name) or [usual.get(name, parameters[name][0])] * asked_count for name in names
+    wanted: Columns = {
+        name: asked.get(name) or [usual.get(name, _first(parameters[name]))] * asked_count for name in names
     }
     number_of = {values: number for number, values in enumerate(_rows(parameters, known_count))}
     baseline = known.baseline
@@ -133,20 +156,39 @@ def _continued(
         if row == baseline_row:
             baseline = number
     new = count - known_count
-    return Trials(
+    found = Trials(
         parameters,
         [*known.states, *[int(TrialState.WAITING)] * new],
         [*known.attempts, *[0] * new],
         baseline,
         known_count,
+        usual,
+        spec.space.absentable,
     )
+    return replace(found, excluded=_excluded(spec, found))
 
 
-def _rows(columns: Mapping[str, Sequence[Value]], count: int) -> Iterator[tuple[Value, ...]]:
+def _first(column: Sequence[Value | None]) -> Value | None:
+    return column[0] if column else ""
+
+
+def _excluded(spec: Spec, trials: Trials) -> dict[int, str]:
+    """Known trials that have not ended and violate a constraint, which was added or changed since."""
+    found: dict[int, str] = {}
+    for number in range(trials.first_new if spec.space.constraints else 0):
+        if trials.states[number] in _OBSERVED or number == trials.baseline:
+            continue
+        broken = spec.space.broken_constraint(trials.configuration(number))
+        if broken is not None:
+            found[number] = broken.text
+    return found
+
+
+def _rows(columns: Columns, count: int) -> Iterator[tuple[Value | None, ...]]:
     """Yield one tuple per trial, even without columns."""
     return zip(*columns.values(), strict=True) if columns else iter([()] * count)
 
 
-def _all_equal(values: list[Value]) -> bool:
+def _all_equal(values: list[Value | None]) -> bool:
     first = values[0]
     return all(value == first for value in values) and len({type(value) for value in values}) == 1

@@ -23,4 +23,4 @@ class RandomSampler(DistinctSampler):
         """See :class:`~mpisweep.search.base.DistinctSampler`."""
         for index in count():
             generator = Random(f"{self.seed}:{index}")
-            yield self.space.from_unit([generator.random() for _ in self.space.parameters])
+            yield self.space.from_unit([generator.random() for _ in self.space.axes])

@@ -24,7 +24,7 @@ class SobolSampler(DistinctSampler):
 
     def proposals(self) -> Iterator[Configuration]:
         """See :class:`~mpisweep.search.base.DistinctSampler`."""
-        engine = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self.seed)
+        engine = qmc.Sobol(len(self.space.axes), scramble=True, rng=self.seed)
         while True:
             for point in engine.random(_BLOCK):
                 yield self.space.from_unit(point)

@@ -6,13 +6,14 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import SEARCH_NAMES, nearest
+from mpisweep.spec.keys import ADAPTIVE, LEARNING, SEARCH_NAMES, nearest
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
     CommandWorkload,
     FunctionWorkload,
     Limits,
+    SamplerChoice,
     Spec,
     SpecError,
     Workload,
@@ -23,13 +24,16 @@ from mpisweep.spec.units import parse_duration
 from mpisweep.spec.wording import COMMAND_LINE
 
 __all__ = [
+    "ADAPTIVE",
     "COMMAND_LINE",
+    "LEARNING",
     "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
     "CommandWorkload",
     "FunctionWorkload",
     "Limits",
+    "SamplerChoice",
     "Spec",
     "SpecError",
     "Workload",

@@ -9,9 +9,10 @@ from typing import Any
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
+from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.keys import RANKS, RANKS_AT_MOST, nearest, right_place
-from mpisweep.spec.model import BuiltinWorkload, Spec, Workload, ends
-from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace
+from mpisweep.spec.model import BuiltinWorkload, Spec, Workload
+from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace, ends
 from mpisweep.spec.wording import Wording
 
 __all__ = [
@@ -62,6 +63,9 @@ def _values(
         yield from ((table, name, value) for name, value in values.items())
     for parameter in space.parameters:
         yield from (("parameters", parameter.name, value) for value in ends(parameter))
+    for condition in space.conditions:
+        if condition.otherwise is not None:
+            yield "parameters", condition.name, condition.otherwise
 
 
 def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixed: Configuration) -> None:
@@ -71,6 +75,13 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
     values: dict[str, list[Value]] = {name: [value] for name, value in fixed.items()}
     for parameter in space.parameters:
         values[parameter.name] = ends(parameter)
+    for condition in space.conditions:
+        if condition.otherwise is None:
+            wording.fail(
+                f"parameters.{condition.name}",
+                "found 'when' without 'else'; a command line needs every parameter's value, e.g. else = 0",
+            )
+        values[condition.name] = [*values[condition.name], condition.otherwise]
     try:
         check_formats(workload, values)
     except CommandError as error:
@@ -88,12 +99,23 @@ def check_command(wording: Wording, workload: Workload, space: SearchSpace, fixe
 def check_baseline(
     wording: Wording, workload: Workload, space: SearchSpace, baseline: Configuration | None
 ) -> None:
-    """Reject a baseline that omits a parameter without a default."""
-    if baseline is None or isinstance(workload, BuiltinWorkload):
+    """Reject a baseline without a value that it needs, or with one that cannot exist in it."""
+    if baseline is None:
         return
+    is_complete = isinstance(workload, BuiltinWorkload)
+    try:
+        inactive = space.inactive(baseline)
+    except ExpressionError as error:
+        wording.fail("baseline", str(error))
     for name in space.names:
-        if name not in baseline:
+        if name not in baseline and name not in inactive and not is_complete:
             wording.fail("baseline", f"{name!r} is missing; a baseline must set every searched parameter")
+    for condition in space.conditions:
+        if condition.name in inactive.intersection(baseline):
+            wording.fail(
+                f"baseline.{condition.name}",
+                f"is set, but {condition.when.text!r} does not hold for the baseline",
+            )
 
 
 def check_objective(wording: Wording, described: WorkloadDescription, objective: str) -> None:
@@ -148,21 +170,18 @@ def with_largest_batch(
     if "objective" not in raw and not has_speed:
         wording.fail("objective", f"is missing; {search} needs the metric that measures speed")
     usual = {"objective": SPEED, "direction": Direction.MAXIMIZE.value}
-    return SearchSpace((replace(parameter, memory="increasing"),)), usual | raw
+    return replace(space, parameters=(replace(parameter, memory="increasing"),)), usual | raw
 
 
-def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
+def check_size(wording: Wording, spec: Spec) -> None:
     """Reject a search with an unknown number of trials, or a grid that is too large.
 
-    Args:
-        wording: of the sweep.
-        spec: of the sweep.
-        most_points: size of the largest grid allowed.
+    How many points conditions and constraints leave of a grid is counted by its sampler.
     """
     if spec.search == "largest_batch":
         return
-    if spec.search == "grid":
-        _check_grid(wording, spec, most_points)
+    if spec.search in ("grid", "points"):
+        _check_grid(wording, spec)
         return
     if spec.trials is None:
         example = wording.set("trials", 100)
@@ -171,7 +190,7 @@ def check_size(wording: Wording, spec: Spec, most_points: int) -> None:
         wording.fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
 
 
-def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
+def _check_grid(wording: Wording, spec: Spec) -> None:
     space = spec.space
     if spec.trials is not None:
         wording.fail(
@@ -185,10 +204,10 @@ def _check_grid(wording: Wording, spec: Spec, most_points: int) -> None:
             f"{_points_hint(wording, continuous)}, or {wording.set('search', 'random')} "
             f"with {wording.set('trials', 'N')}",
         )
-    if space.size > most_points:
+    if space.size > spec.max_points and space.is_product:
         wording.fail(
             "parameters",
-            f"the grid has {space.size:,} points, more than {most_points:,}; to run it anyway, "
+            f"the grid has {space.size:,} points, more than {spec.max_points:,}; to run it anyway, "
             f"set {wording.set('max_points', space.size)}",
         )
 

@@ -18,9 +18,10 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
-    "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "MEMORY_WORDS", "NAME",
-    "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key",
-    "key_of", "keys_of", "names_of", "nearest", "right_place", "unknown_key",
+    "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
+    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES",
+    "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place",
+    "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -38,8 +39,15 @@ TEXT_CHARS = 1 << 16
 INTEGER_AT_MOST = 2**63 - 1
 #: How a trial's memory can depend on a parameter.
 MEMORY_WORDS = ("increasing", "decreasing")
+#: The search that a table describes: a sampler of Optuna and its options.
+OPTUNA = "optuna"
 #: The built-in searches.
 SEARCH_NAMES = tuple(BUILT_IN[SEARCHES])
+
+#: The searches that propose configurations while the sweep runs; with `largest_batch`, all that choose trials
+#: by earlier results.
+LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
+ADAPTIVE = ("largest_batch", *LEARNING)
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -49,7 +57,7 @@ FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
-    "workload", "command", "template", "variables", "values",
+    "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
 ]  # fmt: skip
 
 
@@ -169,11 +177,26 @@ KEYS: tuple[Key, ...] = (
         "whether smaller or larger objectives are better",
         values=_DIRECTIONS, usual="`minimize`; `maximize` with `search = \"largest_batch\"`"),
     Key("", "search", "choice", "grid",
-        "which configurations are tried, and in which order", values=SEARCH_NAMES),
+        "which configurations are tried, and in which order; or a sampler of Optuna with its options: "
+        "`{ sampler = \"TPESampler\", multivariate = true }`",
+        values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
     Key("", "trials", "integer", None,
         "number of configurations to sample; may grow when the sweep is resumed; not for `grid` and "
         "`largest_batch`", low=1, usual="none; required by searches that sample"),
     Key("", "seed", "integer", 0, "seed of the search, and of each trial's own seed", low=0),
+    Key("", "order", "choice", "longest",
+        "which trials run first: those that are expected to take longest, or with `spread` an order in which "
+        "those that have run cover the space evenly at any time", values=("longest", "spread")),
+    Key("", "where", "conditions", None,
+        "constraints that every configuration satisfies, e.g. `\"batch_size * ranks_per_trial <= 4096\"`",
+        usual="no constraint"),
+    Key("", "zip", "groups", None,
+        "groups of parameters that vary together, value by value, e.g. "
+        "`[[\"batch_size\", \"learning_rate\"]]`",
+        usual="every combination of all parameters"),
+    Key("", "points", "points", None,
+        "the configurations to run, in place of `[parameters]`: a list of tables, a table of lists, or the "
+        "name of a CSV file", usual="none"),
     Key("", "max_points", "integer", 1_000_000,
         "size of the largest grid allowed; a larger one is rejected before anything runs",
         low=1, unit="points"),
@@ -243,9 +266,15 @@ KEYS: tuple[Key, ...] = (
     Key("range", "memory", "choice", None,
         "whether larger values need more memory or less; the sweep then finds the values that do not "
         "fit, and skips those beyond", values=MEMORY_WORDS, usual="nothing is assumed"),
+    Key("range", "when", "text", None,
+        "the parameter exists only in configurations for which this condition holds", usual="always"),
+    Key("range", "else", "value", None,
+        "its value in the other configurations", usual="none: it is absent from them"),
 
-    Key("list", "values", "values", None, "the choices, all numbers", is_required=True),
-    Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, is_required=True),
+    Key("list", "values", "values", None, "the choices; all numbers if `memory` is set", is_required=True),
+    Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, usual="nothing is assumed"),
+    Key("list", "when", "text", None, "as in a range", usual="always"),
+    Key("list", "else", "value", None, "as in a range", usual="none: it is absent"),
 )  # fmt: skip
 
 #: Table -> where its keys are written, for messages.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
-from mpisweep.spec.space import Choice, Configuration, Parameter, SearchSpace
+from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Spec", "SpecError",
-    "Workload", "ends",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "SamplerChoice", "Spec",
+    "SpecError", "Workload",
 ]  # fmt: skip
 
 
@@ -35,6 +36,14 @@ class FunctionWorkload:
 
     module: str
     function: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChoice:
+    """A sampler of Optuna by its class name, and its options."""
+
+    name: str
+    options: Mapping[str, Any]
 
 
 Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
@@ -80,8 +89,11 @@ class Spec:
         folder: folder of the sweep file; trials run there and import user modules from there.
         text: TOML that parses to this Spec.
         source: name of the sweep file in messages.
+        max_points: size of the largest grid allowed.
+        order: which trials run first: ``longest`` or ``spread``.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
+        sampler: of the search "optuna", which names one; None for any other.
     """
 
     name: str
@@ -98,12 +110,22 @@ class Spec:
     folder: Path
     text: str
     source: str
+    order: str = "longest"
+    max_points: int = 1_000_000
     devices_per_trial: float = 1.0
     fresh_process: bool = False
+    sampler: SamplerChoice | None = None
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
+
+    @property
+    def search_text(self) -> str:
+        """The search and its options in one line."""
+        if self.sampler is None:
+            return self.search
+        return ", ".join([self.sampler.name, *(f"{k} = {v!r}" for k, v in self.sampler.options.items())])
 
     @property
     def measures(self) -> bool:
@@ -121,6 +143,8 @@ class Spec:
     def most_ranks(self) -> int:
         """Number of ranks of the widest trial."""
         searched = [value for p in self.space.parameters if p.name == RANKS for value in ends(p)]
+        others = (condition.otherwise for condition in self.space.conditions if condition.name == RANKS)
+        searched += [value for value in others if value is not None]
         return (
             max(self.ranks({RANKS: value}) for value in searched)
             if searched
@@ -145,13 +169,14 @@ class Spec:
         if self.baseline is None:
             return None
         usual = self.full(self.baseline)
-        names = [*self.space.names, *self.fixed, *self.baseline]
-        return {name: usual[name] for name in dict.fromkeys(names)}
+        searched = self.space.complete(usual)
+        others = [name for name in (*self.fixed, *self.baseline) if name not in self.space.names]
+        return searched | {name: usual[name] for name in others}
 
     def differences(self, recorded: Spec) -> list[str]:
         """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits and the name may change; the space and ``trials`` may grow.
+        Limits, the name, the order and the constraints may change; the space and ``trials`` may grow.
 
         Returns:
             One sentence per difference; empty if the sweep can be resumed.
@@ -161,7 +186,7 @@ class Spec:
             ("workload", _workload_text(recorded.workload), _workload_text(self.workload)),
             ("objective", recorded.objective, self.objective),
             ("direction", recorded.direction.value, self.direction.value),
-            ("search", recorded.search, self.search),
+            ("search", recorded.search_text, self.search_text),
             ("seed", recorded.seed, self.seed),
         ]
         for name in dict.fromkeys([*recorded.fixed, *self.fixed]):
@@ -182,11 +207,15 @@ class Spec:
         if old.names != self.space.names:
             before_and_now = f"{', '.join(old.names)}, {self.source} has {', '.join(self.space.names)}"
             return [f"parameters: the results file has {before_and_now}"]
-        found: list[str] = []
+        if self.space.points is not None:
+            left = set(old.points or ()) - set(self.space.points)
+            missing = f"points: {next(iter(left))} is missing" if left else ""
+            return [f"{missing}; points may be added but not removed"] if left else []
+        found = self._rule_differences(old)
         for before, now in zip(old.parameters, self.space.parameters, strict=True):
             if before == now:
                 continue
-            if self.search not in ("grid", "largest_batch"):
+            if self.search not in ("grid", "points", "largest_batch"):
                 found.append(
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; every proposal of a {self.search} search would change"
@@ -196,6 +225,18 @@ class Spec:
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; a space may grow but must keep its old values"
                 )
+        return found
+
+    def _rule_differences(self, old: SearchSpace) -> list[str]:
+        """Differences of conditions and groups, which say what the points of the space are."""
+        found: list[str] = []
+        before = {c.name: (c.when.text, c.otherwise) for c in old.conditions}
+        now = {c.name: (c.when.text, c.otherwise) for c in self.space.conditions}
+        for name in dict.fromkeys([*before, *now]):
+            if before.get(name) != now.get(name):
+                found.append(f"parameters.{name}: 'when' or 'else' differ from those in the results file")
+        if set(old.zipped) != set(self.space.zipped):
+            found.append(f"zip: the results file has {old.zipped}, {self.source} has {self.space.zipped}")
         return found
 
 
@@ -217,8 +258,3 @@ def _shown(value: object) -> str:
 def _contains_all(now: Parameter, before: Parameter) -> bool:
     count = before.count
     return count is not None and all(now.contains(before.at(index)) for index in range(count))
-
-
-def ends(parameter: Parameter) -> list[Value]:
-    """The smallest and largest value of a range; all values of a choice."""
-    return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mpisweep.records import Value
+from mpisweep.spec.domains import Choice, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.keys import (
     INTEGER_AT_MOST,
     MEMORY_WORDS,
@@ -21,9 +22,8 @@ from mpisweep.spec.keys import (
     names_of,
     right_place,
 )
-from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, SpaceError
 
-__all__ = ["parse_parameter", "parse_quick", "parse_quick_value"]
+__all__ = ["parse_parameter", "parse_quick", "parse_quick_value", "parse_value"]
 
 #: Numbers on a command line.  With a leading zero (007) or underscores it is a string.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
@@ -79,9 +79,9 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
         inside = text.strip()
         if inside.startswith("[") and "," in inside:
             raise SpaceError(f"found {inside!r}; write choices without brackets: {inside[1:-1]}")
-        return _parse_value(text)
+        return parse_value(text)
     high, *rest = ends
-    raw: dict[str, Any] = {"from": _parse_value(low), "to": _parse_value(high)}
+    raw: dict[str, Any] = {"from": parse_value(low), "to": parse_value(high)}
     for part in rest:
         if part == "log":
             raw["scale"] = "log"
@@ -96,7 +96,7 @@ def parse_quick(name: str, text: str) -> Parameter | Value:
         elif "step" in raw:
             raise SpaceError(f"found {part!r} after a range that has a step; expected FROM:TO:STEP")
         else:
-            raw["step"] = _parse_value(part)
+            raw["step"] = parse_value(part)
     return _parse_range(name, raw, with_step="FROM:TO:STEP", with_points="FROM:TO:log:points=N")
 
 
@@ -108,7 +108,7 @@ def parse_quick_value(text: str) -> Value:
     """
     if len(_split(text, ",")) > 1 or len(_split(text, ":")) > 1:
         raise SpaceError(f"found {text!r}; expected one value")
-    return _parse_value(text)
+    return parse_value(text)
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -138,7 +138,8 @@ def _split(text: str, separator: str) -> list[str]:
     return parts
 
 
-def _parse_value(text: str) -> Value:
+def parse_value(text: str) -> Value:
+    """Parse the text of a value: an integer, a number, true or false; anything else is a string."""
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
@@ -152,7 +153,7 @@ def _same_kind(parts: list[str]) -> list[Value]:
     """Parse a list; if one item has a leading zero (008,009,100), all are strings."""
     if any(_PADDED.fullmatch(part.strip()) for part in parts):
         return [part.strip() for part in parts]
-    return [_parse_value(part) for part in parts]
+    return [parse_value(part) for part in parts]
 
 
 def _parse_choice(name: str, raw: list[Any]) -> Choice:

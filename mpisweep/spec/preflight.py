@@ -20,12 +20,11 @@ from typing import NamedTuple
 
 from mpisweep.plugins import WORKLOADS, find_plugin
 from mpisweep.processes.kernel import python_command
-from mpisweep.spec import SEARCH_NAMES, FunctionWorkload, Spec, SpecError
+from mpisweep.spec import FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
-from mpisweep.spec.model import ends
 from mpisweep.spec.searches import load_search
-from mpisweep.spec.space import Configuration
+from mpisweep.spec.space import Configuration, ends
 from mpisweep.spec.wording import Wording
 
 __all__ = ["check_startable"]
@@ -40,14 +39,23 @@ _NO_SCRIPT = ("-m", "-c", "-")
 log = logging.getLogger(__name__)
 
 
-def check_startable(spec: Spec) -> None:
+def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     """Check options, folders, program and template, or import the function in a new process.
+
+    Args:
+        spec: the sweep.
+        has_sampler: whether its sampler was made before, which checks conditions and constraints.
 
     Raises:
         SpecError: if the workload or the search cannot start.
     """
-    if spec.search not in SEARCH_NAMES:
-        load_search(spec)
+    search = load_search(spec)
+    if hasattr(search, "check"):
+        search.check(spec)
+    elif not spec.space.is_product and not has_sampler:
+        sampler = search.from_spec(spec)
+        for warning in getattr(sampler, "warnings", ()):
+            log.warning("%s: %s", spec.source, warning)
     if spec.built_in is not None:
         _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from mpisweep.spec.model import Spec
 from mpisweep.spec.parameters import parse_quick, parse_quick_value
 from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.sweepfile import parse_spec
+from mpisweep.spec.units import toml_value
 from mpisweep.spec.wording import COMMAND_LINE, Wording
 
-__all__ = ["spec_from_flags", "toml_value"]
+__all__ = ["spec_from_flags"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 _NAME = re.compile(NAME)
@@ -31,6 +31,7 @@ def spec_from_flags(
     options: Mapping[str, Value | None] | None = None,
     limits: Mapping[str, Value | None] | None = None,
     metrics: Sequence[str] = (),
+    where: Sequence[str] = (),
 ) -> Spec:
     """Build a Spec from flags: ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
 
@@ -42,6 +43,7 @@ def spec_from_flags(
         options: top-level keys of a sweep file; None values are omitted.
         limits: keys of [limits]; None values are omitted.
         metrics: ``name=PATTERN``, for a command line.
+        where: constraints.
 
     Raises:
         SpecError: see the class.
@@ -60,14 +62,11 @@ def spec_from_flags(
     wanted = _baseline(baseline, searched, fixed)
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _default_name(workload, searched))
-    lines = [f"{key} = {toml_value(value)}" for key, value in head.items()]
-    if isinstance(workload, str):
-        lines.insert(0, f"workload = {toml_value(workload)}")
-    else:
-        lines.insert(
-            0, f"workload = {{ command = [{', '.join(toml_value(argument) for argument in workload)}] }}"
-        )
-    lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
+    lines = [_workload_line(workload), *(f"{key} = {toml_value(value)}" for key, value in head.items())]
+    if where:
+        lines.append(f"where = [{', '.join(map(toml_value, where))}]")
+    if searched or "points" not in head:
+        lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("metrics", metrics))
     limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
     tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limited}
@@ -78,6 +77,12 @@ def spec_from_flags(
     if any("\ud800" <= character <= "\udfff" for character in text):
         _WORDING.fail("", "contains bytes that are not UTF-8")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
+
+
+def _workload_line(workload: str | Sequence[str]) -> str:
+    if isinstance(workload, str):
+        return f"workload = {toml_value(workload)}"
+    return f"workload = {{ command = [{', '.join(map(toml_value, workload))}] }}"
 
 
 def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
@@ -124,16 +129,6 @@ def _default_name(workload: str | Sequence[str], searched: Sequence[Parameter]) 
 
 def _key(name: str) -> str:
     return name if _IDENTIFIER.fullmatch(name) else toml_value(name)
-
-
-def toml_value(value: Value) -> str:
-    """Format a value as TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # A JSON string is a TOML string, but TOML also requires DEL to be escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
 
 
 def _parameter_toml(parameter: Parameter) -> str:

@@ -22,7 +22,11 @@ _KINDS = {
     "command": "string, or list of strings",
     "template": "file name",
     "variables": "table of strings",
-    "values": "list of numbers",
+    "values": "list",
+    "value": "number, string, true or false",
+    "conditions": "string, or list of strings",
+    "groups": "list of lists of names",
+    "points": "list, table or file name",
 }
 
 

@@ -22,6 +22,7 @@ from mpisweep.spec.keys import (
     IDENTIFIER,
     INTEGER_AT_MOST,
     NAME,
+    OPTUNA,
     RANKS,
     RANKS_AT_MOST,
     SEARCH_NAMES,
@@ -48,6 +49,16 @@ _TARGET: Schema = {
     "type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1, "maxProperties": 1,
 }  # fmt: skip
 _VALUE: Schema = {"type": ["number", "string", "boolean"]}
+_SAMPLER: Schema = {
+    "type": "object",
+    "properties": {"sampler": _TEXT},
+    "required": ["sampler"],
+    "additionalProperties": {"type": ["number", "string", "boolean", "array"]},
+}
+#: One value, by its kind.
+_ONE: list[Schema] = [
+    {"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"},
+]  # fmt: skip
 _RANGE: Schema = {"$ref": "#/definitions/range"}
 _LIST: Schema = {"$ref": "#/definitions/list"}
 
@@ -68,7 +79,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
     described = filter(None, map(describe_if_there, workloads))
     made = _table(keys_of(""), {
         "workload": _workload(workloads),
-        "search": {"enum": searches},
+        "search": {"anyOf": [{"enum": [name for name in searches if name != OPTUNA]}, _SAMPLER]},
         "parameters": _named(_parameter()),
         # A table is only for the options of a workload that take one.
         "fixed": _named({"anyOf": [_VALUE, _TARGET]}),
@@ -80,7 +91,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "mpisweep sweep file",
-        "definitions": {"range": _range(), "list": _table(keys_of("list"))},
+        "definitions": {"range": _range(), "list": _list()},
         **made,
         "allOf": [_options_of(workload) for workload in described],
     }
@@ -131,7 +142,19 @@ def _form(key: Key) -> Schema:
             texts: Schema = {"type": ["string", "number", "boolean"]}
             return _named(texts)
         case "values":
-            return _choices({"type": "number"})
+            return {"anyOf": [_choices(one) for one in _ONE]}
+        case "value":
+            return _VALUE
+        case "conditions":
+            return {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+        case "groups":
+            name: Schema = {"type": "string", "pattern": f"^{IDENTIFIER}$"}
+            group: Schema = {"type": "array", "items": name, "minItems": 2, "uniqueItems": True}
+            return {"type": "array", "items": group}
+        case "points":
+            tables: Schema = {"type": "array", "items": _named(_VALUE) | {"minProperties": 1}, "minItems": 1}
+            lists = _named({"type": "array", "items": _VALUE, "minItems": 1}) | {"minProperties": 1}
+            return {"anyOf": [_TEXT, tables, lists]}
     raise AssertionError(f"{key.path} has a form of its own")
 
 
@@ -158,15 +181,26 @@ def _choices(value: Schema) -> Schema:
 
 def _parameter() -> Schema:
     """Build the schema of an entry of [parameters]: choices, a range, or a list with `memory`."""
-    one: list[Schema] = [{"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"}]
-    return {"anyOf": [*map(_choices, one), _RANGE, _LIST]}
+    return {"anyOf": [*map(_choices, _ONE), _RANGE, _LIST]}
+
+
+#: An entry with a condition: `else` needs `when`, which excludes `memory`.
+_CONDITIONAL: Schema = {"dependencies": {"else": ["when"], "when": {"not": {"required": ["memory"]}}}}
+
+
+def _list() -> Schema:
+    numbers: Schema = {"properties": {"values": _choices({"type": "number"})}}
+    has_memory: Schema = {"required": ["memory"]}
+    return _table(keys_of("list")) | _CONDITIONAL | {
+        "anyOf": [{"allOf": [has_memory, numbers]}, {"required": ["when"]}]
+    }  # fmt: skip
 
 
 def _range() -> Schema:
     above_0: Schema = {"type": "number", "exclusiveMinimum": 0}
     found = _table(keys_of("range"), {"step": above_0})
     log: Schema = {"properties": {"scale": {"const": "log"}}, "required": ["scale"]}
-    return found | {
+    return found | _CONDITIONAL | {
         "not": {"anyOf": [
             {"required": ["step", "points"]},
             {"allOf": [log, {"required": ["step"]}]},
@@ -228,8 +262,9 @@ def _searched(option: Option) -> Schema:
     """Build the schema of a searched option."""
     one: Schema = {"type": "string"} if option.kind == "target" else _value(option)
     if option.kind not in ("integer", "number"):
-        return _choices(one)
+        with_condition: Schema = {"properties": {"values": _choices(one), "else": one}}
+        return {"anyOf": [_choices(one), {"allOf": [_LIST, with_condition]}]}
     step = {"step": {"type": "integer"}} if option.kind == "integer" else {}
-    ranges = {"allOf": [_RANGE, {"properties": {"from": one, "to": one, **step}}]}
-    lists = {"allOf": [_LIST, {"properties": {"values": _choices(one)}}]}
+    ranges = {"allOf": [_RANGE, {"properties": {"from": one, "to": one, "else": one, **step}}]}
+    lists = {"allOf": [_LIST, {"properties": {"values": _choices(one), "else": one}}]}
     return {"anyOf": [_choices(one), ranges, lists]}

@@ -1,256 +1,145 @@
-"""The search space: parameters and their domains.
+"""The search space: parameters, which vary together, and which configurations there are.
 
-A parameter is an integer range, a float range or a choice.  All have the same interface: the number of grid
-points, the *i*-th value, whether a value belongs to the domain, and the map to and from the unit interval, in
-which random and quasi-random searches draw.  A space is the product of its parameters; on a grid the last
-parameter varies fastest.
+A space is a product of *axes*.  An axis is one parameter, or several that vary together (``zip``), or a list
+of points, which is the only axis of its space.  On a grid the last axis varies fastest.
 
-Everything here is immutable and does no I/O; :mod:`~mpisweep.spec.parameters` parses parameters.
+Two things remove configurations from the product:
+
+* A *condition* (``when``) says when a parameter exists.  Where it does not hold the parameter is absent from
+  the configuration, or has the value of ``else``.  Points of the product that differ in such a parameter
+  alone are one configuration, whose grid point is the one with the parameter's first value.
+* A *constraint* (``where``) must hold for every configuration.  One that needs the value of an absent
+  parameter does not apply.
+
+A configuration maps the names of the parameters that exist in it to their values, in the order of the space.
+
+Everything here is immutable and does no I/O.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from mpisweep.records import Value
+from mpisweep.spec.domains import Choice, FloatRange, IntegerRange, Parameter, SpaceError, ends
+from mpisweep.spec.expression import Expression
 
 __all__ = [
-    "Choice",
-    "Configuration",
-    "FloatRange",
-    "IntegerRange",
-    "Parameter",
-    "SearchSpace",
-    "SpaceError",
-    "Value",
-]
+    "Axis", "Choice", "Condition", "Configuration", "FloatRange", "IntegerRange", "Parameter", "SearchSpace",
+    "SpaceError", "Value", "ends",
+]  # fmt: skip
 
 Configuration = dict[str, Value]
 
-#: Relative tolerance within which a float equals a grid point.
-_SLACK = 1e-9
-#: Bound of the rounding error of a sum, relative to its largest term.
-_ROUNDING = 1e-12
-
-
-class SpaceError(ValueError):
-    """Invalid parameter; the message says what was found and what is expected."""
-
 
 @dataclass(frozen=True)
-class IntegerRange:
-    """Integers from `low` to `high`, both included.
+class Axis:
+    """Parameters that vary together: entry *i* of each is one step.
 
     Attributes:
-        step: distance between neighbouring values on a linear scale.
-        log: whether equal ratios, not equal differences, are equally likely.
-        points: number of grid points on a log scale.
-        memory: ``increasing`` if larger values need more memory, ``decreasing`` if less; empty if unknown.
-            Ignored in comparisons.
+        parameters: with equally many values, if there are several.
+        rows: the values of each step, if the parameters' own order does not say it.
     """
 
-    name: str
-    low: int
-    high: int
-    step: int = 1
-    log: bool = False
-    points: int | None = None
-    memory: str = field(default="", compare=False)
+    parameters: tuple[Parameter, ...]
+    rows: tuple[tuple[Value, ...], ...] | None = None
 
     @cached_property
-    def _log_values(self) -> tuple[int, ...]:
-        assert self.points is not None
-        return tuple(sorted({round(v) for v in _log_points(self.low, self.high, self.points)}))
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return tuple(parameter.name for parameter in self.parameters)
 
     @property
     def count(self) -> int | None:
-        """Number of grid points."""
-        if self.points is not None:
-            return len(self._log_values)
-        return (self.high - self.low) // self.step + 1
+        """Number of steps; None if the parameter is continuous."""
+        return self.parameters[0].count if self.rows is None else len(self.rows)
 
-    def at(self, index: int) -> int:
-        """The grid point `index`."""
-        return self._log_values[index] if self.points is not None else self.low + index * self.step
+    def at(self, index: int) -> tuple[Value, ...]:
+        """The values of step `index`."""
+        if self.rows is not None:
+            return self.rows[index]
+        return tuple(parameter.at(index) for parameter in self.parameters)
 
-    def index(self, value: Value) -> int | None:
-        """Index of the grid point `value`, or None."""
-        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
-            return None
-        if self.points is not None:
-            return self._log_values.index(value) if value in self._log_values else None
-        steps, rest = divmod(value - self.low, self.step)
-        return None if rest else steps
+    def index(self, values: Sequence[Value]) -> int | None:
+        """The step with these values, or None."""
+        if self.rows is not None:
+            return self._index_of_row.get(_row_key(values))
+        found = {p.index(value) for p, value in zip(self.parameters, values, strict=True)}
+        return found.pop() if len(found) == 1 else None
 
-    def contains(self, value: Value) -> bool:
-        """Whether `value` belongs to the domain."""
-        return self.index(value) is not None
+    @cached_property
+    def _index_of_row(self) -> dict[tuple[object, ...], int]:
+        assert self.rows is not None
+        return {_row_key(row): index for index, row in enumerate(self.rows)}
 
-    def from_unit(self, unit: float) -> int:
-        """Map `unit`, a number in [0, 1), to a value."""
-        if not self.log:
-            return self.at(min(int(unit * _known(self.count)), _known(self.count) - 1))
-        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        value = min(max(round(math.exp(low + unit * (high - low))), self.low), self.high)
-        if self.points is not None:
-            return min(self._log_values, key=lambda v: abs(math.log(v / value)))
-        return value
+    def from_unit(self, unit: float) -> tuple[Value, ...]:
+        """Map `unit`, a number in [0, 1), to the values of a step."""
+        if self.rows is not None:
+            return self.rows[min(int(unit * len(self.rows)), len(self.rows) - 1)]
+        first = self.parameters[0].from_unit(unit)
+        if len(self.parameters) == 1:
+            return (first,)
+        index = self.parameters[0].index(first)
+        assert index is not None, "only parameters with a grid vary together"
+        return self.at(index)
 
-    def to_unit(self, value: Value) -> float:
-        """Map `value` to [0, 1); the inverse of :meth:`from_unit`."""
-        if not self.log:
-            return (_known(self.index(value)) + 0.5) / _known(self.count)
-        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return (math.log(float(value)) - low) / (high - low)
-
-    def describe(self) -> str:
-        """Describe the range, e.g. ``integers from 1 to 700``."""
-        step = f" in steps of {self.step}" if self.step != 1 else ""
-        scale = " on a log scale" if self.log else ""
-        return f"integers from {self.low} to {self.high}{step}{scale}"
+    def to_unit(self, values: Sequence[Value]) -> float:
+        """Map the values of a step to [0, 1]; the inverse of :meth:`from_unit`."""
+        if self.rows is None:
+            return self.parameters[0].to_unit(values[0])
+        return (_known(self.index(values)) + 0.5) / len(self.rows)
 
 
 @dataclass(frozen=True)
-class FloatRange:
-    """Real numbers from `low` to `high`, both included; with `step` or `points`, a grid of them.
+class Condition:
+    """When a parameter exists.
 
-    `memory` as in :class:`IntegerRange`.
+    Attributes:
+        name: of the parameter.
+        when: it exists if this holds.
+        otherwise: its value in all other configurations; None if it is absent from them.
     """
 
     name: str
-    low: float
-    high: float
-    step: float | None = None
-    log: bool = False
-    points: int | None = None
-    memory: str = field(default="", compare=False)
-
-    @cached_property
-    def _values(self) -> tuple[float, ...] | None:
-        if self.low == self.high:
-            return (self.low,)
-        if self.step is not None:
-            steps = int((self.high - self.low) / self.step * (1 + _SLACK) + _SLACK)
-            return self._linear(self.step, steps + 1)
-        if self.points is None:
-            return None
-        if self.log:
-            return _distinct(_tidy(v) for v in _log_points(self.low, self.high, self.points))
-        return self._linear((self.high - self.low) / max(1, self.points - 1), self.points)
-
-    def _linear(self, gap: float, count: int) -> tuple[float, ...]:
-        scale = max(abs(self.low), abs(self.high))
-        return _distinct([self.low, *(_tidy(self.low + i * gap, scale) for i in range(1, count))])
-
-    @property
-    def count(self) -> int | None:
-        """Number of grid points; None if the range is continuous."""
-        return None if self._values is None else len(self._values)
-
-    def at(self, index: int) -> float:
-        """The grid point `index`."""
-        assert self._values is not None, f"{self.name} is continuous"
-        return self._values[index]
-
-    def index(self, value: Value) -> int | None:
-        """Index of the grid point `value`, or None."""
-        if self._values is None or isinstance(value, (bool, str)):
-            return None
-        near = (
-            index for index, point in enumerate(self._values) if math.isclose(point, value, rel_tol=_SLACK)
-        )
-        return next(near, None)
-
-    def contains(self, value: Value) -> bool:
-        """Whether `value` belongs to the domain."""
-        if isinstance(value, (bool, str)):
-            return False
-        if self._values is not None:
-            return self.index(value) is not None
-        return self.low <= value <= self.high
-
-    def from_unit(self, unit: float) -> float:
-        """Map `unit`, a number in [0, 1), to a value."""
-        if self._values is not None:
-            return self._values[min(int(unit * len(self._values)), len(self._values) - 1)]
-        if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            return min(max(math.exp(low + unit * (high - low)), self.low), self.high)
-        return min(max(self.low + unit * (self.high - self.low), self.low), self.high)
-
-    def to_unit(self, value: Value) -> float:
-        """Map `value` to [0, 1]; the inverse of :meth:`from_unit`."""
-        if self._values is not None:
-            return (_known(self.index(value)) + 0.5) / len(self._values)
-        number = float(value)
-        if self.log:
-            return math.log(number / self.low) / math.log(self.high / self.low)
-        return (number - self.low) / (self.high - self.low)
-
-    def describe(self) -> str:
-        """Describe the range, e.g. ``numbers from 0.0001 to 0.1 on a log scale``."""
-        count = "" if self._values is None else f"{len(self._values)} "
-        scale = " on a log scale" if self.log else ""
-        return f"{count}numbers from {self.low:g} to {self.high:g}{scale}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A choice among values without order; `memory` as in :class:`IntegerRange`, for numbers."""
-
-    name: str
-    values: tuple[Value, ...]
-    memory: str = field(default="", compare=False)
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return len(self.values)
-
-    def at(self, index: int) -> Value:
-        """The value `index`."""
-        return self.values[index]
-
-    def index(self, value: Value) -> int | None:
-        """Index of `value`, or None; True is not 1."""
-        for index, known in enumerate(self.values):
-            if known == value and isinstance(known, bool) == isinstance(value, bool):
-                return index
-        return None
-
-    def contains(self, value: Value) -> bool:
-        """Whether `value` belongs to the domain."""
-        return self.index(value) is not None
-
-    def from_unit(self, unit: float) -> Value:
-        """Map `unit`, a number in [0, 1), to a value."""
-        return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
-
-    def to_unit(self, value: Value) -> float:
-        """The middle of the part of [0, 1) that maps to `value`."""
-        return (_known(self.index(value)) + 0.5) / len(self.values)
-
-    def describe(self) -> str:
-        """Describe the choices, e.g. ``'sgd', 'adamw'``."""
-        return ", ".join(repr(value) for value in self.values)
-
-
-Parameter = IntegerRange | FloatRange | Choice
+    when: Expression
+    otherwise: Value | None = None
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The product of the parameters."""
+    """The configurations that a sweep may try.
+
+    Attributes:
+        parameters: in the order of the sweep file.
+        zipped: names of parameters that vary together.
+        conditions: when parameters exist; at most one per parameter, see :attr:`ordered_conditions`.
+        constraints: hold for every configuration.
+        points: the values of the only configurations there are; None if the space is a product.
+    """
 
     parameters: tuple[Parameter, ...]
+    zipped: tuple[tuple[str, ...], ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    constraints: tuple[Expression, ...] = ()
+    points: tuple[tuple[Value, ...], ...] | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the parameters, in order."""
         return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The factors of the product, in the order of their first parameters."""
+        if self.points is not None:
+            return (Axis(self.parameters, self.points),)
+        group_of = {name: group for group in self.zipped for name in group}
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        groups = dict.fromkeys(group_of.get(name, (name,)) for name in self.names)
+        return tuple(Axis(tuple(by_name[name] for name in group)) for group in groups)
 
     @cached_property
     def memory(self) -> dict[str, str]:
@@ -259,57 +148,172 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int | None:
-        """Number of grid points; None if a parameter is continuous."""
-        counts = [parameter.count for parameter in self.parameters]
+        """Number of points of the product, without conditions and constraints; None if infinite."""
+        counts = [axis.count for axis in self.axes]
         return None if None in counts else math.prod(_known(count) for count in counts)
 
-    def point(self, index: int) -> Configuration:
-        """The grid point `index`; the last parameter varies fastest."""
-        values: list[Value] = []
-        for parameter in reversed(self.parameters):
-            index, position = divmod(index, _known(parameter.count))
-            values.append(parameter.at(position))
-        return dict(zip(self.names, reversed(values), strict=True))
+    @property
+    def is_product(self) -> bool:
+        """Whether every point of the product is a configuration of its own."""
+        return not self.conditions and not self.constraints
 
-    def index(self, configuration: Mapping[str, Value]) -> int | None:
-        """Index of this grid point, or None."""
-        index = 0
-        for parameter in self.parameters:
-            position = parameter.index(configuration[parameter.name])
-            if position is None:
-                return None
-            index = index * _known(parameter.count) + position
-        return index
+    # ------------------------------------------------------------------------------------- rules
+
+    @cached_property
+    def absentable(self) -> frozenset[str]:
+        """Names of the parameters that some configurations do not have."""
+        return frozenset(condition.name for condition in self.conditions if condition.otherwise is None)
+
+    @cached_property
+    def ordered_conditions(self) -> tuple[Condition, ...]:
+        """The conditions, each after those of the parameters that it depends on.
+
+        Raises:
+            SpaceError: if parameters depend on each other in a circle.
+            ExpressionError: if a condition is invalid.
+        """
+        of = {condition.name: condition for condition in self.conditions}
+        ordered: dict[str, Condition] = {}
+
+        def add(name: str, above: tuple[str, ...]) -> None:
+            if name in above:
+                circle = [*above[above.index(name) :], name]
+                raise SpaceError(f"depends on itself: {' -> '.join(circle)}")
+            if name in of and name not in ordered:
+                for needed in sorted(of[name].when.names):
+                    add(needed, (*above, name))
+                ordered[name] = of[name]
+
+        for name in of:
+            add(name, ())
+        return tuple(ordered.values())
+
+    def complete(self, values: Mapping[str, Value]) -> Configuration:
+        """The configuration of a point of the product: without the values of inactive parameters.
+
+        Args:
+            values: one for every parameter that exists, others are ignored.
+
+        Raises:
+            ExpressionError: if a condition has no value.
+        """
+        found = {name: values[name] for name in self.names if name in values}
+        for condition in self.ordered_conditions:
+            if not condition.when.holds(found, if_absent=False):
+                if condition.otherwise is None:
+                    found.pop(condition.name, None)
+                else:
+                    found[condition.name] = condition.otherwise
+        return found
+
+    def inactive(self, configuration: Mapping[str, Value]) -> frozenset[str]:
+        """Parameters whose condition does not hold in a configuration.
+
+        Raises:
+            ExpressionError: if a condition has no value.
+        """
+        found: set[str] = set()
+        # What a condition needs is right already: an inactive parameter is absent, or has its other value.
+        for condition in self.ordered_conditions:
+            if not condition.when.holds(configuration, if_absent=False):
+                found.add(condition.name)
+        return frozenset(found)
+
+    def broken_constraint(self, configuration: Mapping[str, Value]) -> Expression | None:
+        """The first constraint that does not hold for a configuration; None if all hold.
+
+        Raises:
+            ExpressionError: if a constraint has no value.
+        """
+        for constraint in self.constraints:
+            if not constraint.holds(configuration, if_absent=True):
+                return constraint
+        return None
 
     def contains(self, configuration: Mapping[str, Value]) -> bool:
-        """Whether the configuration has a valid value for every parameter."""
-        return all(p.name in configuration and p.contains(configuration[p.name]) for p in self.parameters)
+        """Whether a configuration belongs to the space."""
+        inactive = self.inactive(configuration)
+        otherwise = {condition.name: condition.otherwise for condition in self.conditions}
+        for parameter in self.parameters:
+            name = parameter.name
+            if name in inactive:
+                if configuration.get(name) != otherwise[name]:
+                    return False
+            elif name not in configuration or not parameter.contains(configuration[name]):
+                return False
+        for axis in self.axes:
+            is_joint = len(axis.parameters) > 1 and not inactive.intersection(axis.names)
+            if is_joint and axis.index([configuration[name] for name in axis.names]) is None:
+                return False
+        return self.broken_constraint(configuration) is None
+
+    # ------------------------------------------------------------------------------------- points
+
+    def raw_point(self, index: int) -> Configuration:
+        """Point `index` of the product, inactive parameters included; the last axis varies fastest."""
+        if len(self.axes) == len(self.parameters) and self.points is None:
+            # One parameter per axis, in order: three times as fast.
+            found: list[Value] = []
+            for parameter in reversed(self.parameters):
+                index, position = divmod(index, _known(parameter.count))
+                found.append(parameter.at(position))
+            return dict(zip(self.names, reversed(found), strict=True))
+        values: dict[str, Value] = {}
+        for axis in reversed(self.axes):
+            index, position = divmod(index, _known(axis.count))
+            values.update(zip(axis.names, axis.at(position), strict=True))
+        return {name: values[name] for name in self.names}
+
+    def point(self, index: int) -> Configuration:
+        """The configuration of point `index` of the product, which need not satisfy the constraints."""
+        values = self.raw_point(index)
+        return self.complete(values) if self.conditions else values
+
+    def index(self, configuration: Mapping[str, Value]) -> int | None:
+        """The point of the product that stands for this configuration, or None."""
+        index = 0
+        for axis, position in zip(
+            self.axes, self._positions(configuration, self.inactive(configuration)), strict=True
+        ):
+            if position is None:
+                return None
+            index = index * _known(axis.count) + position
+        return index
+
+    def _positions(self, configuration: Mapping[str, Value], inactive: Iterable[str]) -> list[int | None]:
+        """Step on each axis; an inactive parameter has its first value."""
+        inactive = set(inactive)
+        return [
+            0 if inactive.intersection(axis.names)
+            else axis.index([configuration[name] for name in axis.names])
+            for axis in self.axes
+        ]  # fmt: skip
+
+    # ------------------------------------------------------------------------------------- unit cube
 
     def from_unit(self, vector: Sequence[float]) -> Configuration:
-        """Map a point of the unit cube, shape (parameters,), to a configuration."""
-        return {p.name: p.from_unit(float(unit)) for p, unit in zip(self.parameters, vector, strict=True)}
+        """Map a point of the unit cube, shape (axes,), to a configuration.
+
+        It need not satisfy the constraints.
+        """
+        values: dict[str, Value] = {}
+        for axis, unit in zip(self.axes, vector, strict=True):
+            values.update(zip(axis.names, axis.from_unit(float(unit)), strict=True))
+        return self.complete(values)
 
     def to_unit(self, configuration: Mapping[str, Value]) -> list[float]:
-        """Map a configuration to the unit cube, shape (parameters,)."""
-        return [p.to_unit(configuration[p.name]) for p in self.parameters]
+        """Map a configuration to the unit cube, shape (axes,); 0.5 for an inactive parameter."""
+        inactive = self.inactive(configuration)
+        return [
+            0.5 if inactive.intersection(axis.names)
+            else axis.to_unit([configuration[name] for name in axis.names])
+            for axis in self.axes
+        ]  # fmt: skip
 
 
-def _log_points(low: float, high: float, points: int) -> list[float]:
-    if points == 1:
-        return [low]
-    ratio = math.log(high / low) / (points - 1)
-    inner = [low * math.exp(i * ratio) for i in range(1, points - 1)]
-    return [low, *inner, high]
-
-
-def _tidy(value: float, scale: float = 0.0) -> float:
-    """Round to 12 digits, 0.3 for 0.30000000000000004; 0 within the rounding error of `scale`."""
-    return 0.0 if abs(value) < _ROUNDING * scale else float(f"{value:.12g}")
-
-
-def _distinct(values: Iterable[float]) -> tuple[float, ...]:
-    """Remove values that rounding has made equal."""
-    return tuple(dict.fromkeys(values))
+def _row_key(values: Iterable[Value]) -> tuple[object, ...]:
+    """True is not 1 in a list of points."""
+    return tuple((value, isinstance(value, bool)) for value in values)
 
 
 def _known(value: int | None) -> int:

@@ -17,11 +17,31 @@ from typing import Any
 from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
 from mpisweep.records import Direction
 from mpisweep.spec import fitting
-from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe
+from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe, describe_if_there
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
-from mpisweep.spec.keys import FUNCTION, IDENTIFIER, NAME, RANKS, SEARCH_NAMES, key_of, names_of, unknown_key
-from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Limits, Spec, SpecError, Workload
+from mpisweep.spec.conditions import RawCondition, split_condition, with_rules
+from mpisweep.spec.keys import (
+    FUNCTION,
+    IDENTIFIER,
+    NAME,
+    OPTUNA,
+    RANKS,
+    SEARCH_NAMES,
+    key_of,
+    names_of,
+    unknown_key,
+)
+from mpisweep.spec.model import (
+    BuiltinWorkload,
+    FunctionWorkload,
+    Limits,
+    SamplerChoice,
+    Spec,
+    SpecError,
+    Workload,
+)
 from mpisweep.spec.parameters import parse_parameter
+from mpisweep.spec.points import parse_points, read_points_file, with_points_inline
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.training import target_problem, target_text
 from mpisweep.spec.wording import Wording
@@ -31,6 +51,7 @@ __all__ = ["load_spec", "parse_spec"]
 _NAME = re.compile(NAME)
 _IDENTIFIER = re.compile(IDENTIFIER)
 _FUNCTION = re.compile(FUNCTION)
+_SAMPLER_EXAMPLE = 'a sampler of Optuna, such as { sampler = "TPESampler", multivariate = true }'
 
 
 def load_spec(path: Path) -> Spec:
@@ -80,21 +101,25 @@ class _Parser:
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         wording = self._wording
         self._known_keys(raw, "")
+        raw, text = self._with_points(raw, text, folder)
         workload = self._workload(raw)
         if "metrics" in raw and not isinstance(workload, CommandWorkload):
             wording.fail(
                 "metrics", "only applies to a command line; other workloads report their metrics themselves"
             )
         described = self._options = self._described(workload)
-        space = self._space(raw)
+        space, found = self._space(raw)
         fixed = self._fixed(raw, space)
+        constants = self._defaults(workload) | {RANKS: 1} | fixed
+        space = with_rules(wording, raw, space, found, constants, is_recorded=self._is_recorded)
         baseline = self._configuration(raw, "baseline") if "baseline" in raw else None
         if described is not None:
             for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
                 fitting.check_options(wording, described, table, names)
             fitting.check_values(wording, described, space, fixed, baseline)
         fitting.check_command(wording, workload, space, fixed)
-        fitting.check_baseline(wording, workload, space, baseline)
+        if not self._is_recorded:
+            fitting.check_baseline(wording, workload, space, baseline)
         objective = self._get(raw, "objective")
         if described is not None:
             fitting.check_objective(wording, described, objective)
@@ -118,11 +143,14 @@ class _Parser:
             folder=folder,
             text=text,
             source=wording.source,
+            order=self._get(raw, "order"),
+            max_points=self._get(raw, "max_points"),
             devices_per_trial=self._get(raw, "devices_per_trial"),
             fresh_process=self._get(raw, "fresh_process"),
+            sampler=self._sampler(raw),
         )
         fitting.check_ranks(wording, spec)
-        fitting.check_size(wording, spec, self._get(raw, "max_points"))
+        fitting.check_size(wording, spec)
         return spec
 
     def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:
@@ -179,13 +207,33 @@ class _Parser:
         return self._is_recorded and isinstance(workload, BuiltinWorkload)
 
     def _search(self, raw: Mapping[str, Any]) -> str:
-        name = raw.get("search")
+        name = raw.get("search", "points" if "points" in raw else None)
+        if isinstance(name, dict):
+            name = OPTUNA
+        elif name == OPTUNA:
+            self._wording.fail("search", f"is {OPTUNA!r}; expected {_SAMPLER_EXAMPLE}")
+        if (name == "points") != ("points" in raw):
+            self._wording.fail("search", f"is {name!r}; " + (
+                "with 'points' every point runs; remove 'search'" if "points" in raw
+                else "set 'points' to the list of points"
+            ))  # fmt: skip
+        if name == OPTUNA:
+            return OPTUNA
         # Listing installed packages is slow, so it happens only for a name that is not built in.
         if not isinstance(name, str) or name in SEARCH_NAMES:
-            return str(self._get(raw, "search"))
+            return str(self._get(raw if name is None else {"search": name}, "search"))
         if not self._is_plugin(SEARCHES, "search", name):
-            self._wording.fail("search", f"is {name!r}; expected one of {', '.join(plugin_names(SEARCHES))}")
+            self._wording.fail("search", f"is {name!r}; expected one of {_searches_text()}")
         return name
+
+    def _sampler(self, raw: Mapping[str, Any]) -> SamplerChoice | None:
+        table = raw.get("search")
+        if not isinstance(table, dict):
+            return None
+        name, options = table.get("sampler"), {k: v for k, v in table.items() if k != "sampler"}
+        if not isinstance(name, str) or any(isinstance(value, dict) for value in options.values()):
+            self._wording.fail("search", f"is {table!r}; expected {_SAMPLER_EXAMPLE}")
+        return SamplerChoice(name, options)
 
     def _command(self, table: Mapping[str, Any], metrics: Mapping[str, Any]) -> CommandWorkload:
         try:
@@ -194,16 +242,37 @@ class _Parser:
         except CommandError as error:
             self._wording.fail(error.key, error.problem)
 
-    def _space(self, raw: Mapping[str, Any]) -> SearchSpace:
+    def _with_points(self, raw: dict[str, Any], text: str, folder: Path) -> tuple[dict[str, Any], str]:
+        """Put the points of a file in place of its name."""
+        if not isinstance(raw.get("points"), str):
+            return raw, text
+        columns = read_points_file(self._wording, folder / raw["points"])
+        return raw | {"points": columns}, with_points_inline(self._wording, text, raw, columns)
+
+    def _space(self, raw: Mapping[str, Any]) -> tuple[SearchSpace, dict[str, RawCondition]]:
+        """Parse [parameters] or ``points``, without the rules that a space obeys."""
         table = self._table(raw, "parameters")
+        if "points" in raw:
+            if table:
+                self._wording.fail("points", "is also the search space; remove it, or [parameters]")
+            return parse_points(self._wording, raw["points"]), {}
         parameters: list[Parameter] = []
+        conditions: dict[str, RawCondition] = {}
         for name, described in table.items():
             self._parameter_name("parameters", name)
+            domain, condition = split_condition(described)
+            if condition is not None:
+                conditions[name] = condition
             try:
-                parameters.append(parse_parameter(name, described))
+                parameters.append(parse_parameter(name, domain))
             except SpaceError as error:
                 self._wording.fail(f"parameters.{name}", str(error))
-        return SearchSpace(tuple(parameters))
+        return SearchSpace(tuple(parameters)), conditions
+
+    def _defaults(self, workload: Workload) -> Configuration:
+        """Defaults of a named workload; empty for others, and if its plugin is not installed."""
+        described = describe_if_there(workload.name) if isinstance(workload, BuiltinWorkload) else None
+        return described.defaults if described else {}
 
     def _fixed(self, raw: Mapping[str, Any], space: SearchSpace) -> Configuration:
         """Parse [fixed], and ``ranks_per_trial`` at the top of the file."""
@@ -262,6 +331,10 @@ class _Parser:
             memory_bytes=self._get(table, "memory", "limits"),
             slow_devices=self._get(table, "slow_devices", "limits"),
         )
+
+
+def _searches_text() -> str:
+    return ", ".join(name for name in plugin_names(SEARCHES) if name != OPTUNA)
 
 
 def _workloads_text() -> str:

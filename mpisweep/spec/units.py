@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
+
+from mpisweep.records import Value
 
 __all__ = [
     "CHARS_AT_MOST",
@@ -14,6 +17,7 @@ __all__ = [
     "number_text",
     "parse_bytes",
     "parse_duration",
+    "toml_value",
     "value_text",
 ]
 
@@ -87,3 +91,13 @@ def duration_text(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def toml_value(value: Value) -> str:
+    """Format a value as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A JSON string is a TOML string, but TOML also requires DEL to be escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

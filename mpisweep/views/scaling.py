@@ -73,7 +73,8 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
     others = [*searched, *(name for name in sweep.parameters if name not in (*searched, RANKS))]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number in np.flatnonzero(shown):
-        key = tuple(trials[sweep.column(name)][number] for name in others)
+        values_here = sweep.configuration(int(number))
+        key = tuple(map(values_here.get, others))
         groups.setdefault(key, []).append(int(number))
     curves: list[ScalingCurve] = []
     for key, numbers in groups.items():
@@ -83,7 +84,8 @@ def scaling(sweep: Sweep, metric: str) -> list[ScalingCurve]:
         order = np.argsort(ranks, kind="stable")
         own = values[numbers][order]
         speedup = own / own[0] if is_rate(sweep, metric) else own[0] / own
-        label = configuration_text(dict(zip(searched, key, strict=False)))
+        of_key = zip(searched, key, strict=False)
+        label = configuration_text({name: value for name, value in of_key if value is not None})
         curves.append(
             ScalingCurve(label, ranks[order].astype(np.int64), own, speedup, np.array(numbers)[order])
         )

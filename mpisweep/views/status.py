@@ -13,7 +13,7 @@ from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.holder import is_surely_gone
-from mpisweep.results.load import Sweep
+from mpisweep.results.load import Sweep, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
 from mpisweep.views.usage import Usage, usage_lines, usage_of
@@ -82,14 +82,15 @@ def sweep_status(sweep: Sweep) -> Status:
     is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
     # A trial that was handed out and has not begun waits; those of a dead run all run again.
     running = 0 if is_gone else len(running_attempts(sweep))
-    counts |= {"waiting": counts["waiting"] + counts["running"] - running, "running": running}
+    waiting = counts["waiting"] + counts["running"] - running + trials_to_come(sweep)
+    counts |= {"waiting": waiting, "running": running}
     started, ended = sweep.spans.T
     present = np.flatnonzero(~(ended < started[-1])) if len(started) else started
     return Status(
         name=sweep.name,
         path=str(sweep.path),
         state=GONE if is_gone else sweep.state,
-        trials=len(sweep.trials),
+        trials=len(sweep.trials) + trials_to_come(sweep),
         **counts,
         workers=sweep.most_workers,
         allocations=len(sweep.allocations),
@@ -98,9 +99,7 @@ def sweep_status(sweep: Sweep) -> Status:
         objective=sweep.objective,
         best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
         best_trial=None if row is None else int(row["number"]),
-        best_parameters={}
-        if row is None
-        else {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+        best_parameters={} if row is None else _searched(sweep, int(row["number"])),
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
@@ -137,6 +136,12 @@ def _journals(path: Path) -> list[Path]:
         return [journal_folder(part_file(folder, member)) for member in members(folder)]
     except FileNotFoundError:
         return [journal_folder(path)]
+
+
+def _searched(sweep: Sweep, number: int) -> dict[str, Any]:
+    """The searched parameters of a trial; NaN for those that were lost to damage."""
+    lost = [name for name in sweep.spec.space.names if name not in sweep.spec.space.absentable]
+    return dict.fromkeys(lost, math.nan) | sweep.searched(number)
 
 
 def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:

@@ -170,10 +170,11 @@ def _ranked(sweep: Sweep, complete: TrialTable, metric: str, direction: Directio
 
 
 def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: Any) -> TopRow:
+    values = sweep.configuration(int(row["number"]))
     return TopRow(
         rank=rank,
         number=int(row["number"]),
-        parameters=tuple(value_text(row[sweep.column(name)].item()) for name in names),
+        parameters=tuple(value_text(values.get(name, "")) for name in names),
         values=(float(row[sweep.metric_column(metric)]),),
         # At a budget, the time until there.
         wall_time_s=float(row["at_seconds" if sweep.budget else "wall_time"]),

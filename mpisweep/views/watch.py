@@ -126,11 +126,10 @@ def _running(sweep: Sweep, now: float) -> Iterator[RunningTrial]:
     }
     for slot in sorted(held, key=since.__getitem__):
         number = int(held[slot]["trial"])
-        row = sweep.trials[number]
         worker = workers[slot[0]] if slot[0] >= 0 else None
         yield RunningTrial(
             number,
-            {name: row[sweep.column(name)].item() for name in sweep.spec.space.names},
+            sweep.searched(number),
             "" if worker is None else f"{worker['device']} on {worker['host']}",
             max(now - since[slot], 0.0),
             _last_report(sweep, number),
@@ -240,9 +239,11 @@ class _LiveView:
 def _drawn(watched: Watched) -> RenderableType:
     progress = watched.progress
     table = Table(box=None, header_style="bold", pad_edge=False)
+    shown = watched.running[:_ROWS]
+    names = list(dict.fromkeys(name for trial in shown for name in trial.parameters))
     for heading in (
         "trial",
-        *(watched.running[0].parameters if watched.running else ()),
+        *names,
         "for",
         f"last {progress.objective}",
         "on",
@@ -250,8 +251,8 @@ def _drawn(watched: Watched) -> RenderableType:
         table.add_column(
             escape(heading), justify="right" if heading != "on" else "left", overflow="ellipsis", no_wrap=True
         )
-    for trial in watched.running[:_ROWS]:
-        values = (escape(value_text(value)) for value in trial.parameters.values())
+    for trial in shown:
+        values = (escape(value_text(trial.parameters.get(name, ""))) for name in names)
         last = "" if trial.last is None else f"{number_text(trial.last[1])} at {trial.last[0]}"
         table.add_row(str(trial.number), *values, duration_text(trial.for_s), last, escape(trial.where))
     if len(watched.running) > _ROWS:

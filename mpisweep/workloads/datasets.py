@@ -3,9 +3,8 @@
 The seed and the position alone determine the images of a batch: an epoch is a permutation drawn from the
 seed, epochs follow one another without a gap, and a batch may be larger than the data set.
 
-Small data sets are held in memory at their original size, once per process, and are resized on the device,
-batch by batch.  Folders of images, which may be as large as ImageNet, are read by the data loader's
-processes.
+Small data sets are held on the device at their original size, once per process, and are resized there, batch
+by batch.  Folders of images, which may be as large as ImageNet, are in :mod:`mpisweep.workloads.folder`.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler, Subset
-from torchvision import datasets, transforms
+from torchvision import datasets
 
 __all__ = [
     "Batches",
     "DataError",
+    "EndlessEpochs",
     "Images",
+    "check_root",
     "cropped_and_flipped",
-    "every_image_once",
-    "folder_batches",
-    "folder_images",
     "held_out",
     "load_images",
     "memory_batches",
+    "normalised",
     "synthetic_batches",
     "without_held_out",
 ]
@@ -134,7 +132,7 @@ def load_images(data: str, root: str) -> Images:
     """
     if data == "digits":
         return _digits()
-    _check_root(data, root)
+    check_root(data, root)
     return _cifar10(root, train=True)
 
 
@@ -165,7 +163,7 @@ def memory_batches(
     the batches.  Images are (B, 3, S, S) float32, labels (B,).
     """
     here = data.on(device)
-    indices = _EndlessEpochs(len(data), batch_size, seed, first, piece)
+    indices = EndlessEpochs(len(data), batch_size, seed, first, piece)
     for position, chosen in enumerate(indices, first):
         rows = torch.tensor(chosen, device=device)
         own = here.images[rows]  # (B, C, H, W) uint8
@@ -183,11 +181,16 @@ def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _prepared(images: Tensor, image_size: int, layout: torch.memory_format) -> Tensor:
     """Turn images (B, C, H, W) uint8 into model inputs (B, 3, S, S) float32."""
-    mean, std = _normal(images.device)
     large = functional.interpolate(
         images.float() / 255, size=(image_size, image_size), mode="bilinear", align_corners=False
     )
-    return ((large.expand(-1, 3, -1, -1) - mean) / std).contiguous(memory_format=layout)
+    return normalised(large.expand(-1, 3, -1, -1)).contiguous(memory_format=layout)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Normalise images (B, 3, S, S) float32 in [0, 1] to mean 0 and spread 1, as over ImageNet."""
+    mean, std = _normal(images.device)
+    return (images - mean) / std
 
 
 def cropped_and_flipped(images: Tensor, batch_size: int, seed: int, position: int, piece: slice) -> Tensor:
@@ -221,87 +224,6 @@ def cropped_and_flipped(images: Tensor, batch_size: int, seed: int, position: in
     return picked.permute(0, 3, 1, 2)
 
 
-def folder_batches(
-    root: str,
-    batch_size: int,
-    image_size: int,
-    seed: int,
-    device: torch.device,
-    loaders: int,
-    first: int = 0,
-    piece: slice = _WHOLE,
-    layout: torch.memory_format = torch.contiguous_format,
-) -> tuple[Batches, int]:
-    """Endless batches of images from one folder per class, and the number of classes.
-
-    Args:
-        root: the folder that contains the class folders.
-        batch_size: B.
-        image_size: S; images are resized to S x S.
-        seed: of the order.
-        device: of the batches.
-        loaders: processes that read and resize; 0 does that between the steps.
-        first: number of the first batch.
-        piece: the images of each batch to read.
-        layout: of the images.
-
-    Raises:
-        DataError: when there are no such folders.
-    """
-    found = folder_images(root, image_size)
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        found,
-        batch_sampler=_EndlessEpochs(len(found), batch_size, seed, first, piece),
-        num_workers=loaders,
-        # Without its own generator it would draw from the model's.
-        generator=torch.Generator().manual_seed(seed),
-        pin_memory=device.type == "cuda",
-    )
-    moved = (
-        (
-            images.to(device, non_blocking=True, memory_format=layout),
-            labels.to(device, non_blocking=True),
-        )
-        for images, labels in loader
-    )
-    return moved, len(found.classes)
-
-
-def folder_images(root: str, image_size: int, option: str = "data_root") -> datasets.ImageFolder:
-    """Model inputs from the images under a folder, one folder per class.
-
-    Args:
-        root: the folder.
-        image_size: S.
-        option: that names the folder, for messages.
-
-    Raises:
-        DataError: when there are no such folders.
-    """
-    _check_root("imagefolder", root, option)
-    transform = transforms.Compose([
-        transforms.Resize((image_size, image_size)), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD),
-    ])  # fmt: skip
-    try:
-        return datasets.ImageFolder(root, transform=transform)
-    except (RuntimeError, FileNotFoundError) as error:
-        raise DataError(f"{option} = {root!r}: no imagefolder data there: {error}") from error
-
-
-def every_image_once(
-    found: datasets.ImageFolder,
-    batch_size: int,
-    device: torch.device,
-    layout: torch.memory_format,
-    whose: slice,
-    loaders: int,
-) -> Batches:
-    """Batches of every image of a folder once, in order; `whose` selects this rank's."""
-    own = Subset(found, range(len(found))[whose])
-    for images, labels in DataLoader(own, batch_size=batch_size, num_workers=loaders):
-        yield images.to(device, memory_format=layout), labels.to(device)
-
-
 def synthetic_batches(
     batch_size: int, image_size: int, num_classes: int, seed: int, device: torch.device,
     layout: torch.memory_format = torch.contiguous_format,
@@ -315,8 +237,16 @@ def synthetic_batches(
         yield images, labels
 
 
-class _EndlessEpochs(Sampler[list[int]]):
-    """Indices of consecutive batches; a batch may span epochs, and none drops images."""
+class EndlessEpochs:
+    """Indices of consecutive batches; a batch may span epochs, and none drops images.
+
+    Args:
+        size: of the data set.
+        batch_size: of all ranks together.
+        seed: of the order.
+        first: number of the first batch.
+        piece: which images of each batch.
+    """
 
     def __init__(self, size: int, batch_size: int, seed: int, first: int = 0, piece: slice = _WHOLE) -> None:
         self._first = first
@@ -327,16 +257,22 @@ class _EndlessEpochs(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed)
-        left: list[int] = []
+        # A tensor: the slices of a list of a million rows would take 4 ms in each step.
+        left = torch.empty(0, dtype=torch.int64)
         for position in itertools.count():
             while len(left) < self._batch_size:
-                left += torch.randperm(self._size, generator=generator).tolist()
+                left = torch.cat([left, torch.randperm(self._size, generator=generator)])
             chosen, left = left[: self._batch_size], left[self._batch_size :]
             if position >= self._first:
-                yield chosen[self._piece]
+                yield chosen[self._piece].tolist()
 
 
-def _check_root(data: str, root: str, option: str = "data_root") -> None:
+def check_root(data: str, root: str, option: str = "data_root") -> None:
+    """Check that the folder of the data exists.
+
+    Raises:
+        DataError: when it does not.
+    """
     if not root:
         raise DataError(f"data = {data!r} needs {option}, the folder of the images")
     if not Path(root).is_dir():

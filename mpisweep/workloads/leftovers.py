@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 from mpisweep.processes.kernel import end_descendants
 
-__all__ = ["end_leftovers", "exit_now", "has_children"]
+__all__ = ["end_leftovers", "exit_now", "give_up", "has_children", "keep"]
 
 #: How long leftover processes may take to end, in seconds.
 _LEFTOVERS_S = 2.0
@@ -19,6 +20,18 @@ _HELPERS = (
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
     ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
 )
+#: Processes that a built-in workload keeps from trial to trial.
+_kept: set[int] = set()
+
+
+def keep(processes: Iterable[int]) -> None:
+    """Keep children of this process from trial to trial."""
+    _kept.update(processes)
+
+
+def give_up(processes: Iterable[int]) -> None:
+    """Keep these children no longer."""
+    _kept.difference_update(processes)
 
 
 def has_children() -> bool:
@@ -36,8 +49,8 @@ def end_leftovers() -> bool:
 
 
 def _helpers() -> set[int]:
-    """Helper processes that Python's libraries keep for the life of this process."""
-    found: set[int] = set()
+    """Processes that the workload keeps, and those that Python's libraries keep for this process's life."""
+    found = set(_kept)
     for module, holder, name in _HELPERS:
         if module in sys.modules:
             pid = getattr(getattr(sys.modules[module], holder, None), name, None)

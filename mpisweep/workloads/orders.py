@@ -63,15 +63,16 @@ def _team(body: bytes) -> Team:
 
 
 def configurations(block: AssignedBlock, defaults: dict[str, Value]) -> Iterator[dict[str, Value]]:
-    """One dictionary per trial, in the order of the block."""
+    """One dictionary per trial, in the order of the block; absent parameters are left out."""
     constants = defaults | {
-        name: column for name, column in block.parameters.items() if not isinstance(column, list)
+        name: column
+        for name, column in block.parameters.items()
+        if not isinstance(column, list) and column is not None
     }
     lists = {name: column for name, column in block.parameters.items() if isinstance(column, list)}
     if not lists:
         return (dict(constants) for _ in block.numbers)
     names = tuple(lists)
-    return (
-        constants | dict(zip(names, values, strict=True))
-        for values in itertools.islice(zip(*lists.values(), strict=True), len(block.numbers))
-    )
+    rows = itertools.islice(zip(*lists.values(), strict=True), len(block.numbers))
+    pairs = (zip(names, values, strict=True) for values in rows)
+    return (constants | {name: value for name, value in row if value is not None} for row in pairs)

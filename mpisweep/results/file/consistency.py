@@ -48,8 +48,8 @@ def check_consistent(state: SweepState) -> None:
 
 
 def are_values(values: list[Any]) -> bool:
-    """Whether every value is of a parameter's type."""
-    return all(map(_is_value, values))
+    """Whether every value is of a parameter's type, or absent."""
+    return all(value is None or _is_value(value) for value in values)
 
 
 def _is_value(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from mpisweep.results import ResultsError
-from mpisweep.results.columns import COLUMNS, FORMAT, FORMAT_VERSION, TABLES, columns_of
+from mpisweep.results.columns import ABSENT, COLUMNS, FORMAT, FORMAT_VERSION, TABLES, columns_of
 from mpisweep.results.file.consistency import check_consistent
 from mpisweep.results.file.image import is_whole
 from mpisweep.results.file.names import from_link
@@ -28,6 +28,7 @@ __all__ = [
     "lacks_column",
     "read_column",
     "read_file",
+    "read_parameter",
     "report_gaps_of",
 ]
 
@@ -116,7 +117,7 @@ def _state_of(file: h5py.File, path_bytes: int, samples: SampleFile | None) -> S
                 table[name] = read_column(file[group][name], path_bytes)
         _fill_in(group, table)
     for link, dataset in file["trials/parameters"].items():
-        state.parameters[from_link(link)] = read_column(dataset, path_bytes)
+        state.parameters[from_link(link)] = read_parameter(dataset, path_bytes)
     for link, dataset in file["trials/metrics"].items():
         state.metrics[from_link(link)] = _read_array(dataset, path_bytes).tolist()
     if samples is not None:
@@ -202,3 +203,14 @@ def read_column(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
         return dataset.asstr()[()].tolist() if dataset.size else []
     column: list[Any] = dataset[()].tolist()
     return column
+
+
+def read_parameter(dataset: h5py.Dataset, path_bytes: int) -> list[Any]:
+    """The values of a parameter; None where a trial does not have it."""
+    column = read_column(dataset, path_bytes)
+    word = dataset.attrs.get(ABSENT)
+    if word is None:
+        return column
+    convert = {"boolean": bool, "integer": int, "string": str, "number": float}[word]
+    # NaN is not equal to itself.
+    return [None if value == "" or value != value else convert(value) for value in column]

@@ -21,6 +21,7 @@ from mpisweep.results.file.reading import (
     environment_of,
     lacks_column,
     read_column,
+    read_parameter,
     report_gaps_of,
 )
 from mpisweep.results.reports import StoredCurve
@@ -159,7 +160,7 @@ def _table_column(file: h5py.File, group: str, name: str, size: int, kind: Any) 
 
 
 def _sound_column(file: h5py.File, name: str, size: int, kind: Any, count: int | None = None) -> list[Any]:
-    column = read_column(file[name], size)
+    column = read_column(file[name], size) if kind else read_parameter(file[name], size)
     if not are_values(column) if kind == "" else not is_kind(kind, column):
         raise ValueError(f"{name} has invalid values")
     return column if count is None else _of_length(column, count)

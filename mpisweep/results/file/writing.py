@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from mpisweep.records import TrialState
-from mpisweep.results.columns import COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
+from mpisweep.results.columns import ABSENT, COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
 from mpisweep.results.file.image import Extent, ExtentWriter, Image, seal, write_image
 from mpisweep.results.file.names import as_text, to_link
 from mpisweep.results.reports import Curves
@@ -33,6 +33,8 @@ __all__ = ["native_column", "write_file"]
 
 #: Types of the samples of curves in the file.
 _SAMPLES = {"step": np.dtype("<i8"), "value": np.dtype("<f8"), "time": np.dtype("<f8")}
+#: Integers up to this are exact as floats.
+_EXACT = 2**53
 #: Number of samples per copy from one file to another.
 _SAMPLES_AT_ONCE = 1 << 13
 
@@ -163,6 +165,8 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
     for name, values in state.parameters.items():
         made = Column("", name, "text", "parameter" + _described(workload, name), units_of(workload, name))
         _create(parameters, made, native_column(values))
+        if word := _type_where_present(values):
+            parameters[to_link(name)].attrs[ABSENT] = word
     metrics = file["trials"].create_group("metrics", track_order=True)
     for name, values_of in state.metrics.items():
         described = "final value" + _described(workload, name, is_metric=True)
@@ -223,16 +227,29 @@ def _texts(values: Sequence[str]) -> Any:
 
 
 def native_column(values: Sequence[Any]) -> Any:
-    """A parameter's column in the narrowest type that fits; missing values become NaN or empty."""
+    """A parameter's column in the narrowest type that fits; absent values become NaN or empty."""
     present = {type(value) for value in values if value is not None}
     if None not in values:
         if present <= {bool}:
             return np.array(values, dtype=bool)
         if present <= {int}:
             return np.array(values, dtype=np.int64)
-    if present <= {int, float}:
+    is_number = present <= {int, float} or present <= {bool}
+    # Where NaN has to stand for an absent value, integers must fit a float.
+    if is_number and (None not in values or all(abs(value or 0) <= _EXACT for value in values)):
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     return _texts(["" if value is None else str(value) for value in values])
+
+
+def _type_where_present(values: Sequence[Any]) -> str:
+    """The value of the attribute :data:`~mpisweep.results.columns.ABSENT`; empty if no value is absent."""
+    if None not in values:
+        return ""
+    present = {type(value) for value in values if value is not None}
+    for kind, word in ((bool, "boolean"), (int, "integer"), (str, "string")):
+        if present == {kind}:
+            return word
+    return "number"
 
 
 def _create(group: h5py.Group, column: Column, data: Any) -> None:

@@ -57,7 +57,8 @@ def _one_of(*values: int) -> Check:
 
 
 def _is_column(value: Any) -> bool:
-    return _is_value(value) or _list_of(_is_value)(value)
+    # A trial may lack a parameter that has a condition.
+    return value is None or _is_value(value) or _list_of(_or_none(_is_value))(value)
 
 
 def _are_slots(value: Any) -> bool:

@@ -183,6 +183,8 @@ def merge(
                 member, part = lease.member, leased
         if number < part.count:
             _copy_trial(merged, part, number, rows[member])
+            if not member:
+                _copy_exclusion(merged, parts.values(), number)
             _copy_curves(merged, part, number, reading)
     # A trial that was taken over and not retried yet continues the attempt numbers of its earlier member.
     for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
@@ -246,6 +248,14 @@ def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker:
         merged.metrics[name][number] = values[number]
     if number in part.report_gaps:
         merged.report_gaps[number] = set(part.report_gaps[number])
+
+
+def _copy_exclusion(merged: SweepState, parts: Iterable[SweepState], number: int) -> None:
+    """Mark a trial infeasible that no member ran because the sweep file excludes it now."""
+    for part in parts:
+        if number < part.count and part.trials["state"][number] == TrialState.INFEASIBLE:
+            merged.trials["state"][number] = int(TrialState.INFEASIBLE)
+            merged.trials["message"][number] = part.trials["message"][number]
 
 
 def _copy_curves(merged: SweepState, part: SweepState, number: int, reading: Reading) -> None:

@@ -1,16 +1,25 @@
-"""Learning from ended trials: expected durations, and which trials to add."""
+"""Learning from ended trials: expected durations, and which trials to add.
+
+A search that adds trials answers at once (:class:`~mpisweep.search.largest_batch.LargestBatch`), or later
+from a process of its own (:mod:`mpisweep.scheduling.proposals`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import AddTrials, Decision
+from mpisweep.scheduling.decisions import AddTrials, Decision, Propose
+from mpisweep.scheduling.events import Proposed
+from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.assigning import BATCH_S
 from mpisweep.scheduling.rules.reclaiming import mark_all_changed
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
 from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.spec.space import Configuration
 
-__all__ = ["ask_search", "learn_durations", "observe"]
+__all__ = ["ask_ahead", "ask_search", "learn_durations", "observe", "on_proposed"]
 
 
 def observe(core: Core, block: EndedBlock) -> None:
@@ -36,10 +45,39 @@ def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> N
     configurations = search.ask()
     if not configurations:
         return
-    numbers = core.trials.grow(len(configurations))
-    core.model.grow(configurations)
+    numbers = _add(core, configurations, None)
     for number, configuration in zip(numbers, configurations, strict=True):
         search.add(number, configuration)
-    core.waiting.grow(len(numbers))
     core.waiting.add(numbers)
     decisions.append(AddTrials(numbers, configurations))
+
+
+def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> None:
+    """Ask a learning search for configurations before any slot waits for them."""
+    count = proposals.ask(
+        slots=len(core.slots.held) + len(core.away),
+        idle=len(core.slots.idle),
+        waiting=len(core.waiting),
+        usual_s=core.model.usual_s,
+    )
+    if count:
+        decisions.append(Propose(count))
+
+
+def on_proposed(core: Core, event: Proposed) -> list[Decision]:
+    """Add the configurations that a learning search has proposed."""
+    assert core.proposals is not None
+    configurations = list(event.configurations)
+    core.proposals.note(len(configurations), event.seconds, is_exhausted=event.is_exhausted)
+    if not configurations:
+        return []
+    numbers = _add(core, configurations, event.widths)
+    core.waiting.add(numbers)
+    return [AddTrials(numbers, configurations, event.known)]
+
+
+def _add(core: Core, configurations: Sequence[Configuration], widths: Sequence[int] | None) -> list[int]:
+    numbers = core.trials.grow(len(configurations))
+    core.model.grow(configurations)
+    core.waiting.grow(len(configurations), widths)
+    return numbers

@@ -107,8 +107,7 @@ def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, st
 
 
 def _configuration(sweep: Sweep, number: int) -> str:
-    row = sweep.trials[number]
-    values = ((name, row[sweep.column(name)]) for name in sweep.spec.space.names)
+    values = sweep.searched(number).items()
     shown = [f"{words(name)} {plain(value_text(value))}" for name, value in values]
     return f": {', '.join(shown)}" if shown else ""
 
@@ -120,6 +119,9 @@ def _colours(
         return dict.fromkeys(numbers, GREY)
     where, categories = positions(sweep.trials[sweep.column(parameter)])
     values = where[numbers]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return dict.fromkeys(numbers, GREY)
     logarithmic = not categories and is_logarithmic(values)
     norm_type = mpl.colors.LogNorm if logarithmic else mpl.colors.Normalize
     low, high = float(values.min()), float(values.max())
@@ -129,7 +131,9 @@ def _colours(
         bar.set_label(label(parameter, units(sweep, parameter)))
         if categories:
             bar.set_ticks(range(len(categories)), labels=list(categories))
-    return {number: mapped.to_rgba(where[number]) for number in numbers}
+    return {
+        number: mapped.to_rgba(where[number]) if np.isfinite(where[number]) else GREY for number in numbers
+    }
 
 
 def _smoothed(values: Floats, width: int) -> Floats:

@@ -76,11 +76,13 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
         FigureError: if no trial has ended, or the metric is not numeric.
     """
     trials = sweep.trials
-    complete = trials["state"] == TrialState.COMPLETE.label
-    failed = trials["state"] == TrialState.FAILED.label
+    where, categories = positions(trials[sweep.column(parameter)])
+    # Trials that do not have the parameter have no place on its axis.
+    has_place = np.isfinite(where)
+    complete = (trials["state"] == TrialState.COMPLETE.label) & has_place
+    failed = (trials["state"] == TrialState.FAILED.label) & has_place
     if not complete.any() and not failed.any():
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
-    where, categories = positions(trials[sweep.column(parameter)])
     values = trials[sweep.metric_column(metric)] if complete.any() else np.full(len(trials), np.nan)
     if values.dtype.kind not in "iufb":
         raise FigureError(f"{sweep.path}: {metric} is text; only numeric metrics can be drawn")
@@ -105,6 +107,8 @@ def _too_large(
     A range extends halfway to the neighbouring values that fit.
     """
     infeasible = trials["state"] == TrialState.INFEASIBLE.label
+    # Others violate a constraint.
+    infeasible &= np.array([not text.startswith("where:") for text in trials["message"]], dtype=bool)
     out = infeasible | (trials["cause"] == FailureCause.OUT_OF_MEMORY.label)
     values = np.unique(where)
     fits = np.isin(values, where[~out])

@@ -93,7 +93,7 @@ def draw_total_time(sweep: Sweep) -> Figure:
         )
         axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)
         axes.invert_yaxis()
-        axes.margins(x=0.14)
+        axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"total execution time [{unit}]")
         axes.set_title(

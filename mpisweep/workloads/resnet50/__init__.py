@@ -13,6 +13,7 @@ Metrics
 ``step_time``          median seconds of a step after the warm-up.
 ``images_per_second``  images over seconds after the warm-up.
 ``data_wait``          seconds that the training waited for its next batch.
+``significand_bits``   of the number format: 24 is fp32, 11 fp16, 8 bf16; tells what `precision = "auto"` was.
 ``peak_memory``        bytes: on a GPU, the most that torch had allocated; on a CPU, the most that this
                        process held since the trial began.  Of several ranks, the most of any.
 ``reserved_memory``    bytes: the most that torch had reserved of the GPU; only on a GPU.
@@ -40,8 +41,9 @@ Batch normalisation needs two values per channel.  In the last stage an image of
 batch size 1 needs an image_size above 32.
 
 Modules: ``recipe`` (model, optimiser, learning rate, number format), ``stepping`` (one step, eager or as a
-CUDA graph), ``clock`` (durations of steps), ``train_time`` (their sum), ``history`` (curves and metrics),
-``budget`` (when a trial ends), ``noise`` (the gradient noise scale), ``experiment`` (the trial).
+CUDA graph), ``compiling`` (torch.compile), ``allocator`` (GPU memory), ``clock`` (durations of steps),
+``train_time`` (their sum), ``history`` (curves and metrics), ``budget`` (when a trial ends), ``noise`` (the
+gradient noise scale), ``experiment`` (the trial).
 """
 
 from __future__ import annotations

@@ -10,24 +10,29 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpisweep.records import Value
 from mpisweep.workloads.checkpoint import Checkpoint
 from mpisweep.workloads.datasets import (
     Batches,
-    folder_batches,
     load_images,
     memory_batches,
     synthetic_batches,
     without_held_out,
 )
+from mpisweep.workloads.folder.batches import Target, folder_batches
+from mpisweep.workloads.folder.device import is_decoding
+from mpisweep.workloads.folder.loading import drop_loaders
+from mpisweep.workloads.folder.scan import find_images
 from mpisweep.workloads.ranks import Ranks
+from mpisweep.workloads.resnet50.allocator import use_expandable_segments
 from mpisweep.workloads.resnet50.budget import Budget
 from mpisweep.workloads.resnet50.clock import make_clock
+from mpisweep.workloads.resnet50.compiling import compiled, end_compilers
 from mpisweep.workloads.resnet50.history import History
 from mpisweep.workloads.resnet50.noise import NoiseMeter
 from mpisweep.workloads.resnet50.recipe import (
@@ -88,6 +93,10 @@ def run(trial: Trial) -> dict[str, float]:
             seen = seen.__cause__ or seen.__context__
         raise
     finally:
+        if trial.ranks > 1:
+            # They hold this trial's connections to its other ranks.
+            drop_loaders()
+        end_compilers()
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -120,7 +129,8 @@ class _Experiment:
         # After the checkpoint, which brings a learning rate in main memory.
         self._schedule = Schedule(options, optimizer, device if self._is_captured else None)
         self._history.restore(measured)
-        model = _compiled(options, ranks.together(bare))
+        together = ranks.together(bare)
+        model = compiled(together, trial.cores) if options["compile"] else together
         self._train = TrainStep(options, model, optimizer, precision, ranks, self._record)
         self._data = _data(options, trial, device, ranks, first=self._done)
         self._bare = bare
@@ -241,6 +251,7 @@ class _Experiment:
         metrics = self._history.metrics(real_labels=self._options["data"] != "synthetic")
         metrics["setup_time"] = setup_time + self._history.excess
         metrics["data_wait"] = self._data_wait
+        metrics["significand_bits"] = float(self._train.significand_bits)
         if self._options["compile"]:
             metrics["compile_time"] = self._history.first_excess
         metrics["peak_memory"] = self._ranks.most(_peak_memory(self._device))
@@ -273,6 +284,8 @@ def _forget_checkpoint(trial: Trial) -> None:
 def _prepare(trial: Trial, device: torch.device) -> None:
     """Reset all process-wide state, so that no trial depends on an earlier one."""
     torch.set_num_threads(trial.cores)
+    if device.type == "cuda":
+        use_expandable_segments()
     torch.manual_seed(trial.seed)
     deterministic = bool(trial.params["deterministic"])
     if deterministic:
@@ -304,17 +317,11 @@ def _data(
             ranks.images, image_size, num_classes, trial.seed + ranks.rank, device, layout
         )
     if data == "imagefolder":
-        found, classes = folder_batches(
-            root,
-            batch_size,
-            image_size,
-            trial.seed,
-            device,
-            _loaders(options, trial),
-            first,
-            ranks.piece,
-            layout,
-        )
+        files = find_images(root)
+        on_device = is_decoding(str(options["decode"]), device)
+        target = Target(image_size, device, layout, _loaders(options, trial), on_device)
+        found = folder_batches(files, batch_size, trial.seed, target, first, ranks.piece)
+        classes = len(files.classes)
     else:
         images = load_images(data, root)
         if int(options["val_every"]) >= 0:
@@ -342,12 +349,6 @@ def _validation(
     if options["data"] == "synthetic":
         raise ValueError("val_every needs real data: synthetic images have nothing that could be held out")
     return Validation(options, device, ranks, precision, _loaders(options, trial))
-
-
-def _compiled(options: Mapping[str, Value], model: nn.Module) -> nn.Module:
-    # One program for every batch size, whichever comes first: with `dynamic=None` the first size of a process
-    # would get a program of its own, and the second another for all others.
-    return cast(nn.Module, torch.compile(model, dynamic=True)) if options["compile"] else model
 
 
 def _forget_peak_memory(device: torch.device) -> None:

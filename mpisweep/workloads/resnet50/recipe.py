@@ -135,6 +135,8 @@ class Precision:
         if wanted == "auto":
             wanted = _best_of(device) if device.type == "cuda" else "fp32"
         self.name = wanted
+        #: Bits of the format's significand: 24 for fp32, 11 for fp16, 8 for bf16.
+        self.significand_bits = {"fp32": 24, "bf16": 8, "fp16": 11}[wanted]
         self._device = device.type
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
         # fp16 gradients underflow; scaling the loss keeps them representable.

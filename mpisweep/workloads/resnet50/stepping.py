@@ -75,6 +75,7 @@ class TrainStep:
         self.model = model
         self.optimizer = optimizer
         self.scaler = precision.scaler
+        self.significand_bits = precision.significand_bits
         self.record = record
         self._precision = precision
         self._ranks = ranks

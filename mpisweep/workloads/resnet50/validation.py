@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpisweep.records import Value
-from mpisweep.workloads.datasets import Batches, every_image_once, folder_images, held_out, load_images
+from mpisweep.workloads.datasets import Batches, held_out, load_images
+from mpisweep.workloads.folder.batches import Target, every_image_once, start_validation
+from mpisweep.workloads.folder.device import is_decoding
+from mpisweep.workloads.folder.scan import find_images
 from mpisweep.workloads.ranks import Ranks
 from mpisweep.workloads.resnet50.recipe import Precision, is_channels_last
 
@@ -45,8 +48,11 @@ class Validation:
         whose = slice(ranks.rank, None, ranks.size)
         self._batches: Callable[[], Batches]
         if data == "imagefolder":
-            found = folder_images(str(options["val_root"]), size, "val_root")
-            self._batches = lambda: every_image_once(found, _AT_A_TIME, device, layout, whose, loaders)
+            found = find_images(str(options["val_root"]), "val_root")
+            on_device = is_decoding(str(options["decode"]), device)
+            target = Target(size, device, layout, loaders, on_device)
+            start_validation(found, target)
+            self._batches = lambda: every_image_once(found, _AT_A_TIME, target, whose)
         else:
             images = held_out(data, load_images(data, str(options["data_root"])), str(options["data_root"]))
             self._batches = lambda: images.each_once(_AT_A_TIME, size, device, layout, whose)

@@ -1,0 +1,191 @@
+"""The client of the process that runs a learning search (:mod:`mpisweep.search.serving`).
+
+The master sends it every end, asks it for proposals, and never waits for either.  One request is open at a
+time; ends that arrive meanwhile go with the next one.  If the process dies or hangs, another one is started
+with everything that is known, and the open request is repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mpisweep.blocks import EndedBlock
+from mpisweep.processes.forkserver import ForkServer
+from mpisweep.processes.side_process import SideProcess
+from mpisweep.records import EndReason, TrialState, Value
+from mpisweep.scheduling.events import Proposed, StopRequested
+from mpisweep.search.learning import LearningSearch
+from mpisweep.search.numbering import Trials
+from mpisweep.spec import Spec
+
+__all__ = ["SearchClient"]
+
+_NAME = "the process of the search"
+#: The process hangs if it does not answer for this long, in seconds; a Gaussian process may take a minute.
+_HANGS_S = 900.0
+#: Most ends per request: fewer bytes than a socket takes at once.
+_MOST_ENDS = 1000
+#: Number of processes that may die with the same request.
+_MOST_DEATHS = 3
+
+log = logging.getLogger(__name__)
+
+
+class SearchClient:
+    """Asks a learning search for proposals.
+
+    Args:
+        server: forks the process.
+        spec: the sweep.
+        search: its search.
+        trials: all trials; read, never changed.
+        known: per trial, the number of ends known when it was proposed; -1 if it was not.
+        ends: (trial, objective) of the trials that have ended, in the order of their records.
+    """
+
+    def __init__(
+        self,
+        server: ForkServer,
+        spec: Spec,
+        search: LearningSearch,
+        trials: Trials,
+        known: Sequence[int],
+        ends: Sequence[tuple[int, float | None]],
+    ) -> None:
+        self._spec = spec
+        self._search = search
+        self._trials = trials
+        self._known = list(known)
+        self._ends = list(ends)
+        #: Number of ends that were sent.
+        self._sent = len(self._ends)
+        #: Number of proposals asked for; 0 for none.
+        self._count = 0
+        self._deaths = 0
+        self._has_failed = False
+        self._process = SideProcess(server, _NAME, "mpisweep.search.serving:serve_search", self._past())
+
+    def fileno(self) -> int:
+        """For select(); readable when :meth:`hear` has something to read."""
+        return self._process.fileno()
+
+    def close(self) -> None:
+        """Close the connection to the process, which then exits."""
+        self._process.close()
+
+    # ------------------------------------------------------------------------------------- sending
+
+    def propose(self, count: int) -> None:
+        """Ask for proposals; answered by Proposed."""
+        self._count = count
+        self._send()
+
+    def tell(self, block: EndedBlock) -> None:
+        """Note trials that have ended."""
+        values = block.metrics.get(self._spec.objective) or [None] * len(block.numbers)
+        for number, state, value in zip(block.numbers, block.states, values, strict=True):
+            is_result = state in (TrialState.COMPLETE, TrialState.PRUNED)
+            self._ends.append((number, _finite(value) if is_result else None))
+        self._send_many()
+
+    def tell_infeasible(self, numbers: Sequence[int]) -> None:
+        """Note trials that do not run."""
+        self._ends += [(number, None) for number in numbers]
+        self._send_many()
+
+    def _send_many(self) -> None:
+        """Send ends before they are more than one request takes."""
+        if len(self._ends) - self._sent >= _MOST_ENDS:
+            self._send()
+
+    def _send(self) -> None:
+        """Send the next request, unless one is open."""
+        if self._process.asked is not None or self._has_failed:
+            return
+        ends = self._ends[self._sent : self._sent + _MOST_ENDS]
+        is_last = self._sent + len(ends) == len(self._ends)
+        request: dict[str, Any] = {"ask": "learn", "ends": ends}
+        if self._count and is_last:
+            request |= {"ask": "propose", "first": self._trials.count, "count": self._count}
+        elif not ends:
+            return
+        self._sent += len(ends)
+        self._process.ask(request)
+
+    # ------------------------------------------------------------------------------------- receiving
+
+    def hear(self) -> Iterator[Proposed | StopRequested]:
+        """Read the answers of the process; call it when :meth:`fileno` is readable."""
+        answers = self._process.receive()
+        if answers is None:
+            yield from self._replace("was killed")
+            return
+        for answer in answers:
+            self._process.done()
+            self._deaths = 0
+            if "error" in answer:
+                yield from self._fail(answer["error"])
+                return
+            if "configurations" in answer:
+                yield self._proposed(answer)
+            self._send()
+
+    def keep_time(self, now: float) -> Iterator[Proposed | StopRequested]:
+        """Replace a process that hangs."""
+        if self._process.hangs(now, _HANGS_S):
+            yield from self._replace("does not answer")
+
+    def _proposed(self, answer: Mapping[str, Any]) -> Proposed:
+        found = [self._completed(one) for one in answer["configurations"]]
+        is_exhausted = len(found) < self._count
+        self._count = 0
+        self._known += [-1] * (self._trials.count - len(self._known)) + [answer["ends"]] * len(found)
+        widths = tuple(self._spec.ranks(one) for one in found)
+        return Proposed(tuple(found), widths, answer["ends"], answer["seconds"], is_exhausted)
+
+    def _completed(self, proposal: Mapping[str, Value]) -> dict[str, Value]:
+        full, absentable = self._spec.full(proposal), self._trials.absentable
+        names = [name for name in self._trials.parameters if name in proposal or name not in absentable]
+        return {name: full[name] for name in names}
+
+    # ------------------------------------------------------------------------------------- failures
+
+    def _replace(self, why: str) -> Iterator[Proposed | StopRequested]:
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS:
+            yield from self._fail(f"its process died {self._deaths} times in a row")
+            return
+        log.warning("%s %s; another one continues", _NAME, why)
+        self._process.arguments = self._past()
+        self._sent = len(self._ends)
+        self._process.replace()
+        self._process.done()
+        self._send()
+
+    def _fail(self, why: str) -> Iterator[Proposed | StopRequested]:
+        if not self._has_failed:
+            log.error("the search failed: %s", why)
+        self._has_failed = True
+        self._process.done()
+        yield StopRequested(EndReason.SEARCH)
+
+    def _past(self) -> dict[str, Any]:
+        """The arguments of a process that continues from here."""
+        names = self._spec.space.names
+        columns = [self._trials.parameters[name] for name in names]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        known = self._known + [-1] * (self._trials.count - len(self._known))
+        return {
+            **self._search.arguments(self._spec),
+            # An absent parameter is no part of a configuration.
+            "configurations": [{k: v for k, v in row.items() if v is not None} for row in rows],
+            "known": known,
+            "ends": self._ends,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""The search of a sweep as a new master finds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpisweep.master.known import KnownSweep
+from mpisweep.records import TrialState
+from mpisweep.search import LargestBatch, LearningSearch, Sampler
+from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.numbering import Trials
+from mpisweep.spec import Spec
+
+__all__ = ["LearningPast", "learning_past", "make_frontier", "make_search"]
+
+
+@dataclass(frozen=True, slots=True)
+class LearningPast:
+    """A learning search, and what its process has to know.
+
+    Attributes:
+        known: per trial, the number of ends known when it was proposed; -1 if it was not.
+        ends: (trial, objective) of ended trials, in the order of their records.
+    """
+
+    search: LearningSearch
+    known: Sequence[int]
+    ends: Sequence[tuple[int, float | None]]
+
+    @property
+    def made(self) -> int:
+        """Number of proposals so far."""
+        return sum(count >= 0 for count in self.known)
+
+
+def make_search(
+    spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None
+) -> LargestBatch | None:
+    """Search that adds trials as results come in, with the results so far; None for any other."""
+    if not isinstance(sampler, LargestBatch):
+        return None
+    names = [name for name in trials.parameters if name not in spec.space.names]
+    for number in range(trials.count):
+        # A baseline with other fixed options is no evidence about the searched trials.
+        if all(trials.parameters[name][number] == trials.parameters[name][0] for name in names):
+            sampler.add(number, {name: trials.parameters[name][number] for name in spec.space.names})
+    if known is not None:
+        objectives = known.objectives or [math.nan] * len(known.states)
+        for number, (state, cause, value) in enumerate(
+            zip(known.states, known.causes, objectives, strict=True)
+        ):
+            if TrialState(state).is_end:
+                sampler.note(number, state, cause, value)
+    return sampler
+
+
+def learning_past(sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LearningPast | None:
+    """The learning search of the sweep, with what is known; None if its search does not learn."""
+    if not isinstance(sampler, LearningSearch):
+        return None
+    before = list(known.proposed_after) if known is not None else []
+    return LearningPast(
+        sampler, before + [-1] * (trials.count - len(before)), known.ends() if known is not None else []
+    )
+
+
+def make_frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:
+    """Memory frontier with the evidence of earlier runs; None if the sweep has none."""
+    if not spec.space.memory or spec.search == "largest_batch":
+        return None
+    frontier = MemoryFrontier(trials.parameters, spec.space.memory)
+    for number, kind, evidence in known.memory_evidence() if known else ():
+        frontier.learn(number, kind, evidence)
+    return frontier

@@ -1,0 +1,313 @@
+"""Propose configurations with an Optuna sampler, reproducibly.
+
+A proposal is a function of the sampler and its options, the sweep's seed, the trial's number, and what was
+known when it was asked for: every proposal gets a sampler of its own, seeded by the number.  So the search
+can be rebuilt in another process, and goes on as the first one would have:
+
+* A sampler that keeps nothing in the study (TPE, GP) is rebuilt by adding the known trials.
+* Any other is rebuilt by proposing again, in the same order: each trial records how many ends were known
+  when it was proposed.
+
+No configuration is proposed twice.  If the sampler repeats one, its trial in the study fails, which samplers
+ignore, and it is asked again; after :data:`PATIENCE` repetitions a random configuration takes its place.
+
+A proposal that breaks a constraint counts as a repetition.  The sampler proposes a value for every axis, also
+for a parameter that the condition of another then leaves out.
+
+Axes map to Optuna's distributions such that distances mean something: a grid of numbers, or a list of
+numbers in ascending or descending order, becomes an integer index.  Imports Optuna.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import cast
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mpisweep.records import Direction, Value
+from mpisweep.search.samplers import keeps_no_state, make_sampler
+from mpisweep.search.thinning import ThinnedStorage
+from mpisweep.spec import SamplerChoice
+from mpisweep.spec.space import (
+    Axis,
+    Choice,
+    Configuration,
+    FloatRange,
+    IntegerRange,
+    Parameter,
+    SearchSpace,
+)
+
+__all__ = ["PATIENCE", "End", "Past", "Proposer"]
+
+#: How often a sampler may repeat known configurations before a random one takes its place.
+PATIENCE = 30
+#: Random draws before the points of a finite space are searched in order; constraints may hold rarely.
+_DRAWS = 10_000
+#: A finite space of up to this size is searched point by point.
+_SMALL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a trial: its objective, or None if it has none."""
+
+    number: int
+    objective: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What happened before this process.
+
+    Attributes:
+        configurations: of all trials, in the order of their numbers.
+        known: per trial, the number of ends that were known when it was proposed; -1 if it was not.
+        ends: in the order in which they were recorded.
+    """
+
+    configurations: Sequence[Configuration]
+    known: Sequence[int]
+    ends: Sequence[End]
+
+
+class Proposer:
+    """A learning search.
+
+    Args:
+        space: the search space.
+        sampler: the sampler and its options.
+        seed: the sweep's seed.
+        direction: whether a smaller or a larger objective is better.
+        past: the trials so far.
+    """
+
+    def __init__(
+        self, space: SearchSpace, sampler: SamplerChoice, seed: int, direction: Direction, past: Past
+    ) -> None:
+        self._space = space
+        self._sampler = sampler
+        self._seed = seed
+        self._distributions = {_name(axis): _distribution(axis) for axis in space.axes}
+        self._storage = ThinnedStorage(1.0 if direction is Direction.MINIMIZE else -1.0)
+        self._study = optuna.create_study(
+            direction=direction.value,
+            # Only this sampler's proposals bear it; others count the trials of a generation.
+            storage=self._storage if sampler.name == "TPESampler" else None,
+            sampler=self._sampler_for("start"),
+        )
+        self._seen: set[tuple[Value | None, ...]] = set()
+        #: Trial -> its trial in the study; absent for a trial that is not comparable.
+        self._trials: dict[int, int] = {}
+        #: Number of ends told.
+        self.ends = 0
+        # What a sampler proposed for an inactive parameter is in the study alone.
+        if keeps_no_state(sampler.name) and not space.conditions:
+            self._load(past)
+        else:
+            self._replay(past)
+
+    # ------------------------------------------------------------------------------------- the past
+
+    def _load(self, past: Past) -> None:
+        ends = {end.number: end for end in past.ends}
+        for number, configuration in enumerate(past.configurations):
+            self._add(number, configuration, ends.get(number))
+        self.ends = len(past.ends)
+
+    def _replay(self, past: Past) -> None:
+        for number, configuration in enumerate(past.configurations):
+            known = past.known[number]
+            if known < 0:
+                self._add(number, configuration, None)
+                continue
+            self.tell(past.ends[self.ends : known])
+            if self._propose(number) != configuration:
+                # Another version of the sampler: take the recorded proposal, without its state.
+                self._fail(number)
+                self._add(number, configuration, None)
+        self.tell(past.ends[self.ends :])
+
+    def _add(self, number: int, configuration: Configuration, end: End | None) -> None:
+        """Add a trial that was not proposed here, running or ended."""
+        self._seen.add(self._key(configuration))
+        if not self._space.contains(configuration):
+            return
+        objective = None if end is None else end.objective
+        state = TrialState.RUNNING if end is None else _state_of(objective)
+        self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
+        if state is TrialState.COMPLETE:
+            self._storage.note(trial, cast(float, objective))
+        self._study.add_trial(
+            create_trial(
+                state=state,
+                value=objective if state is TrialState.COMPLETE else None,
+                params={_name(axis): _encode(axis, configuration) for axis in self._space.axes},
+                distributions=self._distributions,
+            )
+        )
+
+    # ------------------------------------------------------------------------------------- ask and tell
+
+    def tell(self, ends: Iterable[End]) -> None:
+        """Learn from trials that ended."""
+        for end in ends:
+            self.ends += 1
+            trial = self._trials.get(end.number)
+            if trial is None or self._frozen(trial).state.is_finished():
+                continue
+            state = _state_of(end.objective)
+            if state is TrialState.COMPLETE:
+                self._storage.note(trial, cast(float, end.objective))
+            self._study.tell(trial, end.objective if state is TrialState.COMPLETE else None, state=state)
+
+    def ask(self, first: int, count: int) -> list[Configuration]:
+        """Propose configurations for trials from `first` on; fewer if the space has no more."""
+        found: list[Configuration] = []
+        for number in range(first, first + count):
+            proposal = self._propose(number)
+            if proposal is None:
+                break
+            found.append(proposal)
+        return found
+
+    def _propose(self, number: int) -> Configuration | None:
+        if self._is_exhausted():
+            return None
+        for retry in range(PATIENCE):
+            self._study.sampler = self._sampler_for(f"{number}:{retry}")
+            trial = self._study.ask(self._distributions)
+            proposal = self._configuration(trial.params)
+            if self._is_new(proposal):
+                self._seen.add(self._key(proposal))
+                self._trials[number] = trial.number
+                return proposal
+            self._study.tell(trial, state=TrialState.FAIL)
+        return self._random(number)
+
+    def _random(self, number: int) -> Configuration | None:
+        """A new random configuration; None if there is none."""
+        random = Random(f"{self._seed}:{number}")
+        for _ in range(_DRAWS):
+            proposal = self._space.from_unit([random.random() for _ in self._space.axes])
+            if self._is_new(proposal):
+                self._add(number, proposal, None)
+                return proposal
+        size = self._space.size or 0
+        if size > _SMALL:
+            return None
+        start = random.randrange(size) if size else 0
+        for index in range(size):
+            proposal = self._space.point((start + index) % size)
+            if self._is_new(proposal):
+                self._add(number, proposal, None)
+                return proposal
+        return None
+
+    def _configuration(self, params: Mapping[str, Value]) -> Configuration:
+        values: Configuration = {}
+        for axis in self._space.axes:
+            values.update(zip(axis.names, _decode(axis, params[_name(axis)]), strict=True))
+        return self._space.complete(values)
+
+    def _is_new(self, proposal: Configuration) -> bool:
+        """Whether a proposal satisfies the constraints and was not made before."""
+        return self._key(proposal) not in self._seen and self._space.broken_constraint(proposal) is None
+
+    def _is_exhausted(self) -> bool:
+        """Whether every point of a small space is known; trials outside the space do not count."""
+        size = self._space.size
+        if size is None or size > min(_SMALL, len(self._seen)):
+            return False
+        return all(self._key(self._space.point(index)) in self._seen for index in range(size))
+
+    def _fail(self, number: int) -> None:
+        trial = self._trials.pop(number, None)
+        if trial is not None:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _frozen(self, trial: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[trial]
+
+    def _key(self, configuration: Mapping[str, Value]) -> tuple[Value | None, ...]:
+        return tuple(configuration.get(name) for name in self._space.names)
+
+    def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
+        digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
+        seed = int.from_bytes(digest, "little")
+        return make_sampler(self._sampler, seed=seed, space=self._distributions)
+
+
+def _state_of(objective: float | None) -> TrialState:
+    is_finite = objective is not None and math.isfinite(objective)
+    return TrialState.COMPLETE if is_finite else TrialState.FAIL
+
+
+# ------------------------------------------------------------------------------------- axes
+
+
+def _name(axis: Axis) -> str:
+    return "+".join(axis.names)
+
+
+def _is_indexed(axis: Axis) -> bool:
+    """Whether the sampler sees the index of a step instead of a value."""
+    match axis:
+        case Axis((IntegerRange(points=None) | FloatRange(count=None),), None):
+            return False
+    return True
+
+
+def _distribution(axis: Axis) -> BaseDistribution:
+    match axis:
+        case Axis((IntegerRange(points=None, log=True) as integers,), None):
+            return IntDistribution(integers.low, integers.high, log=True)
+        case Axis((IntegerRange(points=None, count=int(count)) as integers,), None):
+            return IntDistribution(integers.low, integers.at(count - 1), step=integers.step)
+        case Axis((FloatRange(count=None) as numbers,), None):
+            return FloatDistribution(numbers.low, numbers.high, log=numbers.log)
+    assert axis.count is not None
+    if axis.rows is not None or any(_has_no_order(parameter) for parameter in axis.parameters):
+        return CategoricalDistribution(range(axis.count))
+    return IntDistribution(0, axis.count - 1)
+
+
+def _encode(axis: Axis, configuration: Mapping[str, Value]) -> Value:
+    """What the sampler sees of a configuration; the middle of the axis if it has no value on it."""
+    if not all(name in configuration for name in axis.names):
+        configuration = dict(zip(axis.names, axis.from_unit(0.5), strict=True))
+    values = [configuration[name] for name in axis.names]
+    if not _is_indexed(axis):
+        return values[0]
+    index = axis.index(values)
+    # The other value of a parameter whose condition does not hold may be outside its range.
+    return 0 if index is None else index
+
+
+def _decode(axis: Axis, found: Value) -> tuple[Value, ...]:
+    if _is_indexed(axis):
+        return axis.at(int(found))
+    return (int(found) if isinstance(axis.parameters[0], IntegerRange) else float(found),)
+
+
+def _has_no_order(parameter: Parameter) -> bool:
+    """Whether these are not numbers in ascending or descending order."""
+    if not isinstance(parameter, Choice):
+        return False
+    if any(isinstance(value, (bool, str)) for value in parameter.values):
+        return True
+    pairs = list(pairwise(float(value) for value in parameter.values))
+    return not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs))

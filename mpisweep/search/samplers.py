@@ -1,0 +1,99 @@
+"""Optuna's samplers by name, with checked options.
+
+Imports Optuna: only the process of a search does, and the check before a sweep starts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+
+from mpisweep.spec import SamplerChoice, nearest
+
+__all__ = ["SamplerError", "keeps_no_state", "make_sampler", "sampler_names"]
+
+#: They need objects that a sweep file cannot hold, or do what `search = "grid"` does.
+_EXCLUDED = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
+#: Their proposals depend on the trials of the study alone.  Others keep something in the study while they
+#: propose, so that it can only be rebuilt by proposing again.
+_WITHOUT_STATE = ("TPESampler", "GPSampler", "RandomSampler")
+
+# A warning per proposal would fill the log; Optuna's errors are told by the search.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class SamplerError(ValueError):
+    """Unknown sampler or option; the message continues a sentence that begins with the key."""
+
+
+def sampler_names() -> list[str]:
+    """Names of the samplers that a sweep file can choose."""
+    return [name for name in optuna.samplers.__all__ if name.endswith("Sampler") and name not in _EXCLUDED]
+
+
+def keeps_no_state(name: str) -> bool:
+    """Whether proposals of this sampler depend on the trials of the study alone."""
+    return name in _WITHOUT_STATE
+
+
+class _FixedSpaceTPE(optuna.samplers.TPESampler):
+    """A TPE sampler that is told its space, which it would else find by comparing all trials."""
+
+    #: All parameters that vary.
+    space: Mapping[str, BaseDistribution]
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See Optuna."""
+        return dict(self.space)
+
+
+def make_sampler(
+    choice: SamplerChoice, *, seed: int, space: Mapping[str, BaseDistribution] | None = None
+) -> optuna.samplers.BaseSampler:
+    """Create a sampler.
+
+    Args:
+        choice: its name and options.
+        seed: for its random numbers, below 2**32.
+        space: the parameters of every trial, if it is known that all have the same ones.
+
+    Raises:
+        SamplerError: if it does not exist, or refuses its options.
+    """
+    names = sampler_names()
+    if choice.name not in names:
+        raise SamplerError(f"sampler {choice.name!r} does not exist; {nearest(choice.name, names)}")
+    made = getattr(optuna.samplers, choice.name)
+    known = [name for name in inspect.signature(made).parameters if name != "seed"]
+    for option in choice.options:
+        if option == "seed":
+            raise SamplerError("option 'seed' does not apply; the sweep's own 'seed' seeds the sampler")
+        if option not in known:
+            raise SamplerError(f"{choice.name} has no option {option!r}; {nearest(option, known)}")
+    takes_seed = "seed" in inspect.signature(made).parameters
+    options: dict[str, Any] = dict(choice.options) | ({"seed": seed} if takes_seed else {})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sampler: optuna.samplers.BaseSampler = made(**options)
+    except ModuleNotFoundError as error:
+        raise SamplerError(
+            f"{choice.name} needs {error.name!r}, which is not installed; install mpisweep[search]"
+        ) from error
+    except Exception as error:
+        shown = ", ".join(f"{name} = {value!r}" for name, value in choice.options.items())
+        raise SamplerError(f"{choice.name} refuses {shown or 'its options'}: {error}") from error
+    joint = choice.options.get("multivariate") and not choice.options.get("group")
+    if choice.name == "TPESampler" and joint and space is not None:
+        made = _FixedSpaceTPE(**options)
+        made.space = {name: one for name, one in sorted(space.items()) if not one.single()}
+        return made
+    return sampler
