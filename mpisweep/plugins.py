@@ -78,8 +78,6 @@ _NOTES = re.compile(r"(?!mpisweep[-.]).*\.(?:dist|egg)-info")
 
 
 class PluginError(ValueError):
-    """A plugin cannot be used; the message continues a sentence that says where it is named."""
-
     """Unusable plugin; the message ends a sentence that begins with the key that names it."""
 
 
@@ -89,7 +87,6 @@ class Plugin:
 
     Attributes:
         reference: ``module:attribute``, or ``module``.
-        package: name and version of the package that registers it; empty for built-in ones.
         package: name and version of its package; empty if built in.
     """
 
