@@ -469,3 +469,14 @@ def test_after_many_trials_the_sampler_sees_the_best_ones_and_a_sample_of_the_ot
     assert len(seen) == SHOWN
     best = sorted(end.objective for end in search.ends)[:BEST]
     assert sorted(trial.value for trial in seen)[:BEST] == best
+
+
+@pytest.mark.mpi
+def test_check_counts_the_trials_to_come_and_predicts_their_time(folder, mpisweep: Run):
+    valley(folder, trials=12)
+    assert mpisweep("run", "s.toml", "-n", "2", "-o", "r.h5").returncode == 0
+    valley(folder, trials=1012)
+    told = mpisweep("check", "s.toml", "-o", "r.h5", "-n", "2").stdout
+    assert "13 of 1,013 trials have ended" in told
+    # A thousand trials of about 20 ms on two workers.
+    assert "with 2 workers about" in told

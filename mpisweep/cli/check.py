@@ -144,18 +144,21 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
     from mpisweep.master.known import duration_model, known_trials, trial_widths
     from mpisweep.progress import counted
     from mpisweep.scheduling.forecast import forecast, forecast_lines
+    from mpisweep.search import LearningSearch
     from mpisweep.search.numbering import number_trials
 
     path = results_path(options, spec)
     known = known_trials(spec, path)
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
+    made = sum(count >= 0 for count in known.proposed_after) if known is not None else 0
+    to_come = max(0, sampler.trials - made) if isinstance(sampler, LearningSearch) else 0
     if known is None:
         print(f"  results     {path} (new)")
     else:
         print(
             f"  results     {path}: {trials.count - len(left):,} of "
-            f"{counted(trials.count, 'trial')} have ended"
+            f"{counted(trials.count + to_come, 'trial')} have ended"
         )
     workers = workers_here(options, spec)
     found = forecast(
@@ -165,6 +168,7 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
         timeout_s=spec.limits.timeout_s,
         walltime_s=options.walltime,
         widths=trial_widths(spec, trials),
+        to_come=to_come,
     )
     if found is None and workers < spec.most_ranks:
         print(
@@ -174,7 +178,7 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
     elif found is None:
         limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
         print(f"  time        unknown until three trials have run; set {limit} for an upper bound")
-    elif left:
+    elif left or to_come:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
 
 

@@ -160,6 +160,7 @@ class Master:
     def step_down(self) -> None:
         """Release everything and touch nothing: another rank is the master."""
         self._closing.abandon()
+        self._side_events.close()
 
     # ----------------------------------------------------------------------------------- the turn of the loop
 

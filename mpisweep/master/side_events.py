@@ -69,6 +69,11 @@ class SideEvents:
             else:
                 self._steering.handle(event, now)
 
+    def close(self) -> None:
+        """End the process of the search: another rank is the master, and has one of its own."""
+        if self._search_client is not None:
+            self._search_client.close()
+
     def keep_time(self, now: float) -> None:
         """Replace a lease agent that hangs."""
         if self._lease_client is not None:

@@ -46,8 +46,9 @@ def forecast(
     timeout_s: float | None,
     walltime_s: float | None,
     widths: Sequence[int] | None = None,
+    to_come: int = 0,
 ) -> Forecast | None:
-    """Lay out the trials `numbers`, which have not ended.
+    """Lay out the trials `numbers`, which have not ended, and those that a search is still to propose.
 
     Args:
         model: fitted to the measurements so far.
@@ -56,12 +57,16 @@ def forecast(
         timeout_s: time limit of a trial; None for none.
         walltime_s: time limit of the allocation; None for none.
         widths: number of ranks of each trial, by its number; None if all have one.
+        to_come: number of trials without a configuration yet; each takes the usual time on one rank.
 
     Returns:
         None if the durations have no bound, or if the workers are too few for a trial.
     """
-    expected: list[float] = []
-    upper: list[float] = []
+    usual_s = timeout_s if model.usual_s is None else model.usual_s
+    if to_come and usual_s is None:
+        return None
+    expected = [usual_s or 0.0] * to_come
+    upper = list(expected)
     ordered = model.next_last(numbers)
     for number in ordered:
         likely, bound = model.expected_s(number), model.upper_s(number)
@@ -71,17 +76,21 @@ def forecast(
             likely = bound = timeout_s
         expected.append(likely if timeout_s is None else min(likely, timeout_s))
         upper.append(bound if timeout_s is None else min(bound, timeout_s))
-    own_widths = [1 if widths is None else widths[number] for number in ordered]
+    own_widths = [1] * to_come + [1 if widths is None else widths[number] for number in ordered]
+    if to_come:
+        rows = sorted(zip(expected, upper, own_widths, strict=True))
+        expected, upper = [row[0] for row in rows], [row[1] for row in rows]
+        own_widths = [row[2] for row in rows]
     if max(own_widths, default=1) > workers:
         return None
 
     return Forecast(
-        trials=len(ordered),
+        trials=len(expected),
         workers=workers,
         trial_time_s=sum(width * seconds for width, seconds in zip(own_widths, expected, strict=True)),
         wall_time_s=_laid_out(own_widths, expected, expected, workers, None)[1],
         fitting=_laid_out(own_widths, expected, upper, workers, walltime_s)[0],
-        is_bound=bool(ordered) and model.expected_s(ordered[0]) is None,
+        is_bound=bool(expected) and not model.is_known,
     )
 
 
