@@ -135,9 +135,11 @@ def _parameter_text(space: SearchSpace, parameter: Parameter) -> str:
 def _caution(spec: Spec, sampler: Sampler) -> str:
     """Why the objective may say little; empty if it does not."""
     described = spec.built_in
-    if described is None or not len(sampler):
+    if described is None:
         return ""
-    return described.caution(described.defaults | spec.full(sampler[0]), spec.objective)
+    # A search that learns has no configuration yet; any says whether the objective means something.
+    usual = sampler[0] if len(sampler) else spec.space.from_unit([0.5] * len(spec.space.axes))
+    return described.caution(described.defaults | spec.full(usual), spec.objective)
 
 
 def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:

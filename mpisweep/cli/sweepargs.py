@@ -10,7 +10,16 @@ from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import ADAPTIVE, COMMAND_LINE, SEARCH_NAMES, Spec, SpecError, load_spec, spec_from_flags
+from mpisweep.spec import (
+    ADAPTIVE,
+    COMMAND_LINE,
+    OPTUNA,
+    SEARCH_NAMES,
+    Spec,
+    SpecError,
+    load_spec,
+    spec_from_flags,
+)
 from mpisweep.spec.catalogue import BUILTIN, is_workload
 
 __all__ = [
@@ -35,13 +44,16 @@ _LIMITS = ("timeout", "retries")
 
 
 class _Searches:
-    """Names of searches; installed packages are listed only for a name that is not built in."""
+    """Names of searches; installed packages are listed only for a name that is not built in.
+
+    A flag cannot describe a sampler with options, for which a sweep file has a table.
+    """
 
     def __contains__(self, name: object) -> bool:
-        return is_named(SEARCHES, name)
+        return name != OPTUNA and is_named(SEARCHES, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(plugin_names(SEARCHES))
+        return (name for name in plugin_names(SEARCHES) if name != OPTUNA)
 
 
 def split_command_line(given: list[str]) -> tuple[list[str], list[str]]:
@@ -122,7 +134,7 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument(
         "--search",
         choices=_Searches(),
-        metavar="{" + ",".join(SEARCH_NAMES) + "}",
+        metavar="{" + ",".join(name for name in SEARCH_NAMES if name != OPTUNA) + "}",
         help="search (default: grid)",
     )
     quick.add_argument(

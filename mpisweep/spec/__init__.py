@@ -6,7 +6,7 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import ADAPTIVE, LEARNING, SEARCH_NAMES, nearest
+from mpisweep.spec.keys import ADAPTIVE, LEARNING, OPTUNA, SEARCH_NAMES, nearest
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -27,6 +27,7 @@ __all__ = [
     "ADAPTIVE",
     "COMMAND_LINE",
     "LEARNING",
+    "OPTUNA",
     "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
