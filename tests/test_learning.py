@@ -18,7 +18,7 @@ from test_run import start
 from waiting import wait_for
 
 import mpisweep as package
-from mpisweep.records import Direction, EndReason
+from mpisweep.records import Direction, EndReason, Slot
 from mpisweep.scheduling.decisions import AddTrials, Assign, End, Propose
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import Proposed, StopRequested, TimePassed, WorkerJoined
@@ -217,14 +217,25 @@ def proposed(*values: int, **more) -> Proposed:
     return Proposed(tuple({"x": value} for value in values), (1,) * len(values), 0, 0.01, **more)
 
 
-def test_a_worker_that_joins_has_the_search_asked_for_its_trials_and_ahead():
+def test_a_worker_that_joins_has_the_search_asked_for_its_trials():
     scheduler = scheduler_of(10)
-    assert scheduler.handle(WorkerJoined(1, 1), 0.0) == [Propose(2)]
+    assert scheduler.handle(WorkerJoined(1, 2), 0.0) == [Propose(2)]
     assert scheduler.handle(TimePassed(), 0.1) == []
     decisions = scheduler.handle(proposed(5, 6), 0.2)
-    assert decisions[0] == AddTrials([0, 1], [{"x": 5}, {"x": 6}], 0)
-    assert [one for one in decisions if isinstance(one, Assign)]
+    assert decisions == [
+        AddTrials([0, 1], [{"x": 5}, {"x": 6}], 0),
+        Assign((Slot(1, 0),), [0], [1]),
+        Assign((Slot(1, 1),), [1], [1]),
+    ]
     scheduler.check()
+
+
+def test_a_proposal_does_not_wait_behind_a_running_trial():
+    scheduler = scheduler_of(9)
+    scheduler.handle(WorkerJoined(1, 1), 0.0)
+    decisions = scheduler.handle(proposed(5, 6), 0.1)
+    assert [one for one in decisions if isinstance(one, Assign)] == [Assign((Slot(1, 0),), [0], [1])]
+    assert scheduler.handle(TimePassed(), 0.2) == []
 
 
 def test_no_more_are_asked_for_than_the_sweep_wants():
@@ -247,12 +258,12 @@ def test_a_search_with_nothing_more_ends_the_run():
 
 def test_a_slow_search_is_asked_further_ahead_than_a_fast_one():
     asked = []
-    for seconds in (1e-4, 0.1):
+    for seconds in (1e-4, 0.01, 0.1):
         proposals = Proposals(1000, 0)
         proposals.ask(slots=16, idle=0, waiting=0, usual_s=None)
         proposals.note(16, 16 * seconds, is_exhausted=False)
         asked.append(proposals.ask(slots=16, idle=0, waiting=0, usual_s=1.0))
-    assert asked == [2, 16]
+    assert asked == [0, 2, 16]
 
 
 # ------------------------------------------------------------------------------------- the sweep file

@@ -6,7 +6,9 @@ a number of configurations (:class:`~mpisweep.scheduling.decisions.Propose`) and
 
 Rule: ask for one configuration per idle slot, and ahead for as many as are expected to be needed until the
 next answer arrives.  Fewer, and devices wait for the search; more, and it proposes without results that it
-could have had.  Before durations are known, it asks ahead for one per slot.
+could have had.  So nothing is asked ahead before durations are known, nor while a proposal takes less than
+:data:`_IDLE_SHARE` of a trial.  For the same reason a proposal waits in the queue and not behind a running trial,
+unless trials are so short that the next one must be there (:data:`SHORT_S`).
 
 Pure: no clock, no I/O.
 """
@@ -15,7 +17,12 @@ from __future__ import annotations
 
 from math import ceil
 
-__all__ = ["Proposals"]
+__all__ = ["SHORT_S", "Proposals"]
+
+#: A slot gets a proposal ahead only if trials are expected to take less than this, in seconds.
+SHORT_S = 0.1
+#: Share of its time that a device may wait for the search.
+_IDLE_SHARE = 0.002
 
 #: Ask ahead for this multiple of the expected need.
 _MARGIN = 2.0
@@ -66,8 +73,8 @@ class Proposals:
         return self._asked
 
     def _ahead(self, slots: int, usual_s: float | None) -> int:
-        if usual_s is None:
-            return slots
+        if usual_s is None or self._seconds_each < _IDLE_SHARE * usual_s:
+            return 0
         # An answer of n configurations takes n times as long as one, and meanwhile slots/usual_s trials end
         # per second.  If the search is slower than that, it is asked for all that it can give.
         ends_per_proposal = slots * self._seconds_each / max(usual_s, 1e-9)

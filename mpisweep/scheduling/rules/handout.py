@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision
+from mpisweep.scheduling.proposals import SHORT_S
 from mpisweep.scheduling.rules.assigning import (
     assign,
     assign_next,
@@ -61,7 +62,7 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
     """Fill the backlogs of busy slots; each slot is visited once after it has changed."""
     waiting, slots = core.waiting, core.slots
     for _ in range(len(slots.wanting)):
-        if not waiting.count() or waiting.next() in core.losses.suspects:
+        if not waiting.count() or waiting.next() in core.losses.suspects or _is_proposal(core):
             return
         slot, size = next(iter(slots.wanting)), batch_size(core)
         if may_have_more(core, slot, size):
@@ -72,6 +73,12 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
                     slots.wanting.move_to_end(slot)
                     continue
         del slots.wanting[slot]
+
+
+def _is_proposal(core: Core) -> bool:
+    """Whether the next trial must not wait behind another one, because its search could still learn."""
+    expected_s = core.model.expected_s(core.waiting.next())
+    return core.proposals is not None and (expected_s is None or expected_s >= SHORT_S)
 
 
 def _fill_bound(core: Core, decisions: list[Decision], now: float) -> None:

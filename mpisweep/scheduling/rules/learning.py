@@ -57,7 +57,7 @@ def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> No
     count = proposals.ask(
         slots=len(core.slots.held) + len(core.away),
         idle=len(core.slots.idle),
-        waiting=len(core.waiting),
+        waiting=len(core.waiting) + len(core.slots.with_backlog),
         usual_s=core.model.usual_s,
     )
     if count:
