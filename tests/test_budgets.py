@@ -1,4 +1,4 @@
-"""Trials that had different budgets, compared after equal steps, samples or seconds."""
+"""Trials with different budgets, compared after equal steps, samples or seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mpisweep.views import figures, tables
 RESNET50 = 'name = "flow"\nworkload = "resnet50"\nobjective = "loss_mean"\n[parameters]\n'
 FUNCTION = 'name = "own"\nworkload = "m:f"\n[parameters]\n'
 
-#: Metric -> (steps, values, times); as an array of values alone, steps from 0 and a tenth of a second each.
+#: Metric -> (steps, values, times), or values alone: steps from 0 on, and 0.1 s per step.
 Curves = Mapping[str, Sequence[float] | tuple[Sequence[int], Sequence[float], Sequence[float]]]
 
 
@@ -47,7 +47,7 @@ def as_curve(given) -> Curve:
 def sweep(
     path: Path, head: str, column: tuple[str, list], curves: list[Curves], finals=None
 ) -> mpisweep.Sweep:
-    """A sweep of one parameter, whose trials reported these curves and are complete."""
+    """Write a sweep of one parameter whose trials reported these curves and completed."""
     name, values = column
     count = len(values)
     spec = f"{head}{name} = {values!r}\n[baseline]\n{name} = {values[0]!r}\n"
@@ -74,7 +74,7 @@ def sweep(
 
 
 def resnet50(path: Path, sizes=(10, 30, 400), steps=(300, 100, 2)) -> mpisweep.Sweep:
-    """Losses that fall with the steps, from 100 on; a step takes 10 ms and, by the wall, 100 ms."""
+    """Write a sweep with losses that fall from 100; a step takes 10 ms, and 100 ms of wall time."""
     curves: list[Curves] = []
     for count in steps:
         losses = [100.0 - n for n in range(count)]
@@ -90,7 +90,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "flow.h5"
 
 
-# ------------------------------------------------------------------------------------- what was used
+# ------------------------------------------------------------------------------------- values at a budget
 
 
 def test_at_the_end_of_a_trial_its_mean_loss_is_the_one_that_it_returned(path: Path):
@@ -102,7 +102,7 @@ def test_at_the_end_of_a_trial_its_mean_loss_is_the_one_that_it_returned(path: P
 
 def test_a_value_is_the_mean_over_the_last_tenth_of_the_steps_until_then(path: Path):
     at = mpisweep.load(path).at(samples=600).trials
-    # 60 steps of 10 images, of which a tenth are the losses from 46 on; 20 steps of 30; 2 steps of 400.
+    # 60 steps of 10 images, whose last tenth has the losses from 46 on; 20 steps of 30; 2 steps of 400.
     assert at["loss_mean"].tolist() == [np.mean([100 - n for n in range(54, 60)]), 81.5, 99.0]
     assert at["loss"].tolist() == at["loss_mean"].tolist()
     assert at["at_steps"].tolist() == [60, 20, 2]
@@ -128,20 +128,20 @@ def test_seconds_are_those_of_the_training_where_a_trial_reports_them(path: Path
     at = mpisweep.load(path).at(seconds=0.5).trials
     assert at["at_steps"].tolist()[:2] == [50, 50]
     assert at["at_seconds"][:2] == pytest.approx([0.5, 0.5])
-    # Between the start and the first report of the training time all steps are alike.
+    # Before the first report of the training time, all steps are taken to be equally long.
     assert mpisweep.load(path).at(seconds=0.03).trials["at_steps"][:2].tolist() == [3, 3]
-    # The last trial is too short for it; by the wall its second step ends after 0.2 s.
+    # The last trial is too short to report it; its second step ends after 0.2 s of wall time.
     assert mpisweep.load(path).at(seconds=0.2).trials["at_steps"][2] == 2
 
 
-def test_a_function_reports_its_samples_or_is_told_to(tmp_path: Path):
+def test_samples_of_a_function_are_known_only_if_it_reports_them(tmp_path: Path):
     reports = {"loss": ([10, 20, 30], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0])}
     silent = sweep(tmp_path / "a.h5", FUNCTION, ("x", [1, 2]), [reports, reports])
     with pytest.raises(
         ResultsError, match=r"a\.h5: the trials do not say how many samples they have used; re"
     ):
         silent.at(samples=10)
-    # Steps that do not begin with 0 are numbers of steps done.
+    # Steps that do not start at 0 count the completed steps.
     assert silent.at(step=20).trials["loss"].tolist() == [2.0, 2.0]
     assert silent.at(step=29).trials["loss"].tolist() == [2.0, 2.0]
     assert silent.at(seconds=2.0).trials["loss"].tolist() == [2.0, 2.0]
@@ -166,7 +166,7 @@ def test_a_metric_with_few_reports_has_the_value_of_its_last_one(tmp_path: Path)
     assert np.isnan(found.at(step=39).trials["val_loss"][0])
 
 
-def test_a_loss_that_is_not_finite_stays_in_the_means_that_hold_it(tmp_path: Path):
+def test_a_loss_that_is_not_finite_affects_the_means_that_include_it(tmp_path: Path):
     losses = [1.0] * 50 + [math.inf, math.nan] + [1.0] * 48
     found = sweep(tmp_path / "n.h5", RESNET50, ("batch_size", [10]), [{"loss": losses}])
     assert [math.isfinite(found.at(step=n).trials["loss"][0]) for n in (50, 51, 54, 57, 80)] == [
@@ -175,13 +175,13 @@ def test_a_loss_that_is_not_finite_stays_in_the_means_that_hold_it(tmp_path: Pat
     assert found.at(step=54).unreached == 0
 
 
-def test_a_sweep_without_curves_says_so(tmp_path: Path):
+def test_a_sweep_without_curves_has_no_values_at_a_budget(tmp_path: Path):
     found = sweep(tmp_path / "c.h5", FUNCTION, ("x", [1]), [{}], [{"loss": 1.0}])
     with pytest.raises(ResultsError, match=r"no trial has reported curves, so none has a value at steps = 5"):
         found.at(step=5)
 
 
-def test_progress_says_how_much_each_report_had_used(path: Path):
+def test_progress_gives_steps_samples_and_seconds_of_each_report(path: Path):
     progress = mpisweep.load(path).progress(1, "loss")
     assert progress.steps.tolist() == list(range(1, 101))
     assert progress.samples.tolist() == [30.0 * n for n in range(1, 101)]
@@ -207,12 +207,12 @@ def test_a_budget_is_an_axis_and_a_number(text: str, expected: Budget):
 @pytest.mark.parametrize(
     "text", ["", "samples", "samples=", "samples=0", "epochs=3", "step=nan", "seconds=x"]
 )
-def test_anything_else_is_no_budget(text: str):
+def test_an_invalid_budget_is_refused(text: str):
     with pytest.raises(ValueError, match=r"is no budget; expected step=N, samples=N or seconds=N"):
         parse_budget(text)
 
 
-def test_one_budget_at_a_time(path: Path):
+def test_exactly_one_budget_is_accepted(path: Path):
     for given in ({}, {"step": 1, "samples": 2}):
         with pytest.raises(ValueError, match="expected one of step, samples, seconds"):
             mpisweep.load(path).at(**given)
@@ -220,10 +220,10 @@ def test_one_budget_at_a_time(path: Path):
         mpisweep.load(path).at(step=-1)
 
 
-# ------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------------------- tables, figures and exports
 
 
-def test_the_table_ranks_trials_at_the_budget_and_tells_who_did_not_get_there(path: Path, capsys):
+def test_the_table_ranks_trials_at_the_budget_and_counts_those_that_did_not_reach_it(path: Path, capsys):
     assert main(["top", str(path)]) == 0
     assert "1st" in capsys.readouterr().out
     assert main(["top", str(path), "--at", "samples=900"]) == 0
@@ -247,7 +247,9 @@ def test_the_table_ranks_trials_at_the_budget_and_tells_who_did_not_get_there(pa
         ),
     ],
 )
-def test_what_cannot_be_read_at_a_budget_is_told(path: Path, capsys, arguments: list[str], message: str):
+def test_an_unknown_axis_and_a_metric_without_curve_are_refused(
+    path: Path, capsys, arguments: list[str], message: str
+):
     assert main(["top", str(path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -266,7 +268,7 @@ def test_figures_and_the_report_are_drawn_at_the_budget(path: Path, tmp_path: Pa
     assert "1 completed trial used less than samples = 900" in page
 
 
-def test_the_axis_of_samples_puts_batch_sizes_side_by_side(path: Path):
+def test_learning_curves_over_samples_end_at_the_samples_used(path: Path):
     lines = figures.draw_learning_curves(mpisweep.load(path), "loss", over="samples").axes[0].lines
     assert {float(line.get_xdata()[-1]) for line in lines[:3]} == {3000.0, 800.0}
 

@@ -1,4 +1,4 @@
-"""torch.compile with inductor itself, and the allocator of GPU memory."""
+"""torch.compile with the real inductor backend, and the allocator of GPU memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from mpisweep.workloads.resnet50 import allocator
 from mpisweep.workloads.resnet50.compiling import compiled, end_compilers
 
 
-def test_compile_threads_are_the_trials_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch):
+def test_compile_threads_are_the_trials_cores_unless_the_environment_sets_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
     from torch._inductor import config
 
     with config.patch(compile_threads=32):
@@ -34,7 +36,7 @@ def test_compile_threads_are_the_trials_cores_unless_the_user_says_otherwise(mon
 
 
 def test_a_trial_compiles_after_the_leftovers_of_another_were_ended():
-    """Inductor keeps its processes, and goes on to use the ones that were killed."""
+    """Inductor keeps its compile processes, and would use them also after they were killed."""
     from torch._inductor import async_compile, config
 
     adopt_orphans()
@@ -50,7 +52,7 @@ def test_a_trial_compiles_after_the_leftovers_of_another_were_ended():
 def test_a_first_batch_as_large_as_another_dimension_gets_no_program_of_its_own(
     monkeypatch: pytest.MonkeyPatch, first: int
 ):
-    """Three channels, or 8 x 8 pixels."""
+    """Other dimensions are 3 channels, 8 x 8 pixels, and 6 x 6 after the first layer."""
     programs: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
@@ -66,7 +68,7 @@ def test_a_first_batch_as_large_as_another_dimension_gets_no_program_of_its_own(
     assert len(programs) == 1
 
 
-#: A network that inductor compiles in seconds, trained at several batch sizes; prints what was compiled.
+#: Trains a network that inductor compiles in seconds; prints the programs compiled for each batch size.
 PROGRAM = """
     import sys
     import torch
@@ -105,22 +107,22 @@ def result(process: subprocess.Popen[str]) -> list[list[str]]:
 
 
 @pytest.mark.long
-def test_other_batch_sizes_need_no_compiling_and_workers_share_what_was_compiled(tmp_path: Path):
-    # Two workers of a node at once, on an empty cache.
+def test_other_batch_sizes_need_no_compiling_and_workers_share_the_cache(tmp_path: Path):
+    # Two workers of a node start at the same time with an empty cache.
     first, second = start(tmp_path, 3, 5, 7), start(tmp_path, 5, 3, 7)
     for found in [result(process) for process in (first, second)]:
         made = [int(programs) for _, programs, _, _ in found]
         assert made == [1, 0, 0], "one program serves all sizes, whichever comes first"
-    # A worker that comes later, or a new run.
-    [(_, made_anew, hits, _)] = result(start(tmp_path, 7))
-    assert (made_anew, hits) == ("1", "1"), "traced again, and its code found"
+    # A later worker, or a new run.
+    [(_, programs, hits, _)] = result(start(tmp_path, 7))
+    assert (programs, hits) == ("1", "1"), "traced again, and its code found"
 
 
 # ------------------------------------------------------------------------------------- the allocator
 
 
 def driver(*, has_virtual_memory: bool, has_device: bool = True) -> SimpleNamespace:
-    """CUDA's driver with one device."""
+    """Return a fake CUDA driver with one device."""
 
     def attribute(value: object, number: int, device: object) -> int:
         assert number == 102
@@ -149,7 +151,7 @@ def driver(*, has_virtual_memory: bool, has_device: bool = True) -> SimpleNamesp
         ),
     ],
 )
-def test_segments_are_expandable_where_the_device_can_and_the_user_has_not_said_otherwise(
+def test_segments_are_expandable_if_the_device_supports_it_and_the_user_set_nothing(
     monkeypatch: pytest.MonkeyPatch,
     found: SimpleNamespace | None,
     setting: dict[str, str],
@@ -176,6 +178,6 @@ def test_torch_reads_the_variable_after_its_import():
         "print(torch._C._accelerator_getAllocatorSettings())"
     )
     if not hasattr(torch._C, "_accelerator_getAllocatorSettings"):
-        pytest.skip("this torch does not tell")
+        pytest.skip("this torch does not report the settings of its allocator")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "expandable_segments:True"

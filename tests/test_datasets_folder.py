@@ -1,4 +1,4 @@
-"""Folders of images: what is found, what is decoded where, and the processes that read."""
+"""Folders of images: scanning, decoding on CPU and GPU, and loader processes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def no_loaders_stay() -> Iterator[None]:
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Something with edges and colours."""
+    """Return an image with edges and colours."""
     random = np.random.default_rng(seed)
     rough = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     return Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC)
@@ -64,11 +64,11 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 def turned() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side
+    exif[0x0112] = 6  # orientation: rotated by 90 degrees
     return encoded(photo(60, 40, 3), exif=exif)
 
 
-#: Name -> a file, and whether a GPU may decode it.
+#: Name -> content of a file, and whether a GPU may decode it.
 KINDS: dict[str, tuple[bytes, bool]] = {
     "plain.jpg": (encoded(photo(61, 45), quality=95), True),
     "same.jpg": (encoded(photo(61, 45, 1), quality=95), True),
@@ -90,7 +90,7 @@ KINDS: dict[str, tuple[bytes, bool]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes with a file of every kind."""
+    """Write two classes with a file of each kind."""
     for number, (name, (data, _)) in enumerate(KINDS.items()):
         at = tmp_path / "images" / f"class {number % 2}"
         at.mkdir(parents=True, exist_ok=True)
@@ -99,14 +99,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def every(root: Path, target: Target) -> tuple[torch.Tensor, list[int]]:
-    """All images of a folder in order, 4 at a time."""
+    """Return all images of a folder in order, read in batches of 4."""
     files = find_images(str(root))
     images, labels = zip(*every_image_once(files, 4, target, slice(None)), strict=True)
     return torch.cat(images), torch.cat(labels).tolist()
 
 
 def by_torchvision(root: Path) -> datasets.ImageFolder:
-    """What torchvision's documentation does with a folder."""
+    """Load a folder as in torchvision's documentation."""
     return datasets.ImageFolder(
         str(root),
         transforms.Compose([
@@ -119,7 +119,7 @@ def by_torchvision(root: Path) -> datasets.ImageFolder:
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_the_cpu_gives_the_pixels_of_torchvision_to_the_bit(folder: Path, loaders: int):
+def test_pixels_decoded_on_the_cpu_equal_those_of_torchvision(folder: Path, loaders: int):
     expected = by_torchvision(folder)
     images, labels = every(folder, Target(32, CPU, loaders=loaders))
     assert labels == expected.targets
@@ -128,7 +128,7 @@ def test_the_cpu_gives_the_pixels_of_torchvision_to_the_bit(folder: Path, loader
 
 @pytest.mark.parametrize("loaders", [0, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_resized_on_the_device_are_those_of_the_cpu_to_one_level(
+def test_images_resized_on_the_device_differ_from_the_cpu_by_up_to_one_level(
     folder: Path, loaders: int, layout: torch.memory_format
 ):
     expected, labels = every(folder, Target(32, CPU))
@@ -136,7 +136,7 @@ def test_images_resized_on_the_device_are_those_of_the_cpu_to_one_level(
     assert same == labels
     assert images.is_contiguous(memory_format=layout)
     levels = (images - expected).abs() * torch.tensor(STD)[:, None, None] * 255
-    # Pillow rounds after each of two passes, the device not at all.
+    # Pillow rounds after each of its two passes; the device does not round.
     assert levels.max() < 1.01
     differ = levels.amax((1, 2, 3)) > 0.01
     names = [Path(find_images(str(folder)).path(row)).name for row in range(len(labels))]
@@ -156,13 +156,13 @@ def test_only_jpegs_that_a_gpu_decodes_alike_stay_encoded(folder: Path):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, is_kept) in KINDS.items() if name != "large.jpg"])
-def test_the_header_of_a_jpeg_tells_its_shape(name: str):
+def test_the_header_of_a_jpeg_gives_its_shape(name: str):
     data, is_for_device = KINDS[name]
     with Image.open(io.BytesIO(data)) as image:
         assert shape_for_device(data) == ((image.height, image.width) if is_for_device else None)
 
 
-def test_a_jpeg_that_is_cut_or_spoiled_is_left_to_the_cpu_or_has_a_shape():
+def test_a_truncated_or_corrupt_jpeg_goes_to_the_cpu_or_has_a_shape():
     data = KINDS["plain.jpg"][0]
     assert shape_for_device(data + b"\0\0") == (45, 61), "padding is allowed"
     for length in range(len(data)):
@@ -174,8 +174,10 @@ def test_a_jpeg_that_is_cut_or_spoiled_is_left_to_the_cpu_or_has_a_shape():
         assert shape_for_device(bytes(spoiled)) is None or len(shape_for_device(bytes(spoiled)) or ()) == 2
 
 
-def test_what_the_device_cannot_decode_is_decoded_on_the_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """nvJPEG fails for a whole call and does not say for which image."""
+def test_an_image_that_the_device_cannot_decode_is_decoded_on_the_cpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """nvJPEG fails for a whole call and does not report which image failed."""
     expected, _ = every(folder, Target(32, CPU))
     on_device, _ = every(folder, Target(32, CPU, on_device=True))
     refused = KINDS["same.jpg"][0]
@@ -198,9 +200,7 @@ def test_what_the_device_cannot_decode_is_decoded_on_the_cpu(folder: Path, monke
     assert max(calls) > 1, "usually many at once"
 
 
-def test_a_device_that_fails_is_not_taken_for_an_image_that_fails(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_device_failure_is_not_taken_for_a_damaged_image(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def decode(images, where):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -253,14 +253,14 @@ def test_a_damaged_image_is_named_when_its_batch_comes(
         next(batches)
     assert str(caught.value).startswith(f"image {path} {problem}")
     assert "\n" not in str(caught.value)
-    # The loaders are as good as before.
+    # The loaders continue to work.
     assert len(next(every_image_once(files, 4, Target(32, CPU, loaders=loaders), slice(None)))[1]) == 4
 
 
-# ------------------------------------------------------------------------------------- what is found
+# ------------------------------------------------------------------------------------- scanning
 
 
-def test_the_files_are_those_of_torchvision(tmp_path: Path):
+def test_files_and_labels_are_those_of_torchvision(tmp_path: Path):
     image = KINDS["grey.png"][0]
     for name in ("b/2.png", "b/10.JPG", "b/sub/1.jpeg", "a/x.Webp", "a/sub b/deep/ü.png", "a/sub/y.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +295,7 @@ def test_a_folder_is_scanned_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
         ([f"{n}/" for n in range(9)], "no images in 0, 1, 2 and 6 more; expected"),
     ],
 )
-def test_a_folder_that_is_no_imagefolder_is_told(tmp_path: Path, made: list[str], problem: str):
+def test_a_folder_without_classes_or_images_is_refused(tmp_path: Path, made: list[str], problem: str):
     for name in made:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_bytes(b"")
@@ -316,7 +316,7 @@ def test_many_files_take_little_memory(tmp_path: Path):
 
 @pytest.fixture
 def shades(tmp_path: Path) -> Path:
-    """Images whose grey is their number."""
+    """Write images whose grey level encodes their number."""
     (tmp_path / "only").mkdir()
     for number in range(40):
         Image.new("L", (8, 8), number * 5).save(tmp_path / "only" / f"{number:02}.png")
@@ -333,14 +333,14 @@ def batches(root: Path, count: int, loaders: int = 0, **options: object) -> list
     return [numbers(images) for images, _ in itertools.islice(found, count)]
 
 
-def test_batches_do_not_depend_on_loaders_and_continue_where_they_were_left(shades: Path):
+def test_batches_do_not_depend_on_loaders_and_resume_at_a_given_step(shades: Path):
     whole = batches(shades, 6)
     assert sorted(whole[0] + whole[1]) == list(range(40))
     assert batches(shades, 6, 1) == batches(shades, 6, 2) == whole
     assert batches(shades, 2, 2, first=4) == whole[4:]
 
 
-def test_the_pieces_of_the_ranks_are_the_batch(shades: Path):
+def test_the_pieces_of_all_ranks_make_up_the_batch(shades: Path):
     whole = batches(shades, 3)
     pieces = [batches(shades, 3, 2, piece=slice(first, first + 10)) for first in (0, 10)]
     assert [left + right for left, right in zip(*pieces, strict=True)] == whole
@@ -353,12 +353,12 @@ def loader_pids() -> set[int | None]:
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def test_loaders_stay_from_trial_to_trial_and_others_end(folder: Path, shades: Path):
+def test_the_next_trial_reuses_loaders_and_unused_ones_end(folder: Path, shades: Path):
     files = find_images(str(folder))
     next(folder_batches(files, 4, 1, Target(32, CPU, loaders=2)))
     first = loader_pids()
     assert len(first) == 2
-    # Another batch size, image size and place to decode.
+    # Another batch size, image size and decoder.
     next(folder_batches(files, 8, 2, Target(16, CPU, loaders=2, on_device=True)))
     assert loader_pids() == first
     next(folder_batches(find_images(str(shades)), 4, 1, Target(32, CPU, loaders=2)))
@@ -369,7 +369,7 @@ def test_loaders_stay_from_trial_to_trial_and_others_end(folder: Path, shades: P
     assert len(list(every_image_once(files, 4, Target(32, CPU, loaders=1), slice(None)))) == 4
 
 
-def test_loaders_are_no_leftovers_of_a_trial(folder: Path):
+def test_loaders_are_not_ended_with_the_leftovers_of_a_trial(folder: Path):
     adopt_orphans()
     next(folder_batches(find_images(str(folder)), 4, 1, Target(32, CPU, loaders=1)))
     kept = loader_pids()
@@ -383,8 +383,8 @@ def test_loaders_are_no_leftovers_of_a_trial(folder: Path):
     assert not leftovers._kept
 
 
-def test_what_an_ended_trial_has_ordered_is_left_out(tmp_path: Path):
-    """A loader that reads on for the trial before keeps the next one waiting."""
+def test_a_loader_skips_the_requests_of_an_ended_trial(tmp_path: Path):
+    """A loader that continues to read for an ended trial would delay the next one."""
     (tmp_path / "only").mkdir()
     for number in range(64):
         os.mkfifo(tmp_path / "only" / f"{number:02}.png")
@@ -403,14 +403,14 @@ def test_what_an_ended_trial_has_ordered_is_left_out(tmp_path: Path):
 
 
 def kill_a_loader() -> int:
-    # As from a process's second trial on.  Before, torch's handler raises wherever the program is.
+    # As in every trial of a process but the first, in which torch's handler raises at any point.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = min(pid for pid in loader_pids() if pid)
     os.kill(pid, signal.SIGKILL)
     return pid
 
 
-def test_a_loader_that_dies_costs_its_trial_and_not_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_loader_that_dies_fails_its_trial_and_not_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     files, target = find_images(str(folder)), Target(32, CPU, loaders=1)
     found = folder_batches(files, 4, 1, target)
@@ -433,7 +433,7 @@ def test_loaders_that_were_ended_between_two_trials_are_replaced(folder: Path):
     assert len(next(folder_batches(files, 4, 1, target))[1]) == 4
 
 
-def test_loaders_draw_no_random_numbers_of_the_model(folder: Path):
+def test_loaders_do_not_advance_the_random_state_of_the_model(folder: Path):
     before = torch.get_rng_state()
     next(folder_batches(find_images(str(folder)), 4, 1, Target(32, CPU, loaders=1)))
     assert torch.equal(torch.get_rng_state(), before)

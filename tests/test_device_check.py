@@ -1,4 +1,4 @@
-"""The check of devices before the first trial: measured in a process of its own, compared with peers, named."""
+"""Device checks before the first trial: measuring in a child process, comparing with peers."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def found_among(*records: CheckedRecord, kinds: dict[int, str] | None = None) ->
 # ------------------------------------------------------------------------------------- comparing
 
 
-def test_a_device_far_below_its_peers_is_found_and_nobody_else():
+def test_only_a_device_far_below_its_peers_is_found():
     rates = [600.0, 590.0, 310.0, 610.0]
     assert found_among(*(checked(rate=rate) for rate in rates)) == {
         2: "matmul 310 TFLOP/s, 0.52 of the median of its 3 peers"
     }
 
 
-def test_a_clock_is_told_where_it_explains_a_rate():
+def test_a_low_clock_is_reported_where_it_explains_a_low_rate():
     records = [checked(rate=600.0, clock_mhz=1980), checked(rate=100.0, clock_mhz=345)]
     assert found_among(*records) == {
         1: "matmul 100 TFLOP/s, 0.17 of its only peer (clock 345 MHz, theirs 1980)"
@@ -73,11 +73,11 @@ def test_of_three_devices_two_are_not_low_because_the_third_is_better():
 
 
 @pytest.mark.parametrize(("share", "is_low"), [(LEAST_RATE - 0.01, True), (LEAST_RATE + 0.01, False)])
-def test_where_far_below_begins(share, is_low):
+def test_a_device_is_low_below_a_fixed_share_of_the_median(share, is_low):
     assert bool(found_among(checked(rate=100.0), checked(rate=100.0), checked(rate=100.0 * share))) is is_low
 
 
-def test_memory_that_others_hold_errors_and_a_failed_check_are_found():
+def test_memory_in_use_ecc_errors_and_a_failed_check_are_found():
     records = [checked(free_bytes=140 * GIB) for _ in range(4)]
     records += [checked(free_bytes=70 * GIB), checked(errors=2), checked(problem="RuntimeError: CUDA error")]
     assert found_among(*records) == {
@@ -109,7 +109,7 @@ def check(ranks: Ranks, rank: int, now: float, **found: object) -> None:
 
 
 def assigned_to(ranks: Ranks) -> list[int]:
-    """The ranks that were assigned trials, in order."""
+    """Return the ranks that were assigned trials, in order."""
     records = map(decode, ranks.disk.bodies)
     return [record.slots[0][0] for record in records if isinstance(record, AssignedBlock)]
 
@@ -124,7 +124,7 @@ def quarantined(ranks: Ranks) -> list[tuple[int, bool]]:
     return [(one.worker, bool(one.why)) for one in records if isinstance(one, QuarantineRecord)]
 
 
-def test_a_low_device_is_named_as_soon_as_all_ranks_have_sent_their_checks(caplog):
+def test_a_low_device_is_reported_as_soon_as_all_ranks_have_sent_their_checks(caplog):
     ranks = Ranks(WARN)
     for rank in (0, 1):
         hello(ranks, rank, 0.0)
@@ -139,7 +139,7 @@ def test_a_low_device_is_named_as_soon_as_all_ranks_have_sent_their_checks(caplo
     assert quarantined(ranks) == []
 
 
-def test_where_rank_0_has_no_worker_the_others_are_compared_all_the_same():
+def test_devices_are_compared_also_if_rank_0_has_no_worker():
     ranks = Ranks(WARN, ranks=3)
     for rank, rate in ((1, 600.0), (2, 300.0)):
         hello(ranks, rank, 0.0)
@@ -172,7 +172,7 @@ def test_with_exclude_no_trial_runs_on_a_low_device():
     assert quarantined(ranks) == [(0, True)]
 
 
-def test_a_device_that_turns_out_to_be_low_later_gets_no_more_trials_and_is_let_back():
+def test_a_device_found_low_later_is_quarantined_and_used_again_if_no_better_one_is_left():
     ranks = Ranks(EXCLUDE, ranks=4)
     for rank, rate in ((1, 300.0), (2, 300.0)):
         hello(ranks, rank, 0.0)
@@ -214,7 +214,7 @@ def test_the_only_device_is_used_whatever_its_check_says():
 
 
 @pytest.mark.parametrize("rate", [cpu_rate, lambda: torch_rate("cpu")], ids=["numpy", "torch"])
-def test_the_product_takes_about_half_a_second_and_gives_a_plausible_rate(rate, tell):
+def test_the_matrix_product_takes_about_half_a_second_and_gives_a_plausible_rate(rate, tell):
     rate()
     began = time.perf_counter()
     tflops = rate()
@@ -225,7 +225,7 @@ def test_the_product_takes_about_half_a_second_and_gives_a_plausible_rate(rate, 
 
 
 def device_of(name: str, mode: str | None, *, is_shared: bool = False) -> TrialDevice:
-    """The device of rank 3; a GPU is one without sensors."""
+    """Return the device of rank 3; a GPU has no sensors."""
     share = "devices_per_trial = 0.5\n" if is_shared else ""
     limits = f'[limits]\nslow_devices = "{mode}"\n' if mode else ""
     text = f'workload = "m:f"\n{share}[parameters]\nx = [1]\n{limits}'
@@ -246,7 +246,9 @@ def device_of(name: str, mode: str | None, *, is_shared: bool = False) -> TrialD
         ("cuda:0", "warn", True, True, True, False),
     ],
 )
-def test_what_is_checked(monkeypatch, device, mode, has_torch, is_shared, is_checked, has_rate):
+def test_device_mode_torch_and_sharing_decide_what_is_checked(
+    monkeypatch, device, mode, has_torch, is_shared, is_checked, has_rate
+):
     monkeypatch.setattr(devicecheck, "torch_rate", lambda device: 7.0)
     monkeypatch.setattr(devicecheck, "cpu_rate", lambda: 7.0)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
@@ -272,7 +274,9 @@ def fails() -> float:
         (lambda: time.sleep(20), "it did not end within 0.3 s"),
     ],
 )
-def test_a_device_that_fails_hangs_or_kills_costs_the_process_that_checks_it(monkeypatch, product, problem):
+def test_a_device_that_fails_hangs_or_kills_affects_only_the_process_that_checks_it(
+    monkeypatch, product, problem
+):
     monkeypatch.setattr(devicecheck, "cpu_rate", product)
     monkeypatch.setattr(devicecheck, "_WITHIN_S", 0.3 if "0.3" in problem else 60.0)
     found = device_of("cpu", "warn").check()
@@ -315,7 +319,7 @@ def test_a_new_master_receives_the_check_again_and_a_new_process_does_not_check_
         block = AssignedBlock([[3, 0]], time.time(), [0, 1], [1, 1], {"x": [1, 2]})
         worker.on_messages([Give(0, 2, encode(block))], time.monotonic())
         wait_for(lambda: has(Ended, 1))
-        # The first trial has taken its process with it; the second one runs in another.
+        # The first trial ended its process; the second one runs in another.
         [back] = [message for message in told if isinstance(message, ReclaimedTrials)]
         assert back.numbers == (1,)
         block = AssignedBlock([[3, 0]], time.time(), [1], [2], {"x": [2]})
@@ -337,7 +341,7 @@ def test_a_new_master_receives_the_check_again_and_a_new_process_does_not_check_
 
 # ------------------------------------------------------------------------------------- whole sweeps
 
-#: A module that makes the matrix product of one device slow: that of the worker on this core, or on this GPU.
+#: Workload modules that slow down the matrix product of one core, or of one GPU.
 SLOW_CORE = """
 import os, time
 import numpy
@@ -392,8 +396,8 @@ two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a core 
 @pytest.mark.mpi
 @two_cores
 @pytest.mark.parametrize("mode", ["warn", "exclude"])
-def test_a_worker_with_a_slow_core_is_named_and_kept_out_when_asked(folder, mpisweep: Run, mode):
-    """The whole way of a check, with a real product on real cores."""
+def test_a_worker_with_a_slow_core_is_reported_and_excluded_if_requested(folder, mpisweep: Run, mode):
+    """Run a complete check: a real matrix product on real cores."""
     core = min(os.sched_getaffinity(0))
     spec = sweep(folder, SLOW_CORE.format(core=core), f'slow_devices = "{mode}"')
     done = mpisweep("run", spec, "-n", "2", "-o", "r.h5")
@@ -410,7 +414,7 @@ def test_a_worker_with_a_slow_core_is_named_and_kept_out_when_asked(folder, mpis
 
 
 @pytest.mark.mpi
-def test_cores_are_not_checked_unless_asked(folder, mpisweep: Run):
+def test_cores_are_not_checked_by_default(folder, mpisweep: Run):
     done = mpisweep("run", sweep(folder, SLOW_CORE.format(core=-1)), "-n", "2", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     workers = package.load(folder / "r.h5").workers
@@ -418,7 +422,7 @@ def test_cores_are_not_checked_unless_asked(folder, mpisweep: Run):
 
 
 @pytest.mark.mpi
-def test_gpus_are_checked_by_default_and_each_kind_of_trouble_is_named(
+def test_gpus_are_checked_by_default_and_each_kind_of_problem_is_reported(
     folder, tmp_path, environment, mpisweep: Run
 ):
     gpus = [FakeGpu(), FakeGpu(free_bytes=60 << 30), FakeGpu(clock_mhz=345), FakeGpu(errors=1), FakeGpu()]

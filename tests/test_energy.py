@@ -1,4 +1,4 @@
-"""The energy of trials, from a real pynvml over a library whose GPUs consume what a test says."""
+"""Energy of trials, read by the real pynvml from a fake NVML with GPUs of a given power."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Counter:
-    """The sensors of a GPU whose counter a test sets."""
+    """Sensors of a GPU with the given readings of its energy counter."""
 
     def __init__(self, *readings: int | None) -> None:
         self.readings = list(readings)
@@ -38,7 +38,7 @@ def meter_of(*counters: Counter, times: list[float]) -> EnergyMeter:
     return EnergyMeter(counters, lambda: times[0])  # type: ignore[arg-type]
 
 
-def test_the_energy_of_a_trial_is_what_its_gpus_counted_in_between():
+def test_the_energy_of_a_trial_is_the_difference_of_its_gpus_counters():
     times = [0.0]
     meter = meter_of(Counter(1000, 601_000), Counter(5, 250_005), times=times)
     meter.begin()
@@ -47,7 +47,7 @@ def test_the_energy_of_a_trial_is_what_its_gpus_counted_in_between():
     assert meter.energy_j == 850.0
 
 
-def test_a_short_trial_costs_no_second_reading_and_has_no_energy():
+def test_a_short_trial_needs_no_second_reading_and_has_no_energy():
     times = [0.0]
     counter = Counter(1000, 2000)
     meter = meter_of(counter, times=times)
@@ -135,7 +135,7 @@ def test_sensors_are_found_by_uuid_and_missing_ones_are_none(tmp_path, environme
     assert sensors(environment, uuid_of(0), uuid_of(5)) == [], "one that NVML does not know"
 
 
-def test_there_is_nothing_to_read_of_a_mig_instance_another_vendor_or_no_driver(tmp_path, environment):
+def test_mig_instances_other_vendors_and_nodes_without_a_driver_have_no_sensors(tmp_path, environment):
     fake_gpus(tmp_path / "gpus", environment, [FakeGpu()])
     assert sensors(environment, "MIG-c7384736-a75d-5afc-978f-d2f1294409fd") == []
     assert sensors(environment, "amd-1234") == []
@@ -176,7 +176,7 @@ def energies(folder: Path) -> tuple[list[float], list[float]]:
 @pytest.mark.mpi
 @pytest.mark.parametrize("workload", ['"mine:run"', '{ command = "sleep {x}" }'])
 def test_every_workload_has_the_energy_of_its_own_gpu(folder, tmp_path, environment, mpisweep: Run, workload):
-    """Each GPU has another power, so that the wrong one would show."""
+    """Each GPU has a different power, so that energy of the wrong one is detected."""
     fake_gpus(tmp_path / "gpus", environment, [FakeGpu(watts=100.0), FakeGpu(watts=400.0)])
     done = mpisweep("run", sweep(folder, f"workload = {workload}"), "-n", "2", "-o", "r.h5")
     assert done.returncode in (0, 4), done.stderr
@@ -195,7 +195,7 @@ def test_every_workload_has_the_energy_of_its_own_gpu(folder, tmp_path, environm
 
 
 @pytest.mark.mpi
-def test_a_gpu_without_a_counter_costs_its_trials_their_energy_and_nothing_else(
+def test_trials_on_a_gpu_without_a_counter_run_normally_and_have_no_energy(
     folder, tmp_path, environment, mpisweep: Run
 ):
     fake_gpus(tmp_path / "gpus", environment, [FakeGpu(watts=-1)])

@@ -1,4 +1,4 @@
-"""Expressions of `where` and `when`: what they mean, what they refuse, and that they never run long."""
+"""Expressions of `where` and `when`: semantics, refusals and bounded run time."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ boolean_texts = st.recursive(
 
 
 def _python(text: str, values: dict[str, Value]) -> bool | None:
-    """Python's own answer; None if it has none."""
+    """Return the result of Python, or None if it raises."""
     try:
         return bool(eval(text, {"__builtins__": {"abs": abs, "min": min, "max": max}}, values))
     except (ArithmeticError, TypeError, ValueError):
@@ -81,7 +81,7 @@ def test_an_expression_means_what_it_means_in_python(text: str, a: Value, b: Val
     try:
         found = expression.holds(values, if_absent=False)
     except ExpressionError as error:
-        # Python has no answer either, or one of thousands of digits, or a complex one.
+        # Python raises, too, or returns a number of thousands of digits or a complex one.
         if "too large" not in str(error) and "not a real number" not in str(error):
             assert _python(text, values) is None, text
         return
@@ -144,7 +144,7 @@ def test_an_absent_parameter_leaves_the_expression_without_a_value() -> None:
         ("batch_size > 1" * 200, "has 2,800 characters; expected at most 2,000"),
     ],
 )
-def test_what_is_no_condition_is_refused_with_its_column(text: str, expected: str) -> None:
+def test_an_invalid_condition_is_refused_with_its_column(text: str, expected: str) -> None:
     assert expected in why_invalid(text)
 
 
@@ -176,7 +176,7 @@ def test_no_expression_takes_long(text: str) -> None:
     assert time.perf_counter() - begun < 1.0
 
 
-def test_a_value_costs_about_a_microsecond(tell) -> None:  # type: ignore[no-untyped-def]
+def test_an_evaluation_takes_about_a_microsecond(tell) -> None:  # type: ignore[no-untyped-def]
     expression = Expression("batch_size * ranks_per_trial <= 4096", KINDS, CONSTANTS)
     best_s = math.inf
     for _ in range(5):

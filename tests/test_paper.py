@@ -1,4 +1,4 @@
-"""The scripts behind `make paper` and the acceptance on a GPU."""
+"""The scripts of `make paper` and of the acceptance run on a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import verdicts  # noqa: E402
 
 
 def runs(sizes: list[int], steps: int, loss, seconds=lambda size: 1.0, repeats: int = 1) -> comparing.Runs:
-    """Trials of these sizes; `loss(size, step)` with steps from 1, and the seconds of a step."""
+    """Return trials with `loss(size, step)`, steps from 1, and `seconds(size)` per step."""
     pairs = [(size, repeat) for size in sizes for repeat in range(repeats)]
     counted = np.arange(1, steps + 1)
     return comparing.Runs(
@@ -39,7 +39,7 @@ def runs(sizes: list[int], steps: int, loss, seconds=lambda size: 1.0, repeats: 
 
 
 def test_a_reading_is_the_mean_of_the_last_tenth_of_a_budget_and_missing_where_a_trial_ended_before():
-    # The loss is the number of the step, so that a reading tells which steps it is the mean of.
+    # The loss is the number of the step, so that a mean shows which steps it includes.
     found = runs([2, 4, 40], 40, lambda size, step: step, seconds=lambda size: size / 4)
 
     def at(kind: str, amount: float) -> list[float]:
@@ -47,11 +47,11 @@ def test_a_reading_is_the_mean_of_the_last_tenth_of_a_budget_and_missing_where_a
 
     assert at("iterations", 40) == [38.5, 38.5, 38.5]
     assert at("iterations", 20) == [19.5, 19.5, 19.5]
-    # 160 samples: size 2 has seen 80 in all; size 4 gets there with its last step; size 40 with its fourth.
+    # 160 samples: size 2 ends at 80; size 4 reaches them with its last step, size 40 with its fourth.
     assert np.array_equal(at("samples", 160), [np.nan, 38.5, 4.0], equal_nan=True)
     # 20 s: steps of 0.5, 1 and 10 s.
     assert np.array_equal(at("seconds", 20), [38.5, 19.5, 2.0], equal_nan=True)
-    # A batch that is larger than the budget has no step within it.
+    # A batch larger than the budget has no step within it.
     assert np.array_equal(at("samples", 30), [14.5, 7.0, np.nan], equal_nan=True)
 
 
@@ -73,13 +73,13 @@ def simulated(
     return compared
 
 
-def test_the_sizes_not_told_apart_hold_the_best_in_95_percent_of_simulated_sweeps():
+def test_the_indistinguishable_sizes_include_the_best_in_95_percent_of_simulated_sweeps():
     rng, truth = np.random.default_rng(1), np.array([1.4, 1.2, 1.05, 1.0, 1.0, 1.02, 1.1, 1.3])
     sweeps = [simulated(rng, truth, 3, 0.1) for _ in range(400)]
     best = int(np.argmin(truth))
     held = sum(bool(one.alike[best]) for one in sweeps) / len(sweeps)
     assert held >= 0.95
-    # It is no empty promise: what is far off is told apart.
+    # The set is not trivially large: sizes far from the best are excluded.
     assert sum(not one.alike[0] for one in sweeps) / len(sweeps) > 0.5
     assert np.mean([one.noise for one in sweeps]) == pytest.approx(0.1, rel=0.1)
     assert {one.source for one in sweeps} == {"repeats"}
@@ -92,7 +92,7 @@ def test_without_repeats_the_noise_comes_from_neighbouring_sizes():
     assert np.sqrt(np.mean([one.noise**2 for one in sweeps])) == pytest.approx(0.1, rel=0.1)
 
 
-def test_each_repeat_alone_names_its_winner():
+def test_each_repeat_has_its_own_winner():
     found = runs([2, 4, 6], 1, lambda size, step: 1.0, repeats=2)
     values = np.array([3.0, 1.0, 2.0, 2.0, 1.0, 3.0])
     compared = comparing.compare(found, comparing.Budget("iterations", 1), values)
@@ -110,7 +110,7 @@ def test_runs_needed_agree_with_simulated_tests():
     assert seen == pytest.approx(0.8, abs=0.03)
 
 
-def test_the_poster_s_own_numbers_are_ordered_as_its_table_says():
+def test_the_losses_in_the_poster_s_table_are_in_ascending_order():
     losses = [row.loss for row in (*poster.TABLE_1, poster.DEFAULT)]
     assert losses == sorted(losses)
 
@@ -120,7 +120,7 @@ def test_the_poster_s_own_numbers_are_ordered_as_its_table_says():
 )
 def test_the_spacing_is_the_finest_that_fits_the_time(seconds, expected):
     plan = paper_sweep.PLANS["CPU"]
-    # Each trial takes as many seconds as a pilot of three sizes has shown: 4 s at 2 images to 19 s at 32.
+    # A pilot of three sizes predicts the seconds of each trial: 4 s with 2 images to 19 s with 32.
     sizes = np.array([32, 2, 12])
     pilot = SimpleNamespace(trials=Columns(batch_size=sizes, wall_time=3.0 + sizes / 2))
     spacing, repeats, predicted_s = paper_sweep.choose(plan, pilot, seconds)
@@ -129,7 +129,7 @@ def test_the_spacing_is_the_finest_that_fits_the_time(seconds, expected):
 
 
 class Columns(dict):
-    """Columns of a table that a mask selects rows of, as :class:`TrialTable` does."""
+    """Columns of a table whose rows a mask selects, as in :class:`TrialTable`."""
 
     def __getitem__(self, key):
         if isinstance(key, str):
@@ -137,7 +137,7 @@ class Columns(dict):
         return Columns({name: column[key] for name, column in self.items()})
 
 
-def test_the_page_in_the_documentation_is_made_of_the_results_beside_it(tmp_path: Path):
+def test_the_page_in_the_documentation_is_generated_from_the_results_beside_it(tmp_path: Path):
     results = ROOT / "docs" / "results"
     for name in ("paper.h5", "paper.json"):
         shutil.copy(results / name, tmp_path / name)
@@ -160,7 +160,7 @@ def say(status, *checks):
     (folder / "result.json").write_text(json.dumps(found))
 if name == "replay":
     say("PASS", ["first", True, "fine"])
-    # What hangs has a child in a session of its own.
+    # The part that hangs has a child in another session.
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     (folder / "child").write_text(str(child.pid))
     time.sleep(1000)
@@ -170,7 +170,7 @@ say("PASS", ["second", True, "fine"])
 """
 
 
-def test_a_part_that_hangs_costs_its_own_time_and_leaves_nothing_running(tmp_path: Path):
+def test_a_part_that_hangs_ends_at_its_budget_with_all_its_processes(tmp_path: Path):
     (tmp_path / "acceptance_parts.py").write_text(PARTS)
     program = (
         "import sys, gpu_acceptance as it; from pathlib import Path; "
@@ -195,7 +195,7 @@ def test_a_part_that_hangs_costs_its_own_time_and_leaves_nothing_running(tmp_pat
     assert "replay FAIL, failures FAIL, curves PASS" in (tmp_path / "out" / "results.txt").read_text()
 
 
-def test_the_budgets_of_the_parts_sum_up_to_twelve_minutes():
+def test_the_budgets_of_the_parts_sum_to_at_most_twelve_minutes():
     import gpu_acceptance
 
     assert sum(part.budget_s for part in gpu_acceptance.PARTS) <= 720

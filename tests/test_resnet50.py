@@ -1,3 +1,5 @@
+"""The built-in ResNet50 workload: recipe, precision, timing, captured steps, data."""
+
 from __future__ import annotations
 
 import functools
@@ -43,8 +45,8 @@ from mpisweep.workloads.resnet50.stepping import CapturedStep, Record, TrainStep
 
 CPU = torch.device("cpu")
 METRICS = {metric.name for metric in BUILTIN["resnet50"].metrics}
-#: Metrics that only other options, other data or a GPU give.
-UNASKED = {
+#: Metrics that need other options, other data or a GPU.
+OPTIONAL_METRICS = {
     "iteration_time", "compile_time", "reserved_memory", "val_loss", "val_accuracy", "reached_target",
     "steps_to_target", "samples_to_target", "seconds_to_target", "noise_scale", "noise_scale_error",
     "gradient_variance", "gradient_square",
@@ -53,7 +55,7 @@ UNASKED = {
 
 @dataclass
 class Trial:
-    """A trial that remembers what was reported."""
+    """A trial that records its reports."""
 
     params: dict
     seed: int = 1
@@ -92,15 +94,15 @@ def trial(**options) -> Trial:
     return Trial(BUILTIN["resnet50"].defaults | small | options)
 
 
-def test_all_metrics_are_there_and_mean_what_they_say():
+def test_all_metrics_are_returned_and_agree_with_the_reports():
     one = trial()
     metrics = run(one)
-    assert set(metrics) == METRICS - UNASKED
+    assert set(metrics) == METRICS - OPTIONAL_METRICS
     assert metrics["loss"] == one.losses[-1]
     assert metrics["loss_mean"] == one.losses[-1]
     assert len(set(one.losses)) == 3
     seconds = [m["iteration_time"] for _, m in one.reports]
-    # The first step is the warm-up: what it took beyond the others is the setup's.
+    # The first step is the warm-up: its time beyond a usual step counts as setup.
     steady = sorted(seconds[1:])
     usual = sum(steady) / 2
     assert metrics["step_time"] == pytest.approx(usual)
@@ -130,19 +132,19 @@ def test_another_seed_gives_another_curve():
 
 
 def options(**given) -> dict:
-    """The options of a trial; what is not given is the default."""
+    """Return the options of a trial; options that are not given have their defaults."""
     return BUILTIN["resnet50"].defaults | given
 
 
-def test_synthetic_data_is_one_random_batch_again_and_again_and_has_no_accuracy():
+def test_synthetic_data_repeats_one_random_batch_and_has_no_accuracy():
     still = {"learning_rate": 0.0, "weight_decay": 0.0}
     synthetic, digits = trial(data="synthetic", batch_size=1, **still), trial(**still)
     metrics = run(synthetic)
     run(digits)
-    # A model that does not learn tells the batches apart.
+    # The model does not learn, so that the loss depends on the batch alone.
     assert len(set(synthetic.losses)) == 1
     assert len(set(digits.losses)) == 3
-    assert set(metrics) == METRICS - UNASKED - {"accuracy"}
+    assert set(metrics) == METRICS - OPTIONAL_METRICS - {"accuracy"}
 
 
 def test_linear_scaling_multiplies_the_learning_rate_by_the_batch_size_over_the_base():
@@ -168,11 +170,11 @@ def test_linear_scaling_multiplies_the_learning_rate_by_the_batch_size_over_the_
     assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (0.4, 0.01)
 
 
-def test_label_smoothing_mixes_the_right_label_with_all_of_them():
+def test_label_smoothing_mixes_the_true_label_with_all_labels():
     one, half, all_alike = (trial(num_iter=1, label_smoothing=share) for share in (0.0, 0.5, 1.0))
     for each in (one, half, all_alike):
         run(each)
-    # The loss of the first step is that of the same model on the same batch: it is linear in the share.
+    # In the first step, model and batch are the same in all trials: the loss is linear in the share.
     assert half.losses[0] == pytest.approx((one.losses[0] + all_alike.losses[0]) / 2, rel=1e-6)
     assert one.losses[0] != pytest.approx(all_alike.losses[0], rel=1e-3)
 
@@ -189,7 +191,7 @@ def test_channels_last_is_another_layout_of_the_same_model():
         )
 
     assert [is_laid_out(choice) for choice in ("on", "off", "auto")] == [True, False, False]
-    # Where the device is a GPU.
+    # On a GPU.
     assert [
         recipe.is_channels_last(options(channels_last=choice), torch.device("cuda"))
         for choice in ("on", "off", "auto")
@@ -200,11 +202,11 @@ def test_channels_last_is_another_layout_of_the_same_model():
     assert moved.losses == pytest.approx(plain.losses, rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------- in what numbers
+# ------------------------------------------------------------------------------------- precision
 
 
 class Small(nn.Sequential):
-    """A network that takes what ResNet50 takes, and remembers in what numbers it has answered."""
+    """A small network with the interface of ResNet50 that records the dtypes of its logits."""
 
     def __init__(self, num_classes: int, **_: object) -> None:
         super().__init__(
@@ -217,20 +219,20 @@ class Small(nn.Sequential):
 
     def forward(self, images):
         logits = super().forward(images)
-        answered_in.append(logits.dtype)
+        logit_dtypes.append(logits.dtype)
         return logits
 
 
-answered_in: list[torch.dtype] = []
+logit_dtypes: list[torch.dtype] = []
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The experiment with another network in ResNet50's place, where the network is not what is looked at."""
+    """Replace ResNet50 by a small network in tests that do not depend on the network."""
     monkeypatch.setattr(recipe, "resnet50", Small)
-    answered_in.clear()
+    logit_dtypes.clear()
     yield
-    answered_in.clear()
+    logit_dtypes.clear()
 
 
 @pytest.mark.parametrize(
@@ -238,14 +240,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [("fp32", torch.float32, 0.0), ("bf16", torch.bfloat16, 0.05), ("fp16", torch.float16, 0.01)],
 )
 @pytest.mark.usefixtures("small")
-def test_the_model_computes_in_the_numbers_that_are_asked_for(
-    precision: str, dtype: torch.dtype, near: float
-):
+def test_the_model_computes_in_the_requested_precision(precision: str, dtype: torch.dtype, near: float):
     exact, one = trial(precision="fp32"), trial(precision=precision)
     run(exact)
-    answered_in.clear()
+    logit_dtypes.clear()
     run(one)
-    assert answered_in == [dtype] * 3
+    assert logit_dtypes == [dtype] * 3
     assert one.losses == pytest.approx(exact.losses, rel=near)
     assert (one.losses != exact.losses) == (precision != "fp32")
 
@@ -259,7 +259,7 @@ def test_resnet50_trains_in_bf16():
 
 
 class OneWeight(nn.Module):
-    """Answers with its weight, in fp16, times a factor that a test sets."""
+    """Return the weight in fp16, times a factor that a test sets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,13 +270,13 @@ class OneWeight(nn.Module):
         return self.weight.half().float() * self.factor + torch.zeros(len(images), 2)
 
 
-def test_gradients_that_fp16_cannot_hold_arrive_and_a_step_that_overflows_is_left_out():
+def test_small_fp16_gradients_do_not_underflow_and_a_step_that_overflows_is_skipped():
     precision = Precision(options(precision="fp16"), CPU)
     model = OneWeight()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     step = TrainStep(options(), model, optimizer, precision, ranks.Ranks(trial(), CPU, 2), Record(4, CPU))
     images, labels = torch.zeros(1, 3, 1, 1), torch.tensor([0])
-    model.factor = 2.0**-29  # the smallest of fp16 is 2**-24
+    model.factor = 2.0**-29  # the smallest fp16 number is 2**-24
     step(images, labels)
     assert model.weight.grad is not None
     assert model.weight.grad[0].tolist() == pytest.approx([-(2.0**-30), 2.0**-30], rel=1e-3)
@@ -297,7 +297,7 @@ def test_gradients_that_fp16_cannot_hold_arrive_and_a_step_that_overflows_is_lef
         (False, (6, 0), "fp32"),
     ],
 )
-def test_auto_is_what_the_gpu_computes_in_and_fp32_on_a_cpu(
+def test_auto_precision_is_native_to_the_gpu_and_fp32_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, has_bf16: bool, capability: tuple[int, int], expected: str
 ):
     def is_supported(including_emulation: bool = True) -> bool:
@@ -307,7 +307,7 @@ def test_auto_is_what_the_gpu_computes_in_and_fp32_on_a_cpu(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     auto = options(precision="auto")
     with warnings.catch_warnings():
-        # That there is no GPU here.
+        # torch warns if there is no GPU.
         warnings.simplefilter("ignore")
         on_gpu, on_cpu = Precision(auto, torch.device("cuda")), Precision(auto, CPU)
     with on_cpu.autocast():
@@ -318,10 +318,10 @@ def test_auto_is_what_the_gpu_computes_in_and_fp32_on_a_cpu(
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Sizes of the programs that were compiled, by a backend that runs them as they are.
+    """Record the sizes of the compiled programs, with a backend that runs them unchanged.
 
-    Inductor's own kernels take minutes on a CPU; which module is compiled, how often, and that it is the one
-    that is used, is what this project decides.
+    Inductor takes minutes on a CPU. This project decides which module is compiled, how often, and that
+    the compiled one is used.
     """
     programs: list[int] = []
 
@@ -335,7 +335,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     torch._dynamo.reset()
 
 
-def test_a_compiled_model_is_what_is_trained(compiled: list[int]):
+def test_the_compiled_model_is_the_one_that_is_trained(compiled: list[int]):
     plain, one = trial(num_iter=2), trial(num_iter=2, compile=True)
     run(plain)
     metrics = run(one)
@@ -345,7 +345,7 @@ def test_a_compiled_model_is_what_is_trained(compiled: list[int]):
 
 
 def test_every_batch_size_gets_the_same_program_whichever_comes_first(compiled: list[int]):
-    """Once the first size of a process got a program of its own, and the second one for all others."""
+    """Regression: the first batch size of a process got its own program, all others a second."""
     for batch_size in (4, 2, 3):
         run(trial(num_iter=1, batch_size=batch_size, compile=True))
     assert len(compiled) == 1, "one program for all of them, made once"
@@ -355,19 +355,19 @@ def test_every_batch_size_gets_the_same_program_whichever_comes_first(compiled: 
 
 
 class Gpu:
-    """A GPU that computes later: work is queued, and is done when somebody waits for it."""
+    """A fake GPU with asynchronous work: it is queued, and complete after a synchronization."""
 
     def __init__(self) -> None:
         self.done_at_ms = 0.0
-        #: What is queued between one event and the next, beside what a test queues.
+        #: Work queued before each event, in addition to the calls of work().
         self.each_ms = 0.0
-        self.said: list[str] = []
+        self.log: list[str] = []
 
     def work(self, ms: float) -> None:
         self.done_at_ms += ms
 
     def synchronize(self, *_: object) -> None:
-        self.said.append("all is waited for")
+        self.log.append("synchronized")
 
     def event(self, *, enable_timing: bool, blocking: bool) -> GpuEvent:
         assert enable_timing
@@ -376,7 +376,7 @@ class Gpu:
 
 
 class GpuEvent:
-    """What torch.cuda.Event is: it has a time once the GPU has come to it, and that was waited for."""
+    """A fake torch.cuda.Event: it has a time after a synchronization."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -387,12 +387,12 @@ class GpuEvent:
         self.at_ms = self._gpu.done_at_ms
 
     def synchronize(self) -> None:
-        self._gpu.said.append(f"waited for {self.at_ms:g}")
+        self._gpu.log.append(f"waited for {self.at_ms:g}")
 
     def elapsed_time(self, end: GpuEvent) -> float:
         assert self.at_ms is not None
         assert end.at_ms is not None
-        assert self._gpu.said, "an event that was not waited for has no time yet"
+        assert self._gpu.log, "an event that was not waited for has no time yet"
         return end.at_ms - self.at_ms
 
 
@@ -404,17 +404,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return made
 
 
-def test_a_step_on_a_gpu_takes_from_the_end_of_the_step_before_to_its_own(gpu: Gpu):
+def test_a_gpu_step_is_timed_from_the_end_of_the_previous_one_to_its_own_end(gpu: Gpu):
     clock = GpuClock()
     gpu.work(5000)
     clock.start()
-    assert gpu.said == ["all is waited for"], "the setup is no step's"
+    assert gpu.log == ["synchronized"], "the setup is no step's"
     for ms in (20, 30, 40):
         gpu.work(ms)
         clock.mark()
-    assert gpu.said == ["all is waited for"], "a step waits for no other"
+    assert gpu.log == ["synchronized"], "a step waits for no other"
     assert clock.read() == [0.02, 0.03, 0.04]
-    assert gpu.said[1:] == ["waited for 5090"], "the last one, once"
+    assert gpu.log[1:] == ["waited for 5090"], "the last one, once"
     assert clock.read() == []
     gpu.work(70)
     clock.mark()
@@ -426,25 +426,25 @@ def test_a_step_on_a_gpu_takes_from_the_end_of_the_step_before_to_its_own(gpu: G
     assert clock.read() == [0.01], "what came in between, such as a checkpoint, is no step's"
 
 
-def test_no_more_than_two_steps_are_queued_behind_the_one_that_runs(gpu: Gpu):
-    """However long a step takes, a stop is seen and the queue has ended soon after."""
+def test_up_to_two_steps_are_queued_behind_the_running_one(gpu: Gpu):
+    """A stop is seen, and the queue drained, within a few steps, however long a step takes."""
     clock = GpuClock()
     clock.start()
-    del gpu.said[:]
+    del gpu.log[:]
     for number in range(1, 6):
         gpu.work(700)
         clock.mark()
         clock.pace()
         waited_for = [f"waited for {700 * max(0, n - QUEUED)}" for n in range(QUEUED, number + 1)]
-        assert gpu.said == waited_for
+        assert gpu.log == waited_for
 
 
 @pytest.mark.usefixtures("small")
-def test_on_a_gpu_steps_are_read_some_at_a_time_and_none_is_missed(gpu: Gpu, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_gpu_steps_are_read_in_groups_and_none_is_missed(gpu: Gpu, monkeypatch: pytest.MonkeyPatch):
     expected = trial(num_iter=8)
     run(expected)
-    assert gpu.said == []
-    # The clock of a GPU on this machine's CPU: what it measures is what the fake says.
+    assert gpu.log == []
+    # Use the clock of a GPU on a CPU; the fake GPU sets the times.
     monkeypatch.setattr(experiment, "make_clock", lambda device: GpuClock())
     monkeypatch.setattr(experiment._Experiment, "_reads_each", False)
     monkeypatch.setattr(experiment, "READ_BACK", 3)
@@ -460,7 +460,7 @@ def test_on_a_gpu_steps_are_read_some_at_a_time_and_none_is_missed(gpu: Gpu, mon
 
 
 @pytest.mark.usefixtures("small")
-def test_losses_are_read_after_some_time_however_few_steps_there_were(
+def test_losses_are_read_periodically_even_if_few_steps_have_run(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setattr(experiment, "make_clock", lambda device: GpuClock())
@@ -483,8 +483,8 @@ def test_a_warm_up_step_counts_as_the_median_of_the_others():
     assert history.first_excess == 6.0
 
 
-def test_an_attempt_that_resumes_has_a_warm_up_of_its_own():
-    """Once the kernels that it chose anew counted for its speed: 15 images/s instead of 50."""
+def test_a_resumed_attempt_has_its_own_warm_up():
+    """Regression: choosing kernels after a resume lowered the speed from 50 to 15 images/s."""
     before = History(trial(), batch_size=10, warmup=1)
     before.begin_attempt()
     before.add([7.0, 1.0], [(0.0, 0.0)] * 2)
@@ -500,8 +500,8 @@ def test_an_attempt_that_resumes_has_a_warm_up_of_its_own():
 # ------------------------------------------------------------------------------------- captured steps
 
 
-def captured_by_calling(step):
-    """A graph in words of a CPU: as in a real capture the step runs before, and each replay is a step."""
+def capture_by_calling(step):
+    """Emulate a capture on a CPU: three steps of warm-up, and each replay runs the step."""
     for _ in range(3):
         step()
     return step
@@ -519,10 +519,10 @@ RECIPES = [
 
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are captured where the device is a CPU."""
+    """Capture steps although the device is a CPU."""
     monkeypatch.setattr(experiment, "_is_captured", lambda options, *_: options["step"] == "graph")
-    monkeypatch.setattr(experiment, "capture_cuda_graph", captured_by_calling)
-    # What only a GPU's optimiser takes.
+    monkeypatch.setattr(experiment, "capture_cuda_graph", capture_by_calling)
+    # An optimiser on a CPU cannot be capturable.
     made = experiment.make_optimizer
     monkeypatch.setattr(
         experiment, "make_optimizer", lambda *given, is_captured: made(*given, is_captured=False)
@@ -542,7 +542,7 @@ def test_the_warm_up_of_a_capture_leaves_no_trace(recipe_options: dict):
 
 @pytest.mark.usefixtures("small", "captured")
 @pytest.mark.parametrize("recipe_options", [*RECIPES[:2], RECIPES[-1]])
-def test_a_captured_step_that_resumes_has_the_curve_of_one_that_was_not_stopped(
+def test_a_resumed_trial_with_a_captured_step_has_the_curve_of_an_uninterrupted_one(
     tmp_path, recipe_options: dict
 ):
     whole = trial(num_iter=6, step="graph", **recipe_options)
@@ -557,7 +557,7 @@ def test_a_captured_step_that_resumes_has_the_curve_of_one_that_was_not_stopped(
 
 
 @pytest.mark.usefixtures("small", "captured")
-def test_a_capture_that_fails_leaves_an_eager_step_unless_a_graph_is_wanted(monkeypatch: pytest.MonkeyPatch):
+def test_a_capture_that_fails_falls_back_to_eager_unless_a_graph_is_required(monkeypatch: pytest.MonkeyPatch):
     def fails(step):
         step()
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -577,10 +577,12 @@ def test_a_capture_that_fails_leaves_an_eager_step_unless_a_graph_is_wanted(monk
 
 
 @pytest.mark.parametrize("where", ["at once", "as the cause", "in the middle"])
-def test_memory_that_runs_out_within_a_capture_is_told_as_that(monkeypatch: pytest.MonkeyPatch, where: str):
-    """Leaving the capture raises another error then."""
+def test_out_of_memory_within_a_capture_is_raised_as_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch, where: str
+):
+    """After an error within a capture, leaving the capture raises another error."""
 
-    class Stands:
+    class Stub:
         def __init__(self, *_: object) -> None:
             pass
 
@@ -595,8 +597,8 @@ def test_memory_that_runs_out_within_a_capture_is_told_as_that(monkeypatch: pyte
             pass
 
     for name in ("Stream", "stream", "graph", "CUDAGraph"):
-        monkeypatch.setattr(torch.cuda, name, Stands)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stands)
+        monkeypatch.setattr(torch.cuda, name, Stub)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stub)
     ran: list[int] = []
 
     def step() -> None:
@@ -638,7 +640,7 @@ def test_a_replay_reads_the_batch_that_it_is_given():
     assert len(set(record.last(3)[:, 0].tolist())) == 3
 
 
-def test_a_graph_is_refused_where_there_can_be_none():
+def test_a_graph_is_refused_on_a_cpu_and_for_several_ranks():
     with pytest.raises(ValueError, match="step = 'graph' needs a CUDA device, and this trial runs on cpu"):
         run(trial(step="graph"))
     of_two = ranks.Ranks(trial(), CPU, 2)
@@ -666,7 +668,7 @@ def test_a_record_keeps_the_last_steps_in_order():
 # ------------------------------------------------------------------------------------- the recipe
 
 
-def test_the_learning_rate_rises_and_falls_as_it_is_told():
+def test_the_learning_rate_follows_warm_up_schedule_and_scaling():
     def rates(**given: object) -> list[float]:
         weight = nn.Parameter(torch.zeros(1))
         schedule = Schedule(
@@ -684,14 +686,14 @@ def test_the_learning_rate_rises_and_falls_as_it_is_told():
     assert rates(lr_scaling="sqrt", batch_size=64, base_batch_size=256) == [0.5] * 8
 
 
-def test_a_captured_step_reads_its_rate_on_its_device_whatever_a_checkpoint_brings():
+def test_a_captured_step_reads_its_rate_on_its_device_also_after_a_checkpoint():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1))
     Schedule(options(), optimizer, torch.device("meta")).set(0)
     assert optimizer.param_groups[0]["lr"].device.type == "meta"
 
 
 @pytest.mark.usefixtures("small")
-def test_the_rate_of_a_step_is_the_one_it_is_taken_with():
+def test_each_step_uses_its_own_learning_rate():
     still = trial(num_iter=4, data="synthetic", lr_warmup_iter=2, learning_rate=0.5)
     moving = trial(num_iter=4, data="synthetic", learning_rate=0.5)
     run(still)
@@ -701,8 +703,8 @@ def test_the_rate_of_a_step_is_the_one_it_is_taken_with():
 
 
 @pytest.mark.usefixtures("small")
-def test_gradients_of_parts_add_up_to_that_of_the_batch():
-    """But for batch normalisation, which sees one part at a time: a network without it learns the same."""
+def test_accumulated_gradients_equal_the_gradient_of_the_batch():
+    """The network has no batch normalisation, whose statistics depend on the parts."""
     torch.manual_seed(1)
     nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 3)) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
@@ -720,7 +722,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_batch():
     assert records[0].values.tolist()[0] == pytest.approx(records[1].values.tolist()[0])
 
 
-def test_no_step_is_longer_than_the_norm_allows():
+def test_clip_norm_bounds_the_length_of_a_step():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     before = [p.detach().clone() for p in net.parameters()]
     given = options(clip_norm=1e-3)
@@ -751,7 +753,7 @@ def test_images_are_cropped_and_flipped_by_seed_and_position_alone():
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cpu", "gloo")])
-def test_ranks_on_gpus_talk_over_nccl_and_others_over_gloo(
+def test_ranks_on_gpus_communicate_over_nccl_and_others_over_gloo(
     monkeypatch: pytest.MonkeyPatch, device: str, backend: str
 ):
     begun: list[str] = []
@@ -783,7 +785,7 @@ def test_a_trial_that_is_told_to_stop_returns_at_once(tmp_path):
     assert len(one.reports) == 2
 
 
-def test_too_few_classes_are_told():
+def test_too_few_classes_are_refused():
     with pytest.raises(ValueError, match="num_classes is 5, but digits has 10 labels"):
         run(trial(num_classes=5))
 
@@ -795,7 +797,7 @@ def test_too_few_classes_are_told():
         ({"data": "imagefolder", "data_root": "/no/such"}, "no such folder"),
     ],
 )
-def test_missing_data_is_told(options, message):
+def test_missing_data_is_refused(options, message):
     with pytest.raises(DataError, match=message):
         run(trial(**options))
 
@@ -807,7 +809,7 @@ def test_missing_data_is_told(options, message):
         ("data_root = 'nowhere'", "fixed.data_root: folder {folder}/nowhere does not exist"),
     ],
 )
-def test_missing_data_is_told_before_anything_runs(tmp_path, fixed, message):
+def test_missing_data_is_refused_before_any_trial_runs(tmp_path, fixed, message):
     text = f"workload = 'resnet50'\n[parameters]\nbatch_size = [1, 2]\n[fixed]\ndata = 'cifar10'\n{fixed}\n"
     with pytest.raises(SpecError) as caught:
         check_startable(parse_spec(text, source="s.toml", folder=tmp_path))
@@ -825,7 +827,7 @@ def image_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folders_of_images_are_trained_on_by_any_number_of_loaders(image_folder):
+def test_the_curve_of_an_image_folder_does_not_depend_on_the_number_of_loaders(image_folder):
     none, two = (
         trial(data="imagefolder", data_root=str(image_folder), loaders=loaders, batch_size=4, num_classes=2)
         for loaders in (0, 2)
@@ -836,7 +838,7 @@ def test_folders_of_images_are_trained_on_by_any_number_of_loaders(image_folder)
     assert len(set(none.losses)) == 3
 
 
-def test_folders_of_images_are_labels_and_every_image_has_its_turn(image_folder):
+def test_folders_are_labels_and_every_image_comes_once_per_epoch(image_folder):
     files = find_images(str(image_folder))
     assert files.classes == ("dark", "light")
     endless = folder_batches(files, 4, 3, Target(16, CPU))
@@ -849,10 +851,10 @@ def test_folders_of_images_are_labels_and_every_image_has_its_turn(image_folder)
 
 @pytest.fixture
 def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CIFAR-10 of six images in its own files; torchvision is told their checksums."""
+    """Write a CIFAR-10 of six images in its file format, and patch the checksums of torchvision."""
     folder = tmp_path / datasets.CIFAR10.base_folder
     folder.mkdir()
-    # An image is 1,024 reds, 1,024 greens and 1,024 blues, row by row.
+    # An image is 1,024 red, 1,024 green and 1,024 blue values, row by row.
     images = np.zeros((6, 3, 32, 32), dtype=np.uint8)
     for number in range(6):
         images[number, number % 3, 0, :] = 100 + number
@@ -879,7 +881,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_cifar10_is_its_training_images_with_their_colours_and_labels(cifar10: Path):
+def test_cifar10_loads_the_training_images_with_their_colours_and_labels(cifar10: Path):
     data = load_images("cifar10", str(cifar10))
     assert data.images.shape == (6, 3, 32, 32)
     assert data.images.dtype == torch.uint8
@@ -893,22 +895,22 @@ def test_cifar10_is_its_training_images_with_their_colours_and_labels(cifar10: P
 
 
 @pytest.mark.usefixtures("small")
-def test_cifar10_is_trained_on(cifar10: Path):
+def test_a_trial_trains_on_cifar10(cifar10: Path):
     one = trial(data="cifar10", data_root=str(cifar10), batch_size=6, num_iter=2)
     metrics = run(one)
     assert 0.0 <= metrics["accuracy"] <= 1.0
     assert len(set(one.losses)) == 2
 
 
-def test_a_cifar10_that_is_not_what_it_should_be_is_told(cifar10: Path):
+def test_a_damaged_cifar10_is_refused(cifar10: Path):
     (cifar10 / datasets.CIFAR10.base_folder / "data_batch_2").write_bytes(b"torn")
     with pytest.raises(DataError, match="no cifar10 data there"):
         load_images("cifar10", str(cifar10))
 
 
-def test_epochs_follow_one_another_and_miss_no_image():
+def test_every_epoch_uses_each_image_once_in_its_own_order():
     digits = load_images("digits", "").images[:179]
-    # Labels that tell the images apart.
+    # Unique labels identify the images.
     endless = memory_batches(Images(digits, torch.arange(179)), 100, 8, 3, torch.device("cpu"))
     seen = torch.cat([next(endless)[1] for _ in range(9)])
     epochs = [set(seen[at : at + 179].tolist()) for at in range(0, 5 * 179, 179)]
@@ -922,7 +924,7 @@ def test_a_batch_may_be_larger_than_the_data():
     assert labels.shape == (4000,)
 
 
-def test_digits_keep_their_shades():
+def test_digits_are_scaled_to_8_bit_grey_levels():
     data = load_images("digits", "")
     assert data.images.shape == (1797, 1, 8, 8)
     assert data.images.max() == 255
@@ -950,7 +952,7 @@ def test_cifar10_is_validated_on_its_test_images(cifar10: Path):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("every", "expected"), [(0, [6]), (2, [2, 4, 6]), (4, [4, 6])])
-def test_a_trial_is_validated_at_its_end_and_as_often_as_it_is_told(every: int, expected: list[int]):
+def test_a_trial_is_validated_every_val_every_steps_and_at_its_end(every: int, expected: list[int]):
     plain, one = trial(num_iter=6, val_every=0), trial(num_iter=6, val_every=every)
     run(plain)
     metrics = run(one)
@@ -981,12 +983,12 @@ def test_synthetic_images_cannot_be_held_out():
 
 
 @pytest.mark.usefixtures("small")
-def test_a_folder_is_validated_on_a_folder_of_its_own(image_folder: Path, tmp_path: Path):
+def test_an_image_folder_is_validated_on_val_root(image_folder: Path, tmp_path: Path):
     one = trial(
         data="imagefolder", data_root=str(image_folder), val_root=str(image_folder), loaders=0, val_every=0
     )
     metrics = run(one)
-    # Of six images.
+    # A share of six images.
     assert metrics["val_accuracy"] * 6 == pytest.approx(round(metrics["val_accuracy"] * 6))
     missing = trial(data="imagefolder", data_root=str(image_folder), loaders=0, val_every=0)
     with pytest.raises(ValueError, match="val_root is missing; val_every needs the folder"):
@@ -994,7 +996,7 @@ def test_a_folder_is_validated_on_a_folder_of_its_own(image_folder: Path, tmp_pa
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_that_ran_out_of_memory_is_clean_afterwards():
+def test_no_gpu_memory_stays_allocated_after_out_of_memory():
     too_large = trial(batch_size=100_000, image_size=224, data="synthetic", num_iter=1)
     too_large.device = "cuda:0"
     with pytest.raises(torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""When a trial of ResNet50 ends: after steps, samples, seconds, or at a target; also when it is resumed."""
+"""Budgets and targets of ResNet50 trials: steps, samples, seconds; also after a resume."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def curve_of(one, name: str) -> list[tuple[int, float]]:
         ({"seconds": 5, "num_iter": 7}, 7),
     ],
 )
-def test_whole_steps_are_taken_and_num_iter_does_not_bound_beside_another_budget(given: dict, expected):
+def test_budgets_are_rounded_up_to_whole_steps_and_replace_the_default_num_iter(given: dict, expected):
     assert planned_steps(options(**given)) == expected
 
 
 @pytest.mark.usefixtures("small")
-def test_a_trial_of_so_many_samples_takes_whole_steps():
+def test_a_budget_of_samples_is_used_in_whole_steps():
     one = trial(num_iter=0, num_samples=10, batch_size=4)
     metrics = run(one)
     assert len(one.losses) == 3
@@ -65,7 +65,7 @@ def test_a_trial_of_so_many_samples_takes_whole_steps():
 
 @pytest.fixture
 def steps_of_10_ms(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: F811
-    """Each step takes 10 ms by the clock of a GPU; losses are read as there, some at a time."""
+    """Make each step take 10 ms on a fake GPU's clock, and read losses in groups as on a GPU."""
     monkeypatch.setattr(experiment, "make_clock", lambda device: GpuClock())
     monkeypatch.setattr(experiment._Experiment, "_reads_each", False)
     monkeypatch.setattr(experiment, "READ_EVERY_S", 1e9)
@@ -75,7 +75,7 @@ def steps_of_10_ms(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: F
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("warmup", "expected"), [(0, 26), (1, 26), (5, 26)])
-def test_a_trial_of_so_many_seconds_ends_with_the_step_that_uses_them_up(
+def test_a_budget_of_seconds_ends_the_trial_with_the_step_that_uses_it_up(
     steps_of_10_ms: Gpu, warmup: int, expected: int
 ):
     one = trial(num_iter=0, seconds=0.255, warmup_iter=warmup)
@@ -108,7 +108,7 @@ def test_seconds_used_before_a_stop_count_after_it(steps_of_10_ms: Gpu, tmp_path
 
 @pytest.mark.usefixtures("small")
 def test_a_trial_that_was_stopped_with_its_budget_used_up_ends_without_another_step(tmp_path: Path):
-    """A GPU's times are read after the stop."""
+    """A GPU's times are read after the stop, and may show only then that the budget is used up."""
     cut = trial(num_iter=5)
     cut.has_directory, cut.directory, cut.stop_after = True, tmp_path, 3
     assert run(cut) == {}
@@ -137,7 +137,7 @@ def test_compiling_in_the_first_step_uses_up_no_seconds():
     for number, seconds in enumerate([24.0, 0.3, 0.2, 0.1, 0.1, 0.3]):
         time.add(seconds, is_warm=number < 3)
         seen.append(time.until_now)
-    # One step alone; the fastest so far; then the median of the steady ones.
+    # Estimates: no time for one warm-up step, the fastest so far, then the median of the steady steps.
     assert seen == pytest.approx([0.0, 0.6, 0.6, 0.4, 0.5, 0.8])
     assert [time.after(n) for n in range(3)] == pytest.approx([0.1, 0.2, 0.3])
 
@@ -168,7 +168,7 @@ def test_a_target_is_judged_over_the_last_tenth_of_the_steps_and_at_least_ten():
     falls = judged(Target("loss_mean", 0.5), [1.25] * 20 + [0.0] * 6)
     assert falls.has_reached_target
     assert not judged(Target("loss_mean", 0.5), [1.25] * 20 + [0.0] * 5).has_reached_target
-    # After 200 steps a tenth are 20.
+    # After 200 steps the window is 20 steps.
     assert not judged(Target("loss_mean", 0.5), [1.25] * 200 + [0.0] * 10).has_reached_target
     assert judged(Target("loss_mean", 0.5), [1.25] * 200 + [0.0] * 13).has_reached_target
     assert judged(Target("accuracy", 0.5), [1.0] * 20 + [0.0] * 5).has_reached_target
@@ -183,10 +183,10 @@ def test_steps_samples_and_seconds_to_the_target_are_those_of_its_step():
     missed = judged(Target("loss_mean", 0.5), [1.25] * 20).metrics(real_labels=True)
     assert missed["reached_target"] == 0
     assert all(math.isnan(missed[f"{name}_to_target"]) for name in ("steps", "samples", "seconds"))
-    assert not any(name.endswith("target") for name in judged_without().metrics(real_labels=True))
+    assert not any(name.endswith("target") for name in history_without_target().metrics(real_labels=True))
 
 
-def judged_without() -> History:
+def history_without_target() -> History:
     history = History(trial(), batch_size=8, warmup=0)
     history.begin_attempt()
     history.add([1.0], [(0.0, 1.0)])
@@ -226,7 +226,7 @@ def test_a_target_of_held_out_images_is_judged_at_each_validation():
 
 
 @pytest.mark.usefixtures("small")
-def test_a_validation_that_a_stop_prevented_is_made_up_for(tmp_path: Path):
+def test_a_validation_that_a_stop_prevented_runs_after_the_resume(tmp_path: Path):
     whole, cut, again = (trial(num_iter=6, val_every=2) for _ in range(3))
     run(whole)
     for one, stop_after in ((cut, 2), (again, 10**9)):
@@ -237,7 +237,7 @@ def test_a_validation_that_a_stop_prevented_is_made_up_for(tmp_path: Path):
     assert curve_of(again, "val_loss") == curve_of(whole, "val_loss")
 
 
-# ------------------------------------------------------------------------------------- how it is written
+# ------------------------------------------------------------------------------------- the sweep file
 
 HEAD = "workload = 'resnet50'\nobjective = 'steps_to_target'\n[parameters]\nbatch_size = [16, 32]\n[fixed]\n"
 
@@ -269,7 +269,7 @@ def test_a_target_is_a_table_or_a_string(tmp_path: Path, written: str):
         ("num_samples = -1", "fixed.num_samples: is -1; expected an integer of at least 0"),
     ],
 )  # fmt: skip
-def test_a_target_that_cannot_be_is_refused(tmp_path: Path, line: str, message: str):
+def test_an_invalid_target_is_refused(tmp_path: Path, line: str, message: str):
     with pytest.raises(SpecError) as caught:
         parse_spec(f"{HEAD}{line}\n", source="s.toml", folder=tmp_path)
     assert message in str(caught.value)
@@ -290,9 +290,7 @@ def test_a_target_that_cannot_be_is_refused(tmp_path: Path, line: str, message: 
          "fixed.val_root: folder {folder}/no does not exist"),
     ],
 )  # fmt: skip
-def test_options_that_contradict_each_other_are_refused_before_anything_runs(
-    tmp_path: Path, lines: str, message: str
-):
+def test_contradicting_options_are_refused_before_any_trial_runs(tmp_path: Path, lines: str, message: str):
     (tmp_path / "s.toml").write_text(f"{HEAD}{lines}\n", encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         check_startable(load_spec(tmp_path / "s.toml"))
@@ -309,18 +307,20 @@ def test_a_searched_option_that_contradicts_a_fixed_one_is_refused(tmp_path: Pat
     check_startable(with_steps)
 
 
-def test_the_trial_itself_refuses_what_no_check_has_seen():
+def test_the_trial_refuses_options_that_no_check_has_seen():
     with pytest.raises(ValueError, match="num_iter is 0, as are num_samples and seconds"):
         run(trial(num_iter=0))
 
 
-def test_check_tells_that_a_metric_of_a_target_needs_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_check_warns_that_a_metric_of_a_target_needs_until(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "s.toml").write_text(HEAD, encoding="utf-8")
     assert main(["check", str(tmp_path / "s.toml"), "-n", "1"]) == 0
     assert "steps_to_target is only measured with until" in capsys.readouterr().out
 
 
-def test_editors_take_a_table_where_the_parser_does():
+def test_the_schema_for_editors_accepts_a_table_where_the_parser_does():
     accepts = fastjsonschema.compile(schema())
 
     def check(line: str) -> None:

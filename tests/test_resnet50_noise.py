@@ -1,4 +1,4 @@
-"""The gradient noise scale: right within its stated error, and without a trace in the training."""
+"""The gradient noise scale: accurate within its stated error, no effect on the training."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def options(**given) -> dict:
 
 
 class Population:
-    """A few images with labels, and a network without batch normalisation: its noise scale can be counted."""
+    """Labelled images and a network without batch normalisation, whose noise scale is exact."""
 
     def __init__(self) -> None:
         torch.manual_seed(3)
         self.images = torch.randn(IMAGES, 3, 2, 2)
-        # Labels that the images explain in part, so that there is a gradient beside the noise.
+        # The images explain the labels in part, so that there is a gradient in addition to the noise.
         self.labels = (self.images.flatten(1)[:, :CLASSES] + torch.randn(IMAGES, CLASSES)).argmax(1)
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))
 
     @property
     def truth(self) -> tuple[float, float]:
-        """S and |G|^2 of one image drawn at random."""
+        """The exact S and |G|^2 of one image drawn at random."""
         parameters = list(self.model.parameters())
         gradients = torch.stack([
             torch.cat([g.flatten() for g in torch.autograd.grad(
@@ -54,7 +54,7 @@ class Population:
         return ((gradients - mean) ** 2).sum(1).mean().item(), (mean @ mean).item()
 
     def measured(self, batch_size: int, count: int, seed: int = 0, **given) -> list[GradientNoise]:
-        """Measurements of batches that are drawn with replacement."""
+        """Measure batches drawn with replacement."""
         asked = options(batch_size=batch_size, **given)
         alone = ranks.Ranks(trial(), CPU, batch_size)
         meter = NoiseMeter(asked, self.model, Precision(asked, CPU), alone)
@@ -66,8 +66,8 @@ class Population:
         return found
 
 
-def off(values: list[float], truth: float) -> float:
-    """How many standard errors the mean of some values is off."""
+def standard_errors_off(values: list[float], truth: float) -> float:
+    """Return the distance of the mean of the values from the truth, in standard errors."""
     return abs(np.mean(values) - truth) / (np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
@@ -79,8 +79,8 @@ def test_variance_and_square_are_unbiased_at_any_batch_size(batch_size: int, giv
     population = Population()
     variance, square = population.truth
     found = population.measured(batch_size, 600, **given)
-    assert off([each.variance for each in found], variance) < 3.5
-    assert off([each.square for each in found], square) < 3.5
+    assert standard_errors_off([each.variance for each in found], variance) < 3.5
+    assert standard_errors_off([each.square for each in found], square) < 3.5
 
 
 def test_equal_halves_give_the_estimators_of_the_paper():
@@ -101,8 +101,8 @@ def test_equal_halves_give_the_estimators_of_the_paper():
     assert found.variance == pytest.approx((small_square - big_square) / (1 / 4 - 1 / 8), rel=1e-4)
 
 
-def test_the_true_noise_scale_is_within_the_stated_error_as_often_as_it_should_be():
-    """Trials of 60 measurements each; 95% of the intervals of two standard errors hold the truth."""
+def test_the_stated_error_covers_the_true_noise_scale_in_95_percent_of_trials():
+    """95% of the intervals of two standard errors, of 60 measurements each, contain the truth."""
     population = Population()
     variance, square = population.truth
     held, scales = 0, []
@@ -122,7 +122,7 @@ def test_too_few_measurements_have_no_scale_or_no_error():
     assert math.isnan(error)
 
 
-def test_model_and_random_numbers_are_left_as_they_were():
+def test_the_measurement_leaves_model_and_random_state_unchanged():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(16, 4))
     asked = options(batch_size=6)
@@ -136,7 +136,7 @@ def test_model_and_random_numbers_are_left_as_they_were():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-# ------------------------------------------------------------------------------------- within a trial
+# ------------------------------------------------------------------------------------- in a trial
 
 
 @pytest.mark.usefixtures("small", "captured")
@@ -151,7 +151,7 @@ def test_model_and_random_numbers_are_left_as_they_were():
     ],
     ids=["eager", "graph", "accumulate", "fp16", "validation"],
 )
-def test_the_curve_is_bit_for_bit_that_without_the_measurement(given: dict):
+def test_the_measurement_leaves_the_curve_unchanged_bit_for_bit(given: dict):
     plain, measured = (trial(num_iter=6, batch_size=6, noise_scale=n, **given) for n in (0, 2))
     without, metrics = run(plain), run(measured)
     assert measured.losses == plain.losses
@@ -165,7 +165,7 @@ def test_the_curve_is_bit_for_bit_that_without_the_measurement(given: dict):
     assert "noise_scale" not in without
 
 
-def test_resnet50_itself_is_left_as_it_was():
+def test_the_measurement_leaves_the_curve_of_resnet50_unchanged():
     plain, measured = trial(num_iter=3), trial(num_iter=3, noise_scale=1)
     run(plain)
     metrics = run(measured)
@@ -174,7 +174,7 @@ def test_resnet50_itself_is_left_as_it_was():
 
 
 @pytest.mark.usefixtures("small")
-def test_the_time_of_the_measurement_is_in_no_step(monkeypatch: pytest.MonkeyPatch):
+def test_no_step_includes_the_time_of_the_measurement(monkeypatch: pytest.MonkeyPatch):
     import time
 
     measure = NoiseMeter.measure
@@ -220,7 +220,7 @@ def test_a_batch_without_two_halves_that_can_be_normalised_has_no_noise_scale(gi
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("step", ["graph", "eager"])
-def test_a_real_graph_has_the_curve_that_it_has_without_the_measurement(step: str):
+def test_the_measurement_leaves_the_curve_of_a_real_graph_unchanged(step: str):
     plain, measured = (
         trial(num_iter=8, batch_size=16, step=step, deterministic=True, noise_scale=n) for n in (0, 2)
     )
@@ -248,7 +248,7 @@ asked = options(batch_size=9)
 meter = NoiseMeter(asked, population.model, Precision(asked, CPU), team)
 print(*meter.measure(population.images[:9][team.piece], population.labels[:9][team.piece]))
 
-# Rank 1 is the slower one, and rank 0's seconds count on both.
+# Rank 1 is slower; the seconds of rank 0 count on both ranks.
 history = History(one, batch_size=9, warmup=0)
 history.begin_attempt()
 budget = Budget(options(batch_size=9, num_iter=0, seconds=5.0), team)
@@ -275,7 +275,7 @@ def test_several_ranks_measure_the_halves_of_the_whole_batch_and_agree_on_the_en
     ]  # fmt: skip
     outputs = [process.communicate(timeout=100)[0].splitlines() for process in running]
     assert outputs[0] == outputs[1]
-    # Rank 0 has the first four images, rank 1 the other five: halves of two and two, and of three and two.
+    # Rank 0 has the first four images, in halves of 2 and 2; rank 1 the other five, in halves of 3 and 2.
     halves = [0, 1, 4, 5, 6, 2, 3, 7, 8]
     population = Population()
     alone = NoiseMeter(

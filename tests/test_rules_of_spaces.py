@@ -1,4 +1,4 @@
-"""Spaces that are more than a product: `where`, `when`, `zip`, `points`."""
+"""Search spaces beyond the full product: `where`, `when`, `zip`, `points`."""
 
 from __future__ import annotations
 
@@ -98,11 +98,13 @@ def test_a_constraint_may_be_one_string_and_name_fixed_values_and_defaults() -> 
         ),
     ],
 )
-def test_what_leaves_nothing_is_told_in_one_sentence(text: str, message: str) -> None:
+def test_constraints_that_are_invalid_or_leave_no_point_are_refused_in_one_sentence(
+    text: str, message: str
+) -> None:
     assert message in why_refused(text)
 
 
-def test_a_constraint_that_excludes_nothing_is_told_before_the_sweep_starts(
+def test_a_constraint_that_excludes_nothing_is_reported_before_the_sweep_starts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "m.py").write_text("def f(trial): return 1.0\n", encoding="utf-8")
@@ -126,7 +128,7 @@ def test_a_rare_constraint_in_a_small_space_is_found_point_by_point() -> None:
     assert configurations(f'search = "random"\ntrials = 5\n{space}') == [{"a": 77, "b": 99, "c": 3}]
 
 
-def test_the_largest_batch_is_sought_among_the_sizes_that_satisfy_the_constraints() -> None:
+def test_the_largest_batch_is_searched_among_the_sizes_that_satisfy_the_constraints() -> None:
     text = 'search = "largest_batch"\nobjective = "v"\nwhere = "a % 8 == 0"\n[parameters]\na = { from = 1, to = 64 }'
     search: Any = make_sampler(spec_of(text))
     search.add(0, {"a": 12})
@@ -179,7 +181,7 @@ def test_a_constraint_on_an_absent_parameter_does_not_apply() -> None:
     assert [c.get("momentum") for c in found] == [0.9, 0.9, None, None]
 
 
-def test_a_sampled_configuration_lacks_what_does_not_exist() -> None:
+def test_a_sampled_configuration_lacks_inactive_parameters() -> None:
     found = configurations('search = "random"\ntrials = 40\n' + OPTIMIZERS.replace("points = 3, ", ""))
     assert all(("momentum" in c) == (c["optimizer"] == "sgd") for c in found)
     assert len({tuple(c.items()) for c in found}) == len(found)
@@ -208,7 +210,7 @@ def test_a_sampled_configuration_lacks_what_does_not_exist() -> None:
         ("b = { values = [1, 2] }", "parameters.b: found 'values' without 'memory'"),
     ],
 )
-def test_a_wrong_condition_is_told_in_one_sentence(entry: str, message: str) -> None:
+def test_an_invalid_condition_is_refused_in_one_sentence(entry: str, message: str) -> None:
     assert message in why_refused(f"[parameters]\na = [1, 2]\n{entry}")
 
 
@@ -221,7 +223,7 @@ def test_a_command_line_needs_a_value_for_every_parameter() -> None:
     assert [c["b"] for c in make_sampler(spec)] == [1, 2, 0]  # type: ignore[attr-defined]
 
 
-def test_a_baseline_has_the_parameters_that_exist_in_it() -> None:
+def test_a_baseline_has_only_its_active_parameters() -> None:
     baseline = '[baseline]\noptimizer = "adamw"\nrate = 1\n'
     spec = spec_of(OPTIMIZERS + baseline)
     assert spec.baseline_configuration() == {"optimizer": "adamw", "rate": 1}
@@ -235,7 +237,7 @@ def test_a_baseline_has_the_parameters_that_exist_in_it() -> None:
 # ------------------------------------------------------------------------------------- zip
 
 
-def test_what_varies_together_is_one_axis() -> None:
+def test_zipped_parameters_are_one_axis() -> None:
     text = """
     zip = [["b", "c"]]
     [parameters]
@@ -268,7 +270,7 @@ def test_what_varies_together_is_one_axis() -> None:
         ('[["a", "c"]]', "zip: 'c' is continuous"),
     ],
 )
-def test_a_wrong_group_is_told_in_one_sentence(value: str, message: str) -> None:
+def test_an_invalid_zip_is_refused_in_one_sentence(value: str, message: str) -> None:
     text = f"zip = {value}\n[parameters]\na = [1, 2]\nb = [1, 2, 3]\nc = {{ from = 0.1, to = 0.2 }}"
     assert message in why_refused(text)
 
@@ -321,7 +323,7 @@ def test_a_csv_file_is_named_on_the_command_line(tmp_path: Path) -> None:
         ("a,b\n1,2\n1,2\n", "points: entries 1 and 2 are equal"),
     ],
 )
-def test_a_wrong_csv_file_is_told_with_line_and_column(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_csv_file_is_refused_with_line_and_column(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text(text, encoding="utf-8")
     assert message in why_refused('points = "points.csv"', tmp_path)
 
@@ -345,7 +347,7 @@ def test_a_wrong_csv_file_is_told_with_line_and_column(text: str, message: str, 
         ("points = [{ a = 1 }]\n[fixed]\na = 2", "fixed.a: is also under [parameters]"),
     ],
 )
-def test_wrong_points_are_told_in_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_points_are_refused_in_one_sentence(text: str, message: str, tmp_path: Path) -> None:
     assert message in why_refused(text, tmp_path)
 
 
@@ -368,7 +370,7 @@ _rules = st.sampled_from(
 _conditions = st.sampled_from([None, "a > 1", "c >= 2", "b == 2", "a + c > 2"])
 
 
-def _is_circle(conditions: list[str | None]) -> bool:
+def _is_cyclic(conditions: list[str | None]) -> bool:
     needs = {n: {x for x in "abc" if c and x in c} for n, c in zip("abc", conditions, strict=True)}
     free = {name for name in needs if not needs[name]}
     while grown := {name for name in needs if needs[name] <= free} - free:
@@ -383,15 +385,15 @@ def _entry(domain: str, condition: str | None) -> str:
     return f'{{ {inner}, when = "{condition}" }}'
 
 
-def _brute(spec: Spec) -> list[dict[str, Value]]:
-    """All distinct configurations, by looking at every point of the product."""
+def _by_brute_force(spec: Spec) -> list[dict[str, Value]]:
+    """Return all distinct configurations by evaluating every point of the product."""
     found: dict[tuple[Any, ...], dict[str, Value]] = {}
     counts = [range(parameter.count or 0) for parameter in spec.space.parameters]
     for positions in itertools.product(*counts):
         values: dict[str, Value] = {
             p.name: p.at(position) for p, position in zip(spec.space.parameters, positions, strict=True)
         }
-        # An absent parameter's absence may take others with it, so look until nothing changes.
+        # An absent parameter can make others inactive, so repeat until nothing changes.
         while gone := [
             c.name for c in spec.space.conditions if c.name in values and not _true(c.when.text, values)
         ]:
@@ -415,14 +417,14 @@ def _true(text: str, values: dict[str, Value], *, if_absent: bool = False) -> bo
     st.lists(_conditions, min_size=3, max_size=3),
     st.lists(_rules, max_size=2, unique=True),
 )
-def test_a_grid_has_what_looking_at_every_point_finds(
+def test_a_grid_has_the_points_that_brute_force_finds(
     domains: list[str], conditions: list[str | None], rules: list[str]
 ) -> None:
-    if _is_circle(conditions):
+    if _is_cyclic(conditions):
         return
     entries = [f"{n} = {_entry(d, c)}" for n, d, c in zip("abc", domains, conditions, strict=True)]
     spec = spec_of(f"where = {rules!r}\n[parameters]\n" + "\n".join(entries))
-    expected = _brute(spec)
+    expected = _by_brute_force(spec)
     try:
         sampler = make_sampler(spec)
     except SpecError as error:
@@ -466,7 +468,7 @@ def test_numbers_are_permanent_when_constraints_are_loosened_and_ranges_grow(
     assert second.count == fresh.count
 
 
-def test_waiting_trials_that_a_new_constraint_excludes_are_known_and_ended_ones_are_kept() -> None:
+def test_waiting_trials_that_a_new_constraint_excludes_are_listed_and_ended_ones_are_kept() -> None:
     grid = "[parameters]\na = { from = 1, to = 6 }\n[baseline]\na = 5\n"
     before = spec_of(grid)
     known = _resumed(number_trials(before, make_sampler(before), None))
@@ -493,7 +495,7 @@ def test_a_sweep_whose_conditions_or_groups_changed_is_another_sweep() -> None:
 # ------------------------------------------------------------------------------------- size
 
 
-def test_a_million_points_are_looked_at_in_seconds(tell) -> None:  # type: ignore[no-untyped-def]
+def test_constraints_of_a_million_points_are_evaluated_in_seconds(tell) -> None:  # type: ignore[no-untyped-def]
     axes = "\n".join(f"{name} = {{ from = 1, to = 100 }}" for name in "abc")
     spec = spec_of(f'where = ["a * b * c % 7 != 0", "a + b < 150"]\n[parameters]\n{axes}')
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Sweeps with `where`, `when` and `order`, run, resumed, split, damaged and repaired as users do it."""
+"""Sweeps with `where`, `when` and `order`: running, resuming, splitting and repairing them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def configurations(sweep: Sweep) -> list[dict[str, Any]]:
     return [sweep.configuration(number) for number in range(len(sweep.trials))]
 
 
-def test_a_trial_gets_the_parameters_that_it_has_and_the_file_keeps_their_types(
+def test_a_trial_gets_its_active_parameters_and_the_file_keeps_their_types(
     rules: Path, mpisweep: Run
 ) -> None:
     done = mpisweep("run", "rules.toml", "-n", "2")
@@ -122,7 +122,7 @@ def test_waiting_trials_that_a_tighter_constraint_excludes_do_not_run(
     states = sweep.trials["state"].tolist()
     assert states == ["complete"] * 14 + ["infeasible"] * 7
     assert set(sweep.trials["message"][14:]) == {"where: 'size * width <= 8' does not hold for it"}
-    # A looser one lets them run after all.
+    # With a looser constraint they run.
     (rules / "rules.toml").write_text(SWEEP, encoding="utf-8")
     assert mpisweep("run", "rules.toml", "-n", "1").returncode == 0
     assert package.load(rules / "rules.h5").trials["state"].tolist() == ["complete"] * 21

@@ -1,4 +1,4 @@
-"""`order = "spread"`: after any part of a grid, what has run covers it evenly."""
+"""`order = "spread"`: at any time, the trials that have run cover the grid evenly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spec_of(text: str) -> Spec:
 
 
 def order_of(text: str, known: Known | None = None) -> list[dict[str, object]]:
-    """The configurations in the order in which they are handed out."""
+    """Return the configurations in the order in which they are assigned."""
     spec = spec_of(text)
     trials = number_trials(spec, make_sampler(spec), known)
     model = duration_model(spec, trials, None)
@@ -52,11 +52,11 @@ def test_after_a_tenth_of_a_grid_no_gap_is_twice_as_long_as_the_mean(tell) -> No
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(20, 2000), st.floats(0.05, 0.5))
-def test_every_beginning_of_a_line_is_even(count: int, part: float) -> None:
+def test_every_prefix_of_a_line_covers_it_evenly(count: int, part: float) -> None:
     first = max(2, int(part * count))
     order = spread([count], range(count))
     assert sorted(order) == list(range(count))
-    # Rounding to whole positions can lengthen a gap by one, and the ends are half a gap each.
+    # Rounding to whole positions can lengthen a gap by one, and each end adds half a gap.
     assert longest_gap(order[:first], count) <= 2 * count / first + 1
 
 
@@ -71,12 +71,12 @@ def test_after_a_tenth_every_value_of_every_parameter_was_tried_equally_often() 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 6), max_size=3), st.randoms())
-def test_every_point_comes_once_whatever_a_constraint_has_left(shape: list[int], random) -> None:  # type: ignore[no-untyped-def]
+def test_every_point_that_constraints_leave_comes_once(shape: list[int], random) -> None:  # type: ignore[no-untyped-def]
     indices = [index for index in range(int(np.prod(shape))) if random.random() < 0.5]
     assert sorted(spread(shape, indices)) == list(range(len(indices)))
 
 
-def test_a_grid_with_holes_and_conditional_parameters_is_covered_too() -> None:
+def test_a_grid_with_holes_and_conditional_parameters_is_covered_evenly() -> None:
     found = order_of(
         """where = "a % 3 != 0"
         [parameters]
@@ -91,20 +91,20 @@ def test_a_grid_with_holes_and_conditional_parameters_is_covered_too() -> None:
     assert 2 <= sum(c["kind"] == "y" for c in tenth) <= 10
 
 
-def test_a_list_of_points_is_halved_again_and_again() -> None:
+def test_a_list_of_points_is_halved_repeatedly() -> None:
     values = list(range(64))
     found = [int(str(c["a"])) for c in order_of(f"points = {{ a = {values} }}")]
     assert found[:4] == [0, 32, 16, 48]
     assert sorted(found) == values
 
 
-def test_the_numbers_are_those_of_the_grid_and_the_baseline_comes_first() -> None:
+def test_trial_numbers_follow_the_grid_and_the_baseline_runs_first() -> None:
     text = "[parameters]\na = { from = 1, to = 50 }\n[baseline]\na = 99"
     spec = spec_of(text)
     trials = number_trials(spec, make_sampler(spec), None)
     assert trials.parameters["a"] == [*range(1, 51), 99]
     assert order_of(text)[0] == {"a": 99}
-    # A resumed sweep that has grown has other numbers, and the same kind of order.
+    # A resumed sweep that has grown has other numbers but is ordered evenly, too.
     grown = spec_of(text.replace("50", "100"))
     known = Known(trials.parameters, trials.states, trials.attempts, trials.baseline)
     after = number_trials(grown, make_sampler(grown), known)
@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_the_grid_and_the_baseline_comes_first() -> Non
     assert longest_gap([int(str(after.parameters["a"][n])) - 1 for n in ordered[:10]], 100) <= 20
 
 
-def test_the_default_is_the_longest_first() -> None:
+def test_the_default_order_is_longest_first() -> None:
     spec = parse_spec(
         'workload = "m:f"\n[parameters]\nbatch_size = { from = 1, to = 9 }', source="s", folder=Path()
     )
@@ -124,7 +124,7 @@ def test_the_default_is_the_longest_first() -> None:
 
 
 @pytest.mark.parametrize("learns", [False, True])
-def test_the_scheduler_hands_trials_out_in_that_order_whatever_they_take(learns: bool) -> None:
+def test_the_scheduler_assigns_trials_in_that_order_whatever_their_durations(learns: bool) -> None:
     spec = spec_of("[parameters]\nbatch_size = { from = 1, to = 40 }")
     trials = number_trials(spec, make_sampler(spec), None)
     place = places(spec, trials)

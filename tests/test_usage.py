@@ -62,12 +62,12 @@ def ended(
 def test_every_attempt_counts_from_its_start_to_its_end(tmp_path):
     usage = usage_of(written(
         tmp_path / "s.h5", 0.0,
-        # Trial 1 waits behind trial 0 for an hour, runs for an hour and is interrupted; trial 2 never begins.
+        # Trial 1 waits for trial 0 for an hour, runs for an hour and is interrupted; trial 2 never starts.
         assigned(0, 0.0, 0, 1, 2),
         ended(0, 0, 0.0, 1.0),
         UnfinishedBlock(0, [1], [1], INTERRUPTED, 2 * HOUR),
         UnfinishedBlock(0, [2], [1], RECLAIMED, 2 * HOUR),
-        # Trial 3 is lost after two hours, then takes half an hour elsewhere.
+        # Trial 3 is lost after two hours; its second attempt takes half an hour on rank 0.
         assigned(1, 0.0, 3),
         UnfinishedBlock(1, [3], [1], LOST, 2 * HOUR),
         LeftRecord(1, 2 * HOUR, "lost"),
@@ -87,7 +87,7 @@ def test_a_share_of_a_gpu_counts_as_a_share_and_all_ranks_of_a_trial_count(tmp_p
     assert both.core_hours == pytest.approx(48.0)
 
 
-def test_a_running_trial_counts_after_its_end(tmp_path):
+def test_a_trial_counts_only_after_its_end(tmp_path):
     assert usage_of(written(tmp_path / "s.h5", 1.0, assigned(0, 0.0, 0))).gpu_hours == 0.0
     assert "GPU-hours" not in "".join(status_lines(sweep_status(mpisweep.load(tmp_path / "s.h5"))))
 
