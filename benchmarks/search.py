@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
@@ -69,20 +70,35 @@ class VirtualSweep:
     """A sweep in virtual time.
 
     Args:
-        sampler: its search.
+        search: proposes.
+        names: of the parameters.
         workers: number of workers of one slot.
         trials: number of proposals.
+        run_trial: loss and seconds of a configuration.
         is_free: whether proposals take no time.
     """
 
-    def __init__(self, sampler: str, workers: int, trials: int, *, is_free: bool = False) -> None:
-        self.search = proposer(sampler, Past([], [], []))
+    def __init__(
+        self,
+        search: Proposer,
+        names: Sequence[str],
+        workers: int,
+        trials: int,
+        run_trial: Callable[[Configuration], tuple[float, float]],
+        *,
+        is_free: bool = False,
+    ) -> None:
+        self.search = search
+        self.run_trial = run_trial
         self.is_free = is_free
-        self.random = Random(1)
-        model = DurationModel({name.partition("=")[0]: [] for name in SPACE}, None, 0)
+        model = DurationModel({name: [] for name in names}, None, 0)
         self.scheduler = Scheduler([], [], model, retries=0, grace_s=1.0, proposals=Proposals(trials, 0))
         self.configurations: list[Configuration] = []
         self.told: list[Told] = []
+        #: Loss and seconds of each trial.
+        self.results: list[tuple[float, float]] = []
+        #: (when, configuration, loss) of each trial, in the order of their ends.
+        self.ends: list[tuple[float, Configuration, float]] = []
         self.held: dict[Slot, list[tuple[int, int]]] = {Slot(rank, 0): [] for rank in range(workers)}
         #: (when, in which order, what): the end of a slot's trial, or an answer of the search.
         self.queue: list[tuple[float, int, Slot | Proposed]] = []
@@ -118,6 +134,7 @@ class VirtualSweep:
                 self.later(seconds, answer)
             case AddTrials(_, configurations):
                 self.configurations += configurations
+                self.results += [self.run_trial(one) for one in configurations]
             case Assign((slot,), numbers, attempts):
                 self.held[slot] += zip(numbers, attempts, strict=True)
                 if len(self.held[slot]) == len(numbers):
@@ -129,12 +146,15 @@ class VirtualSweep:
                 events.append(TrialsReclaimed(slot, numbers, attempts, AttemptEnd.RECLAIMED))
             case Commit(block):
                 for number in block.numbers:
-                    self.told.append(Told(number, loss(self.configurations[number], self.random)))
+                    result, configuration = self.results[number][0], self.configurations[number]
+                    self.told.append(Told(number, result))
+                    self.ends.append((self.now, configuration, result))
             case End():
                 self.is_over = True
 
     def begin(self, slot: Slot) -> None:
-        seconds = self.random.uniform(0.8, 1.2)
+        number, _ = self.held[slot][0]
+        seconds = self.results[number][1]
         self.busy_s += seconds
         # A worker that gets no more trials waits for nobody.
         self.idle_s += self.now - self.idle_since.pop(slot, self.now)
@@ -152,9 +172,21 @@ class VirtualSweep:
                 self.begin(what)
             else:
                 self.idle_since[what] = self.now
-            ended = EndedBlock(what.rank, 0, [number], [attempt], [COMPLETE], [0.0], [1.0], {})
+            ended = EndedBlock(
+                what.rank, 0, [number], [attempt], [COMPLETE], [0.0], [self.results[number][1]], {}
+            )
             self.feed(TrialsEnded(ended))
         return self.busy_s / (self.busy_s + self.idle_s)
+
+
+def virtual_sweep(sampler: str, workers: int, trials: int, *, is_free: bool) -> VirtualSweep:
+    """A sweep over the valley, with trials of 0.8 to 1.2 s."""
+    random = Random(1)
+    names = [name.partition("=")[0] for name in SPACE]
+    return VirtualSweep(
+        proposer(sampler, Past([], [], [])), names, workers, trials,
+        lambda one: (loss(one, random), random.uniform(0.8, 1.2)), is_free=is_free,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -183,8 +215,10 @@ def main() -> None:
     for sampler in samplers:
         if sampler == "gp":
             continue
-        used = VirtualSweep(sampler, options.workers, options.sweep).run()
-        bound = VirtualSweep(sampler, options.workers, options.sweep, is_free=True).run()
+        used, bound = (
+            virtual_sweep(sampler, options.workers, options.sweep, is_free=is_free).run()
+            for is_free in (False, True)
+        )
         found[sampler] |= {"utilisation": used, "utilisation_of_a_free_search": bound}
         print(f"{sampler:<15}{used:>10.4f}   of a search that takes no time: {bound:.4f}", flush=True)
     if options.json:

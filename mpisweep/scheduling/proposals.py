@@ -7,8 +7,8 @@ a number of configurations (:class:`~mpisweep.scheduling.decisions.Propose`) and
 Rule: ask for one configuration per idle slot, and ahead for as many as are expected to be needed until the
 next answer arrives.  Fewer, and devices wait for the search; more, and it proposes without results that it
 could have had.  So nothing is asked ahead before durations are known, nor while a proposal takes less than
-:data:`_IDLE_SHARE` of a trial.  For the same reason a proposal waits in the queue and not behind a running trial,
-unless trials are so short that the next one must be there (:data:`SHORT_S`).
+:data:`_IDLE_SHARE` of a trial.  For the same reason a proposal waits in the queue and not behind a running
+trial, unless trials are so short that the next one must be there (:data:`SHORT_S`).
 
 Pure: no clock, no I/O.
 """
