@@ -427,7 +427,7 @@ def test_gpus_are_checked_by_default_and_each_kind_of_problem_is_reported(
 ):
     gpus = [FakeGpu(), FakeGpu(free_bytes=60 << 30), FakeGpu(clock_mhz=345), FakeGpu(errors=1), FakeGpu()]
     fake_gpus(tmp_path / "gpus", environment, gpus)
-    done = mpisweep("run", sweep(folder, SLOW_GPU, count=200), "-n", "5", "-o", "r.h5")
+    done = mpisweep("run", sweep(folder, SLOW_GPU, count=1500), "-n", "5", "-o", "r.h5")
     assert done.returncode == 0, done.stderr
     workers = package.load(folder / "r.h5").workers
     by_device = {str(row["device"])[-2:]: row for row in workers}

@@ -370,8 +370,8 @@ def test_a_run_refused_before_any_work_leaves_no_files(folder, mpisweep: Run, ra
 def test_every_reason_to_end_is_tested():
     """Reasons without an entry above are tested elsewhere.
 
-    An unusable disk has an entry, but cannot be recorded; lost workers, split sweeps and takeovers have tests
-    of their own.
+    An unusable disk has an entry, but cannot be recorded; lost workers, split sweeps, takeovers and failed
+    searches have tests of their own.
     """
     elsewhere = {
         EndReason.NO_WORKERS,
@@ -380,6 +380,7 @@ def test_every_reason_to_end_is_tested():
         EndReason.SHARE,
         EndReason.SUPERSEDED,
         EndReason.DISK,
+        EndReason.SEARCH,
     }
     assert {ending.state for ending in ENDINGS.values()} - {"running"} == {
         str(reason) for reason in EndReason

@@ -75,6 +75,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "trials": {
         "numbers": _list_of(_is_count), "parameters": _dict_of(_is_column), "baseline": _or_none(_is_count),
+        "known": _or_none(_is_count),
     },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
