@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
 import subprocess
@@ -116,6 +117,11 @@ def _temporary_files(
 def _nothing_is_left_running() -> Iterator[None]:
     yield
     end_all()
+    # Loaders of images stay from trial to trial; a trial that ran in this process leaves them here.
+    loading = sys.modules.get("mpisweep.workloads.folder.loading")
+    if loading is not None:
+        loading.drop_loaders()
+        wait_for(lambda: not multiprocessing.active_children())
 
 
 @pytest.fixture

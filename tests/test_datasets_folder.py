@@ -39,16 +39,6 @@ CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@pytest.fixture(autouse=True)
-def no_loaders_stay() -> Iterator[None]:
-    yield
-    loading.drop_loaders()
-    deadline = time.monotonic() + 10
-    while multiprocessing.active_children():
-        assert time.monotonic() < deadline, "loaders that were dropped end"
-        time.sleep(0.01)
-
-
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     """Return an image with edges and colours."""
     random = np.random.default_rng(seed)
