@@ -93,6 +93,7 @@ bench: $(READY)
 	$(PY) benchmarks/events.py
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/trial.py
+	$(PY) benchmarks/search.py --samplers tpe,cmaes,nsga2
 
 storm: $(READY)
 	$(COMPILED)
