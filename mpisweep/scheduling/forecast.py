@@ -48,7 +48,7 @@ def forecast(
     widths: Sequence[int] | None = None,
     to_come: int = 0,
 ) -> Forecast | None:
-    """Lay out the trials `numbers`, which have not ended, and those that a search is still to propose.
+    """Lay out trials that have not ended and those that a search is still to propose.
 
     Args:
         model: fitted to the measurements so far.
