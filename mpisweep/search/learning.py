@@ -47,7 +47,7 @@ class LearningSearch:
         return cls(spec.sampler or NAMED[spec.search], spec.trials)
 
     @classmethod
-    def check(cls, spec: Spec) -> None:
+    def check_sweep(cls, spec: Spec) -> None:
         """Check sampler and options, which imports Optuna.
 
         Raises:

@@ -50,8 +50,8 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
         SpecError: if the workload or the search cannot start.
     """
     search = load_search(spec)
-    if hasattr(search, "check"):
-        search.check(spec)
+    if hasattr(search, "check_sweep"):
+        search.check_sweep(spec)
     elif not spec.space.is_product and not has_sampler:
         sampler = search.from_spec(spec)
         for warning in getattr(sampler, "warnings", ()):
