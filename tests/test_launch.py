@@ -475,6 +475,35 @@ print(launch(start, console=None, results=Hanging(RunEnd()), restarts=3))
     assert printed == "Ended(exit_code=3, reason=None)\n"
 
 
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_a_signal_that_another_thread_received_is_handled(tmp_path, environment, has_pidfd):
+    """The kernel picks another thread for the second of two signals that come at once."""
+    (tmp_path / "elsewhere.py").write_text(f"""
+import os, signal, threading, time
+from test_launch import RunEnd, ScriptedResults, launch, mpirun_that, LIVES
+from pathlib import Path
+
+if not {has_pidfd}:
+    del os.pidfd_open
+
+def receive():
+    while not Path("started").exists():
+        time.sleep(0.01)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.pthread_kill(threading.get_ident(), number)
+
+start = mpirun_that(Path.cwd(), LIVES, "touch started", "exec sleep 60")
+threading.Thread(target=receive, daemon=True).start()
+print(launch(start, console=None, results=ScriptedResults(RunEnd()), restarts=3))
+""")
+    path = os.pathsep.join([str(Path(package.__file__).parent.parent), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "elsewhere.py"], cwd=tmp_path, env=environment | {"PYTHONPATH": path},
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.stdout == "Ended(exit_code=3, reason=None)\n", done.stderr
+
+
 INTERRUPTED = """
 import signal, subprocess, sys
 from mpisweep.batch.stops import Stops

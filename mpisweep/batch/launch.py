@@ -310,7 +310,7 @@ class _Launch:
             ranks = _started(start, environment, notes)
             output.follow(ranks)
             with self._stops.passed_on_to(ranks), watchdog.over(ranks):
-                returned = ranks.wait()
+                returned = self._stops.await_end(ranks)
             code = returned if returned >= 0 else 128 - returned
             # If no rank was alive, its output becomes part of our message.
             output.finish(

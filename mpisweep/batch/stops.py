@@ -14,7 +14,9 @@ lock, and makes each change in a single step.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import select
 import signal
 import subprocess
 import threading
@@ -30,6 +32,8 @@ __all__ = ["Stops"]
 _POLITE = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 #: Interval of asking the ranks to stop until they do, in seconds.
 _INSIST_S = 1.0
+#: Interval at which the main thread runs handlers that nothing made it run, in seconds.
+_LOOK_S = 0.5
 
 
 class Stops:
@@ -86,6 +90,28 @@ class Stops:
             yield
         finally:
             self._ranks = None
+
+    def await_end(self, ranks: subprocess.Popen[bytes]) -> int:
+        """Wait for the end of the ranks; returns their exit code.
+
+        Of two signals that come at once, the kernel may deliver the second to another thread.  Then nothing
+        interrupts the main thread, which alone runs handlers; so it wakes up by itself.
+        """
+        try:
+            ends = os.pidfd_open(ranks.pid)
+        except (AttributeError, OSError):
+            # Not Linux, or a kernel before 5.3: look twenty times a second.
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return ranks.wait(_LOOK_S)
+        try:
+            poll = select.poll()
+            poll.register(ends, select.POLLIN)
+            while not poll.poll(1000 * _LOOK_S):
+                pass
+        finally:
+            os.close(ends)
+        return ranks.wait()
 
     def wait(self, seconds: float) -> None:
         """Wait until the time is up or a stop is requested."""
