@@ -24,6 +24,7 @@ from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import Proposed, StopRequested, TimePassed, WorkerJoined
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search import thinning
 from mpisweep.search.learning import NAMED
 from mpisweep.search.proposing import End as Told
 from mpisweep.search.proposing import Past, Proposer
@@ -491,3 +492,14 @@ def test_check_counts_the_trials_to_come_and_predicts_their_time(folder, mpiswee
     assert "13 of 1,013 trials have ended" in told
     # A thousand trials of about 20 ms on two workers.
     assert "with 2 workers about" in told
+
+
+def test_a_rebuilt_search_sees_the_same_sample_although_the_sampler_repeated_itself(monkeypatch):
+    monkeypatch.setattr(thinning, "BEST", 5)
+    monkeypatch.setattr(thinning, "SHOWN", 20)
+    # Of so few points the sampler repeats many, which a rebuilt study does not contain.
+    search = History(NAMED["tpe"], ("x=1:12", "n=1:6"))
+    for number in range(50):
+        search.ask(1)
+        search.end(number)
+    assert search.rebuilt().ask(50, 6) == search.ask(6)

@@ -150,7 +150,7 @@ class Proposer:
         state = TrialState.RUNNING if end is None else _state_of(objective)
         self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
         if state is TrialState.COMPLETE:
-            self._storage.note(trial, cast(float, objective))
+            self._storage.note(trial, number, cast(float, objective))
         self._study.add_trial(
             create_trial(
                 state=state,
@@ -171,7 +171,7 @@ class Proposer:
                 continue
             state = _state_of(end.objective)
             if state is TrialState.COMPLETE:
-                self._storage.note(trial, cast(float, end.objective))
+                self._storage.note(trial, end.number, cast(float, end.objective))
             self._study.tell(trial, end.objective if state is TrialState.COMPLETE else None, state=state)
 
     def ask(self, first: int, count: int) -> list[Configuration]:

@@ -5,7 +5,8 @@ all others, and its cost per proposal grows with their number.  A sample of the 
 up to noise, so that a proposal late in a sweep costs what one of the :data:`SHOWN`-th trial does: measured
 with three parameters, 11 ms instead of 45 ms after 5,000 trials.
 
-Which trials are shown depends on their objectives and numbers alone: a rebuilt search shows the same ones.
+Which trials are shown depends on their objectives and their numbers in the sweep: a rebuilt search shows the
+same ones, although its study lacks the repetitions of the first one and counts its trials differently.
 Imports Optuna.
 """
 
@@ -39,10 +40,10 @@ class ThinnedStorage(InMemoryStorage):
         self._by_objective: list[tuple[float, int]] = []
         self._by_chance: list[tuple[bytes, int]] = []
 
-    def note(self, trial: int, objective: float) -> None:
-        """Note a complete trial."""
+    def note(self, trial: int, number: int, objective: float) -> None:
+        """Note that a trial of the study, `number` in the sweep, is complete."""
         insort(self._by_objective, (self._sign * objective, trial))
-        insort(self._by_chance, (hashlib.blake2b(b"%d" % trial, digest_size=8).digest(), trial))
+        insort(self._by_chance, (hashlib.blake2b(b"%d" % number, digest_size=8).digest(), trial))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
