@@ -8,7 +8,6 @@ with everything that is known, and the open request is repeated.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +87,7 @@ class SearchClient:
         values = block.metrics.get(self._spec.objective) or [None] * len(block.numbers)
         for number, state, value in zip(block.numbers, block.states, values, strict=True):
             is_result = state in (TrialState.COMPLETE, TrialState.PRUNED)
-            self._ends.append((number, _finite(value) if is_result else None))
+            self._ends.append((number, value if is_result else None))
         self._send_many()
 
     def tell_infeasible(self, numbers: Sequence[int]) -> None:
@@ -185,7 +184,3 @@ class SearchClient:
             "known": known,
             "ends": self._ends,
         }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -54,7 +54,7 @@ class LearningSearch:
             SpecError: if Optuna is not installed, or the sampler does not exist or refuses its options.
         """
         try:
-            from mpisweep.search.samplers import SamplerError, make_sampler
+            from mpisweep.search.samplers import SamplerError, check_sampler
         except ImportError as error:
             Wording(spec.source).fail(
                 "search",
@@ -62,7 +62,7 @@ class LearningSearch:
                 "install mpisweep[search], or choose a search that does not learn, such as 'sobol'",
             )
         try:
-            make_sampler(cls.from_spec(spec).sampler, seed=0)
+            check_sampler(cls.from_spec(spec).sampler)
         except SamplerError as error:
             raise SpecError(f"{spec.source}: search: {error}") from error
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
 
 import optuna
 from optuna.distributions import BaseDistribution
 
 from mpisweep.spec import SamplerChoice, nearest
 
-__all__ = ["SamplerError", "keeps_no_state", "make_sampler", "sampler_names"]
+__all__ = ["SamplerError", "check_sampler", "keeps_no_state", "make_sampler", "sampler_names"]
 
 #: They need objects that a sweep file cannot hold, or do what `search = "grid"` does.
 _EXCLUDED = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
@@ -55,15 +55,8 @@ class _FixedSpaceTPE(optuna.samplers.TPESampler):
         return dict(self.space)
 
 
-def make_sampler(
-    choice: SamplerChoice, *, seed: int, space: Mapping[str, BaseDistribution] | None = None
-) -> optuna.samplers.BaseSampler:
-    """Create a sampler.
-
-    Args:
-        choice: its name and options.
-        seed: for its random numbers, below 2**32.
-        space: the parameters of every trial, if it is known that all have the same ones.
+def check_sampler(choice: SamplerChoice) -> None:
+    """Check a sampler's name and options.
 
     Raises:
         SamplerError: if it does not exist, or refuses its options.
@@ -71,19 +64,14 @@ def make_sampler(
     names = sampler_names()
     if choice.name not in names:
         raise SamplerError(f"sampler {choice.name!r} does not exist; {nearest(choice.name, names)}")
-    made = getattr(optuna.samplers, choice.name)
-    known = [name for name in inspect.signature(made).parameters if name != "seed"]
+    known = [name for name in _options_of(choice.name) if name != "seed"]
     for option in choice.options:
         if option == "seed":
             raise SamplerError("option 'seed' does not apply; the sweep's own 'seed' seeds the sampler")
         if option not in known:
             raise SamplerError(f"{choice.name} has no option {option!r}; {nearest(option, known)}")
-    takes_seed = "seed" in inspect.signature(made).parameters
-    options: dict[str, Any] = dict(choice.options) | ({"seed": seed} if takes_seed else {})
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sampler: optuna.samplers.BaseSampler = made(**options)
+        make_sampler(choice, seed=0)
     except ModuleNotFoundError as error:
         raise SamplerError(
             f"{choice.name} needs {error.name!r}, which is not installed; install mpisweep[search]"
@@ -91,9 +79,32 @@ def make_sampler(
     except Exception as error:
         shown = ", ".join(f"{name} = {value!r}" for name, value in choice.options.items())
         raise SamplerError(f"{choice.name} refuses {shown or 'its options'}: {error}") from error
-    joint = choice.options.get("multivariate") and not choice.options.get("group")
-    if choice.name == "TPESampler" and joint and space is not None:
-        made = _FixedSpaceTPE(**options)
-        made.space = {name: one for name, one in sorted(space.items()) if not one.single()}
+
+
+def make_sampler(
+    choice: SamplerChoice, *, seed: int, space: Mapping[str, BaseDistribution] | None = None
+) -> optuna.samplers.BaseSampler:
+    """Create a sampler, once per proposal.
+
+    Args:
+        choice: its name and options, checked by :func:`check_sampler`.
+        seed: for its random numbers, below 2**32.
+        space: the parameters of every trial, if it is known that all have the same ones.
+    """
+    options = dict(choice.options)
+    if "seed" in _options_of(choice.name):
+        options["seed"] = seed
+    joint = options.get("multivariate") and not options.get("group")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if choice.name == "TPESampler" and joint and space is not None:
+            told = _FixedSpaceTPE(**options)
+            told.space = {name: one for name, one in sorted(space.items()) if not one.single()}
+            return told
+        made: optuna.samplers.BaseSampler = getattr(optuna.samplers, choice.name)(**options)
         return made
-    return sampler
+
+
+@cache
+def _options_of(name: str) -> tuple[str, ...]:
+    return tuple(inspect.signature(getattr(optuna.samplers, name)).parameters)
