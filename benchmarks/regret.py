@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import optuna
+from scipy.stats import t
 from search import VirtualSweep
 
 from mpisweep.records import Direction
@@ -135,8 +136,10 @@ def reading(table: Table, ends: Ends) -> tuple[float, int]:
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half of its 95% interval."""
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return statistics.fmean(values), 1.96 * spread / len(values) ** 0.5
+    count = len(values)
+    if count < 2:
+        return statistics.fmean(values), float("nan")
+    return statistics.fmean(values), float(t.ppf(0.975, count - 1)) * statistics.stdev(values) / count**0.5
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ lock, and makes each change in a single step.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import select
 import signal
@@ -24,7 +23,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from mpisweep.processes.kernel import end_family
+from mpisweep.processes.kernel import end_family, exit_of
 
 __all__ = ["Stops"]
 
@@ -97,20 +96,15 @@ class Stops:
         Of two signals that come at once, the kernel may deliver the second to another thread.  Then nothing
         interrupts the main thread, which alone runs handlers; so it wakes up by itself.
         """
-        try:
-            ends = os.pidfd_open(ranks.pid)
-        except (AttributeError, OSError):
-            # Not Linux, or a kernel before 5.3: look twenty times a second.
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return ranks.wait(_LOOK_S)
-        try:
+        with exit_of(ranks.pid) as ended:
+            if ended is None:
+                while True:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        return ranks.wait(_LOOK_S)
             poll = select.poll()
-            poll.register(ends, select.POLLIN)
+            poll.register(ended, select.POLLIN)
             while not poll.poll(1000 * _LOOK_S):
                 pass
-        finally:
-            os.close(ends)
         return ranks.wait()
 
     def wait(self, seconds: float) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.steering import Steering
 from mpisweep.records import EndReason
-from mpisweep.scheduling.events import StopRequested
+from mpisweep.scheduling.events import Event, StopRequested
 
 __all__ = ["SideEvents"]
 
@@ -60,14 +60,8 @@ class SideEvents:
         """
         if self._lease_client is not None and self._lease_client.fileno() in ready:
             self._hear_leases(self._lease_client, now)
-        search = self._search
-        if search is None:
-            return
-        for event in search.hear() if search.fileno() in ready else search.keep_time(now):
-            if isinstance(event, StopRequested):
-                self._steering.request_stop(event.reason, now)
-            else:
-                self._steering.handle(event, now)
+        if self._search is not None and self._search.fileno() in ready:
+            self._pass_on(self._search.hear(), now)
 
     def close(self) -> None:
         """End the process of the search: another rank is the master, and has one of its own."""
@@ -75,9 +69,18 @@ class SideEvents:
             self._search_client.close()
 
     def keep_time(self, now: float) -> None:
-        """Replace a lease agent that hangs."""
+        """Replace a process that hangs."""
         if self._lease_client is not None:
             self._lease_client.keep_time(now)
+        if self._search is not None:
+            self._pass_on(self._search.keep_time(now), now)
+
+    def _pass_on(self, events: Iterable[Event], now: float) -> None:
+        for event in events:
+            if isinstance(event, StopRequested):
+                self._steering.request_stop(event.reason, now)
+            else:
+                self._steering.handle(event, now)
 
     # ------------------------------------------------------------------------------------- a split sweep
 
@@ -88,10 +91,8 @@ class SideEvents:
                     self._on_left(code, who)
                 case EndedByOthers(code):
                     self._on_over(code)
-                case StopRequested(reason):
-                    self._steering.request_stop(reason, now)
                 case _:
-                    self._steering.handle(told, now)
+                    self._pass_on([told], now)
 
     def _on_left(self, code: int, who: str) -> None:
         is_whole = code != EndReason.SHARE.exit_code

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "die_with_parent",
     "end_descendants",
     "end_family",
+    "exit_of",
     "handles_any",
     "kill_group",
     "kill_if_same",
@@ -172,6 +173,20 @@ def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+@contextlib.contextmanager
+def exit_of(process: int) -> Iterator[int | None]:
+    """A descriptor that is readable when the process has ended; None if the system has none."""
+    try:
+        file = os.pidfd_open(process)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def kill_group(process: int) -> None:

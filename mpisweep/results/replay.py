@@ -238,9 +238,7 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["worker"][number] = worker
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
-        if trials["end_order"][number] < 0:
-            trials["end_order"][number] = state.ends
-            state.ends += 1
+        _note_end(state, number)
         energy_j = record.energy_j[position] if record.energy_j else None
         trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
         row = state.attempt_rows.get((number, attempt))
@@ -262,6 +260,13 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
             trials["message"][record.numbers[position]] = record.messages[position]
 
 
+def _note_end(state: SweepState, number: int) -> None:
+    """Give a trial its place in the order of ends, unless it has one."""
+    if state.trials["end_order"][number] < 0:
+        state.trials["end_order"][number] = state.ends
+        state.ends += 1
+
+
 def _credit(state: SweepState, worker: int, wall_time_s: float) -> None:
     """Add a finished trial, or a finished rank of one, to its worker's totals."""
     if worker >= 0:
@@ -278,9 +283,8 @@ def _on_infeasible(state: SweepState, record: InfeasibleBlock, run: int) -> None
         if state.trials["state"][number] == old:
             state.trials["state"][number] = new
             state.trials["message"][number] = record.why
-            if record.why and state.trials["end_order"][number] < 0:
-                state.trials["end_order"][number] = state.ends
-                state.ends += 1
+            if record.why:
+                _note_end(state, number)
 
 
 def _on_unfinished(state: SweepState, record: UnfinishedBlock, run: int) -> None:

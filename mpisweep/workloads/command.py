@@ -15,10 +15,10 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import die_with_parent, handles_any, kill_group, start_with_retries
+from mpisweep.processes.kernel import die_with_parent, exit_of, handles_any, kill_group, start_with_retries
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -202,7 +202,7 @@ class _Run:
     def _read_output(self, program: subprocess.Popen[bytes], printed: int, reported: int) -> None:
         lines = {printed: _Lines(self._on_line), reported: _Lines(self._on_report)}
         until = float("inf")
-        with selectors.DefaultSelector() as selector, _exit_of(program.pid) as ended:
+        with selectors.DefaultSelector() as selector, exit_of(program.pid) as ended:
             for file in lines:
                 os.set_blocking(file, False)
                 selector.register(file, selectors.EVENT_READ)
@@ -349,20 +349,6 @@ class _Lines:
         if self._begun:
             begun, self._begun = self._begun, b""
             self._on_line(begun, begun)
-
-
-@contextlib.contextmanager
-def _exit_of(process: int) -> Iterator[int | None]:
-    """A descriptor that is readable when the process has ended; None if the system has none."""
-    try:
-        file = os.pidfd_open(process)
-    except (AttributeError, OSError):
-        yield None
-        return
-    try:
-        yield file
-    finally:
-        os.close(file)
 
 
 def _to_step(number: float) -> int:
