@@ -518,3 +518,26 @@ def test_a_zipped_pair_beside_a_continuous_parameter_belongs_to_the_space():
     space = parse_spec(text, source="s.toml", folder=Path()).space
     assert space.contains({"a": 1, "b": 3, "x": 0.5})
     assert not space.contains({"a": 1, "b": 4, "x": 0.5})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'points = [{ data = "synthetic", val_every = -1 }, { data = "digits", val_every = 0 }]\n',
+        'zip = [["data", "val_every"]]\n[parameters]\ndata = ["synthetic", "digits"]\nval_every = [-1, 0]\n',
+        "where = \"data != 'synthetic' or val_every < 0\"\n"
+        '[parameters]\ndata = ["synthetic", "digits"]\nval_every = [-1, 0]\n',
+    ],
+)
+def test_options_contradict_each_other_only_in_configurations_of_the_space(text):
+    start = 'workload = "resnet50"\nobjective = "loss_mean"\n'
+    check_startable(parse_spec(start + text, source="s.toml", folder=Path()))
+
+
+def test_options_that_contradict_each_other_in_a_configuration_of_the_space_are_refused():
+    text = (
+        'workload = "resnet50"\nobjective = "loss_mean"\nzip = [["data", "val_every"]]\n'
+        '[parameters]\ndata = ["digits", "synthetic"]\nval_every = [-1, 0]\n'
+    )
+    with pytest.raises(SpecError, match="val_every"):
+        check_startable(parse_spec(text, source="s.toml", folder=Path()))

@@ -16,7 +16,6 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
 from mpisweep.scheduling.events import Proposed, StopRequested
-from mpisweep.search.learning import LearningSearch
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
 
@@ -39,7 +38,6 @@ class SearchClient:
     Args:
         server: forks the process.
         spec: the sweep.
-        search: its search.
         trials: all trials; read, never changed.
         known: per trial, the number of ends known when it was proposed; -1 if it was not.
         ends: (trial, objective) of the trials that have ended, in the order of their records.
@@ -49,13 +47,11 @@ class SearchClient:
         self,
         server: ForkServer,
         spec: Spec,
-        search: LearningSearch,
         trials: Trials,
         known: Sequence[int],
         ends: Sequence[tuple[int, float | None]],
     ) -> None:
         self._spec = spec
-        self._search = search
         self._trials = trials
         self._known = list(known)
         self._ends = list(ends)
@@ -178,7 +174,9 @@ class SearchClient:
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         known = self._known + [-1] * (self._trials.count - len(self._known))
         return {
-            **self._search.arguments(self._spec),
+            "spec": self._spec.text,
+            "source": self._spec.source,
+            "folder": str(self._spec.folder),
             # An absent parameter is no part of a configuration.
             "configurations": [{k: v for k, v in row.items() if v is not None} for row in rows],
             "known": known,

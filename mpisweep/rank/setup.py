@@ -131,7 +131,6 @@ class MasterSetup:
             search_client = SearchClient(
                 self._server,
                 self._spec,
-                opened.learning.search,
                 opened.trials,
                 opened.learning.known,
                 opened.learning.ends,

@@ -50,7 +50,7 @@ class Proposals:
     @property
     def is_done(self) -> bool:
         """Whether the search proposes nothing more."""
-        return self._is_exhausted or self._made >= self._wanted
+        return self.left == 0
 
     @property
     def left(self) -> int:

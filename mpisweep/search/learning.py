@@ -9,8 +9,7 @@ sampler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from mpisweep.spec import SamplerChoice, Spec, SpecError
 from mpisweep.spec.space import Configuration
@@ -73,13 +72,3 @@ class LearningSearch:
     def __getitem__(self, index: int) -> Configuration:
         """See :class:`~mpisweep.search.base.Sampler`."""
         raise IndexError(index)
-
-    def arguments(self, spec: Spec) -> Mapping[str, Any]:
-        """What the process of the search needs to know of the sweep, as JSON values."""
-        return {
-            "sampler": self.sampler.name,
-            "options": dict(self.sampler.options),
-            "spec": spec.text,
-            "source": spec.source,
-            "folder": str(spec.folder),
-        }

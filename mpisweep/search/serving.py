@@ -22,7 +22,8 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
-from mpisweep.spec import SamplerChoice, parse_spec
+from mpisweep.search.learning import LearningSearch
+from mpisweep.spec import parse_spec
 
 __all__ = ["serve_search"]
 
@@ -32,8 +33,8 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
 
     Args:
         files: the socket.
-        arguments: of :class:`mpisweep.search.learning.LearningSearch`, and the past: ``configurations``,
-            ``known`` and ``ends``.
+        arguments: the sweep (``spec``, ``source``, ``folder``) and the past (``configurations``, ``known``,
+            ``ends``).
     """
     # A proposal is asked for ahead of time; a trial's data loader on the same core is urgent.
     with contextlib.suppress(OSError):
@@ -69,7 +70,7 @@ def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:
         arguments["spec"], source=arguments["source"], folder=Path(arguments["folder"]), is_recorded=True
     )
     past = Past(arguments["configurations"], arguments["known"], [End(*one) for one in arguments["ends"]])
-    sampler = SamplerChoice(arguments["sampler"], arguments["options"])
+    sampler = LearningSearch.from_spec(spec).sampler
     proposer = Proposer(spec.space, sampler, spec.seed, spec.direction, past)
     for text in line:
         asked = json.loads(text)

@@ -6,6 +6,7 @@ module cannot be imported.  Found here, the error costs a second; found later, a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -13,18 +14,19 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
 from mpisweep.plugins import WORKLOADS, find_plugin
 from mpisweep.processes.kernel import python_command
-from mpisweep.spec import FunctionWorkload, Spec, SpecError
+from mpisweep.spec import LEARNING, SEARCH_NAMES, FunctionWorkload, Spec, SpecError
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
+from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.searches import load_search
-from mpisweep.spec.space import Configuration, ends
+from mpisweep.spec.space import Axis, Configuration, Value, ends
 from mpisweep.spec.wording import Wording
 
 __all__ = ["check_startable"]
@@ -49,13 +51,7 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     Raises:
         SpecError: if the workload or the search cannot start.
     """
-    search = load_search(spec)
-    if hasattr(search, "check_sweep"):
-        search.check_sweep(spec)
-    elif not spec.space.is_product and not has_sampler:
-        sampler = search.from_spec(spec)
-        for warning in getattr(sampler, "warnings", ()):
-            log.warning("%s: %s", spec.source, warning)
+    _check_search(spec, has_sampler=has_sampler)
     if spec.built_in is not None:
         _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:
@@ -68,24 +64,56 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
         _check_function(spec, spec.workload)
 
 
+def _check_search(spec: Spec, *, has_sampler: bool) -> None:
+    is_plain = spec.search in SEARCH_NAMES and spec.search not in LEARNING
+    if is_plain and (spec.space.is_product or has_sampler):
+        # Nothing can be wrong with it, and loading it may import scipy.
+        return
+    search = load_search(spec)
+    if hasattr(search, "check_sweep"):
+        search.check_sweep(spec)
+    elif not spec.space.is_product and not has_sampler:
+        sampler = search.from_spec(spec)
+        for warning in getattr(sampler, "warnings", ()):
+            log.warning("%s: %s", spec.source, warning)
+
+
 def _check_options(spec: Spec, built_in: WorkloadDescription) -> None:
     """Check options that contradict each other, and the folders of the data."""
+    checked: set[tuple[str, Value]] = set()
     for values in _configurations(spec):
         found = built_in.contradiction(values)
         if found is not None:
             Wording(spec.source).fail(_key_of(spec, found[0]), found[1])
         for name in built_in.folders(values):
-            _check_data(spec, name, values)
+            # One look per folder, which may be on a slow file system.
+            if (name, values[name]) not in checked:
+                checked.add((name, values[name]))
+                _check_data(spec, name, values)
 
 
 def _configurations(spec: Spec) -> Iterator[Configuration]:
-    """All choices and the ends of all ranges, in every combination, as far as they are not too many."""
-    names = spec.space.names
-    combined = itertools.product(*map(ends, spec.space.parameters))
-    for point in itertools.islice(combined, _MOST_COMBINED):
-        yield spec.full(dict(zip(names, point, strict=True)))
+    """Configurations with all choices and the ends of all ranges, as far as they are not too many."""
+    space = spec.space
+    combined = itertools.product(*map(_steps, space.axes))
+    for steps in itertools.islice(combined, _MOST_COMBINED):
+        values: Configuration = {}
+        for axis, step in zip(space.axes, steps, strict=True):
+            values.update(zip(axis.names, step, strict=True))
+        # The search reports a condition or constraint without a value.
+        with contextlib.suppress(ExpressionError):
+            configuration = space.complete(values)
+            if space.broken_constraint(configuration) is None:
+                yield spec.full(configuration)
     if spec.baseline is not None:
         yield spec.full(spec.baseline)
+
+
+def _steps(axis: Axis) -> Iterable[tuple[Value, ...]]:
+    """The ends of a range; every step of any other axis."""
+    if axis.rows is None and len(axis.parameters) == 1:
+        return [(value,) for value in ends(axis.parameters[0])]
+    return map(axis.at, range(min(axis.count or 0, _MOST_COMBINED)))
 
 
 def _key_of(spec: Spec, option: str) -> str:

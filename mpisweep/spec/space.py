@@ -86,12 +86,6 @@ class Axis:
         assert index is not None, "only parameters with a grid vary together"
         return self.at(index)
 
-    def to_unit(self, values: Sequence[Value]) -> float:
-        """Map the values of a step to [0, 1]; the inverse of :meth:`from_unit`."""
-        if self.rows is None:
-            return self.parameters[0].to_unit(values[0])
-        return (_known(self.index(values)) + 0.5) / len(self.rows)
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -300,15 +294,6 @@ class SearchSpace:
         for axis, unit in zip(self.axes, vector, strict=True):
             values.update(zip(axis.names, axis.from_unit(float(unit)), strict=True))
         return self.complete(values)
-
-    def to_unit(self, configuration: Mapping[str, Value]) -> list[float]:
-        """Map a configuration to the unit cube, shape (axes,); 0.5 for an inactive parameter."""
-        inactive = self.inactive(configuration)
-        return [
-            0.5 if inactive.intersection(axis.names)
-            else axis.to_unit([configuration[name] for name in axis.names])
-            for axis in self.axes
-        ]  # fmt: skip
 
 
 def _row_key(values: Iterable[Value]) -> tuple[object, ...]:
