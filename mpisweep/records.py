@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ENDED_WELL",
+    "EXCLUDED",
     "AttemptEnd",
     "Direction",
     "EndReason",
@@ -23,6 +24,8 @@ __all__ = [
 
 #: Prefix of the message of a trial that completed without its objective.
 ENDED_WELL = "it completed, but"
+#: Prefix of the message of an infeasible trial that a constraint excludes; any other needs too much memory.
+EXCLUDED = "where:"
 
 #: Type of a parameter's value.
 Value = int | float | str | bool

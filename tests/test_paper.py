@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,13 +176,11 @@ def test_a_part_that_hangs_ends_at_its_budget_with_all_its_processes(tmp_path: P
         f"it.HERE = Path({str(tmp_path)!r}); it.PARTS = tuple(it.Part(p.name, 3.0, p.what) for p in it.PARTS[:3]); "
         f"sys.argv[1:] = ['-o', {str(tmp_path / 'out')!r}]; sys.exit(it.main())"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"},
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert time.monotonic() - began < PATIENCE_S
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {name: one["status"] for name, one in found.items()} == {
         "replay": "FAIL", "failures": "FAIL", "curves": "PASS",

@@ -15,6 +15,7 @@ import torch
 from test_resnet50 import captured, small, trial  # noqa: F401  (fixtures)
 from torch import nn
 from torch.nn import functional
+from waiting import PATIENCE_S
 
 from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.workloads import ranks
@@ -273,7 +274,12 @@ def test_several_ranks_measure_the_halves_of_the_whole_batch_and_agree_on_the_en
         )
         for rank in range(2)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=100)[0].splitlines() for process in running]
+    try:
+        outputs = [process.communicate(timeout=PATIENCE_S)[0].splitlines() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0]
     assert outputs[0] == outputs[1]
     # Rank 0 has the first four images, in halves of 2 and 2; rank 1 the other five, in halves of 3 and 2.
     halves = [0, 1, 4, 5, 6, 2, 3, 7, 8]

@@ -17,6 +17,7 @@ from test_results import opening, write_journal
 import mpisweep as package
 from mpisweep.blocks import TrialsBlock
 from mpisweep.cli import main
+from mpisweep.records import TrialState
 from mpisweep.results.load import Sweep
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -180,3 +181,17 @@ def test_figures_leave_out_trials_without_the_parameter(rules: Path, mpisweep: R
     series = metric_series(package.load(rules / "rules.h5"), "depth", "loss")
     assert len(series.x) == 15
     assert np.isfinite(series.x).all()
+
+
+def test_a_trial_that_a_constraint_excludes_is_no_memory_limit(rules: Path, mpisweep: Run) -> None:
+    sweep = (
+        'name = "rules"\nworkload = { command = "echo loss={x}" }\n'
+        '[parameters]\nx = { from = 1, to = 9, memory = "increasing" }\n'
+    )
+    record = replace(opening(spec=sweep), source="rules.toml")
+    write_journal(rules / "rules.h5", [TrialsBlock(list(range(9)), {"x": list(range(1, 10))})], record)
+    (rules / "rules.toml").write_text('where = "x <= 4"\n' + sweep, encoding="utf-8")
+    done = mpisweep("run", "rules.toml", "-n", "1")
+    assert done.returncode == 0, done.stderr
+    assert package.load(rules / "rules.h5").count(TrialState.INFEASIBLE) == 5
+    assert "fits in memory" not in mpisweep("status", "rules.h5").stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpisweep.blocks import InfeasibleBlock, TrialsBlock, encode
-from mpisweep.records import TrialState
+from mpisweep.records import EXCLUDED, TrialState
 from mpisweep.results.journal.writer import Journal
 from mpisweep.search.numbering import Trials
 
@@ -48,4 +48,4 @@ def exclude(journal: Journal, trials: Trials) -> None:
         numbers = [number for number, broken in trials.excluded.items() if broken == text]
         for number in numbers:
             trials.states[number] = int(TrialState.INFEASIBLE)
-        journal.append(encode(InfeasibleBlock(numbers, f"where: {text!r} does not hold for it")))
+        journal.append(encode(InfeasibleBlock(numbers, f"{EXCLUDED} {text!r} does not hold for it")))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, FailureCause, TrialState
+from mpisweep.records import EXCLUDED, AttemptEnd, FailureCause, TrialState
 from mpisweep.results.columns import columns_of
 from mpisweep.results.state import SweepState
 from mpisweep.spec import nearest
 from mpisweep.spec.units import value_text
 
-__all__ = ["Rows", "TrialTable", "fixed_columns", "rows_of", "structured"]
+__all__ = ["Rows", "TrialTable", "fixed_columns", "needs_too_much", "rows_of", "structured"]
 
 Rows = NDArray[Any]
 #: A longer table prints only its first and last rows.
@@ -142,6 +142,13 @@ def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
         else:
             columns[column.name] = _array(column.kind, state.trials[column.name])
     return columns
+
+
+def needs_too_much(trials: TrialTable) -> Rows:
+    """Mask of the infeasible trials that need too much memory; others violate a constraint."""
+    is_excluded = np.array([text.startswith(EXCLUDED) for text in trials["message"]], dtype=bool)
+    mask: Rows = (trials["state"] == TrialState.INFEASIBLE.label) & ~is_excluded
+    return mask
 
 
 def rows_of(state: SweepState, group: str) -> Rows:

@@ -15,6 +15,7 @@ from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.holder import is_surely_gone
 from mpisweep.results.load import Sweep, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
+from mpisweep.results.trial_table import needs_too_much
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
 from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
@@ -152,9 +153,7 @@ def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
     [(name, word)] = memory.items()
     values = trials[sweep.column(name)]
     fit = values[trials["state"] == TrialState.COMPLETE.label]
-    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | (
-        trials["state"] == TrialState.INFEASIBLE.label
-    )
+    is_out = (trials["cause"] == FailureCause.OUT_OF_MEMORY.label) | needs_too_much(trials)
     if len(fit) == 0 or not is_out.any():
         return {}
     return {name: (fit.max() if word == "increasing" else fit.min()).item()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import FailureCause, TrialState
 from mpisweep.results.load import Sweep
-from mpisweep.results.trial_table import TrialTable
+from mpisweep.results.trial_table import TrialTable, needs_too_much
 from mpisweep.spec.units import number_text
 from mpisweep.views.figures.style import (
     BLUE,
@@ -106,9 +106,7 @@ def _too_large(
 
     A range extends halfway to the neighbouring values that fit.
     """
-    infeasible = trials["state"] == TrialState.INFEASIBLE.label
-    # Others violate a constraint.
-    infeasible &= np.array([not text.startswith("where:") for text in trials["message"]], dtype=bool)
+    infeasible = needs_too_much(trials)
     out = infeasible | (trials["cause"] == FailureCause.OUT_OF_MEMORY.label)
     values = np.unique(where)
     fits = np.isin(values, where[~out])
